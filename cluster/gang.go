@@ -1,0 +1,190 @@
+package cluster
+
+import (
+	"fmt"
+	"path"
+	"strings"
+	"time"
+)
+
+// Gang is a set of tasks that start together or not at all. A reconciler writes it;
+// the planner finds room for it. Each restart is the next attempt, and what an older
+// attempt says no longer counts.
+type Gang struct {
+	Job      string
+	Name     string // "main" where a job has one gang
+	Queue    string
+	Owner    string
+	Priority int32
+	Attempt  int32 // from 1
+	Roles    []Role
+
+	Submitted  int64         // of the job: earlier goes first at equal priority
+	NotBefore  int64         // backoff: not placed before this instant
+	MaxRuntime time.Duration // of one attempt; 0 is no limit
+	Held       bool          // not placed until released
+	Stop       bool          // its tasks are to end
+	StopReason string
+
+	Revision uint64
+}
+
+// Role is a number of like tasks of a gang.
+type Role struct {
+	Name    string // worker, server, ...
+	Count   int32
+	Ask     Ask
+	Program Program
+	Labels  map[string]string // a node must have all of these
+}
+
+// Program is what a task runs. The contract inside is SageMaker's: see
+// agent/staging for folders and agent/supervisor for the environment.
+type Program struct {
+	Command     []string // argv; argv[0] is looked up in the task's PATH
+	Env         map[string]string
+	Dir         string // working folder; the task's own folder if empty
+	Spec        []byte // written to the file that CLARY_SPEC names, if any
+	Inputs      []Input
+	Grace       time.Duration // between SIGTERM and SIGKILL
+	Checkpoints bool          // mirror the checkpoints folder, restore it before a restart
+	Outputs     bool          // upload the model and output folders after success
+	HardCPU     bool          // hold to the asked cores even when the node idles
+	Exclusive   bool          // stop when the node's lease ends
+	Clary       bool          // argv[0] is replaced by the node's own clary binary
+}
+
+// Input is a prefix or an object in the store, given to the task as a channel.
+type Input struct {
+	Channel string // folder below input/data
+	URI     string // s3://bucket/key or s3://bucket/prefix/
+}
+
+// Limits on one gang.
+const (
+	MaxTasks   = 4096 // of one gang
+	MaxRoles   = 16
+	MaxCommand = 256 << 10 // bytes of argv and environment together
+	MaxInputs  = 64
+)
+
+// ID is "job/gang".
+func (g Gang) ID() string { return g.Job + "/" + g.Name }
+
+// TaskID is the identity of one task of the gang's current attempt:
+// "job/gang/role-index.attempt".
+func (g Gang) TaskID(role string, index int32) string {
+	return fmt.Sprintf("%s/%s/%s-%d.%d", g.Job, g.Name, role, index, g.Attempt)
+}
+
+// Size is how many tasks start together.
+func (g Gang) Size() int {
+	size := 0
+	for _, role := range g.Roles {
+		size += int(role.Count)
+	}
+	return size
+}
+
+// Role returns the named role.
+func (g Gang) Role(name string) (Role, bool) {
+	for _, role := range g.Roles {
+		if role.Name == name {
+			return role, true
+		}
+	}
+	return Role{}, false
+}
+
+// Validate reports every mistake in the gang.
+func (g Gang) Validate() Problems {
+	var p Problems
+	CheckName(&p, "job", g.Job)
+	CheckName(&p, "name", g.Name)
+	CheckName(&p, "queue", g.Queue)
+	checkRange(&p, "attempt", int64(g.Attempt), 1, 1<<30)
+	if len(g.Roles) == 0 || len(g.Roles) > MaxRoles {
+		p.Add("roles", "%d roles: from 1 to %d", len(g.Roles), MaxRoles)
+	}
+	seen := map[string]bool{}
+	total := int64(0)
+	for i, role := range g.Roles {
+		field := fmt.Sprintf("roles[%d]", i)
+		if seen[role.Name] {
+			p.Add(field+".name", "%q is there twice", Clip(role.Name))
+		}
+		seen[role.Name] = true
+		total += int64(role.Count)
+		p.Under(field, role.Validate())
+	}
+	if total > MaxTasks {
+		p.Add("roles", "%d tasks: a gang has at most %d", total, MaxTasks)
+	}
+	checkDuration(&p, "max_runtime", g.MaxRuntime, 0, 10*365*24*time.Hour)
+	return p
+}
+
+// Validate reports every mistake in the role.
+func (r Role) Validate() Problems {
+	var p Problems
+	CheckName(&p, "name", r.Name)
+	checkRange(&p, "count", int64(r.Count), 1, MaxTasks)
+	p.Under("ask", r.Ask.Validate())
+	p.Under("program", r.Program.Validate())
+	checkLabels(&p, "labels", r.Labels)
+	return p
+}
+
+// Validate reports every mistake in the program.
+func (g Program) Validate() Problems {
+	var p Problems
+	if len(g.Command) == 0 || g.Command[0] == "" {
+		p.Add("command", "is empty: name the program to run")
+	}
+	size := 0
+	for _, argument := range g.Command {
+		size += len(argument) + 1
+		if strings.ContainsRune(argument, 0) {
+			p.Add("command", "holds a NUL byte")
+		}
+	}
+	for _, key := range sortedKeys(g.Env) {
+		size += len(key) + len(g.Env[key]) + 2
+		if key == "" || strings.ContainsAny(key, "=\x00") || strings.ContainsRune(g.Env[key], 0) {
+			p.Add("env", "%q is not a variable's name, or its value holds a NUL byte", Clip(key))
+		}
+	}
+	if size > MaxCommand {
+		p.Add("command", "%d bytes with the environment: at most %d", size, MaxCommand)
+	}
+	if len(g.Spec) > MaxSpec {
+		p.Add("spec", "%d bytes: at most %d", len(g.Spec), MaxSpec)
+	}
+	if g.Dir != "" && !path.IsAbs(g.Dir) {
+		p.Add("dir", "%q is not absolute", Clip(g.Dir))
+	}
+	checkDuration(&p, "grace", g.Grace, 0, time.Hour)
+	p.Under("inputs", checkInputs(g.Inputs))
+	return p
+}
+
+func checkInputs(inputs []Input) Problems {
+	var p Problems
+	if len(inputs) > MaxInputs {
+		p.Add("", "%d inputs: at most %d", len(inputs), MaxInputs)
+	}
+	seen := map[string]bool{}
+	for i, input := range inputs {
+		field := fmt.Sprintf("[%d]", i)
+		CheckName(&p, field+".channel", input.Channel)
+		if seen[input.Channel] {
+			p.Add(field+".channel", "%q is there twice", Clip(input.Channel))
+		}
+		seen[input.Channel] = true
+		rest, isS3 := strings.CutPrefix(input.URI, "s3://")
+		if bucket, _, _ := strings.Cut(rest, "/"); !isS3 || bucket == "" {
+			p.Add(field+".uri", "%q is not s3://bucket/key", Clip(input.URI))
+		}
+	}
+	return p
+}

@@ -1,0 +1,129 @@
+package cluster
+
+import (
+	"time"
+)
+
+// Kind is a sort of job. What its spec means is known to workload/KIND alone.
+type Kind string
+
+// The kinds of job.
+const (
+	KindTraining Kind = "training"
+)
+
+// JobState is where a job stands in its life.
+//
+//	queued ──▶ running ──▶ publishing ──▶ succeeded
+//	  ▲  │       │ │ │         │ │
+//	  │  │       │ │ └──┐      │ └──────▶ failed ◀── queued, running
+//	  └──┼─retry─┘ │    │      │
+//	     └─────────┴────┴──────┴──▶ stopping ──▶ cancelled
+//	                                    └──────▶ failed   (ran longer than it may)
+type JobState string
+
+// The states of a job.
+const (
+	JobQueued     JobState = "queued"     // waits for room, for its backoff, or to be released
+	JobRunning    JobState = "running"    // its gang is placed
+	JobPublishing JobState = "publishing" // its tasks have succeeded, its outputs are being committed
+	JobStopping   JobState = "stopping"   // its tasks were told to end
+	JobSucceeded  JobState = "succeeded"
+	JobFailed     JobState = "failed"
+	JobCancelled  JobState = "cancelled"
+)
+
+var jobEdges = edges[JobState]{
+	JobQueued:     {JobRunning, JobStopping, JobFailed, JobCancelled},
+	JobRunning:    {JobQueued, JobPublishing, JobStopping, JobFailed, JobCancelled},
+	JobPublishing: {JobSucceeded, JobStopping, JobFailed, JobCancelled},
+	JobStopping:   {JobCancelled, JobFailed},
+	JobSucceeded:  {},
+	JobFailed:     {},
+	JobCancelled:  {},
+}
+
+// CanBecome reports whether a job may go from one state to the other.
+func (s JobState) CanBecome(next JobState) bool { return jobEdges.has(s, next) }
+
+// Ended reports whether the job will never change again.
+func (s JobState) Ended() bool {
+	next, known := jobEdges[s]
+	return known && len(next) == 0
+}
+
+// Retry says how often a job's gang is started anew, and how long to wait before.
+type Retry struct {
+	Limit   int32         // restarts after a task failed; lost nodes do not count
+	Backoff time.Duration // before the first restart; doubles each time, up to 10 minutes
+}
+
+// Job is what a user submits. Its name is its identity.
+type Job struct {
+	Name      string
+	Kind      Kind
+	Owner     string
+	Queue     string
+	Priority  int32 // higher goes first within a queue
+	Labels    map[string]string
+	Spec      []byte // JSON, validated by workload/KIND when submitted, never changed after
+	RequestID string // chosen by the client: the same request twice is one job
+
+	MaxRuntime time.Duration // from placement to end; 0 is no limit
+	Retry      Retry
+	Held       bool // waits until its owner releases it
+	Cancel     bool // its owner wants it to end
+
+	State     JobState
+	Reason    string // why it waits, failed or was cancelled, in words
+	Attempt   int32  // of its current gang, from 1
+	Failures  int32  // attempts that failed by their own fault
+	Submitted int64
+	Started   int64 // when it first ran
+	Ended     int64
+	Delivered bool // its published outputs were copied to where the user asked
+
+	Revision uint64
+}
+
+// DefaultQueue is the queue of jobs that name none.
+const DefaultQueue = "default"
+
+// Limits on one job.
+const (
+	MaxSpec     = 1 << 20 // bytes
+	MaxPriority = 1000
+	MaxRetries  = 1000
+)
+
+// Validate reports every mistake in a job but those in its spec.
+func (j Job) Validate() Problems {
+	var p Problems
+	CheckName(&p, "name", j.Name)
+	CheckName(&p, "kind", string(j.Kind))
+	CheckName(&p, "queue", j.Queue)
+	if j.Owner == "" || len(j.Owner) > 128 {
+		p.Add("owner", "%q: takes 1 to 128 bytes", Clip(j.Owner))
+	}
+	if len(j.RequestID) > 128 {
+		p.Add("request_id", "%d bytes: at most 128", len(j.RequestID))
+	}
+	if len(j.Spec) > MaxSpec {
+		p.Add("spec", "%d bytes: at most %d", len(j.Spec), MaxSpec)
+	}
+	checkRange(&p, "priority", int64(j.Priority), -MaxPriority, MaxPriority)
+	checkRange(&p, "retries", int64(j.Retry.Limit), 0, MaxRetries)
+	checkDuration(&p, "backoff", j.Retry.Backoff, 0, 10*time.Minute)
+	checkDuration(&p, "max_runtime", j.MaxRuntime, 0, 10*365*24*time.Hour)
+	checkLabels(&p, "labels", j.Labels)
+	if _, known := jobEdges[j.State]; !known {
+		p.Add("state", "%q is unknown", Clip(string(j.State)))
+	}
+	return p
+}
+
+func checkDuration(p *Problems, field string, value, least, most time.Duration) {
+	if value < least || value > most {
+		p.Add(field, "%s is out of range: from %s to %s", value, least, most)
+	}
+}

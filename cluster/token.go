@@ -1,0 +1,59 @@
+package cluster
+
+import "slices"
+
+// TokenKind is what a token is for.
+type TokenKind string
+
+// The kinds of token.
+const (
+	TokenUser TokenKind = "user" // a person or a program that calls the API
+	TokenJoin TokenKind = "join" // a machine that wants to become a member
+)
+
+// The roles that tokens give: of users, and of machines that join.
+const (
+	RoleViewer      = "viewer"
+	RoleUser        = "user"
+	RoleAdmin       = "admin"
+	RoleAgent       = "agent"
+	RoleCoordinator = "coordinator"
+)
+
+var tokenRoles = map[TokenKind][]string{
+	TokenUser: {RoleViewer, RoleUser, RoleAdmin},
+	TokenJoin: {RoleAgent, RoleCoordinator},
+}
+
+// Token is what the cluster keeps of a secret it handed out: never the secret itself.
+type Token struct {
+	ID       string
+	Kind     TokenKind
+	Name     string // the user's name; empty for join tokens
+	Role     string
+	Hash     []byte // SHA-256 of the secret
+	Created  int64
+	Expires  int64  // 0 is never
+	Revoked  bool
+	BoundKey string // join tokens: fingerprint of the first key that used it
+	Revision uint64
+}
+
+// Validate reports every mistake in the token.
+func (t Token) Validate() Problems {
+	var p Problems
+	CheckName(&p, "id", t.ID)
+	roles, known := tokenRoles[t.Kind]
+	if !known {
+		p.Add("kind", "%q is unknown: user or join", Clip(string(t.Kind)))
+	} else if !slices.Contains(roles, t.Role) {
+		p.Add("role", "%q is unknown: one of %v", Clip(t.Role), roles)
+	}
+	if t.Kind == TokenUser {
+		CheckName(&p, "name", t.Name)
+	}
+	if len(t.Hash) != 32 {
+		p.Add("hash", "%d bytes: SHA-256 has 32", len(t.Hash))
+	}
+	return p
+}
