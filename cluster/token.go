@@ -33,7 +33,7 @@ type Token struct {
 	Role     string
 	Hash     []byte // SHA-256 of the secret
 	Created  int64
-	Expires  int64  // 0 is never
+	Expires  int64 // 0 is never
 	Revoked  bool
 	BoundKey string // join tokens: fingerprint of the first key that used it
 	Revision uint64
