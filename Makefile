@@ -1,0 +1,58 @@
+# Clary's front door. `make help` lists what there is.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test race lint generate bench fuzz e2e build install setup shim
+
+# The version comes from git where there is a checkout; an unpacked archive is "dev".
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 5
+GO_LDFLAGS := -s -w -X github.com/clary-ml/clary/internal/version.version=$(VERSION)
+SHIM := agent/runtime/shimbin/bin/clary-shim
+
+export CGO_ENABLED ?= 1
+# NVIDIA's header marks old calls that its own Go binding still names.
+export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
+# A checkout that belongs to another user is no reason to fail.
+export GOFLAGS := -buildvcs=false $(GOFLAGS)
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## build, start a cluster with TLS on this machine, train on digits, show it, clean up
+	@test/demo.sh
+
+test: setup shim ## run all tests
+	go test ./...
+
+race: setup shim ## run all tests with the race detector
+	go test -race ./...
+
+lint: setup ## gofumpt, go vet, staticcheck
+	@internal/tools/lint.sh
+
+generate: ## regenerate the protobuf code
+	@internal/tools/generate.sh
+
+bench: setup shim ## run the benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+fuzz: setup ## run each fuzz target for FUZZ_SECONDS (5)
+	@internal/tools/fuzz.sh $(FUZZ_SECONDS)
+
+e2e: build ## run the end-to-end tests on real processes
+	CLARY=$(CURDIR)/bin/clary go test -count=1 -timeout 15m ./test/e2e/...
+
+build: setup shim ## build bin/clary
+	go build -trimpath -ldflags '$(GO_LDFLAGS)' -o bin/clary ./cmd/clary
+
+install: build ## install bin/clary to PREFIX/bin (/usr/local)
+	install -D -m 0755 bin/clary $(DESTDIR)$(PREFIX)/bin/clary
+
+# What a build needs besides Go: a C compiler, installed by apt-get if it is missing.
+setup:
+	@internal/tools/setup.sh cc
+
+# The shim is a static program of its own that the binary carries inside.
+shim:
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(SHIM) ./cmd/clary-shim

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Regenerates proto/clary/v1/*.pb.go from the .proto files, with the plugins that
+# internal/tools/go.mod pins. With --check nothing is written: it fails when the committed
+# code is not what the .proto files say.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+"$root/internal/tools/setup.sh" protoc
+
+bin=$root/.bin
+GOBIN=$bin go install -C "$root/internal/tools" \
+  google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+
+out=$root/proto
+if [ "${1:-}" = --check ]; then
+  out=$(mktemp -d)
+  trap 'rm -rf "$out"' EXIT
+fi
+(
+  cd "$root/proto"
+  PATH=$bin:$PATH protoc -I . --go_out="$out" --go_opt=paths=source_relative \
+    --go-grpc_out="$out" --go-grpc_opt=paths=source_relative clary/v1/*.proto
+)
+[ "${1:-}" = --check ] || exit 0
+
+# The compiler's own version stands in a comment and changes nothing else.
+for file in "$out"/clary/v1/*.pb.go "$root"/proto/clary/v1/*.pb.go; do
+  name=${file##*/}
+  if ! diff -I '^// .*protoc  *v' "$out/clary/v1/$name" "$root/proto/clary/v1/$name" >/dev/null; then
+    echo "proto/clary/v1/$name is not what its .proto file says: run 'make generate' and commit the result" >&2
+    exit 1
+  fi
+done
+echo "generated code is fresh"

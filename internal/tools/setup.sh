@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Makes sure that what the build needs besides Go is there. Each argument is one of:
+#   cc       a C compiler and libc's headers, for the NVIDIA library's binding and the race detector
+#   protoc   the protobuf compiler, for `make generate`
+# What is missing is installed with apt-get, which needs Debian or Ubuntu and root; nothing
+# is installed that is there already.
+set -euo pipefail
+
+missing=()
+need() { # need PACKAGES... : remember Debian packages to install
+  missing+=("$@")
+}
+
+for what in "$@"; do
+  case "$what" in
+    cc)
+      probe=$(mktemp -d)
+      echo '#include <stdlib.h>
+int main(void) { return 0; }' >"$probe/probe.c"
+      "$(go env CC)" -o "$probe/probe" "$probe/probe.c" 2>/dev/null || need gcc libc6-dev
+      rm -rf "$probe"
+      ;;
+    protoc)
+      command -v protoc >/dev/null && test -f /usr/include/google/protobuf/descriptor.proto || need protobuf-compiler libprotobuf-dev
+      ;;
+    *)
+      echo "setup: '$what' is unknown: cc or protoc" >&2
+      exit 2
+      ;;
+  esac
+done
+
+[ ${#missing[@]} -eq 0 ] && exit 0
+if ! command -v apt-get >/dev/null; then
+  echo "setup: ${missing[*]} (Debian's names) are missing and there is no apt-get here: install them, then run make again" >&2
+  exit 1
+fi
+if [ "$(id -u)" != 0 ]; then
+  echo "setup: ${missing[*]} are missing: run 'sudo apt-get install ${missing[*]}', then make again" >&2
+  exit 1
+fi
+echo "setup: installing ${missing[*]} with apt-get, since the build needs them"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq </dev/null
+apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
