@@ -21,6 +21,95 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Batch and Results of commands.proto, encoded: the leader logs the very bytes.
+type ProposeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Batch         []byte                 `protobuf:"bytes,1,opt,name=batch,proto3" json:"batch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposeRequest) Reset() {
+	*x = ProposeRequest{}
+	mi := &file_clary_v1_peer_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposeRequest) ProtoMessage() {}
+
+func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_peer_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
+func (*ProposeRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ProposeRequest) GetBatch() []byte {
+	if x != nil {
+		return x.Batch
+	}
+	return nil
+}
+
+type ProposeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []byte                 `protobuf:"bytes,1,opt,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposeResponse) Reset() {
+	*x = ProposeResponse{}
+	mi := &file_clary_v1_peer_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposeResponse) ProtoMessage() {}
+
+func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_peer_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
+func (*ProposeResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ProposeResponse) GetResults() []byte {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
 type ReadIndexRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -29,7 +118,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_clary_v1_peer_proto_msgTypes[0]
+	mi := &file_clary_v1_peer_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -41,7 +130,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_peer_proto_msgTypes[0]
+	mi := &file_clary_v1_peer_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -54,7 +143,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_peer_proto_rawDescGZIP(), []int{0}
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{2}
 }
 
 type ReadIndexResponse struct {
@@ -66,7 +155,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_clary_v1_peer_proto_msgTypes[1]
+	mi := &file_clary_v1_peer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -78,7 +167,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_peer_proto_msgTypes[1]
+	mi := &file_clary_v1_peer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -91,7 +180,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_peer_proto_rawDescGZIP(), []int{1}
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ReadIndexResponse) GetIndex() uint64 {
@@ -110,7 +199,7 @@ type BeatsRequest struct {
 
 func (x *BeatsRequest) Reset() {
 	*x = BeatsRequest{}
-	mi := &file_clary_v1_peer_proto_msgTypes[2]
+	mi := &file_clary_v1_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -122,7 +211,7 @@ func (x *BeatsRequest) String() string {
 func (*BeatsRequest) ProtoMessage() {}
 
 func (x *BeatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_peer_proto_msgTypes[2]
+	mi := &file_clary_v1_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -135,7 +224,7 @@ func (x *BeatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeatsRequest.ProtoReflect.Descriptor instead.
 func (*BeatsRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_peer_proto_rawDescGZIP(), []int{2}
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BeatsRequest) GetNodes() []string {
@@ -154,7 +243,7 @@ type BeatsResponse struct {
 
 func (x *BeatsResponse) Reset() {
 	*x = BeatsResponse{}
-	mi := &file_clary_v1_peer_proto_msgTypes[3]
+	mi := &file_clary_v1_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -166,7 +255,7 @@ func (x *BeatsResponse) String() string {
 func (*BeatsResponse) ProtoMessage() {}
 
 func (x *BeatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_peer_proto_msgTypes[3]
+	mi := &file_clary_v1_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -179,7 +268,7 @@ func (x *BeatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeatsResponse.ProtoReflect.Descriptor instead.
 func (*BeatsResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_peer_proto_rawDescGZIP(), []int{3}
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *BeatsResponse) GetUnknown() []string {
@@ -199,7 +288,7 @@ type AddMemberRequest struct {
 
 func (x *AddMemberRequest) Reset() {
 	*x = AddMemberRequest{}
-	mi := &file_clary_v1_peer_proto_msgTypes[4]
+	mi := &file_clary_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -211,7 +300,7 @@ func (x *AddMemberRequest) String() string {
 func (*AddMemberRequest) ProtoMessage() {}
 
 func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_peer_proto_msgTypes[4]
+	mi := &file_clary_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -224,7 +313,7 @@ func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
 func (*AddMemberRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AddMemberRequest) GetId() string {
@@ -249,7 +338,7 @@ type AddMemberResponse struct {
 
 func (x *AddMemberResponse) Reset() {
 	*x = AddMemberResponse{}
-	mi := &file_clary_v1_peer_proto_msgTypes[5]
+	mi := &file_clary_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -261,7 +350,7 @@ func (x *AddMemberResponse) String() string {
 func (*AddMemberResponse) ProtoMessage() {}
 
 func (x *AddMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_peer_proto_msgTypes[5]
+	mi := &file_clary_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -274,14 +363,18 @@ func (x *AddMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberResponse.ProtoReflect.Descriptor instead.
 func (*AddMemberResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 var File_clary_v1_peer_proto protoreflect.FileDescriptor
 
 const file_clary_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x13clary/v1/peer.proto\x12\bclary.v1\x1a\x17clary/v1/commands.proto\"\x12\n" +
+	"\x13clary/v1/peer.proto\x12\bclary.v1\"&\n" +
+	"\x0eProposeRequest\x12\x14\n" +
+	"\x05batch\x18\x01 \x01(\fR\x05batch\"+\n" +
+	"\x0fProposeResponse\x12\x18\n" +
+	"\aresults\x18\x01 \x01(\fR\aresults\"\x12\n" +
 	"\x10ReadIndexRequest\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"$\n" +
@@ -292,9 +385,9 @@ const file_clary_v1_peer_proto_rawDesc = "" +
 	"\x10AddMemberRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x13\n" +
-	"\x11AddMemberResponse2\xfb\x01\n" +
-	"\x04Peer\x12-\n" +
-	"\aPropose\x12\x0f.clary.v1.Batch\x1a\x11.clary.v1.Results\x12D\n" +
+	"\x11AddMemberResponse2\x8c\x02\n" +
+	"\x04Peer\x12>\n" +
+	"\aPropose\x12\x18.clary.v1.ProposeRequest\x1a\x19.clary.v1.ProposeResponse\x12D\n" +
 	"\tReadIndex\x12\x1a.clary.v1.ReadIndexRequest\x1a\x1b.clary.v1.ReadIndexResponse\x128\n" +
 	"\x05Beats\x12\x16.clary.v1.BeatsRequest\x1a\x17.clary.v1.BeatsResponse\x12D\n" +
 	"\tAddMember\x12\x1a.clary.v1.AddMemberRequest\x1a\x1b.clary.v1.AddMemberResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
@@ -311,26 +404,26 @@ func file_clary_v1_peer_proto_rawDescGZIP() []byte {
 	return file_clary_v1_peer_proto_rawDescData
 }
 
-var file_clary_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_clary_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_clary_v1_peer_proto_goTypes = []any{
-	(*ReadIndexRequest)(nil),  // 0: clary.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil), // 1: clary.v1.ReadIndexResponse
-	(*BeatsRequest)(nil),      // 2: clary.v1.BeatsRequest
-	(*BeatsResponse)(nil),     // 3: clary.v1.BeatsResponse
-	(*AddMemberRequest)(nil),  // 4: clary.v1.AddMemberRequest
-	(*AddMemberResponse)(nil), // 5: clary.v1.AddMemberResponse
-	(*Batch)(nil),             // 6: clary.v1.Batch
-	(*Results)(nil),           // 7: clary.v1.Results
+	(*ProposeRequest)(nil),    // 0: clary.v1.ProposeRequest
+	(*ProposeResponse)(nil),   // 1: clary.v1.ProposeResponse
+	(*ReadIndexRequest)(nil),  // 2: clary.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil), // 3: clary.v1.ReadIndexResponse
+	(*BeatsRequest)(nil),      // 4: clary.v1.BeatsRequest
+	(*BeatsResponse)(nil),     // 5: clary.v1.BeatsResponse
+	(*AddMemberRequest)(nil),  // 6: clary.v1.AddMemberRequest
+	(*AddMemberResponse)(nil), // 7: clary.v1.AddMemberResponse
 }
 var file_clary_v1_peer_proto_depIdxs = []int32{
-	6, // 0: clary.v1.Peer.Propose:input_type -> clary.v1.Batch
-	0, // 1: clary.v1.Peer.ReadIndex:input_type -> clary.v1.ReadIndexRequest
-	2, // 2: clary.v1.Peer.Beats:input_type -> clary.v1.BeatsRequest
-	4, // 3: clary.v1.Peer.AddMember:input_type -> clary.v1.AddMemberRequest
-	7, // 4: clary.v1.Peer.Propose:output_type -> clary.v1.Results
-	1, // 5: clary.v1.Peer.ReadIndex:output_type -> clary.v1.ReadIndexResponse
-	3, // 6: clary.v1.Peer.Beats:output_type -> clary.v1.BeatsResponse
-	5, // 7: clary.v1.Peer.AddMember:output_type -> clary.v1.AddMemberResponse
+	0, // 0: clary.v1.Peer.Propose:input_type -> clary.v1.ProposeRequest
+	2, // 1: clary.v1.Peer.ReadIndex:input_type -> clary.v1.ReadIndexRequest
+	4, // 2: clary.v1.Peer.Beats:input_type -> clary.v1.BeatsRequest
+	6, // 3: clary.v1.Peer.AddMember:input_type -> clary.v1.AddMemberRequest
+	1, // 4: clary.v1.Peer.Propose:output_type -> clary.v1.ProposeResponse
+	3, // 5: clary.v1.Peer.ReadIndex:output_type -> clary.v1.ReadIndexResponse
+	5, // 6: clary.v1.Peer.Beats:output_type -> clary.v1.BeatsResponse
+	7, // 7: clary.v1.Peer.AddMember:output_type -> clary.v1.AddMemberResponse
 	4, // [4:8] is the sub-list for method output_type
 	0, // [0:4] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
@@ -343,14 +436,13 @@ func file_clary_v1_peer_proto_init() {
 	if File_clary_v1_peer_proto != nil {
 		return
 	}
-	file_clary_v1_commands_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_peer_proto_rawDesc), len(file_clary_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -32,7 +32,7 @@ const (
 // Peer is spoken between coordinators only.
 type PeerClient interface {
 	// Propose puts commands into the log; the receiver must be the leader.
-	Propose(ctx context.Context, in *Batch, opts ...grpc.CallOption) (*Results, error)
+	Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
 	// ReadIndex returns an index such that whoever has applied it reads linearizably.
 	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
 	// Beats renews the leases of nodes that beat at the sender.
@@ -49,9 +49,9 @@ func NewPeerClient(cc grpc.ClientConnInterface) PeerClient {
 	return &peerClient{cc}
 }
 
-func (c *peerClient) Propose(ctx context.Context, in *Batch, opts ...grpc.CallOption) (*Results, error) {
+func (c *peerClient) Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(Results)
+	out := new(ProposeResponse)
 	err := c.cc.Invoke(ctx, Peer_Propose_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func (c *peerClient) AddMember(ctx context.Context, in *AddMemberRequest, opts .
 // Peer is spoken between coordinators only.
 type PeerServer interface {
 	// Propose puts commands into the log; the receiver must be the leader.
-	Propose(context.Context, *Batch) (*Results, error)
+	Propose(context.Context, *ProposeRequest) (*ProposeResponse, error)
 	// ReadIndex returns an index such that whoever has applied it reads linearizably.
 	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
 	// Beats renews the leases of nodes that beat at the sender.
@@ -113,7 +113,7 @@ type PeerServer interface {
 // pointer dereference when methods are called.
 type UnimplementedPeerServer struct{}
 
-func (UnimplementedPeerServer) Propose(context.Context, *Batch) (*Results, error) {
+func (UnimplementedPeerServer) Propose(context.Context, *ProposeRequest) (*ProposeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Propose not implemented")
 }
 func (UnimplementedPeerServer) ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error) {
@@ -147,7 +147,7 @@ func RegisterPeerServer(s grpc.ServiceRegistrar, srv PeerServer) {
 }
 
 func _Peer_Propose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(Batch)
+	in := new(ProposeRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -159,7 +159,7 @@ func _Peer_Propose_Handler(srv interface{}, ctx context.Context, dec func(interf
 		FullMethod: Peer_Propose_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(PeerServer).Propose(ctx, req.(*Batch))
+		return srv.(PeerServer).Propose(ctx, req.(*ProposeRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
