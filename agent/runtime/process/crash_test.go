@@ -1,0 +1,208 @@
+package process_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/agent/runtime/cgroup"
+	"github.com/clary-ml/clary/agent/runtime/process"
+	"github.com/clary-ml/clary/agent/runtime/shim"
+)
+
+const id = "job/main/worker-0.1"
+
+// run starts a script under id and returns its folder.
+func run(t testing.TB, d *process.Driver, root, script string, change ...func(*runtime.Spec)) string {
+	t.Helper()
+	spec := runtime.Spec{ID: id, Argv: []string{"sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/"}
+	for _, c := range change {
+		c(&spec)
+	}
+	if _, err := d.Start(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(root, "job~main~worker-0.1")
+}
+
+func started(t *testing.T, dir string) shim.Start {
+	t.Helper()
+	var start shim.Start
+	if err := shim.ReadJSON(dir, shim.StartFile, &start); err != nil {
+		t.Fatal(err)
+	}
+	return start
+}
+
+func wait(t testing.TB, d *process.Driver) runtime.Exit {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	exit, err := d.Wait(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exit
+}
+
+func TestAKilledShimMakesTheExitUnknownAndEndsTheTask(t *testing.T) {
+	for name, newGroups := range map[string]func(testing.TB) *cgroup.Host{
+		"with control groups": newHost,
+		"without":             func(testing.TB) *cgroup.Host { return cgroup.Open("", "") },
+	} {
+		for _, restarted := range []bool{false, true} {
+			t.Run(name+", agent restarted "+strconv.FormatBool(restarted), func(t *testing.T) {
+				root, host := t.TempDir(), newGroups(t)
+				d := open(t, root, host)
+				dir := run(t, d, root, `sleep 1000 & echo $!; wait`)
+				start := started(t, dir)
+				helper := firstPid(t, d)
+				if restarted {
+					if err := d.Close(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := syscall.Kill(start.Shim, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				if restarted {
+					_, _ = syscall.Wait4(start.Shim, nil, 0, nil) // as init would
+					d = open(t, root, host)
+					if _, err := d.Recover(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if exit := wait(t, d); !exit.Unknown {
+					t.Errorf("the exit is %+v, want unknown", exit)
+				}
+				for _, pid := range []int{start.Pid, helper} {
+					if shim.Ticks(pid) != 0 {
+						t.Errorf("process %d of the task lives on without its shim", pid)
+					}
+				}
+				if err := d.Close(); err != nil {
+					t.Error(err)
+				}
+				// Once unknown, always unknown: the next agent says the same.
+				d = open(t, root, host)
+				found, err := d.Recover(t.Context())
+				if err != nil || len(found) != 1 || found[0].Running {
+					t.Errorf("recovered %+v, %v", found, err)
+				}
+				if exit := wait(t, d); !exit.Unknown {
+					t.Errorf("later the exit is %+v", exit)
+				}
+			})
+		}
+	}
+}
+
+// firstPid reads the number that the task prints first.
+func firstPid(t *testing.T, d *process.Driver) int {
+	t.Helper()
+	for {
+		var text bytes.Buffer
+		if err := d.Logs(t.Context(), id, runtime.LogQuery{Stream: runtime.Stdout}, &text); err != nil {
+			t.Fatal(err)
+		}
+		if pid, err := strconv.Atoi(strings.TrimSpace(text.String())); err == nil && strings.HasSuffix(text.String(), "\n") {
+			return pid
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestAFloodOfOutputKeepsOnlyItsNewestBytes(t *testing.T) {
+	root := t.TempDir()
+	d := open(t, root, newHost(t))
+	defer d.Close() //nolint:errcheck // the test is over
+	const keep = 64 << 10
+	dir := run(t, d, root, `seq 1 200000; seq 1 200000 >&2`, func(s *runtime.Spec) { s.LogBytes = keep })
+	wait(t, d)
+	var total int64
+	for _, name := range []string{shim.Stdout, shim.Stdout + ".1", shim.Stderr, shim.Stderr + ".1"} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += info.Size()
+	}
+	if total > keep {
+		t.Errorf("%d bytes are kept, more than %d", total, keep)
+	}
+	var kept bytes.Buffer
+	if err := d.Logs(t.Context(), id, runtime.LogQuery{Stream: runtime.Stdout}, &kept); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(kept.String()), "\n")
+	if last := lines[len(lines)-1]; last != "200000" {
+		t.Errorf("the last line kept is %q", last)
+	}
+	for i := 2; i < len(lines); i++ { // the first may be cut
+		before, _ := strconv.Atoi(lines[i-1])
+		if now, _ := strconv.Atoi(lines[i]); now != before+1 {
+			t.Fatalf("line %q follows %q", lines[i], lines[i-1])
+		}
+	}
+}
+
+func TestFollowingAcrossRotationsLosesNothing(t *testing.T) {
+	root := t.TempDir()
+	d := open(t, root, newHost(t))
+	defer d.Close() //nolint:errcheck // the test is over
+	// Slow enough that the follower, which looks ten times a second, keeps up.
+	run(t, d, root, `i=0; while [ $i -lt 20 ]; do seq $((i*100+1)) $((i*100+100)); i=$((i+1)); sleep 0.05; done`,
+		func(s *runtime.Spec) { s.LogBytes = 16 << 10 })
+	var text bytes.Buffer
+	if err := d.Logs(t.Context(), id, runtime.LogQuery{Stream: runtime.Stdout, Follow: true}, &text); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Fields(text.String())
+	if len(lines) != 2000 || lines[0] != "1" || lines[1999] != "2000" {
+		t.Errorf("followed %d lines", len(lines))
+	}
+}
+
+func TestAReusedPidIsNotTakenForTheTask(t *testing.T) {
+	self := shim.Start{Boot: shim.Boot(), Pid: os.Getpid(), Ticks: shim.Ticks(os.Getpid())}
+	if !self.Alive() {
+		t.Error("this process is not alive")
+	}
+	other := self
+	other.Ticks++
+	earlier := self
+	earlier.Boot = "another boot"
+	if other.Alive() || earlier.Alive() {
+		t.Error("a process of another time is taken for this one")
+	}
+}
+
+func BenchmarkStart(b *testing.B) {
+	for name, host := range map[string]*cgroup.Host{"groups": newHost(b), "none": cgroup.Open("", "")} {
+		b.Run(name, func(b *testing.B) {
+			root := b.TempDir()
+			d := open(b, root, host)
+			var total time.Duration
+			for range b.N {
+				began := time.Now()
+				run(b, d, root, "exit 0", func(s *runtime.Spec) {
+					s.Limits = runtime.Limits{MilliCPU: 1000, Memory: 64 << 20, Pids: 100}
+				})
+				total += time.Since(began)
+				wait(b, d)
+				if err := d.Remove(b.Context(), id); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(total.Microseconds())/float64(b.N)/1000, "ms/start")
+			_ = d.Close()
+		})
+	}
+}

@@ -1,0 +1,142 @@
+// Package runtime is the seam between the agent and what runs tasks on a node: the
+// process driver today, containers beside it.
+//
+// A driver's tasks outlive the agent. A new agent calls Recover and then waits for
+// them as if it had started them; package runtimetest holds every driver to that.
+package runtime
+
+import (
+	"context"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// Driver runs tasks. All methods may be called at the same time; a task is known
+// by its ID from Start, or Recover, until Remove.
+type Driver interface {
+	// Start returns when the task's process exists. An Invalid error means that the
+	// task cannot be started as it is asked for; Conflict, that the ID runs or ran.
+	Start(ctx context.Context, spec Spec) (time.Time, error)
+	// Recover finds the tasks that an earlier agent started, ended or not.
+	Recover(ctx context.Context) ([]Found, error)
+	// Wait returns how the task ended, as soon as nothing of it is left.
+	Wait(ctx context.Context, id string) (Exit, error)
+	// Stop asks the task to end within the grace, after which it is killed, and does
+	// not wait. Asking again may shorten the grace. An ended task is no error.
+	Stop(ctx context.Context, id string, grace time.Duration) error
+	// Logs writes what the task wrote, as far as it is kept.
+	Logs(ctx context.Context, id string, query LogQuery, to io.Writer) error
+	// Remove forgets an ended task and deletes all that the driver kept of it. It
+	// refuses, with Conflict, while the task runs; an unknown ID is no error.
+	Remove(ctx context.Context, id string) error
+}
+
+// Leaser is implemented by drivers that can end a task by themselves when the node
+// has lost its coordinators, even if the agent is gone.
+type Leaser interface {
+	// SetLease lets an exclusive task run for so long from now.
+	SetLease(id string, left time.Duration) error
+}
+
+// Meter is implemented by drivers that can tell what a running task uses.
+type Meter interface {
+	Usage(id string) (Usage, error)
+}
+
+// Spec is what to run.
+type Spec struct {
+	ID     string
+	Argv   []string
+	Env    []string // "NAME=value"
+	Dir    string   // working folder
+	Limits Limits
+	// Devices are UUIDs; none means that the task sees none.
+	Devices    []string
+	MaxRuntime time.Duration // 0 is no limit
+	Grace      time.Duration // used when the driver itself ends the task
+	LogBytes   int64         // kept of what it writes; 0 is DefaultLogBytes
+	Exclusive  bool          // ends when Lease, or what SetLease made of it, is over
+	Lease      time.Duration
+}
+
+// DefaultLogBytes are kept of a task's stdout and stderr together.
+const DefaultLogBytes = 64 << 20
+
+// Limits bounds a task; zero means no limit.
+type Limits struct {
+	MilliCPU int64 // a weight: an idle machine is used fully
+	HardCPU  bool  // a ceiling too
+	Memory   int64 // bytes, no swap beyond
+	Pids     int64 // processes and threads
+}
+
+// Found is a task that Recover came upon.
+type Found struct {
+	ID      string
+	Started time.Time
+	Running bool
+}
+
+// Cause says who ended a task that did not end by itself.
+type Cause string
+
+// The causes.
+const (
+	CauseNone       Cause = ""
+	CauseStopped    Cause = "stopped"
+	CauseMaxRuntime Cause = "max_runtime"
+	CauseLease      Cause = "lease"
+)
+
+// Exit is how a task ended.
+type Exit struct {
+	Code        int    // exit code, -1 if there is none
+	Signal      int    // that ended it, or 0
+	Error       string // why it could not be started, or ""
+	Cause       Cause
+	OutOfMemory bool
+	Unknown     bool // nobody knows how it ended; nothing of it is left
+	Started     time.Time
+	Ended       time.Time
+	Usage       Usage
+	LogsDropped int64 // bytes that could not be written
+}
+
+// Usage is what a task used.
+type Usage struct {
+	CPU        time.Duration
+	Memory     int64 // bytes now
+	PeakMemory int64 // bytes
+}
+
+// Stream is one of a task's outputs.
+type Stream string
+
+// The streams.
+const (
+	Stdout Stream = "stdout"
+	Stderr Stream = "stderr"
+)
+
+// LogQuery says which part of which stream.
+type LogQuery struct {
+	Stream Stream
+	Tail   int  // the last n lines; 0 is all that is kept
+	Follow bool // go on until the task has ended
+}
+
+// FolderName turns a task's ID into the name of its folder and control group; ID
+// turns it back. "digits/main/worker-0.1" becomes "digits~main~worker-0.1".
+func FolderName(id string) (string, error) {
+	name := strings.ReplaceAll(id, "/", "~")
+	if id == "" || len(name) > 240 || name[0] == '.' || strings.ContainsAny(id, "~\x00\n") {
+		return "", fault.New(fault.Invalid, "task %q: an ID is 1 to 240 bytes without '~', not starting with '.'", id)
+	}
+	return name, nil
+}
+
+// TaskID is the ID of the task whose folder has the name.
+func TaskID(folder string) string { return strings.ReplaceAll(folder, "~", "/") }

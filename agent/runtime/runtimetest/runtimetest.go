@@ -1,0 +1,159 @@
+// Package runtimetest is what every runtime driver must do, as tests. A driver's
+// own tests call Run with a way to make an agent's worth of it.
+package runtimetest
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// Harness makes drivers for one test.
+type Harness struct {
+	// Open makes a driver; the second one opened in a test stands for the agent
+	// after a restart. Close lets go of a driver without ending its tasks.
+	Open  func(t *testing.T) runtime.Driver
+	Close func(t *testing.T, d runtime.Driver)
+	// Script turns a POSIX shell script into the command and folder of a task.
+	Script func(t *testing.T, id, script string) runtime.Spec
+	// Limited says that the driver enforces memory and process limits here.
+	Limited bool
+}
+
+const patience = 30 * time.Second
+
+// Run runs the suite. newHarness is called once for each test, with its t.
+func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
+	claims := []struct {
+		name  string
+		claim func(*bench)
+	}{
+		{"reports the exit code", exitCode},
+		{"reports the signal that ended a task", exitSignal},
+		{"refuses a program that does not exist", noProgram},
+		{"refuses to run an ID twice", twice},
+		{"keeps what a task writes, by stream", logs},
+		{"follows a log until the task has ended", follow},
+		{"gives only the last lines when asked", tail},
+		{"ends a task that heeds SIGTERM", stopGentle},
+		{"kills a task that ignores SIGTERM after its grace", stopStubborn},
+		{"shortens the grace of a stop under way", stopShorter},
+		{"ends a task at its maximum run time", maxRuntime},
+		{"ends an exclusive task with its lease", lease},
+		{"keeps an exclusive task whose lease is renewed", renewed},
+		{"keeps a task and its exit code over a restart of the agent", restart},
+		{"keeps the exit code of a task that ended while no agent was there", endedAlone},
+		{"leaves nothing of a task's descendants", descendants},
+		{"reports a kill for memory as such", outOfMemory},
+		{"bounds a fork bomb", forkBomb},
+		{"removes an ended task and refuses a running one", remove},
+		{"gives a task its devices and no others", devices},
+		{"answers for an unknown task that it is not there", unknown},
+	}
+	for _, c := range claims {
+		t.Run(c.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			b := &bench{T: t, ctx: ctx, Harness: newHarness(t)}
+			b.driver = b.Open(t)
+			defer func() { b.Close(t, b.driver) }()
+			c.claim(b)
+		})
+	}
+}
+
+// bench is one test's workplace.
+type bench struct {
+	*testing.T
+	Harness
+	ctx    context.Context
+	driver runtime.Driver
+}
+
+func (b *bench) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// start runs a script and sees that it is gone when the test is over.
+func (b *bench) start(script string, change ...func(*runtime.Spec)) string {
+	b.Helper()
+	spec := b.spec(script, change...)
+	_, err := b.driver.Start(b.ctx, spec)
+	b.must(err)
+	return spec.ID
+}
+
+func (b *bench) spec(script string, change ...func(*runtime.Spec)) runtime.Spec {
+	b.Helper()
+	spec := b.Script(b.T, "job/main/worker-0.1", script)
+	for _, c := range change {
+		c(&spec)
+	}
+	return spec
+}
+
+func (b *bench) wait(id string) runtime.Exit {
+	b.Helper()
+	exit, err := b.driver.Wait(b.ctx, id)
+	b.must(err)
+	return exit
+}
+
+func (b *bench) log(id string, query runtime.LogQuery) string {
+	b.Helper()
+	var text bytes.Buffer
+	b.must(b.driver.Logs(b.ctx, id, query, &text))
+	return text.String()
+}
+
+// until reads the log until it says the word.
+func (b *bench) until(id, word string) {
+	b.Helper()
+	ctx, cancel := context.WithCancel(b.ctx)
+	defer cancel()
+	w := &watcher{word: word, found: cancel}
+	_ = b.driver.Logs(ctx, id, runtime.LogQuery{Stream: runtime.Stdout, Follow: true}, w)
+	if !strings.Contains(w.text.String(), word) {
+		b.Fatalf("the task ended without saying %q; it said %q", word, w.text.String())
+	}
+}
+
+type watcher struct {
+	word  string
+	text  strings.Builder
+	found func()
+}
+
+func (w *watcher) Write(p []byte) (int, error) {
+	n, err := w.text.Write(p)
+	if strings.Contains(w.text.String(), w.word) {
+		w.found()
+	}
+	return n, err
+}
+
+// restartAgent lets go of the driver and opens another one over the same tasks.
+func (b *bench) restartAgent(between func()) []runtime.Found {
+	b.Helper()
+	b.Close(b.T, b.driver)
+	between()
+	b.driver = b.Open(b.T)
+	found, err := b.driver.Recover(b.ctx)
+	b.must(err)
+	return found
+}
+
+func (b *bench) wantKind(err error, kind fault.Kind) {
+	b.Helper()
+	if err == nil || !fault.Is(err, kind) {
+		b.Fatalf("error %v: want one of kind %v", err, kind)
+	}
+}

@@ -1,0 +1,33 @@
+// Clary-shim is the parent of one task's process. An agent starts it as
+//
+//	clary-shim FOLDER
+//
+// with the folder's lock as file descriptor 3 and a pipe for the first news as 4.
+// Everything it does is in package shim.
+package main
+
+import (
+	"os"
+	"syscall"
+
+	"github.com/clary-ml/clary/agent/runtime/shim"
+)
+
+func main() {
+	if len(os.Args) != 2 {
+		fail("usage: clary-shim FOLDER (it is started by clary agent, not by people)")
+	}
+	// The lock stays open, and is released by the kernel when this process is gone.
+	syscall.CloseOnExec(3)
+	syscall.CloseOnExec(4)
+	ready := os.NewFile(4, "ready")
+	if err := shim.Run(shim.Options{Dir: os.Args[1], Ready: ready}); err != nil {
+		_, _ = ready.WriteString(err.Error())
+		fail(err.Error())
+	}
+}
+
+func fail(text string) {
+	_, _ = os.Stderr.WriteString("clary-shim: " + text + "\n")
+	os.Exit(1)
+}
