@@ -1,0 +1,74 @@
+package wire
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	"github.com/clary-ml/clary/cluster"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/storage/kv"
+)
+
+// JobCodec stores jobs.
+func JobCodec() kv.Codec[cluster.Job] {
+	return codec(JobToProto, JobFromProto, func() *claryv1.Job { return new(claryv1.Job) })
+}
+
+// GangCodec stores gangs.
+func GangCodec() kv.Codec[cluster.Gang] {
+	return codec(GangToProto, GangFromProto, func() *claryv1.Gang { return new(claryv1.Gang) })
+}
+
+// TaskCodec stores tasks.
+func TaskCodec() kv.Codec[cluster.Task] {
+	return codec(TaskToProto, TaskFromProto, func() *claryv1.Task { return new(claryv1.Task) })
+}
+
+// TaskStatusCodec stores what an agent last knew of a task.
+func TaskStatusCodec() kv.Codec[cluster.TaskStatus] {
+	return codec(TaskStatusToProto, TaskStatusFromProto,
+		func() *claryv1.TaskStatus { return new(claryv1.TaskStatus) })
+}
+
+// PublicationCodec stores publications.
+func PublicationCodec() kv.Codec[cluster.Publication] {
+	return codec(PublicationToProto, PublicationFromProto,
+		func() *claryv1.Publication { return new(claryv1.Publication) })
+}
+
+// NodeCodec stores nodes.
+func NodeCodec() kv.Codec[cluster.Node] {
+	return codec(NodeToProto, NodeFromProto, func() *claryv1.Node { return new(claryv1.Node) })
+}
+
+// ResourcesCodec stores what is used of a node.
+func ResourcesCodec() kv.Codec[cluster.Resources] {
+	return codec(ResourcesToProto, ResourcesFromProto,
+		func() *claryv1.Resources { return new(claryv1.Resources) })
+}
+
+// QueueCodec stores queues.
+func QueueCodec() kv.Codec[cluster.Queue] {
+	return codec(QueueToProto, QueueFromProto, func() *claryv1.Queue { return new(claryv1.Queue) })
+}
+
+// TokenCodec stores tokens.
+func TokenCodec() kv.Codec[cluster.Token] {
+	return codec(TokenToProto, TokenFromProto, func() *claryv1.Token { return new(claryv1.Token) })
+}
+
+func codec[V any, P proto.Message](to func(V) P, from func(P) V, fresh func() P) kv.Codec[V] {
+	return kv.Codec[V]{
+		Encode: func(v V) ([]byte, error) { return Marshal(to(v)) },
+		Decode: func(raw []byte) (V, error) {
+			message := fresh()
+			err := proto.Unmarshal(raw, message)
+			return from(message), err
+		},
+	}
+}
+
+// Marshal encodes a message deterministically: the same message gives the same bytes
+// (within one build of Clary). It fails for text that is not UTF-8.
+func Marshal(message proto.Message) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(message)
+}

@@ -1,0 +1,63 @@
+package wire
+
+import (
+	"github.com/clary-ml/clary/cluster"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+)
+
+// PlacementToProto converts a placement.
+func PlacementToProto(p cluster.Placement) *claryv1.Placement {
+	return &claryv1.Placement{
+		Gang: p.Gang, Attempt: p.Attempt, Revision: p.Revision,
+		Allocations: list(p.Allocations, AllocationToProto),
+	}
+}
+
+// PlacementFromProto converts a placement.
+func PlacementFromProto(p *claryv1.Placement) cluster.Placement {
+	return cluster.Placement{
+		Gang: p.GetGang(), Attempt: p.GetAttempt(), Revision: p.GetRevision(),
+		Allocations: list(p.GetAllocations(), AllocationFromProto),
+	}
+}
+
+// PlanToProto converts a plan.
+func PlanToProto(p cluster.Plan) *claryv1.Plan {
+	return &claryv1.Plan{
+		Placements: list(p.Placements, PlacementToProto), Whys: list(p.Whys, WhyToProto),
+	}
+}
+
+// PlanFromProto converts a plan.
+func PlanFromProto(p *claryv1.Plan) cluster.Plan {
+	return cluster.Plan{
+		Placements: list(p.GetPlacements(), PlacementFromProto), Whys: list(p.GetWhys(), WhyFromProto),
+	}
+}
+
+// WhyToProto converts the reason why a gang waits.
+func WhyToProto(w cluster.Why) *claryv1.Why {
+	return &claryv1.Why{Gang: w.Gang, Summary: w.Summary, Blocks: list(w.Blocks, BlockToProto)}
+}
+
+// WhyFromProto converts the reason why a gang waits.
+func WhyFromProto(w *claryv1.Why) cluster.Why {
+	return cluster.Why{
+		Gang: w.GetGang(), Summary: w.GetSummary(), Blocks: list(w.GetBlocks(), BlockFromProto),
+	}
+}
+
+// BlockToProto converts one constraint of a why.
+func BlockToProto(b cluster.Block) *claryv1.Block {
+	return &claryv1.Block{
+		Constraint: b.Constraint, Nodes: b.Nodes, Missing: b.Missing, Nearest: b.Nearest, Text: b.Text,
+	}
+}
+
+// BlockFromProto converts one constraint of a why.
+func BlockFromProto(b *claryv1.Block) cluster.Block {
+	return cluster.Block{
+		Constraint: b.GetConstraint(), Nodes: b.GetNodes(), Missing: b.GetMissing(),
+		Nearest: b.GetNearest(), Text: b.GetText(),
+	}
+}

@@ -1,0 +1,211 @@
+package wire_test
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"github.com/clary-ml/clary/cluster"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+)
+
+// noun is one line of the table of everything that crosses the wire.
+type noun struct {
+	zero  any
+	there func(any) proto.Message
+	back  func(proto.Message) any
+	fresh func() proto.Message
+}
+
+func line[V any, P proto.Message](to func(V) P, from func(P) V, fresh P) noun {
+	return noun{
+		zero:  *new(V),
+		there: func(v any) proto.Message { return to(v.(V)) },
+		back:  func(m proto.Message) any { return from(m.(P)) },
+		fresh: func() proto.Message { return fresh.ProtoReflect().New().Interface() },
+	}
+}
+
+func nouns() []noun {
+	return []noun{
+		line(wire.JobToProto, wire.JobFromProto, &claryv1.Job{}),
+		line(wire.GangToProto, wire.GangFromProto, &claryv1.Gang{}),
+		line(wire.RoleToProto, wire.RoleFromProto, &claryv1.Role{}),
+		line(wire.ProgramToProto, wire.ProgramFromProto, &claryv1.Program{}),
+		line(wire.InputToProto, wire.InputFromProto, &claryv1.Input{}),
+		line(wire.AskToProto, wire.AskFromProto, &claryv1.Ask{}),
+		line(wire.ResourcesToProto, wire.ResourcesFromProto, &claryv1.Resources{}),
+		line(wire.DeviceToProto, wire.DeviceFromProto, &claryv1.Device{}),
+		line(wire.NodeToProto, wire.NodeFromProto, &claryv1.Node{}),
+		line(wire.AllocationToProto, wire.AllocationFromProto, &claryv1.Allocation{}),
+		line(wire.TaskToProto, wire.TaskFromProto, &claryv1.Task{}),
+		line(wire.TaskStatusToProto, wire.TaskStatusFromProto, &claryv1.TaskStatus{}),
+		line(wire.ProgressToProto, wire.ProgressFromProto, &claryv1.Progress{}),
+		line(wire.OutputToProto, wire.OutputFromProto, &claryv1.Output{}),
+		line(wire.PublicationToProto, wire.PublicationFromProto, &claryv1.Publication{}),
+		line(wire.PlacementToProto, wire.PlacementFromProto, &claryv1.Placement{}),
+		line(wire.PlanToProto, wire.PlanFromProto, &claryv1.Plan{}),
+		line(wire.WhyToProto, wire.WhyFromProto, &claryv1.Why{}),
+		line(wire.BlockToProto, wire.BlockFromProto, &claryv1.Block{}),
+		line(wire.QueueToProto, wire.QueueFromProto, &claryv1.Queue{}),
+		line(wire.TokenToProto, wire.TokenFromProto, &claryv1.Token{}),
+	}
+}
+
+func (n noun) name() string { return reflect.TypeOf(n.zero).Name() }
+
+// fill draws a value for every field below v; full leaves none at its zero value.
+func fill(t *rapid.T, v reflect.Value, full bool) {
+	if !full && rapid.IntRange(0, 3).Draw(t, "absent") == 0 {
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(rapid.StringN(1, 8, 32).Draw(t, "text"))
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int32, reflect.Int64:
+		v.SetInt(int64(rapid.Int32Range(1, 1<<30).Draw(t, "number")))
+	case reflect.Uint8, reflect.Uint64:
+		v.SetUint(uint64(rapid.Uint8Range(1, 255).Draw(t, "number")))
+	case reflect.Float64:
+		v.SetFloat(rapid.Float64Range(0.5, 1e9).Draw(t, "number"))
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(t, v.Field(i), full)
+		}
+	case reflect.Slice:
+		n := rapid.IntRange(1, 3).Draw(t, "length")
+		v.Set(reflect.MakeSlice(v.Type(), n, n))
+		for i := range n {
+			fill(t, v.Index(i), full)
+		}
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		for range rapid.IntRange(1, 3).Draw(t, "length") {
+			key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+			fill(t, key, true)
+			fill(t, value, full)
+			v.SetMapIndex(key, value)
+		}
+	default:
+		t.Fatalf("no way to fill a %s", v.Type())
+	}
+}
+
+// blank names a field that is still at its zero value.
+func blank(v reflect.Value) string {
+	if v.Kind() != reflect.Struct {
+		return map[bool]string{true: v.Type().String()}[v.IsZero()]
+	}
+	for i := range v.NumField() {
+		if name := blank(v.Field(i)); name != "" {
+			return v.Type().Field(i).Name + "." + name
+		}
+	}
+	return ""
+}
+
+func TestEveryFieldOfEveryNounSurvivesTheWire(t *testing.T) {
+	for _, n := range nouns() {
+		t.Run(n.name(), func(t *testing.T) {
+			full := 0
+			rapid.Check(t, func(t *rapid.T) {
+				v := reflect.New(reflect.TypeOf(n.zero)).Elem()
+				all := rapid.Bool().Draw(t, "full")
+				fill(t, v, all)
+				if all {
+					if field := blank(v); field != "" {
+						t.Fatalf("the test left %s blank", field)
+					}
+					full++
+				}
+				raw, err := wire.Marshal(n.there(v.Interface()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				message := n.fresh()
+				if err := proto.Unmarshal(raw, message); err != nil {
+					t.Fatal(err)
+				}
+				if got := n.back(message); !reflect.DeepEqual(got, v.Interface()) {
+					t.Fatalf("sent     %+v\nreceived %+v", v.Interface(), got)
+				}
+				again, err := wire.Marshal(n.there(n.back(message)))
+				if err != nil || !bytes.Equal(raw, again) {
+					t.Fatalf("the same noun gave other bytes: %x, then %x (%v)", raw, again, err)
+				}
+			})
+			if full == 0 {
+				t.Fatal("no noun had every field filled")
+			}
+		})
+	}
+}
+
+func TestEveryMessageFieldHasANounField(t *testing.T) {
+	for _, n := range nouns() {
+		fields := n.fresh().ProtoReflect().Descriptor().Fields().Len()
+		if got := reflect.TypeOf(n.zero).NumField(); got != fields {
+			t.Errorf("%s has %d fields, its message %d", n.name(), got, fields)
+		}
+	}
+}
+
+func TestNothingConvertsToNothing(t *testing.T) {
+	for _, n := range nouns() {
+		if got := n.back(n.fresh()); !reflect.DeepEqual(got, n.zero) {
+			t.Errorf("an empty %s came back as %+v", n.name(), got)
+		}
+		absent := reflect.Zero(reflect.TypeOf(n.fresh())).Interface().(proto.Message)
+		if got := n.back(absent); !reflect.DeepEqual(got, n.zero) {
+			t.Errorf("an absent %s came back as %+v", n.name(), got)
+		}
+	}
+}
+
+func TestEmptyListsAndMapsBecomeNil(t *testing.T) {
+	job := cluster.Job{Name: "a", Labels: map[string]string{}, Spec: []byte{}}
+	got := wire.JobFromProto(wire.JobToProto(job))
+	if got.Labels != nil || got.Spec != nil {
+		t.Errorf("labels %#v, spec %#v: want nil", got.Labels, got.Spec)
+	}
+}
+
+func TestCodecsRefuseTextThatIsNotUTF8(t *testing.T) {
+	if _, err := wire.JobCodec().Encode(cluster.Job{Name: "\xff"}); err == nil {
+		t.Error("a name that is not UTF-8 was stored")
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for i := range nouns() {
+		f.Add(uint8(i), []byte{})
+		f.Add(uint8(i), []byte{0x0a, 0x03, 'a', 'b', 'c', 0x32, 0x04, 0x0a, 0x00, 0x12, 0x00})
+	}
+	f.Fuzz(func(t *testing.T, which uint8, raw []byte) {
+		n := nouns()[int(which)%len(nouns())]
+		message := n.fresh()
+		if proto.Unmarshal(raw, message) != nil {
+			return
+		}
+		once := n.back(message)
+		encoded, err := wire.Marshal(n.there(once))
+		if err != nil {
+			t.Fatalf("a noun that was decoded cannot be encoded: %v", err)
+		}
+		message = n.fresh()
+		if err := proto.Unmarshal(encoded, message); err != nil {
+			t.Fatal(err)
+		}
+		// NaN differs from itself, so what is printed is compared.
+		if a, b := fmt.Sprintf("%+v", once), fmt.Sprintf("%+v", n.back(message)); a != b {
+			t.Fatalf("decoded  %s\nthen     %s", a, b)
+		}
+	})
+}
