@@ -1,0 +1,80 @@
+package device_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/clary-ml/clary/agent/device"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+func TestSimulatedGPUsAreAsDeclared(t *testing.T) {
+	s, err := device.ParseSimulated("node-1", "2xH100-80GB, 4xT4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices, err := s.Devices(t.Context())
+	if err != nil || len(devices) != 6 {
+		t.Fatalf("%d devices, %v", len(devices), err)
+	}
+	if d := devices[0]; d.Model != "H100-80GB" || d.Memory != 80<<30 || !d.Simulated || !d.Healthy || d.Kind != cluster.DeviceGPU {
+		t.Errorf("the first is %+v", d)
+	}
+	if d := devices[5]; d.Model != "T4" || d.Memory != 16<<30 {
+		t.Errorf("the last is %+v", d)
+	}
+	node := cluster.Node{ID: "node-1", Address: "10.0.0.1", State: cluster.NodeReady, Devices: devices}
+	if err := node.Validate().Err(); err != nil {
+		t.Errorf("the devices do not make a valid node: %v", err)
+	}
+}
+
+func TestSimulatedUUIDsAreStableAndDifferBetweenNodes(t *testing.T) {
+	uuids := func(node string) []string {
+		s, err := device.ParseSimulated(node, "8xA100")
+		if err != nil {
+			t.Fatal(err)
+		}
+		devices, _ := s.Devices(t.Context())
+		var all []string
+		for _, d := range devices {
+			all = append(all, d.UUID)
+		}
+		return all
+	}
+	if !slices.Equal(uuids("a"), uuids("a")) {
+		t.Error("a node's UUIDs change from start to start")
+	}
+	all := append(uuids("a"), uuids("b")...)
+	slices.Sort(all)
+	if len(slices.Compact(all)) != 16 {
+		t.Error("UUIDs of two nodes collide")
+	}
+}
+
+func TestRubbishDeclarationsAreRefusedWithTheRemedy(t *testing.T) {
+	for _, text := range []string{"", "A100", "0xA100", "-1xA100", "8xA100,", "8x", "xT4", "2xRTX9999", "99999xA100", "1000xT4,1000xT4", strings.Repeat("1xT4 ", 999)} {
+		_, err := device.ParseSimulated("n", text)
+		if !fault.Is(err, fault.Invalid) || len(err.Error()) > 400 {
+			t.Errorf("%.20q: %v", text, err)
+		}
+	}
+}
+
+func FuzzParseSimulated(f *testing.F) {
+	f.Add("8xA100")
+	f.Add("2xH100-80GB,4xT4")
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := device.ParseSimulated("n", text)
+		if (s == nil) == (err == nil) {
+			t.Errorf("%q: %v, %v", text, s, err)
+		}
+		if err == nil {
+			if devices, _ := s.Devices(t.Context()); len(devices) == 0 || len(devices) > cluster.MaxGPUs {
+				t.Errorf("%q makes %d devices", text, len(devices))
+			}
+		}
+	})
+}
