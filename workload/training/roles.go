@@ -1,0 +1,116 @@
+package training
+
+import (
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+)
+
+const (
+	roleWorker = "worker"
+	roleServer = "server"
+
+	defaultGrace  = 2 * time.Minute
+	defaultCores  = 1000 // thousandths
+	programMemory = 1 << 30
+
+	// A worker's and a server's memory beside what its network needs: the binary, the
+	// garbage collector's head room, the data.
+	workerOverhead = 512 << 20
+	serverOverhead = 128 << 20
+	memoryStep     = 64 << 20 // defaults are rounded up to a multiple of this
+)
+
+// Roles are the tasks of the job's one gang.
+func (s Spec) Roles() ([]cluster.Role, error) {
+	if s.Program != nil {
+		return []cluster.Role{s.programRole()}, nil
+	}
+	return s.networkRoles()
+}
+
+func (s Spec) programRole() cluster.Role {
+	instances := max(s.Instances, 1)
+	ask := s.Resources.ask(programMemory)
+	if instances > 1 {
+		ask.Ports = 1
+	}
+	return cluster.Role{
+		Name: roleWorker, Count: instances, Ask: ask, Labels: s.Labels,
+		Program: cluster.Program{
+			Command: s.Program.Command, Env: s.Program.Env, Dir: s.Program.Dir,
+			Inputs: s.inputs(), Grace: s.grace(), Outputs: true,
+			Checkpoints: s.Checkpoints != nil && *s.Checkpoints,
+		},
+	}
+}
+
+// networkRoles are the parameter servers, each with a port to listen on, and the workers.
+func (s Spec) networkRoles() ([]cluster.Role, error) {
+	training, err := s.training()
+	if err != nil {
+		return nil, err
+	}
+	worker, server := s.memory()
+	serverAsk := s.ServerResources.ask(server)
+	serverAsk.Ports = 1
+	return []cluster.Role{
+		{
+			Name: roleServer, Count: max(s.Servers, 1), Ask: serverAsk, Labels: s.Labels,
+			Program: cluster.Program{
+				Command: []string{"clary", "trainer", "server"}, Spec: training, Grace: s.grace(), Clary: true,
+			},
+		},
+		{
+			Name: roleWorker, Count: max(s.Workers, 1), Ask: s.Resources.ask(worker), Labels: s.Labels,
+			Program: cluster.Program{
+				Command: []string{"clary", "trainer", "worker"}, Spec: training, Inputs: s.inputs(), Grace: s.grace(),
+				Checkpoints: s.Checkpoints == nil || *s.Checkpoints, Outputs: true, Clary: true,
+			},
+		},
+	}, nil
+}
+
+// memory estimates what a worker and a server need when the job does not say: weights,
+// gradients and optimiser state, the activations of its share of a batch, and an
+// overhead. The garbage collector may let a heap grow to twice what lives.
+func (s Spec) memory() (worker, server int64) {
+	plan, problems := s.Network.Plan()
+	if len(problems) > 0 {
+		return workerOverhead, serverOverhead
+	}
+	workers, servers := int(max(s.Workers, 1)), int64(max(s.Servers, 1))
+	rows := (s.Batch + workers - 1) / workers
+	worker, allServers := s.Footprint(plan, rows, workers)
+	return round(2*worker + workerOverhead), round(2*allServers/servers + serverOverhead)
+}
+
+func round(n int64) int64 {
+	return min((n+memoryStep-1)/memoryStep*memoryStep, cluster.MaxMemory)
+}
+
+func (r Resources) ask(memory int64) cluster.Ask {
+	ask := cluster.Ask{MilliCPU: int64(r.Cores), Memory: int64(r.Memory), GPUs: r.GPUs, GPUModel: r.GPUModel}
+	if ask.MilliCPU == 0 {
+		ask.MilliCPU = defaultCores
+	}
+	if ask.Memory == 0 {
+		ask.Memory = memory
+	}
+	return ask
+}
+
+func (s Spec) grace() time.Duration {
+	if s.Grace == 0 {
+		return defaultGrace
+	}
+	return s.Grace.Std()
+}
+
+func (s Spec) inputs() []cluster.Input {
+	var inputs []cluster.Input
+	for _, channel := range sortedKeys(s.Inputs) {
+		inputs = append(inputs, cluster.Input{Channel: channel, URI: s.Inputs[channel]})
+	}
+	return inputs
+}

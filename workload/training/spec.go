@@ -1,0 +1,205 @@
+// Package training is the kind of job that trains a model: a network declared in the
+// job, trained by workers with parameter servers, or any program of the user's own.
+package training
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/internal/strictjson"
+	"github.com/clary-ml/clary/trainer/spec"
+)
+
+// Spec is what a training job asks for. Either it declares a network, whose fields
+// (network, optimizer, data, epochs, batch, seed, ...) stand at the top level, or it
+// names a program.
+type Spec struct {
+	spec.Training
+
+	// Workers and Servers are for a network: how many compute gradients, and over how
+	// many parameter servers the weights are split. 0 means 1.
+	Workers int32 `json:"workers,omitempty"`
+	Servers int32 `json:"servers,omitempty"`
+
+	// Program runs instead of a network, as many times as Instances says; 0 means 1.
+	Program   *Program `json:"program,omitempty"`
+	Instances int32    `json:"instances,omitempty"`
+
+	// Inputs maps channels such as train and validation to s3:// addresses.
+	Inputs map[string]string `json:"inputs,omitempty"`
+	// Output is an s3:// prefix that published outputs are copied to; "" copies nothing.
+	Output string `json:"output,omitempty"`
+
+	// Resources are for each worker or instance; ServerResources for each server.
+	Resources       Resources `json:"resources,omitzero"`
+	ServerResources Resources `json:"server_resources,omitzero"`
+
+	// Labels are what a node must have, in exactly these values.
+	Labels map[string]string `json:"labels,omitempty"`
+	// Grace is the time between SIGTERM and SIGKILL; 0 means two minutes.
+	Grace quantity.Duration `json:"grace,omitzero"`
+	// Checkpoints mirrors the checkpoints folder and restores it before a restart. If
+	// unset it is on for a network and off for a program.
+	Checkpoints *bool `json:"checkpoints,omitempty"`
+}
+
+// Program is a command with its environment.
+type Program struct {
+	Command []string          `json:"command"`
+	Env     map[string]string `json:"env,omitempty"`
+	Dir     string            `json:"dir,omitempty"`
+}
+
+// Resources are what one task is promised. What is 0 gets a default: one core, and
+// memory by the size of the network (1 GiB for a program).
+type Resources struct {
+	Cores    quantity.Cores `json:"cores,omitzero"`
+	Memory   quantity.Bytes `json:"memory,omitzero"`
+	GPUs     int32          `json:"gpus,omitempty"`
+	GPUModel string         `json:"gpu_model,omitempty"`
+}
+
+// Limits on one training job.
+const (
+	MaxWorkers = 1024
+	MaxServers = 256
+)
+
+// Parse reads a spec and reports every mistake in it; the spec is only good without any.
+func Parse(data []byte) (Spec, cluster.Problems) {
+	var s Spec
+	if problems := strictjson.Decode(data, &s); len(problems) > 0 {
+		return Spec{}, problems
+	}
+	return s, s.Validate()
+}
+
+// Validate reports every mistake, each with the path of its field.
+func (s Spec) Validate() cluster.Problems {
+	var p cluster.Problems
+	switch {
+	case s.Program != nil:
+		s.validateProgram(&p)
+	case len(s.Network.Input) == 0 && len(s.Network.Layers) == 0:
+		p.Add("network", "is missing: declare a network, or name a program to run")
+	default:
+		s.validateNetwork(&p)
+	}
+	for _, channel := range sortedKeys(s.Inputs) {
+		field := "inputs." + cluster.Clip(channel)
+		cluster.CheckName(&p, field, channel)
+		checkAddress(&p, field, s.Inputs[channel])
+	}
+	if s.Output != "" {
+		checkAddress(&p, "output", s.Output)
+	}
+	s.Resources.validate(&p, "resources")
+	s.ServerResources.validate(&p, "server_resources")
+	if len(p) > 0 {
+		return p
+	}
+	// What is left are the limits that every gang has: they are checked on the gang.
+	p.Under("", s.limits())
+	return p
+}
+
+func (s Spec) validateProgram(p *cluster.Problems) {
+	if len(s.Program.Command) == 0 {
+		p.Add("program.command", "is empty: name the program and its arguments, as a list")
+	}
+	inRange(p, "instances", s.Instances, cluster.MaxTasks)
+	alone := []struct {
+		field string
+		set   bool
+	}{
+		{"network", len(s.Network.Input) > 0 || len(s.Network.Layers) > 0 || s.Network.Loss != ""},
+		{"optimizer", s.Optimizer != spec.Optimizer{}},
+		{"epochs", s.Epochs != 0},
+		{"batch", s.Batch != 0},
+		{"workers", s.Workers != 0},
+		{"servers", s.Servers != 0},
+		{"server_resources", s.ServerResources != Resources{}},
+	}
+	for _, other := range alone {
+		if other.set {
+			p.Add(other.field, "is for a declared network, and program is set: remove one of the two")
+		}
+	}
+}
+
+func (s Spec) validateNetwork(p *cluster.Problems) {
+	for _, problem := range s.Training.Validate() {
+		p.Add(problem.Path, "%s", problem.Message)
+	}
+	inRange(p, "workers", s.Workers, MaxWorkers)
+	inRange(p, "servers", s.Servers, MaxServers)
+	if s.Instances != 0 {
+		p.Add("instances", "is for a program: a network has workers and servers")
+	}
+	workers := int(max(s.Workers, 1))
+	if s.Batch > 0 && s.Batch < workers {
+		p.Add("batch", "%d rows for %d workers: give at least one row to each", s.Batch, workers)
+	}
+	if s.Inputs["train"] == "" {
+		p.Add("inputs.train", "is missing: say where the training data is, as s3://bucket/key")
+	}
+}
+
+// limits are those of the gang that the spec makes.
+func (s Spec) limits() cluster.Problems {
+	var p cluster.Problems
+	roles, err := s.Roles()
+	if err != nil {
+		p.Add("", "%s", err)
+		return p
+	}
+	gang := cluster.Gang{Job: "job", Name: "main", Queue: cluster.DefaultQueue, Attempt: 1, Roles: roles}
+	return gang.Validate()
+}
+
+func (r Resources) validate(p *cluster.Problems, field string) {
+	ask := cluster.Ask{MilliCPU: int64(r.Cores), Memory: int64(r.Memory), GPUs: r.GPUs, GPUModel: r.GPUModel}
+	for _, problem := range ask.Validate() {
+		switch problem.Field {
+		case "milli_cpu":
+			p.Add(field+".cores", "%s is out of range: from 0 to %d", cluster.FormatCores(ask.MilliCPU), cluster.MaxMilliCPU/1000)
+		default:
+			p.Add(field+"."+problem.Field, "%s", problem.Text)
+		}
+	}
+}
+
+func inRange(p *cluster.Problems, field string, value, most int32) {
+	if value < 0 || value > most {
+		p.Add(field, "%d is out of range: from 1 to %d", value, most)
+	}
+}
+
+func checkAddress(p *cluster.Problems, field, uri string) {
+	rest, isS3 := strings.CutPrefix(uri, "s3://")
+	if bucket, _, _ := strings.Cut(rest, "/"); !isS3 || bucket == "" {
+		p.Add(field, "%q is not s3://bucket/key", cluster.Clip(uri))
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// training returns what the workers and servers read: the network's part alone.
+func (s Spec) training() ([]byte, error) {
+	data, err := json.Marshal(s.Training)
+	if err != nil {
+		return nil, fmt.Errorf("write the network's spec: %w", err)
+	}
+	return data, nil
+}
