@@ -1,0 +1,162 @@
+// Package keyring holds a cluster's secrets in one file: the CA's key, the data key,
+// gossip's key and the object store's root secret.
+//
+// Each coordinator has the file, handed over when it joins. None of it is ever in the
+// raft log or a snapshot, so a backup is a snapshot plus this file: whoever has both
+// has the cluster, and whoever loses this file must make all certificates anew.
+package keyring
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/internal/atomicfile"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// KeySize is the length of the data key and of gossip's key, in bytes.
+const KeySize = 32
+
+// version is the format of the file.
+const version = 1
+
+// Keyring is a cluster's secrets. Printing one shows the CA's pin only.
+type Keyring struct {
+	Authority    *pki.Authority
+	DataKey      []byte // KeySize bytes; what other secrets are derived from
+	GossipKey    []byte // KeySize bytes; AES-256
+	ObjectSecret string // the embedded object store's root secret
+}
+
+// New makes the secrets of a new cluster.
+func New(cluster string, now time.Time) (*Keyring, error) {
+	ca, err := pki.NewAuthority(cluster, now)
+	if err != nil {
+		return nil, err
+	}
+	return &Keyring{
+		Authority:    ca,
+		DataKey:      random(),
+		GossipKey:    random(),
+		ObjectSecret: base64.RawURLEncoding.EncodeToString(random()),
+	}, nil
+}
+
+func random() []byte {
+	key := make([]byte, KeySize)
+	_, _ = rand.Read(key) // never fails: it ends the process if the kernel has no randomness
+	return key
+}
+
+// String hides the secrets from logs.
+func (k *Keyring) String() string { return "keyring(" + k.Authority.Pin() + ")" }
+
+// GoString hides the secrets from %#v too.
+func (k *Keyring) GoString() string { return k.String() }
+
+// form is the file's form.
+type form struct {
+	Version      int    `json:"version"`
+	CACert       string `json:"ca_cert"`
+	CAKey        string `json:"ca_key"`
+	DataKey      []byte `json:"data_key"`
+	GossipKey    []byte `json:"gossip_key"`
+	ObjectSecret string `json:"object_secret"`
+}
+
+// Marshal encodes the secrets, to be written to a file or handed to a coordinator.
+func (k *Keyring) Marshal() ([]byte, error) {
+	key, err := k.Authority.KeyPEM()
+	if err != nil {
+		return nil, err
+	}
+	return json.MarshalIndent(form{
+		version, string(k.Authority.CertPEM()), string(key), k.DataKey, k.GossipKey, k.ObjectSecret,
+	}, "", "  ")
+}
+
+// Unmarshal decodes and checks what Marshal encoded.
+func Unmarshal(text []byte) (*Keyring, error) {
+	var f form
+	if err := json.Unmarshal(text, &f); err != nil {
+		return nil, fault.New(fault.Invalid, "keyring: %w", err)
+	}
+	if f.Version != version {
+		return nil, fault.New(fault.Invalid, "keyring: its version is %d, and this Clary knows %d", f.Version, version)
+	}
+	for name, key := range map[string][]byte{"data_key": f.DataKey, "gossip_key": f.GossipKey} {
+		if len(key) != KeySize {
+			return nil, fault.New(fault.Invalid, "keyring: %s has %d bytes; it must have %d", name, len(key), KeySize)
+		}
+	}
+	if f.ObjectSecret == "" {
+		return nil, fault.New(fault.Invalid, "keyring: object_secret is empty")
+	}
+	ca, err := pki.ParseAuthority([]byte(f.CACert), []byte(f.CAKey))
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "keyring: %w", err)
+	}
+	return &Keyring{ca, f.DataKey, f.GossipKey, f.ObjectSecret}, nil
+}
+
+// Load reads the file at path. A file that others may read is refused.
+func Load(path string) (*Keyring, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.NotFound, "keyring: %s does not exist", path)
+	}
+	if err != nil {
+		return nil, fault.New(fault.Internal, "keyring: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, fault.New(fault.Denied, "keyring: %s has mode %04o, so others can get at the cluster's keys: run chmod 600 %s",
+			path, mode, path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "keyring: %w", err)
+	}
+	k, err := Unmarshal(text)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "%s: %w", path, err)
+	}
+	return k, nil
+}
+
+// Save writes the file at path, readable by its owner only. An older file is replaced
+// in one step.
+func (k *Keyring) Save(path string) error { return k.write(path, atomicfile.Write) }
+
+// Create makes the secrets of a new cluster and writes them to a new file. It refuses
+// to replace one: that would cut off every member.
+func Create(path, cluster string, now time.Time) (*Keyring, error) {
+	k, err := New(cluster, now)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.write(path, atomicfile.Create); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+func (k *Keyring) write(path string, write func(string, []byte, fs.FileMode) error) error {
+	text, err := k.Marshal()
+	if err != nil {
+		return err
+	}
+	err = write(path, text, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fault.New(fault.Conflict, "keyring: %s exists: this folder already belongs to a cluster", path)
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "keyring: write %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,95 @@
+package keyring_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/clary-ml/clary/auth/keyring"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+func TestAKeyringSurvivesItsFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keyring.json")
+	if _, err := keyring.Load(path); !fault.Is(err, fault.NotFound) {
+		t.Errorf("no file: %v, want NotFound", err)
+	}
+	made, err := keyring.Create(path, "test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keyring.Create(path, "test", time.Now()); !fault.Is(err, fault.Conflict) {
+		t.Errorf("a second cluster in the same file: %v, want Conflict", err)
+	}
+	got, err := keyring.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Authority.Pin() != made.Authority.Pin() || !bytes.Equal(got.DataKey, made.DataKey) ||
+		!bytes.Equal(got.GossipKey, made.GossipKey) || got.ObjectSecret != made.ObjectSecret {
+		t.Error("what was loaded is not what was made")
+	}
+	if bytes.Equal(got.DataKey, got.GossipKey) {
+		t.Error("data key and gossip key are the same")
+	}
+	other := filepath.Join(t.TempDir(), "copy")
+	if err := got.Save(other); err != nil {
+		t.Fatal(err)
+	}
+	if info, _ := os.Stat(other); info.Mode().Perm() != 0o600 {
+		t.Errorf("saved with mode %v", info.Mode())
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
+		if text := fmt.Sprintf(verb, got); strings.Contains(text, got.ObjectSecret) || !strings.Contains(text, "keyring(sha256:") {
+			t.Errorf("%s prints %s", verb, text)
+		}
+	}
+}
+
+func TestAKeyringThatOthersMayReadIsRefusedWithTheRemedy(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keyring.json")
+	if _, err := keyring.Create(path, "test", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []os.FileMode{0o640, 0o604, 0o620, 0o601} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := keyring.Load(path); !fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), "chmod 600 "+path) {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+	}
+}
+
+func TestADamagedKeyringIsRefused(t *testing.T) {
+	k, err := keyring.New("test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := *k
+	short.GossipKey = k.GossipKey[:16]
+	text := func(k keyring.Keyring) string {
+		out, err := k.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	whole := text(*k)
+	for name, c := range map[string]struct{ text, want string }{
+		"empty":     {"", "keyring"},
+		"no json":   {"hello", "keyring"},
+		"newer":     {strings.Replace(whole, `"version": 1`, `"version": 2`, 1), "version is 2"},
+		"short key": {text(short), "gossip_key has 16 bytes"},
+		"cut key":   {strings.Replace(whole, "BEGIN PRIVATE KEY", "BEGIN", 1), "CA key"},
+		"no secret": {strings.Replace(whole, k.ObjectSecret, "", 1), "object_secret"},
+	} {
+		if _, err := keyring.Unmarshal([]byte(c.text)); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q in it", name, err, c.want)
+		}
+	}
+}
