@@ -1,0 +1,224 @@
+// Package gossip finds the other members of a cluster, by SWIM as HashiCorp's memberlist
+// does it. Every message is encrypted with the cluster's gossip key. What it says is a
+// hint: an address to try. Whether a node is lost is decided by its lease, and who a
+// peer is by its certificate.
+package gossip
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// KeySize is the length of a gossip key in bytes: AES-256.
+const KeySize = 32
+
+// Roles of members.
+const (
+	Coordinator = "coordinator"
+	Agent       = "agent"
+)
+
+// Member is what a member says of itself.
+type Member struct {
+	Role  string `json:"r"`
+	ID    string `json:"i"`
+	RPC   string `json:"a,omitempty"` // host:port of gRPC
+	Store string `json:"s,omitempty"` // endpoint of the embedded object store, from its server
+
+	Gossip string `json:"-"` // host:port of gossip, filled in by the receiver
+}
+
+// Config is how a member takes part.
+type Config struct {
+	Self      Member
+	Bind      string   // host:port, UDP and TCP; port 0 takes a free one
+	Advertise string   // host or host:port under which others reach Bind; Bind itself if empty
+	Key       []byte   // KeySize bytes
+	Seeds     []string // gossip addresses to start from; one that answers is enough
+	Log       *slog.Logger
+
+	// Transport replaces UDP and TCP where it is set.
+	Transport memberlist.NodeAwareTransport
+}
+
+const (
+	rejoinEvery  = 10 * time.Second
+	leaveTime    = 2 * time.Second
+	reclaimAfter = 2 * time.Second // a dead member may come back at another address after this
+)
+
+// Gossip is one running member.
+type Gossip struct {
+	config Config
+	list   *memberlist.Memberlist
+
+	mu      sync.Mutex
+	members map[string]Member // by name
+	changed chan struct{}     // closed and replaced when members change
+}
+
+// Start begins to take part. It does not wait for others: Run looks for them.
+func Start(config Config) (*Gossip, error) {
+	g := &Gossip{config: config, members: map[string]Member{}, changed: make(chan struct{})}
+	settings, err := g.settings()
+	if err != nil {
+		return nil, err
+	}
+	if g.list, err = memberlist.Create(settings); err != nil {
+		return nil, fmt.Errorf("gossip at %s: %w", config.Bind, err)
+	}
+	return g, nil
+}
+
+func (g *Gossip) settings() (*memberlist.Config, error) {
+	c := g.config
+	if len(c.Key) != KeySize {
+		return nil, fault.New(fault.Invalid, "gossip key: %d bytes, must be %d", len(c.Key), KeySize)
+	}
+	settings := memberlist.DefaultLANConfig()
+	settings.Name = name(c.Self)
+	settings.SecretKey = c.Key
+	settings.PushPullInterval = rejoinEvery
+	settings.DeadNodeReclaimTime = reclaimAfter
+	settings.Delegate = delegate{g}
+	settings.Events = events{g}
+	settings.Logger = slog.NewLogLogger(levelled{c.Log.Handler()}, slog.LevelDebug)
+	settings.RequireNodeNames = c.Transport != nil
+	var err error
+	if settings.BindAddr, settings.BindPort, err = split(c.Bind); err != nil {
+		return nil, fault.New(fault.Invalid, "gossip address: %w", err)
+	}
+	settings.AdvertisePort = settings.BindPort
+	if c.Advertise != "" {
+		if settings.AdvertiseAddr, settings.AdvertisePort, err = split(c.Advertise); err != nil {
+			return nil, fault.New(fault.Invalid, "gossip advertise address: %w", err)
+		}
+	}
+	if c.Transport != nil {
+		settings.Transport = c.Transport
+	}
+	return settings, nil
+}
+
+func split(address string) (string, int, error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, err
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q has no port number", address)
+	}
+	return host, int(port), nil
+}
+
+// name is unique among coordinators and agents alike.
+func name(m Member) string { return m.Role + "/" + m.ID }
+
+// Run looks for the seeds until ctx ends, so that two halves of a healed partition find
+// each other again, and then leaves.
+func (g *Gossip) Run(ctx context.Context) error {
+	ticker := time.NewTicker(rejoinEvery)
+	defer ticker.Stop()
+	for {
+		g.rejoin()
+		select {
+		case <-ctx.Done():
+			g.leave()
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// rejoin asks the seeds that are not members now.
+func (g *Gossip) rejoin() {
+	known := map[string]bool{}
+	for _, member := range g.Members() {
+		known[member.Gossip] = true
+	}
+	var missing []string
+	for _, seed := range g.config.Seeds {
+		if !known[seed] && seed != g.Address() {
+			missing = append(missing, seed)
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	if reached, err := g.list.Join(missing); err != nil && reached == 0 {
+		g.config.Log.Debug("gossip seeds do not answer", "seeds", missing, "error", err)
+	}
+}
+
+func (g *Gossip) leave() {
+	if err := g.list.Leave(leaveTime); err != nil {
+		g.config.Log.Debug("leave gossip", "error", err)
+	}
+	if err := g.list.Shutdown(); err != nil {
+		g.config.Log.Debug("stop gossip", "error", err)
+	}
+}
+
+// Address is where this member gossips, as others see it.
+func (g *Gossip) Address() string { return g.list.LocalNode().Address() }
+
+// Members returns the members that are believed alive, this one included, by name.
+func (g *Gossip) Members() []Member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	members := make([]Member, 0, len(g.members))
+	for _, member := range g.members {
+		members = append(members, member)
+	}
+	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(name(a), name(b)) })
+	return members
+}
+
+// Find returns the member with a role and id, if it is believed alive.
+func (g *Gossip) Find(role, id string) (Member, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	member, ok := g.members[name(Member{Role: role, ID: id})]
+	return member, ok
+}
+
+// Changed returns a channel that is closed at the next change of members.
+func (g *Gossip) Changed() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.changed
+}
+
+// set records what a member says of itself; nil says that it is gone.
+func (g *Gossip) set(node *memberlist.Node, alive bool) {
+	var member Member
+	if alive {
+		if err := json.Unmarshal(node.Meta, &member); err != nil || name(member) != node.Name {
+			g.config.Log.Warn("a member's self-description is not to be understood", "member", node.Name)
+			return
+		}
+		member.Gossip = node.Address()
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if alive {
+		g.members[node.Name] = member
+	} else {
+		delete(g.members, node.Name)
+	}
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
