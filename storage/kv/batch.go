@@ -190,11 +190,11 @@ type write struct {
 
 // scan merges the command's own writes with the base. The writes are copied first, and
 // the base does not change during a command, so the walk is a snapshot.
-func (tx *Tx) scan(bucket, prefix string) iter.Seq2[[]byte, []byte] {
+func (tx *Tx) scan(bucket, prefix, from string) iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) {
 		t := tx.table(bucket)
-		own := t.ownUnder(prefix)
-		for k, v := range baseScan(t.base, prefix) {
+		own := t.ownUnder(prefix, from)
+		for k, v := range baseScan(t.base, prefix, from) {
 			for len(own) > 0 && own[0].key < string(k) {
 				w := own[0]
 				own = own[1:]
@@ -217,15 +217,15 @@ func (tx *Tx) scan(bucket, prefix string) iter.Seq2[[]byte, []byte] {
 	}
 }
 
-// ownUnder returns the command's writes under a prefix, sorted by key.
-func (t *table) ownUnder(prefix string) []write {
+// ownUnder returns the command's writes under a prefix that are not before from, sorted by key.
+func (t *table) ownUnder(prefix, from string) []write {
 	if len(t.keys) == 0 {
 		return nil
 	}
 	t.sort()
-	from, _ := slices.BinarySearch(t.keys, prefix)
+	first, _ := slices.BinarySearch(t.keys, from)
 	var own []write
-	for _, key := range t.keys[from:] {
+	for _, key := range t.keys[first:] {
 		if !strings.HasPrefix(key, prefix) {
 			break
 		}

@@ -39,7 +39,7 @@ type Entry[V any] struct {
 // Reader is what Bucket.Get and Bucket.Range read from: a *Snapshot or a *Tx.
 type Reader interface {
 	get(bucket, key string) []byte
-	scan(bucket, prefix string) iter.Seq2[[]byte, []byte]
+	scan(bucket, prefix, from string) iter.Seq2[[]byte, []byte]
 }
 
 // Get returns the value at key and whether there is one. The error says that the
@@ -61,8 +61,13 @@ func (b Bucket[V]) Has(r Reader, key string) bool { return r.get(b.Name, key) !=
 // It shows the state as it is at the first step: what the loop's body puts or deletes
 // does not disturb it. The loop ends after an entry that cannot be decoded.
 func (b Bucket[V]) Range(r Reader, prefix string) iter.Seq2[Entry[V], error] {
+	return b.RangeFrom(r, prefix, prefix)
+}
+
+// RangeFrom is Range without the keys before from, which it does not walk over.
+func (b Bucket[V]) RangeFrom(r Reader, prefix, from string) iter.Seq2[Entry[V], error] {
 	return func(yield func(Entry[V], error) bool) {
-		for k, raw := range r.scan(b.Name, prefix) {
+		for k, raw := range r.scan(b.Name, prefix, max(prefix, from)) {
 			key := string(k)
 			v, err := b.decode(key, raw)
 			if !yield(Entry[V]{key, v}, err) || err != nil {

@@ -83,8 +83,8 @@ func (s *Snapshot) get(bucket, key string) []byte {
 	return baseGet(s.tx.Bucket([]byte(bucket)), key)
 }
 
-func (s *Snapshot) scan(bucket, prefix string) iter.Seq2[[]byte, []byte] {
-	return baseScan(s.tx.Bucket([]byte(bucket)), prefix)
+func (s *Snapshot) scan(bucket, prefix, from string) iter.Seq2[[]byte, []byte] {
+	return baseScan(s.tx.Bucket([]byte(bucket)), prefix, from)
 }
 
 func baseGet(b *bbolt.Bucket, key string) []byte {
@@ -94,13 +94,13 @@ func baseGet(b *bbolt.Bucket, key string) []byte {
 	return b.Get([]byte(key))
 }
 
-func baseScan(b *bbolt.Bucket, prefix string) iter.Seq2[[]byte, []byte] {
+func baseScan(b *bbolt.Bucket, prefix, from string) iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) {
 		if b == nil {
 			return
 		}
 		p, c := []byte(prefix), b.Cursor()
-		for k, v := c.Seek(p); k != nil && bytes.HasPrefix(k, p); k, v = c.Next() {
+		for k, v := c.Seek([]byte(from)); k != nil && bytes.HasPrefix(k, p); k, v = c.Next() {
 			if !yield(k, v) {
 				return
 			}

@@ -1,0 +1,125 @@
+package state
+
+import (
+	"fmt"
+	"iter"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/storage/kv"
+)
+
+// reader is what a Snapshot and a Tx can both be asked. Stored bytes that cannot be
+// decoded are a broken invariant, so reading them panics.
+type reader struct {
+	from    kv.Reader
+	buckets *buckets
+}
+
+func get[V any](r reader, bucket kv.Bucket[V], key string) (V, bool) {
+	v, ok, err := bucket.Get(r.from, key)
+	if err != nil {
+		panic(fmt.Sprintf("state: stored bytes cannot be read: %v", err))
+	}
+	return v, ok
+}
+
+func all[V any](r reader, bucket kv.Bucket[V], prefix, from string) iter.Seq[V] {
+	return func(yield func(V) bool) {
+		for entry, err := range bucket.RangeFrom(r.from, prefix, from) {
+			if err != nil {
+				panic(fmt.Sprintf("state: stored bytes cannot be read: %v", err))
+			}
+			if !yield(entry.Value) {
+				return
+			}
+		}
+	}
+}
+
+// Job returns the named job.
+func (r reader) Job(name string) (cluster.Job, bool) { return get(r, r.buckets.jobs, name) }
+
+// Gang returns a gang by its ID, "job/gang".
+func (r reader) Gang(id string) (cluster.Gang, bool) { return get(r, r.buckets.gangs, id) }
+
+// Task returns a task by its ID, "job/gang/role-index.attempt".
+func (r reader) Task(id string) (cluster.Task, bool) { return get(r, r.buckets.tasks, id) }
+
+// Node returns a node by its ID.
+func (r reader) Node(id string) (cluster.Node, bool) { return get(r, r.buckets.nodes, id) }
+
+// Queue returns the named queue.
+func (r reader) Queue(name string) (cluster.Queue, bool) { return get(r, r.buckets.queues, name) }
+
+// Token returns a token by its ID.
+func (r reader) Token(id string) (cluster.Token, bool) { return get(r, r.buckets.tokens, id) }
+
+// Publication returns the published outputs of a job.
+func (r reader) Publication(job string) (cluster.Publication, bool) {
+	return get(r, r.buckets.publications, job)
+}
+
+// Used returns what the unended tasks of a node hold of it together.
+func (r reader) Used(node string) cluster.Resources {
+	used, _ := get(r, r.buckets.used, node)
+	return used
+}
+
+// Jobs walks the jobs in the order of their names, those up to and with the name after
+// left out. Its cost is that of the jobs it shows.
+func (r reader) Jobs(after string) iter.Seq[cluster.Job] {
+	from := after
+	if after != "" {
+		from += "\x00" // the next possible key
+	}
+	return all(r, r.buckets.jobs, "", from)
+}
+
+// Gangs walks all gangs in the order of their IDs.
+func (r reader) Gangs() iter.Seq[cluster.Gang] { return all(r, r.buckets.gangs, "", "") }
+
+// GangsOf walks the gangs of a job.
+func (r reader) GangsOf(job string) iter.Seq[cluster.Gang] {
+	return all(r, r.buckets.gangs, job+"/", "")
+}
+
+// Tasks walks all tasks in the order of their IDs.
+func (r reader) Tasks() iter.Seq[cluster.Task] { return all(r, r.buckets.tasks, "", "") }
+
+// TasksOf walks the tasks of a job: of all its gangs, and of the attempts that are kept.
+func (r reader) TasksOf(job string) iter.Seq[cluster.Task] {
+	return all(r, r.buckets.tasks, job+"/", "")
+}
+
+// TasksOfGang walks the tasks of a gang, given by its ID, of all attempts that are kept.
+func (r reader) TasksOfGang(gang string) iter.Seq[cluster.Task] {
+	return all(r, r.buckets.tasks, gang+"/", "")
+}
+
+// TasksOn walks the tasks that a node has and that have not ended, by an index.
+func (r reader) TasksOn(node string) iter.Seq[cluster.Task] {
+	return func(yield func(cluster.Task) bool) {
+		prefix := node + "/"
+		for entry, err := range r.buckets.placed.Range(r.from, prefix) {
+			if err != nil {
+				panic(fmt.Sprintf("state: stored bytes cannot be read: %v", err))
+			}
+			task, ok := r.Task(entry.Key[len(prefix):])
+			if !ok {
+				panic(fmt.Sprintf("state: the index names %q, which does not exist", entry.Key))
+			}
+			if !yield(task) {
+				return
+			}
+		}
+	}
+}
+
+// Nodes walks all nodes in the order of their IDs.
+func (r reader) Nodes() iter.Seq[cluster.Node] { return all(r, r.buckets.nodes, "", "") }
+
+// Queues walks all queues in the order of their names.
+func (r reader) Queues() iter.Seq[cluster.Queue] { return all(r, r.buckets.queues, "", "") }
+
+// Tokens walks all tokens in the order of their IDs.
+func (r reader) Tokens() iter.Seq[cluster.Token] { return all(r, r.buckets.tokens, "", "") }

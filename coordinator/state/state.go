@@ -1,0 +1,242 @@
+// Package state keeps what the coordinators have agreed on: jobs, gangs, tasks, nodes,
+// queues, tokens and publications, and what is used of each node.
+//
+// A Store is one bbolt file that follows the raft log. Commands write through a Tx,
+// readers hold a Snapshot, and whoever wants to hear of changes subscribes to the Bus.
+// The file is not durable and need not be: a start deletes it and rebuilds it from the
+// raft snapshot and the log. See ../DESIGN.md.
+package state
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/proto/wire"
+	"github.com/clary-ml/clary/storage/kv"
+)
+
+// initialMmap is address space, not memory: growing the map would wait for readers.
+const initialMmap = 4 << 30
+
+// buckets are the typed tables of the file.
+type buckets struct {
+	jobs         kv.Bucket[cluster.Job]
+	gangs        kv.Bucket[cluster.Gang]        // by "job/gang"
+	tasks        kv.Bucket[cluster.Task]        // by "job/gang/role-index.attempt"
+	publications kv.Bucket[cluster.Publication] // by job
+	nodes        kv.Bucket[cluster.Node]        // by id
+	queues       kv.Bucket[cluster.Queue]       // by name
+	tokens       kv.Bucket[cluster.Token]       // by id
+	used         kv.Bucket[cluster.Resources]   // by node: the sum over its unended tasks
+	placed       kv.Bucket[struct{}]            // "node/task" of every unended task
+	position     kv.Bucket[position]            // one row
+}
+
+// position says how far the log was applied.
+type position struct {
+	revision uint64 // of the last command that changed anything
+	index    uint64 // of the last raft entry
+}
+
+const positionKey = "position"
+
+func newBuckets() *buckets {
+	return &buckets{
+		jobs:         kv.Bucket[cluster.Job]{Name: "jobs", Codec: wire.JobCodec()},
+		gangs:        kv.Bucket[cluster.Gang]{Name: "gangs", Codec: wire.GangCodec()},
+		tasks:        kv.Bucket[cluster.Task]{Name: "tasks", Codec: wire.TaskCodec()},
+		publications: kv.Bucket[cluster.Publication]{Name: "publications", Codec: wire.PublicationCodec()},
+		nodes:        kv.Bucket[cluster.Node]{Name: "nodes", Codec: wire.NodeCodec()},
+		queues:       kv.Bucket[cluster.Queue]{Name: "queues", Codec: wire.QueueCodec()},
+		tokens:       kv.Bucket[cluster.Token]{Name: "tokens", Codec: wire.TokenCodec()},
+		used:         kv.Bucket[cluster.Resources]{Name: "used", Codec: wire.ResourcesCodec()},
+		placed:       kv.Bucket[struct{}]{Name: "placed", Codec: markCodec()},
+		position:     kv.Bucket[position]{Name: "position", Codec: positionCodec()},
+	}
+}
+
+func markCodec() kv.Codec[struct{}] {
+	return kv.Codec[struct{}]{
+		Encode: func(struct{}) ([]byte, error) { return []byte{}, nil },
+		Decode: func([]byte) (struct{}, error) { return struct{}{}, nil },
+	}
+}
+
+func positionCodec() kv.Codec[position] {
+	return kv.Codec[position]{
+		Encode: func(p position) ([]byte, error) {
+			return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, p.revision), p.index), nil
+		},
+		Decode: func(raw []byte) (position, error) {
+			if len(raw) != 16 {
+				return position{}, fmt.Errorf("%d bytes, want 16", len(raw))
+			}
+			return position{binary.BigEndian.Uint64(raw), binary.BigEndian.Uint64(raw[8:])}, nil
+		},
+	}
+}
+
+// Store is the state of one replica. Reading is for any goroutine; Batch and Restore
+// are for the one that applies the log.
+type Store struct {
+	db      *kv.DB
+	buckets *buckets
+	bus     *Bus
+
+	mu       sync.Mutex // guards what follows
+	at       position
+	advanced chan struct{} // closed when at moves
+}
+
+// Open makes a new, nearly empty state at path, and deletes what was there: the
+// default queue exists from birth, at revision 1.
+func Open(path string) (*Store, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.New(fault.Internal, "delete the old state: %w", err)
+	}
+	db, err := kv.Open(path, kv.Options{InitialMmap: initialMmap, NoSync: true})
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{db: db, buckets: newBuckets(), bus: newBus(), advanced: make(chan struct{})}
+	birth := position{revision: 1}
+	err = db.Update(func(tx *kv.Tx) error {
+		queue := cluster.Queue{Name: cluster.DefaultQueue, Weight: 1, Revision: birth.revision}
+		return errors.Join(
+			s.buckets.queues.Put(tx, queue.Name, queue),
+			s.buckets.position.Put(tx, positionKey, birth))
+	})
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	s.at = birth
+	return s, nil
+}
+
+// Close closes the file and every subscription. Open snapshots stay readable.
+func (s *Store) Close() error {
+	s.bus.close()
+	return s.db.Close()
+}
+
+// Events is where changes are published, after they can be read.
+func (s *Store) Events() *Bus { return s.bus }
+
+// Index is the raft index of the last entry that was applied.
+func (s *Store) Index() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at.index
+}
+
+// Wait returns once the entry at index has been applied.
+func (s *Store) Wait(ctx context.Context, index uint64) error {
+	for {
+		s.mu.Lock()
+		reached, advanced := s.at.index >= index, s.advanced
+		s.mu.Unlock()
+		if reached {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-advanced:
+		}
+	}
+}
+
+// moveTo tells whoever waits how far the log was applied.
+func (s *Store) moveTo(at position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = at
+	close(s.advanced)
+	s.advanced = make(chan struct{})
+}
+
+// Batch calls fn, which runs commands, and writes all that they changed in one
+// transaction, together with the index of the last raft entry among them. Only then are
+// the changes published. An error means that nothing was written.
+func (s *Store) Batch(fn func(*Writer) error) error {
+	w := &Writer{buckets: s.buckets}
+	s.mu.Lock()
+	w.at = s.at
+	s.mu.Unlock()
+	err := s.db.Batch(func(batch *kv.Batch) error {
+		w.batch = batch
+		if err := fn(w); err != nil {
+			return err
+		}
+		return batch.Do(func(tx *kv.Tx) error { return s.buckets.position.Put(tx, positionKey, w.at) })
+	})
+	if err != nil {
+		return err
+	}
+	s.moveTo(w.at)
+	s.bus.publish(w.changes)
+	return nil
+}
+
+// Restore replaces the state by a backup that Snapshot.Backup wrote. Every subscriber
+// is told to read anew.
+func (s *Store) Restore(backup io.Reader) error {
+	if err := s.db.Restore(backup); err != nil {
+		return err
+	}
+	snapshot, err := s.Snapshot()
+	if err != nil {
+		return err
+	}
+	defer snapshot.Close()
+	s.moveTo(snapshot.at)
+	s.bus.lose()
+	return nil
+}
+
+// Snapshot returns the state after the last batch. Close it soon: while it is open the
+// file cannot use its freed pages again.
+func (s *Store) Snapshot() (*Snapshot, error) {
+	from, err := s.db.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	snapshot := &Snapshot{reader: reader{from, s.buckets}, from: from}
+	at, ok, err := s.buckets.position.Get(from, positionKey)
+	if err != nil || !ok {
+		return nil, errors.Join(fault.New(fault.Internal, "the state does not say how far the log was applied: %w", err), from.Close())
+	}
+	snapshot.at = at
+	return snapshot, nil
+}
+
+// Snapshot is the state after some batch. It never changes. It may be read from several
+// goroutines at once, until it is closed.
+type Snapshot struct {
+	reader
+	from *kv.Snapshot
+	at   position
+}
+
+// Close gives the snapshot back. A second Close does nothing.
+func (s *Snapshot) Close() error { return s.from.Close() }
+
+// Revision is that of the last command that changed anything.
+func (s *Snapshot) Revision() uint64 { return s.at.revision }
+
+// Index is the raft index of the last entry that was applied.
+func (s *Snapshot) Index() uint64 { return s.at.index }
+
+// Backup writes the whole state for Store.Restore, and returns its length in bytes.
+func (s *Snapshot) Backup(w io.Writer) (int64, error) { return s.from.Backup(w) }
+
+// Dump writes the state as text: equal states give equal dumps.
+func (s *Snapshot) Dump(w io.Writer) error { return s.from.Dump(w) }

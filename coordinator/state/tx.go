@@ -1,0 +1,174 @@
+package state
+
+import (
+	"fmt"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/storage/kv"
+)
+
+// Writer runs the commands of one batch, one after the other.
+type Writer struct {
+	batch   *kv.Batch
+	buckets *buckets
+	at      position
+	changes []Change
+}
+
+// SetIndex says that every entry of the raft log up to index is in this batch or an
+// earlier one.
+func (w *Writer) SetIndex(index uint64) { w.at.index = max(w.at.index, index) }
+
+// Do runs one command and returns the revision after it. An error of fn, or a write that
+// is not possible, refuses the command: nothing of it stays, and the error is returned
+// as it is. A command that wrote nothing takes no revision of its own.
+func (w *Writer) Do(fn func(*Tx) error) (uint64, error) {
+	tx := &Tx{revision: w.at.revision + 1}
+	err := w.batch.Do(func(over *kv.Tx) error {
+		tx.kv, tx.reader = over, reader{over, w.buckets}
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return tx.finish()
+	})
+	if err != nil {
+		return 0, err
+	}
+	if len(tx.changes) > 0 {
+		w.at.revision = tx.revision
+		w.changes = append(w.changes, tx.changes...)
+	}
+	return w.at.revision, nil
+}
+
+// Tx is one command's view of the state: it reads its own writes over those of the
+// commands before it. A write that cannot be done (text that is not UTF-8, a value that
+// is too large) refuses the command when it ends.
+type Tx struct {
+	reader
+	kv       *kv.Tx
+	revision uint64
+	changes  []Change
+	used     map[string]cluster.Resources // nodes whose usage this command changed
+	err      error
+}
+
+// Revision is what the command's nouns get.
+func (tx *Tx) Revision() uint64 { return tx.revision }
+
+// HasJob reports whether there is such a job, without reading it.
+func (tx *Tx) HasJob(name string) bool { return tx.buckets.jobs.Has(tx.kv, name) }
+
+// HasQueue reports whether there is such a queue, without reading it.
+func (tx *Tx) HasQueue(name string) bool { return tx.buckets.queues.Has(tx.kv, name) }
+
+// HasTask reports whether there is such a task, without reading it.
+func (tx *Tx) HasTask(id string) bool { return tx.buckets.tasks.Has(tx.kv, id) }
+
+// PutJob writes a job, new or not, at the command's revision.
+func (tx *Tx) PutJob(job cluster.Job) {
+	job.Revision = tx.revision
+	put(tx, tx.buckets.jobs, KindJob, job.Name, job)
+}
+
+// PutGang writes a gang.
+func (tx *Tx) PutGang(gang cluster.Gang) {
+	gang.Revision = tx.revision
+	put(tx, tx.buckets.gangs, KindGang, gang.ID(), gang)
+}
+
+// PutNode writes a node.
+func (tx *Tx) PutNode(node cluster.Node) {
+	node.Revision = tx.revision
+	put(tx, tx.buckets.nodes, KindNode, node.ID, node)
+}
+
+// PutQueue writes a queue.
+func (tx *Tx) PutQueue(queue cluster.Queue) {
+	queue.Revision = tx.revision
+	put(tx, tx.buckets.queues, KindQueue, queue.Name, queue)
+}
+
+// PutToken writes a token.
+func (tx *Tx) PutToken(token cluster.Token) {
+	token.Revision = tx.revision
+	put(tx, tx.buckets.tokens, KindToken, token.ID, token)
+}
+
+// PutPublication writes a publication.
+func (tx *Tx) PutPublication(publication cluster.Publication) {
+	publication.Revision = tx.revision
+	put(tx, tx.buckets.publications, KindPublication, publication.Job, publication)
+}
+
+// PutTask writes a task, and keeps its node's usage: a new task takes its allocation, an
+// ending one gives it back.
+func (tx *Tx) PutTask(task cluster.Task) {
+	task.Revision = tx.revision
+	old, existed := tx.Task(task.ID)
+	held := existed && !old.Status.State.Ended()
+	holds := !task.Status.State.Ended()
+	switch {
+	case holds && !held:
+		tx.take(task)
+	case held && !holds:
+		tx.free(old)
+	}
+	put(tx, tx.buckets.tasks, KindTask, task.ID, task)
+}
+
+// DeleteJob deletes a job. It leaves its gangs, tasks and publication to the caller.
+func (tx *Tx) DeleteJob(name string) { remove(tx, tx.buckets.jobs, KindJob, name) }
+
+// DeleteGang deletes a gang. It leaves its tasks to the caller.
+func (tx *Tx) DeleteGang(id string) { remove(tx, tx.buckets.gangs, KindGang, id) }
+
+// DeleteNode deletes a node.
+func (tx *Tx) DeleteNode(id string) {
+	remove(tx, tx.buckets.nodes, KindNode, id)
+	tx.buckets.used.Delete(tx.kv, id)
+}
+
+// DeleteQueue deletes a queue.
+func (tx *Tx) DeleteQueue(name string) { remove(tx, tx.buckets.queues, KindQueue, name) }
+
+// DeleteToken deletes a token.
+func (tx *Tx) DeleteToken(id string) { remove(tx, tx.buckets.tokens, KindToken, id) }
+
+// DeletePublication deletes a job's publication, if there is one.
+func (tx *Tx) DeletePublication(job string) {
+	if _, ok := tx.Publication(job); ok {
+		remove(tx, tx.buckets.publications, KindPublication, job)
+	}
+}
+
+// DeleteTask deletes a task that has ended. Deleting one that has not is a defect of
+// the caller, and panics.
+func (tx *Tx) DeleteTask(id string) {
+	if task, ok := tx.Task(id); ok && !task.Status.State.Ended() {
+		panic(fmt.Sprintf("state: task %s is %s and cannot be deleted", id, task.Status.State))
+	}
+	remove(tx, tx.buckets.tasks, KindTask, id)
+}
+
+func put[V any](tx *Tx, bucket kv.Bucket[V], kind Kind, id string, v V) {
+	if err := bucket.Put(tx.kv, id, v); err != nil && tx.err == nil {
+		tx.err = err
+	}
+	tx.changes = append(tx.changes, Change{Kind: kind, ID: id, Revision: tx.revision})
+}
+
+func remove[V any](tx *Tx, bucket kv.Bucket[V], kind Kind, id string) {
+	bucket.Delete(tx.kv, id)
+	tx.changes = append(tx.changes, Change{Kind: kind, ID: id, Revision: tx.revision, Deleted: true})
+}
+
+// finish writes the usage that the command changed, once for each node.
+func (tx *Tx) finish() error {
+	for node, used := range tx.used { // in any order: each node has its own row
+		if err := tx.buckets.used.Put(tx.kv, node, used); err != nil {
+			return err
+		}
+	}
+	return tx.err
+}
