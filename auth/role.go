@@ -1,0 +1,59 @@
+// Package auth decides who may do what: the table of roles, and the tokens by which
+// users and joining machines show who they are.
+//
+// It is pure: tokens are values of cluster.Token that the caller stores and looks up,
+// and the time is an argument. Only the making of a token draws randomness.
+package auth
+
+import (
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// Action is something that a role may do or not.
+type Action string
+
+// The actions, from harmless to powerful.
+const (
+	Read         Action = "read jobs, nodes, queues, logs and objects"
+	Submit       Action = "submit jobs and write objects"
+	ControlOwn   Action = "change and stop own jobs"
+	ControlAny   Action = "change and stop other users' jobs"
+	ManageQueues Action = "change queues"
+	ManageNodes  Action = "drain and remove nodes"
+	ManageTokens Action = "make, list and revoke tokens"
+	Operate      Action = "back up the cluster and change its members"
+)
+
+// Actions lists every action.
+func Actions() []Action {
+	return []Action{Read, Submit, ControlOwn, ControlAny, ManageQueues, ManageNodes, ManageTokens, Operate}
+}
+
+// Allow is the table: viewers read, users also work, admins do everything. A role that
+// is none of these may do nothing.
+func Allow(role string, action Action) bool {
+	switch action {
+	case Read:
+		return role == cluster.RoleViewer || role == cluster.RoleUser || role == cluster.RoleAdmin
+	case Submit, ControlOwn:
+		return role == cluster.RoleUser || role == cluster.RoleAdmin
+	case ControlAny, ManageQueues, ManageNodes, ManageTokens, Operate:
+		return role == cluster.RoleAdmin
+	}
+	return false
+}
+
+// Authorize is Allow with an error that says which role would do.
+func Authorize(role string, action Action) error {
+	if Allow(role, action) {
+		return nil
+	}
+	for _, r := range [...]string{cluster.RoleViewer, cluster.RoleUser, cluster.RoleAdmin} {
+		if Allow(r, action) {
+			return fault.New(fault.Denied, "the role %q may not %s: it takes the role %q; ask an admin for a token with it",
+				role, action, r)
+		}
+	}
+	return fault.New(fault.Denied, "%q is no action that any role may do", action)
+}
