@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/strictjson"
 )
@@ -93,16 +94,7 @@ func Save(path string, file File) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fault.New(fault.Internal, "configuration: %w", err)
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), ".config-*") // 0600
-	if err != nil {
-		return fault.New(fault.Internal, "configuration: %w", err)
-	}
-	defer os.Remove(temp.Name())
-	_, err = temp.Write(append(data, '\n'))
-	if err = errors.Join(err, temp.Sync(), temp.Close()); err == nil {
-		err = os.Rename(temp.Name(), path)
-	}
-	if err != nil {
+	if err := atomicfile.Write(path, append(data, '\n'), 0o600); err != nil {
 		return fault.New(fault.Internal, "configuration: %w", err)
 	}
 	return nil

@@ -1,0 +1,78 @@
+package client
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+)
+
+// NodeView is a node with what its tasks hold.
+type NodeView struct {
+	Node  cluster.Node
+	Used  cluster.Resources
+	Tasks []string // IDs
+}
+
+// Nodes lists all nodes.
+func (c *Client) Nodes(ctx context.Context) ([]NodeView, error) {
+	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.ListNodesResponse, error) {
+		return claryv1.NewNodesClient(conn).List(ctx, &claryv1.ListNodesRequest{})
+	})
+	return each(response.GetNodes(), nodeViewOf), err
+}
+
+// Node reads one node.
+func (c *Client) Node(ctx context.Context, id string) (NodeView, error) {
+	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.NodeView, error) {
+		return claryv1.NewNodesClient(conn).Get(ctx, &claryv1.GetNodeRequest{Id: id})
+	})
+	if err != nil {
+		return NodeView{}, err
+	}
+	return nodeViewOf(response), nil
+}
+
+// Drain keeps new tasks away from a node; what runs there goes on.
+func (c *Client) Drain(ctx context.Context, id, reason string) (cluster.Node, error) {
+	return nodeOf(call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.Node, error) {
+		return claryv1.NewNodesClient(conn).Drain(ctx, &claryv1.DrainNodeRequest{Id: id, Reason: reason})
+	}))
+}
+
+// Resume takes a node back after Drain.
+func (c *Client) Resume(ctx context.Context, id string) (cluster.Node, error) {
+	return nodeOf(call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.Node, error) {
+		return claryv1.NewNodesClient(conn).Resume(ctx, &claryv1.ResumeNodeRequest{Id: id})
+	}))
+}
+
+// RemoveNode forgets a lost node for good.
+func (c *Client) RemoveNode(ctx context.Context, id string) error {
+	_, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, attempt int) (*claryv1.RemoveNodeResponse, error) {
+		response, err := claryv1.NewNodesClient(conn).Remove(ctx, &claryv1.RemoveNodeRequest{Id: id})
+		if attempt > 1 && fault.Is(wire.FromStatus(err), fault.NotFound) {
+			return nil, nil // an earlier attempt did it, and its answer was lost
+		}
+		return response, err
+	})
+	return err
+}
+
+func nodeOf(response *claryv1.Node, err error) (cluster.Node, error) {
+	if err != nil {
+		return cluster.Node{}, err
+	}
+	return wire.NodeFromProto(response), nil
+}
+
+func nodeViewOf(response *claryv1.NodeView) NodeView {
+	return NodeView{
+		Node: wire.NodeFromProto(response.GetNode()), Used: wire.ResourcesFromProto(response.GetUsed()),
+		Tasks: response.GetTasks(),
+	}
+}
