@@ -1,0 +1,73 @@
+// Package workload is the seam between the cluster and the kinds of job. A kind knows
+// what its spec means, and decides what should happen to a job next; everything else
+// (the log, the planner, the agents) knows no kind.
+//
+// All of it is pure: a kind reads a view and answers with changes. Whoever runs it may
+// run it again at any time, on a newer view, and once nothing is left to do it answers
+// with no changes.
+package workload
+
+import (
+	"github.com/clary-ml/clary/cluster"
+)
+
+// Kind is what a sort of job means.
+type Kind interface {
+	// Check reports every mistake in a spec that a user submits.
+	Check(spec []byte) cluster.Problems
+	// Reconcile says what should change, seen from the view: one step of the job's
+	// life. The job's spec has passed Check, perhaps in an older version of Clary.
+	Reconcile(view View, job cluster.Job, now int64) Changes
+}
+
+// View is what belongs to one job, from one snapshot.
+type View struct {
+	Gangs       []cluster.Gang
+	Tasks       []cluster.Task // of all attempts that are kept
+	Publication *cluster.Publication
+}
+
+// Changes are what a kind wants. The zero Changes wants nothing.
+type Changes struct {
+	Job     *cluster.Job   // to put in place of the one it read
+	Gangs   []cluster.Gang // to put; Revision is that of the gang it read, 0 for a new one
+	Publish *Publish       // outputs to commit
+	Deliver []Copy         // objects to copy; when all are there, the job is Delivered
+	WakeAt  int64          // reconcile again at this instant even if nothing happens; 0 is never
+}
+
+// Publish commits the outputs of one attempt of a gang.
+type Publish struct {
+	Gang    string // ID
+	Attempt int32
+	Outputs []cluster.Output
+}
+
+// Copy is an object to bring to where the user asked for it.
+type Copy struct{ From, To string }
+
+// Empty reports whether nothing is to change now. A time to wake is no change.
+func (c Changes) Empty() bool {
+	return c.Job == nil && len(c.Gangs) == 0 && c.Publish == nil && len(c.Deliver) == 0
+}
+
+// Gang returns the named gang of the view.
+func (v View) Gang(id string) (cluster.Gang, bool) {
+	for _, gang := range v.Gangs {
+		if gang.ID() == id {
+			return gang, true
+		}
+	}
+	return cluster.Gang{}, false
+}
+
+// Attempt returns the tasks of one attempt of a gang, in the order of the view.
+func (v View) Attempt(gang string, attempt int32) []cluster.Task {
+	var tasks []cluster.Task
+	for _, task := range v.Tasks {
+		if task.Gang == gang && task.Attempt == attempt {
+			tasks = append(tasks, task)
+		}
+	}
+	return tasks
+}
