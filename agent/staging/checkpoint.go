@@ -1,0 +1,167 @@
+package staging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// checkpointPrefix is where one attempt of a task keeps its checkpoints below the
+// job's prefix.
+func checkpointPrefix(prefix string, attempt int32, task cluster.Task) string {
+	return fmt.Sprintf("%s%d/%s-%d/", prefix, attempt, task.Role, task.Index)
+}
+
+// newestAttempt picks the objects of the newest attempt before the task's own.
+func newestAttempt(objects []Object, prefix string, task cluster.Task) ([]Object, int32) {
+	var newest int32
+	byAttempt := map[int32][]Object{}
+	for _, object := range objects {
+		number, _, _ := strings.Cut(strings.TrimPrefix(object.Key, prefix), "/")
+		n, err := strconv.ParseInt(number, 10, 32)
+		attempt := int32(n)
+		if err != nil || attempt >= task.Attempt || !strings.HasPrefix(object.Key, checkpointPrefix(prefix, attempt, task)) {
+			continue
+		}
+		byAttempt[attempt] = append(byAttempt[attempt], object)
+		newest = max(newest, attempt)
+	}
+	return byAttempt[newest], newest
+}
+
+// Mirror keeps a prefix of the store like a task's checkpoint folder. Checkpoints
+// appear in the folder by rename, so a file that is there is complete; names that
+// begin with '.' or end with ".tmp" are still being written.
+type Mirror struct {
+	Store  Store
+	Folder string
+	Bucket string
+	Prefix string // ends with '/'
+
+	sent map[string]stamp // by name, what is in the store
+}
+
+type stamp struct {
+	size int64
+	time time.Time
+}
+
+// NewMirror mirrors into the place of the task's own attempt below uri.
+func NewMirror(store Store, uri string, task cluster.Task, folder string) (*Mirror, error) {
+	bucket, prefix, err := ParseURI(uri)
+	if err != nil {
+		return nil, err
+	}
+	if prefix != "" && !strings.HasSuffix(prefix, "/") {
+		prefix += "/"
+	}
+	return &Mirror{Store: store, Folder: folder, Bucket: bucket, Prefix: checkpointPrefix(prefix, task.Attempt, task)}, nil
+}
+
+// Sync sends what is new, and only then deletes what is gone, so that the store
+// always holds a checkpoint once there was one. It is not for concurrent use.
+func (m *Mirror) Sync(ctx context.Context) error {
+	here, err := m.scan()
+	if err != nil {
+		return err
+	}
+	if m.sent == nil {
+		if err := m.learn(ctx); err != nil {
+			return err
+		}
+	}
+	names := make([]string, 0, len(here))
+	for name := range here {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int { // oldest first: the newest follows
+		return here[a].time.Compare(here[b].time)
+	})
+	var errs []error
+	for _, name := range names {
+		if m.sent[name] != here[name] {
+			errs = append(errs, m.send(ctx, name, here[name]))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for name := range m.sent {
+		if _, ok := here[name]; ok {
+			continue
+		}
+		if err := m.Store.Delete(ctx, m.Bucket, m.Prefix+name); err != nil {
+			return fault.New(fault.KindOf(err), "prune checkpoint %s: %w", name, err)
+		}
+		delete(m.sent, name)
+	}
+	return nil
+}
+
+// learn reads what an earlier agent's mirror left in the store. Its times are not
+// known, so what is here too is sent once more.
+func (m *Mirror) learn(ctx context.Context) error {
+	objects, err := m.Store.List(ctx, m.Bucket, m.Prefix)
+	if err != nil {
+		return fault.New(fault.KindOf(err), "list mirrored checkpoints: %w", err)
+	}
+	m.sent = map[string]stamp{}
+	for _, object := range objects {
+		m.sent[strings.TrimPrefix(object.Key, m.Prefix)] = stamp{size: object.Size}
+	}
+	return nil
+}
+
+func (m *Mirror) scan() (map[string]stamp, error) {
+	found := map[string]stamp{}
+	err := filepath.WalkDir(m.Folder, func(path string, item fs.DirEntry, err error) error {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil // pruned by the task just now
+		}
+		if err != nil || path == m.Folder {
+			return err
+		}
+		if strings.HasPrefix(item.Name(), ".") || strings.HasSuffix(item.Name(), ".tmp") {
+			if item.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if info, err := item.Info(); err == nil && info.Mode().IsRegular() {
+			name, err := filepath.Rel(m.Folder, path)
+			found[filepath.ToSlash(name)] = stamp{info.Size(), info.ModTime()}
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fault.New(fault.Internal, "read checkpoints: %w", err)
+	}
+	return found, nil
+}
+
+func (m *Mirror) send(ctx context.Context, name string, as stamp) error {
+	file, err := os.Open(filepath.Join(m.Folder, filepath.FromSlash(name)))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // pruned by the task just now
+	}
+	if err != nil {
+		return fault.New(fault.Internal, "read checkpoint %s: %w", name, err)
+	}
+	defer file.Close() //nolint:errcheck // only read
+	if err := m.Store.Put(ctx, m.Bucket, m.Prefix+name, file, as.size); err != nil {
+		return fault.New(fault.KindOf(err), "mirror checkpoint %s: %w", name, err)
+	}
+	m.sent[name] = as
+	return nil
+}

@@ -1,0 +1,115 @@
+package staging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// checksum reads a file and returns its CRC-32C and length. That finds every change
+// of a few bits, at the speed of the disk; forgery is not what is feared here.
+func checksum(path string) (crc uint32, size int64, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer file.Close() //nolint:errcheck // only read
+	sum := crc32.New(castagnoli)
+	size, err = io.CopyBuffer(sum, struct{ io.Reader }{file}, make([]byte, 1<<20))
+	return sum.Sum32(), size, err
+}
+
+// receive fetches an object into a temporary file of the folder.
+func receive(ctx context.Context, store Store, bucket string, object Object, folder string) (temp string, crc uint32, err error) {
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return "", 0, err
+	}
+	body, now, err := store.Open(ctx, bucket, object.Key)
+	if err != nil {
+		return "", 0, err
+	}
+	defer body.Close() //nolint:errcheck // only read
+	if now.ETag != object.ETag {
+		return "", 0, fault.New(fault.Conflict, "the object was overwritten while it was staged: start again")
+	}
+	file, err := os.CreateTemp(folder, ".fetch-*")
+	if err != nil {
+		return "", 0, err
+	}
+	sum := crc32.New(castagnoli)
+	size, err := io.CopyBuffer(io.MultiWriter(file, sum), body, make([]byte, 256<<10))
+	if err == nil && size != object.Size {
+		err = fault.New(fault.Unready, "received %d bytes of %d: the connection was cut", size, object.Size)
+	}
+	if err = errors.Join(err, file.Chmod(0o444), file.Close()); err != nil {
+		return "", 0, errors.Join(err, os.Remove(file.Name()))
+	}
+	return file.Name(), sum.Sum32(), nil
+}
+
+// share makes path the same content as a cached file: by reflink, which costs
+// nothing and cannot be written through; else by hard link; else by copying.
+func share(source, path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if reflink(source, path) == nil || os.Link(source, path) == nil {
+		return nil
+	}
+	return duplicate(source, path)
+}
+
+func reflink(source, path string) error {
+	return onto(source, path, func(to, from *os.File) error {
+		return unix.IoctlFileClone(int(to.Fd()), int(from.Fd()))
+	})
+}
+
+func duplicate(source, path string) error {
+	return onto(source, path, func(to, from *os.File) error {
+		_, err := io.Copy(to, from)
+		return err
+	})
+}
+
+// onto opens both files, fills the second and leaves it only if that went well.
+func onto(source, path string, fill func(to, from *os.File) error) error {
+	from, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer from.Close() //nolint:errcheck // only read
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(fill(to, from), to.Close()); err != nil {
+		return errors.Join(fmt.Errorf("share %s: %w", source, err), os.Remove(path))
+	}
+	return nil
+}
+
+// move renames, or copies between file systems.
+func move(source, path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if os.Rename(source, path) == nil {
+		return nil
+	}
+	_ = os.Remove(path)
+	return errors.Join(duplicate(source, path), os.Remove(source))
+}

@@ -1,0 +1,115 @@
+package staging
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// Pack writes a folder as tar.gz. The same content makes the same bytes: names in
+// order, no times, owners or other modes than the executable bit. What is neither
+// file, folder nor symbolic link inside the folder is refused.
+func Pack(folder string, to io.Writer) error {
+	zipped, err := gzip.NewWriterLevel(to, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	archive := tar.NewWriter(zipped)
+	err = filepath.WalkDir(folder, func(path string, item fs.DirEntry, err error) error {
+		if err != nil || path == folder {
+			return err
+		}
+		name, err := filepath.Rel(folder, path)
+		if err != nil {
+			return err
+		}
+		return packOne(archive, path, filepath.ToSlash(name), item)
+	})
+	return errors.Join(err, archive.Close(), zipped.Close())
+}
+
+func packOne(archive *tar.Writer, path, name string, item fs.DirEntry) error {
+	info, err := item.Info()
+	if err != nil {
+		return err
+	}
+	header := &tar.Header{Name: name, Mode: 0o644, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
+	if info.Mode()&0o100 != 0 {
+		header.Mode = 0o755
+	}
+	switch {
+	case info.IsDir():
+		header.Typeflag, header.Name = tar.TypeDir, name+"/"
+		return archive.WriteHeader(header)
+	case info.Mode()&fs.ModeSymlink != 0:
+		header.Typeflag = tar.TypeSymlink
+		if header.Linkname, err = os.Readlink(path); err != nil {
+			return err
+		}
+		if !filepath.IsLocal(filepath.Join(filepath.Dir(name), header.Linkname)) || filepath.IsAbs(header.Linkname) {
+			return fault.New(fault.Invalid, "%s links to %s, outside of the folder: copy what is meant", name, header.Linkname)
+		}
+		return archive.WriteHeader(header)
+	case !info.Mode().IsRegular():
+		return fault.New(fault.Invalid, "%s is neither file, folder nor link: it cannot be packed", name)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close() //nolint:errcheck // only read
+	header.Typeflag, header.Size = tar.TypeReg, info.Size()
+	if err := archive.WriteHeader(header); err != nil {
+		return err
+	}
+	if _, err = io.CopyN(archive, file, info.Size()); err != nil {
+		return fmt.Errorf("pack %s: it changes while it is read: %w", name, err)
+	}
+	return nil
+}
+
+// Upload packs a folder and writes it under the URI. A folder that holds nothing is
+// no output: false.
+func Upload(ctx context.Context, store Store, name, folder, uri, scratch string) (cluster.Output, bool, error) {
+	items, err := os.ReadDir(folder)
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(items) == 0 {
+		return cluster.Output{}, false, nil
+	}
+	bucket, key, errURI := ParseURI(uri)
+	if err := errors.Join(err, errURI); err != nil {
+		return cluster.Output{}, false, err
+	}
+	file, err := os.CreateTemp(scratch, ".pack-*")
+	if err != nil {
+		return cluster.Output{}, false, fault.New(fault.Internal, "pack output %s: %w", name, err)
+	}
+	defer os.Remove(file.Name()) //nolint:errcheck // swept with the task's folder
+	defer file.Close()           //nolint:errcheck // only read from here on
+	sum := sha256.New()
+	if err := Pack(folder, io.MultiWriter(file, sum)); err != nil {
+		return cluster.Output{}, false, fault.New(fault.KindOf(err), "pack output %s: %w", name, err)
+	}
+	size, err := file.Seek(0, io.SeekCurrent)
+	if err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	if err == nil {
+		err = store.Put(ctx, bucket, key, file, size)
+	}
+	if err != nil {
+		return cluster.Output{}, false, fault.New(fault.KindOf(err), "upload output %s to %s: %w", name, uri, err)
+	}
+	return cluster.Output{Name: name, URI: uri, SHA256: hex.EncodeToString(sum.Sum(nil)), Size: size}, true, nil
+}

@@ -1,0 +1,170 @@
+package supervisor
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/clary-ml/clary/agent/ledger"
+	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/agent/staging"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+const uploadPause = 5 * time.Second
+
+// conclude turns an exit into the task's last state, after saving what it made. A
+// stopped task's outputs are saved too; a failed one's checkpoints only.
+func (t *task) conclude(ctx context.Context, exit runtime.Exit) {
+	assignment := t.assignment()
+	state, reason := verdict(exit, assignment, t.failure())
+	if state == cluster.TaskStopped {
+		reason = t.stopReason()
+	}
+	t.become(func(s *cluster.TaskStatus) {
+		s.ExitCode = exitCode(exit)
+		if !exit.Started.IsZero() {
+			s.Started = exit.Started.UnixNano()
+		}
+		s.Ended = exit.Ended.UnixNano()
+		if t.saves(assignment, state) {
+			s.State = cluster.TaskUploading
+		}
+	})
+	outputs, err := t.save(ctx, assignment, state)
+	switch {
+	case ctx.Err() != nil:
+		return // the next agent saves again: to the same names, the same bytes
+	case err != nil && state == cluster.TaskSucceeded:
+		state, reason = cluster.TaskFailed, err.Error()
+	case err != nil:
+		reason += "; what it made could not be saved: " + err.Error()
+	}
+	t.become(func(s *cluster.TaskStatus) { s.State, s.Reason, s.Outputs = state, reason, outputs })
+}
+
+// verdict says what an exit means. failure is what the task left in output/failure.
+func verdict(exit runtime.Exit, assignment ledger.Assignment, failure string) (cluster.TaskState, string) {
+	limit := cluster.FormatBytes(assignment.Task.Allocation.Resources.Memory)
+	switch {
+	case exit.Unknown:
+		return cluster.TaskLost, "its shim was killed: nobody knows how it ended"
+	case exit.Cause == runtime.CauseStopped:
+		return cluster.TaskStopped, ""
+	case exit.Cause == runtime.CauseMaxRuntime:
+		return cluster.TaskFailed, fmt.Sprintf("ran longer than its maximum run time %s", assignment.MaxRuntime)
+	case exit.Cause == runtime.CauseLease:
+		return cluster.TaskLost, "the node lost its coordinators for longer than its lease, and the task is exclusive"
+	case exit.Error != "":
+		return cluster.TaskFailed, exit.Error
+	case exit.OutOfMemory:
+		return cluster.TaskFailed, fmt.Sprintf("killed: out of memory (limit %s)", limit)
+	case exit.Code == 0 && exit.Signal == 0:
+		return cluster.TaskSucceeded, ""
+	case failure != "":
+		return cluster.TaskFailed, failure
+	case exit.Signal != 0:
+		return cluster.TaskFailed, fmt.Sprintf("signal %d (%s)", exit.Signal, syscall.Signal(exit.Signal))
+	default:
+		return cluster.TaskFailed, "exit code " + strconv.Itoa(exit.Code)
+	}
+}
+
+func exitCode(exit runtime.Exit) int32 {
+	if exit.Signal != 0 {
+		return int32(128 + exit.Signal)
+	}
+	return int32(exit.Code)
+}
+
+// failure reads the first 1024 characters of what the task says went wrong.
+func (t *task) failure() string {
+	file, err := os.Open(t.folders.Failure())
+	if err != nil {
+		return ""
+	}
+	defer file.Close() //nolint:errcheck // only read
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	text, _ := io.ReadAll(io.LimitReader(file, 4*1024))
+	said := []rune(string(bytes.ToValidUTF8(text, []byte("\uFFFD"))))
+	return strings.TrimSpace(string(said[:min(len(said), 1024)]))
+}
+
+func (t *task) saves(assignment ledger.Assignment, state cluster.TaskState) bool {
+	return assignment.Program.Outputs && (state == cluster.TaskSucceeded || state == cluster.TaskStopped)
+}
+
+// save sends the last checkpoints and the outputs. While the store cannot be
+// reached it tries again, until the task is no longer wanted.
+func (t *task) save(ctx context.Context, assignment ledger.Assignment, state cluster.TaskState) ([]cluster.Output, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	over := make(chan struct{})
+	defer func() { cancel(); <-over }()
+	go func() {
+		defer close(over)
+		select {
+		case <-t.gone:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	for {
+		outputs, err := t.saveOnce(ctx, assignment, state)
+		if !fault.Is(err, fault.Unready) {
+			return outputs, err
+		}
+		t.s.config.Log.Warn("the object store cannot be reached; trying again", "task", t.id(), "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(uploadPause):
+		}
+	}
+}
+
+func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state cluster.TaskState) ([]cluster.Output, error) {
+	if mirror := t.mirror(); mirror != nil {
+		if err := mirror.Sync(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if !t.saves(assignment, state) {
+		return nil, nil
+	}
+	if t.s.config.Store == nil {
+		return nil, fault.New(fault.Invalid, "the task has outputs, but this node knows no object store")
+	}
+	task := assignment.Task
+	prefix := "s3://" + path.Join(t.s.config.Bucket, "jobs", task.Job, "attempts", strconv.Itoa(int(task.Attempt)), task.Role+"-"+strconv.Itoa(int(task.Index)))
+	var outputs []cluster.Output
+	for _, part := range []struct{ name, folder string }{{"model", t.folders.Model()}, {"output", t.folders.OutputData()}} {
+		output, some, err := staging.Upload(ctx, t.s.config.Store, part.name, part.folder, prefix+"/"+part.name+".tar.gz", t.temp())
+		if err != nil {
+			return nil, err
+		}
+		if some {
+			outputs = append(outputs, output)
+		}
+	}
+	return outputs, nil
+}
+
+// tidy frees the room of what nobody reads any more once a task has ended; its logs
+// stay until it is forgotten.
+func (t *task) tidy() {
+	for _, folder := range []string{t.folders.Data(), t.temp(), t.tlsDir()} {
+		if err := os.RemoveAll(folder); err != nil {
+			t.s.config.Log.Warn("free a task's folder", "task", t.id(), "error", err)
+		}
+	}
+}

@@ -1,0 +1,276 @@
+// Package supervisor makes a node run what it should: it drives each task from
+// staging its inputs to uploading its outputs, and survives being killed on the way.
+//
+// It is level-triggered: it is told what the node should have and works towards
+// that; it can always say all that the node has. Each step is in the ledger before
+// it is told. What a task is doing is found on its own folder again after a restart.
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/clary-ml/clary/agent/ledger"
+	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/agent/staging"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// Config is what the supervisor works with. Store and Certify may be nil; a task
+// that needs what is missing fails and says so.
+type Config struct {
+	Root    string // the tasks' folders, the same as the driver's
+	Driver  runtime.Driver
+	Ledger  *ledger.Ledger
+	Store   staging.Store
+	Cache   *staging.Cache
+	Bucket  string // where outputs and checkpoints go; "clary" if empty
+	Certify Certify
+	Listen  string // host address that tasks bind their ports on
+	Program string // path of the node's own clary binary
+	Lease   func() time.Duration
+	Log     *slog.Logger
+}
+
+// Certify has a key for a task's ports certified by the cluster.
+type Certify func(ctx context.Context, task string, csrPEM []byte) (certPEM, caPEM []byte, err error)
+
+// Held is a task that the node has, and how it is.
+type Held struct {
+	Task   string
+	Status cluster.TaskStatus
+}
+
+// Supervisor runs a node's tasks.
+type Supervisor struct {
+	config  Config
+	ctx     context.Context // ends the tasks' goroutines, not the tasks
+	cancel  context.CancelFunc
+	working sync.WaitGroup
+
+	promising sync.Mutex // held while promises are written: one Desired at a time
+
+	mu      sync.Mutex
+	closed  bool
+	tasks   map[string]*task
+	version uint64        // counts changes
+	changed chan struct{} // closed and replaced at each change
+}
+
+// Open reads the ledger, finds the tasks that still run and takes up where the
+// agent before left off.
+func Open(ctx context.Context, config Config) (*Supervisor, error) {
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	if config.Bucket == "" {
+		config.Bucket = "clary"
+	}
+	if config.Lease == nil {
+		config.Lease = func() time.Duration { return cluster.LeaseTime }
+	}
+	entries, err := config.Ledger.All()
+	if err != nil {
+		return nil, err
+	}
+	found, err := config.Driver.Recover(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &Supervisor{config: config, tasks: map[string]*task{}, changed: make(chan struct{})}
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	known := map[string]runtime.Found{}
+	for _, f := range found {
+		known[f.ID] = f
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, entry := range entries {
+		id := entry.Assignment.Task.ID
+		f, ran := known[id]
+		delete(known, id)
+		if ran && entry.Status.Started == 0 {
+			entry.Status.Started = f.Started.UnixNano()
+		}
+		s.begin(entry, ran)
+	}
+	for id := range known { // run by nobody's promise: a folder whose ledger was lost
+		s.begin(orphan(id), true).abandon()
+	}
+	return s, nil
+}
+
+func orphan(id string) ledger.Entry {
+	return ledger.Entry{
+		Assignment: ledger.Assignment{Task: cluster.Task{ID: id}},
+		Status:     cluster.TaskStatus{State: cluster.TaskRunning},
+	}
+}
+
+// Close lets go of the tasks, which run on, and waits for its own goroutines.
+func (s *Supervisor) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	s.working.Wait()
+}
+
+// begin makes a task known and starts its goroutine; ran says that the driver has
+// it. It is called with the lock.
+func (s *Supervisor) begin(entry ledger.Entry, ran bool) *task {
+	t := newTask(s, entry)
+	s.tasks[entry.Assignment.Task.ID] = t
+	s.working.Go(func() { t.live(s.ctx, ran) })
+	return t
+}
+
+// Desired tells what the node should have: all of it if whole, else what changed.
+// gone names tasks to end and forget. What is promised here is on disk when Desired
+// returns; the work itself goes on behind.
+func (s *Supervisor) Desired(whole bool, assignments []ledger.Assignment, gone []string) error {
+	s.promising.Lock()
+	defer s.promising.Unlock()
+	fresh, err := s.unknown(assignments)
+	if err != nil {
+		return err
+	}
+	if len(fresh) > 0 {
+		if err := s.config.Ledger.Put(fresh...); err != nil { // one write for all
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fault.New(fault.Unready, "the agent is ending: the next one takes up what was promised")
+	}
+	for _, entry := range fresh {
+		s.begin(entry, false)
+	}
+	wanted := map[string]bool{}
+	for _, assignment := range assignments {
+		wanted[assignment.Task.ID] = true
+		if t := s.tasks[assignment.Task.ID]; t != nil {
+			t.update(assignment)
+		}
+	}
+	for id, t := range s.tasks {
+		if whole && !wanted[id] || slices.Contains(gone, id) {
+			t.abandon()
+		}
+	}
+	s.bump()
+	return nil
+}
+
+// unknown are the assignments that are not yet promised, once each.
+func (s *Supervisor) unknown(assignments []ledger.Assignment) ([]ledger.Entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var fresh []ledger.Entry
+	seen := map[string]bool{}
+	for _, assignment := range assignments {
+		id := assignment.Task.ID
+		if _, err := runtime.FolderName(id); err != nil {
+			return nil, err
+		}
+		if s.tasks[id] == nil && !seen[id] {
+			fresh = append(fresh, ledger.Entry{Assignment: assignment, Status: cluster.TaskStatus{State: cluster.TaskAssigned}})
+		}
+		seen[id] = true
+	}
+	return fresh, nil
+}
+
+// Held returns everything the node has, by task ID, and the version of that answer.
+func (s *Supervisor) Held() ([]Held, uint64) { return s.Changes(0) }
+
+// Changes returns what changed after the version, and the version now. Asking with
+// the version of a lost answer gives everything that was lost.
+func (s *Supervisor) Changes(after uint64) ([]Held, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var held []Held
+	for _, id := range slices.Sorted(maps.Keys(s.tasks)) {
+		if t := s.tasks[id]; t.version > after || after == 0 {
+			held = append(held, Held{Task: id, Status: t.entry.Status})
+		}
+	}
+	return held, s.version
+}
+
+// Changed returns a channel that is closed when there is something after version.
+func (s *Supervisor) Changed(version uint64) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.version > version {
+		now := make(chan struct{})
+		close(now)
+		return now
+	}
+	return s.changed
+}
+
+// bump counts a change and wakes those who wait for one. It is called with the lock.
+func (s *Supervisor) bump() uint64 {
+	s.version++
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return s.version
+}
+
+// Renew lets exclusive tasks run for so long from now.
+func (s *Supervisor) Renew(left time.Duration) error {
+	leaser, ok := s.config.Driver.(runtime.Leaser)
+	if !ok {
+		return nil
+	}
+	s.mu.Lock()
+	var ids []string
+	for id, t := range s.tasks {
+		if t.entry.Assignment.Program.Exclusive && t.entry.Status.State == cluster.TaskRunning {
+			ids = append(ids, id)
+		}
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, id := range ids {
+		if err := leaser.SetLease(id, left); err != nil && !fault.Is(err, fault.NotFound) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Logs writes a task's output.
+func (s *Supervisor) Logs(ctx context.Context, id string, query runtime.LogQuery, to io.Writer) error {
+	return s.config.Driver.Logs(ctx, id, query, to)
+}
+
+// forget ends the story of a task that is no longer wanted.
+func (s *Supervisor) forget(id string) {
+	ctx := context.WithoutCancel(s.ctx)
+	err := s.config.Driver.Remove(ctx, id)
+	if name, errName := runtime.FolderName(id); errName == nil {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(s.config.Root, name)))
+	}
+	// The promise goes last: if the agent dies before, the next one comes here again.
+	if err = errors.Join(err, s.config.Ledger.Delete(id)); err != nil {
+		s.config.Log.Error("clear away a task", "task", id, "error", err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.tasks, id)
+	s.bump()
+}

@@ -1,0 +1,188 @@
+package supervisor
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/clary-ml/clary/agent/ledger"
+	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/agent/staging"
+	"github.com/clary-ml/clary/cluster"
+)
+
+const defaultGrace = 30 * time.Second
+
+// task is one task's goroutine and what others tell it.
+//
+//	assigned ─▶ staging ─▶ running ─▶ uploading ─▶ succeeded
+//	    └──────────┴──────────┴───────────┴──────▶ failed, stopped, lost
+//
+// staging and uploading are passed only if there is something to move.
+type task struct {
+	s       *Supervisor
+	folder  string
+	folders staging.Folders
+
+	// Guarded by s.mu; the goroutine alone changes the status.
+	entry   ledger.Entry
+	version uint64
+
+	stop    chan struct{} // closed: it is to end
+	gone    chan struct{} // closed: and to be forgotten
+	stopped sync.Once
+	left    sync.Once
+}
+
+func newTask(s *Supervisor, entry ledger.Entry) *task {
+	name, _ := runtime.FolderName(entry.Assignment.Task.ID) // checked when it was promised
+	folder := filepath.Join(s.config.Root, name)
+	s.version++
+	t := &task{
+		s: s, folder: folder, folders: staging.Folders{Base: filepath.Join(folder, "ml")},
+		entry: entry, version: s.version, stop: make(chan struct{}), gone: make(chan struct{}),
+	}
+	if entry.Assignment.Stop {
+		t.end()
+	}
+	return t
+}
+
+// update takes in what may change of an assignment: the wish to stop. With s.mu held.
+func (t *task) update(assignment ledger.Assignment) {
+	if assignment.Stop && !t.entry.Assignment.Stop {
+		t.entry.Assignment.Stop, t.entry.Assignment.StopReason = true, assignment.StopReason
+		t.end()
+	}
+}
+
+func (t *task) end()     { t.stopped.Do(func() { close(t.stop) }) }
+func (t *task) abandon() { t.end(); t.left.Do(func() { close(t.gone) }) }
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+func (t *task) id() string { return t.entry.Assignment.Task.ID }
+
+// assignment returns a copy that nobody changes.
+func (t *task) assignment() ledger.Assignment {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	return t.entry.Assignment
+}
+
+func (t *task) status() cluster.TaskStatus {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	return t.entry.Status
+}
+
+// become writes a new status to the ledger and then tells it. A ledger that cannot
+// be written is logged and told all the same: the coordinator's record is the other
+// copy, and a task must not hang for it.
+func (t *task) become(change func(*cluster.TaskStatus)) {
+	t.s.mu.Lock()
+	entry := t.entry
+	t.s.mu.Unlock()
+	change(&entry.Status)
+	if err := t.s.config.Ledger.Put(entry); err != nil {
+		t.s.config.Log.Error("record a task's state", "task", t.id(), "state", entry.Status.State, "error", err)
+	}
+	t.show(entry.Status)
+}
+
+// show tells a status without writing it down: progress can be read again.
+func (t *task) show(status cluster.TaskStatus) {
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	t.entry.Status = status
+	t.version = t.s.bump()
+}
+
+// live takes the task from where it stands to its end, and waits to be told that
+// nobody needs it any more. When ctx ends it returns, and the next agent goes on.
+func (t *task) live(ctx context.Context, ran bool) {
+	if state := t.status().State; !state.Ended() {
+		t.drive(ctx, state, ran)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	t.tidy()
+	select {
+	case <-t.gone:
+		t.s.forget(t.id())
+	case <-ctx.Done():
+	}
+}
+
+func (t *task) drive(ctx context.Context, state cluster.TaskState, ran bool) {
+	switch {
+	case ran:
+	case state == cluster.TaskRunning || state == cluster.TaskUploading:
+		t.finish(cluster.TaskLost, "its folder is gone from the node: nobody knows how it ended")
+		return
+	default:
+		if !t.prepareAndStart(ctx) {
+			return
+		}
+	}
+	if exit, ok := t.follow(ctx); ok {
+		t.conclude(ctx, exit)
+	}
+}
+
+// prepareAndStart reports whether the task runs; if not, it has ended or ctx has.
+func (t *task) prepareAndStart(ctx context.Context) bool {
+	work, cancel := context.WithCancel(ctx)
+	defer cancel()
+	over := make(chan struct{})
+	defer func() { cancel(); <-over }()
+	go func() { // a stop ends the staging
+		defer close(over)
+		select {
+		case <-t.stop:
+			cancel()
+		case <-work.Done():
+		}
+	}()
+	spec, err := t.prepare(work)
+	if err == nil && work.Err() == nil {
+		var started time.Time
+		if started, err = t.s.config.Driver.Start(ctx, spec); err == nil {
+			t.become(func(s *cluster.TaskStatus) { s.State, s.Started = cluster.TaskRunning, started.UnixNano() })
+			return true
+		}
+	}
+	switch {
+	case ctx.Err() != nil: // the agent ends: the next one begins again
+	case isClosed(t.stop):
+		t.finish(cluster.TaskStopped, t.stopReason())
+	default:
+		t.finish(cluster.TaskFailed, err.Error())
+	}
+	return false
+}
+
+func (t *task) stopReason() string {
+	if reason := t.assignment().StopReason; reason != "" {
+		return reason
+	}
+	return "stopped on request"
+}
+
+func (t *task) finish(state cluster.TaskState, reason string) {
+	t.become(func(s *cluster.TaskStatus) {
+		s.State, s.Reason = state, reason
+		if s.Ended == 0 {
+			s.Ended = time.Now().UnixNano()
+		}
+	})
+}
