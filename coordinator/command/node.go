@@ -1,0 +1,80 @@
+package command
+
+import (
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/state"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// Apply implements Command. A node that shrinks below what its tasks hold keeps them,
+// and has nothing free.
+func (c PutNode) Apply(tx *state.Tx, now int64) (Result, error) {
+	node := c.Node
+	old, existed := tx.Node(node.ID)
+	node.State, node.Reason, node.Joined, node.Seen = cluster.NodeReady, "", now, now
+	if existed {
+		node.Joined = old.Joined
+	}
+	if existed && old.State == cluster.NodeDraining {
+		node.State, node.Reason = old.State, old.Reason
+	}
+	if err := invalid(state.KindNode, node.ID, node.Validate()); err != nil {
+		return Result{}, err
+	}
+	tx.PutNode(node)
+	return Result{}, nil
+}
+
+// Apply implements Command.
+func (c SetNodeState) Apply(tx *state.Tx, now int64) (Result, error) {
+	node, exists := tx.Node(c.Node)
+	switch {
+	case !exists:
+		return Result{}, fault.New(fault.NotFound, "node %q does not exist", cluster.Clip(c.Node))
+	case c.Expect != 0 && c.Expect != node.Revision:
+		return Result{}, fault.New(fault.Conflict, "node %q is at revision %d, not %d: read it again", node.ID, node.Revision, c.Expect)
+	case len(c.Reason) > MaxReason:
+		return Result{}, fault.New(fault.Invalid, "node %q: reason: %d bytes: at most %d", node.ID, len(c.Reason), MaxReason)
+	case node.State == c.State && node.Reason == c.Reason:
+		return Result{}, nil
+	case node.State == cluster.NodeLost && c.State != cluster.NodeLost:
+		return Result{}, fault.New(fault.Conflict, "node %q is lost: it comes back when its agent does", node.ID)
+	case node.State != c.State && !node.State.CanBecome(c.State):
+		return Result{}, fault.New(fault.Conflict, "node %q: state: %s cannot become %q", node.ID, node.State, cluster.Clip(string(c.State)))
+	}
+	node.State, node.Reason = c.State, c.Reason
+	tx.PutNode(node)
+	if c.State == cluster.NodeLost {
+		loseTasks(tx, node, now)
+	}
+	return Result{}, nil
+}
+
+// loseTasks ends every task of a node without knowing how it ended.
+func loseTasks(tx *state.Tx, node cluster.Node, now int64) {
+	for task := range tx.TasksOn(node.ID) {
+		task.Status.State = cluster.TaskLost
+		task.Status.Reason = "node " + node.ID + " is lost"
+		if node.Reason != "" {
+			task.Status.Reason += ": " + node.Reason
+		}
+		task.Status.Ended = now
+		tx.PutTask(task)
+	}
+}
+
+// Apply implements Command.
+func (c RemoveNode) Apply(tx *state.Tx, _ int64) (Result, error) {
+	node, exists := tx.Node(c.Node)
+	if !exists {
+		return Result{}, fault.New(fault.NotFound, "node %q does not exist", cluster.Clip(c.Node))
+	}
+	if node.State != cluster.NodeLost {
+		return Result{}, fault.New(fault.Conflict, "node %q is %s: stop its agent, and remove it when it is lost", node.ID, node.State)
+	}
+	for task := range tx.TasksOn(node.ID) {
+		return Result{}, fault.New(fault.Conflict, "node %q: its task %s is %s", node.ID, task.ID, task.Status.State)
+	}
+	tx.DeleteNode(node.ID)
+	return Result{}, nil
+}

@@ -1,0 +1,208 @@
+package command
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/state"
+)
+
+// Apply implements Command. It never refuses the whole plan: the gangs left out are in
+// the result.
+func (c CommitPlan) Apply(tx *state.Tx, now int64) (Result, error) {
+	var result Result
+	rooms := rooms{tx: tx, known: map[string]*room{}}
+	for _, placement := range c.Placements {
+		reason := ""
+		gang, exists := tx.Gang(placement.Gang)
+		if !exists {
+			reason = "the gang does not exist"
+		} else if reason = unplaceable(tx, gang, placement, now); reason == "" {
+			reason = rooms.place(gang, placement)
+		}
+		if reason != "" {
+			result.Refused = append(result.Refused, Refusal{ID: placement.Gang, Reason: reason})
+			rooms.forget(placement)
+			continue
+		}
+		assign(tx, gang, placement, now)
+	}
+	return result, nil
+}
+
+// unplaceable says why the gang must not be placed at all, or nothing.
+func unplaceable(tx *state.Tx, gang cluster.Gang, p cluster.Placement, now int64) string {
+	switch {
+	case gang.Attempt != p.Attempt:
+		return fmt.Sprintf("planned for attempt %d, it is at attempt %d", p.Attempt, gang.Attempt)
+	case gang.Revision != p.Revision:
+		return fmt.Sprintf("planned at revision %d, it is at revision %d", p.Revision, gang.Revision)
+	case gang.Held:
+		return "it is held"
+	case gang.Stop:
+		return "it is told to stop"
+	case now < gang.NotBefore:
+		return fmt.Sprintf("it waits for %s more", time.Duration(gang.NotBefore-now))
+	case len(p.Allocations) != gang.Size():
+		return fmt.Sprintf("%d allocations for %d tasks", len(p.Allocations), gang.Size())
+	case tx.HasTask(gang.TaskID(gang.Roles[0].Name, 0)):
+		return fmt.Sprintf("attempt %d is placed already", gang.Attempt)
+	}
+	if job, exists := tx.Job(gang.Job); !exists || job.State.Ended() || job.Cancel {
+		return "its job has ended or was cancelled"
+	}
+	return ""
+}
+
+// members walks a gang's tasks in the order of its placement's allocations.
+func members(gang cluster.Gang, visit func(i int, role cluster.Role, index int32) bool) {
+	i := 0
+	for _, role := range gang.Roles {
+		for index := range role.Count {
+			if !visit(i, role, index) {
+				return
+			}
+			i++
+		}
+	}
+}
+
+// assign makes the tasks of a placement that was accepted.
+func assign(tx *state.Tx, gang cluster.Gang, p cluster.Placement, now int64) {
+	members(gang, func(i int, role cluster.Role, index int32) bool {
+		allocation := p.Allocations[i]
+		allocation.Resources.Devices = slices.Sorted(slices.Values(allocation.Resources.Devices))
+		allocation.Resources.Ports = slices.Sorted(slices.Values(allocation.Resources.Ports))
+		tx.PutTask(cluster.Task{
+			ID: gang.TaskID(role.Name, index), Job: gang.Job, Gang: gang.ID(),
+			Role: role.Name, Index: index, Attempt: gang.Attempt,
+			Allocation: allocation, Assigned: now,
+			Status: cluster.TaskStatus{State: cluster.TaskAssigned},
+		})
+		return true
+	})
+}
+
+// rooms are the nodes that a plan has looked at, with what it took of them.
+type rooms struct {
+	tx    *state.Tx
+	known map[string]*room
+}
+
+// room is what is free on one node.
+type room struct {
+	node      cluster.Node
+	exists    bool
+	milli     int64
+	memory    int64
+	devices   map[string]cluster.Device // healthy and free
+	usedPorts map[int32]bool
+}
+
+func (r rooms) on(id string) *room {
+	if known := r.known[id]; known != nil {
+		return known
+	}
+	node, exists := r.tx.Node(id)
+	used := r.tx.Used(id)
+	free := &room{
+		node: node, exists: exists,
+		milli: max(0, node.MilliCPU-used.MilliCPU), memory: max(0, node.Memory-used.Memory),
+		devices: map[string]cluster.Device{}, usedPorts: make(map[int32]bool, len(used.Ports)),
+	}
+	for _, device := range node.Devices {
+		if _, taken := slices.BinarySearch(used.Devices, device.UUID); device.Healthy && !taken {
+			free.devices[device.UUID] = device
+		}
+	}
+	for _, port := range used.Ports {
+		free.usedPorts[port] = true
+	}
+	r.known[id] = free
+	return free
+}
+
+// forget drops what a refused placement took; the nodes are looked at anew if needed.
+func (r rooms) forget(p cluster.Placement) {
+	for _, allocation := range p.Allocations {
+		delete(r.known, allocation.Node)
+	}
+}
+
+// place takes room for every task of the gang, or says why one does not fit.
+func (r rooms) place(gang cluster.Gang, p cluster.Placement) string {
+	reason := ""
+	members(gang, func(i int, role cluster.Role, index int32) bool {
+		allocation := p.Allocations[i]
+		if why := r.on(allocation.Node).take(role, allocation.Resources); why != "" {
+			reason = fmt.Sprintf("%s-%d on node %q: %s", role.Name, index, cluster.Clip(allocation.Node), why)
+		}
+		return reason == ""
+	})
+	return reason
+}
+
+// take checks one task's allocation against its ask and the node, and takes it.
+func (r *room) take(role cluster.Role, give cluster.Resources) string {
+	ask := role.Ask
+	switch {
+	case !r.exists:
+		return "the node does not exist"
+	case r.node.State != cluster.NodeReady:
+		return "the node is " + string(r.node.State)
+	case give.MilliCPU != ask.MilliCPU || give.Memory != ask.Memory:
+		return fmt.Sprintf("given %s and %s, it asks for %s and %s",
+			cluster.FormatCores(give.MilliCPU), cluster.FormatBytes(give.Memory),
+			cluster.FormatCores(ask.MilliCPU), cluster.FormatBytes(ask.Memory))
+	case len(give.Devices) != int(ask.GPUs):
+		return fmt.Sprintf("given %d devices, it asks for %d", len(give.Devices), ask.GPUs)
+	case len(give.Ports) != int(ask.Ports):
+		return fmt.Sprintf("given %d ports, it asks for %d", len(give.Ports), ask.Ports)
+	case ask.MilliCPU > r.milli:
+		return fmt.Sprintf("%s asked, %s free", cluster.FormatCores(ask.MilliCPU), cluster.FormatCores(r.milli))
+	case ask.Memory > r.memory:
+		return fmt.Sprintf("%s asked, %s free", cluster.FormatBytes(ask.Memory), cluster.FormatBytes(r.memory))
+	}
+	for key, value := range role.Labels {
+		if has, ok := r.node.Labels[key]; !ok || has != value {
+			return "the node lacks a label that the role demands" // the same text whichever label comes first
+		}
+	}
+	r.milli -= ask.MilliCPU
+	r.memory -= ask.Memory
+	if why := r.takeDevices(ask, give.Devices); why != "" {
+		return why
+	}
+	return r.takePorts(give.Ports)
+}
+
+func (r *room) takeDevices(ask cluster.Ask, uuids []string) string {
+	for _, uuid := range uuids {
+		device, free := r.devices[uuid]
+		switch {
+		case !free:
+			return fmt.Sprintf("device %q is in use, unhealthy or not there", cluster.Clip(uuid))
+		case device.Kind != cluster.DeviceGPU:
+			return fmt.Sprintf("device %q is no GPU", uuid)
+		case ask.GPUModel != "" && device.Model != ask.GPUModel:
+			return fmt.Sprintf("device %q is a %q, it asks for %q", uuid, device.Model, ask.GPUModel)
+		}
+		delete(r.devices, uuid)
+	}
+	return ""
+}
+
+func (r *room) takePorts(ports []int32) string {
+	for _, port := range ports {
+		if port < r.node.PortFirst || port > r.node.PortLast || port < 1 {
+			return fmt.Sprintf("port %d is not in %d-%d", port, r.node.PortFirst, r.node.PortLast)
+		}
+		if r.usedPorts[port] {
+			return fmt.Sprintf("port %d is in use", port)
+		}
+		r.usedPorts[port] = true
+	}
+	return ""
+}

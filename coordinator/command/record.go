@@ -1,0 +1,188 @@
+package command
+
+import (
+	"bytes"
+	"reflect"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/state"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// MaxChanges is how many nouns one record may name.
+const MaxChanges = 4096
+
+// Apply implements Command.
+func (r Record) Apply(tx *state.Tx, _ int64) (Result, error) {
+	if len(r.Changes) == 0 || len(r.Changes) > MaxChanges {
+		return Result{}, fault.New(fault.Invalid, "changes: a record has 1 to %d, not %d", MaxChanges, len(r.Changes))
+	}
+	w := recording{Tx: tx, named: make(map[Key]bool, len(r.Changes))}
+	for _, change := range r.Changes {
+		if err := w.apply(change); err != nil {
+			return Result{}, err
+		}
+	}
+	for _, put := range w.gangs {
+		if err := w.checkOwner(put); err != nil {
+			return Result{}, err
+		}
+	}
+	return Result{}, nil
+}
+
+// recording is one record while it is being applied.
+type recording struct {
+	*state.Tx
+	named map[Key]bool // nouns of the changes so far
+	gangs []gangPut    // to be checked against their jobs as the whole record leaves them
+}
+
+func (w *recording) apply(change Change) error {
+	switch {
+	case change.Job != nil:
+		return w.putJob(*change.Job, change.Expect)
+	case change.Gang != nil:
+		return w.putGang(*change.Gang, change.Expect)
+	case change.Queue != nil:
+		return w.putQueue(*change.Queue, change.Expect)
+	case change.Token != nil:
+		return w.putToken(*change.Token, change.Expect)
+	case change.Delete != nil:
+		return w.delete(*change.Delete, change.Expect)
+	}
+	return fault.New(fault.Invalid, "changes: one of them names no noun")
+}
+
+// expect checks the revision that was read, and that no noun is named twice. current is
+// 0 if there is none.
+func (w *recording) expect(kind state.Kind, id string, expected, current uint64) error {
+	key := Key{Kind: kind, ID: id}
+	if w.named[key] {
+		return fault.New(fault.Invalid, "changes: %s %q is there twice", kind, cluster.Clip(id))
+	}
+	w.named[key] = true
+	switch {
+	case expected == current:
+		return nil
+	case expected == 0:
+		return fault.New(fault.Conflict, "%s %q exists already, at revision %d", kind, cluster.Clip(id), current)
+	case current == 0:
+		return fault.New(fault.Conflict, "%s %q does not exist; it was expected at revision %d", kind, cluster.Clip(id), expected)
+	}
+	return fault.New(fault.Conflict, "%s %q is at revision %d, not %d: read it again", kind, cluster.Clip(id), current, expected)
+}
+
+func invalid(kind state.Kind, id string, problems cluster.Problems) error {
+	if err := problems.Err(); err != nil {
+		return fault.New(fault.Invalid, "%s %q: %w", kind, cluster.Clip(id), err)
+	}
+	return nil
+}
+
+func (w *recording) putJob(job cluster.Job, expected uint64) error {
+	old, existed := w.Job(job.Name)
+	if err := w.expect(state.KindJob, job.Name, expected, old.Revision); err != nil {
+		return err
+	}
+	if job.Revision = old.Revision; existed && reflect.DeepEqual(job, old) {
+		return nil
+	}
+	if err := invalid(state.KindJob, job.Name, job.Validate()); err != nil {
+		return err
+	}
+	if !w.HasQueue(job.Queue) {
+		return fault.New(fault.Invalid, "job %q: queue: %q does not exist", job.Name, job.Queue)
+	}
+	if !existed && job.State != cluster.JobQueued {
+		return fault.New(fault.Invalid, "job %q: state: a new job is %s, not %q", job.Name, cluster.JobQueued, job.State)
+	}
+	if existed {
+		if err := jobMayBecome(old, job); err != nil {
+			return err
+		}
+	}
+	w.PutJob(job)
+	return nil
+}
+
+// jobMayBecome says whether a stored job may be replaced by another form of it.
+func jobMayBecome(old, job cluster.Job) error {
+	if old.State.Ended() {
+		return fault.New(fault.Conflict, "job %q has %s: it does not change any more", old.Name, old.State)
+	}
+	if old.State != job.State && !old.State.CanBecome(job.State) {
+		return fault.New(fault.Conflict, "job %q: state: %s cannot become %s", old.Name, old.State, job.State)
+	}
+	fixed := ""
+	switch {
+	case old.Kind != job.Kind:
+		fixed = "kind"
+	case old.Owner != job.Owner:
+		fixed = "owner"
+	case old.Submitted != job.Submitted:
+		fixed = "submitted"
+	case old.RequestID != job.RequestID:
+		fixed = "request_id"
+	case !bytes.Equal(old.Spec, job.Spec):
+		fixed = "spec"
+	}
+	if fixed != "" {
+		return fault.New(fault.Invalid, "job %q: %s: it never changes after submission", old.Name, fixed)
+	}
+	if old.Cancel && !job.Cancel {
+		return fault.New(fault.Conflict, "job %q: cancel: it was cancelled, and that is not taken back", old.Name)
+	}
+	return nil
+}
+
+func (w *recording) putQueue(queue cluster.Queue, expected uint64) error {
+	old, existed := w.Queue(queue.Name)
+	if err := w.expect(state.KindQueue, queue.Name, expected, old.Revision); err != nil {
+		return err
+	}
+	if queue.Revision = old.Revision; existed && queue == old {
+		return nil
+	}
+	if err := invalid(state.KindQueue, queue.Name, queue.Validate()); err != nil {
+		return err
+	}
+	// Walk up to the root: the tree had no circle before, so a circle leads back here.
+	for name := queue.Parent; name != ""; {
+		parent, ok := w.Queue(name)
+		if !ok {
+			return fault.New(fault.Invalid, "queue %q: parent: %q does not exist", queue.Name, name)
+		}
+		if parent.Name == queue.Name {
+			return fault.New(fault.Invalid, "queue %q: parent: it would be below itself", queue.Name)
+		}
+		name = parent.Parent
+	}
+	w.PutQueue(queue)
+	return nil
+}
+
+func (w *recording) putToken(token cluster.Token, expected uint64) error {
+	old, existed := w.Token(token.ID)
+	if err := w.expect(state.KindToken, token.ID, expected, old.Revision); err != nil {
+		return err
+	}
+	if token.Revision = old.Revision; existed && reflect.DeepEqual(token, old) {
+		return nil
+	}
+	if err := invalid(state.KindToken, token.ID, token.Validate()); err != nil {
+		return err
+	}
+	if existed {
+		switch {
+		case old.Kind != token.Kind || old.Role != token.Role || !bytes.Equal(old.Hash, token.Hash):
+			return fault.New(fault.Invalid, "token %q: kind, role and hash never change: make another token", token.ID)
+		case old.Revoked && !token.Revoked:
+			return fault.New(fault.Conflict, "token %q: revoked: that is not taken back: make another token", token.ID)
+		case old.BoundKey != "" && old.BoundKey != token.BoundKey:
+			return fault.New(fault.Denied, "token %q: another key has used it already", token.ID)
+		}
+	}
+	w.PutToken(token)
+	return nil
+}
