@@ -213,3 +213,11 @@ func (c *Column) UnmarshalJSON(data []byte) error {
 	*c = ColumnNamed(name)
 	return nil
 }
+
+// Run is what a task of a training reads: the training, and how many take part in it.
+type Run struct {
+	Training
+	// Workers and Servers are counts; 0 means 1.
+	Workers int `json:"workers,omitempty"`
+	Servers int `json:"servers,omitempty"`
+}

@@ -1,0 +1,203 @@
+// Package inference uses a trained model: it scores it on labelled rows and predicts for
+// rows without labels. Training measures its validation by the same code.
+package inference
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/trainer/checkpoint"
+	"github.com/clary-ml/clary/trainer/data"
+	"github.com/clary-ml/clary/trainer/network"
+	"github.com/clary-ml/clary/trainer/spec"
+)
+
+// rowsAtOnce is how many rows are computed together.
+const rowsAtOnce = 256
+
+// Report is how well a model does.
+type Report struct {
+	Rows int `json:"rows"`
+	// Loss is the mean over the rows.
+	Loss float64 `json:"loss"`
+	// Accuracy is the share of rows classified right; NaN is not JSON, so a regression
+	// has 0 here and its RMSE instead.
+	Accuracy float64 `json:"accuracy"`
+	// RMSE is the root of the mean squared error of a regression.
+	RMSE float64 `json:"rmse,omitempty"`
+	// Classes names what the rows and columns of Confusion are.
+	Classes []string `json:"classes,omitempty"`
+	// Confusion counts rows of class i that were taken for class j.
+	Confusion [][]int `json:"confusion,omitempty"`
+}
+
+// Metrics are the report's numbers by name, with a prefix before each.
+func (r Report) Metrics(prefix string) map[string]float64 {
+	m := map[string]float64{prefix + "loss": r.Loss}
+	if len(r.Classes) > 0 {
+		m[prefix+"accuracy"] = r.Accuracy
+	} else {
+		m[prefix+"rmse"] = r.RMSE
+	}
+	return m
+}
+
+// Scorer computes outputs for any number of rows. It is not safe for two goroutines.
+type Scorer struct {
+	plan    spec.Plan
+	classes []string
+	graph   *network.Graph
+}
+
+// NewScorer builds a scorer; names are of the classes, and may be nil.
+func NewScorer(plan spec.Plan, names []string, b network.BLAS) (*Scorer, error) {
+	g, err := network.Inference(plan, rowsAtOnce, b)
+	if err != nil {
+		return nil, err
+	}
+	s := &Scorer{plan: plan, graph: g, classes: names}
+	if plan.Loss != spec.MeanSquaredError && len(names) == 0 {
+		for i := range max(plan.Outputs, 2) {
+			s.classes = append(s.classes, strconv.Itoa(i))
+		}
+	}
+	return s, nil
+}
+
+// Use copies the weights that the next rows are computed with.
+func (s *Scorer) Use(weights []float32) { copy(s.graph.Weights, weights) }
+
+// Close frees the graph.
+func (s *Scorer) Close() error { return s.graph.Close() }
+
+// each calls f with the outputs of every row in turn.
+func (s *Scorer) each(features []float32, rows int, f func(row int, output []float32)) error {
+	width := spec.Volume(s.plan.Input)
+	for from := 0; from < rows; from += rowsAtOnce {
+		to := min(from+rowsAtOnce, rows)
+		out, err := s.graph.Forward(features[from*width : to*width])
+		if err != nil {
+			return err
+		}
+		for i := range to - from {
+			f(from+i, out[i*s.plan.Outputs:(i+1)*s.plan.Outputs])
+		}
+	}
+	return nil
+}
+
+// Score measures the model on a table.
+func (s *Scorer) Score(t data.Table) (Report, error) {
+	r := Report{Rows: t.Rows(), Classes: s.classes}
+	if r.Rows == 0 {
+		return r, fault.New(fault.Invalid, "no rows to score the model on")
+	}
+	for range s.classes {
+		r.Confusion = append(r.Confusion, make([]int, len(s.classes)))
+	}
+	right := 0
+	err := s.each(t.Features, r.Rows, func(row int, output []float32) {
+		label := t.Labels[row]
+		r.Loss += network.RowLoss(s.plan.Loss, output, label)
+		if r.Confusion == nil {
+			return
+		}
+		class := network.Class(s.plan.Loss, output)
+		r.Confusion[int(label)][class]++
+		if class == int(label) {
+			right++
+		}
+	})
+	r.Loss /= float64(r.Rows)
+	if r.Confusion != nil {
+		r.Accuracy = float64(right) / float64(r.Rows)
+	} else {
+		r.RMSE = math.Sqrt(r.Loss)
+	}
+	return r, err
+}
+
+// Evaluate scores a stored model on a file or a folder of labelled rows.
+func Evaluate(ctx context.Context, modelDir, path string, b network.BLAS) (r Report, err error) {
+	m, s, err := open(modelDir, b)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	table, err := data.ReadTable(ctx, path, data.LayoutFor(m.Data, m.Plan))
+	if err != nil {
+		return r, err
+	}
+	return s.Score(table)
+}
+
+func open(dir string, b network.BLAS) (checkpoint.Model, *Scorer, error) {
+	m, err := checkpoint.LoadModel(dir)
+	if err != nil {
+		return m, nil, err
+	}
+	s, err := NewScorer(m.Plan, m.Data.Classes, b)
+	if err != nil {
+		return m, nil, err
+	}
+	s.Use(m.Weights)
+	return m, s, nil
+}
+
+// Prediction is a model's answer to one row.
+type Prediction struct {
+	// Label is the class, or the value of a regression.
+	Label string `json:"label"`
+	// Probabilities has one entry for each class; a regression has none.
+	Probabilities []float64 `json:"probabilities,omitempty"`
+}
+
+// Predict reads CSV rows of features, without a label, and calls f with the answer to
+// each in order. A line that cannot be read ends it with that line's number.
+func Predict(ctx context.Context, modelDir string, rows io.Reader, b network.BLAS, f func(Prediction) error) (err error) {
+	m, s, err := open(modelDir, b)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	layout := data.LayoutFor(m.Data, m.Plan)
+	layout.Unlabelled, layout.Header = true, false
+	var pending []float32
+	n := 0
+	flush := func() error {
+		var failed error
+		err := s.each(pending, n, func(_ int, output []float32) {
+			if failed == nil {
+				failed = f(s.predict(output))
+			}
+		})
+		pending, n = pending[:0], 0
+		return errors.Join(err, failed)
+	}
+	err = data.ReadCSV(rows, layout, func(_ int, features []float32, _ float32) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		pending = append(pending, features...)
+		if n++; n < rowsAtOnce {
+			return nil
+		}
+		return flush()
+	})
+	if err != nil {
+		return fmt.Errorf("predict: %w", err)
+	}
+	return flush()
+}
+
+func (s *Scorer) predict(output []float32) Prediction {
+	if s.plan.Loss == spec.MeanSquaredError {
+		return Prediction{Label: strconv.FormatFloat(float64(output[0]), 'g', -1, 32)}
+	}
+	return Prediction{Label: s.classes[network.Class(s.plan.Loss, output)], Probabilities: network.Probabilities(s.plan.Loss, output)}
+}
