@@ -6,12 +6,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/agent/runtime/cgroup"
 	"github.com/clary-ml/clary/agent/runtime/shim"
 	"github.com/clary-ml/clary/agent/staging/stagingtest"
 	"github.com/clary-ml/clary/agent/supervisor"
@@ -304,4 +306,34 @@ func TestAnIDThatIsNoFolderIsRefused(t *testing.T) {
 	if err := b.agent.Desired(false, []ledger.Assignment{bad}, nil); !fault.Is(err, fault.Invalid) {
 		t.Errorf("error %v", err)
 	}
+}
+
+// From being told of a task to telling that it runs, with the ledger's syncs.
+func BenchmarkDesiredToRunning(b *testing.B) {
+	group := cgroup.OpenSelf("clary-bench-" + strconv.Itoa(os.Getpid()))
+	defer group.Close() //nolint:errcheck // the benchmark is over
+	a, err := openAgent(b.TempDir(), group, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer a.close() //nolint:errcheck // the benchmark is over
+	until := func(what func([]supervisor.Held) bool) {
+		for held, version := a.Held(); !what(held); held, version = a.Held() {
+			<-a.Changed(version)
+		}
+	}
+	var total time.Duration
+	for range b.N {
+		began := time.Now()
+		if err := a.Desired(true, []ledger.Assignment{script("exec sleep 100")}, nil); err != nil {
+			b.Fatal(err)
+		}
+		until(func(held []supervisor.Held) bool { return held[0].Status.State == cluster.TaskRunning })
+		total += time.Since(began)
+		if err := a.Desired(true, nil, nil); err != nil {
+			b.Fatal(err)
+		}
+		until(func(held []supervisor.Held) bool { return len(held) == 0 })
+	}
+	b.ReportMetric(float64(total.Microseconds())/1000/float64(b.N), "ms/start")
 }
