@@ -34,7 +34,7 @@ type gang struct {
 
 func serve(t testing.TB, servers int, o paramserver.ServerOptions) *gang {
 	t.Helper()
-	g := &gang{options: o, ctx: t.Context()}
+	g := &gang{options: o, ctx: context.WithoutCancel(t.Context())}
 	g.options.Servers = servers
 	for i := range servers {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
