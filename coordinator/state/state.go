@@ -93,7 +93,8 @@ type Store struct {
 
 	mu       sync.Mutex // guards what follows
 	at       position
-	advanced chan struct{} // closed when at moves
+	advanced chan struct{} // closed when at moves, or the store is closed
+	closed   bool
 }
 
 // Open makes a new, nearly empty state at path, and deletes what was there: the
@@ -123,6 +124,12 @@ func Open(path string) (*Store, error) {
 
 // Close closes the file and every subscription. Open snapshots stay readable.
 func (s *Store) Close() error {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.advanced)
+	}
+	s.mu.Unlock()
 	s.bus.close()
 	return s.db.Close()
 }
@@ -141,10 +148,13 @@ func (s *Store) Index() uint64 {
 func (s *Store) Wait(ctx context.Context, index uint64) error {
 	for {
 		s.mu.Lock()
-		reached, advanced := s.at.index >= index, s.advanced
+		reached, closed, advanced := s.at.index >= index, s.closed, s.advanced
 		s.mu.Unlock()
-		if reached {
+		switch {
+		case reached:
 			return nil
+		case closed:
+			return fault.New(fault.Unready, "this coordinator is stopping: ask another")
 		}
 		select {
 		case <-ctx.Done():
@@ -159,8 +169,10 @@ func (s *Store) moveTo(at position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.at = at
-	close(s.advanced)
-	s.advanced = make(chan struct{})
+	if !s.closed {
+		close(s.advanced)
+		s.advanced = make(chan struct{})
+	}
 }
 
 // Batch calls fn, which runs commands, and writes all that they changed in one
