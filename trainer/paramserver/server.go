@@ -221,7 +221,7 @@ func (s *server) hangUp() {
 	s.mu.Unlock()
 	for _, session := range sessions {
 		if session != nil {
-			session.expire(2 * time.Second)
+			session.expire(lastWords)
 		}
 	}
 }

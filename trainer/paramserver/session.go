@@ -2,6 +2,7 @@ package paramserver
 
 import (
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -11,6 +12,9 @@ import (
 
 // helloWithin is how long a connection may take to say who it is.
 const helloWithin = 10 * time.Second
+
+// lastWords is how long a connection lives on after the run has failed.
+const lastWords = 2 * time.Second
 
 // session is one worker's connection. One goroutine reads it, another answers.
 type session struct {
@@ -62,7 +66,6 @@ func (s *server) serve(conn net.Conn) {
 	var writer sync.WaitGroup
 	writer.Go(func() { n.answerAll(answers) })
 	err := n.read(answers)
-	close(answers)
 	if fault.Is(err, fault.Invalid) || fault.Is(err, fault.Conflict) {
 		s.Log.Error("worker", "worker", n.worker, "error", err)
 		s.shard.fail(fault.New(fault.KindOf(err), "parameter server %d: %w", s.Index, err))
@@ -70,7 +73,18 @@ func (s *server) serve(conn net.Conn) {
 	} else {
 		s.shard.abandon(&n.gone) // what waits to be answered is for nobody
 	}
+	close(answers)
 	writer.Wait()
+	if s.failure() != nil {
+		n.drain()
+	}
+}
+
+// drain reads on for a moment: closing a connection with unread bytes would reset it, and
+// the worker might lose the reason that was just sent.
+func (n *session) drain() {
+	n.expire(lastWords)
+	_, _ = io.Copy(io.Discard, n.wire.in) // it ends with the worker's hanging up, or the deadline
 }
 
 // greet reads the hello and checks that it belongs to this run.
@@ -196,29 +210,34 @@ func (n *session) state(h header) error {
 // answerAll sends answers in order until there are no more or the connection breaks. If
 // the run fails meanwhile, it says so.
 func (n *session) answerAll(answers <-chan answer) {
-	defer n.close()
 	over := n.server.shard.over
-	for {
-		var err error
+	for open := true; open; {
+		var a answer
 		select {
-		case a, more := <-answers:
-			if !more {
-				return
-			}
-			if err = n.answer(a); err == nil && len(answers) == 0 {
-				err = n.wire.out.Flush()
+		case a, open = <-answers:
+			if open && n.send(a, len(answers) == 0) != nil {
+				open = false
 			}
 		case <-over:
-			if err, over = n.server.failure(), nil; errors.Is(err, errFinished) {
-				err = nil // the last to be done still gets its answer
-			}
-		}
-		if err != nil {
-			n.conn.SetWriteDeadline(time.Now().Add(time.Second))      //nolint:errcheck // the write says it
-			_ = n.wire.writeText(header{Kind: kindFail}, err.Error()) // if it is gone, it will find out
-			return
+			// All done is no failure: the last worker still gets its answer.
+			over, open = nil, errors.Is(n.server.failure(), errFinished)
 		}
 	}
+	err := n.server.failure()
+	if err == nil || errors.Is(err, errFinished) {
+		n.close()
+		return
+	}
+	n.expire(lastWords)
+	_ = n.wire.writeText(header{Kind: kindFail}, err.Error()) // if it is gone, it will find out
+}
+
+func (n *session) send(a answer, last bool) error {
+	err := n.answer(a)
+	if err == nil && last {
+		err = n.wire.out.Flush()
+	}
+	return err
 }
 
 func (n *session) answer(a answer) error {
