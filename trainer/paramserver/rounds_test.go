@@ -300,6 +300,7 @@ func TestFailureReachesEveryone(t *testing.T) {
 	}
 	defer c.Close()
 	c.Fail(fmt.Errorf("the disk is full"))
+	c.Close()
 	if err := group.Wait(); err != nil {
 		t.Error(err)
 	}
@@ -357,6 +358,7 @@ func TestInterruptIsHeardByAllInOneRound(t *testing.T) {
 	if err := c.Done(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	c.Close()
 	if err := group.Wait(); err != nil {
 		t.Error(err)
 	}
