@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -230,11 +231,20 @@ func TestACutFetchIsAnErrorAndLeavesNothing(t *testing.T) {
 
 func TestWhatATaskUsesIsNeverEvicted(t *testing.T) {
 	store := newStore(t, map[string]string{"a": strings.Repeat("a", 600), "b": strings.Repeat("b", 600), "big": strings.Repeat("c", 2000)})
-	dir := t.TempDir()
+	// Memory's file system has no reflinks, so that hard links are used.
+	root, err := os.MkdirTemp("/dev/shm", "clary-cache")
+	if err != nil {
+		root = t.TempDir()
+	}
+	defer os.RemoveAll(root) //nolint:errcheck // in memory
+	dir, first := filepath.Join(root, "cache"), filepath.Join(root, "task")
 	cache := newCache(t, dir, 1000)
-	first, err := fetch(t, store, cache, "s3://data/a")
+	err = staging.Fetch(t.Context(), store, cache, cluster.Input{URI: "s3://data/a"}, first)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if files, _ := os.ReadDir(dir); links(t, filepath.Join(dir, files[0].Name())) < 2 {
+		t.Skip("this file system shares blocks: the task has a copy of its own, and nothing is in use")
 	}
 	for _, key := range []string{"b", "big"} { // no room while a is in use: not cached, yet given
 		if folder, err := fetch(t, store, cache, "s3://data/"+key); err != nil || len(read(t, folder, key)) < 600 {
@@ -242,7 +252,14 @@ func TestWhatATaskUsesIsNeverEvicted(t *testing.T) {
 		}
 	}
 	if stats := cache.Stats(); stats.Files != 1 || stats.Bytes != 600 {
-		t.Skipf("this file system shares blocks, so links do not count: %+v", stats)
+		t.Errorf("the cache holds %+v, not what is in use", stats)
+	}
+	before := store.opens.Load()
+	if err := cache.Place(t.Context(), store, "data", objectOf(t, store, "a"), filepath.Join(root, "other", "a")); err != nil || store.opens.Load() != before {
+		t.Errorf("what a task uses was evicted: %v", err)
+	}
+	if err := os.RemoveAll(filepath.Join(root, "other")); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.RemoveAll(first); err != nil { // the task is gone: now a may go too
 		t.Fatal(err)
@@ -254,6 +271,24 @@ func TestWhatATaskUsesIsNeverEvicted(t *testing.T) {
 	if _, err := fetch(t, store, cache, "s3://data/b"); err != nil || store.opens.Load() != opens {
 		t.Errorf("b did not take the place of a: %v", err)
 	}
+}
+
+func objectOf(t *testing.T, store staging.Store, key string) staging.Object {
+	t.Helper()
+	objects, err := store.List(t.Context(), "data", key)
+	if err != nil || len(objects) == 0 {
+		t.Fatal(objects, err)
+	}
+	return objects[0]
+}
+
+func links(t *testing.T, path string) uint64 {
+	t.Helper()
+	var info syscall.Stat_t
+	if err := syscall.Stat(path, &info); err != nil {
+		t.Fatal(err)
+	}
+	return info.Nlink
 }
 
 // The cache never holds more than its limit, always gives the right content, and

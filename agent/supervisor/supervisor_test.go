@@ -197,6 +197,9 @@ func TestAForgottenTaskIsEndedAndClearedAway(t *testing.T) {
 	if all, err := b.agent.ledger.All(); err != nil || len(all) != 0 {
 		t.Errorf("the ledger still holds %+v, %v", all, err)
 	}
+	if _, err := b.agent.driver.Wait(t.Context(), worker); !fault.Is(err, fault.NotFound) {
+		t.Errorf("the driver still knows it: %v", err)
+	}
 }
 
 func TestATaskSeesItsContract(t *testing.T) {

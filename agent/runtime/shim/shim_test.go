@@ -2,7 +2,9 @@ package shim
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -20,6 +22,28 @@ func TestStatIsReadWhateverTheProcessIsCalled(t *testing.T) {
 func FuzzParseStat(f *testing.F) {
 	f.Add([]byte("42 (sh) S 7 8 9 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 1000 200"))
 	f.Fuzz(func(_ *testing.T, text []byte) { parseStat(text) })
+}
+
+func TestOnlyTheTasksOwnSessionIsKilled(t *testing.T) {
+	other := exec.Command("sleep", "1000")
+	other.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- other.Wait() }()
+	own := Start{Boot: Boot(), Pid: other.Process.Pid, Ticks: Ticks(other.Process.Pid)}
+	earlier, reused := own, own
+	earlier.Boot = "another boot"
+	reused.Ticks--
+	for _, start := range []Start{earlier, reused, {}} {
+		start.KillSession(time.Second)
+		if !own.Alive() {
+			t.Fatalf("%+v killed a session that is another's", start)
+		}
+	}
+	own.KillSession(time.Second)
+	<-ended
 }
 
 func TestALeaseThatCannotBeReadIsOver(t *testing.T) {
