@@ -1,0 +1,301 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/client/config"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/atomicfile"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/quantity"
+)
+
+func (a *App) tokenCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:     "token",
+		Short:   "Make, list and revoke tokens of users and of machines that join",
+		Example: "  clary token create ada --role user --token-file ada.token\n  clary token create --join agent\n  clary token list",
+		Args:    takes(),
+		RunE:    func(command *cobra.Command, _ []string) error { return command.Help() },
+	}
+	list := &cobra.Command{
+		Use: "list", Short: "List tokens, without their secrets", Example: "  clary token list", Args: takes(),
+		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error { return a.listTokens(ctx, c) }),
+	}
+	revoke := &cobra.Command{
+		Use: "revoke ID", Short: "Make a token worthless at once", Example: "  clary token revoke 4f2a", Args: takes("ID"),
+		ValidArgsFunction: a.complete(func(ctx context.Context, c *client.Client) []string {
+			tokens, _ := c.Tokens(ctx)
+			ids := make([]string, len(tokens))
+			for i, token := range tokens {
+				ids[i] = cobra.CompletionWithDesc(token.ID, token.Name+" "+token.Role)
+			}
+			return ids
+		}),
+		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
+			token, err := c.RevokeToken(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(tokenToJSON(token), func(out io.Writer) error {
+				_, err := fmt.Fprintf(out, "%s is revoked\n", token.ID)
+				return err
+			})
+		}),
+	}
+	command.AddCommand(a.createTokenCommand(), list, revoke)
+	return command
+}
+
+func (a *App) createTokenCommand() *cobra.Command {
+	var role, join, ttl, path string
+	command := &cobra.Command{
+		Use:   "create [USER]",
+		Short: "Make a token for a user, or with --join for machines",
+		Long: "Make a token for a user, or with --join for a machine that shall become an agent or a coordinator. Its\n" +
+			"secret is shown once, or written to a file that only you can read.",
+		Example: `  clary token create ada --role user --token-file ada.token
+  clary token create ci --role viewer --ttl 30d
+  clary token create --join agent --token-file agent.token`,
+		Args: takes("[USER]"),
+	}
+	flags := command.Flags()
+	flags.StringVar(&role, "role", cluster.RoleUser, "viewer, user or admin")
+	flags.StringVar(&join, "join", "", "make a join token: agent or coordinator")
+	flags.StringVar(&ttl, "ttl", "", "valid for so long, e.g. 12h, 30d (default: users for ever, machines for an hour)")
+	flags.StringVar(&path, "token-file", "", "write the secret to this file (0600) and do not show it")
+	_ = command.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{cluster.RoleViewer, cluster.RoleUser, cluster.RoleAdmin}, cobra.ShellCompDirectiveNoFileComp))
+	_ = command.RegisterFlagCompletionFunc("join", cobra.FixedCompletions([]string{cluster.RoleAgent, cluster.RoleCoordinator}, cobra.ShellCompDirectiveNoFileComp))
+	command.RunE = func(command *cobra.Command, args []string) error {
+		kind, name := cluster.TokenUser, ""
+		switch {
+		case join != "" && (len(args) > 0 || command.Flags().Changed("role")):
+			return usage(command, "--join is for machines: it goes without a user and a role")
+		case join != "":
+			kind, role = cluster.TokenJoin, join
+		case len(args) == 0:
+			return usage(command, "USER is missing: whose token shall it be? Or --join agent for a machine")
+		default:
+			name = args[0]
+		}
+		var life quantity.Duration
+		if ttl != "" {
+			var err error
+			if life, err = quantity.ParseDuration(ttl); err != nil {
+				return fault.New(fault.Invalid, "--ttl: %w", err)
+			}
+		}
+		return a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			token, secret, err := c.CreateToken(ctx, kind, name, role, life.Std())
+			if err != nil {
+				return err
+			}
+			return a.giveToken(token, secret, path)
+		})(command, args)
+	}
+	return command
+}
+
+func (a *App) giveToken(token cluster.Token, secret, path string) error {
+	value := tokenToJSON(token)
+	if path == "" {
+		value.Secret = secret
+	} else if err := atomicfile.Write(path, []byte(secret+"\n"), 0o600); err != nil {
+		return fault.New(fault.Invalid, "the token %s was made but %s cannot be written: %w: revoke it and try again", token.ID, path, err)
+	}
+	return a.print(value, func(out io.Writer) error {
+		if path != "" {
+			_, err := fmt.Fprintf(out, "%s is in %s\n", token.ID, path)
+			return err
+		}
+		a.note("this secret is not shown again:")
+		_, err := fmt.Fprintln(out, secret)
+		return err
+	})
+}
+
+func (a *App) listTokens(ctx context.Context, c *client.Client) error {
+	tokens, err := c.Tokens(ctx)
+	if err != nil {
+		return err
+	}
+	list := make([]tokenJSON, len(tokens))
+	rows := make([][]string, len(tokens))
+	for i, token := range tokens {
+		list[i] = tokenToJSON(token)
+		expires := "never"
+		if token.Expires != 0 {
+			expires = moment(token.Expires)
+		}
+		rows[i] = []string{token.ID, string(token.Kind), token.Name, token.Role, ago(token.Created), expires, word(token.Revoked, "revoked", "valid")}
+	}
+	return a.print(list, func(out io.Writer) error {
+		return table(out, []string{"id", "kind", "name", "role", "age", "expires", "state"}, rows)
+	})
+}
+
+func (a *App) loginCommand() *cobra.Command {
+	var name, pin, path string
+	command := &cobra.Command{
+		Use:   "login ADDRESS[,ADDRESS...]",
+		Short: "Remember a cluster: its coordinators, its CA's pin and your token",
+		Long: "Remember a cluster as a context: its coordinators' addresses, the pin of its CA and your token, which is\n" +
+			"read from a file, from standard input, or asked for. Nothing is kept unless the cluster accepts it.",
+		Example: `  clary login a.example:7420,b.example:7420 --ca-pin sha256:... --token-file admin.token
+  cat token | clary login a.example --ca-pin sha256:... --token-file - --name lab`,
+		Args: takes("ADDRESS"),
+	}
+	flags := command.Flags()
+	flags.StringVar(&name, "name", "default", "name of the context")
+	flags.StringVar(&pin, "ca-pin", "", "pin of the cluster's CA, as its first coordinator printed it")
+	flags.StringVar(&path, "token-file", "", "file that holds the token; - is standard input")
+	command.RunE = func(command *cobra.Command, args []string) error {
+		to := config.Context{Addresses: config.SplitAddresses(args[0]), CAPin: pin}
+		if to.CAPin == "" {
+			to.CAPin = a.Getenv(config.EnvPin)
+		}
+		if to.CAPin == "" {
+			return usage(command, "--ca-pin is missing: the first coordinator prints it when it starts; without it this could be any machine")
+		}
+		var err error
+		if to.Token, err = a.readToken(command, path); err != nil {
+			return err
+		}
+		return a.login(command.Context(), name, to)
+	}
+	return command
+}
+
+// readToken reads a token from a file, standard input, the environment or a person.
+func (a *App) readToken(command *cobra.Command, path string) (string, error) {
+	var text []byte
+	var err error
+	switch {
+	case path == "-":
+		text, err = io.ReadAll(io.LimitReader(a.In, 4096))
+	case path != "":
+		text, err = os.ReadFile(path)
+	case a.Getenv(config.EnvToken) != "":
+		return a.Getenv(config.EnvToken), nil
+	case a.ReadSecret != nil:
+		var secret string
+		secret, err = a.ReadSecret("token: ")
+		text = []byte(secret)
+	default:
+		return "", usage(command, "--token-file is missing: name the file that holds your token, or - for standard input")
+	}
+	if err != nil {
+		return "", fault.New(fault.Invalid, "read the token: %w", err)
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" {
+		return "", fault.New(fault.Invalid, "the token is empty")
+	}
+	return token, nil
+}
+
+// login keeps the context if the cluster knows the token.
+func (a *App) login(ctx context.Context, name string, to config.Context) error {
+	path, err := config.Path(a.Getenv)
+	if err != nil {
+		return err
+	}
+	file, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	if err := file.Set(name, to); err != nil {
+		return err
+	}
+	c, err := client.Dial(to)
+	if err != nil {
+		return err
+	}
+	who, err := c.WhoAmI(ctx)
+	if err = errors.Join(err, c.Close()); err != nil {
+		return err
+	}
+	if err := config.Save(path, file); err != nil {
+		return err
+	}
+	return a.print(map[string]string{"context": name, "name": who.Name, "role": who.Role}, func(out io.Writer) error {
+		_, err := fmt.Fprintf(out, "you are %s (%s); the context is %s in %s\n", who.Name, who.Role, name, path)
+		return err
+	})
+}
+
+func (a *App) contextCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:     "context",
+		Short:   "List the clusters you are logged in to, and choose one",
+		Example: "  clary context\n  clary context use lab\n  clary context delete lab",
+		Args:    takes(),
+		RunE:    func(*cobra.Command, []string) error { return a.listContexts() },
+	}
+	edit := func(use, short string, change func(*config.File, string) error) *cobra.Command {
+		return &cobra.Command{
+			Use: use + " CONTEXT", Short: short, Example: "  clary context " + use + " lab", Args: takes("CONTEXT"), ValidArgsFunction: a.completeContexts,
+			RunE: func(_ *cobra.Command, args []string) error {
+				path, err := config.Path(a.Getenv)
+				if err != nil {
+					return err
+				}
+				file, err := config.Load(path)
+				if err != nil {
+					return err
+				}
+				if err := change(&file, args[0]); err != nil {
+					return err
+				}
+				return config.Save(path, file)
+			},
+		}
+	}
+	command.AddCommand(
+		edit("use", "Speak to this cluster from now on", (*config.File).Use),
+		edit("delete", "Forget a cluster and the token for it", (*config.File).Delete),
+	)
+	return command
+}
+
+func (a *App) listContexts() error {
+	if err := a.checkFormat(); err != nil {
+		return err
+	}
+	path, err := config.Path(a.Getenv)
+	if err != nil {
+		return err
+	}
+	file, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	type contextJSON struct {
+		Name      string   `json:"name"`
+		Current   bool     `json:"current"`
+		Addresses []string `json:"addresses"`
+		CAPin     string   `json:"ca_pin"`
+	}
+	list := []contextJSON{}
+	var rows [][]string
+	for _, name := range file.Names() {
+		to := file.Contexts[name]
+		list = append(list, contextJSON{name, name == file.Current, to.Addresses, to.CAPin})
+		rows = append(rows, []string{word(name == file.Current, "*", " "), name, strings.Join(to.Addresses, ","), to.CAPin})
+	}
+	return a.print(list, func(out io.Writer) error {
+		if len(list) == 0 {
+			a.note("no contexts: log in with clary login ADDRESS")
+			return nil
+		}
+		return table(out, []string{" ", "context", "addresses", "ca pin"}, rows)
+	})
+}

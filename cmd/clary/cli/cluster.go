@@ -1,0 +1,193 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/version"
+)
+
+func (a *App) nodesCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:     "nodes [NODE]",
+		Short:   "List nodes and what they have left, or show one",
+		Example: "  clary nodes\n  clary nodes a -o yaml\n  clary nodes drain a --reason 'new disk'",
+		Args:    takes("[NODE]"), ValidArgsFunction: a.completeNodes(),
+		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
+			if len(args) == 1 {
+				view, err := c.Node(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				return a.print(nodeToJSON(view), func(out io.Writer) error { return showNode(out, view) })
+			}
+			return a.listNodes(ctx, c)
+		}),
+	}
+	command.AddCommand(a.drainCommand(), a.resumeCommand(), a.removeCommand())
+	return command
+}
+
+func (a *App) listNodes(ctx context.Context, c *client.Client) error {
+	views, err := c.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	list := make([]nodeJSON, len(views))
+	rows := make([][]string, len(views))
+	for i, view := range views {
+		list[i] = nodeToJSON(view)
+		n := view.Node
+		rows[i] = []string{
+			n.ID, string(n.State), fmt.Sprintf("%g of %g", list[i].Cores.Used, list[i].Cores.Total),
+			cluster.FormatBytes(view.Used.Memory) + " of " + cluster.FormatBytes(n.Memory), gpuText(view),
+			strconv.Itoa(len(view.Tasks)), n.Address, n.Reason,
+		}
+	}
+	return a.print(list, func(out io.Writer) error {
+		if len(views) == 0 {
+			a.note("no nodes: start an agent with clary agent --join TOKEN on a machine that shall run jobs")
+			return nil
+		}
+		return table(out, []string{"node", "state", "cores used", "memory used", "gpus used", "tasks", "address", "reason"}, rows)
+	})
+}
+
+func gpuText(view client.NodeView) string {
+	if len(view.Node.Devices) == 0 {
+		return ""
+	}
+	models := map[string]int{}
+	for _, device := range view.Node.Devices {
+		models[device.Model]++
+	}
+	var texts []string
+	for _, model := range sortedKeys(models) {
+		texts = append(texts, fmt.Sprintf("%d %s", models[model], model))
+	}
+	return fmt.Sprintf("%d of %s", len(view.Used.Devices), strings.Join(texts, ", "))
+}
+
+func showNode(out io.Writer, view client.NodeView) error {
+	n := view.Node
+	return fields(
+		out,
+		"node", n.ID, "state", string(n.State), "reason", n.Reason, "address", n.Address, "version", n.Version,
+		"cores", fmt.Sprintf("%g of %g used", float64(view.Used.MilliCPU)/1000, float64(n.MilliCPU)/1000),
+		"memory", cluster.FormatBytes(view.Used.Memory)+" of "+cluster.FormatBytes(n.Memory)+" used",
+		"disk", cluster.FormatBytes(n.Disk)+" free", "gpus", gpuText(view), "labels", labelText(n.Labels),
+		"joined", suffixed(ago(n.Joined), " ago"), "tasks", strings.Join(view.Tasks, "\n"),
+	)
+}
+
+// changeNode is a command that changes one node's state.
+func (a *App) changeNode(use, short, said string, do func(context.Context, *client.Client, string) (cluster.Node, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: use + " NODE", Short: short, Example: "  clary nodes " + use + " a",
+		Args: takes("NODE"), ValidArgsFunction: a.completeNodes(),
+		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
+			node, err := do(ctx, c, args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(nodeToJSON(client.NodeView{Node: node}), func(out io.Writer) error {
+				_, err := fmt.Fprintf(out, said+"\n", args[0])
+				return err
+			})
+		}),
+	}
+}
+
+func (a *App) drainCommand() *cobra.Command {
+	var reason string
+	command := a.changeNode("drain", "Give a node nothing new; what runs there goes on", "%s gets nothing new; clary nodes resume takes it back",
+		func(ctx context.Context, c *client.Client, id string) (cluster.Node, error) {
+			return c.Drain(ctx, id, reason)
+		})
+	command.Flags().StringVar(&reason, "reason", "", "why, for those who look at the node later")
+	return command
+}
+
+func (a *App) resumeCommand() *cobra.Command {
+	return a.changeNode("resume", "Take a drained node back", "%s is ready",
+		func(ctx context.Context, c *client.Client, id string) (cluster.Node, error) { return c.Resume(ctx, id) })
+}
+
+func (a *App) removeCommand() *cobra.Command {
+	return a.changeNode("remove", "Forget a lost node for good", "%s is forgotten",
+		func(ctx context.Context, c *client.Client, id string) (cluster.Node, error) {
+			return cluster.Node{ID: id}, c.RemoveNode(ctx, id)
+		})
+}
+
+func (a *App) infoCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "info",
+		Short:   "Show the coordinators, who leads, and who you are",
+		Example: "  clary info",
+		Args:    takes(),
+		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			info, err := c.Info(ctx)
+			if err != nil {
+				return err
+			}
+			who, err := c.WhoAmI(ctx)
+			if err != nil {
+				return err
+			}
+			value := struct {
+				client.Info
+				You client.Identity `json:"you"`
+			}{info, who}
+			return a.print(value, func(out io.Writer) error {
+				if err := fields(out, "you", who.Name+" ("+who.Role+")", "version", info.Version, "ca pin", info.CAPin, "revision", strconv.FormatUint(info.Revision, 10)); err != nil {
+					return err
+				}
+				rows := make([][]string, len(info.Coordinators))
+				for i, m := range info.Coordinators {
+					rows[i] = []string{m.ID, m.Address, word(m.Leader, "leader", "follower"), word(m.Alive, "alive", "not seen"), word(m.Voter, "yes", "no")}
+				}
+				fmt.Fprintln(out)
+				return table(out, []string{"coordinator", "address", "role", "state", "votes"}, rows)
+			})
+		}),
+	}
+}
+
+func word(condition bool, yes, no string) string {
+	if condition {
+		return yes
+	}
+	return no
+}
+
+func (a *App) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version of this binary",
+		Example: "  clary version -o json",
+		Args:    takes(),
+		RunE: func(*cobra.Command, []string) error {
+			if err := a.checkFormat(); err != nil {
+				return err
+			}
+			value := struct {
+				Version  string `json:"version"`
+				Go       string `json:"go"`
+				Platform string `json:"platform"`
+			}{version.String(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			return a.print(value, func(out io.Writer) error {
+				_, err := fmt.Fprintf(out, "clary %s (%s, %s)\n", value.Version, value.Go, value.Platform)
+				return err
+			})
+		},
+	}
+}

@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit codes of the commands, where a task's own code does not decide.
+const (
+	ExitFailed      = 1
+	ExitUsage       = 2
+	ExitInterrupted = 130
+)
+
+// exitError ends the process with a code; its text, if any, is shown.
+type exitError struct {
+	code int
+	text string
+}
+
+func (e *exitError) Error() string { return e.text }
+
+// Exit says how the process ends after an error: what to print and with which code.
+func Exit(err error) (message string, code int) {
+	if err == nil {
+		return "", 0
+	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return exit.text, exit.code
+	}
+	return err.Error(), ExitFailed
+}
+
+// usage is a mistake in how a command was called.
+func usage(command *cobra.Command, format string, args ...any) error {
+	return &exitError{ExitUsage, fmt.Sprintf(format, args...) + "\nsee " + command.CommandPath() + " --help"}
+}
+
+// takes checks the number of arguments, which have the given names: "JOB", or "[JOB]"
+// where it may be left out, or "JOB..." where it may be repeated.
+func takes(names ...string) cobra.PositionalArgs {
+	return func(command *cobra.Command, args []string) error {
+		least, most := 0, len(names)
+		for _, name := range names {
+			if !strings.HasPrefix(name, "[") {
+				least++
+			}
+			if strings.HasSuffix(name, "...") {
+				most = 1 << 20
+			}
+		}
+		switch {
+		case len(args) < least:
+			return usage(command, "%s is missing: %s %s", strings.TrimSuffix(names[len(args)], "..."), command.CommandPath(), strings.Join(names, " "))
+		case len(args) > most && most == 0:
+			return usage(command, "%q is too much: %s takes no arguments", args[0], command.CommandPath())
+		case len(args) > most:
+			return usage(command, "%q is too much: %s %s", args[most], command.CommandPath(), strings.Join(names, " "))
+		}
+		return nil
+	}
+}
+
+// FlagError gives a flag that cannot be read the exit code of wrong usage.
+func FlagError(command *cobra.Command, err error) error { return usage(command, "%v", err) }

@@ -1,0 +1,272 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/workload/training"
+)
+
+// resourceFlags are what one task is promised.
+type resourceFlags struct {
+	cores, memory string
+	gpus          int32
+	gpuModel      string
+	nodeLabels    []string
+}
+
+func (f *resourceFlags) register(command *cobra.Command) {
+	flags := command.Flags()
+	flags.StringVar(&f.cores, "cores", "", "processor cores of each task, e.g. 2, 0.5 (default 1)")
+	flags.StringVar(&f.memory, "memory", "", "memory of each task, e.g. 512MiB, 2GiB (default by the work)")
+	flags.Int32Var(&f.gpus, "gpus", 0, "GPUs of each task")
+	flags.StringVar(&f.gpuModel, "gpu-model", "", "only GPUs of this model, e.g. A100")
+	flags.StringSliceVar(&f.nodeLabels, "on", nil, "only on nodes with this label, as key=value")
+}
+
+// apply writes the flags that were set over a spec.
+func (f *resourceFlags) apply(command *cobra.Command, spec *training.Spec) error {
+	changed := command.Flags().Changed
+	var err error
+	if changed("cores") {
+		if spec.Resources.Cores, err = quantity.ParseCores(f.cores); err != nil {
+			return fault.New(fault.Invalid, "--cores: %w", err)
+		}
+	}
+	if changed("memory") {
+		if spec.Resources.Memory, err = quantity.ParseBytes(f.memory); err != nil {
+			return fault.New(fault.Invalid, "--memory: %w", err)
+		}
+	}
+	if changed("gpus") {
+		spec.Resources.GPUs = f.gpus
+	}
+	if changed("gpu-model") {
+		spec.Resources.GPUModel = f.gpuModel
+	}
+	labels, err := pairs("--on", f.nodeLabels)
+	if labels != nil {
+		spec.Labels = labels
+	}
+	return err
+}
+
+func (a *App) runCommand() *cobra.Command {
+	var job jobFlags
+	var resources resourceFlags
+	var env []string
+	var instances int32
+	var dir string
+	var inputs []string
+	command := &cobra.Command{
+		Use:   "run [flags] -- PROGRAM [ARGUMENT...]",
+		Short: "Run any program on the cluster, show what it writes, exit as it did",
+		Long: "Run any program on the cluster as a job. What it writes is shown as it comes, and clary exits as it\n" +
+			"did. Ctrl-C cancels the job and waits for its end; --detach leaves it alone instead.",
+		Example: `  clary run -- hostname
+  clary run --cores 2 --memory 1GiB --gpus 1 -- python3 train.py --epochs 3
+  clary run --instances 4 --env MODE=test -- ./worker.sh
+  clary run --input data=./images -- ls -R .`,
+		Args: takes("PROGRAM..."),
+	}
+	job.register(command)
+	resources.register(command)
+	flags := command.Flags()
+	flags.SetInterspersed(false)
+	flags.StringArrayVarP(&env, "env", "e", nil, "variable of its environment, as KEY=VALUE, or KEY to pass your own on")
+	flags.Int32VarP(&instances, "instances", "n", 1, "how many to start together")
+	flags.StringVar(&dir, "dir", "", "working folder on the node; the task's own if it is left out")
+	flags.StringArrayVar(&inputs, "input", nil, "data for it, as CHANNEL=s3://... or CHANNEL=PATH, which is uploaded")
+	command.RunE = func(command *cobra.Command, args []string) error {
+		variables, err := a.environment(env)
+		if err != nil {
+			return err
+		}
+		channels, err := pairs("--input", inputs)
+		if err != nil {
+			return err
+		}
+		spec := training.Spec{
+			Program:   &training.Program{Command: args, Env: variables, Dir: dir},
+			Instances: instances, Inputs: channels,
+		}
+		if err := resources.apply(command, &spec); err != nil {
+			return err
+		}
+		j, err := programJob(spec)
+		if err != nil {
+			return err
+		}
+		if err := job.apply(command, &j); err != nil {
+			return err
+		}
+		if j.Name == "" {
+			j.Name = freshName(filepath.Base(args[0]))
+		}
+		return a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			return a.runJob(ctx, c, j, job)
+		})(command, args)
+	}
+	return command
+}
+
+// programJob writes a spec that runs a program: the network's fields, which have no
+// meaning then, are left out.
+func programJob(spec training.Spec) (cluster.Job, error) {
+	text, err := json.Marshal(spec)
+	if err != nil {
+		return cluster.Job{}, err
+	}
+	var whole map[string]json.RawMessage
+	if err := json.Unmarshal(text, &whole); err != nil {
+		return cluster.Job{}, err
+	}
+	for _, field := range []string{"network", "optimizer", "data", "epochs", "batch"} {
+		delete(whole, field)
+	}
+	text, err = json.Marshal(whole)
+	return cluster.Job{Kind: cluster.KindTraining, Spec: text}, err
+}
+
+func (a *App) environment(texts []string) (map[string]string, error) {
+	if len(texts) == 0 {
+		return nil, nil
+	}
+	variables := map[string]string{}
+	for _, text := range texts {
+		key, value, given := strings.Cut(text, "=")
+		if key == "" {
+			return nil, fault.New(fault.Invalid, "--env: %q is not KEY=VALUE or KEY", text)
+		}
+		if !given {
+			value = a.Getenv(key)
+		}
+		variables[key] = value
+	}
+	return variables, nil
+}
+
+func (a *App) runJob(ctx context.Context, c *client.Client, j cluster.Job, flags jobFlags) error {
+	if flags.dryRun {
+		return a.dryRun(ctx, c, j, ".")
+	}
+	j, err := a.uploadInputs(ctx, c, j, ".")
+	if err != nil {
+		return err
+	}
+	if flags.detach || flags.hold {
+		return a.submitAndWait(ctx, c, j, true)
+	}
+	submitted, err := c.Submit(ctx, j)
+	if err != nil {
+		return err
+	}
+	name := submitted.Job.Name
+	view, err := a.attend(ctx, c, name)
+	if ctx.Err() != nil && !view.Job.State.Ended() {
+		if view, err = a.cancelAndWait(context.WithoutCancel(ctx), c, name); err != nil {
+			return err
+		}
+		return &exitError{ExitInterrupted, fmt.Sprintf("%s %s", name, view.Job.State)}
+	}
+	if err != nil {
+		return err
+	}
+	return a.outcome(view)
+}
+
+// attend shows a job's logs, and on the side what it waits for, until it has ended.
+func (a *App) attend(ctx context.Context, c *client.Client, name string) (client.JobView, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var logs, waiting sync.WaitGroup
+	var logErr error
+	logs.Go(func() { logErr = a.showLogs(ctx, c, client.LogRequest{Job: name, Follow: true}, true) })
+	placed, stopWaiting := context.WithCancel(ctx)
+	defer stopWaiting()
+	waiting.Go(func() { a.sayWhatItWaitsFor(placed, c, name) })
+	var view client.JobView
+	var watchErr error
+	for v, err := range c.Watch(ctx, name) {
+		if watchErr = err; err == nil {
+			view = v
+		}
+		if view.Job.State != cluster.JobQueued {
+			stopWaiting()
+		}
+	}
+	stopWaiting()
+	waiting.Wait()
+	if watchErr != nil {
+		cancel()
+	}
+	logs.Wait() // they end by themselves once the job has
+	if watchErr == nil && logErr != nil && ctx.Err() == nil {
+		a.note("clary: the logs ended early: %v", logErr)
+	}
+	return view, watchErr
+}
+
+// sayWhatItWaitsFor tells a person, after a moment, why nothing is to be seen yet, and
+// again when the reason changes.
+func (a *App) sayWhatItWaitsFor(ctx context.Context, c *client.Client, name string) {
+	clock := time.NewTicker(whyEvery)
+	defer clock.Stop()
+	for said := ""; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-clock.C:
+		}
+		_, whys, err := c.Why(ctx, name)
+		if err == nil && len(whys) > 0 && whys[0].Summary != said {
+			said = whys[0].Summary
+			a.note("clary: %s waits: %s", name, oneLine(said))
+		}
+	}
+}
+
+// cancelTime is how long an interrupted clary run waits for the job's end: the longest
+// usual grace, and some.
+const cancelTime = 3 * time.Minute
+
+func (a *App) cancelAndWait(ctx context.Context, c *client.Client, name string) (client.JobView, error) {
+	a.note("clary: cancelling %s and waiting for its end; Ctrl-C again leaves at once", name)
+	ctx, done := context.WithTimeout(ctx, cancelTime)
+	defer done()
+	if _, err := c.Cancel(ctx, name, "interrupted"); err != nil {
+		return client.JobView{}, err
+	}
+	var view client.JobView
+	for v, err := range c.Watch(ctx, name) {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return view, fault.New(fault.Unready, "%s has not ended after %s: look at clary job %s", name, cancelTime, name)
+		}
+		if err != nil {
+			return view, err
+		}
+		view = v
+	}
+	return view, nil
+}
+
+// oneOf checks a flag's word.
+func oneOf(command *cobra.Command, flag, value string, words ...string) error {
+	if slices.Contains(words, value) {
+		return nil
+	}
+	return usage(command, "--%s: %q is unknown: %s", flag, value, strings.Join(words, ", "))
+}

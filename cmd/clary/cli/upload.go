@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// uploadsPrefix is where local inputs go, each below the digest of its content: the
+// same file twice is one object.
+const uploadsPrefix = "s3://clary/uploads/"
+
+// localInputs are the channels of a spec whose value is a path and not an address.
+func localInputs(spec []byte) (map[string]string, error) {
+	var holder struct {
+		Inputs map[string]string `json:"inputs"`
+	}
+	if err := json.Unmarshal(spec, &holder); err != nil {
+		return nil, fault.New(fault.Invalid, "spec: %w", err)
+	}
+	local := map[string]string{}
+	for channel, value := range holder.Inputs {
+		if value != "" && !strings.Contains(value, "://") {
+			local[channel] = value
+		}
+	}
+	return local, nil
+}
+
+// setInputs writes new values for channels of a spec.
+func setInputs(spec []byte, values map[string]string) ([]byte, error) {
+	if len(values) == 0 {
+		return spec, nil
+	}
+	var whole map[string]json.RawMessage
+	if err := json.Unmarshal(spec, &whole); err != nil {
+		return nil, fault.New(fault.Invalid, "spec: %w", err)
+	}
+	inputs := map[string]string{}
+	if err := json.Unmarshal(whole["inputs"], &inputs); err != nil {
+		return nil, fault.New(fault.Invalid, "spec.inputs: %w", err)
+	}
+	for channel, value := range values {
+		inputs[channel] = value
+	}
+	text, err := json.Marshal(inputs)
+	if err != nil {
+		return nil, err
+	}
+	whole["inputs"] = text
+	return json.Marshal(whole)
+}
+
+// uploadInputs uploads what the job's inputs name on this machine, and puts the
+// addresses in their place. Paths are relative to the folder.
+func (a *App) uploadInputs(ctx context.Context, c *client.Client, job cluster.Job, folder string) (cluster.Job, error) {
+	inputs, err := localInputs(job.Spec)
+	if err != nil {
+		return job, err
+	}
+	for _, channel := range sortedKeys(inputs) {
+		path := inputs[channel]
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(folder, path)
+		}
+		if inputs[channel], err = a.upload(ctx, c, path); err != nil {
+			return job, fmt.Errorf("input %s: %w", channel, err)
+		}
+	}
+	job.Spec, err = setInputs(job.Spec, inputs)
+	return job, err
+}
+
+// upload stores a file or a folder under its digest, unless it is there already.
+func (a *App) upload(ctx context.Context, c *client.Client, path string) (string, error) {
+	uri, err := uploadURI(path)
+	if err != nil {
+		return "", err
+	}
+	files, err := filesBelow(path)
+	if err != nil {
+		return "", err
+	}
+	for _, file := range files {
+		target := uri
+		if strings.HasSuffix(uri, "/") {
+			target += file.name
+		}
+		if known, err := c.StatObject(ctx, target); err == nil && known.Size == file.size {
+			continue
+		} else if err != nil && !fault.Is(err, fault.NotFound) {
+			return "", err
+		}
+		if err := a.put(ctx, c, file.path, target); err != nil {
+			return "", err
+		}
+	}
+	return uri, nil
+}
+
+type localFile struct {
+	path string
+	name string // relative to the folder, with slashes
+	size int64
+}
+
+// filesBelow is a file itself, or all files of a folder in the order of their names.
+func filesBelow(path string) ([]localFile, error) {
+	var files []localFile
+	err := filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := os.Stat(name)
+		if err != nil {
+			return err
+		}
+		if !info.Mode().IsRegular() {
+			return fault.New(fault.Invalid, "%s is not a regular file", name)
+		}
+		relative, err := filepath.Rel(path, name)
+		files = append(files, localFile{path: name, name: filepath.ToSlash(relative), size: info.Size()})
+		return err
+	})
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "read %s: %w", path, err)
+	}
+	if len(files) == 0 {
+		return nil, fault.New(fault.Invalid, "%s holds no file", path)
+	}
+	return files, nil
+}
+
+// uploadURI is where a file or folder belongs: below the digest of all it holds.
+func uploadURI(path string) (string, error) {
+	files, err := filesBelow(path)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fault.New(fault.Invalid, "read %s: %w", path, err)
+	}
+	digest := sha256.New()
+	for _, file := range files {
+		if info.IsDir() {
+			fmt.Fprintf(digest, "%d %s\x00%d\x00", len(file.name), file.name, file.size)
+		}
+		if err := hashFile(digest, file.path); err != nil {
+			return "", err
+		}
+	}
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return "", fault.New(fault.Invalid, "%s: %w", path, err)
+	}
+	uri := uploadsPrefix + hex.EncodeToString(digest.Sum(nil)) + "/" + url.PathEscape(filepath.Base(absolute))
+	if info.IsDir() {
+		uri += "/"
+	}
+	return uri, nil
+}
+
+func hashFile(digest io.Writer, path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return fault.New(fault.Invalid, "read %s: %w", path, err)
+	}
+	defer file.Close()
+	if _, err := io.Copy(digest, file); err != nil {
+		return fault.New(fault.Invalid, "read %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/cluster"
+)
+
+// What -o json and yaml show: the nouns in the words of the API, instants as RFC 3339,
+// durations as "1h30m0s".
+
+type jobJSON struct {
+	Name       string            `json:"name"`
+	Kind       cluster.Kind      `json:"kind"`
+	State      cluster.JobState  `json:"state"`
+	Reason     string            `json:"reason,omitempty"`
+	Owner      string            `json:"owner"`
+	Queue      string            `json:"queue"`
+	Priority   int32             `json:"priority"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	Attempt    int32             `json:"attempt"`
+	Failures   int32             `json:"failures,omitempty"`
+	Held       bool              `json:"held,omitempty"`
+	Cancel     bool              `json:"cancel,omitempty"`
+	Retries    int32             `json:"retries,omitempty"`
+	Backoff    string            `json:"backoff,omitempty"`
+	MaxRuntime string            `json:"max_runtime,omitempty"`
+	Submitted  string            `json:"submitted,omitempty"`
+	Started    string            `json:"started,omitempty"`
+	Ended      string            `json:"ended,omitempty"`
+	Delivered  bool              `json:"delivered,omitempty"`
+	Revision   uint64            `json:"revision"`
+	Spec       json.RawMessage   `json:"spec,omitempty"`
+	Tasks      []taskJSON        `json:"tasks,omitempty"`
+	Outputs    []outputJSON      `json:"outputs,omitempty"`
+}
+
+type taskJSON struct {
+	ID       string             `json:"id"`
+	Role     string             `json:"role"`
+	Index    int32              `json:"index"`
+	Attempt  int32              `json:"attempt"`
+	State    cluster.TaskState  `json:"state"`
+	Reason   string             `json:"reason,omitempty"`
+	Node     string             `json:"node"`
+	Cores    float64            `json:"cores"`
+	Memory   int64              `json:"memory"`
+	Devices  []string           `json:"devices,omitempty"`
+	Ports    []int32            `json:"ports,omitempty"`
+	ExitCode *int32             `json:"exit_code,omitempty"`
+	Assigned string             `json:"assigned,omitempty"`
+	Started  string             `json:"started,omitempty"`
+	Ended    string             `json:"ended,omitempty"`
+	Epoch    int32              `json:"epoch,omitempty"`
+	Step     int64              `json:"step,omitempty"`
+	Total    int64              `json:"total,omitempty"`
+	Metrics  map[string]float64 `json:"metrics,omitempty"`
+}
+
+type outputJSON struct {
+	Name   string `json:"name"`
+	URI    string `json:"uri"`
+	SHA256 string `json:"sha256,omitempty"`
+	Size   int64  `json:"size"`
+}
+
+type whyJSON struct {
+	Gang    string      `json:"gang"`
+	Summary string      `json:"summary"`
+	Blocks  []blockJSON `json:"blocks,omitempty"`
+}
+
+type blockJSON struct {
+	Constraint string `json:"constraint"`
+	Nodes      int32  `json:"nodes"`
+	Missing    int64  `json:"missing,omitempty"`
+	Nearest    string `json:"nearest,omitempty"`
+	Text       string `json:"text,omitempty"`
+}
+
+type nodeJSON struct {
+	ID       string            `json:"id"`
+	State    cluster.NodeState `json:"state"`
+	Reason   string            `json:"reason,omitempty"`
+	Address  string            `json:"address"`
+	Cores    amountJSON        `json:"cores"`
+	Memory   amountJSON        `json:"memory"`
+	GPUs     amountJSON        `json:"gpus"`
+	Disk     int64             `json:"disk,omitempty"`
+	Devices  []deviceJSON      `json:"devices,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Tasks    []string          `json:"tasks,omitempty"`
+	Version  string            `json:"version,omitempty"`
+	Joined   string            `json:"joined,omitempty"`
+	Revision uint64            `json:"revision"`
+}
+
+type amountJSON struct {
+	Used  float64 `json:"used"`
+	Total float64 `json:"total"`
+}
+
+type deviceJSON struct {
+	UUID      string `json:"uuid"`
+	Model     string `json:"model"`
+	Memory    int64  `json:"memory"`
+	Healthy   bool   `json:"healthy"`
+	Simulated bool   `json:"simulated,omitempty"`
+	Used      bool   `json:"used"`
+}
+
+type tokenJSON struct {
+	ID      string            `json:"id"`
+	Kind    cluster.TokenKind `json:"kind"`
+	Name    string            `json:"name,omitempty"`
+	Role    string            `json:"role"`
+	Created string            `json:"created,omitempty"`
+	Expires string            `json:"expires,omitempty"`
+	Revoked bool              `json:"revoked,omitempty"`
+	Secret  string            `json:"secret,omitempty"`
+}
+
+func jobToJSON(view client.JobView) jobJSON {
+	j := view.Job
+	out := jobJSON{
+		Name: j.Name, Kind: j.Kind, State: j.State, Reason: j.Reason, Owner: j.Owner, Queue: j.Queue, Priority: j.Priority,
+		Labels: j.Labels, Attempt: j.Attempt, Failures: j.Failures, Held: j.Held, Cancel: j.Cancel, Retries: j.Retry.Limit,
+		Backoff: durationText(j.Retry.Backoff), MaxRuntime: durationText(j.MaxRuntime),
+		Submitted: moment(j.Submitted), Started: moment(j.Started), Ended: moment(j.Ended), Delivered: j.Delivered, Revision: j.Revision,
+	}
+	if json.Valid(j.Spec) {
+		out.Spec = j.Spec
+	}
+	for _, task := range view.Tasks {
+		out.Tasks = append(out.Tasks, taskToJSON(task))
+	}
+	if view.Publication != nil {
+		for _, o := range view.Publication.Outputs {
+			out.Outputs = append(out.Outputs, outputJSON(o))
+		}
+	}
+	return out
+}
+
+func durationText(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return d.String()
+}
+
+func taskToJSON(t cluster.Task) taskJSON {
+	held, status := t.Allocation.Resources, t.Status
+	out := taskJSON{
+		ID: t.ID, Role: t.Role, Index: t.Index, Attempt: t.Attempt, State: status.State, Reason: status.Reason, Node: t.Allocation.Node,
+		Cores: float64(held.MilliCPU) / 1000, Memory: held.Memory, Devices: held.Devices, Ports: held.Ports,
+		Assigned: moment(t.Assigned), Started: moment(status.Started), Ended: moment(status.Ended),
+		Epoch: status.Progress.Epoch, Step: status.Progress.Step, Total: status.Progress.Total, Metrics: status.Progress.Metrics,
+	}
+	if status.State.Ended() {
+		out.ExitCode = &status.ExitCode
+	}
+	return out
+}
+
+func whysToJSON(whys []cluster.Why) []whyJSON {
+	out := []whyJSON{}
+	for _, why := range whys {
+		w := whyJSON{Gang: why.Gang, Summary: why.Summary}
+		for _, block := range why.Blocks {
+			w.Blocks = append(w.Blocks, blockJSON(block))
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
+func nodeToJSON(view client.NodeView) nodeJSON {
+	n := view.Node
+	used := map[string]bool{}
+	for _, uuid := range view.Used.Devices {
+		used[uuid] = true
+	}
+	out := nodeJSON{
+		ID: n.ID, State: n.State, Reason: n.Reason, Address: n.Address, Disk: n.Disk, Labels: n.Labels, Tasks: view.Tasks,
+		Cores:   amountJSON{float64(view.Used.MilliCPU) / 1000, float64(n.MilliCPU) / 1000},
+		Memory:  amountJSON{float64(view.Used.Memory), float64(n.Memory)},
+		GPUs:    amountJSON{float64(len(view.Used.Devices)), float64(len(n.Devices))},
+		Version: n.Version, Joined: moment(n.Joined), Revision: n.Revision,
+	}
+	for _, d := range n.Devices {
+		out.Devices = append(out.Devices, deviceJSON{UUID: d.UUID, Model: d.Model, Memory: d.Memory, Healthy: d.Healthy, Simulated: d.Simulated, Used: used[d.UUID]})
+	}
+	return out
+}
+
+func tokenToJSON(t cluster.Token) tokenJSON {
+	return tokenJSON{ID: t.ID, Kind: t.Kind, Name: t.Name, Role: t.Role, Created: moment(t.Created), Expires: moment(t.Expires), Revoked: t.Revoked}
+}

@@ -1,0 +1,31 @@
+// Command clary is the whole of Clary in one binary: coordinator, agent, what runs inside
+// of training jobs, and every command of a user.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/clary-ml/clary/cmd/clary/cli"
+)
+
+func main() { os.Exit(run()) }
+
+// run is main with an exit code. The first signal ends the command in its own way, the
+// second one at once.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	err := newRoot(cli.System(kinds())).ExecuteContext(ctx)
+	message, code := cli.Exit(err)
+	if message != "" && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, "clary: "+strings.TrimRight(message, "\n"))
+	}
+	return code
+}
