@@ -1,0 +1,307 @@
+// Package coordinator is one of the machines that decide: it wires together the
+// replicated state, the services, and the loops that run on whichever coordinator
+// leads. What each part promises is in DESIGN.md and in the parts' own packages.
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/clary-ml/clary/auth"
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/keeper"
+	"github.com/clary-ml/clary/coordinator/planner"
+	"github.com/clary-ml/clary/coordinator/reconciler"
+	"github.com/clary-ml/clary/coordinator/replica"
+	"github.com/clary-ml/clary/coordinator/rpc"
+	"github.com/clary-ml/clary/coordinator/transport"
+	"github.com/clary-ml/clary/internal/atomicfile"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/gossip"
+	"github.com/clary-ml/clary/internal/member"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+	"github.com/clary-ml/clary/workload"
+)
+
+// AdminTokenFile is where the founding coordinator leaves the first admin's token, in
+// its data folder.
+const AdminTokenFile = "admin.token"
+
+// stopTime is how long calls in progress may go on when the coordinator stops.
+const stopTime = 5 * time.Second
+
+// Run is one coordinator, until ctx ends or it can no longer do its part.
+func Run(ctx context.Context, c Config, kinds map[cluster.Kind]workload.Kind) error {
+	if err := c.Validate().Err(); err != nil {
+		return fault.New(fault.Invalid, "%w", err)
+	}
+	self, err := enter(ctx, c)
+	if err != nil {
+		return err
+	}
+	node, err := assemble(c, self, kinds)
+	if err != nil {
+		return err
+	}
+	return node.run(ctx)
+}
+
+// coordinator is the parts of one coordinator.
+type coordinator struct {
+	config  Config
+	self    membership
+	log     *slog.Logger
+	fatal   chan error // from the replica: it cannot go on
+	mux     *transport.Mux
+	gossip  *gossip.Gossip
+	peers   *transport.Peers
+	agents  *transport.Peers
+	replica *replica.Replica
+	beats   *rpc.Beats
+	nodes   *rpc.NodeCache
+	grpc    *grpc.Server
+	leading []func(context.Context) error // what runs on the leader only
+}
+
+// assemble opens ports and files and puts the parts together; run starts them.
+func assemble(c Config, self membership, kinds map[cluster.Kind]workload.Kind) (*coordinator, error) {
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "--listen: %w", err)
+	}
+	source := self.credentials.Static()
+	n := &coordinator{config: c, self: self, log: c.Log, fatal: make(chan error, 1)}
+	n.mux = transport.NewMux(listener, pki.ServerTLS(source), c.Log)
+	if err := n.openGossip(); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	n.peers = transport.NewPeers(pki.Coordinator, source, n.find)
+	n.replica, err = replica.Open(replica.Config{
+		ID: c.ID, Dir: c.path("raft"), Peers: n.peers, Bootstrap: self.notes.Founder, Logger: c.Log,
+		Transport: transport.NewRaft(n.mux.Raft(), c.advertised(), source, n.find, c.Log),
+		Fatal:     func(err error) { n.fatal <- err },
+	})
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	n.serve(kinds, source)
+	return n, nil
+}
+
+func (n *coordinator) openGossip() error {
+	c := n.config
+	self := gossip.Member{Role: gossip.Coordinator, ID: c.ID, RPC: c.advertised()}
+	if n.self.servesStore() {
+		self.Store = c.storeAddress()
+	}
+	_, port, _ := net.SplitHostPort(c.Gossip)
+	var err error
+	n.gossip, err = gossip.Start(gossip.Config{
+		Self: self, Bind: c.Gossip, Advertise: advertiseGossip(c.advertisedHost(), port), Key: n.self.keyring.GossipKey, Seeds: n.self.notes.Gossip, Log: c.Log,
+	})
+	return err
+}
+
+// advertiseGossip is the gossip address that others use: memberlist takes IPs only, so
+// that a host name is left to it to find out.
+func advertiseGossip(host, port string) string {
+	if net.ParseIP(host) == nil {
+		return ""
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// find returns where a coordinator is, as gossip last heard.
+func (n *coordinator) find(id string) string {
+	found, _ := n.gossip.Find(gossip.Coordinator, id)
+	return found.RPC
+}
+
+// serve makes the services and the leader's loops.
+func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Source) {
+	store := &objectStore{self: n.self, gossip: n.gossip}
+	known := &members{config: n.config, self: n.self, replica: n.replica, gossip: n.gossip, store: store}
+	n.nodes = rpc.NewNodeCache(n.replica)
+	n.agents = transport.NewPeers(pki.Agent, source, n.nodes.Address)
+	keeping := keeper.New(n.replica, n.nodes.List, n.log)
+	planning := planner.New(n.replica, n.log)
+	reconciling := reconciler.New(n.replica, kinds, store, n.log)
+	n.leading = []func(context.Context) error{keeping.Run, planning.Run, reconciling.Run}
+	n.beats = rpc.NewBeats(n.passBeats(keeping), n.log)
+	guard := rpc.NewGuard(n.replica, time.Now)
+	n.grpc = grpc.NewServer(append(guard.Options(),
+		grpc.Creds(transport.Accepted()),
+		grpc.MaxRecvMsgSize(member.MaxMessage),
+		grpc.MaxConcurrentStreams(4096),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 5 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	)...)
+	rpc.Register(n.grpc, rpc.Config{
+		Replica: n.replica, Planner: planning, Keeper: keeping, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
+		Nodes: n.nodes, Beats: n.beats, Signer: n.signTask, Store: store.open, Credentials: store.credentials, Members: known, Log: n.log,
+		Welcome: func() *claryv1.Welcome {
+			return &claryv1.Welcome{
+				ObjectStore: store.forMembers(), Coordinators: known.addresses(), Lease: int64(cluster.LeaseTime), BeatEvery: int64(rpc.BeatEvery),
+			}
+		},
+	})
+}
+
+// passBeats hands beats to the keeper, which is wherever the leader is.
+func (n *coordinator) passBeats(local *keeper.Keeper) func(context.Context, []string) ([]string, error) {
+	return func(ctx context.Context, nodes []string) ([]string, error) {
+		if n.replica.Leads() {
+			return local.Beat(nodes)
+		}
+		conn, err := n.peers.Conn(n.replica.Leader())
+		if err != nil {
+			return nil, err
+		}
+		answer, err := claryv1.NewPeerClient(conn).Beats(ctx, &claryv1.BeatsRequest{Nodes: nodes})
+		return answer.GetUnknown(), wire.FromStatus(err)
+	}
+}
+
+// signTask certifies the key of a task for as long as tasks' certificates last.
+func (n *coordinator) signTask(task cluster.Task, csr []byte) (certificate, ca []byte, err error) {
+	_, gang, _ := strings.Cut(task.Gang, "/")
+	identity := pki.Task{Job: task.Job, Gang: gang, Attempt: int(task.Attempt), Role: task.Role, Index: int(task.Index)}
+	authority := n.self.keyring.Authority
+	certificate, err = authority.IssueCSR(csr, pki.Request{Identity: identity, Validity: pki.TaskValidity}, time.Now())
+	return certificate, authority.CertPEM(), err
+}
+
+// run starts all parts and waits for all of them.
+func (n *coordinator) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	defer n.peers.Close()
+	defer n.agents.Close()
+	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.replica.Run, n.beats.Run, n.nodes.Run, n.serveGRPC, n.lead, n.settle} {
+		group.Go(func() error { return part(ctx) })
+	}
+	if n.self.servesStore() {
+		group.Go(func() error { return serveStore(ctx, n.config, n.self, n.log) })
+	}
+	group.Go(func() error {
+		select {
+		case err := <-n.fatal:
+			return fmt.Errorf("this coordinator cannot follow the others any more: %w", err)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	n.log.Info("coordinator started", "id", n.config.ID, "listen", n.config.advertised(), "gossip", n.gossip.Address(), "version", n.config.Version)
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func (n *coordinator) serveGRPC(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		force := time.AfterFunc(stopTime, n.grpc.Stop)
+		defer force.Stop()
+		n.grpc.GracefulStop()
+	})
+	defer stop()
+	return n.grpc.Serve(n.mux.GRPC())
+}
+
+// lead runs the leader's loops whenever this coordinator leads.
+func (n *coordinator) lead(ctx context.Context) error {
+	return n.replica.RunAsLeader(ctx, func(ctx context.Context) error {
+		n.log.Info("this coordinator leads", "id", n.config.ID)
+		group, ctx := errgroup.WithContext(ctx)
+		for _, loop := range n.leading {
+			group.Go(func() error { return loop(ctx) })
+		}
+		return group.Wait()
+	})
+}
+
+// settle does what a first start leaves to do once the state can be read: the founder
+// makes the admin's token and the system bucket, one who joined asks to vote.
+func (n *coordinator) settle(ctx context.Context) error {
+	if n.self.notes.Founder {
+		return n.retry(ctx, "make the admin's token", n.makeAdmin)
+	}
+	return n.retry(ctx, "become a voting member", n.becomeVoter)
+}
+
+// retry does a step until it succeeds or ctx ends. A refusal is final.
+func (n *coordinator) retry(ctx context.Context, what string, step func(context.Context) error) error {
+	for {
+		err := step(ctx)
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if fault.Is(err, fault.Denied) || fault.Is(err, fault.Invalid) {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		n.log.Debug("not yet", "step", what, "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// makeAdmin leaves a token for the first admin in a file, unless it was left before.
+// The token is in the state before it is in the file: a crash in between leaves a token
+// that nobody knows, and the next start makes another.
+func (n *coordinator) makeAdmin(ctx context.Context) error {
+	path := n.config.path(AdminTokenFile)
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	token, secret, err := auth.NewUserToken("admin", cluster.RoleAdmin, 0, time.Now())
+	if err != nil {
+		return err
+	}
+	if _, err := n.replica.Propose(ctx, command.Record{Changes: []command.Change{{Token: &token}}}); err != nil {
+		return err
+	}
+	if err := atomicfile.Write(path, []byte(secret+"\n"), 0o600); err != nil {
+		return err
+	}
+	n.log.Info("this coordinator has founded a cluster; to use it: clary login ADDRESS --ca FILE --token-file FILE",
+		"address", n.config.advertised(), "ca", n.config.path(tlsFolder, pki.CAFile), "token_file", path)
+	return nil
+}
+
+// becomeVoter asks the leader to make this coordinator a member, or to note where it is
+// now.
+func (n *coordinator) becomeVoter(ctx context.Context) error {
+	for _, candidate := range n.gossip.Members() {
+		if candidate.Role != gossip.Coordinator || candidate.ID == n.config.ID {
+			continue
+		}
+		conn, err := n.peers.Conn(candidate.ID)
+		if err != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		_, err = claryv1.NewPeerClient(conn).AddMember(ctx, &claryv1.AddMemberRequest{Id: n.config.ID, Address: n.config.advertised()})
+		cancel()
+		if err == nil {
+			n.log.Info("this coordinator votes")
+			return nil
+		}
+		n.log.Debug("ask to vote", "at", candidate.ID, "error", err)
+	}
+	return fault.New(fault.Unready, "no leader among the members seen so far")
+}

@@ -1,0 +1,180 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/clary-ml/clary/auth/keyring"
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/internal/atomicfile"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/member"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+)
+
+// membership is what makes this process a member: its certificate, the cluster's
+// secrets, and where it first heard of the others.
+type membership struct {
+	credentials pki.Credentials
+	keyring     *keyring.Keyring
+	notes       notes
+	founded     bool // by this very start
+}
+
+// notes is the file that tells a coordinator on its next start what it was.
+type notes struct {
+	ID      string   `json:"id"`
+	Founder bool     `json:"founder"` // serves the embedded object store, unless another is named
+	Gossip  []string `json:"gossip"`  // addresses to look for the others at
+	Store   store    `json:"store"`   // the S3 that exists already, if one is used
+}
+
+// store is an S3 outside of Clary.
+type store struct {
+	Endpoint  string `json:"endpoint,omitempty"`
+	Region    string `json:"region,omitempty"`
+	AccessKey string `json:"access_key,omitempty"`
+	SecretKey string `json:"secret_key,omitempty"`
+	CA        []byte `json:"ca,omitempty"`
+	Insecure  bool   `json:"insecure,omitempty"`
+}
+
+const (
+	notesFile   = "member.json"
+	keyringFile = "keyring.json"
+	tlsFolder   = "tls"
+)
+
+// enter makes this process a member: one that was here before, one that joins with a
+// token, or, in an empty folder with nobody to join, the founder of a cluster.
+func enter(ctx context.Context, c Config) (membership, error) {
+	if err := os.MkdirAll(c.path(tlsFolder), 0o700); err != nil {
+		return membership{}, fmt.Errorf("--data: %w", err)
+	}
+	switch known, err := comeBack(c); {
+	case err == nil || !errors.Is(err, fs.ErrNotExist):
+		return known, err
+	case c.Join != "":
+		return join(ctx, c)
+	default:
+		return found(c)
+	}
+}
+
+func comeBack(c Config) (membership, error) {
+	text, err := os.ReadFile(c.path(notesFile))
+	if err != nil {
+		return membership{}, err
+	}
+	var m membership
+	if err := json.Unmarshal(text, &m.notes); err != nil {
+		return m, fault.New(fault.Invalid, "%s is damaged: %w", c.path(notesFile), err)
+	}
+	if m.notes.ID != c.ID {
+		return m, fault.New(fault.Invalid, "--id: %q, but the folder %s belongs to coordinator %q", c.ID, c.Data, m.notes.ID)
+	}
+	if m.keyring, err = keyring.Load(c.path(keyringFile)); err != nil {
+		return m, err
+	}
+	if m.credentials, err = pki.LoadCredentials(c.path(tlsFolder)); err != nil {
+		return m, err
+	}
+	if time.Now().After(pki.RenewAt(m.credentials.Cert)) {
+		err = m.certify(c)
+	}
+	return m, err
+}
+
+// found makes the cluster's secrets and this coordinator's certificate. The notes come
+// last: a start that was cut off founds anew.
+func found(c Config) (membership, error) {
+	m := membership{founded: true, notes: notes{ID: c.ID, Founder: true, Store: store(c.storeNotes())}}
+	var err error
+	if m.keyring, err = keyring.New("clary", time.Now()); err != nil {
+		return m, err
+	}
+	if err := m.keyring.Save(c.path(keyringFile)); err != nil {
+		return m, err
+	}
+	if err := m.certify(c); err != nil {
+		return m, err
+	}
+	return m, m.note(c)
+}
+
+func (c Config) storeNotes() store {
+	s := c.Store
+	return store{Endpoint: s.Endpoint, Region: s.Region, AccessKey: s.AccessKey, SecretKey: s.SecretKey, CA: s.CA, Insecure: s.Insecure}
+}
+
+// certify gives this coordinator a new certificate: it holds the CA itself.
+func (m *membership) certify(c Config) error {
+	key, err := pki.NewKey()
+	if err != nil {
+		return err
+	}
+	request := pki.Request{
+		Identity: pki.Node{Role: pki.Coordinator, ID: c.ID},
+		Hosts:    hosts(c.advertisedHost()), Validity: pki.NodeValidity,
+	}
+	certificate, err := m.keyring.Authority.Issue(key.Public(), request, time.Now())
+	if err != nil {
+		return err
+	}
+	m.credentials, err = member.Credentials(certificate, key, m.keyring.Authority.CertPEM())
+	if err != nil {
+		return err
+	}
+	return m.credentials.Save(c.path(tlsFolder))
+}
+
+// hosts are the names under which outside clients reach a server of this machine.
+func hosts(advertised string) []string {
+	names := []string{"localhost", "127.0.0.1", "::1"}
+	if advertised != "" && advertised != "localhost" && advertised != "127.0.0.1" && advertised != "::1" {
+		names = append(names, advertised)
+	}
+	return names
+}
+
+// join asks a member for a certificate and the cluster's secrets.
+func join(ctx context.Context, c Config) (membership, error) {
+	key, err := member.JoiningKey(c.path(tlsFolder, "joining.pem"))
+	if err != nil {
+		return membership{}, err
+	}
+	answer, err := member.Join(ctx, c.Join, c.Token, key, &claryv1.JoinRequest{
+		Id: c.ID, Role: pki.Coordinator, Address: c.advertised(), Version: c.Version,
+	})
+	if err != nil {
+		return membership{}, err
+	}
+	m := membership{notes: notes{ID: c.ID, Gossip: answer.GetGossip(), Store: storeOf(answer.GetObjectStore())}}
+	if m.keyring, err = keyring.Unmarshal(answer.GetKeyring()); err != nil {
+		return m, err
+	}
+	if err := m.keyring.Save(c.path(keyringFile)); err != nil {
+		return m, err
+	}
+	if m.credentials, err = member.Credentials(answer.GetCertificatePem(), key, answer.GetCaPem()); err != nil {
+		return m, err
+	}
+	if err := m.credentials.Save(c.path(tlsFolder)); err != nil {
+		return m, err
+	}
+	return m, m.note(c)
+}
+
+// note writes down what this coordinator is.
+func (m *membership) note(c Config) error {
+	text, err := json.MarshalIndent(m.notes, "", "  ")
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(c.path(notesFile), text, 0o600)
+}

@@ -1,0 +1,205 @@
+package rpc
+
+import (
+	"context"
+	"time"
+
+	"github.com/clary-ml/clary/auth"
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/internal/fault"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+)
+
+// Members knows the machines of the cluster and can certify new ones.
+type Members interface {
+	// Admit certifies a machine that has shown a good token, and tells it what a member
+	// needs to know. What the key is for has been checked.
+	Admit(node pki.Node, address string, csr []byte) (*claryv1.JoinResponse, error)
+	// IsCoordinator reports whether a coordinator of that id is a member already.
+	IsCoordinator(id string) bool
+	// Info describes the cluster as seen from here.
+	Info() *claryv1.ClusterInfo
+	// Pin names the cluster's CA.
+	Pin() string
+}
+
+// admin serves tokens and membership.
+type admin struct {
+	claryv1.UnimplementedAdminServer
+	replica Replica
+	members Members
+}
+
+// Join certifies a machine. The token is bound to the machine's key in the log before
+// the certificate is made, so that a retry works and nobody else can use the token.
+func (s *admin) Join(ctx context.Context, request *claryv1.JoinRequest) (*claryv1.JoinResponse, error) {
+	node := pki.Node{Role: request.GetRole(), ID: request.GetId()}
+	var problems cluster.Problems
+	if cluster.CheckName(&problems, "id", node.ID); problems.Err() != nil {
+		return nil, fault.New(fault.Invalid, "%w", problems)
+	}
+	presented, err := auth.ParseToken(request.GetToken())
+	if err != nil {
+		return nil, err
+	}
+	csr, err := pki.ParseCSR(request.GetCsr())
+	if err != nil {
+		return nil, err
+	}
+	key, err := pki.Fingerprint(csr.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.bind(ctx, presented, node, key); err != nil {
+		return nil, err
+	}
+	return s.members.Admit(node, request.GetAddress(), request.GetCsr())
+}
+
+// bind checks the token and writes down which key has used it.
+func (s *admin) bind(ctx context.Context, presented auth.Presented, node pki.Node, key string) error {
+	for {
+		token, taken, err := s.joinToken(ctx, presented, node)
+		if err != nil {
+			return err
+		}
+		bound, err := auth.CheckJoin(token, presented, key, time.Now())
+		if err != nil {
+			return err
+		}
+		if token.Role != node.Role {
+			return fault.New(fault.Denied, "role: the token is for joining as %s, not as %s", token.Role, cluster.Clip(node.Role))
+		}
+		if token.BoundKey == key {
+			return nil
+		}
+		if taken {
+			return fault.New(fault.Conflict, "id: %s %q is a member already: choose another --id, or remove the old one first", node.Role, node.ID)
+		}
+		_, err = s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Expect: token.Revision, Token: &bound}}})
+		if err == nil || !fault.Is(err, fault.Conflict) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// joinToken reads the token, and whether a live member has the node's id.
+func (s *admin) joinToken(ctx context.Context, presented auth.Presented, node pki.Node) (cluster.Token, bool, error) {
+	snapshot, err := s.replica.Read(ctx, false)
+	if err != nil {
+		return cluster.Token{}, false, err
+	}
+	defer snapshot.Close()
+	token, ok := snapshot.Token(presented.ID)
+	if !ok {
+		return cluster.Token{}, false, nil // auth refuses it as it refuses a wrong secret
+	}
+	if node.Role == pki.Coordinator {
+		return token, s.members.IsCoordinator(node.ID), nil
+	}
+	old, exists := snapshot.Node(node.ID)
+	return token, exists && old.State != cluster.NodeLost, nil
+}
+
+const (
+	defaultJoinTTL = time.Hour
+	maxTTL         = 10 * 365 * 24 * time.Hour
+)
+
+func (s *admin) CreateToken(ctx context.Context, request *claryv1.CreateTokenRequest) (*claryv1.CreateTokenResponse, error) {
+	ttl := time.Duration(request.GetTtl())
+	if ttl < 0 || ttl > maxTTL {
+		return nil, fault.New(fault.Invalid, "ttl: %s is out of range: from 0 (the default) to %s", ttl, maxTTL)
+	}
+	token, secret, err := s.newToken(request, ttl, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	results, err := s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Token: &token}}})
+	if err != nil {
+		return nil, err
+	}
+	token.Revision = results[0].Revision
+	return &claryv1.CreateTokenResponse{Token: withoutHash(token), Secret: secret}, nil
+}
+
+func (s *admin) newToken(request *claryv1.CreateTokenRequest, ttl time.Duration, now time.Time) (cluster.Token, string, error) {
+	switch cluster.TokenKind(request.GetKind()) {
+	case cluster.TokenUser:
+		return auth.NewUserToken(request.GetName(), request.GetRole(), ttl, now)
+	case cluster.TokenJoin:
+		if ttl == 0 {
+			ttl = defaultJoinTTL
+		}
+		return auth.NewJoinToken(request.GetRole(), s.members.Pin(), ttl, now)
+	}
+	return cluster.Token{}, "", fault.New(fault.Invalid, "kind: %q is unknown: user or join", cluster.Clip(request.GetKind()))
+}
+
+// withoutHash is a token as it may be shown.
+func withoutHash(token cluster.Token) *claryv1.Token {
+	token.Hash = nil
+	return wire.TokenToProto(token)
+}
+
+func (s *admin) ListTokens(ctx context.Context, _ *claryv1.ListTokensRequest) (*claryv1.ListTokensResponse, error) {
+	snapshot, err := s.replica.Read(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer snapshot.Close()
+	answer := &claryv1.ListTokensResponse{}
+	for token := range snapshot.Tokens() {
+		answer.Tokens = append(answer.Tokens, withoutHash(token))
+	}
+	return answer, nil
+}
+
+func (s *admin) RevokeToken(ctx context.Context, request *claryv1.RevokeTokenRequest) (*claryv1.Token, error) {
+	for {
+		token, err := s.token(ctx, request.GetId())
+		if err != nil {
+			return nil, err
+		}
+		if token.Revoked {
+			return withoutHash(token), nil
+		}
+		token.Revoked = true
+		_, err = s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Expect: token.Revision, Token: &token}}})
+		if err != nil && (!fault.Is(err, fault.Conflict) || ctx.Err() != nil) {
+			return nil, err
+		}
+	}
+}
+
+func (s *admin) token(ctx context.Context, id string) (cluster.Token, error) {
+	snapshot, err := s.replica.Read(ctx, false)
+	if err != nil {
+		return cluster.Token{}, err
+	}
+	defer snapshot.Close()
+	token, ok := snapshot.Token(id)
+	if !ok {
+		return token, fault.New(fault.NotFound, "id: there is no token %q: see clary token list", cluster.Clip(id))
+	}
+	return token, nil
+}
+
+func (s *admin) WhoAmI(ctx context.Context, _ *claryv1.WhoAmIRequest) (*claryv1.WhoAmIResponse, error) {
+	who := caller(ctx)
+	return &claryv1.WhoAmIResponse{Name: who.Name, Role: who.Role, TokenId: who.TokenID}, nil
+}
+
+func (s *admin) Info(ctx context.Context, _ *claryv1.InfoRequest) (*claryv1.ClusterInfo, error) {
+	snapshot, err := s.replica.Read(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	defer snapshot.Close()
+	info := s.members.Info()
+	info.Revision = snapshot.Revision()
+	return info, nil
+}

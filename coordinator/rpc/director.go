@@ -1,0 +1,138 @@
+package rpc
+
+import (
+	"net"
+	"slices"
+	"strconv"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/state"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+)
+
+// director remembers what one node was told, so that it is told changes only.
+type director struct {
+	node  string
+	told  map[string]bool            // task id → was told to stop
+	gangs map[string]map[string]bool // gang id → its tasks that the node was told of
+}
+
+func newDirector(node string) *director {
+	return &director{node: node, told: map[string]bool{}, gangs: map[string]map[string]bool{}}
+}
+
+// concerned reports, without reading state, whether changes may matter to the node: a
+// gang it has tasks of, or any task (whose node only the state knows).
+func (d *director) concerned(changes []state.Change) bool {
+	return slices.ContainsFunc(changes, func(change state.Change) bool {
+		return change.Kind == state.KindTask || d.gangs[change.ID] != nil
+	})
+}
+
+// all is everything that the node should have.
+func (d *director) all(snapshot *state.Snapshot) *claryv1.Desired {
+	*d = *newDirector(d.node)
+	desired := &claryv1.Desired{Whole: true}
+	for task := range snapshot.TasksOn(d.node) {
+		if !task.Status.State.Ended() {
+			d.assign(snapshot, task, desired)
+		}
+	}
+	return desired
+}
+
+// changed is what is new to the node; nil if nothing is.
+func (d *director) changed(snapshot *state.Snapshot, changes []state.Change) *claryv1.Desired {
+	desired := &claryv1.Desired{}
+	for _, change := range changes {
+		if change.Kind == state.KindGang {
+			for id := range d.gangs[change.ID] {
+				d.update(snapshot, id, desired)
+			}
+			continue
+		}
+		d.update(snapshot, change.ID, desired)
+	}
+	if len(desired.Assignments) == 0 && len(desired.Gone) == 0 {
+		return nil
+	}
+	return desired
+}
+
+// update tells the node of one task, if it is the node's and there is news.
+func (d *director) update(snapshot *state.Snapshot, id string, desired *claryv1.Desired) {
+	task, exists := snapshot.Task(id)
+	stopping, known := d.told[id]
+	switch {
+	case exists && task.Allocation.Node == d.node && !task.Status.State.Ended():
+		gang, _ := snapshot.Gang(task.Gang)
+		if !known || stopping != stops(task, gang) {
+			d.assign(snapshot, task, desired)
+		}
+	case known:
+		delete(d.told, id)
+		for gang, tasks := range d.gangs {
+			if delete(tasks, id); len(tasks) == 0 {
+				delete(d.gangs, gang)
+			}
+		}
+		desired.Gone = append(desired.Gone, id)
+	}
+}
+
+func stops(task cluster.Task, gang cluster.Gang) bool {
+	return gang.Stop || gang.Attempt != task.Attempt
+}
+
+func (d *director) assign(snapshot *state.Snapshot, task cluster.Task, desired *claryv1.Desired) {
+	gang, ok := snapshot.Gang(task.Gang)
+	if !ok {
+		return // its job is being deleted: the tasks' own deletion follows
+	}
+	role, _ := gang.Role(task.Role)
+	stop := stops(task, gang)
+	d.told[task.ID] = stop
+	if d.gangs[task.Gang] == nil {
+		d.gangs[task.Gang] = map[string]bool{}
+	}
+	d.gangs[task.Gang][task.ID] = true
+	assignment := &claryv1.Assignment{
+		Task: wire.TaskToProto(task), Program: wire.ProgramToProto(role.Program), Hosts: hosts(snapshot, gang, task.Attempt),
+		Stop: stop, StopReason: gang.StopReason, MaxRuntime: int64(gang.MaxRuntime),
+	}
+	if role.Program.Checkpoints && task.Attempt > 1 {
+		assignment.RestoreFrom = CheckpointPrefix(task.Job)
+	}
+	desired.Assignments = append(desired.Assignments, assignment)
+}
+
+// CheckpointPrefix is where the attempts of a job keep their checkpoints, a folder each.
+func CheckpointPrefix(job string) string { return "s3://clary/jobs/" + job + "/checkpoints/" }
+
+// hosts lists where each task of the gang is, by role and in the order of indexes:
+// "host:port" with its first port, or the host alone.
+func hosts(snapshot *state.Snapshot, gang cluster.Gang, attempt int32) map[string]*claryv1.HostList {
+	lists := map[string]*claryv1.HostList{}
+	for _, role := range gang.Roles {
+		lists[role.Name] = &claryv1.HostList{Hosts: make([]string, role.Count)}
+	}
+	addresses := map[string]string{}
+	for task := range snapshot.TasksOfGang(gang.ID()) {
+		list := lists[task.Role]
+		if task.Attempt != attempt || list == nil || int(task.Index) >= len(list.Hosts) {
+			continue
+		}
+		id := task.Allocation.Node
+		if addresses[id] == "" {
+			node, _ := snapshot.Node(id)
+			addresses[id] = node.Address
+		}
+		host := addresses[id]
+		if ports := task.Allocation.Resources.Ports; len(ports) > 0 {
+			host = net.JoinHostPort(host, strconv.Itoa(int(ports[0])))
+		}
+		list.Hosts[task.Index] = host
+	}
+	return lists
+}

@@ -1,0 +1,215 @@
+package rpc
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/clary-ml/clary/auth"
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/proto/wire"
+)
+
+// Identity is who is calling: a user with a token, or a node with a certificate.
+type Identity struct {
+	Name    string // of the user, or the node's id
+	Role    string // a user's viewer, user or admin; a node's agent or coordinator
+	TokenID string // of the user's token
+}
+
+// owns refuses to change a job that belongs to another.
+func (i Identity) owns(job cluster.Job) error {
+	if job.Owner == i.Name || auth.Allow(i.Role, auth.ControlAny) {
+		return nil
+	}
+	return fault.New(fault.Denied, "job %s belongs to %s: only its owner or an admin may change it", job.Name, job.Owner)
+}
+
+type identityKey struct{}
+
+// caller returns who is calling; the interceptors have put it there.
+func caller(ctx context.Context) Identity {
+	identity, _ := ctx.Value(identityKey{}).(Identity)
+	return identity
+}
+
+// need is what a method asks of its caller: that a user's role allows an action, or that
+// a node has a role.
+type need struct {
+	action auth.Action
+	node   string
+}
+
+// needs says what each method asks for. A method that is not in the table is refused, so
+// that a new one cannot be forgotten.
+var needs = map[string]need{
+	"/clary.v1.Admin/Join": {}, // shows a join token instead
+
+	"/clary.v1.Jobs/Get":     {action: auth.Read},
+	"/clary.v1.Jobs/List":    {action: auth.Read},
+	"/clary.v1.Jobs/Watch":   {action: auth.Read},
+	"/clary.v1.Jobs/Logs":    {action: auth.Read},
+	"/clary.v1.Jobs/Why":     {action: auth.Read},
+	"/clary.v1.Nodes/List":   {action: auth.Read},
+	"/clary.v1.Nodes/Get":    {action: auth.Read},
+	"/clary.v1.Admin/WhoAmI": {action: auth.Read},
+	"/clary.v1.Admin/Info":   {action: auth.Read},
+	"/clary.v1.Objects/Get":  {action: auth.Read},
+	"/clary.v1.Objects/List": {action: auth.Read},
+	"/clary.v1.Objects/Stat": {action: auth.Read},
+
+	"/clary.v1.Jobs/Submit":         {action: auth.Submit},
+	"/clary.v1.Objects/Put":         {action: auth.Submit},
+	"/clary.v1.Objects/Delete":      {action: auth.Submit},
+	"/clary.v1.Objects/Credentials": {action: auth.Submit},
+
+	"/clary.v1.Jobs/Cancel":  {action: auth.ControlOwn},
+	"/clary.v1.Jobs/Release": {action: auth.ControlOwn},
+	"/clary.v1.Jobs/Delete":  {action: auth.ControlOwn},
+
+	"/clary.v1.Nodes/Drain":  {action: auth.ManageNodes},
+	"/clary.v1.Nodes/Resume": {action: auth.ManageNodes},
+	"/clary.v1.Nodes/Remove": {action: auth.ManageNodes},
+
+	"/clary.v1.Admin/CreateToken": {action: auth.ManageTokens},
+	"/clary.v1.Admin/ListTokens":  {action: auth.ManageTokens},
+	"/clary.v1.Admin/RevokeToken": {action: auth.ManageTokens},
+
+	"/clary.v1.AgentLink/Connect":  {node: pki.Agent},
+	"/clary.v1.AgentLink/SignTask": {node: pki.Agent},
+
+	"/clary.v1.Peer/Propose":   {node: pki.Coordinator},
+	"/clary.v1.Peer/ReadIndex": {node: pki.Coordinator},
+	"/clary.v1.Peer/Beats":     {node: pki.Coordinator},
+	"/clary.v1.Peer/AddMember": {node: pki.Coordinator},
+}
+
+// Guard checks every call before it reaches a service.
+type Guard struct {
+	replica Replica
+	now     func() time.Time
+}
+
+// NewGuard makes the check; now is the clock against which tokens expire.
+func NewGuard(replica Replica, now func() time.Time) *Guard {
+	return &Guard{replica: replica, now: now}
+}
+
+// Options are the server options that put the guard before every method and turn
+// errors into statuses behind it.
+func (g *Guard) Options() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.UnaryInterceptor(func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			ctx, err := g.admit(ctx, info.FullMethod)
+			if err != nil {
+				return nil, wire.ToStatus(err)
+			}
+			answer, err := handler(ctx, request)
+			return answer, wire.ToStatus(err)
+		}),
+		grpc.StreamInterceptor(func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			ctx, err := g.admit(stream.Context(), info.FullMethod)
+			if err != nil {
+				return wire.ToStatus(err)
+			}
+			return wire.ToStatus(handler(server, &identifiedStream{ServerStream: stream, ctx: ctx}))
+		}),
+	}
+}
+
+type identifiedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *identifiedStream) Context() context.Context { return s.ctx }
+
+// admit returns the context with the caller's identity in it, or why the caller may not.
+func (g *Guard) admit(ctx context.Context, method string) (context.Context, error) {
+	need, known := needs[method]
+	switch {
+	case !known:
+		return nil, fault.New(fault.Denied, "method %s is open to nobody", method)
+	case need.node != "":
+		return g.admitNode(ctx, method, need.node)
+	case need.action == "":
+		return ctx, nil
+	}
+	who, err := g.user(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := auth.Authorize(who.Role, need.action); err != nil {
+		return nil, err
+	}
+	return context.WithValue(ctx, identityKey{}, who), nil
+}
+
+func (g *Guard) admitNode(ctx context.Context, method, role string) (context.Context, error) {
+	node, err := callingNode(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if node.Role != role {
+		return nil, fault.New(fault.Denied, "method %s is for nodes with the role %s, the certificate says %s", method, role, node.Role)
+	}
+	return context.WithValue(ctx, identityKey{}, Identity{Name: node.ID, Role: node.Role}), nil
+}
+
+// callingNode is who the client's certificate speaks for. TLS has checked that it is
+// genuine.
+func callingNode(ctx context.Context) (pki.Node, error) {
+	from, _ := peer.FromContext(ctx)
+	if from == nil {
+		return pki.Node{}, fault.New(fault.Denied, "no connection to identify")
+	}
+	secured, ok := from.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		return pki.Node{}, fault.New(fault.Denied, "the connection has no TLS")
+	}
+	identity, shown, err := pki.PeerIdentity(secured.State)
+	if err != nil {
+		return pki.Node{}, fault.New(fault.Denied, "%w", err)
+	}
+	node, isNode := identity.(pki.Node)
+	if !shown || !isNode {
+		return pki.Node{}, fault.New(fault.Denied, "a node's certificate is needed: join with clary agent --join ADDRESS --token TOKEN")
+	}
+	return node, nil
+}
+
+// user finds the caller's token in the replicated state and checks its secret.
+func (g *Guard) user(ctx context.Context) (Identity, error) {
+	incoming, _ := metadata.FromIncomingContext(ctx)
+	values := incoming.Get("authorization")
+	if len(values) != 1 {
+		return Identity{}, fault.New(fault.Denied, "no token: run clary login ADDRESS --token-file FILE, or set CLARY_TOKEN")
+	}
+	presented, err := auth.ParseToken(strings.TrimPrefix(values[0], "Bearer "))
+	if err != nil {
+		return Identity{}, err
+	}
+	snapshot, err := g.replica.Read(ctx, true)
+	if err != nil {
+		return Identity{}, err
+	}
+	token, ok := snapshot.Token(presented.ID)
+	snapshot.Close()
+	if !ok {
+		token = cluster.Token{}
+	}
+	if presented.Kind != cluster.TokenUser {
+		return Identity{}, fault.New(fault.Denied, "this is a join token, for machines: a user's token is needed")
+	}
+	if err := auth.Check(token, presented, g.now()); err != nil {
+		return Identity{}, err
+	}
+	return Identity{Name: token.Name, Role: token.Role, TokenID: token.ID}, nil
+}

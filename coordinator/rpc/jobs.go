@@ -1,0 +1,376 @@
+package rpc
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/reconciler"
+	"github.com/clary-ml/clary/coordinator/state"
+	"github.com/clary-ml/clary/internal/fault"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+	"github.com/clary-ml/clary/scheduler"
+	"github.com/clary-ml/clary/workload"
+)
+
+// jobs serves what users do with jobs.
+type jobs struct {
+	claryv1.UnimplementedJobsServer
+	replica Replica
+	leader  leaderConns
+	kinds   map[cluster.Kind]workload.Kind
+	planner Planner
+	nodes   *NodeCache
+	agents  Conns
+}
+
+func (s *jobs) Submit(ctx context.Context, request *claryv1.SubmitRequest) (*claryv1.SubmitResponse, error) {
+	job, err := s.accept(ctx, wire.JobFromProto(request.GetJob()))
+	if err != nil {
+		return nil, err
+	}
+	if request.GetDryRun() {
+		return s.dryRun(ctx, request, job)
+	}
+	record, gangs := reconciler.First(job, s.kinds[job.Kind], job.Submitted)
+	if err := s.couldFit(gangs); err != nil {
+		return nil, err
+	}
+	results, err := s.replica.Propose(ctx, record)
+	if err == nil {
+		job.Revision = results[0].Revision
+		return &claryv1.SubmitResponse{Job: wire.JobToProto(job)}, nil
+	}
+	if !fault.Is(err, fault.Conflict) {
+		return nil, err
+	}
+	return s.existing(ctx, job, err)
+}
+
+// accept fills in what a submission leaves open and reports every mistake in it.
+func (s *jobs) accept(ctx context.Context, job cluster.Job) (cluster.Job, error) {
+	who := caller(ctx)
+	accepted := cluster.Job{
+		Name: job.Name, Kind: job.Kind, Owner: who.Name, Queue: job.Queue, Priority: job.Priority, Labels: job.Labels,
+		Spec: job.Spec, RequestID: job.RequestID, MaxRuntime: job.MaxRuntime, Retry: job.Retry, Held: job.Held,
+		State: cluster.JobQueued, Attempt: 1, Submitted: time.Now().UnixNano(),
+	}
+	if accepted.Queue == "" {
+		accepted.Queue = cluster.DefaultQueue
+	}
+	if accepted.Name == "" {
+		if job.RequestID == "" {
+			return job, fault.New(fault.Invalid, "name: a job without a name needs a request_id, from which one is made")
+		}
+		accepted.Name = generatedName(job.Kind, who.Name, job.RequestID)
+	}
+	problems := accepted.Validate()
+	kind, known := s.kinds[job.Kind]
+	if !known {
+		problems.Add("kind", "%q is unknown: this build knows %s", cluster.Clip(string(job.Kind)), strings.Join(kindNames(s.kinds), ", "))
+	} else {
+		problems.Under("spec", kind.Check(job.Spec))
+	}
+	if err := problems.Err(); err != nil {
+		return job, fault.New(fault.Invalid, "%w", err)
+	}
+	return accepted, nil
+}
+
+// generatedName is a function of the request, so that the same request has the same
+// name and the name alone makes submission idempotent.
+func generatedName(kind cluster.Kind, owner, requestID string) string {
+	sum := sha256.Sum256([]byte(owner + "\x00" + requestID))
+	return string(kind) + "-" + strings.ToLower(base32.HexEncoding.EncodeToString(sum[:]))[:10]
+}
+
+func kindNames(kinds map[cluster.Kind]workload.Kind) []string {
+	var names []string
+	for kind := range kinds {
+		names = append(names, string(kind))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// existing answers a submission whose name is taken: it is the same request again, or
+// a conflict.
+func (s *jobs) existing(ctx context.Context, job cluster.Job, conflict error) (*claryv1.SubmitResponse, error) {
+	snapshot, err := s.replica.Read(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer snapshot.Close()
+	old, ok := snapshot.Job(job.Name)
+	if !ok {
+		return nil, conflict
+	}
+	sameRequest := job.RequestID != "" && old.RequestID == job.RequestID
+	sameContent := old.Kind == job.Kind && string(old.Spec) == string(job.Spec) && old.Queue == job.Queue
+	if old.Owner == job.Owner && (sameRequest || job.RequestID == "" && sameContent) {
+		return &claryv1.SubmitResponse{Job: wire.JobToProto(old), Existed: true}, nil
+	}
+	return nil, fault.New(fault.Conflict, "name: a job %q exists already (%s, submitted by %s): choose another name, or delete it first", old.Name, old.State, old.Owner)
+}
+
+// couldFit refuses gangs for which the nodes of this cluster would be too small even
+// when empty. A cluster without nodes accepts everything: nodes may yet join.
+func (s *jobs) couldFit(gangs []cluster.Gang) error {
+	nodes := s.nodes.List()
+	if len(nodes) == 0 {
+		return nil
+	}
+	for _, gang := range gangs {
+		if why, fits := scheduler.CouldEverFit(nodes, gang); !fits {
+			return fault.New(fault.Exhausted, "spec: could never run on this cluster's nodes: %s", why.Summary)
+		}
+	}
+	return nil
+}
+
+func (s *jobs) dryRun(ctx context.Context, request *claryv1.SubmitRequest, job cluster.Job) (*claryv1.SubmitResponse, error) {
+	if conn, err := s.leader.elsewhere(); err != nil || conn != nil {
+		if err != nil {
+			return nil, err
+		}
+		return claryv1.NewJobsClient(conn).Submit(forwarded(ctx), request)
+	}
+	_, gangs := reconciler.First(job, s.kinds[job.Kind], job.Submitted)
+	plan, err := s.planner.DryRun(ctx, gangs)
+	if err != nil {
+		return nil, err
+	}
+	answer := wire.PlanToProto(plan)
+	response := &claryv1.SubmitResponse{Job: wire.JobToProto(job), Placements: answer.GetPlacements(), Whys: answer.GetWhys()}
+	for _, gang := range gangs {
+		response.Gangs = append(response.Gangs, wire.GangToProto(gang))
+	}
+	return response, nil
+}
+
+func (s *jobs) Get(ctx context.Context, request *claryv1.GetJobRequest) (*claryv1.JobView, error) {
+	snapshot, err := s.replica.Read(ctx, request.GetStale())
+	if err != nil {
+		return nil, err
+	}
+	defer snapshot.Close()
+	return view(snapshot, request.GetName())
+}
+
+func view(snapshot *state.Snapshot, name string) (*claryv1.JobView, error) {
+	job, ok := snapshot.Job(name)
+	if !ok {
+		return nil, noJob(name)
+	}
+	answer := &claryv1.JobView{Job: wire.JobToProto(job)}
+	for gang := range snapshot.GangsOf(name) {
+		answer.Gangs = append(answer.Gangs, wire.GangToProto(gang))
+	}
+	for task := range snapshot.TasksOf(name) {
+		answer.Tasks = append(answer.Tasks, wire.TaskToProto(task))
+	}
+	if publication, ok := snapshot.Publication(name); ok {
+		answer.Publication = wire.PublicationToProto(publication)
+	}
+	return answer, nil
+}
+
+func noJob(name string) error {
+	return fault.New(fault.NotFound, "name: there is no job %q: see clary jobs", cluster.Clip(name))
+}
+
+const (
+	defaultPage = 1000
+	maxPage     = 10_000
+)
+
+func (s *jobs) List(ctx context.Context, request *claryv1.ListJobsRequest) (*claryv1.ListJobsResponse, error) {
+	limit := int(request.GetLimit())
+	if limit < 0 || limit > maxPage {
+		return nil, fault.New(fault.Invalid, "limit: %d is out of range: from 0 (the default, %d) to %d", limit, defaultPage, maxPage)
+	}
+	if limit == 0 {
+		limit = defaultPage
+	}
+	snapshot, err := s.replica.Read(ctx, request.GetStale())
+	if err != nil {
+		return nil, err
+	}
+	defer snapshot.Close()
+	answer := &claryv1.ListJobsResponse{}
+	for job := range snapshot.Jobs(request.GetAfter()) {
+		if !matches(job, request) {
+			continue
+		}
+		if len(answer.Jobs) == limit {
+			answer.Next = answer.Jobs[limit-1].GetName()
+			break
+		}
+		answer.Jobs = append(answer.Jobs, wire.JobToProto(job))
+	}
+	return answer, nil
+}
+
+func matches(job cluster.Job, request *claryv1.ListJobsRequest) bool {
+	for key, value := range request.GetLabels() {
+		if job.Labels[key] != value {
+			return false
+		}
+	}
+	is := func(wanted, value string) bool { return wanted == "" || wanted == value }
+	return is(request.GetQueue(), job.Queue) && is(request.GetOwner(), job.Owner) && is(request.GetKind(), string(job.Kind)) &&
+		(len(request.GetStates()) == 0 || slices.Contains(request.GetStates(), string(job.State)))
+}
+
+// Watch sends the job's view now and after every change. What changes faster than the
+// client reads is sent once, as it then is.
+func (s *jobs) Watch(request *claryv1.WatchJobRequest, stream grpc.ServerStreamingServer[claryv1.JobView]) error {
+	ctx, name := stream.Context(), request.GetName()
+	events := s.replica.Events().Subscribe(ofJob(name))
+	defer events.Close()
+	fresh, err := s.replica.Read(ctx, false) // so that the first view is not older than the caller's own submission
+	if err != nil {
+		return err
+	}
+	fresh.Close()
+	for {
+		snapshot, err := s.replica.Read(ctx, true)
+		if err != nil {
+			return err
+		}
+		current, err := view(snapshot, name)
+		snapshot.Close()
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(current); err != nil {
+			return err
+		}
+		if cluster.JobState(current.GetJob().GetState()).Ended() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case _, open := <-events.C:
+			if !open {
+				return fault.New(fault.Unready, "this coordinator is stopping: watch at another")
+			}
+		}
+	}
+}
+
+// ofJob selects the events of one job, its gangs, tasks and publication.
+func ofJob(name string) func(state.Change) bool {
+	return func(change state.Change) bool {
+		return change.ID == name || strings.HasPrefix(change.ID, name+"/")
+	}
+}
+
+func (s *jobs) Cancel(ctx context.Context, request *claryv1.CancelJobRequest) (*claryv1.Job, error) {
+	return s.change(ctx, request.GetName(), func(job *cluster.Job) error {
+		if job.State.Ended() {
+			return fault.New(fault.Conflict, "job %s has %s already", job.Name, job.State)
+		}
+		job.Cancel = true
+		if job.Reason = request.GetReason(); job.Reason == "" {
+			job.Reason = "cancelled by " + caller(ctx).Name
+		}
+		return nil
+	})
+}
+
+func (s *jobs) Release(ctx context.Context, request *claryv1.ReleaseJobRequest) (*claryv1.Job, error) {
+	return s.change(ctx, request.GetName(), func(job *cluster.Job) error {
+		if !job.Held {
+			return fault.New(fault.Conflict, "job %s is not held", job.Name)
+		}
+		job.Held = false
+		return nil
+	})
+}
+
+// change rewrites a job that the caller owns; when it changed meanwhile, it tries again.
+func (s *jobs) change(ctx context.Context, name string, edit func(*cluster.Job) error) (*claryv1.Job, error) {
+	for {
+		job, err := s.owned(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if err := edit(&job); err != nil {
+			return nil, err
+		}
+		results, err := s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Expect: job.Revision, Job: &job}}})
+		if err == nil {
+			job.Revision = results[0].Revision
+			return wire.JobToProto(job), nil
+		}
+		if !fault.Is(err, fault.Conflict) || ctx.Err() != nil {
+			return nil, err
+		}
+	}
+}
+
+func (s *jobs) owned(ctx context.Context, name string) (cluster.Job, error) {
+	snapshot, err := s.replica.Read(ctx, false)
+	if err != nil {
+		return cluster.Job{}, err
+	}
+	defer snapshot.Close()
+	job, ok := snapshot.Job(name)
+	if !ok {
+		return job, noJob(name)
+	}
+	return job, caller(ctx).owns(job)
+}
+
+func (s *jobs) Delete(ctx context.Context, request *claryv1.DeleteJobRequest) (*claryv1.DeleteJobResponse, error) {
+	for {
+		job, err := s.owned(ctx, request.GetName())
+		if err != nil {
+			return nil, err
+		}
+		if !job.State.Ended() {
+			return nil, fault.New(fault.Conflict, "job %s is %s: cancel it first, then delete it", job.Name, job.State)
+		}
+		_, err = s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Expect: job.Revision, Delete: &command.Key{Kind: state.KindJob, ID: job.Name}}}})
+		if err == nil {
+			return &claryv1.DeleteJobResponse{}, nil
+		}
+		if !fault.Is(err, fault.Conflict) || ctx.Err() != nil {
+			return nil, err
+		}
+	}
+}
+
+func (s *jobs) Why(ctx context.Context, request *claryv1.WhyRequest) (*claryv1.WhyResponse, error) {
+	if conn, err := s.leader.elsewhere(); err != nil || conn != nil {
+		if err != nil {
+			return nil, err
+		}
+		return claryv1.NewJobsClient(conn).Why(forwarded(ctx), request)
+	}
+	snapshot, err := s.replica.Read(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	job, ok := snapshot.Job(request.GetJob())
+	snapshot.Close()
+	if !ok {
+		return nil, noJob(request.GetJob())
+	}
+	whys, err := s.planner.Why(ctx, job.Name)
+	if err != nil {
+		return nil, err
+	}
+	plan := wire.PlanToProto(cluster.Plan{Whys: whys})
+	return &claryv1.WhyResponse{Job: wire.JobToProto(job), Whys: plan.GetWhys()}, nil
+}

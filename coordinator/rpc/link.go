@@ -1,0 +1,210 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/state"
+	"github.com/clary-ml/clary/internal/fault"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+)
+
+// link serves agents: what each should run, and what it says it runs.
+type link struct {
+	claryv1.UnimplementedAgentLinkServer
+	replica Replica
+	beats   *Beats
+	welcome func() *claryv1.Welcome
+	signer  TaskSigner
+	log     *slog.Logger
+}
+
+type agentStream = grpc.BidiStreamingServer[claryv1.AgentMessage, claryv1.CoordinatorMessage]
+
+// Connect holds one agent's stream. Two goroutines serve it: one reads what the agent
+// says and puts it into the ledger, one sends what the node should run. Both write, so
+// what is sent goes through one channel.
+func (s *link) Connect(stream agentStream) error {
+	ctx := stream.Context()
+	who := caller(ctx)
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	hello := first.GetHello()
+	if hello == nil {
+		return fault.New(fault.Invalid, "message: an agent's first message is a hello")
+	}
+	if err := s.introduce(ctx, who.Name, hello); err != nil {
+		return err
+	}
+	s.log.Info("agent connected", "node", who.Name)
+	defer s.log.Info("agent disconnected", "node", who.Name)
+
+	group, ctx := errgroup.WithContext(ctx)
+	outgoing := make(chan *claryv1.CoordinatorMessage, 64)
+	send := func(message *claryv1.CoordinatorMessage) error {
+		select {
+		case outgoing <- message:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	group.Go(func() error { return s.listen(ctx, who.Name, stream, send) })
+	group.Go(func() error { return s.direct(ctx, who.Name, send) })
+	group.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case message := <-outgoing:
+				if err := stream.Send(message); err != nil {
+					return err
+				}
+			}
+		}
+	})
+	if err := group.Wait(); !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+// introduce puts the node into the ledger and takes over what it says of its tasks.
+func (s *link) introduce(ctx context.Context, id string, hello *claryv1.Hello) error {
+	node := wire.NodeFromProto(hello.GetNode())
+	if node.ID != id {
+		return fault.New(fault.Denied, "node.id: %q, but the certificate is that of %q", cluster.Clip(node.ID), id)
+	}
+	if node.Address == "" {
+		if from, ok := peer.FromContext(ctx); ok {
+			node.Address, _, _ = net.SplitHostPort(from.Addr.String())
+		}
+	}
+	node.State = cluster.NodeReady
+	if err := node.Validate().Err(); err != nil {
+		return fault.New(fault.Invalid, "node: %w", err)
+	}
+	if _, err := s.replica.Propose(ctx, command.PutNode{Node: node}); err != nil {
+		return err
+	}
+	s.beats.add(id)
+	return s.report(ctx, id, hello.GetHeld())
+}
+
+func (s *link) report(ctx context.Context, node string, held []*claryv1.Held) error {
+	if len(held) == 0 {
+		return nil
+	}
+	reports := make([]command.TaskReport, len(held))
+	for i, task := range held {
+		reports[i] = command.TaskReport{Task: task.GetTask(), Status: wire.TaskStatusFromProto(task.GetStatus())}
+	}
+	_, err := s.replica.Propose(ctx, command.ReportTasks{Node: node, Reports: reports})
+	return err
+}
+
+// listen puts the agent's reports into the ledger, in order, and acknowledges each beat
+// when it is durable.
+func (s *link) listen(ctx context.Context, node string, stream agentStream, send func(*claryv1.CoordinatorMessage) error) error {
+	for {
+		message, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		beat := message.GetBeat()
+		if beat == nil {
+			return fault.New(fault.Invalid, "message: after its hello an agent sends beats only")
+		}
+		if again := s.beats.add(node); again {
+			return fault.New(fault.Unready, "node %s was declared lost: connect again", node)
+		}
+		if err := s.report(ctx, node, beat.GetChanged()); err != nil {
+			return err
+		}
+		ack := &claryv1.Ack{Sequence: beat.GetSequence(), LeaseRenewed: s.beats.fresh()}
+		if err := send(&claryv1.CoordinatorMessage{Message: &claryv1.CoordinatorMessage_Ack{Ack: ack}}); err != nil {
+			return err
+		}
+	}
+}
+
+// direct tells the node all that it should run, then what changes of it.
+func (s *link) direct(ctx context.Context, node string, send func(*claryv1.CoordinatorMessage) error) error {
+	events := s.replica.Events().Subscribe(func(change state.Change) bool {
+		return change.Kind == state.KindTask || change.Kind == state.KindGang
+	})
+	defer events.Close()
+	if err := send(&claryv1.CoordinatorMessage{Message: &claryv1.CoordinatorMessage_Welcome{Welcome: s.welcome()}}); err != nil {
+		return err
+	}
+	told := newDirector(node)
+	changes, whole := []state.Change(nil), true
+	for {
+		desired, err := s.desired(ctx, told, changes, whole)
+		if err != nil {
+			return err
+		}
+		if desired != nil {
+			if err := send(&claryv1.CoordinatorMessage{Message: &claryv1.CoordinatorMessage_Desired{Desired: desired}}); err != nil {
+				return err
+			}
+		}
+		var batch state.Batch
+		var open bool
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case batch, open = <-events.C:
+			if !open {
+				return fault.New(fault.Unready, "this coordinator is stopping: connect to another")
+			}
+		}
+		changes, whole = batch.Changes, batch.Lost
+	}
+}
+
+func (s *link) desired(ctx context.Context, told *director, changes []state.Change, whole bool) (*claryv1.Desired, error) {
+	if !whole && !told.concerned(changes) {
+		return nil, nil
+	}
+	snapshot, err := s.replica.Read(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	defer snapshot.Close()
+	if whole {
+		return told.all(snapshot), nil
+	}
+	return told.changed(snapshot, changes), nil
+}
+
+// SignTask certifies a task's key for the node that the task is allocated to.
+func (s *link) SignTask(ctx context.Context, request *claryv1.SignTaskRequest) (*claryv1.SignTaskResponse, error) {
+	snapshot, err := s.replica.Read(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	task, ok := snapshot.Task(request.GetTask())
+	snapshot.Close()
+	node := caller(ctx).Name
+	if !ok || task.Allocation.Node != node || task.Status.State.Ended() {
+		return nil, fault.New(fault.Denied, "task: %q does not run on node %s", cluster.Clip(request.GetTask()), node)
+	}
+	certificate, ca, err := s.signer(task, request.GetCsr())
+	if err != nil {
+		return nil, err
+	}
+	return &claryv1.SignTaskResponse{CertificatePem: certificate, CaPem: ca}, nil
+}

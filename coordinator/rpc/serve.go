@@ -1,0 +1,100 @@
+// Package rpc is the face of a coordinator: it authenticates who calls, decides whether
+// they may, converts between the wire and the nouns, and answers. It decides nothing
+// about jobs or nodes itself: writes are commands, reads are snapshots.
+package rpc
+
+import (
+	"context"
+	"log/slog"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/state"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/storage/object"
+	"github.com/clary-ml/clary/workload"
+)
+
+// Replica is the replicated state as the services use it.
+type Replica interface {
+	Propose(ctx context.Context, commands ...command.Command) ([]command.Result, error)
+	Read(ctx context.Context, stale bool) (*state.Snapshot, error)
+	Events() *state.Bus
+	HandlePropose(ctx context.Context, batch []byte) ([]byte, error)
+	HandleReadIndex(ctx context.Context) (uint64, error)
+	AddVoter(ctx context.Context, id, address string) error
+	Leader() string // id of the leader, "" if unknown
+	Leads() bool
+}
+
+// Planner answers questions about what waits. It knows on the leader only.
+type Planner interface {
+	Why(ctx context.Context, job string) ([]cluster.Why, error)
+	DryRun(ctx context.Context, gangs []cluster.Gang) (cluster.Plan, error)
+}
+
+// Keeper takes beats on the leader.
+type Keeper interface {
+	Beat(nodes []string) (unknown []string, err error)
+}
+
+// Conns gives connections to members by id.
+type Conns interface {
+	Conn(id string) (*grpc.ClientConn, error)
+}
+
+// TaskSigner certifies the key of a task.
+type TaskSigner func(task cluster.Task, csr []byte) (certificate, ca []byte, err error)
+
+// Config is everything the services stand on.
+type Config struct {
+	Replica      Replica
+	Planner      Planner
+	Keeper       Keeper
+	Kinds        map[cluster.Kind]workload.Kind
+	Coordinators Conns // to the other coordinators
+	Agents       Conns // to the agents
+	Nodes        *NodeCache
+	Beats        *Beats
+	Signer       TaskSigner
+	Welcome      func() *claryv1.Welcome
+	Store        func() (*object.Client, error)
+	Credentials  func(Identity) (*claryv1.CredentialsResponse, error)
+	Members      Members
+	Log          *slog.Logger
+}
+
+// Register adds every service to a gRPC server that was made with Options.
+func Register(server *grpc.Server, c Config) {
+	claryv1.RegisterJobsServer(server, &jobs{
+		replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, kinds: c.Kinds, planner: c.Planner, nodes: c.Nodes, agents: c.Agents,
+	})
+	claryv1.RegisterNodesServer(server, &nodes{replica: c.Replica})
+	claryv1.RegisterObjectsServer(server, &objects{store: c.Store, credentials: c.Credentials})
+	claryv1.RegisterAdminServer(server, &admin{replica: c.Replica, members: c.Members})
+	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, beats: c.Beats, welcome: c.Welcome, signer: c.Signer, log: c.Log})
+	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper})
+}
+
+// leaderConns finds the leader for questions that only it can answer.
+type leaderConns struct {
+	replica Replica
+	conns   Conns
+}
+
+// elsewhere returns a connection to the leader, or nil if this coordinator leads.
+func (l leaderConns) elsewhere() (*grpc.ClientConn, error) {
+	if l.replica.Leads() {
+		return nil, nil
+	}
+	return l.conns.Conn(l.replica.Leader())
+}
+
+// forwarded is the context for asking the leader in the name of the same user.
+func forwarded(ctx context.Context) context.Context {
+	incoming, _ := metadata.FromIncomingContext(ctx)
+	return metadata.NewOutgoingContext(ctx, metadata.MD{"authorization": incoming.Get("authorization")})
+}

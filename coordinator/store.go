@@ -1,0 +1,164 @@
+package coordinator
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/coordinator/rpc"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/gossip"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/storage/object"
+	"github.com/clary-ml/clary/storage/object/embedded"
+)
+
+// SystemBucket is where Clary keeps what jobs produce.
+const SystemBucket = "clary"
+
+// objectStore knows where objects are: in an S3 that the operator named, or in the
+// embedded store, whose address gossip tells.
+type objectStore struct {
+	self   membership
+	gossip *gossip.Gossip
+
+	mu     sync.Mutex
+	client *object.Client // of the endpoint it was opened for
+	opened object.Config
+}
+
+// settings say where the store is now, with the cluster's own keys.
+func (s *objectStore) settings() (object.Config, error) {
+	if named := s.self.notes.Store; named.Endpoint != "" {
+		return object.Config{
+			Endpoint: named.Endpoint, Region: named.Region, AccessKey: named.AccessKey, SecretKey: named.SecretKey, CA: named.CA, Insecure: named.Insecure,
+		}, nil
+	}
+	for _, member := range s.gossip.Members() {
+		if member.Store != "" {
+			return object.Config{
+				Endpoint: member.Store, AccessKey: embedded.RootAccess, SecretKey: s.self.keyring.ObjectSecret, CA: s.self.keyring.Authority.CertPEM(),
+			}, nil
+		}
+	}
+	return object.Config{}, fault.New(fault.Unready, "the embedded object store cannot be found: is the coordinator that founded the cluster running?")
+}
+
+// open returns a client of the store as it is now.
+func (s *objectStore) open() (*object.Client, error) {
+	settings, err := s.settings()
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client == nil || settings.Endpoint != s.opened.Endpoint {
+		if s.client, err = object.Open(settings); err != nil {
+			return nil, err
+		}
+		s.opened = settings
+	}
+	return s.client, nil
+}
+
+// Copy copies an object to where its owner asked for it.
+func (s *objectStore) Copy(ctx context.Context, from, to string) error {
+	source, err := object.ParseURI(from)
+	if err != nil {
+		return err
+	}
+	target, err := object.ParseURI(to)
+	if err != nil {
+		return err
+	}
+	client, err := s.open()
+	if err != nil {
+		return err
+	}
+	if err := client.EnsureBucket(ctx, target.Bucket); err != nil {
+		return err
+	}
+	return client.Copy(ctx, target, source)
+}
+
+// forMembers is the store as agents are told of it.
+func (s *objectStore) forMembers() *claryv1.ObjectStore {
+	settings, err := s.settings()
+	if err != nil {
+		return nil
+	}
+	return &claryv1.ObjectStore{
+		Endpoint: settings.Endpoint, Region: settings.Region, AccessKey: settings.AccessKey, SecretKey: settings.SecretKey,
+		CaPem: settings.CA, Plaintext: settings.Insecure,
+	}
+}
+
+// external is the store that the operator named, for coordinators that join; nil for
+// the embedded one, which gossip finds.
+func (s *objectStore) external() *claryv1.ObjectStore {
+	if s.self.notes.Store.Endpoint == "" {
+		return nil
+	}
+	return s.forMembers()
+}
+
+func storeOf(named *claryv1.ObjectStore) store {
+	return store{
+		Endpoint: named.GetEndpoint(), Region: named.GetRegion(), AccessKey: named.GetAccessKey(), SecretKey: named.GetSecretKey(),
+		CA: named.GetCaPem(), Insecure: named.GetPlaintext(),
+	}
+}
+
+// credentials are a user's own keys to the embedded store. Keys of another S3 are its
+// administrator's to give.
+func (s *objectStore) credentials(who rpc.Identity) (*claryv1.CredentialsResponse, error) {
+	if s.self.notes.Store.Endpoint != "" {
+		return nil, fault.New(fault.Invalid, "objects are in the S3 at %s: ask its administrator for keys", s.self.notes.Store.Endpoint)
+	}
+	settings, err := s.settings()
+	if err != nil {
+		return nil, err
+	}
+	access, secret, err := embedded.Keys(s.self.keyring.DataKey, who.Role, who.TokenID)
+	if err != nil {
+		return nil, err
+	}
+	return &claryv1.CredentialsResponse{
+		Endpoint: "https://" + settings.Endpoint, Region: "us-east-1", AccessKey: access, SecretKey: secret, CaPem: settings.CA,
+	}, nil
+}
+
+// serveStore runs the embedded store on the coordinator that founded the cluster.
+func serveStore(ctx context.Context, c Config, self membership, log *slog.Logger) error {
+	if err := os.MkdirAll(c.path("objects"), 0o700); err != nil {
+		return err
+	}
+	supervisor := embedded.Supervisor{
+		Config: embedded.Config{
+			Dir: c.path("objects"), Address: c.StoreListen, CertFile: c.path(tlsFolder, pki.CertFile), KeyFile: c.path(tlsFolder, pki.KeyFile),
+			RootSecret: self.keyring.ObjectSecret, DataKey: self.keyring.DataKey,
+		},
+		CA: self.keyring.Authority.Certificate(), Log: log, Executable: c.Executable,
+	}
+	return supervisor.Run(ctx)
+}
+
+// servesStore reports whether this coordinator runs the embedded store.
+func (m membership) servesStore() bool { return m.notes.Founder && m.notes.Store.Endpoint == "" }
+
+// storeAddress is where others reach the embedded store that this coordinator runs.
+func (c Config) storeAddress() string {
+	host, port, _ := net.SplitHostPort(c.StoreListen)
+	if host == "" || net.ParseIP(host).IsUnspecified() {
+		host = c.advertisedHost()
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func hostOf(address string) string {
+	host, _, _ := net.SplitHostPort(address)
+	return host
+}

@@ -1,0 +1,43 @@
+// Package member is how a machine becomes a member of a cluster, and how one member
+// calls another: what coordinators and agents share.
+package member
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// MaxMessage is the largest message, in bytes, that members accept from one another.
+const MaxMessage = 16 << 20
+
+// grpcProtocol is the ALPN name of HTTP/2.
+const grpcProtocol = "h2"
+
+// Dial prepares a connection of one member to another: both show their certificates,
+// and the other must be whom expect says.
+func Dial(address string, source pki.Source, expect pki.Expect) (*grpc.ClientConn, error) {
+	return dial(address, credentials.NewTLS(pki.ClientTLS(source, expect, grpcProtocol)))
+}
+
+func dial(address string, secured credentials.TransportCredentials) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(secured),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage)),
+		grpc.WithConnectParams(grpc.ConnectParams{ // members come back within seconds: look for them as often
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 2 * time.Second,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
+	)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "address %q: %w", address, err)
+	}
+	return conn, nil
+}

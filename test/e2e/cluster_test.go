@@ -1,0 +1,299 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// process is one clary server or agent, started as an operator would.
+type process struct {
+	name    string
+	command *exec.Cmd
+	args    []string
+	log     *os.File
+	ended   chan struct{}
+}
+
+// machines is a cluster of real processes with its own folder, ports and client context.
+type machines struct {
+	t       *testing.T
+	dir     string
+	binary  string
+	env     []string
+	mu      sync.Mutex
+	running map[string]*process
+	args    map[string][]string // as last started, by name
+	address map[string]string   // RPC address of each server
+	ports   int                 // first free port of the next agent's range
+}
+
+// binary returns the clary under test: CLARY_BIN, which `make e2e` sets.
+func binary(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv("CLARY_BIN")
+	if path == "" {
+		t.Skip("skipped: CLARY_BIN does not name a built clary; run `make e2e`")
+	}
+	return path
+}
+
+// start brings up a cluster of servers s1, s2, ... and agents n1, n2, ..., all with TLS,
+// and logs the client in as its admin.
+func start(t *testing.T, servers, agents int) *machines {
+	t.Helper()
+	m := &machines{
+		t: t, dir: t.TempDir(), binary: binary(t),
+		running: map[string]*process{}, args: map[string][]string{}, address: map[string]string{}, ports: 21000 + os.Getpid()%100*100,
+	}
+	m.env = append(os.Environ(), "CLARY_CONFIG="+filepath.Join(m.dir, "config.json"), "NO_COLOR=1")
+	t.Cleanup(m.cleanUp)
+	m.server("s1")
+	m.login("s1")
+	for i := 2; i <= servers; i++ {
+		m.server(fmt.Sprintf("s%d", i))
+	}
+	m.waitFor("all coordinators to vote", 30*time.Second, func() bool { return m.voters() == servers })
+	for i := 1; i <= agents; i++ {
+		m.agent(fmt.Sprintf("n%d", i))
+	}
+	m.waitFor("all agents to be ready", 30*time.Second, func() bool { return m.ready() == agents })
+	return m
+}
+
+func (m *machines) server(name string) {
+	m.t.Helper()
+	address := freeAddress(m.t)
+	m.address[name] = address
+	args := []string{"server", "--id", name, "--data", m.path(name), "--listen", address, "--gossip", freeAddress(m.t), "--object-store-listen", freeAddress(m.t)}
+	if name != "s1" {
+		args = append(args, "--join", m.address["s1"], "--token", m.token("coordinator"))
+	}
+	m.run(name, args...)
+	if name == "s1" {
+		m.waitFor("the first coordinator's admin token", 30*time.Second, func() bool {
+			_, err := os.Stat(filepath.Join(m.path(name), "admin.token"))
+			return err == nil
+		})
+	}
+}
+
+func (m *machines) agent(name string, extra ...string) {
+	m.t.Helper()
+	ports := fmt.Sprintf("%d-%d", m.ports, m.ports+49)
+	m.ports += 50
+	args := append([]string{
+		"agent", "--id", name, "--data", m.path(name), "--address", "127.0.0.1", "--listen", freeAddress(m.t), "--gossip", freeAddress(m.t),
+		"--ports", ports, "--join", m.address["s1"], "--token", m.token("agent"),
+	}, extra...)
+	m.run(name, args...)
+}
+
+func (m *machines) path(name string) string { return filepath.Join(m.dir, name) }
+
+// token makes a join token for a role.
+func (m *machines) token(role string) string {
+	m.t.Helper()
+	var answer struct{ Secret string }
+	m.json(&answer, "token", "create", "--join", role, "-o", "json")
+	return answer.Secret
+}
+
+func (m *machines) login(name string) {
+	m.t.Helper()
+	m.clary("login", m.address[name], "--ca", filepath.Join(m.path(name), "ca.crt"), "--token-file", filepath.Join(m.path(name), "admin.token"))
+}
+
+// run starts a clary process that is to keep running.
+func (m *machines) run(name string, args ...string) {
+	m.t.Helper()
+	log, err := os.OpenFile(m.path(name)+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	command := exec.Command(m.binary, args...)
+	command.Env, command.Stdout, command.Stderr = m.env, log, log
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := command.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	p := &process{name: name, command: command, args: args, log: log, ended: make(chan struct{})}
+	go func() { // ends with the process, which cleanUp waits for
+		_ = command.Wait()
+		_ = log.Close()
+		close(p.ended)
+	}()
+	m.mu.Lock()
+	m.running[name], m.args[name] = p, args
+	m.mu.Unlock()
+}
+
+// kill ends a process as a power cut would, and waits until it is gone.
+func (m *machines) kill(name string) {
+	m.t.Helper()
+	m.mu.Lock()
+	p := m.running[name]
+	delete(m.running, name)
+	m.mu.Unlock()
+	if p == nil {
+		m.t.Fatalf("%s does not run", name)
+	}
+	_ = p.command.Process.Kill()
+	<-p.ended
+}
+
+// again starts a killed process with the arguments it had.
+func (m *machines) again(name string) {
+	m.t.Helper()
+	m.run(name, m.args[name]...)
+}
+
+// clary runs one client command to its end and returns what it printed; a failure fails
+// the test.
+func (m *machines) clary(args ...string) string {
+	m.t.Helper()
+	out, err := m.try(args...)
+	if err != nil {
+		m.t.Fatalf("clary %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (m *machines) try(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	command := exec.CommandContext(ctx, m.binary, args...)
+	command.Env = m.env
+	var out, problems bytes.Buffer
+	command.Stdout, command.Stderr = &out, &problems
+	err := command.Run()
+	if err != nil {
+		return out.String() + problems.String(), err
+	}
+	return out.String(), nil
+}
+
+func (m *machines) json(into any, args ...string) {
+	m.t.Helper()
+	out := m.clary(args...)
+	if err := json.Unmarshal([]byte(out), into); err != nil {
+		m.t.Fatalf("clary %s: %v in %q", strings.Join(args, " "), err, out)
+	}
+}
+
+// waitFor asks until the condition holds. It polls, since what it asks is another
+// process, which has no event to wait for.
+func (m *machines) waitFor(what string, limit time.Duration, holds func() bool) {
+	m.t.Helper()
+	deadline := time.Now().Add(limit)
+	for !holds() {
+		if time.Now().After(deadline) {
+			m.logs()
+			m.t.Fatalf("waited %s for %s", limit, what)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// logs shows the last lines of every process, for a failing test.
+func (m *machines) logs() {
+	files, _ := filepath.Glob(filepath.Join(m.dir, "*.log"))
+	for _, file := range files {
+		data, _ := os.ReadFile(file)
+		lines := strings.Split(string(data), "\n")
+		m.t.Logf("== %s\n%s", filepath.Base(file), strings.Join(lines[max(0, len(lines)-25):], "\n"))
+	}
+}
+
+func (m *machines) cleanUp() {
+	if m.t.Failed() {
+		m.logs()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.running {
+		_ = p.command.Process.Signal(syscall.SIGTERM)
+	}
+	for _, p := range m.running {
+		select {
+		case <-p.ended:
+		case <-time.After(15 * time.Second):
+			m.t.Errorf("%s did not end within 15 s of SIGTERM", p.name)
+			_ = p.command.Process.Kill()
+			<-p.ended
+		}
+	}
+	if left := m.leftOver(); len(left) > 0 {
+		m.t.Errorf("processes left over: %v", left)
+	}
+}
+
+// leftOver lists the processes that still run below the cluster's folder, shims and
+// tasks included, and kills them.
+func (m *machines) leftOver() []string {
+	var left []string
+	entries, _ := os.ReadDir("/proc")
+	for _, entry := range entries {
+		environ, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
+		if err == nil && bytes.Contains(environ, []byte(m.dir+"/")) {
+			left = append(left, strings.ReplaceAll(string(environ), "\x00", " "))
+			var pid int
+			if _, err := fmt.Sscan(entry.Name(), &pid); err == nil {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	}
+	return left
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+func (m *machines) voters() int {
+	var info struct {
+		Coordinators []struct{ Voter, Alive bool }
+	}
+	out, err := m.try("cluster", "-o", "json")
+	if err != nil || json.Unmarshal([]byte(out), &info) != nil {
+		return 0
+	}
+	count := 0
+	for _, member := range info.Coordinators {
+		if member.Voter && member.Alive {
+			count++
+		}
+	}
+	return count
+}
+
+func (m *machines) ready() int {
+	var nodes []struct{ State string }
+	out, err := m.try("nodes", "-o", "json")
+	if err != nil || json.Unmarshal([]byte(out), &nodes) != nil {
+		return 0
+	}
+	count := 0
+	for _, node := range nodes {
+		if node.State == "ready" {
+			count++
+		}
+	}
+	return count
+}
