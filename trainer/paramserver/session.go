@@ -248,11 +248,14 @@ func (n *session) answer(a answer) error {
 		if err != nil {
 			return err
 		}
+		defer shard.release(a.chunk, a.chunk+1)
 		if err := n.wire.write(h, values); err != nil {
 			return err
 		}
 		return n.wire.out.Flush()
 	case kindSlots:
+		shard.hold()
+		defer shard.release(0, len(shard.chunks))
 		for i, slot := range shard.slots {
 			err := chunks(len(slot), func(from, to int) error {
 				return n.wire.write(header{Kind: kindSlots, Slot: uint8(i + 1), Offset: uint32(from)}, slot[from:to])

@@ -35,6 +35,7 @@ type shard struct {
 
 type chunk struct {
 	step    uint64
+	readers int // answers that are being written from its values
 	arrived []bool // by worker
 	stats   []Stats
 	sum     Stats // of the last round applied
@@ -107,6 +108,11 @@ func (s *shard) take(h header, worker, c int) {
 			return
 		}
 	}
+	// Every worker has its weights, or it would not have pushed; the call that wrote them
+	// to the wire may yet have to return.
+	for k.readers > 0 {
+		s.changed.Wait()
+	}
 	s.mu.Unlock()
 
 	from, to := s.bounds(c)
@@ -141,8 +147,8 @@ func add(to, from []float32) {
 	}
 }
 
-// await waits until a chunk is past a step and returns its header; the values may be
-// read until the worker that asked pushes again.
+// await waits until a chunk is past a step and returns its header and values, which stay
+// as they are until release.
 func (s *shard) await(c int, after uint64, gone *bool) (header, []float32, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,9 +158,32 @@ func (s *shard) await(c int, after uint64, gone *bool) (header, []float32, error
 	if *gone {
 		return header{}, nil, errGone
 	}
+	if s.err != nil {
+		return header{}, nil, s.err
+	}
 	from, to := s.bounds(c)
 	k := &s.chunks[c]
-	return header{Kind: kindWeights, Step: k.step, Offset: uint32(from), Stats: k.sum}, s.weights[from:to], s.err
+	k.readers++
+	return header{Kind: kindWeights, Step: k.step, Offset: uint32(from), Stats: k.sum}, s.weights[from:to], nil
+}
+
+// hold keeps every chunk, with its slots, as it is until release.
+func (s *shard) hold() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.chunks {
+		s.chunks[c].readers++
+	}
+}
+
+// release ends what await or hold began for the chunks from up to to.
+func (s *shard) release(from, to int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := from; c < to; c++ {
+		s.chunks[c].readers--
+	}
+	s.changed.Broadcast()
 }
 
 // errGone ends the waiting of a connection that is no more.
