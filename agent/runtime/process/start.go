@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +21,9 @@ const (
 	shimLog      = "shim.log"       // what the shim itself has to complain about
 	readyTimeout = 30 * time.Second // for a shim to say that the task runs
 )
+
+// visibleDevices tells CUDA which devices there are; empty means none.
+const visibleDevices = "CUDA_VISIBLE_DEVICES="
 
 // Start starts a shim and returns when it says that the task runs.
 //
@@ -67,10 +71,11 @@ func (d *Driver) instruct(dir string, spec runtime.Spec) (cgroup.Group, error) {
 	if spec.LogBytes == 0 {
 		spec.LogBytes = runtime.DefaultLogBytes
 	}
-	visible := strings.Join(spec.Devices, ",")
+	// Of two entries of one name most programs see the first: the task's own goes.
+	env := slices.DeleteFunc(slices.Clone(spec.Env), func(entry string) bool { return strings.HasPrefix(entry, visibleDevices) })
+	env = append(env, visibleDevices+strings.Join(spec.Devices, ","))
 	return group, shim.WriteJSON(dir, shim.SpecFile, shim.Spec{
-		Argv: spec.Argv, Env: append(spec.Env[:len(spec.Env):len(spec.Env)], "CUDA_VISIBLE_DEVICES="+visible),
-		Dir: spec.Dir, Group: group, LogBytes: spec.LogBytes,
+		Argv: spec.Argv, Env: env, Dir: spec.Dir, Group: group, LogBytes: spec.LogBytes,
 		MaxRuntime: spec.MaxRuntime, Grace: spec.Grace, Exclusive: spec.Exclusive,
 	}, false)
 }

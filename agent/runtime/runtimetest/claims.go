@@ -246,6 +246,7 @@ func devices(b *bench) {
 	for i, uuids := range [][]string{{"GPU-1", "GPU-7"}, nil} {
 		spec := b.Script(b.T, "job/main/gpu-"+strconv.Itoa(i)+".1", `echo "[$CUDA_VISIBLE_DEVICES]"`)
 		spec.Devices = uuids
+		spec.Env = append(spec.Env, "CUDA_VISIBLE_DEVICES=GPU-of-another")
 		_, err := b.driver.Start(b.ctx, spec)
 		b.must(err)
 		b.wait(spec.ID)
