@@ -76,6 +76,8 @@ func Parse(data []byte, kinds map[cluster.Kind]Kind) (cluster.Job, error) {
 	problems := strictjson.Decode(text, &file)
 	if problems == nil {
 		problems = file.check(kinds)
+	} else {
+		problems = append(problems, checkSpecAlone(text, kinds)...)
 	}
 	if problems != nil {
 		return cluster.Job{}, locate(problems, lines)
@@ -129,6 +131,23 @@ func (f File) check(kinds map[cluster.Kind]Kind) cluster.Problems {
 		p.Add("spec", "is missing: it says what to do, see `clary schema %s`", job.Kind)
 	case kind.Check != nil:
 		p.Under("spec", kind.Check(f.Spec))
+	}
+	return p
+}
+
+// checkSpecAlone finds what is wrong in the spec of a file that has mistakes elsewhere,
+// so that all are told at once.
+func checkSpecAlone(text []byte, kinds map[cluster.Kind]Kind) cluster.Problems {
+	var p cluster.Problems
+	var file struct {
+		Kind string          `json:"kind"`
+		Spec json.RawMessage `json:"spec"`
+	}
+	if json.Unmarshal(text, &file) != nil || len(file.Spec) == 0 {
+		return nil
+	}
+	if kind := kinds[File{Kind: file.Kind}.kind()]; kind.Check != nil {
+		p.Under("spec", kind.Check(file.Spec))
 	}
 	return p
 }

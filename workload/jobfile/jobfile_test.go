@@ -133,6 +133,7 @@ func TestRubbishIsRefusedWithItsLineAndTheRemedy(t *testing.T) {
 		{"an unknown field in JSON", "{\"spec\": {\"epochs\": 1},\n\"nmae\": \"a\"}", "line 2: nmae: unknown field"},
 		{"a key twice in JSON", `{"name": "a", "name": "b", "spec": {"epochs": 1}}`, "is there twice"},
 		{"a file too large", "name: " + strings.Repeat("a", jobfile.MaxSize), "at most"},
+		{"in the file and in the spec at once", "nmae: A\nspec:\n  epochs: 0\n", "line 3: spec.epochs"},
 		{"every mistake at once", "name: A\nretries: -1\nspec: {epochs: 1}\n", "line 2: retries"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
