@@ -5,6 +5,7 @@ package scheduler
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/clary-ml/clary/cluster"
@@ -64,16 +65,32 @@ func NewView() *View { return &View{models: names{}} }
 func (v *View) Len() int { return len(v.nodes) }
 
 // Set adds a node or replaces what was known of it. What is used may be more than the
-// node has (its agent may have come back with less): then nothing of that is free.
-func (v *View) Set(n cluster.Node, used cluster.Resources) {
+// node has (its agent may have come back with less): then nothing of that is free. Set
+// reports whether something may fit now that did not before.
+func (v *View) Set(n cluster.Node, used cluster.Resources) (gained bool) {
 	made := v.make(n, used)
 	i, found := v.find(n.ID)
 	if !found {
 		v.nodes = slices.Insert(v.nodes, i, made)
-		return
+		return made.ready
 	}
-	made.portNext = v.nodes[i].portNext
+	old := v.nodes[i]
+	made.portNext = old.portNext
 	v.nodes[i] = made
+	return made.gains(&old)
+}
+
+// gains reports whether the node offers anything that it did not.
+func (n *node) gains(old *node) bool {
+	if !n.ready {
+		return false
+	}
+	for _, d := range n.devices {
+		if !slices.Contains(old.devices, d) {
+			return true
+		}
+	}
+	return !old.ready || n.milli > old.milli || n.memory > old.memory || n.portsFree > old.portsFree || !maps.Equal(n.labels, old.labels)
 }
 
 // Delete forgets a node.

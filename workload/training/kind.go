@@ -21,14 +21,18 @@ func (Kind) Check(data []byte) cluster.Problems {
 }
 
 // Reconcile is one step of a training job: a gang that runs until all have succeeded.
-// The spec is read for what it says, and not checked again: a job that was accepted
-// runs on under a newer version with stricter rules.
+// The spec is read only where it is needed, and not checked again: a job that was
+// accepted runs on under a newer version with stricter rules.
 func (Kind) Reconcile(view workload.View, job cluster.Job, now int64) workload.Changes {
+	var gang workload.OneGang
+	if len(view.Gangs) > 0 && job.State != cluster.JobPublishing || job.State.Ended() {
+		return gang.Run(view, job, now)
+	}
 	var s Spec
 	if problems := strictjson.Decode(job.Spec, &s); len(problems) > 0 {
 		return workload.Fail(view, job, now, "its spec cannot be read: "+oneLine(problems))
 	}
-	gang := workload.OneGang{Output: s.Output}
+	gang.Output = s.Output
 	if len(view.Gangs) == 0 {
 		roles, err := s.Roles()
 		if err != nil {

@@ -1,0 +1,126 @@
+package reconciler
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/workload"
+)
+
+const (
+	couriersAtOnce = 4
+	firstRetry     = time.Second
+	lastRetry      = time.Minute
+	// forGood is how often a copy may be denied or refused before the job fails: rights
+	// and buckets that were just made take a moment to be known everywhere.
+	forGood = 4
+)
+
+// deliveries copies published outputs to where users asked for them. It remembers only
+// what a new leader can do without: a copy made twice is no harm.
+type deliveries struct {
+	copier Copier
+	wait   *sync.WaitGroup
+	seats  chan struct{} // as many as may copy at once
+	done   chan delivered
+	jobs   map[string]*delivery
+}
+
+type delivery struct {
+	publication uint64 // revision
+	busy, ready bool
+	tries       int
+	after       int64 // not tried again before
+	err         error // of the last try
+}
+
+type delivered struct {
+	job string
+	err error
+}
+
+func newDeliveries(copier Copier, wait *sync.WaitGroup) *deliveries {
+	return &deliveries{
+		copier: copier, wait: wait, seats: make(chan struct{}, couriersAtOnce),
+		done: make(chan delivered), jobs: map[string]*delivery{},
+	}
+}
+
+// deliver starts copying until ctx ends, or answers how the job changes now that it is done, or when
+// to ask again.
+func (d *deliveries) deliver(ctx context.Context, job cluster.Job, publication uint64, copies []workload.Copy, now int64) (next cluster.Job, changed bool, wake int64) {
+	known := d.jobs[job.Name]
+	if known == nil || known.publication != publication {
+		known = &delivery{publication: publication}
+		d.jobs[job.Name] = known
+	}
+	switch {
+	case known.ready:
+		job.Delivered, job.Reason = true, ""
+		return job, true, 0
+	case known.busy:
+		return job, false, 0
+	case known.tries >= forGood && lasting(known.err):
+		job.State, job.Ended = cluster.JobFailed, now
+		job.Reason = fmt.Sprintf("its outputs are published but could not be copied: %s", known.err)
+		return job, true, 0
+	case now < known.after:
+		return job, false, known.after
+	}
+	known.busy = true
+	d.wait.Go(func() {
+		outcome := delivered{job.Name, d.copy(ctx, copies)}
+		select {
+		case d.done <- outcome:
+		case <-ctx.Done():
+		}
+	})
+	return job, false, 0
+}
+
+func (d *deliveries) copy(ctx context.Context, copies []workload.Copy) error {
+	select {
+	case d.seats <- struct{}{}:
+		defer func() { <-d.seats }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for _, c := range copies {
+		if err := d.copier.Copy(ctx, c.From, c.To); err != nil {
+			return fmt.Errorf("copy %s to %s: %w", c.From, c.To, err)
+		}
+	}
+	return nil
+}
+
+// finish notes how a copy went.
+func (d *deliveries) finish(done delivered) {
+	known := d.jobs[done.job]
+	if known == nil {
+		return
+	}
+	known.busy, known.err = false, done.err
+	if done.err == nil {
+		known.ready = true
+		return
+	}
+	delay := min(firstRetry<<min(known.tries, 10), lastRetry)
+	known.tries++
+	known.after = time.Now().Add(delay).UnixNano()
+}
+
+// forget drops what is known of a job.
+func (d *deliveries) forget(job string) { delete(d.jobs, job) }
+
+// lasting reports whether trying again is of no use.
+func lasting(err error) bool {
+	switch fault.KindOf(err) {
+	case fault.Denied, fault.NotFound, fault.Invalid, fault.Exhausted:
+		return true
+	}
+	return false
+}
