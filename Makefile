@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 5
 GO_LDFLAGS := -s -w -X github.com/clary-ml/clary/internal/version.version=$(VERSION)
-SHIM := agent/runtime/shimbin/bin/clary-shim
+SHIM := agent/runtime/shimbin/embedded/clary-shim
 
 export CGO_ENABLED ?= 1
 # NVIDIA's header marks old calls that its own Go binding still names.
@@ -41,7 +41,7 @@ fuzz: setup ## run each fuzz target for FUZZ_SECONDS (5)
 	@internal/tools/fuzz.sh $(FUZZ_SECONDS)
 
 e2e: build ## run the end-to-end tests on real processes
-	CLARY=$(CURDIR)/bin/clary go test -count=1 -timeout 15m ./test/e2e/...
+	CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 15m ./test/e2e/...
 
 build: setup shim ## build bin/clary
 	go build -trimpath -ldflags '$(GO_LDFLAGS)' -o bin/clary ./cmd/clary

@@ -167,6 +167,9 @@ func (c *Cluster) Context() config.Context {
 	return to
 }
 
+// CAPEM is the certificate of the cluster's CA.
+func (c *Cluster) CAPEM() []byte { return c.authority.CertPEM() }
+
 // Kill ends a coordinator, cutting its connections.
 func (c *Cluster) Kill(index int) { c.coordinators[index].server.Stop() }
 

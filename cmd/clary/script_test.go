@@ -51,6 +51,9 @@ func TestScripts(t *testing.T) {
 			env.Setenv("ADDRESSES", strings.Join(to.Addresses, ","))
 			env.Setenv("PIN", to.CAPin)
 			env.Setenv("CI", "true")
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "ca.crt"), fake.CAPEM(), 0o600); err != nil {
+				return err
+			}
 			return os.WriteFile(filepath.Join(env.WorkDir, "admin.token"), []byte(to.Token+"\n"), 0o600)
 		},
 	})

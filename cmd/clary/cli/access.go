@@ -1,15 +1,18 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/client/config"
 	"github.com/clary-ml/clary/cluster"
@@ -143,35 +146,57 @@ func (a *App) listTokens(ctx context.Context, c *client.Client) error {
 }
 
 func (a *App) loginCommand() *cobra.Command {
-	var name, pin, path string
+	var name, pin, ca, path string
 	command := &cobra.Command{
 		Use:   "login ADDRESS[,ADDRESS...]",
 		Short: "Remember a cluster: its coordinators, its CA's pin and your token",
 		Long: "Remember a cluster as a context: its coordinators' addresses, the pin of its CA and your token, which is\n" +
 			"read from a file, from standard input, or asked for. Nothing is kept unless the cluster accepts it.",
 		Example: `  clary login a.example:7420,b.example:7420 --ca-pin sha256:... --token-file admin.token
+  clary login a.example --ca ca.crt --token-file admin.token
   cat token | clary login a.example --ca-pin sha256:... --token-file - --name lab`,
 		Args: takes("ADDRESS"),
 	}
 	flags := command.Flags()
 	flags.StringVar(&name, "name", "default", "name of the context")
 	flags.StringVar(&pin, "ca-pin", "", "pin of the cluster's CA, as its first coordinator printed it")
+	flags.StringVar(&ca, "ca", "", "in place of the pin: a file with the CA's certificate")
 	flags.StringVar(&path, "token-file", "", "file that holds the token; - is standard input")
 	command.RunE = func(command *cobra.Command, args []string) error {
-		to := config.Context{Addresses: config.SplitAddresses(args[0]), CAPin: pin}
-		if to.CAPin == "" {
-			to.CAPin = a.Getenv(config.EnvPin)
-		}
-		if to.CAPin == "" {
-			return usage(command, "--ca-pin is missing: the first coordinator prints it when it starts; without it this could be any machine")
-		}
+		to := config.Context{Addresses: config.SplitAddresses(args[0])}
 		var err error
+		if to.CAPin, err = a.pin(command, pin, ca); err != nil {
+			return err
+		}
 		if to.Token, err = a.readToken(command, path); err != nil {
 			return err
 		}
 		return a.login(command.Context(), name, to)
 	}
 	return command
+}
+
+// pin is the CA's, as a flag or the environment gives it, or that of a certificate.
+func (a *App) pin(command *cobra.Command, pin, ca string) (string, error) {
+	switch {
+	case ca != "" && pin != "":
+		return "", usage(command, "--ca and --ca-pin say the same: give one of them")
+	case ca != "":
+		text, err := os.ReadFile(ca)
+		if err != nil {
+			return "", fault.New(fault.Invalid, "--ca: %w", err)
+		}
+		cert, err := pki.ParseCertificate(text)
+		if err != nil {
+			return "", fault.New(fault.Invalid, "--ca: %s: %w", ca, err)
+		}
+		return pki.PinOf(cert), nil
+	case pin != "":
+		return pin, nil
+	case a.Getenv(config.EnvPin) != "":
+		return a.Getenv(config.EnvPin), nil
+	}
+	return "", usage(command, "--ca-pin is missing: the first coordinator prints it when it starts; without it this could be any machine")
 }
 
 // readToken reads a token from a file, standard input, the environment or a person.
@@ -220,6 +245,11 @@ func (a *App) login(ctx context.Context, name string, to config.Context) error {
 		return err
 	}
 	who, err := c.WhoAmI(ctx)
+	if err == nil {
+		var info client.Info
+		info, err = c.Info(ctx)
+		file.Contexts[name] = withCoordinators(to, info)
+	}
 	if err = errors.Join(err, c.Close()); err != nil {
 		return err
 	}
@@ -230,6 +260,46 @@ func (a *App) login(ctx context.Context, name string, to config.Context) error {
 		_, err := fmt.Fprintf(out, "you are %s (%s); the context is %s in %s\n", who.Name, who.Role, name, path)
 		return err
 	})
+}
+
+// maxAddresses is how many coordinators a context remembers.
+const maxAddresses = 16
+
+// withCoordinators adds the addresses of the cluster's coordinators to a context. What
+// is there stays: it may be a name that only this side of a network knows.
+func withCoordinators(to config.Context, info client.Info) config.Context {
+	to.Addresses = slices.Clone(to.Addresses)
+	for _, member := range info.Coordinators {
+		added := config.Context{Addresses: []string{member.Address}, CAPin: to.CAPin}
+		if added.Validate() == nil && !slices.Contains(to.Addresses, member.Address) && len(to.Addresses) < maxAddresses {
+			to.Addresses = append(to.Addresses, member.Address)
+		}
+	}
+	return to
+}
+
+// learn adds coordinators that are new to the context in use, unless the environment
+// stands in for it.
+func (a *App) learn(info client.Info) error {
+	if a.Getenv(config.EnvAddress) != "" {
+		return nil
+	}
+	path, err := config.Path(a.Getenv)
+	if err != nil {
+		return err
+	}
+	file, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	name := cmp.Or(a.contextName, a.Getenv(config.EnvContext), file.Current)
+	to, known := file.Contexts[name]
+	grown := withCoordinators(to, info)
+	if !known || len(grown.Addresses) == len(to.Addresses) {
+		return nil
+	}
+	file.Contexts[name] = grown
+	return config.Save(path, file)
 }
 
 func (a *App) contextCommand() *cobra.Command {

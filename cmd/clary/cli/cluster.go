@@ -128,11 +128,13 @@ func (a *App) removeCommand() *cobra.Command {
 		})
 }
 
-func (a *App) infoCommand() *cobra.Command {
+func (a *App) clusterCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "info",
+		Use:     "cluster",
+		Aliases: []string{"info"},
 		Short:   "Show the coordinators, who leads, and who you are",
-		Example: "  clary info",
+		Long:    "Show the coordinators, who leads, and who you are. Coordinators that the context does not know yet are\nadded to it, so that commands reach the cluster when the others are gone.",
+		Example: "  clary cluster\n  clary cluster -o json",
 		Args:    takes(),
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
 			info, err := c.Info(ctx)
@@ -141,6 +143,9 @@ func (a *App) infoCommand() *cobra.Command {
 			}
 			who, err := c.WhoAmI(ctx)
 			if err != nil {
+				return err
+			}
+			if err := a.learn(info); err != nil {
 				return err
 			}
 			value := struct {
