@@ -10,13 +10,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/metrics"
-	"github.com/hashicorp/raft-wal/types"
 
 	"github.com/clary-ml/clary/internal/fault"
 )
@@ -31,12 +31,12 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Store is an open folder. Log and Stable are the same raft-wal.
+// Store is an open folder. Log and Stable are one raft-wal underneath.
 type Store struct {
 	Log       raft.LogStore
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore
-	wal       *wal.WAL
+	close     func() error
 }
 
 // Open opens the folder dir, and makes it if there is none. Every entry of the log is
@@ -52,47 +52,73 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := os.MkdirAll(logDir, 0o700); err != nil {
 		return nil, fault.New(fault.Internal, "raft log: %w", err)
 	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	store, err := open(dir, logDir, o)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	closeStores := store.close
+	store.close = func() error { return errors.Join(closeStores(), lock.Close()) }
+	return store, nil
+}
+
+func open(dir, logDir string, o Options) (*Store, error) {
 	logger := bridge(o.Log)
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, o.Snapshots, logger)
 	if err != nil {
 		return nil, fault.New(fault.Internal, "raft snapshots in %s: %w", dir, err)
 	}
-	w, err := wal.Open(logDir, wal.WithSegmentSize(o.SegmentSize), wal.WithLogger(logger),
+	meta := &metadb.BoltMetaDB{} // ours, since raft-wal leaves it open and locked when it cannot open the log
+	w, err := wal.Open(logDir, wal.WithMetaStore(meta), wal.WithSegmentSize(o.SegmentSize), wal.WithLogger(logger),
 		wal.WithMetricsCollector(&metrics.NoOpCollector{}))
 	if err != nil {
-		return nil, damaged(logDir, err)
+		return nil, errors.Join(damaged(logDir, err), meta.Close())
 	}
-	if err := readAll(w); err != nil {
-		return nil, damaged(logDir, errors.Join(err, w.Close()))
+	log := checked{w}
+	closeLog := func() error { return errors.Join(w.Close(), meta.Close()) }
+	if err := readAll(log); err != nil {
+		return nil, errors.Join(damaged(logDir, err), closeLog())
 	}
-	return &Store{Log: w, Stable: w, Snapshots: snapshots, wal: w}, nil
+	return &Store{Log: log, Stable: w, Snapshots: snapshots, close: closeLog}, nil
+}
+
+// lockDir keeps other processes out. raft-wal would wait for them without end.
+func lockDir(dir string) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "raft log: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fault.New(fault.Unready, "raft log in %s: another process has it open; stop that process first", dir), lock.Close())
+	}
+	return lock, nil
 }
 
 // Close waits for running appends.
 func (s *Store) Close() error {
-	if err := s.wal.Close(); err != nil {
+	if err := s.close(); err != nil {
 		return fault.New(fault.Internal, "close the raft log: %w", err)
 	}
 	return nil
 }
 
-// readAll decodes every entry, and checks that it is the one that its place says.
-func readAll(w *wal.WAL) error {
-	first, err := w.FirstIndex()
+// readAll checks every entry.
+func readAll(log checked) error {
+	first, err := log.FirstIndex()
 	if err != nil {
 		return err
 	}
-	last, err := w.LastIndex()
+	last, err := log.LastIndex()
 	if err != nil {
 		return err
 	}
 	for i := first; first > 0 && i <= last; i++ {
 		var entry raft.Log
-		if err := w.GetLog(i, &entry); err != nil {
+		if err := log.GetLog(i, &entry); err != nil {
 			return fault.New(fault.Internal, "entry %d of %d to %d: %w", i, first, last, err)
-		}
-		if entry.Index != i {
-			return fault.New(fault.Internal, "entry %d of %d to %d says that it is %d: %w", i, first, last, entry.Index, types.ErrCorrupt)
 		}
 	}
 	return nil
@@ -100,9 +126,6 @@ func readAll(w *wal.WAL) error {
 
 // damaged says what to do about a log that cannot be read.
 func damaged(dir string, err error) error {
-	if strings.Contains(err.Error(), "timeout") {
-		return fault.New(fault.Unready, "raft log in %s: another process has it open; stop that process first: %w", dir, err)
-	}
 	return fault.New(fault.Internal, "raft log in %s cannot be read: %w; if the other coordinators are well, remove this one from the cluster, "+
 		"delete its data folder and join it again; if it is the only one, restore a backup", dir, err)
 }

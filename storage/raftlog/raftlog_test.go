@@ -55,6 +55,9 @@ func TestEntriesTermAndVoteSurviveReopening(t *testing.T) {
 	}
 	s = open(t, dir)
 	defer s.Close()
+	if _, err := raftlog.Open(dir, options); !fault.Is(err, fault.Unready) { // another process, say
+		t.Errorf("opened twice: %v, want Unready", err)
+	}
 	first, _ := s.Log.FirstIndex()
 	last, _ := s.Log.LastIndex()
 	if first != 51 || last != 290 {
@@ -116,10 +119,11 @@ func TestADamagedLogIsNeverReadAsSomethingElse(t *testing.T) {
 	}{
 		{"tail cut", tail, func(b []byte) []byte { return b[:len(b)/8] }},
 		{"tail byte flipped", tail, func(b []byte) []byte { b[200] ^= 0xff; return b }},
-		{"tail frame header flipped", tail, func(b []byte) []byte { b[33] ^= 0xff; return b }},
+		{"tail frame header flipped", tail, func(b []byte) []byte { b[32] ^= 0xff; return b }},
 		{"tail emptied", tail, func(b []byte) []byte { return nil }},
 		{"sealed segment cut", sealed, func(b []byte) []byte { return b[:len(b)/2] }},
 		{"sealed segment removed", sealed, nil},
+		{"sealed entry flipped", sealed, func(b []byte) []byte { b[2000] ^= 1; return b }},
 		{"sealed header flipped", sealed, func(b []byte) []byte { b[8] ^= 0xff; return b }},
 	} {
 		dir := filepath.Join(t.TempDir(), "copy")
