@@ -35,7 +35,7 @@ type shard struct {
 
 type chunk struct {
 	step    uint64
-	readers int // answers that are being written from its values
+	readers int    // answers that are being written from its values
 	arrived []bool // by worker
 	stats   []Stats
 	sum     Stats // of the last round applied

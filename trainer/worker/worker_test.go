@@ -122,11 +122,19 @@ type writer func([]byte) (int, error)
 func (w writer) Write(p []byte) (int, error) { return w(p) }
 
 // The same seed and number of workers give the same model to the bit, whatever the
-// number of servers; another seed gives another.
+// number of servers; another seed gives another. It holds for OpenBLAS, where there is one,
+// as for gonum.
 func TestSameSeedSameModel(t *testing.T) {
+	for _, plain := range []bool{true, false} {
+		t.Run(fmt.Sprint("plain ", plain), func(t *testing.T) { sameSeed(t, plain) })
+	}
+}
+
+func sameSeed(t *testing.T, plain bool) {
 	var models [][]byte
 	for _, servers := range []int{1, 1, 3} {
 		o := options(t, servers, 2, 3)
+		o.Plain = plain
 		if err := run(t.Context(), t, o); err != nil {
 			t.Fatal(err)
 		}
@@ -136,6 +144,7 @@ func TestSameSeedSameModel(t *testing.T) {
 		t.Error("three runs of one seed differ")
 	}
 	o := options(t, 1, 2, 3)
+	o.Plain = plain
 	o.Seed++
 	if err := run(t.Context(), t, o); err != nil {
 		t.Fatal(err)
