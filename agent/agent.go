@@ -1,0 +1,136 @@
+// Package agent is one machine that runs tasks: it says what it has, hears from any
+// coordinator what it should run, and works towards that through package supervisor.
+// An agent may be killed and started again at any time: its tasks live under their own
+// shims and do not notice.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/clary-ml/clary/agent/ledger"
+	"github.com/clary-ml/clary/agent/runtime/cgroup"
+	"github.com/clary-ml/clary/agent/runtime/process"
+	"github.com/clary-ml/clary/agent/runtime/shimbin"
+	"github.com/clary-ml/clary/agent/staging"
+	"github.com/clary-ml/clary/agent/supervisor"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/gossip"
+)
+
+// Run is one agent, until ctx ends or it can no longer do its part. Tasks run on.
+func Run(ctx context.Context, c Config) (err error) {
+	if err := c.Validate().Err(); err != nil {
+		return fault.New(fault.Invalid, "%w", err)
+	}
+	if err := os.MkdirAll(c.path("tasks"), 0o711); err != nil {
+		return fmt.Errorf("--data: %w", err)
+	}
+	self, err := enter(ctx, c)
+	if err != nil {
+		return err
+	}
+	a := &agent{config: c, self: self, log: c.Log, store: newObjects()}
+	defer func() { err = errors.Join(err, a.close()) }()
+	if err := a.open(ctx); err != nil {
+		return err
+	}
+	return a.run(ctx)
+}
+
+// agent is the parts of one agent.
+type agent struct {
+	config  Config
+	self    membership
+	log     *slog.Logger
+	machine *machine
+	store   *objects
+	driver  *process.Driver
+	ledger  *ledger.Ledger
+	tasks   *supervisor.Supervisor
+	gossip  *gossip.Gossip
+	logs    net.Listener
+
+	mu   sync.Mutex
+	link *link // the one that stands, nil between connections
+}
+
+func (a *agent) open(ctx context.Context) error {
+	c := a.config
+	var err error
+	if a.machine, err = lookAround(c); err != nil {
+		return err
+	}
+	shim, err := shimbin.Install(c.path("bin"))
+	if err != nil {
+		return err
+	}
+	a.driver, err = process.New(process.Config{Root: c.path("tasks"), Shim: shim, Groups: cgroup.OpenSelf("clary-" + c.ID), Log: c.Log})
+	if err != nil {
+		return err
+	}
+	if a.ledger, err = ledger.Open(c.path("ledger.db")); err != nil {
+		return err
+	}
+	cache, err := staging.OpenCache(c.path("cache"), c.CacheBytes)
+	if err != nil {
+		return err
+	}
+	a.tasks, err = supervisor.Open(ctx, supervisor.Config{
+		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.store, Cache: cache,
+		Certify: a.certify, Listen: c.Address, Program: c.Executable, Log: c.Log,
+	})
+	if err != nil {
+		return err
+	}
+	return a.openNetwork()
+}
+
+func (a *agent) openNetwork() error {
+	c := a.config
+	var err error
+	if a.logs, err = net.Listen("tcp", c.Listen); err != nil {
+		return fault.New(fault.Invalid, "--listen: %w", err)
+	}
+	a.gossip, err = gossip.Start(gossip.Config{
+		Self: gossip.Member{Role: gossip.Agent, ID: c.ID}, Bind: c.Gossip, Key: a.self.notes.GossipKey, Seeds: a.self.notes.Gossip, Log: c.Log,
+	})
+	return err
+}
+
+// close lets go of everything that open took, in the opposite order.
+func (a *agent) close() error {
+	var errs []error
+	if a.tasks != nil {
+		a.tasks.Close()
+	}
+	if a.ledger != nil {
+		errs = append(errs, a.ledger.Close())
+	}
+	if a.driver != nil {
+		errs = append(errs, a.driver.Close())
+	}
+	if a.machine != nil {
+		errs = append(errs, a.machine.close())
+	}
+	return errors.Join(errs...)
+}
+
+func (a *agent) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.gossip.Run(ctx) })
+	group.Go(func() error { return a.serveLogs(ctx) })
+	group.Go(func() error { return a.keepLinked(ctx) })
+	a.log.Info("agent started", "id", a.config.ID, "address", a.config.Address, "logs", a.logs.Addr(), "version", a.config.Version)
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}

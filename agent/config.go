@@ -1,0 +1,60 @@
+package agent
+
+import (
+	"log/slog"
+	"net"
+	"path/filepath"
+
+	"github.com/clary-ml/clary/cluster"
+)
+
+// Config is how one agent is started.
+type Config struct {
+	ID      string // of the node, unique in the cluster, stable over restarts
+	Data    string // folder of everything that lasts: tasks, cache, ledger, keys
+	Address string // host under which other nodes reach this node's tasks
+	Listen  string // host:port on which coordinators ask for logs
+	Gossip  string // host:port of membership, UDP and TCP
+
+	Join  string // RPC address of any coordinator, for the first start
+	Token string // join token, for the first start
+
+	PortFirst, PortLast int32             // ports that tasks may be given, both ends included
+	Labels              map[string]string // the operator's own, beside what the machine says
+	SimulateGPUs        string            // e.g. "8xA100"; empty asks NVML
+	MilliCPU            int64             // thousandths of a core to offer; 0 is all
+	Memory              int64             // bytes to offer; 0 is what the machine has, less a reserve
+	CacheBytes          int64             // most that the input cache may hold
+
+	Executable string // the clary binary, for tasks that run it
+	Version    string
+	Log        *slog.Logger
+}
+
+// Validate reports every mistake in the configuration, named by its flag.
+func (c Config) Validate() cluster.Problems {
+	var p cluster.Problems
+	cluster.CheckName(&p, "--id", c.ID)
+	if c.Data == "" {
+		p.Add("--data", "is empty: name a folder")
+	}
+	if host := net.ParseIP(c.Address); c.Address == "" || host != nil && host.IsUnspecified() {
+		p.Add("--address", "%q is no address that others can reach: say which of this machine's addresses they should use", c.Address)
+	}
+	for flag, address := range map[string]string{"--listen": c.Listen, "--gossip": c.Gossip} {
+		if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+			p.Add(flag, "%q is not host:port", cluster.Clip(address))
+		}
+	}
+	if c.PortFirst < 1 || c.PortLast > 65535 || c.PortLast < c.PortFirst {
+		p.Add("--ports", "%d-%d is no range of ports: from 1-1 to 65535-65535, like 20000-20999", c.PortFirst, c.PortLast)
+	}
+	if c.MilliCPU < 0 || c.Memory < 0 || c.CacheBytes < 0 {
+		p.Add("--cores, --memory, --cache", "are negative")
+	}
+	return p
+}
+
+func (c Config) path(parts ...string) string {
+	return filepath.Join(append([]string{c.Data}, parts...)...)
+}

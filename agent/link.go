@@ -1,0 +1,251 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/clary-ml/clary/agent/ledger"
+	"github.com/clary-ml/clary/agent/supervisor"
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/gossip"
+	"github.com/clary-ml/clary/internal/member"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+)
+
+// reconnectEvery is how long an agent waits, at most, before it tries the next
+// coordinator.
+const reconnectEvery = time.Second
+
+// keepLinked holds a connection to one coordinator after the other until ctx ends.
+func (a *agent) keepLinked(ctx context.Context) error {
+	for try := 0; ; try++ {
+		addresses := a.coordinators()
+		address := addresses[try%len(addresses)]
+		err := a.connect(ctx, address)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if fault.Is(err, fault.Denied) {
+			a.log.Error("coordinator refuses this agent", "at", address, "error", err)
+		} else {
+			a.log.Info("no connection to a coordinator now", "at", address, "error", err)
+		}
+		wait := reconnectEvery/4 + rand.N(reconnectEvery/4)
+		if len(addresses) > 1 && try%len(addresses) != len(addresses)-1 {
+			wait /= 10 // there are others to try first
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// coordinators lists where coordinators may be: what gossip says first, then what was
+// noted when this agent joined.
+func (a *agent) coordinators() []string {
+	var addresses []string
+	for _, known := range a.gossip.Members() {
+		if known.Role == gossip.Coordinator {
+			addresses = append(addresses, known.RPC)
+		}
+	}
+	rand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
+	for _, noted := range a.self.notes.Coordinators {
+		if !slices.Contains(addresses, noted) {
+			addresses = append(addresses, noted)
+		}
+	}
+	return addresses
+}
+
+type coordinatorStream = grpc.BidiStreamingClient[claryv1.AgentMessage, claryv1.CoordinatorMessage]
+
+// link is one connection to one coordinator.
+type link struct {
+	agent    *agent
+	client   claryv1.AgentLinkClient
+	stream   coordinatorStream
+	acks     chan *claryv1.Ack
+	every    time.Duration // between beats
+	lease    time.Duration
+	reported uint64 // version of the supervisor's answers that the ledger has for sure
+}
+
+// connect introduces this node to a coordinator and follows it until the connection
+// ends.
+func (a *agent) connect(ctx context.Context, address string) error {
+	conn, err := member.Dial(address, a.self.credentials.Static(), pki.ExpectNode(pki.Coordinator))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	group, ctx := errgroup.WithContext(ctx)
+	l := &link{agent: a, client: claryv1.NewAgentLinkClient(conn), acks: make(chan *claryv1.Ack, 16)}
+	if l.stream, err = l.client.Connect(ctx); err != nil {
+		return wire.FromStatus(err)
+	}
+	if err := l.hello(ctx); err != nil {
+		return wire.FromStatus(err)
+	}
+	a.setLink(l)
+	defer a.setLink(nil)
+	group.Go(func() error { return l.follow(ctx) })
+	group.Go(func() error { return l.beat(ctx) })
+	return wire.FromStatus(group.Wait())
+}
+
+func (a *agent) setLink(l *link) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.link = l
+}
+
+// hello says all that this node is and has, and waits for the welcome.
+func (l *link) hello(ctx context.Context) error {
+	held, version := l.agent.tasks.Held()
+	node := l.agent.machine.node(ctx)
+	node.LogsAddr = l.agent.logsAddress()
+	hello := &claryv1.Hello{Node: wire.NodeToProto(node), Held: heldToProto(held)}
+	if err := l.stream.Send(&claryv1.AgentMessage{Message: &claryv1.AgentMessage_Hello{Hello: hello}}); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	message, err := l.stream.Recv()
+	if err != nil {
+		return err
+	}
+	welcome := message.GetWelcome()
+	if welcome == nil {
+		return fault.New(fault.Internal, "a coordinator's first message is not a welcome")
+	}
+	l.reported, l.every, l.lease = version, time.Duration(welcome.GetBeatEvery()), time.Duration(welcome.GetLease())
+	if l.every <= 0 || l.lease <= 0 {
+		return fault.New(fault.Internal, "welcome: beats every %s for a lease of %s", l.every, l.lease)
+	}
+	l.agent.log.Info("connected to a coordinator", "tasks", len(held))
+	return l.agent.store.learn(welcome.GetObjectStore())
+}
+
+// follow does what the coordinator says.
+func (l *link) follow(ctx context.Context) error {
+	for {
+		message, err := l.stream.Recv()
+		if err != nil {
+			return err
+		}
+		switch said := message.GetMessage().(type) {
+		case *claryv1.CoordinatorMessage_Desired:
+			if err := l.obey(said.Desired); err != nil {
+				return err
+			}
+		case *claryv1.CoordinatorMessage_Ack:
+			select {
+			case l.acks <- said.Ack:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		case *claryv1.CoordinatorMessage_Welcome:
+			if err := l.agent.store.learn(said.Welcome.GetObjectStore()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (l *link) obey(desired *claryv1.Desired) error {
+	assignments := make([]ledger.Assignment, len(desired.GetAssignments()))
+	for i, assigned := range desired.GetAssignments() {
+		hosts := map[string][]string{}
+		for role, list := range assigned.GetHosts() {
+			hosts[role] = list.GetHosts()
+		}
+		assignments[i] = ledger.Assignment{
+			Task: wire.TaskFromProto(assigned.GetTask()), Program: wire.ProgramFromProto(assigned.GetProgram()), Hosts: hosts,
+			MaxRuntime: time.Duration(assigned.GetMaxRuntime()), RestoreFrom: assigned.GetRestoreFrom(),
+			Stop: assigned.GetStop(), StopReason: assigned.GetStopReason(),
+		}
+	}
+	return l.agent.tasks.Desired(desired.GetWhole(), assignments, desired.GetGone())
+}
+
+// beat reports what changed, at once, and says that the node lives, now and then. One
+// beat is on its way at a time: what changes meanwhile goes with the next.
+func (l *link) beat(ctx context.Context) error {
+	for sequence := uint64(1); ; sequence++ {
+		changes, version := l.agent.tasks.Changes(l.reported)
+		beat := &claryv1.Beat{Sequence: sequence, Changed: heldToProto(changes)}
+		if err := l.stream.Send(&claryv1.AgentMessage{Message: &claryv1.AgentMessage_Beat{Beat: beat}}); err != nil {
+			if errors.Is(err, io.EOF) {
+				<-ctx.Done() // follow gets the reason
+			}
+			return err
+		}
+		sent := time.Now()
+		if err := l.acknowledged(ctx, sequence, sent); err != nil {
+			return err
+		}
+		l.reported = version
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.agent.tasks.Changed(version):
+		case <-time.After(time.Until(sent.Add(l.every))):
+		}
+	}
+}
+
+// acknowledged waits until the beat is in the ledger. A coordinator that does not
+// answer for a lease is given up.
+func (l *link) acknowledged(ctx context.Context, sequence uint64, sent time.Time) error {
+	timeout := time.After(l.lease)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timeout:
+			return fault.New(fault.Unready, "the coordinator has not answered a beat for %s", l.lease)
+		case ack := <-l.acks:
+			if ack.GetSequence() != sequence {
+				continue
+			}
+			if ack.GetLeaseRenewed() {
+				return l.agent.tasks.Renew(l.lease - time.Since(sent))
+			}
+			return nil
+		}
+	}
+}
+
+func heldToProto(held []supervisor.Held) []*claryv1.Held {
+	converted := make([]*claryv1.Held, len(held))
+	for i, task := range held {
+		converted[i] = &claryv1.Held{Task: task.Task, Status: wire.TaskStatusToProto(task.Status)}
+	}
+	return converted
+}
+
+// certify has a task's key certified through whatever connection stands.
+func (a *agent) certify(ctx context.Context, task string, csr []byte) (certificate, ca []byte, err error) {
+	a.mu.Lock()
+	l := a.link
+	a.mu.Unlock()
+	if l == nil {
+		return nil, nil, fault.New(fault.Unready, "no coordinator to certify the key of %s", task)
+	}
+	answer, err := l.client.SignTask(ctx, &claryv1.SignTaskRequest{Task: task, Csr: csr})
+	if err != nil {
+		return nil, nil, fmt.Errorf("certify the key of %s: %w", task, wire.FromStatus(err))
+	}
+	return answer.GetCertificatePem(), answer.GetCaPem(), nil
+}

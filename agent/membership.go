@@ -1,0 +1,95 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/internal/atomicfile"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/member"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+)
+
+// membership is what makes this process a member: its certificate, and where it last
+// heard of coordinators.
+type membership struct {
+	credentials pki.Credentials
+	notes       notes
+}
+
+// notes is the file that tells an agent on its next start what it was.
+type notes struct {
+	ID           string   `json:"id"`
+	GossipKey    []byte   `json:"gossip_key"`
+	Gossip       []string `json:"gossip"`       // addresses to look for members at
+	Coordinators []string `json:"coordinators"` // RPC addresses
+}
+
+const (
+	notesFile = "member.json"
+	tlsFolder = "tls"
+)
+
+// enter makes this process a member: one that was here before, or one that joins with a
+// token.
+func enter(ctx context.Context, c Config) (membership, error) {
+	if err := os.MkdirAll(c.path(tlsFolder), 0o700); err != nil {
+		return membership{}, fmt.Errorf("--data: %w", err)
+	}
+	known, err := comeBack(c)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return known, err
+	}
+	if c.Join == "" {
+		return known, fault.New(fault.Invalid, "--join: is empty, and %s has joined no cluster yet: name a coordinator's address, and a token from clary token create --join agent", c.Data)
+	}
+	return join(ctx, c)
+}
+
+func comeBack(c Config) (membership, error) {
+	text, err := os.ReadFile(c.path(notesFile))
+	if err != nil {
+		return membership{}, err
+	}
+	var m membership
+	if err := json.Unmarshal(text, &m.notes); err != nil {
+		return m, fault.New(fault.Invalid, "%s is damaged: %w", c.path(notesFile), err)
+	}
+	if m.notes.ID != c.ID {
+		return m, fault.New(fault.Invalid, "--id: %q, but the folder %s belongs to node %q", c.ID, c.Data, m.notes.ID)
+	}
+	m.credentials, err = pki.LoadCredentials(c.path(tlsFolder))
+	return m, err
+}
+
+func join(ctx context.Context, c Config) (membership, error) {
+	key, err := member.JoiningKey(c.path(tlsFolder, "joining.pem"))
+	if err != nil {
+		return membership{}, err
+	}
+	answer, err := member.Join(ctx, c.Join, c.Token, key, &claryv1.JoinRequest{
+		Id: c.ID, Role: pki.Agent, Address: c.Address, Version: c.Version,
+	})
+	if err != nil {
+		return membership{}, err
+	}
+	m := membership{notes: notes{
+		ID: c.ID, GossipKey: answer.GetGossipKey(), Gossip: answer.GetGossip(), Coordinators: append(answer.GetCoordinators(), c.Join),
+	}}
+	if m.credentials, err = member.Credentials(answer.GetCertificatePem(), key, answer.GetCaPem()); err != nil {
+		return m, err
+	}
+	if err := m.credentials.Save(c.path(tlsFolder)); err != nil {
+		return m, err
+	}
+	text, err := json.MarshalIndent(m.notes, "", "  ")
+	if err != nil {
+		return m, err
+	}
+	return m, atomicfile.Write(c.path(notesFile), text, 0o600)
+}
