@@ -47,7 +47,7 @@ func (s Spec) programRole() cluster.Role {
 
 // networkRoles are the parameter servers, each with a port to listen on, and the workers.
 func (s Spec) networkRoles() ([]cluster.Role, error) {
-	training, err := s.training()
+	run, err := s.run()
 	if err != nil {
 		return nil, err
 	}
@@ -58,13 +58,13 @@ func (s Spec) networkRoles() ([]cluster.Role, error) {
 		{
 			Name: roleServer, Count: max(s.Servers, 1), Ask: serverAsk, Labels: s.Labels,
 			Program: cluster.Program{
-				Command: []string{"clary", "trainer", "server"}, Spec: training, Grace: s.grace(), Clary: true,
+				Command: []string{"clary", "trainer", "server"}, Spec: run, Grace: s.grace(), Clary: true,
 			},
 		},
 		{
 			Name: roleWorker, Count: max(s.Workers, 1), Ask: s.Resources.ask(worker), Labels: s.Labels,
 			Program: cluster.Program{
-				Command: []string{"clary", "trainer", "worker"}, Spec: training, Inputs: s.inputs(), Grace: s.grace(),
+				Command: []string{"clary", "trainer", "worker"}, Spec: run, Inputs: s.inputs(), Grace: s.grace(),
 				Checkpoints: s.Checkpoints == nil || *s.Checkpoints, Outputs: true, Clary: true,
 			},
 		},

@@ -195,10 +195,12 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// training returns what the workers and servers read: the network's part, and how many
-// of them there are.
-func (s Spec) training() ([]byte, error) {
-	data, err := json.Marshal(spec.Run{Training: s.Training, Workers: int(max(s.Workers, 1)), Servers: int(max(s.Servers, 1))})
+// run returns what the workers and servers read: the network's part, and how many they
+// are.
+func (s Spec) run() ([]byte, error) {
+	data, err := json.Marshal(spec.Run{
+		Training: s.Training, Workers: int(max(s.Workers, 1)), Servers: int(max(s.Servers, 1)),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("write the network's spec: %w", err)
 	}
