@@ -313,11 +313,8 @@ func TestLeavesNothingWaitingThatFits(t *testing.T) {
 			names = append(names, fmt.Sprintf("job-%d", i))
 			b.submit(names[i], int32(1+i%7), nil)
 		}
-		done := 0
-		for round := 0; done < len(names); round++ {
-			if round > len(names) {
-				t.Fatalf("only %d of %d were ever placed", done, len(names))
-			}
+		for len(names) > 0 {
+			before := len(names)
 			names = slices.DeleteFunc(names, func(name string) bool {
 				nodes := b.placed(name)
 				if nodes == "" {
@@ -331,8 +328,8 @@ func TestLeavesNothingWaitingThatFits(t *testing.T) {
 				}
 				return true
 			})
-			if len(names) == 0 {
-				break
+			if len(names) == before {
+				t.Fatalf("%d of them are never placed, %s: %s", before, names[0], b.why(names[0]))
 			}
 		}
 	})
