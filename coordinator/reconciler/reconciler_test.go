@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -264,16 +265,17 @@ func TestReadsAgainOnConflict(t *testing.T) {
 
 func TestGoesOnWhenNobodyAnswers(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bench) {
-		silent := true
+		var silent atomic.Bool
+		silent.Store(true)
 		b.ledger.Before = func(commands []command.Command) error {
-			if record, is := commands[0].(command.Record); is && record.Changes[0].Expect > 0 && silent {
+			if record, is := commands[0].(command.Record); is && record.Changes[0].Expect > 0 && silent.Load() {
 				return fault.New(fault.Unready, "no leader")
 			}
 			return nil
 		}
 		b.submit("digits", program, nil)
 		b.must("digits", cluster.JobQueued, "", 2)
-		silent = false
+		silent.Store(false)
 		time.Sleep(2 * time.Second)
 		b.must("digits", cluster.JobRunning, "", 2)
 	})
