@@ -95,7 +95,6 @@ func (g *Gossip) settings() (*memberlist.Config, error) {
 	settings.Delegate = delegate{g}
 	settings.Events = events{g}
 	settings.Logger = slog.NewLogLogger(levelled{c.Log.Handler()}, slog.LevelDebug)
-	settings.RequireNodeNames = c.Transport != nil
 	var err error
 	if settings.BindAddr, settings.BindPort, err = split(c.Bind); err != nil {
 		return nil, fault.New(fault.Invalid, "gossip address: %w", err)

@@ -1,0 +1,109 @@
+package gossip_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/clary-ml/clary/internal/gossip"
+	"github.com/clary-ml/clary/internal/gossip/memnet"
+)
+
+// join starts a member inside a bubble, and stops it at the test's end.
+func join(t *testing.T, network *memnet.Network, id, address string, seeds ...string) *gossip.Gossip {
+	t.Helper()
+	transport, err := network.Transport(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := gossip.Start(gossip.Config{
+		Self: gossip.Member{Role: gossip.Agent, ID: id, RPC: "rpc-of-" + id + ":1"},
+		Bind: address, Key: bytes.Repeat([]byte{7}, gossip.KeySize), Seeds: seeds,
+		Log: slog.New(slog.DiscardHandler), Transport: transport,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := g.Run(ctx); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return g
+}
+
+// sees waits, in the bubble's time, until a member sees exactly those ids.
+func sees(t *testing.T, g *gossip.Gossip, want string, within time.Duration) {
+	t.Helper()
+	got := ""
+	for range within / time.Second {
+		var ids []string
+		for _, m := range g.Members() {
+			ids = append(ids, m.ID)
+		}
+		if got = strings.Join(ids, " "); got == want {
+			return
+		}
+		time.Sleep(time.Second) // of the bubble
+	}
+	t.Fatalf("%s sees %q after %v, want %q", g.Address(), got, within, want)
+}
+
+const (
+	addressA = "10.0.0.1:7946"
+	addressB = "10.0.0.2:7946"
+	addressC = "10.0.0.3:7946"
+)
+
+func TestAHealedPartitionMergesHoweverLongItLasted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var network memnet.Network
+		a := join(t, &network, "a", addressA) // which knows nobody
+		b := join(t, &network, "b", addressB, addressA)
+		c := join(t, &network, "c", addressC, addressA)
+		all := []*gossip.Gossip{a, b, c}
+		for _, g := range all {
+			sees(t, g, "a b c", time.Minute)
+		}
+		network.Cut(func(from, to string) bool { return (from == addressA) != (to == addressA) })
+		sees(t, a, "a", 3*time.Minute)
+		sees(t, b, "b c", 3*time.Minute)
+		sees(t, c, "b c", 3*time.Minute)
+		time.Sleep(10 * time.Minute) // dead members are forgotten by then
+		network.Cut(nil)
+		for _, g := range all {
+			sees(t, g, "a b c", time.Minute)
+		}
+	})
+}
+
+func TestAMemberThatCrashedIsFoundAtItsNewAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var network memnet.Network
+		a := join(t, &network, "a", addressA)
+		join(t, &network, "b", addressB, addressA)
+		sees(t, a, "a b", time.Minute)
+		network.Cut(func(from, to string) bool { return from == addressB || to == addressB })
+		crashed := time.Now()
+		join(t, &network, "b", addressC, addressA) // at once, while all think the old one alive
+		for {
+			if b, ok := a.Find(gossip.Agent, "b"); ok && b.Gossip == addressC {
+				t.Logf("found after %v", time.Since(crashed))
+				return
+			}
+			if time.Since(crashed) > time.Minute {
+				t.Fatalf("a minute later a sees %+v", a.Members())
+			}
+			time.Sleep(100 * time.Millisecond) // of the bubble
+		}
+	})
+}
