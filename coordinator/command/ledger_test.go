@@ -124,8 +124,8 @@ func TestReportsMoveTasksForwardAndFreeTheirNodeOnce(t *testing.T) {
 	}
 	before := w.dump()
 	w.report(id, cluster.TaskStatus{State: cluster.TaskFailed})
-	if refused := w.report(id, cluster.TaskStatus{State: cluster.TaskSucceeded}).Refused; len(refused) != 1 {
-		t.Error("a failed task succeeded")
+	if refused := w.report(id, cluster.TaskStatus{State: cluster.TaskSucceeded}).Refused; len(refused) != 1 || refused[0].Reason != "the task has failed already" {
+		t.Error("a failed task succeeded", refused)
 	}
 	if w.dump() != before || !reflect.DeepEqual(w.used("a"), cluster.Resources{}) {
 		t.Errorf("used %+v after the end", w.used("a"))
