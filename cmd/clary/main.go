@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -24,7 +23,7 @@ func run() int {
 	context.AfterFunc(ctx, stop)
 	err := newRoot(cli.System(kinds())).ExecuteContext(ctx)
 	message, code := cli.Exit(err)
-	if message != "" && !errors.Is(err, context.Canceled) {
+	if message != "" {
 		fmt.Fprintln(os.Stderr, "clary: "+strings.TrimRight(message, "\n"))
 	}
 	return code

@@ -51,6 +51,11 @@ func TestScripts(t *testing.T) {
 			env.Setenv("ADDRESSES", strings.Join(to.Addresses, ","))
 			env.Setenv("PIN", to.CAPin)
 			env.Setenv("CI", "true")
+			examples, err := filepath.Abs("../../examples")
+			if err != nil {
+				return err
+			}
+			env.Setenv("EXAMPLES", examples)
 			if err := os.WriteFile(filepath.Join(env.WorkDir, "ca.crt"), fake.CAPEM(), 0o600); err != nil {
 				return err
 			}

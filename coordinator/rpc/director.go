@@ -30,12 +30,19 @@ func (d *director) concerned(changes []state.Change) bool {
 	})
 }
 
-// all is everything that the node should have.
-func (d *director) all(snapshot *state.Snapshot) *claryv1.Desired {
+// all is everything that the node should have: what runs, and of what it says it holds
+// the tasks that ended but are still on record, for their logs.
+func (d *director) all(snapshot *state.Snapshot, held []string) *claryv1.Desired {
 	*d = *newDirector(d.node)
 	desired := &claryv1.Desired{Whole: true}
 	for task := range snapshot.TasksOn(d.node) {
-		if !task.Status.State.Ended() {
+		d.assign(snapshot, task, desired)
+	}
+	for _, id := range held {
+		if _, told := d.told[id]; told {
+			continue
+		}
+		if task, onRecord := snapshot.Task(id); onRecord && task.Allocation.Node == d.node {
 			d.assign(snapshot, task, desired)
 		}
 	}
@@ -46,13 +53,13 @@ func (d *director) all(snapshot *state.Snapshot) *claryv1.Desired {
 func (d *director) changed(snapshot *state.Snapshot, changes []state.Change) *claryv1.Desired {
 	desired := &claryv1.Desired{}
 	for _, change := range changes {
-		if change.Kind == state.KindGang {
-			for id := range d.gangs[change.ID] {
-				d.update(snapshot, id, desired)
-			}
+		if change.Kind == state.KindTask {
+			d.update(snapshot, change.ID, desired)
 			continue
 		}
-		d.update(snapshot, change.ID, desired)
+		for id := range d.gangs[change.ID] {
+			d.update(snapshot, id, desired)
+		}
 	}
 	if len(desired.Assignments) == 0 && len(desired.Gone) == 0 {
 		return nil
@@ -60,14 +67,15 @@ func (d *director) changed(snapshot *state.Snapshot, changes []state.Change) *cl
 	return desired
 }
 
-// update tells the node of one task, if it is the node's and there is news.
+// update tells the node of one task, if it is the node's and there is news. A task that
+// has ended stays with the node until its record is deleted.
 func (d *director) update(snapshot *state.Snapshot, id string, desired *claryv1.Desired) {
 	task, exists := snapshot.Task(id)
 	stopping, known := d.told[id]
 	switch {
-	case exists && task.Allocation.Node == d.node && !task.Status.State.Ended():
+	case exists && task.Allocation.Node == d.node:
 		gang, _ := snapshot.Gang(task.Gang)
-		if !known || stopping != stops(task, gang) {
+		if !task.Status.State.Ended() && (!known || !stopping && stops(task, gang)) {
 			d.assign(snapshot, task, desired)
 		}
 	case known:
@@ -81,8 +89,10 @@ func (d *director) update(snapshot *state.Snapshot, id string, desired *claryv1.
 	}
 }
 
+// stops reports whether the task should not run: its gang is to end, is on a newer
+// attempt, or the ledger has the task down as ended, whatever its node may think.
 func stops(task cluster.Task, gang cluster.Gang) bool {
-	return gang.Stop || gang.Attempt != task.Attempt
+	return gang.Stop || gang.Attempt != task.Attempt || task.Status.State.Ended()
 }
 
 func (d *director) assign(snapshot *state.Snapshot, task cluster.Task, desired *claryv1.Desired) {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -62,7 +64,7 @@ func (s *link) Connect(stream agentStream) error {
 		}
 	}
 	group.Go(func() error { return s.listen(ctx, who.Name, stream, send) })
-	group.Go(func() error { return s.direct(ctx, who.Name, send) })
+	group.Go(func() error { return s.direct(ctx, who.Name, hello.GetHeld(), send) })
 	group.Go(func() error {
 		for {
 			select {
@@ -141,7 +143,7 @@ func (s *link) listen(ctx context.Context, node string, stream agentStream, send
 }
 
 // direct tells the node all that it should run, then what changes of it.
-func (s *link) direct(ctx context.Context, node string, send func(*claryv1.CoordinatorMessage) error) error {
+func (s *link) direct(ctx context.Context, node string, held []*claryv1.Held, send func(*claryv1.CoordinatorMessage) error) error {
 	events := s.replica.Events().Subscribe(func(change state.Change) bool {
 		return change.Kind == state.KindTask || change.Kind == state.KindGang
 	})
@@ -149,10 +151,10 @@ func (s *link) direct(ctx context.Context, node string, send func(*claryv1.Coord
 	if err := send(&claryv1.CoordinatorMessage{Message: &claryv1.CoordinatorMessage_Welcome{Welcome: s.welcome()}}); err != nil {
 		return err
 	}
-	told := newDirector(node)
+	told, ids := newDirector(node), taskIDs(held)
 	changes, whole := []state.Change(nil), true
 	for {
-		desired, err := s.desired(ctx, told, changes, whole)
+		desired, err := s.desired(ctx, told, ids, changes, whole)
 		if err != nil {
 			return err
 		}
@@ -172,10 +174,21 @@ func (s *link) direct(ctx context.Context, node string, send func(*claryv1.Coord
 			}
 		}
 		changes, whole = batch.Changes, batch.Lost
+		if whole {
+			ids = slices.Collect(maps.Keys(told.told))
+		}
 	}
 }
 
-func (s *link) desired(ctx context.Context, told *director, changes []state.Change, whole bool) (*claryv1.Desired, error) {
+func taskIDs(held []*claryv1.Held) []string {
+	ids := make([]string, len(held))
+	for i, task := range held {
+		ids[i] = task.GetTask()
+	}
+	return ids
+}
+
+func (s *link) desired(ctx context.Context, told *director, held []string, changes []state.Change, whole bool) (*claryv1.Desired, error) {
 	if !whole && !told.concerned(changes) {
 		return nil, nil
 	}
@@ -185,7 +198,7 @@ func (s *link) desired(ctx context.Context, told *director, changes []state.Chan
 	}
 	defer snapshot.Close()
 	if whole {
-		return told.all(snapshot), nil
+		return told.all(snapshot, held), nil
 	}
 	return told.changed(snapshot, changes), nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -31,6 +32,9 @@ func Exit(err error) (message string, code int) {
 	var exit *exitError
 	if errors.As(err, &exit) {
 		return exit.text, exit.code
+	}
+	if errors.Is(err, context.Canceled) {
+		return "", ExitInterrupted
 	}
 	return err.Error(), ExitFailed
 }

@@ -170,14 +170,17 @@ func (a *App) runJob(ctx context.Context, c *client.Client, j cluster.Job, flags
 	if flags.detach || flags.hold {
 		return a.submitAndWait(ctx, c, j, true)
 	}
-	submitted, err := c.Submit(ctx, j)
-	if err != nil {
-		return err
+	name := j.Name
+	var view client.JobView
+	if _, err = c.Submit(ctx, j); err == nil {
+		view, err = a.attend(ctx, c, name)
 	}
-	name := submitted.Job.Name
-	view, err := a.attend(ctx, c, name)
 	if ctx.Err() != nil && !view.Job.State.Ended() {
-		if view, err = a.cancelAndWait(context.WithoutCancel(ctx), c, name); err != nil {
+		view, err = a.cancelAndWait(context.WithoutCancel(ctx), c, name)
+		if fault.Is(err, fault.NotFound) { // interrupted before it was submitted
+			return ctx.Err()
+		}
+		if err != nil {
 			return err
 		}
 		return &exitError{ExitInterrupted, fmt.Sprintf("%s %s", name, view.Job.State)}

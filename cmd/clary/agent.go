@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/agent"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/internal/version"
+)
+
+// agentFlags are amounts as people write them.
+type agentFlags struct {
+	ports, cores, memory, cache string
+}
+
+func newAgentCommand() *cobra.Command {
+	var config agent.Config
+	var shared memberFlags
+	var amounts agentFlags
+	command := &cobra.Command{
+		Use:   "agent",
+		Short: "Run an agent: a machine that runs tasks",
+		Long: "Run an agent. It joins the cluster with a token on its first start, says what this machine has, and runs what\n" +
+			"it is told. Tasks live on while the agent is stopped, upgraded or killed.",
+		Example: "  clary agent --id gpu-1 --data /var/lib/clary/agent --join 10.0.0.1:7420 --token-file join.token\n" +
+			"  clary agent --simulate-gpus 8xA100 --join 10.0.0.1:7420 --token-file join.token",
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			var err error
+			if config.Token, err = shared.secret(); err != nil {
+				return err
+			}
+			if config.Log, err = shared.logger(); err != nil {
+				return err
+			}
+			config.ID, config.Data, config.Join = shared.id, shared.data, shared.join
+			config.Version = version.String()
+			if err := amounts.read(&config); err != nil {
+				return err
+			}
+			if config.Executable, err = os.Executable(); err != nil {
+				return err
+			}
+			return agent.Run(command.Context(), config)
+		},
+	}
+	shared.add(command, "agent")
+	flags := command.Flags()
+	flags.StringVar(&config.Address, "address", ownAddress(), "host under which other machines reach this machine's tasks")
+	flags.StringVar(&config.Listen, "listen", net.JoinHostPort(ownAddress(), "7424"), "host:port on which coordinators ask for logs")
+	flags.StringVar(&config.Gossip, "gossip", "0.0.0.0:7425", "host:port of membership, UDP and TCP")
+	flags.StringVar(&config.SimulateGPUs, "simulate-gpus", "", "offer GPUs that do not exist, like 8xA100 or 2xH100-80GB,4xT4")
+	flags.StringToStringVar(&config.Labels, "label", nil, "labels that jobs can ask for, like zone=a,disk=nvme")
+	flags.StringVar(&amounts.ports, "ports", "20000-20999", "TCP ports that tasks may be given")
+	flags.StringVar(&amounts.cores, "cores", "", "cores to offer (default: all)")
+	flags.StringVar(&amounts.memory, "memory", "", "memory to offer, like 12GiB (default: nine tenths)")
+	flags.StringVar(&amounts.cache, "cache", "20GiB", "most that the cache of inputs may hold")
+	return command
+}
+
+// read puts the amounts into the configuration; each mistake is named by its flag.
+func (f agentFlags) read(config *agent.Config) error {
+	if n, err := fmt.Sscanf(f.ports, "%d-%d", &config.PortFirst, &config.PortLast); err != nil || n != 2 {
+		return fault.New(fault.Invalid, "--ports: %q is no range like 20000-20999", f.ports)
+	}
+	if f.cores != "" {
+		cores, err := quantity.ParseCores(f.cores)
+		if err != nil {
+			return fault.New(fault.Invalid, "--cores: %w", err)
+		}
+		config.MilliCPU = int64(cores)
+	}
+	for flag, amount := range map[string]struct {
+		text string
+		into *int64
+	}{"--memory": {f.memory, &config.Memory}, "--cache": {f.cache, &config.CacheBytes}} {
+		if amount.text == "" {
+			continue
+		}
+		bytes, err := quantity.ParseBytes(amount.text)
+		if err != nil {
+			return fault.New(fault.Invalid, "%s: %w", flag, err)
+		}
+		*amount.into = int64(bytes)
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// memberFlags are the flags that coordinators and agents share.
+type memberFlags struct {
+	id, data, join   string
+	token, tokenFile string
+	logLevel, format string
+}
+
+func (f *memberFlags) add(command *cobra.Command, what string) {
+	flags := command.Flags()
+	flags.StringVar(&f.id, "id", hostName(), "name of this "+what+", unique in the cluster")
+	flags.StringVar(&f.data, "data", "/var/lib/clary/"+what, "folder of everything that lasts")
+	flags.StringVar(&f.join, "join", "", "host:port of any coordinator, for the first start")
+	flags.StringVar(&f.token, "token", "", "join token, for the first start (other users of this machine can see it: prefer --token-file)")
+	flags.StringVar(&f.tokenFile, "token-file", "", "file with the join token")
+	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	flags.StringVar(&f.format, "log-format", "text", "text or json")
+	command.MarkFlagsMutuallyExclusive("token", "token-file")
+}
+
+// secret is the join token, wherever it was given.
+func (f *memberFlags) secret() (string, error) {
+	if f.tokenFile == "" {
+		return f.token, nil
+	}
+	text, err := os.ReadFile(f.tokenFile)
+	if err != nil {
+		return "", fault.New(fault.Invalid, "--token-file: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+// logger writes to standard error, as service managers expect.
+func (f *memberFlags) logger() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return nil, fault.New(fault.Invalid, "--log-level: %q is unknown: debug, info, warn or error", f.logLevel)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch f.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, options)), nil
+	}
+	return nil, fault.New(fault.Invalid, "--log-format: %q is unknown: text or json", f.format)
+}
+
+// hostName is this machine's name as a member's: lower case, up to the first dot.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	name, _, _ = strings.Cut(strings.ToLower(name), ".")
+	return strings.Trim(strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, name), "-")
+}

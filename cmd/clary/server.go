@@ -1,0 +1,95 @@
+package main
+
+import (
+	"net"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator"
+	"github.com/clary-ml/clary/internal/version"
+	"github.com/clary-ml/clary/storage/object"
+	"github.com/clary-ml/clary/workload"
+	"github.com/clary-ml/clary/workload/training"
+)
+
+// workloads are the kinds of job that coordinators of this build run.
+func workloads() map[cluster.Kind]workload.Kind {
+	return map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}}
+}
+
+func newServerCommand() *cobra.Command {
+	var config coordinator.Config
+	var shared memberFlags
+	var caFile string
+	command := &cobra.Command{
+		Use:   "server",
+		Short: "Run a coordinator: one of the machines that decide",
+		Long: "Run a coordinator. The first one, started in an empty folder with nobody to join, founds the cluster: it makes\n" +
+			"the certificate authority and leaves an admin's token in its data folder. Others join it with a token.\n" +
+			"Three coordinators go on when one fails, five when two do.",
+		Example: "  clary server --id a --data /var/lib/clary --listen 10.0.0.1:7420\n" +
+			"  clary server --id b --data /var/lib/clary --listen 10.0.0.2:7420 --join 10.0.0.1:7420 --token-file join.token",
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			var err error
+			if config.Token, err = shared.secret(); err != nil {
+				return err
+			}
+			if config.Log, err = shared.logger(); err != nil {
+				return err
+			}
+			if config.Store, err = storeFromEnv(config.Store, caFile); err != nil {
+				return err
+			}
+			config.ID, config.Data, config.Join = shared.id, shared.data, shared.join
+			config.Version = version.String()
+			if config.Executable, err = os.Executable(); err != nil {
+				return err
+			}
+			return coordinator.Run(command.Context(), config, workloads())
+		},
+	}
+	shared.add(command, "coordinator")
+	flags := command.Flags()
+	flags.StringVar(&config.Listen, "listen", net.JoinHostPort(ownAddress(), "7420"), "host:port of clients, agents and the other coordinators")
+	flags.StringVar(&config.Advertise, "advertise", "", "host:port under which others reach --listen (default --listen)")
+	flags.StringVar(&config.Gossip, "gossip", "0.0.0.0:7421", "host:port of membership, UDP and TCP")
+	flags.StringVar(&config.Store.Endpoint, "object-store", "", "host:port of an S3 to use instead of the embedded store; its keys come from\nAWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+	flags.StringVar(&config.Store.Region, "object-store-region", "", "region of --object-store")
+	flags.StringVar(&caFile, "object-store-ca", "", "PEM file of the CA of --object-store (default: the system's)")
+	flags.BoolVar(&config.Store.Insecure, "object-store-plaintext", false, "speak plain HTTP to --object-store; loopback addresses only")
+	flags.StringVar(&config.StoreListen, "object-store-listen", net.JoinHostPort(ownAddress(), "7423"), "host:port of the embedded store, on the coordinator that founds the cluster")
+	return command
+}
+
+// storeFromEnv completes the settings of a named S3 with its keys.
+func storeFromEnv(store object.Config, caFile string) (object.Config, error) {
+	if store.Endpoint == "" {
+		return object.Config{}, nil
+	}
+	store.AccessKey, store.SecretKey = os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")
+	if caFile != "" {
+		pem, err := os.ReadFile(caFile)
+		if err != nil {
+			return store, err
+		}
+		store.CA = pem
+	}
+	return store, store.Validate()
+}
+
+// ownAddress is the address of this machine that the default route would use, and
+// loopback where there is none. Nothing is sent.
+func ownAddress() string {
+	conn, err := net.Dial("udp", "192.0.2.1:9") // an address reserved for documentation
+	if err != nil {
+		return "127.0.0.1"
+	}
+	defer conn.Close()
+	if local, ok := conn.LocalAddr().(*net.UDPAddr); ok {
+		return local.IP.String()
+	}
+	return "127.0.0.1"
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/storage/object/embedded"
+	"github.com/clary-ml/clary/trainer/worker"
+)
+
+// newObjectStoreCommand is the embedded store's own process, which a coordinator starts.
+func newObjectStoreCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:                "objectstore",
+		Short:              "Serve the embedded object store (started by a coordinator)",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		RunE: func(command *cobra.Command, args []string) error {
+			return embedded.Main(command.Context(), args, os.Getenv)
+		},
+	}
+}
+
+// newTrainerCommand is what the tasks of a declared network run.
+func newTrainerCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:    "trainer",
+		Short:  "Run one task of a training (started by an agent)",
+		Hidden: true,
+	}
+	for _, role := range []struct {
+		name, short string
+		run         func(context.Context, worker.Options) error
+	}{
+		{"worker", "Compute gradients", worker.RunWorker},
+		{"server", "Hold parameters", worker.RunServer},
+	} {
+		command.AddCommand(&cobra.Command{
+			Use: role.name, Short: role.short, Args: cobra.NoArgs,
+			RunE: func(command *cobra.Command, _ []string) error {
+				options, err := worker.OptionsFromEnv(os.Getenv)
+				if err != nil {
+					return err
+				}
+				options.Out = command.OutOrStdout()
+				return role.run(command.Context(), options)
+			},
+		})
+	}
+	return command
+}
