@@ -122,7 +122,7 @@ func Run(ctx context.Context, c Config) error {
 		MultipartMaxParts: 10000,
 		CertFile:          c.CertFile,
 		KeyFile:           c.KeyFile,
-		KeepAlive:         true,
+		KeepAlive:         false, // see DESIGN.md: kept connections lose their place
 		Quiet:             true,
 		DisableACLs:       true,
 		HealthPath:        healthPath,
