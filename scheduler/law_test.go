@@ -232,6 +232,9 @@ func TestLaws(t *testing.T) {
 		asks := c.asks()
 		order := c.forward()
 		slices.Reverse(order)
+		for i := range c.nodes {
+			slices.Reverse(c.nodes[i].Devices)
+		}
 		slices.Reverse(asks)
 		if again := scheduler.Schedule(c.view(order), asks, c.now); !reflect.DeepEqual(plan, again) {
 			t.Fatalf("the same question got another plan:\n%v\n%v", plan, again)

@@ -278,25 +278,25 @@ func tightestModel(devices []device, count int) int32 {
 	return best
 }
 
-// takePorts takes the next free ports of the node's range, going around at its end.
+// takePorts takes the next free ports of the node's range, going around at its end. Those
+// it takes need not be noted as used: the search goes on behind them, and portsFree runs
+// out before it comes back to them.
 func takePorts(n *node, count int) []int32 {
 	if count == 0 {
 		return nil
 	}
 	taken := make([]int32, 0, count)
-	used := slices.Clone(n.portsUsed)
 	port := n.portNext
 	if port < n.portFirst || port > n.portLast {
 		port = n.portFirst
 	}
 	for len(taken) < count {
-		if at, isUsed := slices.BinarySearch(used, port); !isUsed {
-			used = slices.Insert(used, at, port)
+		if _, isUsed := slices.BinarySearch(n.portsUsed, port); !isUsed {
 			taken = append(taken, port)
 		}
 		port = following(n, port)
 	}
-	n.portsUsed, n.portNext = used, port
+	n.portNext = port
 	n.portsFree -= int32(count)
 	slices.Sort(taken)
 	return taken

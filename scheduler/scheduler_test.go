@@ -159,3 +159,68 @@ func TestRefusesOnlyWhatCouldNeverFit(t *testing.T) {
 		t.Error("refused though nodes may yet join")
 	}
 }
+
+func TestGivesEveryPortOfTheRangeOnce(t *testing.T) {
+	n := machine("a", 64, 64, 0, "")
+	n.PortLast = 7004
+	view := viewOf(nil, n)
+	view.Advance(scheduler.Schedule(view, []scheduler.Ask{scheduler.NewAsk(gang("j", 3, cluster.Ask{Ports: 1}))}, 0))
+	view.Set(n, cluster.Resources{Ports: []int32{7001}}) // the search goes on behind 7002
+	var asks []scheduler.Ask
+	for i := range 3 {
+		asks = append(asks, scheduler.NewAsk(gang(fmt.Sprintf("j%d", i), 2, cluster.Ask{Ports: 1})))
+	}
+	plan := scheduler.Schedule(view, asks, 0)
+	var got []int32
+	for _, p := range plan.Placements {
+		for _, a := range p.Allocations {
+			got = append(got, a.Resources.Ports...)
+		}
+	}
+	if want := "[7003 7004 7000 7002]"; fmt.Sprint(got) != want {
+		t.Errorf("ports %v, want %s", got, want)
+	}
+}
+
+func TestSetSaysWhetherMoreMayFit(t *testing.T) {
+	base, half := machine("a", 4, 4, 2, "T4"), cluster.Resources{MilliCPU: 2000, Memory: 2 * gib, Devices: []string{"a-0"}, Ports: []int32{7000}}
+	tests := []struct {
+		claim string
+		node  func(*cluster.Node)
+		used  func(*cluster.Resources)
+		want  bool
+	}{
+		{"the same", nil, nil, false},
+		{"more cores", nil, func(u *cluster.Resources) { u.MilliCPU = 1000 }, true},
+		{"more memory", nil, func(u *cluster.Resources) { u.Memory = gib }, true},
+		{"another device", nil, func(u *cluster.Resources) { u.Devices = []string{"a-1"} }, true},
+		{"more ports", nil, func(u *cluster.Resources) { u.Ports = nil }, true},
+		{"a label", func(n *cluster.Node) { n.Labels = map[string]string{"zone": "x"} }, nil, true},
+		{"less of everything", nil, func(u *cluster.Resources) {
+			*u = cluster.Resources{MilliCPU: 3000, Memory: 3 * gib, Devices: []string{"a-0", "a-1"}, Ports: []int32{7000, 7001}}
+		}, false},
+		{"drained, with more cores", func(n *cluster.Node) { n.State = cluster.NodeDraining }, func(u *cluster.Resources) { u.MilliCPU = 0 }, false},
+	}
+	for _, test := range tests {
+		view, n, used := viewOf(map[string]cluster.Resources{"a": half}, base), base, half
+		if test.node != nil {
+			test.node(&n)
+		}
+		if test.used != nil {
+			test.used(&used)
+		}
+		if got := view.Set(n, used); got != test.want {
+			t.Errorf("%s: %v", test.claim, got)
+		}
+	}
+	drained := base
+	drained.State = cluster.NodeDraining
+	if view := viewOf(nil, drained); !view.Set(base, cluster.Resources{}) {
+		t.Error("a node that is ready again gains nothing")
+	}
+	view := viewOf(nil, base)
+	view.Delete("a")
+	if view.Delete("b"); view.Len() != 0 {
+		t.Errorf("%d nodes are left", view.Len())
+	}
+}

@@ -310,11 +310,41 @@ func TestLifeOfAJob(t *testing.T) {
 		{"counts its run time over restarts", 5, time.Minute, "", func(t *testing.T, w *world) {
 			w.must(t, cluster.JobQueued, "")
 			w.place()
+			started := w.now
+			w.must(t, cluster.JobRunning, "")
+			w.report(0, lost, 0, "")
+			w.report(1, lost, 0, "")
+			w.must(t, cluster.JobQueued, "restarts")
+			w.now += int64(time.Second)
+			w.place()
+			w.must(t, cluster.JobRunning, "")
+			if w.job.Started != started {
+				t.Errorf("started %d, and again %d", started, w.job.Started)
+			}
 			w.report(0, lost, 0, "")
 			w.report(1, lost, 0, "")
 			w.must(t, cluster.JobQueued, "restarts")
 			w.now += int64(time.Minute)
 			w.must(t, cluster.JobFailed, "ran longer")
+		}},
+		{"succeeds though its end is seen after its time", 0, time.Minute, "", func(t *testing.T, w *world) {
+			w.must(t, cluster.JobQueued, "")
+			w.place()
+			w.must(t, cluster.JobRunning, "")
+			w.report(0, ok, 0, "")
+			w.report(1, ok, 0, "")
+			w.now += int64(time.Hour)
+			w.must(t, cluster.JobSucceeded, "")
+		}},
+		{"has its gang stopped, whoever began to stop it", 0, 0, "", func(t *testing.T, w *world) {
+			w.must(t, cluster.JobQueued, "")
+			w.place()
+			w.must(t, cluster.JobRunning, "")
+			w.job.State, w.job.Reason = cluster.JobStopping, "by hand"
+			w.must(t, cluster.JobStopping, "by hand")
+			if !w.gang().Stop || w.gang().StopReason != "by hand" {
+				t.Error("the gang was not stopped")
+			}
 		}},
 		{"follows its owner's release", 0, 0, "", func(t *testing.T, w *world) {
 			w.job.Held = true

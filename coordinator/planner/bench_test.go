@@ -8,6 +8,17 @@ import (
 	"github.com/clary-ml/clary/scheduler"
 )
 
+func TestHeldGangsCostNothingAtAnEvent(t *testing.T) {
+	m := newMemory()
+	for i := range 10 {
+		m.putGang(cluster.Gang{Job: fmt.Sprint(i), Name: "main", Held: true, Revision: 1}, false)
+	}
+	m.gained = true
+	if asks := m.candidates(1); len(asks) != 0 || m.pending() || len(m.waiting) != 10 {
+		t.Errorf("%d held gangs are tried, %d are known", len(asks), len(m.waiting))
+	}
+}
+
 // BenchmarkEvent is one job that comes, is placed and is gone, beside 100,000 held gangs
 // and 1,000 nodes.
 func BenchmarkEvent(b *testing.B) {

@@ -28,9 +28,11 @@ type store struct {
 	mu     sync.Mutex
 	copies []string
 	fail   []error
+	takes  time.Duration
 }
 
 func (s *store) Copy(_ context.Context, from, to string) error {
+	time.Sleep(s.takes)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.fail) > 0 {
@@ -312,6 +314,26 @@ func TestDelivery(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestCopiesOnceThoughMuchHappensMeanwhile(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		b.store.takes = time.Minute
+		b.submit("digits", program, nil)
+		b.report("digits", cluster.TaskSucceeded, 0)
+		b.report("digits", cluster.TaskSucceeded, 0)
+		for range 3 {
+			job, _ := b.job("digits")
+			job.Priority++
+			b.propose(command.Record{Changes: []command.Change{{Expect: job.Revision, Job: &job}}})
+		}
+		b.must("digits", cluster.JobPublishing, "", 0)
+		time.Sleep(5 * time.Minute)
+		b.must("digits", cluster.JobSucceeded, "", 0)
+		if len(b.store.copies) != 2 {
+			t.Errorf("copied %v", b.store.copies)
+		}
+	})
 }
 
 func TestManyJobsAtOnce(t *testing.T) {
