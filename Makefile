@@ -44,7 +44,7 @@ e2e: build ## run the end-to-end tests on real processes
 	CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 15m ./test/e2e/...
 
 build: setup shim ## build bin/clary
-	go build -trimpath -ldflags '$(GO_LDFLAGS)' -o bin/clary ./cmd/clary
+	go build -ldflags '$(GO_LDFLAGS)' -o bin/clary ./cmd/clary
 
 install: build ## install bin/clary to PREFIX/bin (/usr/local)
 	install -D -m 0755 bin/clary $(DESTDIR)$(PREFIX)/bin/clary

@@ -72,7 +72,7 @@ func (a *agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.driver, err = process.New(process.Config{Root: c.path("tasks"), Shim: shim, Groups: cgroup.OpenSelf("clary-" + c.ID), Log: c.Log})
+	a.driver, err = process.New(process.Config{Root: c.path("tasks"), Shim: shim, Groups: cgroup.OpenSelf(c.groupName()), Log: c.Log})
 	if err != nil {
 		return err
 	}
@@ -111,11 +111,11 @@ func (a *agent) close() error {
 	if a.tasks != nil {
 		a.tasks.Close()
 	}
-	if a.ledger != nil {
-		errs = append(errs, a.ledger.Close())
-	}
 	if a.driver != nil {
 		errs = append(errs, a.driver.Close())
+	}
+	if a.ledger != nil {
+		errs = append(errs, a.ledger.Close())
 	}
 	if a.machine != nil {
 		errs = append(errs, a.machine.close())

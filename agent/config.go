@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -57,4 +59,14 @@ func (c Config) Validate() cluster.Problems {
 
 func (c Config) path(parts ...string) string {
 	return filepath.Join(append([]string{c.Data}, parts...)...)
+}
+
+// groupName is the control group of this agent's tasks. What is in it and unknown gets
+// killed, so it must be this data folder's alone.
+func (c Config) groupName() string {
+	folder, err := filepath.Abs(c.Data)
+	if err != nil {
+		folder = c.Data
+	}
+	return fmt.Sprintf("clary-%s-%08x", c.ID, crc32.ChecksumIEEE([]byte(folder)))
 }

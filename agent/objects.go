@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/clary-ml/clary/agent/staging"
+	"github.com/clary-ml/clary/agent/staging/s3store"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/storage/object"
 )
@@ -64,15 +65,7 @@ func (o *objects) List(ctx context.Context, bucket, prefix string) ([]staging.Ob
 	if err != nil {
 		return nil, err
 	}
-	infos, err := client.List(ctx, object.URI{Bucket: bucket, Key: prefix})
-	if err != nil {
-		return nil, err
-	}
-	listed := make([]staging.Object, len(infos))
-	for i, info := range infos {
-		listed[i] = staging.Object{Key: info.URI.Key, ETag: info.ETag, Size: info.Size}
-	}
-	return listed, nil
+	return s3store.Store{Client: client}.List(ctx, bucket, prefix)
 }
 
 // Open implements staging.Store.
@@ -81,16 +74,10 @@ func (o *objects) Open(ctx context.Context, bucket, key string) (io.ReadCloser, 
 	if err != nil {
 		return nil, staging.Object{}, err
 	}
-	uri := object.URI{Bucket: bucket, Key: key}
-	info, err := client.Stat(ctx, uri)
-	if err != nil {
-		return nil, staging.Object{}, err
-	}
-	body, err := client.Get(ctx, uri, 0, -1)
-	return body, staging.Object{Key: key, ETag: info.ETag, Size: info.Size}, err
+	return s3store.Store{Client: client}.Open(ctx, bucket, key)
 }
 
-// Put implements staging.Store.
+// Put implements staging.Store. The bucket is made if it does not exist.
 func (o *objects) Put(ctx context.Context, bucket, key string, from io.Reader, size int64) error {
 	client, err := o.get(ctx)
 	if err != nil {
@@ -99,8 +86,7 @@ func (o *objects) Put(ctx context.Context, bucket, key string, from io.Reader, s
 	if err := o.ensure(ctx, client, bucket); err != nil {
 		return err
 	}
-	_, err = client.Put(ctx, object.URI{Bucket: bucket, Key: key}, from, size)
-	return err
+	return s3store.Store{Client: client}.Put(ctx, bucket, key, from, size)
 }
 
 // ensure makes the bucket, unless it was made or found before.
@@ -126,5 +112,5 @@ func (o *objects) Delete(ctx context.Context, bucket, key string) error {
 	if err != nil {
 		return err
 	}
-	return client.Delete(ctx, object.URI{Bucket: bucket, Key: key})
+	return s3store.Store{Client: client}.Delete(ctx, bucket, key)
 }

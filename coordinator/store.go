@@ -141,7 +141,7 @@ func serveStore(ctx context.Context, c Config, self membership, log *slog.Logger
 			Dir: c.path("objects"), Address: c.StoreListen, CertFile: c.path(tlsFolder, pki.CertFile), KeyFile: c.path(tlsFolder, pki.KeyFile),
 			RootSecret: self.keyring.ObjectSecret, DataKey: self.keyring.DataKey,
 		},
-		CA: self.keyring.Authority.Certificate(), Log: log, Executable: c.Executable,
+		CA: self.keyring.Authority.Certificate(), Log: log, Executable: c.Executable, Args: []string{"objectstore"},
 	}
 	return supervisor.Run(ctx)
 }

@@ -118,7 +118,7 @@ two_nodes() { [ "$(count nodes '"state": "ready"')" = 2 ]; }
 say "three coordinators: the first makes the CA, the others join by a token that pins it"
 server s1
 until_true 30 "the first coordinator" test -s "$dir/s1/admin.token"
-until_true 30 "the login" "$clary" login "$first" --ca "$dir/s1/ca.crt" --token-file "$dir/s1/admin.token"
+until_true 30 "the login" "$clary" login "$first" --ca "$dir/s1/tls/ca.pem" --token-file "$dir/s1/admin.token"
 shown token create --join coordinator --token-file "$dir/coordinator.token"
 server s2 --join "$first" --token-file "$dir/coordinator.token"
 # The token is bound to the first key that used it, so each coordinator gets its own.

@@ -94,7 +94,7 @@ func TestReplicasOfOneLogAreEqualAndKeepTheLaws(t *testing.T) {
 		path := func(name string) string { return filepath.Join(dir, fmt.Sprintf("%d-%s.db", runs, name)) }
 		one, two := newCopy(t, path("one")), newCopy(t, path("two"))
 		defer func() { _, _ = one.store.Close(), two.store.Close() }()
-		entries := rapid.IntRange(10, 120).Draw(t, "entries")
+		entries := rapid.IntRange(10, 60).Draw(t, "entries")
 		restoreAt := rapid.IntRange(0, entries-1).Draw(t, "restore at")
 		var late []*raft.Log // what the second copy has still to apply
 		for i := range entries {

@@ -154,6 +154,13 @@ func three(t testing.TB, n *net, dir string) []*member {
 			t.Fatal(err)
 		}
 	}
+	for _, m := range members { // raft grants no vote to a member it has not heard of yet
+		snapshot, err := m.Read(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = snapshot.Close()
+	}
 	return members
 }
 

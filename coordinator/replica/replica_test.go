@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -209,6 +210,26 @@ func TestWhatWasAcknowledgedIsThereAfterRestartsSnapshotIncluded(t *testing.T) {
 		t.Errorf("%d jobs of 150 after all were restarted", len(got))
 	}
 	haltAll(t, n, members...)
+}
+
+// The copied folder is what a kill -9 would leave: nothing was closed or told to stop.
+func TestWhatWasAcknowledgedIsThereWhenTheProcessIsKilled(t *testing.T) {
+	n, dir, left := newNet(), t.TempDir(), t.TempDir()
+	m := n.start(t, dir, "a", true)
+	for i := range 50 {
+		if _, err := m.Propose(t.Context(), submission(fmt.Sprintf("job-%03d", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.CopyFS(left, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	haltAll(t, n, m)
+	again := n.start(t, left, "a", true)
+	if got := names(t, again, false); len(got) != 50 {
+		t.Errorf("%d jobs of 50 after the kill", len(got))
+	}
+	haltAll(t, n, again)
 }
 
 func TestTheLeadersClockStampsWhatFollowersSendOn(t *testing.T) {

@@ -111,7 +111,7 @@ func (m *machines) token(role string) string {
 
 func (m *machines) login(name string) {
 	m.t.Helper()
-	m.clary("login", m.address[name], "--ca", filepath.Join(m.path(name), "ca.crt"), "--token-file", filepath.Join(m.path(name), "admin.token"))
+	m.clary("login", m.address[name], "--ca", filepath.Join(m.path(name), "tls", "ca.pem"), "--token-file", filepath.Join(m.path(name), "admin.token"))
 }
 
 // run starts a clary process that is to keep running.
