@@ -47,7 +47,7 @@ stop() {
 left_over() {
   local file words
   for file in /proc/[0-9]*/cmdline; do
-    words=$(tr '\0' ' ' <"$file" 2>/dev/null) || continue
+    words=$(cat "$file" 2>/dev/null | tr "\0" " ") || continue
     [[ $words == *"$dir/"* ]] && echo "${file//[^0-9]/}: $words"
   done
   return 0
@@ -108,7 +108,7 @@ agent() { # agent NAME
   ports=$next-$((next + 19))
   next=$((next + 20))
   start "$1" agent --id "$1" --data "$dir/$1" --address 127.0.0.1 --listen "127.0.0.1:$listen" \
-    --gossip "127.0.0.1:$gossip" --ports "$ports" --join "$first" --token-file "$dir/agent.token"
+    --gossip "127.0.0.1:$gossip" --ports "$ports" --cores 1 --join "$first" --token-file "$dir/agent.token"
 }
 
 count() { "$clary" "$1" -o json | grep -c "$2"; }
@@ -148,7 +148,7 @@ say "score the stored model on 359 digits that it has never seen"
 shown evaluate digits "$root/examples/digits/test.csv.gz"
 accuracy=$("$clary" evaluate digits "$root/examples/digits/test.csv.gz" -o json | sed -n 's/.*"accuracy": *\([0-9.]*\).*/\1/p')
 awk -v a="$accuracy" 'BEGIN { exit !(a >= 0.96) }' || fail "accuracy $accuracy: at least 0.96 is expected"
-zcat <"$root/examples/digits/test.csv.gz" | head -n 5 | cut -d, -f1-64 >"$dir/rows.csv"
+zcat <"$root/examples/digits/test.csv.gz" | sed -n 1,5p | cut -d, -f1-64 >"$dir/rows.csv"
 shown predict digits --rows "$dir/rows.csv"
 
 say "clean up"
