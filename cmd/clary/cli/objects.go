@@ -206,11 +206,11 @@ func (a *App) lsCommand() *cobra.Command {
 	var recursive bool
 	command := &cobra.Command{
 		Use:     "ls [URI]",
-		Short:   "List objects",
+		Short:   "List objects; without a URI, what Clary itself keeps",
 		Example: "  clary ls\n  clary ls s3://clary/jobs/digits/ -r",
 		Args:    takes("[URI]"),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
-			uri := "s3://"
+			uri := "s3://clary/"
 			if len(args) > 0 {
 				uri = args[0]
 			}
@@ -226,7 +226,7 @@ func (a *App) lsCommand() *cobra.Command {
 				rows = append(rows, []string{cluster.FormatBytes(o.Size), ago(o.Modified), o.URI})
 				return nil
 			})
-			if err != nil {
+			if err != nil && !(fault.Is(err, fault.NotFound) && len(args) == 0) { // nothing was kept yet
 				return err
 			}
 			return a.print(all, func(out io.Writer) error {
