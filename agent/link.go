@@ -14,10 +14,10 @@ import (
 
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/supervisor"
+	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/gossip"
-	"github.com/clary-ml/clary/internal/member"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
 )

@@ -8,10 +8,10 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
-	"github.com/clary-ml/clary/internal/member"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 )
 

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/clary-ml/clary/auth"
+	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
@@ -30,7 +31,6 @@ import (
 	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/gossip"
-	"github.com/clary-ml/clary/internal/member"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
 	"github.com/clary-ml/clary/workload"

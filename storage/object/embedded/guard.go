@@ -3,8 +3,6 @@ package embedded
 import (
 	"net/http"
 	"strings"
-
-	"github.com/clary-ml/clary/cluster"
 )
 
 // request is what guard looks at.
@@ -45,12 +43,12 @@ func guard(r request) string {
 		return ""
 	}
 	switch roleOf(access) {
-	case cluster.RoleAdmin:
+	case RoleAdmin:
 		if r.method == http.MethodPatch {
 			return "accounts are made by Clary: use clary token"
 		}
 		return ""
-	case cluster.RoleUser:
+	case RoleUser:
 		if r.method == http.MethodPatch {
 			return "accounts are made by Clary: ask an admin"
 		}
@@ -60,7 +58,7 @@ func guard(r request) string {
 			}
 		}
 		return ""
-	case cluster.RoleViewer:
+	case RoleViewer:
 		return "the role viewer may read only"
 	}
 	return "the access key is not one of this cluster's"

@@ -8,19 +8,25 @@ import (
 
 	"github.com/versity/versitygw/auth"
 
-	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 )
 
 // RootAccess is the access key of the cluster itself.
 const RootAccess = "CLARY-ROOT"
 
+// What the holder of a key may do, named as the roles of users' tokens are.
+const (
+	RoleViewer = "viewer" // read
+	RoleUser   = "user"   // write too
+	RoleAdmin  = "admin"  // change buckets' settings too
+)
+
 // accessPrefixes makes the role a part of the access key. The secret is derived from
 // the whole access key, so nobody can change the role and keep a working secret.
 var accessPrefixes = map[string]string{
-	cluster.RoleViewer: "CLARY-VIEWER-",
-	cluster.RoleUser:   "CLARY-USER-",
-	cluster.RoleAdmin:  "CLARY-ADMIN-",
+	RoleViewer: "CLARY-VIEWER-",
+	RoleUser:   "CLARY-USER-",
+	RoleAdmin:  "CLARY-ADMIN-",
 }
 
 // Keys derives the S3 key pair that belongs to a user's token: the store needs the
@@ -43,7 +49,7 @@ func derive(dataKey []byte, access string) string {
 // roleOf returns the role that an access key claims, or "" if it is not one of ours.
 func roleOf(access string) string {
 	if access == RootAccess {
-		return cluster.RoleAdmin
+		return RoleAdmin
 	}
 	for role, prefix := range accessPrefixes {
 		if id, ok := strings.CutPrefix(access, prefix); ok && id != "" {
