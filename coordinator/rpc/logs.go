@@ -146,12 +146,13 @@ func (g *logGathering) readStream(ctx context.Context, task cluster.Task, name s
 		}
 	}
 	err := g.copyStream(ctx, task, name, send)
-	if err == nil || errors.Is(err, io.EOF) || ctx.Err() != nil {
+	if errors.Is(err, io.EOF) || ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return send(&claryv1.LogChunk{Note: "logs of " + task.ID + " on node " + task.Allocation.Node + " cannot be read now: " + err.Error()})
 }
 
+// copyStream sends on what the task's agent sends; at the log's end it returns io.EOF.
 func (g *logGathering) copyStream(ctx context.Context, task cluster.Task, name string, send func(*claryv1.LogChunk) error) error {
 	conn, err := g.jobs.agents.Conn(task.Allocation.Node)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/clary-ml/clary/internal/fault"
 )
@@ -61,7 +62,7 @@ func openBolt(path string, options Options) (*bbolt.DB, error) {
 		NoGrowSync:      options.NoSync,
 		NoStatistics:    true,
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fault.New(fault.Unready, "open %s: another process has it open; stop that process first", path)
 	}
 	if err != nil {
