@@ -128,6 +128,7 @@ func (a *agent) run(ctx context.Context) error {
 	group.Go(func() error { return a.gossip.Run(ctx) })
 	group.Go(func() error { return a.serveLogs(ctx) })
 	group.Go(func() error { return a.keepLinked(ctx) })
+	group.Go(func() error { return a.renew(ctx) })
 	a.log.Info("agent started", "id", a.config.ID, "address", a.config.Address, "logs", a.logs.Addr(), "version", a.config.Version)
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

@@ -86,7 +86,7 @@ type link struct {
 // connect introduces this node to a coordinator and follows it until the connection
 // ends.
 func (a *agent) connect(ctx context.Context, address string) error {
-	conn, err := member.Dial(address, a.self.credentials.Static(), pki.ExpectNode(pki.Coordinator))
+	conn, err := member.Dial(address, a.self.credentials.Get, pki.ExpectNode(pki.Coordinator))
 	if err != nil {
 		return err
 	}
@@ -235,13 +235,37 @@ func heldToProto(held []supervisor.Held) []*claryv1.Held {
 	return converted
 }
 
+// standing returns the connection to a coordinator, if there is one now.
+func (a *agent) standing() (*link, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.link == nil {
+		return nil, fault.New(fault.Unready, "no connection to a coordinator now")
+	}
+	return a.link, nil
+}
+
+// renew keeps this node's certificate fresh.
+func (a *agent) renew(ctx context.Context) error {
+	renewal := member.Renewal{
+		Current: a.self.credentials, Dir: a.config.path(tlsFolder), Log: a.log,
+		Certify: func(ctx context.Context, csr []byte) ([]byte, error) {
+			l, err := a.standing()
+			if err != nil {
+				return nil, err
+			}
+			answer, err := l.client.Renew(ctx, &claryv1.RenewRequest{Csr: csr})
+			return answer.GetCertificatePem(), wire.FromStatus(err)
+		},
+	}
+	return renewal.Run(ctx)
+}
+
 // certify has a task's key certified through whatever connection stands.
 func (a *agent) certify(ctx context.Context, task string, csr []byte) (certificate, ca []byte, err error) {
-	a.mu.Lock()
-	l := a.link
-	a.mu.Unlock()
-	if l == nil {
-		return nil, nil, fault.New(fault.Unready, "no coordinator to certify the key of %s", task)
+	l, err := a.standing()
+	if err != nil {
+		return nil, nil, fmt.Errorf("certify the key of %s: %w", task, err)
 	}
 	answer, err := l.client.SignTask(ctx, &claryv1.SignTaskRequest{Task: task, Csr: csr})
 	if err != nil {

@@ -32,7 +32,7 @@ func (a *agent) logsAddress() string {
 
 // serveLogs answers coordinators, and nobody else, until ctx ends.
 func (a *agent) serveLogs(ctx context.Context) error {
-	secured := pki.MutualTLS(a.self.credentials.Static(), pki.ExpectNode(pki.Coordinator), "h2")
+	secured := pki.MutualTLS(a.self.credentials.Get, pki.ExpectNode(pki.Coordinator), "h2")
 	server := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(secured)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),

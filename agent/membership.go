@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/auth/pki"
@@ -18,7 +19,7 @@ import (
 // membership is what makes this process a member: its certificate, and where it last
 // heard of coordinators.
 type membership struct {
-	credentials pki.Credentials
+	credentials *pki.Current
 	notes       notes
 }
 
@@ -42,6 +43,13 @@ func enter(ctx context.Context, c Config) (membership, error) {
 		return membership{}, fmt.Errorf("--data: %w", err)
 	}
 	known, err := comeBack(c)
+	if err == nil && known.expired() && c.Join != "" && c.Token != "" {
+		return join(ctx, c)
+	}
+	if err == nil && known.expired() {
+		return known, fault.New(fault.Denied, "the certificate in %s ended at %s while the agent was away: join again, with --join and a new token from clary token create --join agent",
+			c.path(tlsFolder), known.credentials.Get().Cert.NotAfter.Format(time.RFC3339))
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return known, err
 	}
@@ -63,9 +71,13 @@ func comeBack(c Config) (membership, error) {
 	if m.notes.ID != c.ID {
 		return m, fault.New(fault.Invalid, "--id: %q, but the folder %s belongs to node %q", c.ID, c.Data, m.notes.ID)
 	}
-	m.credentials, err = pki.LoadCredentials(c.path(tlsFolder))
+	saved, err := pki.LoadCredentials(c.path(tlsFolder))
+	m.credentials = pki.NewCurrent(saved)
 	return m, err
 }
+
+// expired reports whether no coordinator accepts this member's certificate any more.
+func (m membership) expired() bool { return time.Now().After(m.credentials.Get().Cert.NotAfter) }
 
 func join(ctx context.Context, c Config) (membership, error) {
 	key, err := member.JoiningKey(c.path(tlsFolder, "joining.pem"))
@@ -81,12 +93,14 @@ func join(ctx context.Context, c Config) (membership, error) {
 	m := membership{notes: notes{
 		ID: c.ID, GossipKey: answer.GetGossipKey(), Gossip: answer.GetGossip(), Coordinators: append(answer.GetCoordinators(), c.Join),
 	}}
-	if m.credentials, err = member.Credentials(answer.GetCertificatePem(), key, answer.GetCaPem()); err != nil {
+	credentials, err := member.Credentials(answer.GetCertificatePem(), key, answer.GetCaPem())
+	if err != nil {
 		return m, err
 	}
-	if err := m.credentials.Save(c.path(tlsFolder)); err != nil {
+	if err := credentials.Save(c.path(tlsFolder)); err != nil {
 		return m, err
 	}
+	m.credentials = pki.NewCurrent(credentials)
 	text, err := json.MarshalIndent(m.notes, "", "  ")
 	if err != nil {
 		return m, err

@@ -82,7 +82,7 @@ func assemble(c Config, self membership, kinds map[cluster.Kind]workload.Kind) (
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "--listen: %w", err)
 	}
-	source := self.credentials.Static()
+	source := pki.Source(self.credentials.Get)
 	n := &coordinator{config: c, self: self, log: c.Log, fatal: make(chan error, 1)}
 	n.mux = transport.NewMux(listener, pki.ServerTLS(source), c.Log)
 	if err := n.openGossip(); err != nil {
@@ -192,9 +192,18 @@ func (n *coordinator) run(ctx context.Context) error {
 	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.replica.Run, n.beats.Run, n.nodes.Run, n.serveGRPC, n.lead, n.settle} {
 		group.Go(func() error { return part(ctx) })
 	}
+	reload := make(chan struct{}, 1)
 	if n.self.servesStore() {
-		group.Go(func() error { return serveStore(ctx, n.config, n.self, n.log) })
+		group.Go(func() error { return serveStore(ctx, n.config, n.self, reload, n.log) })
 	}
+	group.Go(func() error {
+		return n.self.renew(ctx, n.config, func() {
+			select {
+			case reload <- struct{}{}:
+			default: // it has not taken up the one before: once is enough
+			}
+		})
+	})
 	group.Go(func() error {
 		select {
 		case err := <-n.fatal:

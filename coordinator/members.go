@@ -38,23 +38,27 @@ func (m *members) IsCoordinator(id string) bool {
 // Admit certifies a machine and tells it what a member needs to know; a coordinator
 // gets the cluster's secrets too.
 func (m *members) Admit(node pki.Node, address string, csr []byte) (*claryv1.JoinResponse, error) {
-	authority := m.self.keyring.Authority
-	request := pki.Request{Identity: node, Validity: pki.NodeValidity}
+	var names []string
 	if node.Role == pki.Coordinator {
-		request.Hosts = hosts(hostOf(address))
+		names = hosts(hostOf(address))
 	}
-	certificate, err := authority.IssueCSR(csr, request, time.Now())
+	certificate, err := m.Certify(node, csr, names...)
 	if err != nil {
 		return nil, err
 	}
 	answer := &claryv1.JoinResponse{
-		CertificatePem: certificate, CaPem: authority.CertPEM(), GossipKey: m.self.keyring.GossipKey,
+		CertificatePem: certificate, CaPem: m.self.keyring.Authority.CertPEM(), GossipKey: m.self.keyring.GossipKey,
 		Coordinators: m.addresses(), Gossip: m.seeds(), ObjectStore: m.store.external(),
 	}
 	if node.Role == pki.Coordinator {
 		answer.Keyring, err = m.self.keyring.Marshal()
 	}
 	return answer, err
+}
+
+// Certify signs a member's certificate.
+func (m *members) Certify(node pki.Node, csr []byte, hosts ...string) ([]byte, error) {
+	return m.self.keyring.Authority.IssueCSR(csr, pki.Request{Identity: node, Hosts: hosts, Validity: pki.NodeValidity}, time.Now())
 }
 
 // addresses are the RPC addresses of all coordinators that are alive.

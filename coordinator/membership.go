@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 // membership is what makes this process a member: its certificate, the cluster's
 // secrets, and where it first heard of the others.
 type membership struct {
-	credentials pki.Credentials
+	credentials *pki.Current
 	keyring     *keyring.Keyring
 	notes       notes
 	founded     bool // by this very start
@@ -81,13 +82,15 @@ func comeBack(c Config) (membership, error) {
 	if m.keyring, err = keyring.Load(c.path(keyringFile)); err != nil {
 		return m, err
 	}
-	if m.credentials, err = pki.LoadCredentials(c.path(tlsFolder)); err != nil {
+	saved, err := pki.LoadCredentials(c.path(tlsFolder))
+	if err != nil {
 		return m, err
 	}
-	if time.Now().After(pki.RenewAt(m.credentials.Cert)) {
-		err = m.certify(c)
+	if time.Now().After(pki.RenewAt(saved.Cert)) || saved.Cert.VerifyHostname(c.advertisedHost()) != nil { // it moved
+		return m, m.certify(c, saved.Key)
 	}
-	return m, err
+	m.credentials = pki.NewCurrent(saved)
+	return m, nil
 }
 
 // found makes the cluster's secrets and this coordinator's certificate. The notes come
@@ -101,7 +104,11 @@ func found(c Config) (membership, error) {
 	if err := m.keyring.Save(c.path(keyringFile)); err != nil {
 		return m, err
 	}
-	if err := m.certify(c); err != nil {
+	key, err := pki.NewKey()
+	if err != nil {
+		return m, err
+	}
+	if err := m.certify(c, key); err != nil {
 		return m, err
 	}
 	return m, m.note(c)
@@ -112,25 +119,45 @@ func (c Config) storeNotes() store {
 	return store{Endpoint: s.Endpoint, Region: s.Region, AccessKey: s.AccessKey, SecretKey: s.SecretKey, CA: s.CA, Insecure: s.Insecure}
 }
 
-// certify gives this coordinator a new certificate: it holds the CA itself.
-func (m *membership) certify(c Config) error {
-	key, err := pki.NewKey()
+// certify gives this coordinator a new certificate for its key: it holds the CA itself.
+func (m *membership) certify(c Config, key *ecdsa.PrivateKey) error {
+	certificate, err := m.keyring.Authority.Issue(key.Public(), c.certificate(), time.Now())
 	if err != nil {
 		return err
 	}
-	request := pki.Request{
+	return m.adopt(c, certificate, key, m.keyring.Authority.CertPEM())
+}
+
+// certificate is what this coordinator's certificate says.
+func (c Config) certificate() pki.Request {
+	return pki.Request{
 		Identity: pki.Node{Role: pki.Coordinator, ID: c.ID},
 		Hosts:    hosts(c.advertisedHost()), Validity: pki.NodeValidity,
 	}
-	certificate, err := m.keyring.Authority.Issue(key.Public(), request, time.Now())
+}
+
+// adopt saves a first certificate, or one of another address, and takes it up.
+func (m *membership) adopt(c Config, certificate []byte, key *ecdsa.PrivateKey, ca []byte) error {
+	credentials, err := member.Credentials(certificate, key, ca)
 	if err != nil {
 		return err
 	}
-	m.credentials, err = member.Credentials(certificate, key, m.keyring.Authority.CertPEM())
-	if err != nil {
+	if err := credentials.Save(c.path(tlsFolder)); err != nil {
 		return err
 	}
-	return m.credentials.Save(c.path(tlsFolder))
+	m.credentials = pki.NewCurrent(credentials)
+	return nil
+}
+
+// renew keeps this coordinator's certificate fresh, and tells renewed of each.
+func (m membership) renew(ctx context.Context, c Config, renewed func()) error {
+	renewal := member.Renewal{
+		Current: m.credentials, Dir: c.path(tlsFolder), Renewed: renewed, Log: c.Log,
+		Certify: func(_ context.Context, csr []byte) ([]byte, error) {
+			return m.keyring.Authority.IssueCSR(csr, c.certificate(), time.Now())
+		},
+	}
+	return renewal.Run(ctx)
 }
 
 // hosts are the names under which outside clients reach a server of this machine.
@@ -161,10 +188,7 @@ func join(ctx context.Context, c Config) (membership, error) {
 	if err := m.keyring.Save(c.path(keyringFile)); err != nil {
 		return m, err
 	}
-	if m.credentials, err = member.Credentials(answer.GetCertificatePem(), key, answer.GetCaPem()); err != nil {
-		return m, err
-	}
-	if err := m.credentials.Save(c.path(tlsFolder)); err != nil {
+	if err := m.adopt(c, answer.GetCertificatePem(), key, answer.GetCaPem()); err != nil {
 		return m, err
 	}
 	return m, m.note(c)

@@ -132,7 +132,7 @@ func (s *objectStore) credentials(who rpc.Identity) (*claryv1.CredentialsRespons
 }
 
 // serveStore runs the embedded store on the coordinator that founded the cluster.
-func serveStore(ctx context.Context, c Config, self membership, log *slog.Logger) error {
+func serveStore(ctx context.Context, c Config, self membership, reload <-chan struct{}, log *slog.Logger) error {
 	if err := os.MkdirAll(c.path("objects"), 0o700); err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func serveStore(ctx context.Context, c Config, self membership, log *slog.Logger
 			Dir: c.path("objects"), Address: c.StoreListen, CertFile: c.path(tlsFolder, pki.CertFile), KeyFile: c.path(tlsFolder, pki.KeyFile),
 			RootSecret: self.keyring.ObjectSecret, DataKey: self.keyring.DataKey,
 		},
-		CA: self.keyring.Authority.Certificate(), Log: log, Executable: c.Executable, Args: []string{"objectstore"},
+		CA: self.keyring.Authority.Certificate(), Log: log, Executable: c.Executable, Args: []string{"objectstore"}, Reload: reload,
 	}
 	return supervisor.Run(ctx)
 }

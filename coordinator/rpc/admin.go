@@ -18,6 +18,8 @@ type Members interface {
 	// Admit certifies a machine that has shown a good token, and tells it what a member
 	// needs to know. What the key is for has been checked.
 	Admit(node pki.Node, address string, csr []byte) (*claryv1.JoinResponse, error)
+	// Certify gives a member another certificate.
+	Certify(node pki.Node, csr []byte, hosts ...string) ([]byte, error)
 	// IsCoordinator reports whether a coordinator of that id is a member already.
 	IsCoordinator(id string) bool
 	// Info describes the cluster as seen from here.

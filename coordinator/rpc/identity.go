@@ -84,6 +84,7 @@ var needs = map[string]need{
 
 	"/clary.v1.AgentLink/Connect":  {node: pki.Agent},
 	"/clary.v1.AgentLink/SignTask": {node: pki.Agent},
+	"/clary.v1.AgentLink/Renew":    {node: pki.Agent},
 
 	"/clary.v1.Peer/Propose":   {node: pki.Coordinator},
 	"/clary.v1.Peer/ReadIndex": {node: pki.Coordinator},

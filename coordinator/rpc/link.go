@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
 
+	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/state"
@@ -28,6 +29,7 @@ type link struct {
 	beats   *Beats
 	welcome func() *claryv1.Welcome
 	signer  TaskSigner
+	members Members
 	log     *slog.Logger
 }
 
@@ -220,4 +222,23 @@ func (s *link) SignTask(ctx context.Context, request *claryv1.SignTaskRequest) (
 		return nil, err
 	}
 	return &claryv1.SignTaskResponse{CertificatePem: certificate, CaPem: ca}, nil
+}
+
+// Renew certifies the calling node anew. One that was removed has to join again.
+func (s *link) Renew(ctx context.Context, request *claryv1.RenewRequest) (*claryv1.RenewResponse, error) {
+	snapshot, err := s.replica.Read(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	id := caller(ctx).Name
+	_, member := snapshot.Node(id)
+	snapshot.Close()
+	if !member {
+		return nil, fault.New(fault.Denied, "node %s is not a member any more: join again with a new token", id)
+	}
+	certificate, err := s.members.Certify(pki.Node{Role: pki.Agent, ID: id}, request.GetCsr())
+	if err != nil {
+		return nil, err
+	}
+	return &claryv1.RenewResponse{CertificatePem: certificate}, nil
 }

@@ -780,6 +780,94 @@ func (x *SignTaskResponse) GetCaPem() []byte {
 	return nil
 }
 
+type RenewRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Csr           []byte                 `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_clary_v1_link_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_link_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RenewRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type RenewResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	CertificatePem []byte                 `protobuf:"bytes,1,opt,name=certificate_pem,json=certificatePem,proto3" json:"certificate_pem,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RenewResponse) Reset() {
+	*x = RenewResponse{}
+	mi := &file_clary_v1_link_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewResponse) ProtoMessage() {}
+
+func (x *RenewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_link_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
+func (*RenewResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RenewResponse) GetCertificatePem() []byte {
+	if x != nil {
+		return x.CertificatePem
+	}
+	return nil
+}
+
 type ReadLogsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Task          string                 `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
@@ -792,7 +880,7 @@ type ReadLogsRequest struct {
 
 func (x *ReadLogsRequest) Reset() {
 	*x = ReadLogsRequest{}
-	mi := &file_clary_v1_link_proto_msgTypes[12]
+	mi := &file_clary_v1_link_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +892,7 @@ func (x *ReadLogsRequest) String() string {
 func (*ReadLogsRequest) ProtoMessage() {}
 
 func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[12]
+	mi := &file_clary_v1_link_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +905,7 @@ func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogsRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogsRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReadLogsRequest) GetTask() string {
@@ -858,7 +946,7 @@ type LogData struct {
 
 func (x *LogData) Reset() {
 	*x = LogData{}
-	mi := &file_clary_v1_link_proto_msgTypes[13]
+	mi := &file_clary_v1_link_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +958,7 @@ func (x *LogData) String() string {
 func (*LogData) ProtoMessage() {}
 
 func (x *LogData) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[13]
+	mi := &file_clary_v1_link_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +971,7 @@ func (x *LogData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogData.ProtoReflect.Descriptor instead.
 func (*LogData) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LogData) GetData() []byte {
@@ -958,7 +1046,11 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\"R\n" +
 	"\x10SignTaskResponse\x12'\n" +
 	"\x0fcertificate_pem\x18\x01 \x01(\fR\x0ecertificatePem\x12\x15\n" +
-	"\x06ca_pem\x18\x02 \x01(\fR\x05caPem\"i\n" +
+	"\x06ca_pem\x18\x02 \x01(\fR\x05caPem\" \n" +
+	"\fRenewRequest\x12\x10\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"8\n" +
+	"\rRenewResponse\x12'\n" +
+	"\x0fcertificate_pem\x18\x01 \x01(\fR\x0ecertificatePem\"i\n" +
 	"\x0fReadLogsRequest\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x16\n" +
@@ -966,10 +1058,11 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\x04tail\x18\x04 \x01(\x03R\x04tail\"1\n" +
 	"\aLogData\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
-	"\x04note\x18\x02 \x01(\tR\x04note2\x93\x01\n" +
+	"\x04note\x18\x02 \x01(\tR\x04note2\xcd\x01\n" +
 	"\tAgentLink\x12C\n" +
 	"\aConnect\x12\x16.clary.v1.AgentMessage\x1a\x1c.clary.v1.CoordinatorMessage(\x010\x01\x12A\n" +
-	"\bSignTask\x12\x19.clary.v1.SignTaskRequest\x1a\x1a.clary.v1.SignTaskResponse2B\n" +
+	"\bSignTask\x12\x19.clary.v1.SignTaskRequest\x1a\x1a.clary.v1.SignTaskResponse\x128\n" +
+	"\x05Renew\x12\x16.clary.v1.RenewRequest\x1a\x17.clary.v1.RenewResponse2B\n" +
 	"\bTaskLogs\x126\n" +
 	"\x04Read\x12\x19.clary.v1.ReadLogsRequest\x1a\x11.clary.v1.LogData0\x01B2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
@@ -985,7 +1078,7 @@ func file_clary_v1_link_proto_rawDescGZIP() []byte {
 	return file_clary_v1_link_proto_rawDescData
 }
 
-var file_clary_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_clary_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_clary_v1_link_proto_goTypes = []any{
 	(*AgentMessage)(nil),       // 0: clary.v1.AgentMessage
 	(*Hello)(nil),              // 1: clary.v1.Hello
@@ -999,39 +1092,43 @@ var file_clary_v1_link_proto_goTypes = []any{
 	(*Ack)(nil),                // 9: clary.v1.Ack
 	(*SignTaskRequest)(nil),    // 10: clary.v1.SignTaskRequest
 	(*SignTaskResponse)(nil),   // 11: clary.v1.SignTaskResponse
-	(*ReadLogsRequest)(nil),    // 12: clary.v1.ReadLogsRequest
-	(*LogData)(nil),            // 13: clary.v1.LogData
-	nil,                        // 14: clary.v1.Assignment.HostsEntry
-	(*Node)(nil),               // 15: clary.v1.Node
-	(*TaskStatus)(nil),         // 16: clary.v1.TaskStatus
-	(*ObjectStore)(nil),        // 17: clary.v1.ObjectStore
-	(*Task)(nil),               // 18: clary.v1.Task
-	(*Program)(nil),            // 19: clary.v1.Program
+	(*RenewRequest)(nil),       // 12: clary.v1.RenewRequest
+	(*RenewResponse)(nil),      // 13: clary.v1.RenewResponse
+	(*ReadLogsRequest)(nil),    // 14: clary.v1.ReadLogsRequest
+	(*LogData)(nil),            // 15: clary.v1.LogData
+	nil,                        // 16: clary.v1.Assignment.HostsEntry
+	(*Node)(nil),               // 17: clary.v1.Node
+	(*TaskStatus)(nil),         // 18: clary.v1.TaskStatus
+	(*ObjectStore)(nil),        // 19: clary.v1.ObjectStore
+	(*Task)(nil),               // 20: clary.v1.Task
+	(*Program)(nil),            // 21: clary.v1.Program
 }
 var file_clary_v1_link_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.AgentMessage.hello:type_name -> clary.v1.Hello
 	3,  // 1: clary.v1.AgentMessage.beat:type_name -> clary.v1.Beat
-	15, // 2: clary.v1.Hello.node:type_name -> clary.v1.Node
+	17, // 2: clary.v1.Hello.node:type_name -> clary.v1.Node
 	2,  // 3: clary.v1.Hello.held:type_name -> clary.v1.Held
-	16, // 4: clary.v1.Held.status:type_name -> clary.v1.TaskStatus
+	18, // 4: clary.v1.Held.status:type_name -> clary.v1.TaskStatus
 	2,  // 5: clary.v1.Beat.changed:type_name -> clary.v1.Held
 	5,  // 6: clary.v1.CoordinatorMessage.welcome:type_name -> clary.v1.Welcome
 	6,  // 7: clary.v1.CoordinatorMessage.desired:type_name -> clary.v1.Desired
 	9,  // 8: clary.v1.CoordinatorMessage.ack:type_name -> clary.v1.Ack
-	17, // 9: clary.v1.Welcome.object_store:type_name -> clary.v1.ObjectStore
+	19, // 9: clary.v1.Welcome.object_store:type_name -> clary.v1.ObjectStore
 	7,  // 10: clary.v1.Desired.assignments:type_name -> clary.v1.Assignment
-	18, // 11: clary.v1.Assignment.task:type_name -> clary.v1.Task
-	19, // 12: clary.v1.Assignment.program:type_name -> clary.v1.Program
-	14, // 13: clary.v1.Assignment.hosts:type_name -> clary.v1.Assignment.HostsEntry
+	20, // 11: clary.v1.Assignment.task:type_name -> clary.v1.Task
+	21, // 12: clary.v1.Assignment.program:type_name -> clary.v1.Program
+	16, // 13: clary.v1.Assignment.hosts:type_name -> clary.v1.Assignment.HostsEntry
 	8,  // 14: clary.v1.Assignment.HostsEntry.value:type_name -> clary.v1.HostList
 	0,  // 15: clary.v1.AgentLink.Connect:input_type -> clary.v1.AgentMessage
 	10, // 16: clary.v1.AgentLink.SignTask:input_type -> clary.v1.SignTaskRequest
-	12, // 17: clary.v1.TaskLogs.Read:input_type -> clary.v1.ReadLogsRequest
-	4,  // 18: clary.v1.AgentLink.Connect:output_type -> clary.v1.CoordinatorMessage
-	11, // 19: clary.v1.AgentLink.SignTask:output_type -> clary.v1.SignTaskResponse
-	13, // 20: clary.v1.TaskLogs.Read:output_type -> clary.v1.LogData
-	18, // [18:21] is the sub-list for method output_type
-	15, // [15:18] is the sub-list for method input_type
+	12, // 17: clary.v1.AgentLink.Renew:input_type -> clary.v1.RenewRequest
+	14, // 18: clary.v1.TaskLogs.Read:input_type -> clary.v1.ReadLogsRequest
+	4,  // 19: clary.v1.AgentLink.Connect:output_type -> clary.v1.CoordinatorMessage
+	11, // 20: clary.v1.AgentLink.SignTask:output_type -> clary.v1.SignTaskResponse
+	13, // 21: clary.v1.AgentLink.Renew:output_type -> clary.v1.RenewResponse
+	15, // 22: clary.v1.TaskLogs.Read:output_type -> clary.v1.LogData
+	19, // [19:23] is the sub-list for method output_type
+	15, // [15:19] is the sub-list for method input_type
 	15, // [15:15] is the sub-list for extension type_name
 	15, // [15:15] is the sub-list for extension extendee
 	0,  // [0:15] is the sub-list for field type_name
@@ -1059,7 +1156,7 @@ func file_clary_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_link_proto_rawDesc), len(file_clary_v1_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	AgentLink_Connect_FullMethodName  = "/clary.v1.AgentLink/Connect"
 	AgentLink_SignTask_FullMethodName = "/clary.v1.AgentLink/SignTask"
+	AgentLink_Renew_FullMethodName    = "/clary.v1.AgentLink/Renew"
 )
 
 // AgentLinkClient is the client API for AgentLink service.
@@ -34,6 +35,8 @@ type AgentLinkClient interface {
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AgentMessage, CoordinatorMessage], error)
 	// SignTask certifies a key for a task that is allocated to the calling node.
 	SignTask(ctx context.Context, in *SignTaskRequest, opts ...grpc.CallOption) (*SignTaskResponse, error)
+	// Renew certifies the calling node anew, before its certificate ends.
+	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 }
 
 type agentLinkClient struct {
@@ -67,6 +70,16 @@ func (c *agentLinkClient) SignTask(ctx context.Context, in *SignTaskRequest, opt
 	return out, nil
 }
 
+func (c *agentLinkClient) Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewResponse)
+	err := c.cc.Invoke(ctx, AgentLink_Renew_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentLinkServer is the server API for AgentLink service.
 // All implementations must embed UnimplementedAgentLinkServer
 // for forward compatibility.
@@ -78,6 +91,8 @@ type AgentLinkServer interface {
 	Connect(grpc.BidiStreamingServer[AgentMessage, CoordinatorMessage]) error
 	// SignTask certifies a key for a task that is allocated to the calling node.
 	SignTask(context.Context, *SignTaskRequest) (*SignTaskResponse, error)
+	// Renew certifies the calling node anew, before its certificate ends.
+	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	mustEmbedUnimplementedAgentLinkServer()
 }
 
@@ -93,6 +108,9 @@ func (UnimplementedAgentLinkServer) Connect(grpc.BidiStreamingServer[AgentMessag
 }
 func (UnimplementedAgentLinkServer) SignTask(context.Context, *SignTaskRequest) (*SignTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SignTask not implemented")
+}
+func (UnimplementedAgentLinkServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
 }
 func (UnimplementedAgentLinkServer) mustEmbedUnimplementedAgentLinkServer() {}
 func (UnimplementedAgentLinkServer) testEmbeddedByValue()                   {}
@@ -140,6 +158,24 @@ func _AgentLink_SignTask_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentLink_Renew_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentLinkServer).Renew(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentLink_Renew_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentLinkServer).Renew(ctx, req.(*RenewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AgentLink_ServiceDesc is the grpc.ServiceDesc for AgentLink service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -150,6 +186,10 @@ var AgentLink_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SignTask",
 			Handler:    _AgentLink_SignTask_Handler,
+		},
+		{
+			MethodName: "Renew",
+			Handler:    _AgentLink_Renew_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
