@@ -48,8 +48,9 @@ func waits(why cluster.Why, constraint, text string) cluster.Why {
 }
 
 // CouldEverFit reports whether a gang could be placed if nothing else ran and every node
-// were ready. It says no only if that is certain: if some role alone is too much for
-// all nodes together. Without nodes it says yes, since nodes may yet join.
+// were ready. It says no only if that is certain: if some role alone, or the sum of all,
+// is too much for all nodes together. Without nodes it says yes, since nodes may yet
+// join.
 func CouldEverFit(nodes []cluster.Node, gang cluster.Gang) (cluster.Why, bool) {
 	why := cluster.Why{Gang: gang.ID()}
 	if len(nodes) == 0 {
@@ -64,6 +65,38 @@ func CouldEverFit(nodes []cluster.Node, gang cluster.Gang) (cluster.Why, bool) {
 		}
 		if room < int64(need.count) {
 			return neverFits(why, nodes, need), false
+		}
+	}
+	return tooMuchInAll(why, nodes, gang)
+}
+
+// tooMuchInAll compares what all tasks of a gang need together with what all nodes have.
+func tooMuchInAll(why cluster.Why, nodes []cluster.Node, gang cluster.Gang) (cluster.Why, bool) {
+	var needed, had cluster.Ask
+	for _, role := range gang.Roles {
+		needed.MilliCPU += int64(role.Count) * role.Ask.MilliCPU
+		needed.Memory += int64(role.Count) * role.Ask.Memory
+		needed.GPUs += role.Count * role.Ask.GPUs
+	}
+	for _, node := range nodes {
+		had.MilliCPU += node.MilliCPU
+		had.Memory += node.Memory
+		had.GPUs += int32(len(node.Devices))
+	}
+	for _, resource := range []struct {
+		constraint  string
+		needed, had int64
+		format      func(int64) string
+	}{
+		{"cores", needed.MilliCPU, had.MilliCPU, cluster.FormatCores},
+		{"memory", needed.Memory, had.Memory, cluster.FormatBytes},
+		{"gpus", int64(needed.GPUs), int64(had.GPUs), func(n int64) string { return fmt.Sprintf("%d GPUs", n) }},
+	} {
+		if resource.needed > resource.had {
+			text := fmt.Sprintf("its tasks need %s together, all nodes together have %s", resource.format(resource.needed), resource.format(resource.had))
+			why = waits(why, resource.constraint, text)
+			why.Blocks[0].Nodes, why.Blocks[0].Missing = int32(len(nodes)), resource.needed-resource.had
+			return why, false
 		}
 	}
 	return why, true

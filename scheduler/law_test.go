@@ -291,6 +291,7 @@ func (c cell) conserves(t *rapid.T, plan cluster.Plan, used map[string]cluster.R
 		for _, role := range gang.Roles {
 			fits = fits && empty.room(nil, role) >= int64(role.Count)
 		}
+		fits = fits && empty.sumHolds(gang)
 		why, could := scheduler.CouldEverFit(c.nodes, gang)
 		if could != (fits || len(c.nodes) == 0) {
 			t.Fatalf("%s could ever fit: %v, by division %v", gang.ID(), could, fits)
@@ -302,6 +303,19 @@ func (c cell) conserves(t *rapid.T, plan cluster.Plan, used map[string]cluster.R
 			}
 		}
 	}
+}
+
+// sumHolds reports whether all nodes together have what all tasks of the gang need.
+func (c cell) sumHolds(gang cluster.Gang) bool {
+	var cores, memory, gpus int64
+	for _, n := range c.nodes {
+		cores, memory, gpus = cores+n.MilliCPU, memory+n.Memory, gpus+int64(len(n.Devices))
+	}
+	for _, role := range gang.Roles {
+		count := int64(role.Count)
+		cores, memory, gpus = cores-count*role.Ask.MilliCPU, memory-count*role.Ask.Memory, gpus-count*int64(role.Ask.GPUs)
+	}
+	return cores >= 0 && memory >= 0 && gpus >= 0
 }
 
 // firstComesFirst: what comes later never changes what an earlier gang gets.

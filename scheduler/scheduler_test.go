@@ -23,6 +23,12 @@ func gang(job string, count int32, ask cluster.Ask) cluster.Gang {
 	return cluster.Gang{Job: job, Name: "main", Attempt: 1, Roles: []cluster.Role{{Name: "worker", Count: count, Ask: ask}}}
 }
 
+func twoRoles(first cluster.Ask, firsts int32, second cluster.Ask, seconds int32) cluster.Gang {
+	g := gang("j", firsts, first)
+	g.Roles = append(g.Roles, cluster.Role{Name: "server", Count: seconds, Ask: second})
+	return g
+}
+
 func viewOf(used map[string]cluster.Resources, nodes ...cluster.Node) *scheduler.View {
 	view := scheduler.NewView()
 	for _, n := range nodes {
@@ -148,6 +154,9 @@ func TestRefusesOnlyWhatCouldNeverFit(t *testing.T) {
 		{gang("j", 3, cluster.Ask{MilliCPU: 1000, Memory: 4 * gib}), ""},
 		{gang("j", 4, cluster.Ask{MilliCPU: 1000, Memory: 4 * gib}), "there is room for 3 of the 4 together"},
 		{gang("j", 1, cluster.Ask{GPUs: 1, GPUModel: "A100"}), "all 2 nodes have no such GPU"},
+		{twoRoles(cluster.Ask{MilliCPU: 2000}, 4, cluster.Ask{MilliCPU: 1000}, 4), ""},
+		{twoRoles(cluster.Ask{MilliCPU: 2000}, 5, cluster.Ask{MilliCPU: 1000}, 3), "its tasks need 13 cores together, all nodes together have 12 cores"},
+		{twoRoles(cluster.Ask{GPUs: 1}, 2, cluster.Ask{GPUs: 1}, 1), "its tasks need 3 GPUs together"},
 	}
 	for _, test := range tests {
 		why, could := scheduler.CouldEverFit(nodes, test.gang)

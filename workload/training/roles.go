@@ -11,7 +11,8 @@ const (
 	roleServer = "server"
 
 	defaultGrace  = 2 * time.Minute
-	defaultCores  = 1000 // thousandths
+	workerCores   = 1000 // thousandths, where the user names none
+	serverCores   = 250  // a server adds and multiplies: a worker computes far longer
 	programMemory = 1 << 30
 
 	// A worker's and a server's memory beside what its network needs: the binary, the
@@ -31,7 +32,7 @@ func (s Spec) Roles() ([]cluster.Role, error) {
 
 func (s Spec) programRole() cluster.Role {
 	instances := max(s.Instances, 1)
-	ask := s.Resources.ask(programMemory)
+	ask := s.Resources.ask(workerCores, programMemory)
 	if instances > 1 {
 		ask.Ports = 1
 	}
@@ -52,7 +53,7 @@ func (s Spec) networkRoles() ([]cluster.Role, error) {
 		return nil, err
 	}
 	worker, server := s.memory()
-	serverAsk := s.ServerResources.ask(server)
+	serverAsk := s.ServerResources.ask(serverCores, server)
 	serverAsk.Ports = 1
 	return []cluster.Role{
 		{
@@ -62,7 +63,7 @@ func (s Spec) networkRoles() ([]cluster.Role, error) {
 			},
 		},
 		{
-			Name: roleWorker, Count: max(s.Workers, 1), Ask: s.Resources.ask(worker), Labels: s.Labels,
+			Name: roleWorker, Count: max(s.Workers, 1), Ask: s.Resources.ask(workerCores, worker), Labels: s.Labels,
 			Program: cluster.Program{
 				Command: []string{"clary", "trainer", "worker"}, Spec: run, Inputs: s.inputs(), Grace: s.grace(),
 				Checkpoints: s.Checkpoints == nil || *s.Checkpoints, Outputs: true, Clary: true,
@@ -89,10 +90,11 @@ func round(n int64) int64 {
 	return min((n+memoryStep-1)/memoryStep*memoryStep, cluster.MaxMemory)
 }
 
-func (r Resources) ask(memory int64) cluster.Ask {
+// ask fills in what the user left open.
+func (r Resources) ask(cores, memory int64) cluster.Ask {
 	ask := cluster.Ask{MilliCPU: int64(r.Cores), Memory: int64(r.Memory), GPUs: r.GPUs, GPUModel: r.GPUModel}
 	if ask.MilliCPU == 0 {
-		ask.MilliCPU = defaultCores
+		ask.MilliCPU = cores
 	}
 	if ask.Memory == 0 {
 		ask.Memory = memory

@@ -31,7 +31,7 @@ func TestNetworkBecomesServersAndWorkers(t *testing.T) {
 		t.Fatalf("%d roles, %v", len(roles), err)
 	}
 	server, worker := roles[0], roles[1]
-	if server.Name != "server" || server.Count != 3 || server.Ask != (cluster.Ask{MilliCPU: 1000, Memory: 256 << 20, Ports: 1}) ||
+	if server.Name != "server" || server.Count != 3 || server.Ask != (cluster.Ask{MilliCPU: 250, Memory: 256 << 20, Ports: 1}) ||
 		!server.Program.Clary || !slices.Equal(server.Program.Command, []string{"clary", "trainer", "server"}) || server.Program.Outputs {
 		t.Errorf("server %+v", server)
 	}
