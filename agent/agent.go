@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/clary-ml/clary/agent/ledger"
+	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/runtime/cgroup"
 	"github.com/clary-ml/clary/agent/runtime/process"
 	"github.com/clary-ml/clary/agent/runtime/shimbin"
@@ -52,7 +53,8 @@ type agent struct {
 	log     *slog.Logger
 	machine *machine
 	store   *objects
-	driver  *process.Driver
+	driver  runtime.Driver
+	release func() error // lets go of the driver
 	ledger  *ledger.Ledger
 	tasks   *supervisor.Supervisor
 	gossip  *gossip.Gossip
@@ -68,12 +70,7 @@ func (a *agent) open(ctx context.Context) error {
 	if a.machine, err = lookAround(c); err != nil {
 		return err
 	}
-	shim, err := shimbin.Install(c.path("bin"))
-	if err != nil {
-		return err
-	}
-	a.driver, err = process.New(process.Config{Root: c.path("tasks"), Shim: shim, Groups: cgroup.OpenSelf(c.groupName()), Log: c.Log})
-	if err != nil {
+	if a.driver, a.release, err = openDriver(c); err != nil {
 		return err
 	}
 	if a.ledger, err = ledger.Open(c.path("ledger.db")); err != nil {
@@ -96,13 +93,30 @@ func (a *agent) open(ctx context.Context) error {
 func (a *agent) openNetwork() error {
 	c := a.config
 	var err error
-	if a.logs, err = net.Listen("tcp", c.Listen); err != nil {
+	if a.logs, err = c.network().Listen(c.Listen); err != nil {
 		return fault.New(fault.Invalid, "--listen: %w", err)
 	}
 	a.gossip, err = gossip.Start(gossip.Config{
 		Self: gossip.Member{Role: gossip.Agent, ID: c.ID}, Bind: c.Gossip, Key: a.self.notes.GossipKey, Seeds: a.self.notes.Gossip, Log: c.Log,
+		Transport: c.GossipTransport,
 	})
 	return err
+}
+
+// openDriver returns what runs this node's tasks, and how to let go of it.
+func openDriver(c Config) (runtime.Driver, func() error, error) {
+	if c.Driver != nil {
+		return c.Driver, func() error { return nil }, nil
+	}
+	shim, err := shimbin.Install(c.path("bin"))
+	if err != nil {
+		return nil, nil, err
+	}
+	driver, err := process.New(process.Config{Root: c.path("tasks"), Shim: shim, Groups: cgroup.OpenSelf(c.groupName()), Log: c.Log})
+	if err != nil {
+		return nil, nil, err
+	}
+	return driver, driver.Close, nil
 }
 
 // close lets go of everything that open took, in the opposite order.
@@ -111,8 +125,8 @@ func (a *agent) close() error {
 	if a.tasks != nil {
 		a.tasks.Close()
 	}
-	if a.driver != nil {
-		errs = append(errs, a.driver.Close())
+	if a.release != nil {
+		errs = append(errs, a.release())
 	}
 	if a.ledger != nil {
 		errs = append(errs, a.ledger.Close())

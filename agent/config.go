@@ -7,6 +7,10 @@ import (
 	"net"
 	"path/filepath"
 
+	"github.com/hashicorp/memberlist"
+
+	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/cluster"
 )
 
@@ -27,6 +31,12 @@ type Config struct {
 	MilliCPU            int64             // thousandths of a core to offer; 0 is all
 	Memory              int64             // bytes to offer; 0 is what the machine has, less a reserve
 	CacheBytes          int64             // most that the input cache may hold
+
+	// Network and GossipTransport stand in for the machine's own network where they are
+	// set, and Driver for processes under shims; whoever sets it closes it.
+	Network         member.Network
+	GossipTransport memberlist.NodeAwareTransport
+	Driver          runtime.Driver
 
 	Executable string // the clary binary, for tasks that run it
 	Version    string
@@ -69,4 +79,11 @@ func (c Config) groupName() string {
 		folder = c.Data
 	}
 	return fmt.Sprintf("clary-%s-%08x", c.ID, crc32.ChecksumIEEE([]byte(folder)))
+}
+
+func (c Config) network() member.Network {
+	if c.Network != nil {
+		return c.Network
+	}
+	return member.TCP{}
 }

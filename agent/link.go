@@ -86,7 +86,7 @@ type link struct {
 // connect introduces this node to a coordinator and follows it until the connection
 // ends.
 func (a *agent) connect(ctx context.Context, address string) error {
-	conn, err := member.Dial(address, a.self.credentials.Get, pki.ExpectNode(pki.Coordinator))
+	conn, err := member.Dial(a.config.network(), address, a.self.credentials.Get, pki.ExpectNode(pki.Coordinator))
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,9 @@ import (
 	"net"
 	"path/filepath"
 
+	"github.com/hashicorp/memberlist"
+
+	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/storage/object"
 )
@@ -24,6 +27,10 @@ type Config struct {
 	// coordinator serves the embedded one at StoreListen, and the others use that.
 	Store       object.Config
 	StoreListen string
+
+	// Network and GossipTransport stand in for the machine's own network where they are set.
+	Network         member.Network
+	GossipTransport memberlist.NodeAwareTransport
 
 	Executable string // the clary binary, for child processes
 	Version    string
@@ -79,4 +86,11 @@ func (c Config) advertisedHost() string {
 
 func (c Config) path(parts ...string) string {
 	return filepath.Join(append([]string{c.Data}, parts...)...)
+}
+
+func (c Config) network() member.Network {
+	if c.Network != nil {
+		return c.Network
+	}
+	return member.TCP{}
 }

@@ -78,7 +78,7 @@ type coordinator struct {
 
 // assemble opens ports and files and puts the parts together; run starts them.
 func assemble(c Config, self membership, kinds map[cluster.Kind]workload.Kind) (*coordinator, error) {
-	listener, err := net.Listen("tcp", c.Listen)
+	listener, err := c.network().Listen(c.Listen)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "--listen: %w", err)
 	}
@@ -88,10 +88,10 @@ func assemble(c Config, self membership, kinds map[cluster.Kind]workload.Kind) (
 	if err := n.openGossip(); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	n.peers = transport.NewPeers(pki.Coordinator, source, n.find)
+	n.peers = transport.NewPeers(c.network(), pki.Coordinator, source, n.find)
 	n.replica, err = replica.Open(replica.Config{
 		ID: c.ID, Dir: c.path("raft"), Peers: n.peers, Bootstrap: self.notes.Founder, Logger: c.Log,
-		Transport: transport.NewRaft(n.mux.Raft(), c.advertised(), source, n.find, c.Log),
+		Transport: transport.NewRaft(c.network(), n.mux.Raft(), c.advertised(), source, n.find, c.Log),
 		Fatal:     func(err error) { n.fatal <- err },
 	})
 	if err != nil {
@@ -111,6 +111,7 @@ func (n *coordinator) openGossip() error {
 	var err error
 	n.gossip, err = gossip.Start(gossip.Config{
 		Self: self, Bind: c.Gossip, Advertise: advertiseGossip(c.advertisedHost(), port), Key: n.self.keyring.GossipKey, Seeds: n.self.notes.Gossip, Log: c.Log,
+		Transport: c.GossipTransport,
 	})
 	return err
 }
@@ -132,10 +133,11 @@ func (n *coordinator) find(id string) string {
 
 // serve makes the services and the leader's loops.
 func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Source) {
+	c := n.config
 	store := &objectStore{self: n.self, gossip: n.gossip}
 	known := &members{config: n.config, self: n.self, replica: n.replica, gossip: n.gossip, store: store}
 	n.nodes = rpc.NewNodeCache(n.replica)
-	n.agents = transport.NewPeers(pki.Agent, source, n.nodes.Address)
+	n.agents = transport.NewPeers(c.network(), pki.Agent, source, n.nodes.Address)
 	keeping := keeper.New(n.replica, n.nodes.List, n.log)
 	planning := planner.New(n.replica, n.log)
 	reconciling := reconciler.New(n.replica, kinds, store, n.log)
@@ -146,6 +148,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 		grpc.Creds(transport.Accepted()),
 		grpc.MaxRecvMsgSize(member.MaxMessage),
 		grpc.MaxConcurrentStreams(4096),
+		grpc.StaticStreamWindowSize(member.Window), grpc.StaticConnWindowSize(4*member.Window),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)...)

@@ -175,7 +175,7 @@ func join(ctx context.Context, c Config) (membership, error) {
 	if err != nil {
 		return membership{}, err
 	}
-	answer, err := member.Join(ctx, c.Join, c.Token, key, &claryv1.JoinRequest{
+	answer, err := member.Join(ctx, c.network(), c.Join, c.Token, key, &claryv1.JoinRequest{
 		Id: c.ID, Role: pki.Coordinator, Address: c.advertised(), Version: c.Version,
 	})
 	if err != nil {

@@ -17,19 +17,26 @@ import (
 // MaxMessage is the largest message, in bytes, that members accept from one another.
 const MaxMessage = 16 << 20
 
+// Window is how many bytes a stream may be ahead of its reader, a connection four times
+// as many. It is fixed: gRPC would find it out with a ping for every message, and a ping
+// and its answer cost as much as a small call.
+const Window = 1 << 20
+
 // grpcProtocol is the ALPN name of HTTP/2.
 const grpcProtocol = "h2"
 
 // Dial prepares a connection of one member to another: both show their certificates,
 // and the other must be whom expect says.
-func Dial(address string, source pki.Source, expect pki.Expect) (*grpc.ClientConn, error) {
-	return dial(address, credentials.NewTLS(pki.ClientTLS(source, expect, grpcProtocol)))
+func Dial(network Network, address string, source pki.Source, expect pki.Expect) (*grpc.ClientConn, error) {
+	return dial(network, address, credentials.NewTLS(pki.ClientTLS(source, expect, grpcProtocol)))
 }
 
-func dial(address string, secured credentials.TransportCredentials) (*grpc.ClientConn, error) {
+func dial(network Network, address string, secured credentials.TransportCredentials) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(secured),
+		grpc.WithContextDialer(network.Dial),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage)),
+		grpc.WithStaticStreamWindowSize(Window), grpc.WithStaticConnWindowSize(4*Window),
 		grpc.WithConnectParams(grpc.ConnectParams{ // members come back within seconds: look for them as often
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: 2 * time.Second,

@@ -26,7 +26,7 @@ const joinTime = time.Minute
 // Join asks the member at an address to certify a key. The token says which cluster to
 // trust, by its CA's pin. A cluster that is electing is asked again for a minute; a
 // refusal is final.
-func Join(ctx context.Context, address, token string, key *ecdsa.PrivateKey, request *claryv1.JoinRequest) (*claryv1.JoinResponse, error) {
+func Join(ctx context.Context, network Network, address, token string, key *ecdsa.PrivateKey, request *claryv1.JoinRequest) (*claryv1.JoinResponse, error) {
 	if token == "" {
 		return nil, fault.New(fault.Invalid, "--token: is empty: make one with clary token create --join %s", request.GetRole())
 	}
@@ -41,7 +41,7 @@ func Join(ctx context.Context, address, token string, key *ecdsa.PrivateKey, req
 		return nil, err
 	}
 	request.Token = token
-	conn, err := dial(address, credentials.NewTLS(pki.PinnedTLS(presented.Pin, grpcProtocol)))
+	conn, err := dial(network, address, credentials.NewTLS(pki.PinnedTLS(presented.Pin, grpcProtocol)))
 	if err != nil {
 		return nil, err
 	}

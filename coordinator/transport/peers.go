@@ -20,6 +20,7 @@ import (
 // Peers holds one gRPC connection to each other member, by id. A member that moved is
 // dialled where it is now.
 type Peers struct {
+	network member.Network
 	resolve Resolve
 	role    string
 	source  pki.Source
@@ -34,8 +35,8 @@ type peerConn struct {
 }
 
 // NewPeers makes connections to members of a role (pki.Coordinator or pki.Agent).
-func NewPeers(role string, source pki.Source, resolve Resolve) *Peers {
-	return &Peers{resolve: resolve, role: role, source: source, conns: map[string]peerConn{}}
+func NewPeers(network member.Network, role string, source pki.Source, resolve Resolve) *Peers {
+	return &Peers{network: network, resolve: resolve, role: role, source: source, conns: map[string]peerConn{}}
 }
 
 // Conn returns the connection to a member; it is shared, and closed by Close.
@@ -52,7 +53,7 @@ func (p *Peers) Conn(id string) (*grpc.ClientConn, error) {
 		}
 		_ = known.conn.Close()
 	}
-	conn, err := member.Dial(address, p.source, pki.ExpectNode(p.role))
+	conn, err := member.Dial(p.network, address, p.source, pki.ExpectNode(p.role))
 	if err != nil {
 		return nil, err
 	}

@@ -3,14 +3,17 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/internal/fault"
 )
@@ -18,14 +21,29 @@ import (
 // Resolve finds where a member is now: "" if nobody knows.
 type Resolve func(id string) (address string)
 
+// Raft is raft's transport between coordinators. Closing it ends every connection, those
+// too that raft itself would leave open.
+type Raft struct {
+	*raft.NetworkTransport
+	layer *streamLayer
+}
+
+// Close ends all connections, and takes no more.
+func (r *Raft) Close() error {
+	r.CloseStreams()
+	err := r.NetworkTransport.Close() // closes the layer
+	r.layer.hangUp()
+	return err
+}
+
 // NewRaft makes raft's transport: each stream is a TLS connection of its own, on which
 // both ends have shown a coordinator's certificate.
-func NewRaft(listener net.Listener, advertise string, source pki.Source, resolve Resolve, log *slog.Logger) *raft.NetworkTransport {
+func NewRaft(network member.Network, listener net.Listener, advertise string, source pki.Source, resolve Resolve, log *slog.Logger) *Raft {
 	layer := &streamLayer{
-		listener: listener, advertise: address(advertise), log: log,
-		dial: pki.ClientTLS(source, pki.ExpectNode(pki.Coordinator), ProtocolRaft),
+		network: network, listener: listener, advertise: address(advertise), log: log,
+		config: pki.ClientTLS(source, pki.ExpectNode(pki.Coordinator), ProtocolRaft), accepted: map[*acceptedConn]bool{},
 	}
-	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                layer,
 		MaxPool:               4,
 		MaxRPCsInFlight:       16,
@@ -33,6 +51,7 @@ func NewRaft(listener net.Listener, advertise string, source pki.Source, resolve
 		ServerAddressProvider: provider(resolve),
 		Logger:                hclog.FromStandardLogger(slog.NewLogLogger(log.Handler(), slog.LevelDebug), &hclog.LoggerOptions{Name: "raft-transport"}),
 	})
+	return &Raft{NetworkTransport: inner, layer: layer}
 }
 
 type provider Resolve
@@ -52,10 +71,50 @@ func (address) Network() string  { return "tcp" }
 func (a address) String() string { return string(a) }
 
 type streamLayer struct {
+	network   member.Network
 	listener  net.Listener
 	advertise address
-	dial      *tls.Config
+	config    *tls.Config
 	log       *slog.Logger
+
+	mu       sync.Mutex
+	closed   bool
+	accepted map[*acceptedConn]bool
+}
+
+// acceptedConn is a stream that another coordinator opened.
+type acceptedConn struct {
+	net.Conn
+	layer *streamLayer
+}
+
+func (c *acceptedConn) Close() error {
+	c.layer.mu.Lock()
+	delete(c.layer.accepted, c)
+	c.layer.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// keep remembers an accepted connection, unless the layer is closed.
+func (l *streamLayer) keep(conn net.Conn) (*acceptedConn, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	kept := &acceptedConn{Conn: conn, layer: l}
+	if !l.closed {
+		l.accepted[kept] = true
+	}
+	return kept, !l.closed
+}
+
+// hangUp ends all accepted connections, and those that would still come.
+func (l *streamLayer) hangUp() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for conn := range l.accepted {
+		_ = conn.Conn.Close()
+	}
+	clear(l.accepted)
 }
 
 func (l *streamLayer) Accept() (net.Conn, error) {
@@ -69,7 +128,12 @@ func (l *streamLayer) Accept() (net.Conn, error) {
 			_ = conn.Close()
 			continue
 		}
-		return conn, nil
+		kept, open := l.keep(conn)
+		if !open {
+			_ = conn.Close()
+			return nil, net.ErrClosed
+		}
+		return kept, nil
 	}
 }
 
@@ -88,8 +152,15 @@ func fromCoordinator(state tls.ConnectionState) error {
 func (l *streamLayer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	dialer := tls.Dialer{NetDialer: &net.Dialer{}, Config: l.dial}
-	return dialer.DialContext(ctx, "tcp", string(to))
+	raw, err := l.network.Dial(ctx, string(to))
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, l.config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	return conn, nil
 }
 
 func (l *streamLayer) Close() error   { return l.listener.Close() }

@@ -1,0 +1,163 @@
+package bubble_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// stopTakes is how long a program takes to end when it is asked to.
+const stopTakes = 700 * time.Millisecond
+
+// floor is where all programs of all nodes run, in the bubble's time. It sees what no
+// part of the cluster sees: what really runs, everywhere.
+type floor struct {
+	mu      sync.Mutex
+	broken  []string          // what must never be, and was
+	started map[string]string // task → node
+	holders map[string]string // device → task that runs with it
+	counts  map[string]int
+}
+
+func newFloor(counts map[string]int) *floor {
+	return &floor{started: map[string]string{}, holders: map[string]string{}, counts: counts}
+}
+
+// driver runs one node's programs: "run 3s 0" runs for three seconds and exits with 0.
+// It outlives its agent, as shims do.
+type driver struct {
+	floor *floor
+	node  string
+	tasks map[string]*program // guarded by the floor's lock
+}
+
+type program struct {
+	spec    runtime.Spec
+	exit    runtime.Exit
+	running bool
+	ended   chan struct{}
+	timer   *time.Timer
+}
+
+func (f *floor) driver(node string) *driver {
+	return &driver{floor: f, node: node, tasks: map[string]*program{}}
+}
+
+func (d *driver) Start(_ context.Context, spec runtime.Spec) (time.Time, error) {
+	f := d.floor
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	length, err := time.ParseDuration(spec.Argv[1])
+	if err != nil {
+		return time.Time{}, fault.New(fault.Invalid, "%w", err)
+	}
+	code, err := strconv.Atoi(spec.Argv[2])
+	if err != nil {
+		return time.Time{}, fault.New(fault.Invalid, "%w", err)
+	}
+	if other, twice := f.started[spec.ID]; twice {
+		f.broken = append(f.broken, fmt.Sprintf("%s starts on %s, and has started on %s", spec.ID, d.node, other))
+	}
+	f.started[spec.ID] = d.node
+	for _, device := range spec.Devices {
+		if holder := f.holders[device]; holder != "" {
+			f.broken = append(f.broken, fmt.Sprintf("%s starts on %s with %s, which %s uses", spec.ID, d.node, device, holder))
+		}
+		f.holders[device] = spec.ID
+	}
+	f.counts["started"]++
+	p := &program{spec: spec, running: true, ended: make(chan struct{})}
+	p.exit.Started = time.Now()
+	p.timer = time.AfterFunc(length, func() { d.end(p, func(e *runtime.Exit) { e.Code = code }) })
+	d.tasks[spec.ID] = p
+	return p.exit.Started, nil
+}
+
+// end lets a program end, once.
+func (d *driver) end(p *program, how func(*runtime.Exit)) {
+	d.floor.mu.Lock()
+	defer d.floor.mu.Unlock()
+	if !p.running {
+		return
+	}
+	p.running, p.exit.Ended = false, time.Now()
+	how(&p.exit)
+	p.timer.Stop()
+	for _, device := range p.spec.Devices {
+		delete(d.floor.holders, device)
+	}
+	close(p.ended)
+}
+
+// crash ends all programs of the node without anybody knowing how.
+func (d *driver) crash() {
+	for _, p := range d.all() {
+		d.end(p, func(e *runtime.Exit) { e.Unknown = true })
+	}
+}
+
+func (d *driver) all() []*program {
+	d.floor.mu.Lock()
+	defer d.floor.mu.Unlock()
+	var all []*program
+	for _, p := range d.tasks {
+		all = append(all, p)
+	}
+	return all
+}
+
+func (d *driver) find(id string) *program {
+	d.floor.mu.Lock()
+	defer d.floor.mu.Unlock()
+	return d.tasks[id]
+}
+
+func (d *driver) Recover(context.Context) ([]runtime.Found, error) {
+	var found []runtime.Found
+	d.floor.mu.Lock()
+	defer d.floor.mu.Unlock()
+	for id, p := range d.tasks {
+		found = append(found, runtime.Found{ID: id, Started: p.exit.Started, Running: p.running})
+	}
+	return found, nil
+}
+
+func (d *driver) Wait(ctx context.Context, id string) (runtime.Exit, error) {
+	p := d.find(id)
+	if p == nil {
+		return runtime.Exit{}, fault.New(fault.NotFound, "no task %s", id)
+	}
+	select {
+	case <-p.ended:
+		return p.exit, nil
+	case <-ctx.Done():
+		return runtime.Exit{}, ctx.Err()
+	}
+}
+
+func (d *driver) Stop(_ context.Context, id string, _ time.Duration) error {
+	if p := d.find(id); p != nil {
+		time.AfterFunc(stopTakes, func() {
+			d.end(p, func(e *runtime.Exit) { e.Code, e.Cause = -1, runtime.CauseStopped })
+		})
+	}
+	return nil
+}
+
+func (d *driver) Logs(context.Context, string, runtime.LogQuery, io.Writer) error { return nil }
+
+func (d *driver) Remove(_ context.Context, id string) error {
+	d.floor.mu.Lock()
+	defer d.floor.mu.Unlock()
+	if p := d.tasks[id]; p != nil && p.running {
+		return fault.New(fault.Conflict, "task %s runs", id)
+	}
+	delete(d.tasks, id)
+	return nil
+}

@@ -1,0 +1,356 @@
+// Package bubble_test runs whole clusters in one process, in the virtual time of a
+// testing/synctest bubble: real coordinators and agents with their TLS, raft, gossip,
+// ledgers and files, over a network in memory that partitions as it is told. Only what
+// tasks would do is played.
+package bubble_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/clary-ml/clary/agent"
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator"
+	gossipnet "github.com/clary-ml/clary/internal/gossip/memnet"
+	"github.com/clary-ml/clary/internal/memnet"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+	"github.com/clary-ml/clary/storage/object"
+	"github.com/clary-ml/clary/workload"
+	"github.com/clary-ml/clary/workload/training"
+)
+
+// world is one cluster.
+type world struct {
+	*testing.T
+	dir    string
+	net    memnet.Network
+	gossip gossipnet.Network
+	floor  *floor
+	log    *slog.Logger
+
+	mu        sync.Mutex
+	cut       map[string]bool // hosts that reach nobody
+	processes map[string]*process
+	drivers   map[string]*driver
+	tokens    map[string]string
+	conns     map[string]*grpc.ClientConn
+}
+
+// process is one coordinator or agent that runs.
+type process struct {
+	stop  context.CancelFunc
+	ended chan error
+}
+
+// The hosts: any address of 127/8 can be bound, which agents try with tasks' ports.
+func hostOf(id string) string {
+	return map[string]string{
+		"c1": "127.1.0.1", "c2": "127.1.0.2", "c3": "127.1.0.3", "n1": "127.2.0.1", "n2": "127.2.0.2", "user": "127.3.0.1",
+	}[id]
+}
+
+var coordinators = []string{"c1", "c2", "c3"}
+
+func newWorld(t *testing.T, counts map[string]int) *world {
+	w := &world{
+		T: t, dir: t.TempDir(), floor: newFloor(counts), log: slog.New(slog.DiscardHandler),
+		cut: map[string]bool{}, processes: map[string]*process{}, drivers: map[string]*driver{}, tokens: map[string]string{}, conns: map[string]*grpc.ClientConn{},
+	}
+	if path := os.Getenv("CLARY_BUBBLE_LOG"); path != "" { // to look at a run that failed
+		file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.log = slog.New(slog.NewTextHandler(file, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	t.Cleanup(w.end)
+	return w
+}
+
+// end stops everything, agents first, and sees that all of it ends without an error.
+func (w *world) end() {
+	for _, conn := range w.conns {
+		_ = conn.Close()
+	}
+	w.partition()
+	for _, id := range []string{"n1", "n2", "c1", "c2", "c3"} {
+		w.stop(id)
+	}
+	for _, d := range w.drivers {
+		d.crash()
+	}
+	time.Sleep(time.Minute) // of the bubble: what only waits for its time to be over
+}
+
+// launch runs a process until stop.
+func (w *world) launch(id string, run func(context.Context) error) {
+	ctx, stop := context.WithCancel(context.Background())
+	p := &process{stop: stop, ended: make(chan error, 1)}
+	go func() { p.ended <- run(ctx) }()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.processes[id] = p
+}
+
+func (w *world) stop(id string) {
+	w.Helper()
+	w.mu.Lock()
+	p := w.processes[id]
+	delete(w.processes, id)
+	w.mu.Unlock()
+	if p == nil {
+		return
+	}
+	p.stop()
+	if err := <-p.ended; err != nil && !errors.Is(err, context.Canceled) {
+		w.Errorf("%s ended: %v", id, err)
+	}
+}
+
+// partition cuts hosts off from all others; the links of the rest are mended.
+func (w *world) partition(ids ...string) {
+	w.mu.Lock()
+	clear(w.cut)
+	for _, id := range ids {
+		w.cut[hostOf(id)] = true
+	}
+	cut := map[string]bool{}
+	for host := range w.cut {
+		cut[host] = true
+	}
+	w.mu.Unlock()
+	apart := func(from, to string) bool { return from != to && (cut[from] || cut[to]) }
+	w.net.Cut(apart)
+	w.gossip.Cut(func(from, to string) bool {
+		return apart(strings.Split(from, ":")[0], strings.Split(to, ":")[0])
+	})
+}
+
+func (w *world) folder(id string) string { return filepath.Join(w.dir, id) }
+
+// coordinator starts a coordinator. The first of all founds the cluster.
+func (w *world) coordinator(id string) {
+	w.Helper()
+	host := hostOf(id)
+	transport, err := w.gossip.Transport(host + ":7421")
+	if err != nil {
+		w.Fatal(err)
+	}
+	config := coordinator.Config{
+		ID: id, Data: w.folder(id), Listen: host + ":7420", Gossip: host + ":7421", Version: "test", Log: w.log.With("at", id),
+		Network: w.net.Host(host), GossipTransport: transport,
+		Store: object.Config{Endpoint: "127.0.0.1:1", AccessKey: "key", SecretKey: "secret-secret", Insecure: true}, // nobody asks it
+	}
+	if id != "c1" {
+		config.Join, config.Token = hostOf("c1")+":7420", w.token(id, pki.Coordinator)
+	}
+	w.launch(id, func(ctx context.Context) error {
+		return coordinator.Run(ctx, config, map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}})
+	})
+}
+
+// agent starts the agent of a node with eight GPUs and four cores.
+func (w *world) agent(id string) {
+	w.Helper()
+	host := hostOf(id)
+	transport, err := w.gossip.Transport(host + ":7425")
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.mu.Lock()
+	d := w.drivers[id]
+	if d == nil {
+		d = w.floor.driver(id)
+		w.drivers[id] = d
+	}
+	w.mu.Unlock()
+	config := agent.Config{
+		ID: id, Data: w.folder(id), Address: host, Listen: host + ":7424", Gossip: host + ":7425",
+		Join: hostOf("c1") + ":7420", Token: w.token(id, pki.Agent), PortFirst: 20000, PortLast: 20100,
+		SimulateGPUs: "8xA100", MilliCPU: 4000, Memory: 16 << 30, CacheBytes: 1 << 20, Version: "test", Log: w.log.With("at", id),
+		Network: w.net.Host(host), GossipTransport: transport, Driver: d,
+	}
+	w.launch(id, func(ctx context.Context) error { return agent.Run(ctx, config) })
+}
+
+// token returns the join token of a machine, which it keeps over restarts.
+func (w *world) token(id, role string) string {
+	w.Helper()
+	if w.tokens[id] == "" {
+		answer, err := claryv1.NewAdminClient(w.conn("c1")).CreateToken(w.admin(w.Context()), &claryv1.CreateTokenRequest{Kind: string(cluster.TokenJoin), Role: role})
+		if err != nil {
+			w.Fatal(err)
+		}
+		w.tokens[id] = answer.GetSecret()
+	}
+	return w.tokens[id]
+}
+
+// admin is a context that shows the founder's token.
+func (w *world) admin(ctx context.Context) context.Context {
+	text, err := os.ReadFile(filepath.Join(w.folder("c1"), coordinator.AdminTokenFile))
+	if err != nil {
+		w.Fatal(err)
+	}
+	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+strings.TrimSpace(string(text)))
+}
+
+// conn is a user's connection to a coordinator.
+func (w *world) conn(id string) *grpc.ClientConn {
+	w.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.conns[id] != nil {
+		return w.conns[id]
+	}
+	ca, err := os.ReadFile(filepath.Join(w.folder("c1"), "tls", pki.CAFile))
+	if err != nil {
+		w.Fatal(err)
+	}
+	cert, err := pki.ParseCertificate(ca)
+	if err != nil {
+		w.Fatal(err)
+	}
+	conn, err := grpc.NewClient("passthrough:///"+hostOf(id)+":7420",
+		grpc.WithTransportCredentials(credentials.NewTLS(pki.PinnedTLS(pki.PinOf(cert), "h2"))),
+		grpc.WithContextDialer(w.net.Host(hostOf("user")).Dial),
+	)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.conns[id] = conn
+	return conn
+}
+
+func (w *world) jobs(id string) claryv1.JobsClient { return claryv1.NewJobsClient(w.conn(id)) }
+
+// until asks again and again, in the bubble's time.
+func (w *world) until(what string, within time.Duration, done func() error) {
+	w.Helper()
+	deadline := time.Now().Add(within)
+	for {
+		err := done()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.Fatalf("%s: not after %s: %v", what, within, err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// found starts three coordinators and two agents, and waits for all of them to be there.
+func (w *world) found() {
+	w.Helper()
+	w.coordinator("c1")
+	w.until("c1 leads", time.Minute, func() error {
+		_, err := os.Stat(filepath.Join(w.folder("c1"), coordinator.AdminTokenFile))
+		return err
+	})
+	w.coordinator("c2")
+	w.coordinator("c3")
+	w.agent("n1")
+	w.agent("n2")
+	w.until("three vote", time.Minute, func() error {
+		info, err := claryv1.NewAdminClient(w.conn("c1")).Info(w.admin(w.Context()), &claryv1.InfoRequest{})
+		voters := 0
+		for _, member := range info.GetCoordinators() {
+			if member.GetVoter() && member.GetAlive() {
+				voters++
+			}
+		}
+		if err == nil && voters != 3 {
+			err = fmt.Errorf("%d voters: %v", voters, info)
+		}
+		return err
+	})
+	for _, id := range coordinators { // raft grants no vote to a member it has not heard of yet
+		w.until(id+" sees both nodes ready", time.Minute, func() error { return w.nodesReady(id) })
+	}
+}
+
+func (w *world) nodesReady(at string) error {
+	ctx, cancel := context.WithTimeout(w.admin(w.Context()), 5*time.Second)
+	defer cancel()
+	list, err := claryv1.NewNodesClient(w.conn(at)).List(ctx, &claryv1.ListNodesRequest{})
+	if err != nil {
+		return err
+	}
+	ready := 0
+	for _, view := range list.GetNodes() {
+		if view.GetNode().GetState() == string(cluster.NodeReady) {
+			ready++
+		}
+	}
+	if ready != 2 {
+		return fmt.Errorf("%d ready nodes", ready)
+	}
+	return nil
+}
+
+// work is a job whose tasks run so long and exit so.
+type work struct {
+	name      string
+	instances int
+	gpus      int
+	length    time.Duration
+	code      int
+	retries   int32
+}
+
+func (j work) request() *claryv1.SubmitRequest {
+	spec := fmt.Sprintf(`{"program": {"command": ["run", %q, "%d"]}, "instances": %d, "resources": {"memory": "256MiB", "cores": 0.5, "gpus": %d}}`,
+		j.length, j.code, j.instances, j.gpus)
+	return &claryv1.SubmitRequest{Job: wire.JobToProto(cluster.Job{
+		Name: j.name, Kind: cluster.KindTraining, Spec: []byte(spec), RequestID: "request-" + j.name,
+		Retry: cluster.Retry{Limit: j.retries, Backoff: time.Second},
+	})}
+}
+
+// look reads a job at a coordinator.
+func (w *world) look(at, name string) (*claryv1.JobView, error) {
+	ctx, cancel := context.WithTimeout(w.admin(w.Context()), 5*time.Second)
+	defer cancel()
+	return w.jobs(at).Get(ctx, &claryv1.GetJobRequest{Name: name})
+}
+
+// ends waits for a job's end.
+func (w *world) ends(name string, within time.Duration) *claryv1.JobView {
+	w.Helper()
+	var view *claryv1.JobView
+	w.until(name+" ends", within, func() (err error) {
+		if view, err = w.look("c1", name); err != nil {
+			return err
+		}
+		if !cluster.JobState(view.GetJob().GetState()).Ended() {
+			return fmt.Errorf("it is %s (%s), attempt %d", view.GetJob().GetState(), view.GetJob().GetReason(), view.GetJob().GetAttempt())
+		}
+		return nil
+	})
+	return view
+}
+
+// sound fails the test if the floor has seen what must never be.
+func (w *world) sound() {
+	w.Helper()
+	w.floor.mu.Lock()
+	defer w.floor.mu.Unlock()
+	for _, broken := range w.floor.broken {
+		w.Error(broken)
+	}
+}
