@@ -1,19 +1,29 @@
+// Package e2e tests what Clary promises on real processes, which are started, killed and
+// started again as operators and power cuts do it. `make e2e` runs it.
 package e2e
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/client/config"
 )
 
 // process is one clary server or agent, started as an operator would.
@@ -35,6 +45,7 @@ type machines struct {
 	running map[string]*process
 	args    map[string][]string // as last started, by name
 	address map[string]string   // RPC address of each server
+	agents  []string            // all that were ever started
 	ports   int                 // first free port of the next agent's range
 }
 
@@ -90,6 +101,7 @@ func (m *machines) server(name string) {
 
 func (m *machines) agent(name string, extra ...string) {
 	m.t.Helper()
+	m.agents = append(m.agents, name)
 	ports := fmt.Sprintf("%d-%d", m.ports, m.ports+49)
 	m.ports += 50
 	args := append([]string{
@@ -158,6 +170,51 @@ func (m *machines) again(name string) {
 	m.run(name, m.args[name]...)
 }
 
+// end stops a process as its operator would.
+func (m *machines) end(name string) {
+	m.t.Helper()
+	m.mu.Lock()
+	p := m.running[name]
+	delete(m.running, name)
+	m.mu.Unlock()
+	_ = p.command.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.ended:
+	case <-time.After(15 * time.Second):
+		m.t.Fatalf("%s did not end within 15 s of SIGTERM", name)
+	}
+}
+
+// cut kills a whole machine at once: agent, shims and tasks.
+func (m *machines) cut(name string) {
+	m.t.Helper()
+	m.kill(name) // first, so that it cannot tell of the others' end
+	for _, pid := range m.pids(m.path(name) + "/") {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+}
+
+// pids are the processes whose environment or command line holds the text, and whose
+// environment or command line is of this cluster.
+func (m *machines) pids(text string) []int {
+	var found []int
+	entries, _ := os.ReadDir("/proc")
+	for _, entry := range entries {
+		var pid int
+		if _, err := fmt.Sscan(entry.Name(), &pid); err != nil || pid == os.Getpid() {
+			continue
+		}
+		environ, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "environ"))
+		line, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
+		told := append(environ, line...)
+		if bytes.Contains(told, []byte(m.dir+"/")) && bytes.Contains(told, []byte(text)) {
+			found = append(found, pid)
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
 // clary runs one client command to its end and returns what it printed; a failure fails
 // the test.
 func (m *machines) clary(args ...string) string {
@@ -169,11 +226,16 @@ func (m *machines) clary(args ...string) string {
 	return out
 }
 
-func (m *machines) try(args ...string) (string, error) {
+// try runs one client command; what it printed comes with what it complained of if it
+// failed.
+func (m *machines) try(args ...string) (string, error) { return m.as(nil, args...) }
+
+// as is try with more in the environment.
+func (m *machines) as(env []string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, m.binary, args...)
-	command.Env = m.env
+	command.Env = append(slices.Clone(m.env), env...)
 	var out, problems bytes.Buffer
 	command.Stdout, command.Stderr = &out, &problems
 	err := command.Run()
@@ -181,6 +243,77 @@ func (m *machines) try(args ...string) (string, error) {
 		return out.String() + problems.String(), err
 	}
 	return out.String(), nil
+}
+
+// exits runs one client command that must end with an exit code and returns what it said.
+func (m *machines) exits(code int, args ...string) string {
+	m.t.Helper()
+	out, err := m.try(args...)
+	got := 0
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		m.t.Fatal(err)
+	}
+	if got != code {
+		m.t.Errorf("clary %s: exit code %d, want %d\n%s", strings.Join(args, " "), got, code, out)
+	}
+	return out
+}
+
+// task and job are what `clary job -o json` tells of them.
+type task struct {
+	ID, Role, State, Reason, Node string
+	Devices                       []string
+	Attempt, Epoch                int
+	ExitCode                      *int `json:"exit_code"`
+}
+
+type job struct {
+	Name, State, Reason string
+	Attempt             int
+	Started             string
+	Tasks               []task
+	Outputs             []struct{ Name, URI, SHA256 string }
+}
+
+func (m *machines) job(name string) job {
+	m.t.Helper()
+	var view job
+	m.json(&view, "job", name, "-o", "json")
+	return view
+}
+
+// epoch is how far a training is.
+func (m *machines) epoch(name string) int {
+	m.t.Helper()
+	furthest := 0
+	for _, task := range m.job(name).Tasks {
+		furthest = max(furthest, task.Epoch)
+	}
+	return furthest
+}
+
+// client speaks to the cluster as its admin, through all coordinators.
+func (m *machines) client(options ...client.Option) *client.Client {
+	m.t.Helper()
+	c, err := client.Dial(m.context(), options...)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func (m *machines) context() config.Context {
+	m.t.Helper()
+	file, err := config.Load(filepath.Join(m.dir, "config.json"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	to := file.Contexts[file.Current]
+	to.Addresses = slices.Sorted(maps.Values(m.address))
+	return to
 }
 
 func (m *machines) json(into any, args ...string) {
@@ -234,26 +367,39 @@ func (m *machines) cleanUp() {
 		}
 	}
 	if left := m.leftOver(); len(left) > 0 {
-		m.t.Errorf("processes left over: %v", left)
+		m.t.Errorf("left over:\n%s", strings.Join(left, "\n"))
 	}
 }
 
-// leftOver lists the processes that still run below the cluster's folder, shims and
-// tasks included, and kills them.
+// leftOver lists the processes of this cluster that still run, shims and tasks included,
+// and kills them, and the control groups that its agents made.
 func (m *machines) leftOver() []string {
 	var left []string
-	entries, _ := os.ReadDir("/proc")
-	for _, entry := range entries {
-		environ, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
-		if err == nil && bytes.Contains(environ, []byte(m.dir+"/")) {
-			left = append(left, strings.ReplaceAll(string(environ), "\x00", " "))
-			var pid int
-			if _, err := fmt.Sscan(entry.Name(), &pid); err == nil {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
+	for _, pid := range m.pids("") {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if len(line) == 0 {
+			continue // it has ended meanwhile
 		}
+		left = append(left, fmt.Sprintf("process %d: %s", pid, strings.ReplaceAll(string(line), "\x00", " ")))
+		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
-	return left
+	return append(left, m.groups()...)
+}
+
+// groups are the control groups of this cluster's agents and their tasks.
+func (m *machines) groups() []string {
+	var found []string
+	for _, name := range m.agents {
+		suffix := fmt.Sprintf("clary-%s-%08x", name, crc32.ChecksumIEEE([]byte(m.path(name))))
+		_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.IsDir() && entry.Name() == suffix {
+				found = append(found, path)
+				return fs.SkipDir
+			}
+			return nil
+		})
+	}
+	return found
 }
 
 func freeAddress(t *testing.T) string {
@@ -296,4 +442,15 @@ func (m *machines) ready() int {
 		}
 	}
 	return count
+}
+
+// leader is the name of the coordinator that leads.
+func (m *machines) leader() string {
+	m.t.Helper()
+	var info struct{ Leader string }
+	m.waitFor("a leader", 15*time.Second, func() bool {
+		out, err := m.try("cluster", "-o", "json")
+		return err == nil && json.Unmarshal([]byte(out), &info) == nil && info.Leader != ""
+	})
+	return info.Leader
 }
