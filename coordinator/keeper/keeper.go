@@ -48,6 +48,10 @@ func New(ledger Ledger, nodes Nodes, log *slog.Logger) *Keeper {
 // again, because they are unknown or were declared lost. It answers Unready where this
 // coordinator does not lead.
 func (k *Keeper) Beat(nodes []string) (unknown []string, err error) {
+	alive := map[string]bool{}
+	for _, node := range k.nodes() {
+		alive[node.ID] = node.State != cluster.NodeLost
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !k.leads {
@@ -55,22 +59,13 @@ func (k *Keeper) Beat(nodes []string) (unknown []string, err error) {
 	}
 	now := time.Now()
 	for _, id := range nodes {
-		if _, known := k.beaten[id]; !known {
+		if !alive[id] {
 			unknown = append(unknown, id)
 			continue
 		}
 		k.beaten[id] = now
 	}
 	return unknown, nil
-}
-
-// Introduced gives a node that was just put into the ledger its first lease.
-func (k *Keeper) Introduced(id string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.leads {
-		k.beaten[id] = time.Now()
-	}
 }
 
 // Run keeps leases until ctx ends. It runs on the leader only.
