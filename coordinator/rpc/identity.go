@@ -197,14 +197,9 @@ func (g *Guard) user(ctx context.Context) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	snapshot, err := g.replica.Read(ctx, true)
+	token, err := g.token(ctx, presented.ID)
 	if err != nil {
 		return Identity{}, err
-	}
-	token, ok := snapshot.Token(presented.ID)
-	snapshot.Close()
-	if !ok {
-		token = cluster.Token{}
 	}
 	if presented.Kind != cluster.TokenUser {
 		return Identity{}, fault.New(fault.Denied, "this is a join token, for machines: a user's token is needed")
@@ -213,4 +208,22 @@ func (g *Guard) user(ctx context.Context) (Identity, error) {
 		return Identity{}, err
 	}
 	return Identity{Name: token.Name, Role: token.Role, TokenID: token.ID}, nil
+}
+
+// token finds a token, or the zero token. One that is not there yet, because this
+// coordinator is behind the others or has just started, is looked for again where
+// nothing is missing, before its holder is told that it is unknown.
+func (g *Guard) token(ctx context.Context, id string) (cluster.Token, error) {
+	for _, stale := range []bool{true, false} {
+		snapshot, err := g.replica.Read(ctx, stale)
+		if err != nil {
+			return cluster.Token{}, err
+		}
+		token, ok := snapshot.Token(id)
+		snapshot.Close()
+		if ok {
+			return token, nil
+		}
+	}
+	return cluster.Token{}, nil
 }
