@@ -112,11 +112,18 @@ func openDriver(c Config) (runtime.Driver, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	driver, err := process.New(process.Config{Root: c.path("tasks"), Shim: shim, Groups: cgroup.OpenSelf(c.groupName()), Log: c.Log})
+	groups := cgroup.OpenSelf(c.groupName())
+	driver, err := process.New(process.Config{Root: c.path("tasks"), Shim: shim, Groups: groups, Log: c.Log})
 	if err != nil {
 		return nil, nil, err
 	}
-	return driver, driver.Close, nil
+	return driver, func() error {
+		err := driver.Close()
+		if left := groups.Close(); left != nil { // tasks run on: they need their groups
+			c.Log.Debug("control groups stay", "error", left)
+		}
+		return err
+	}, nil
 }
 
 // close lets go of everything that open took, in the opposite order.
