@@ -62,6 +62,7 @@ type Supervisor struct {
 	mu      sync.Mutex
 	closed  bool
 	tasks   map[string]*task
+	claims  map[string]*task // who has a device or a port
 	version uint64        // counts changes
 	changed chan struct{} // closed and replaced at each change
 }
@@ -86,7 +87,7 @@ func Open(ctx context.Context, config Config) (*Supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Supervisor{config: config, tasks: map[string]*task{}, changed: make(chan struct{})}
+	s := &Supervisor{config: config, tasks: map[string]*task{}, claims: map[string]*task{}, changed: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	known := map[string]runtime.Found{}
 	for _, f := range found {
@@ -130,6 +131,9 @@ func (s *Supervisor) Close() {
 func (s *Supervisor) begin(entry ledger.Entry, ran bool) *task {
 	t := newTask(s, entry)
 	s.tasks[entry.Assignment.Task.ID] = t
+	if ran && !entry.Status.State.Ended() {
+		t.take(entry.Assignment)
+	}
 	s.working.Go(func() { t.live(s.ctx, ran) })
 	return t
 }

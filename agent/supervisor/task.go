@@ -131,10 +131,12 @@ func (t *task) drive(ctx context.Context, state cluster.TaskState, ran bool) {
 		return
 	default:
 		if !t.prepareAndStart(ctx) {
+			t.release()
 			return
 		}
 	}
 	if exit, ok := t.follow(ctx); ok {
+		t.release()
 		t.conclude(ctx, exit)
 	}
 }
@@ -154,7 +156,7 @@ func (t *task) prepareAndStart(ctx context.Context) bool {
 		}
 	}()
 	spec, err := t.prepare(work)
-	if err == nil && work.Err() == nil {
+	if err == nil && work.Err() == nil && !isClosed(t.stop) {
 		var started time.Time
 		if started, err = t.s.config.Driver.Start(ctx, spec); err == nil {
 			t.become(func(s *cluster.TaskStatus) { s.State, s.Started = cluster.TaskRunning, started.UnixNano() })
