@@ -66,9 +66,9 @@ func (c *Client) submit(ctx context.Context, job cluster.Job, dry bool) (Submiss
 }
 
 // Job reads a job with its gangs and tasks.
-func (c *Client) Job(ctx context.Context, name string) (JobView, error) {
+func (c *Client) Job(ctx context.Context, name string, options ...ReadOption) (JobView, error) {
 	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.JobView, error) {
-		return claryv1.NewJobsClient(conn).Get(ctx, &claryv1.GetJobRequest{Name: name})
+		return claryv1.NewJobsClient(conn).Get(ctx, &claryv1.GetJobRequest{Name: name, Stale: stale(options)})
 	})
 	return viewOf(response), err
 }

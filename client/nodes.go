@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc"
 
@@ -18,18 +19,28 @@ type NodeView struct {
 	Tasks []string // IDs
 }
 
+// ReadOption says how fresh an answer must be.
+type ReadOption bool
+
+// Stale takes what the coordinator that is asked has itself: at once, even while there is
+// no leader, and perhaps a moment old. Without it a read shows everything that was
+// acknowledged before it.
+const Stale ReadOption = true
+
+func stale(options []ReadOption) bool { return slices.Contains(options, Stale) }
+
 // Nodes lists all nodes.
-func (c *Client) Nodes(ctx context.Context) ([]NodeView, error) {
+func (c *Client) Nodes(ctx context.Context, options ...ReadOption) ([]NodeView, error) {
 	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.ListNodesResponse, error) {
-		return claryv1.NewNodesClient(conn).List(ctx, &claryv1.ListNodesRequest{})
+		return claryv1.NewNodesClient(conn).List(ctx, &claryv1.ListNodesRequest{Stale: stale(options)})
 	})
 	return each(response.GetNodes(), nodeViewOf), err
 }
 
 // Node reads one node.
-func (c *Client) Node(ctx context.Context, id string) (NodeView, error) {
+func (c *Client) Node(ctx context.Context, id string, options ...ReadOption) (NodeView, error) {
 	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.NodeView, error) {
-		return claryv1.NewNodesClient(conn).Get(ctx, &claryv1.GetNodeRequest{Id: id})
+		return claryv1.NewNodesClient(conn).Get(ctx, &claryv1.GetNodeRequest{Id: id, Stale: stale(options)})
 	})
 	if err != nil {
 		return NodeView{}, err

@@ -16,6 +16,7 @@ import (
 )
 
 func (a *App) nodesCommand() *cobra.Command {
+	var stale bool
 	command := &cobra.Command{
 		Use:     "nodes [NODE]",
 		Short:   "List nodes and what they have left, or show one",
@@ -23,21 +24,22 @@ func (a *App) nodesCommand() *cobra.Command {
 		Args:    takes("[NODE]"), ValidArgsFunction: a.completeNodes(),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
 			if len(args) == 1 {
-				view, err := c.Node(ctx, args[0])
+				view, err := c.Node(ctx, args[0], client.ReadOption(stale))
 				if err != nil {
 					return err
 				}
 				return a.print(nodeToJSON(view), func(out io.Writer) error { return showNode(out, view) })
 			}
-			return a.listNodes(ctx, c)
+			return a.listNodes(ctx, c, client.ReadOption(stale))
 		}),
 	}
+	staleFlag(command, &stale)
 	command.AddCommand(a.drainCommand(), a.resumeCommand(), a.removeCommand())
 	return command
 }
 
-func (a *App) listNodes(ctx context.Context, c *client.Client) error {
-	views, err := c.Nodes(ctx)
+func (a *App) listNodes(ctx context.Context, c *client.Client, read client.ReadOption) error {
+	views, err := c.Nodes(ctx, read)
 	if err != nil {
 		return err
 	}

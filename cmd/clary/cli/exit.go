@@ -71,3 +71,8 @@ func takes(names ...string) cobra.PositionalArgs {
 
 // FlagError gives a flag that cannot be read the exit code of wrong usage.
 func FlagError(command *cobra.Command, err error) error { return usage(command, "%v", err) }
+
+// staleFlag adds --stale, which every command that only reads has.
+func staleFlag(command *cobra.Command, stale *bool) {
+	command.Flags().BoolVar(stale, "stale", false, "take what any one coordinator has: also while there is no leader, perhaps a moment old")
+}

@@ -35,6 +35,7 @@ func (a *App) jobsCommand() *cobra.Command {
 	flags.StringVar(&filter.Owner, "owner", "", "only this user's")
 	flags.StringVar(&filter.Queue, "queue", "", "only this queue's")
 	flags.StringSliceVar(&labels, "label", nil, "only those with this label, as key=value")
+	staleFlag(command, &filter.Stale)
 	limit := flags.Int("limit", 1000, "at most so many, in the order of their names; 0 is all")
 	_ = command.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(jobStates, cobra.ShellCompDirectiveNoFileComp))
 	command.RunE = a.with(func(ctx context.Context, c *client.Client, _ []string) error {
@@ -132,19 +133,22 @@ func cut(text string, most int) string {
 }
 
 func (a *App) jobCommand() *cobra.Command {
-	return &cobra.Command{
+	var stale bool
+	command := &cobra.Command{
 		Use:     "job NAME",
 		Short:   "Show a job: its state, its tasks, its outputs",
 		Example: "  clary job digits\n  clary job digits -o yaml",
 		Args:    takes("NAME"), ValidArgsFunction: a.completeJobs(),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
-			view, err := c.Job(ctx, args[0])
+			view, err := c.Job(ctx, args[0], client.ReadOption(stale))
 			if err != nil {
 				return err
 			}
 			return a.print(jobToJSON(view), func(out io.Writer) error { return a.showJob(out, view) })
 		}),
 	}
+	staleFlag(command, &stale)
+	return command
 }
 
 func (a *App) showJob(out io.Writer, view client.JobView) error {

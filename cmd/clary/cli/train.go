@@ -182,11 +182,14 @@ func (t *trainFlags) spec(ctx context.Context, c *client.Client, command *cobra.
 	}
 	s := training.Spec{
 		Training: spec.Training{
-			Data:   spec.Data{Format: t.format, Label: t.column(), Header: t.header, Scale: t.scale},
+			Data:   spec.Data{Format: t.format, Scale: t.scale},
 			Epochs: t.epochs, Batch: t.batch, Seed: t.seed, TargetAccuracy: t.target,
 		},
 		Workers: t.workers, Servers: t.servers, Output: t.output,
 		Inputs: map[string]string{"train": t.data},
+	}
+	if t.format == spec.FormatCSV {
+		s.Data.Label, s.Data.Header = t.column(), t.header
 	}
 	if t.validation != "" {
 		s.Inputs["validation"] = t.validation
