@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -60,8 +61,9 @@ type agent struct {
 	gossip  *gossip.Gossip
 	logs    net.Listener
 
-	mu   sync.Mutex
-	link *link // the one that stands, nil between connections
+	mu    sync.Mutex
+	link  *link     // the one that stands, nil between connections
+	lease time.Time // until when this node counts as alive for sure
 }
 
 func (a *agent) open(ctx context.Context) error {
@@ -82,7 +84,7 @@ func (a *agent) open(ctx context.Context) error {
 	}
 	a.tasks, err = supervisor.Open(ctx, supervisor.Config{
 		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.store, Cache: cache,
-		Certify: a.certify, Listen: c.Address, Program: c.Executable, Log: c.Log,
+		Certify: a.certify, Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Log: c.Log,
 	})
 	if err != nil {
 		return err

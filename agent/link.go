@@ -112,6 +112,20 @@ func (a *agent) setLink(l *link) {
 	a.link = l
 }
 
+// setLease notes until when this node counts as alive for sure.
+func (a *agent) setLease(until time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lease = until
+}
+
+// leaseLeft is how long exclusive tasks may run on.
+func (a *agent) leaseLeft() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return max(time.Until(a.lease), 0)
+}
+
 // hello says all that this node is and has, and waits for the welcome.
 func (l *link) hello(ctx context.Context) error {
 	held, version := l.agent.tasks.Held()
@@ -219,10 +233,11 @@ func (l *link) acknowledged(ctx context.Context, sequence uint64, sent time.Time
 			if ack.GetSequence() != sequence {
 				continue
 			}
-			if ack.GetLeaseRenewed() {
-				return l.agent.tasks.Renew(l.lease - time.Since(sent))
+			if !ack.GetLeaseRenewed() {
+				return nil
 			}
-			return nil
+			l.agent.setLease(sent.Add(l.lease))
+			return l.agent.tasks.Renew(l.agent.leaseLeft())
 		}
 	}
 }

@@ -40,6 +40,10 @@ import (
 // its data folder.
 const AdminTokenFile = "admin.token"
 
+// callWorkers are goroutines kept for calls: a new one would first grow its stack, at
+// every call. What comes beyond them gets a goroutine of its own.
+const callWorkers = 512
+
 // stopTime is how long calls in progress may go on when the coordinator stops.
 const stopTime = 5 * time.Second
 
@@ -147,7 +151,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.grpc = grpc.NewServer(append(guard.Options(),
 		grpc.Creds(transport.Accepted()),
 		grpc.MaxRecvMsgSize(member.MaxMessage),
-		grpc.MaxConcurrentStreams(4096),
+		grpc.MaxConcurrentStreams(4096), grpc.NumStreamWorkers(callWorkers),
 		grpc.StaticStreamWindowSize(member.Window), grpc.StaticConnWindowSize(4*member.Window),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
@@ -157,7 +161,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 		Nodes: n.nodes, Beats: n.beats, Signer: n.signTask, Store: store.open, Credentials: store.credentials, Members: known, Log: n.log,
 		Welcome: func() *claryv1.Welcome {
 			return &claryv1.Welcome{
-				ObjectStore: store.forMembers(), Coordinators: known.addresses(), Lease: int64(cluster.LeaseTime), BeatEvery: int64(rpc.BeatEvery),
+				ObjectStore: store.forMembers(), Coordinators: known.addresses(), Lease: int64(rpc.AgentLease), BeatEvery: int64(rpc.BeatEvery),
 			}
 		},
 	})

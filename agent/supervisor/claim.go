@@ -3,9 +3,13 @@ package supervisor
 import (
 	"context"
 	"strconv"
+	"time"
 
 	"github.com/clary-ml/clary/agent/ledger"
 )
+
+// leasePause is how often it is looked whether the node has a lease.
+const leasePause = 100 * time.Millisecond
 
 // claim waits until no other process of this node has the task's devices and ports, and
 // takes them. The ledger gives nothing twice; but a task that it has written off, since
@@ -50,6 +54,18 @@ func (t *task) release() {
 		}
 	}
 	t.s.bump()
+}
+
+// awaitLease holds an exclusive task back while the node may count as lost.
+func (t *task) awaitLease(ctx context.Context, assignment ledger.Assignment) error {
+	for assignment.Program.Exclusive && t.s.config.Lease() == 0 {
+		select {
+		case <-time.After(leasePause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // exclusive names what only one process can have.

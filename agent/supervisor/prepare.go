@@ -38,6 +38,9 @@ func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 	if err := t.claim(ctx, assignment); err != nil {
 		return runtime.Spec{}, err
 	}
+	if err := t.awaitLease(ctx, assignment); err != nil {
+		return runtime.Spec{}, err
+	}
 	if err := checkPorts(t.s.config.Listen, assignment.Task.Allocation.Resources.Ports); err != nil {
 		return runtime.Spec{}, err
 	}

@@ -35,9 +35,9 @@ type Config struct {
 	Cache   *staging.Cache
 	Bucket  string // where outputs and checkpoints go; "clary" if empty
 	Certify Certify
-	Listen  string // host address that tasks bind their ports on
-	Program string // path of the node's own clary binary
-	Lease   func() time.Duration
+	Listen  string               // host address that tasks bind their ports on
+	Program string               // path of the node's own clary binary
+	Lease   func() time.Duration // how long this node counts as alive for sure; cluster.LeaseTime if nil
 	Log     *slog.Logger
 }
 
@@ -63,8 +63,8 @@ type Supervisor struct {
 	closed  bool
 	tasks   map[string]*task
 	claims  map[string]*task // who has a device or a port
-	version uint64        // counts changes
-	changed chan struct{} // closed and replaced at each change
+	version uint64           // counts changes
+	changed chan struct{}    // closed and replaced at each change
 }
 
 // Open reads the ledger, finds the tasks that still run and takes up where the

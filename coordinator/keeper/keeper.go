@@ -37,6 +37,7 @@ type Keeper struct {
 	mu     sync.Mutex
 	leads  bool
 	beaten map[string]time.Time // monotonic: when the node's newest beat came in
+	looked time.Time            // when leases were last looked at
 }
 
 // New makes a keeper that gives leases of the length cluster.LeaseTime.
@@ -89,6 +90,7 @@ func (k *Keeper) begin() {
 	defer k.mu.Unlock()
 	k.leads, k.beaten = true, map[string]time.Time{}
 	now := time.Now()
+	k.looked = now
 	for _, node := range k.nodes() {
 		if node.State != cluster.NodeLost {
 			k.beaten[node.ID] = now
@@ -124,6 +126,10 @@ func (k *Keeper) overdue() []cluster.Node {
 	defer k.mu.Unlock()
 	var overdue []cluster.Node
 	now := time.Now()
+	asleep := now.Sub(k.looked) > k.lease/2
+	if k.looked = now; asleep { // this process stood still and heard nobody: nobody is to blame
+		clear(k.beaten)
+	}
 	for _, node := range nodes {
 		if node.State == cluster.NodeLost {
 			delete(k.beaten, node.ID)

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -12,6 +13,16 @@ import (
 // BeatEvery is how often an agent beats, and how often a coordinator passes beats on.
 const BeatEvery = cluster.LeaseTime / 10
 
+// fresh is how old the newest beat that the leader took may be for the agent to be told
+// that its lease is renewed.
+const fresh = 3 * BeatEvery
+
+// AgentLease is what an agent may count on, from the sending of a beat that was
+// acknowledged as renewing its lease. The leader may have taken none since fresh before,
+// and declares the node lost a whole lease after that: by then an exclusive task must
+// have ended.
+const AgentLease = cluster.LeaseTime - fresh - BeatEvery
+
 // Beats collects the beats that agents send to this coordinator and passes them on to
 // the leader in one message, wherever it is.
 type Beats struct {
@@ -19,14 +30,14 @@ type Beats struct {
 	log  *slog.Logger
 
 	mu      sync.Mutex
-	waiting map[string]bool // nodes that beat since the last round
-	unknown map[string]bool // nodes that the leader asks to introduce themselves again
-	passed  time.Time       // when the leader last took a round
+	waiting map[string]bool      // nodes that beat since the last round
+	unknown map[string]bool      // nodes that the leader asks to introduce themselves again
+	passed  map[string]time.Time // when the last round began in which the leader took the node's beat
 }
 
 // NewBeats makes a collector; pass hands nodes' ids to the leader.
 func NewBeats(pass func(ctx context.Context, nodes []string) ([]string, error), log *slog.Logger) *Beats {
-	return &Beats{pass: pass, log: log, waiting: map[string]bool{}, unknown: map[string]bool{}}
+	return &Beats{pass: pass, log: log, waiting: map[string]bool{}, unknown: map[string]bool{}, passed: map[string]time.Time{}}
 }
 
 // add notes one beat, and reports whether the node must introduce itself again.
@@ -39,11 +50,12 @@ func (b *Beats) add(node string) (again bool) {
 	return again
 }
 
-// fresh reports whether the leader took beats a moment ago: leases are being renewed.
-func (b *Beats) fresh() bool {
+// renewed reports whether the leader took the node's beats until a moment ago.
+func (b *Beats) renewed(node string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return time.Since(b.passed) < 3*BeatEvery
+	passed, ever := b.passed[node]
+	return ever && time.Since(passed) < fresh
 }
 
 // Run passes beats on until ctx ends. Beats that the leader did not take wait for the
@@ -66,6 +78,7 @@ func (b *Beats) round(ctx context.Context) {
 	if len(nodes) == 0 {
 		return
 	}
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, 2*BeatEvery)
 	defer cancel()
 	unknown, err := b.pass(ctx, nodes)
@@ -78,9 +91,13 @@ func (b *Beats) round(ctx context.Context) {
 		}
 		return
 	}
-	b.passed = time.Now()
+	maps.DeleteFunc(b.passed, func(_ string, at time.Time) bool { return began.Sub(at) >= fresh })
+	for _, node := range nodes {
+		b.passed[node] = began
+	}
 	for _, node := range unknown {
 		b.unknown[node] = true
+		delete(b.passed, node)
 	}
 }
 

@@ -137,7 +137,7 @@ func (s *link) listen(ctx context.Context, node string, stream agentStream, send
 		if err := s.report(ctx, node, beat.GetChanged()); err != nil {
 			return err
 		}
-		ack := &claryv1.Ack{Sequence: beat.GetSequence(), LeaseRenewed: s.beats.fresh()}
+		ack := &claryv1.Ack{Sequence: beat.GetSequence(), LeaseRenewed: s.beats.renewed(node)}
 		if err := send(&claryv1.CoordinatorMessage{Message: &claryv1.CoordinatorMessage_Ack{Ack: ack}}); err != nil {
 			return err
 		}
@@ -194,7 +194,9 @@ func (s *link) desired(ctx context.Context, told *director, held []string, chang
 	if !whole && !told.concerned(changes) {
 		return nil, nil
 	}
-	snapshot, err := s.replica.Read(ctx, true)
+	// What is whole takes away all that it does not name, so it must not be older than what
+	// another coordinator has told the node: a follower may be behind.
+	snapshot, err := s.replica.Read(ctx, !whole)
 	if err != nil {
 		return nil, err
 	}
