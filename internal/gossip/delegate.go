@@ -9,16 +9,30 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
+// meta is what goes over the network about a member.
+type meta struct {
+	Member
+	Started int64 `json:"t"` // nanoseconds since 1970
+}
+
+func parse(text []byte) (Member, error) {
+	var m meta
+	err := json.Unmarshal(text, &m)
+	m.started = m.Started
+	return m.Member, err
+}
+
 // delegate tells memberlist what this member says of itself.
 type delegate struct{ gossip *Gossip }
 
 func (d delegate) NodeMeta(limit int) []byte {
-	meta, err := json.Marshal(d.gossip.config.Self)
-	if err != nil || len(meta) > limit {
-		d.gossip.config.Log.Error("self-description is too long for gossip", "bytes", len(meta), "limit", limit)
+	self := d.gossip.config.Self
+	text, err := json.Marshal(meta{self, self.started})
+	if err != nil || len(text) > limit {
+		d.gossip.config.Log.Error("self-description is too long for gossip", "bytes", len(text), "limit", limit)
 		return nil
 	}
-	return meta
+	return text
 }
 
 func (delegate) NotifyMsg([]byte)                {}

@@ -6,9 +6,10 @@ package gossip
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -38,6 +39,8 @@ type Member struct {
 	Store string `json:"s,omitempty"` // endpoint of the embedded object store, from its server
 
 	Gossip string `json:"-"` // host:port of gossip, filled in by the receiver
+
+	started int64 // when this life of the member began, by its own clock
 }
 
 // Config is how a member takes part.
@@ -54,24 +57,27 @@ type Config struct {
 }
 
 const (
-	rejoinEvery  = 10 * time.Second
-	leaveTime    = 2 * time.Second
-	reclaimAfter = 2 * time.Second // a dead member may come back at another address after this
+	rejoinEvery = 10 * time.Second
+	leaveTime   = 2 * time.Second
 )
 
-// Gossip is one running member.
+// Gossip is one running member. Each start is a life of its own to SWIM, with a name
+// that no other had: a member that crashed and comes back elsewhere need not wait until
+// its former life is found dead. Of several lives the one that began last counts; where
+// clocks were set back, that is the former one until it is found dead.
 type Gossip struct {
 	config Config
 	list   *memberlist.Memberlist
 
 	mu      sync.Mutex
-	members map[string]Member // by name
+	lives   map[string]Member // by the name of the life
 	changed chan struct{}     // closed and replaced when members change
 }
 
 // Start begins to take part. It does not wait for others: Run looks for them.
 func Start(config Config) (*Gossip, error) {
-	g := &Gossip{config: config, members: map[string]Member{}, changed: make(chan struct{})}
+	config.Self.started = time.Now().UnixNano()
+	g := &Gossip{config: config, lives: map[string]Member{}, changed: make(chan struct{})}
 	settings, err := g.settings()
 	if err != nil {
 		return nil, err
@@ -88,10 +94,9 @@ func (g *Gossip) settings() (*memberlist.Config, error) {
 		return nil, fault.New(fault.Invalid, "gossip key: %d bytes, must be %d", len(c.Key), KeySize)
 	}
 	settings := memberlist.DefaultLANConfig()
-	settings.Name = name(c.Self)
+	settings.Name = name(c.Self) + "/" + rand.Text()
 	settings.SecretKey = c.Key
 	settings.PushPullInterval = rejoinEvery
-	settings.DeadNodeReclaimTime = reclaimAfter
 	settings.Delegate = delegate{g}
 	settings.Events = events{g}
 	settings.Logger = slog.NewLogLogger(levelled{c.Log.Handler()}, slog.LevelDebug)
@@ -176,22 +181,27 @@ func (g *Gossip) Address() string { return g.list.LocalNode().Address() }
 
 // Members returns the members that are believed alive, this one included, by name.
 func (g *Gossip) Members() []Member {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	members := make([]Member, 0, len(g.members))
-	for _, member := range g.members {
-		members = append(members, member)
-	}
-	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(name(a), name(b)) })
-	return members
+	newest := g.newest()
+	return slices.SortedFunc(maps.Values(newest), func(a, b Member) int { return strings.Compare(name(a), name(b)) })
 }
 
 // Find returns the member with a role and id, if it is believed alive.
 func (g *Gossip) Find(role, id string) (Member, bool) {
+	member, ok := g.newest()[name(Member{Role: role, ID: id})]
+	return member, ok
+}
+
+// newest picks the life of each member that began last.
+func (g *Gossip) newest() map[string]Member {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	member, ok := g.members[name(Member{Role: role, ID: id})]
-	return member, ok
+	newest := map[string]Member{}
+	for _, life := range g.lives {
+		if known, ok := newest[name(life)]; !ok || life.started > known.started {
+			newest[name(life)] = life
+		}
+	}
+	return newest
 }
 
 // Changed returns a channel that is closed at the next change of members.
@@ -201,11 +211,12 @@ func (g *Gossip) Changed() <-chan struct{} {
 	return g.changed
 }
 
-// set records what a member says of itself; nil says that it is gone.
+// set records what a life of a member says of itself, or that it has ended.
 func (g *Gossip) set(node *memberlist.Node, alive bool) {
 	var member Member
 	if alive {
-		if err := json.Unmarshal(node.Meta, &member); err != nil || name(member) != node.Name {
+		var err error
+		if member, err = parse(node.Meta); err != nil || !strings.HasPrefix(node.Name, name(member)+"/") {
 			g.config.Log.Warn("a member's self-description is not to be understood", "member", node.Name)
 			return
 		}
@@ -214,9 +225,9 @@ func (g *Gossip) set(node *memberlist.Node, alive bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if alive {
-		g.members[node.Name] = member
+		g.lives[node.Name] = member
 	} else {
-		delete(g.members, node.Name)
+		delete(g.lives, node.Name)
 	}
 	close(g.changed)
 	g.changed = make(chan struct{})
