@@ -31,9 +31,12 @@ func (h *Host) makeShelter() error {
 	return errors.Join(errs...)
 }
 
-// Close removes the shelter and the parent folders; it fails while tasks or shims
-// are inside.
+// Close removes the shelter and the parent folders, unless tasks are there: they live
+// on without an agent.
 func (h *Host) Close() error {
+	if len(h.Names()) > 0 {
+		return nil
+	}
 	var errs []error
 	for _, parent := range append(slices.Compact(values(h.v1)), h.unified) {
 		if parent != "" {
