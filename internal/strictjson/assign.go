@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/clary-ml/clary/cluster"
 )
@@ -93,7 +94,7 @@ func (a *assigner) structure(path string, n node, v reflect.Value) {
 		return
 	}
 	known := Fields(v.Type())
-	seen := map[string]bool{}
+	seen := make(map[string]bool, len(n.fields))
 	for _, f := range n.fields {
 		at := join(path, cluster.Clip(f.name))
 		if seen[f.name] {
@@ -124,10 +125,22 @@ func fieldAt(v reflect.Value, index []int) reflect.Value {
 	return v
 }
 
+// fieldsOf remembers what Fields found: a type's fields never change.
+var fieldsOf sync.Map // reflect.Type → map[string][]int
+
 // Fields returns the json names of a struct's fields, those of embedded structs
 // included, with the index for reflect.Value.FieldByIndex. An outer field hides an
-// embedded one of the same name.
+// embedded one of the same name. The map is not to be changed.
 func Fields(t reflect.Type) map[string][]int {
+	if known, ok := fieldsOf.Load(t); ok {
+		return known.(map[string][]int)
+	}
+	fields := findFields(t)
+	fieldsOf.Store(t, fields)
+	return fields
+}
+
+func findFields(t reflect.Type) map[string][]int {
 	fields := map[string][]int{}
 	for i := range t.NumField() {
 		f := t.Field(i)

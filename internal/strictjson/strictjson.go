@@ -12,9 +12,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"reflect"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/clary-ml/clary/cluster"
 )
@@ -62,101 +62,120 @@ type field struct {
 	node node
 }
 
+// parse checks the syntax, then builds the tree: of valid JSON, each value's first byte
+// says what it is.
 func parse(data []byte) (node, error) {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.UseNumber()
-	reader := treeReader{decoder: decoder, data: data}
-	root, err := reader.value(0)
-	if err != nil {
-		return node{}, reader.locate(err)
+	var whole json.RawMessage
+	if err := json.Unmarshal(data, &whole); err != nil {
+		return node{}, located(data, err)
 	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return node{}, reader.locate(errors.New("something follows the end of the value"))
-	}
-	return root, nil
+	r := treeReader{text: data}
+	return r.value(0)
 }
 
+// located adds the line to an error of syntax.
+func located(data []byte, err error) error {
+	at := len(data)
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		at = min(int(syntax.Offset), at)
+	}
+	line := 1 + bytes.Count(data[:at], []byte("\n"))
+	if strings.HasPrefix(err.Error(), "unexpected end") {
+		return fmt.Errorf("is not JSON: line %d: ends too early", line)
+	}
+	return fmt.Errorf("is not JSON: line %d: %w", line, err)
+}
+
+// treeReader walks over text whose syntax was checked.
 type treeReader struct {
-	decoder *json.Decoder
-	data    []byte
+	text []byte
+	at   int
 }
 
-// locate adds the line to an error of syntax.
-func (r treeReader) locate(err error) error {
-	at := min(int(r.decoder.InputOffset()), len(r.data))
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.New("ends too early")
+// skip passes over white space, and over one of the separators if it comes then.
+func (r *treeReader) skip(separators string) {
+	for ; ; r.at++ {
+		switch c := r.text[r.at]; {
+		case c == ' ', c == '\t', c == '\n', c == '\r':
+		case separators != "" && strings.IndexByte(separators, c) >= 0:
+			separators = ""
+		default:
+			return
+		}
 	}
-	return fmt.Errorf("is not JSON: line %d: %w", 1+bytes.Count(r.data[:at], []byte("\n")), err)
 }
 
-func (r treeReader) value(depth int) (node, error) {
-	token, err := r.decoder.Token()
-	if err != nil {
-		return node{}, err
+func (r *treeReader) value(depth int) (node, error) {
+	r.skip("")
+	start := r.at
+	switch r.text[start] {
+	case '{', '[':
+		n, err := r.container(depth)
+		n.raw = r.text[start:r.at]
+		return n, err
+	case '"':
+		text := r.string()
+		return node{value: text, raw: r.text[start:r.at]}, nil
 	}
-	end := int(r.decoder.InputOffset())
-	delim, isDelim := token.(json.Delim)
-	if !isDelim {
-		return node{value: token, raw: r.data[r.tokenStart(token, end):end]}, nil
+	for r.at < len(r.text) && strings.IndexByte(" \t\r\n,]}", r.text[r.at]) < 0 {
+		r.at++
 	}
-	if depth >= MaxDepth {
-		return node{}, fmt.Errorf("more than %d objects and arrays within one another", MaxDepth)
+	n := node{raw: r.text[start:r.at]}
+	switch n.raw[0] {
+	case 't', 'f':
+		n.value = n.raw[0] == 't'
+	case 'n':
+	default:
+		n.value = json.Number(n.raw)
 	}
-	n, start := node{kind: byte(delim)}, end-1
-	for r.decoder.More() {
-		var item field
-		if delim == '{' {
-			key, err := r.decoder.Token()
-			if err != nil {
-				return node{}, err
-			}
-			item.name = key.(string)
-		}
-		if item.node, err = r.value(depth + 1); err != nil {
-			return node{}, err
-		}
-		if delim == '{' {
-			n.fields = append(n.fields, item)
-		} else {
-			n.items = append(n.items, item.node)
-		}
-	}
-	if _, err := r.decoder.Token(); err != nil { // the closing delimiter
-		return node{}, err
-	}
-	n.raw = r.data[start:r.decoder.InputOffset()]
 	return n, nil
 }
 
-// tokenStart finds where a scalar that ends at end began. Strings may hold escapes, so
-// that their length in the text is looked for from the quote that ends them.
-func (r treeReader) tokenStart(token json.Token, end int) int {
-	switch token := token.(type) {
-	case json.Number:
-		return end - len(token)
-	case bool:
-		if token {
-			return end - len("true")
-		}
-		return end - len("false")
-	case nil:
-		return end - len("null")
+func (r *treeReader) container(depth int) (node, error) {
+	if depth >= MaxDepth {
+		return node{}, fmt.Errorf("more than %d objects and arrays within one another", MaxDepth)
 	}
-	start := end - 2 // the last byte before the closing quote, or the opening quote
-	for ; start > 0; start-- {
-		if r.data[start] != '"' {
-			continue
+	n := node{kind: r.text[r.at]}
+	r.at++
+	for r.skip(","); r.text[r.at] != '}' && r.text[r.at] != ']'; r.skip(",") {
+		var name string
+		if n.kind == '{' {
+			name = r.string()
+			r.skip(":")
 		}
-		escapes := 0
-		for start-1-escapes >= 0 && r.data[start-1-escapes] == '\\' {
-			escapes++
+		item, err := r.value(depth + 1)
+		if err != nil {
+			return node{}, err
 		}
-		if escapes%2 == 0 {
-			break
+		if n.kind == '{' {
+			n.fields = append(n.fields, field{name, item})
+		} else {
+			n.items = append(n.items, item)
 		}
 	}
-	return start
+	r.at++
+	return n, nil
+}
+
+// string reads a string. What holds an escape, or is not ASCII, is left to encoding/json.
+func (r *treeReader) string() string {
+	start, plain := r.at, true
+	for r.at++; r.text[r.at] != '"'; r.at++ {
+		if c := r.text[r.at]; c == '\\' || c >= utf8.RuneSelf {
+			plain = false
+			if c == '\\' {
+				r.at++
+			}
+		}
+	}
+	r.at++
+	if plain {
+		return string(r.text[start+1 : r.at-1])
+	}
+	var text string
+	_ = json.Unmarshal(r.text[start:r.at], &text) // its syntax was checked
+	return text
 }
 
 func (n node) describe() string {
