@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -21,7 +22,11 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	err := newRoot(cli.System(kinds())).ExecuteContext(ctx)
+	root := newRoot(cli.System(kinds()))
+	var profile profile
+	profile.addTo(root)
+	err := root.ExecuteContext(ctx)
+	err = errors.Join(err, profile.stop())
 	message, code := cli.Exit(err)
 	if message != "" {
 		fmt.Fprintln(os.Stderr, "clary: "+strings.TrimRight(message, "\n"))
