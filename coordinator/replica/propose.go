@@ -21,7 +21,7 @@ const (
 	sendWait = 10 * time.Second
 	// inFlight is how many entries are on their way at once: while one is being
 	// synced to disk, the next are gathered.
-	inFlight = 8
+	inFlight = 2
 	// retryPause is taken when the leader is known, but does not yet know it.
 	retryPause = 25 * time.Millisecond
 
