@@ -142,8 +142,10 @@ func TestAgreesWithEncodingJSON(t *testing.T) {
 
 // FuzzDecode: what Decode accepts, encoding/json accepts too, and reads as the same.
 func FuzzDecode(f *testing.F) {
-	for _, seed := range []string{`{}`, `{"epochs":1}`, `{"name":"\\\"","any":{"a":[null,true,1.5,"\u00e9"]}}`, `{"memory":"1GiB","wait":3}`, `[[`, `{"flag":null}`,
-		"{ \"any\" :\t[ { } , [ ] ,-2.5e3\r,\n\"\u2028,]}\xff\" ] }", `{"any":{"`, `{} {}`} {
+	for _, seed := range []string{
+		`{}`, `{"epochs":1}`, `{"name":"\\\"","any":{"a":[null,true,1.5,"\u00e9"]}}`, `{"memory":"1GiB","wait":3}`, `[[`, `{"flag":null}`,
+		"{ \"any\" :\t[ { } , [ ] ,-2.5e3\r,\n\"\u2028,]}\xff\" ] }", `{"any":{"`, `{} {}`,
+	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
