@@ -1,0 +1,229 @@
+package rpc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/clary-ml/clary/auth"
+	"github.com/clary-ml/clary/auth/member"
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/keeper"
+	"github.com/clary-ml/clary/coordinator/planner"
+	"github.com/clary-ml/clary/coordinator/replica"
+	"github.com/clary-ml/clary/coordinator/rpc"
+	"github.com/clary-ml/clary/coordinator/transport"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/memnet"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+	"github.com/clary-ml/clary/storage/object"
+	"github.com/clary-ml/clary/workload"
+	"github.com/clary-ml/clary/workload/training"
+)
+
+const (
+	server = "10.0.0.1"
+	client = "10.0.0.2"
+	port   = ":7420"
+)
+
+// world is one coordinator's services on a real replica, behind its real port, in a bubble.
+type world struct {
+	*testing.T
+	ca      *pki.Authority
+	net     memnet.Network
+	replica *replica.Replica
+	users   map[string]string // role → secret
+	members *members
+}
+
+// members admits machines as the coordinator does.
+type members struct {
+	ca           *pki.Authority
+	coordinators map[string]bool
+}
+
+func (m *members) Certify(node pki.Node, csr []byte, hosts ...string) ([]byte, error) {
+	return m.ca.IssueCSR(csr, pki.Request{Identity: node, Hosts: hosts, Validity: pki.NodeValidity}, time.Now())
+}
+
+func (m *members) Admit(node pki.Node, _ string, csr []byte) (*claryv1.JoinResponse, error) {
+	certificate, err := m.Certify(node, csr)
+	return &claryv1.JoinResponse{CertificatePem: certificate, CaPem: m.ca.CertPEM()}, err
+}
+
+func (m *members) IsCoordinator(id string) bool { return m.coordinators[id] }
+func (m *members) Info() *claryv1.ClusterInfo   { return &claryv1.ClusterInfo{Leader: "c1"} }
+func (m *members) Pin() string                  { return m.ca.Pin() }
+
+type nobody struct{}
+
+func (nobody) Conn(id string) (*grpc.ClientConn, error) {
+	return nil, fault.New(fault.Unready, "%s cannot be found", id)
+}
+
+// inWorld runs a test in a bubble with a coordinator that leads.
+func inWorld(t *testing.T, test func(*world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{T: t, users: map[string]string{}}
+		w.open()
+		test(w)
+	})
+}
+
+func (w *world) open() {
+	var err error
+	if w.ca, err = pki.NewAuthority("test", time.Now()); err != nil {
+		w.Fatal(err)
+	}
+	w.members = &members{ca: w.ca, coordinators: map[string]bool{"c1": true}}
+	log := slog.New(slog.DiscardHandler)
+	_, inmem := raft.NewInmemTransport("c1")
+	w.replica, err = replica.Open(replica.Config{ID: "c1", Dir: w.TempDir(), Transport: inmem, Bootstrap: true, Logger: log})
+	if err != nil {
+		w.Fatal(err)
+	}
+	listener, err := w.net.Host(server).Listen(server + port)
+	if err != nil {
+		w.Fatal(err)
+	}
+	mux := transport.NewMux(listener, pki.ServerTLS(w.certified(pki.Node{Role: pki.Coordinator, ID: "c1"})), log)
+	nodes := rpc.NewNodeCache(w.replica)
+	keeping, planning := keeper.New(w.replica, nodes.List, log), planner.New(w.replica, log)
+	beats := rpc.NewBeats(func(_ context.Context, ids []string) ([]string, error) { return keeping.Beat(ids) }, log)
+	grpcServer := grpc.NewServer(append(rpc.NewGuard(w.replica, time.Now).Options(), grpc.Creds(transport.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
+	rpc.Register(grpcServer, rpc.Config{
+		Replica: w.replica, Planner: planning, Keeper: keeping, Nodes: nodes, Beats: beats, Members: w.members, Log: log,
+		Kinds: map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}}, Coordinators: nobody{}, Agents: nobody{},
+		Signer: func(task cluster.Task, csr []byte) ([]byte, []byte, error) {
+			identity := pki.Task{Job: task.Job, Gang: "main", Attempt: int(task.Attempt), Role: task.Role, Index: int(task.Index)}
+			certificate, err := w.ca.IssueCSR(csr, pki.Request{Identity: identity, Validity: pki.TaskValidity}, time.Now())
+			return certificate, w.ca.CertPEM(), err
+		},
+		Welcome: func() *claryv1.Welcome {
+			return &claryv1.Welcome{Lease: int64(rpc.AgentLease), BeatEvery: int64(rpc.BeatEvery)}
+		},
+		Store: func() (*object.Client, error) { return nil, fault.New(fault.Unready, "no store") },
+		Credentials: func(rpc.Identity) (*claryv1.CredentialsResponse, error) {
+			return &claryv1.CredentialsResponse{}, nil
+		},
+	})
+	lead := func(ctx context.Context) error {
+		return w.replica.RunAsLeader(ctx, func(ctx context.Context) error {
+			var loops sync.WaitGroup
+			loops.Go(func() { _ = keeping.Run(ctx) })
+			loops.Go(func() { _ = planning.Run(ctx) })
+			loops.Wait()
+			return nil
+		})
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, run := range []func(context.Context) error{mux.Run, w.replica.Run, beats.Run, nodes.Run, lead} {
+		running.Go(func() {
+			if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				w.Error(err)
+			}
+		})
+	}
+	running.Go(func() { _ = grpcServer.Serve(mux.GRPC()) })
+	w.Cleanup(func() { grpcServer.Stop(); cancel(); running.Wait(); inmem.Close(); time.Sleep(time.Minute) })
+	for _, role := range []string{cluster.RoleViewer, cluster.RoleUser, cluster.RoleAdmin} {
+		w.users[role] = w.user("the-"+role, role)
+	}
+}
+
+// user makes a user's token, and returns its text.
+func (w *world) user(name, role string) string {
+	w.Helper()
+	token, secret, err := auth.NewUserToken(name, role, 0, time.Now())
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.propose(command.Record{Changes: []command.Change{{Token: &token}}})
+	return secret
+}
+
+func (w *world) propose(commands ...command.Command) {
+	w.Helper()
+	if _, err := w.replica.Propose(w.Context(), commands...); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// certified is a new member with a certificate of the cluster's.
+func (w *world) certified(identity pki.Identity) pki.Source {
+	w.Helper()
+	return certifiedBy(w.T, w.ca, identity)
+}
+
+func certifiedBy(t *testing.T, ca *pki.Authority, identity pki.Identity) pki.Source {
+	t.Helper()
+	key, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := ca.Issue(key.Public(), pki.Request{Identity: identity, Validity: pki.NodeValidity}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	credentials, err := member.Credentials(certificate, key, ca.CertPEM())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return credentials.Static()
+}
+
+// as connects a user (by role), a node ("agent n1", "coordinator c2") or nobody ("").
+func (w *world) as(who string) *grpc.ClientConn {
+	w.Helper()
+	config := pki.PinnedTLS(w.ca.Pin(), "h2")
+	var options []grpc.DialOption
+	var role, id string
+	if n, _ := fmt.Sscanf(who, "%s %s", &role, &id); n == 2 {
+		config = pki.ClientTLS(w.certified(pki.Node{Role: role, ID: id}), pki.ExpectNode(pki.Coordinator), "h2")
+	} else if who != "" {
+		secret := w.users[who]
+		if secret == "" {
+			secret = who // a token's text
+		}
+		options = append(options, grpc.WithPerRPCCredentials(bearer(secret)))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+server+port, append(options,
+		grpc.WithTransportCredentials(credentials.NewTLS(config)), grpc.WithContextDialer(w.net.Host(client).Dial))...)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+type bearer string
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(b)}, nil
+}
+func (bearer) RequireTransportSecurity() bool { return true }
+
+// submit asks for a job of one task in a user's name.
+func (w *world) submit(who string, change func(*cluster.Job)) (*claryv1.SubmitResponse, error) {
+	job := cluster.Job{Name: "digits", Kind: cluster.KindTraining, Spec: []byte(`{"program": {"command": ["true"]}}`)}
+	if change != nil {
+		change(&job)
+	}
+	answer, err := claryv1.NewJobsClient(w.as(who)).Submit(w.Context(), &claryv1.SubmitRequest{Job: wire.JobToProto(job)})
+	return answer, wire.FromStatus(err)
+}
