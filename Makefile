@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint generate bench fuzz e2e build install setup shim
+.PHONY: help demo test race lint generate bench microbench fuzz e2e build install setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -17,7 +17,7 @@ export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 export GOFLAGS := -buildvcs=false $(GOFLAGS)
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## build, start a cluster with TLS on this machine, train on digits, show it, clean up
 	@test/demo.sh
@@ -34,7 +34,10 @@ lint: setup ## gofumpt, go vet, staticcheck
 generate: ## regenerate the protobuf code
 	@internal/tools/generate.sh
 
-bench: setup shim ## run the benchmarks
+bench: build ## measure a cluster of processes and the trainer on this machine, as in docs/performance.md
+	@test/bench.sh
+
+microbench: setup shim ## run the benchmarks of all packages
 	go test -run '^$$' -bench . -benchmem ./...
 
 fuzz: setup ## run each fuzz target for FUZZ_SECONDS (5)
