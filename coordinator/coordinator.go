@@ -147,7 +147,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	reconciling := reconciler.New(n.replica, kinds, store, n.log)
 	n.leading = []func(context.Context) error{keeping.Run, planning.Run, reconciling.Run}
 	n.beats = rpc.NewBeats(n.passBeats(keeping), n.log)
-	guard := rpc.NewGuard(n.replica, time.Now)
+	guard := rpc.NewGuard(n.replica, time.Now, n.log)
 	n.grpc = grpc.NewServer(append(guard.Options(),
 		grpc.Creds(transport.Accepted()),
 		grpc.MaxRecvMsgSize(member.MaxMessage),

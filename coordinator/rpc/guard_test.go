@@ -189,3 +189,18 @@ func TestATokenThatIsNotGoodOpensNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestADefectInAServiceIsAnErrorOfOneRequest(t *testing.T) {
+	inWorld(t, func(w *world) {
+		objects := claryv1.NewObjectsClient(w.as(cluster.RoleUser))
+		w.defect = true
+		_, err := objects.Credentials(w.Context(), &claryv1.CredentialsRequest{})
+		if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "Objects/Credentials failed by a defect") {
+			w.Errorf("error %v", err)
+		}
+		w.defect = false
+		if _, err := objects.Credentials(w.Context(), &claryv1.CredentialsRequest{}); err != nil {
+			w.Errorf("the next request: %v", err)
+		}
+	})
+}

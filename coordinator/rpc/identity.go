@@ -2,6 +2,8 @@ package rpc
 
 import (
 	"context"
+	"log/slog"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -96,32 +98,48 @@ var needs = map[string]need{
 type Guard struct {
 	replica Replica
 	now     func() time.Time
+	log     *slog.Logger
 }
 
 // NewGuard makes the check; now is the clock against which tokens expire.
-func NewGuard(replica Replica, now func() time.Time) *Guard {
-	return &Guard{replica: replica, now: now}
+func NewGuard(replica Replica, now func() time.Time, log *slog.Logger) *Guard {
+	return &Guard{replica: replica, now: now, log: log}
 }
 
 // Options are the server options that put the guard before every method and turn
 // errors into statuses behind it.
+//
+// A service that panics answers Internal and the coordinator lives: services hold nothing
+// that half a request could leave broken, and a request that found a defect would be sent
+// to the next coordinator, and the next. What the log's commands find broken still stops
+// the process: they run elsewhere.
 func (g *Guard) Options() []grpc.ServerOption {
 	return []grpc.ServerOption{
-		grpc.UnaryInterceptor(func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			ctx, err := g.admit(ctx, info.FullMethod)
+		grpc.UnaryInterceptor(func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
+			defer g.survive(info.FullMethod, &err)
+			ctx, err = g.admit(ctx, info.FullMethod)
 			if err != nil {
 				return nil, wire.ToStatus(err)
 			}
-			answer, err := handler(ctx, request)
+			answer, err = handler(ctx, request)
 			return answer, wire.ToStatus(err)
 		}),
-		grpc.StreamInterceptor(func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		grpc.StreamInterceptor(func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+			defer g.survive(info.FullMethod, &err)
 			ctx, err := g.admit(stream.Context(), info.FullMethod)
 			if err != nil {
 				return wire.ToStatus(err)
 			}
 			return wire.ToStatus(handler(server, &identifiedStream{ServerStream: stream, ctx: ctx}))
 		}),
+	}
+}
+
+// survive turns a panic into an error.
+func (g *Guard) survive(method string, err *error) {
+	if broken := recover(); broken != nil {
+		g.log.Error("a defect: a service panicked", "method", method, "panic", broken, "stack", string(debug.Stack()))
+		*err = wire.ToStatus(fault.New(fault.Internal, "%s failed by a defect: the coordinator's log has it", method))
 	}
 }
 

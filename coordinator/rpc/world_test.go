@@ -47,6 +47,7 @@ type world struct {
 	replica *replica.Replica
 	users   map[string]string // role → secret
 	members *members
+	defect  bool // the service of credentials panics
 }
 
 // members admits machines as the coordinator does.
@@ -104,7 +105,7 @@ func (w *world) open() {
 	nodes := rpc.NewNodeCache(w.replica)
 	keeping, planning := keeper.New(w.replica, nodes.List, log), planner.New(w.replica, log)
 	beats := rpc.NewBeats(func(_ context.Context, ids []string) ([]string, error) { return keeping.Beat(ids) }, log)
-	grpcServer := grpc.NewServer(append(rpc.NewGuard(w.replica, time.Now).Options(), grpc.Creds(transport.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
+	grpcServer := grpc.NewServer(append(rpc.NewGuard(w.replica, time.Now, log).Options(), grpc.Creds(transport.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
 	rpc.Register(grpcServer, rpc.Config{
 		Replica: w.replica, Planner: planning, Keeper: keeping, Nodes: nodes, Beats: beats, Members: w.members, Log: log,
 		Kinds: map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}}, Coordinators: nobody{}, Agents: nobody{},
@@ -118,6 +119,9 @@ func (w *world) open() {
 		},
 		Store: func() (*object.Client, error) { return nil, fault.New(fault.Unready, "no store") },
 		Credentials: func(rpc.Identity) (*claryv1.CredentialsResponse, error) {
+			if w.defect {
+				panic("a defect")
+			}
 			return &claryv1.CredentialsResponse{}, nil
 		},
 	})
