@@ -45,7 +45,7 @@ type machines struct {
 	running map[string]*process
 	args    map[string][]string // as last started, by name
 	address map[string]string   // RPC address of each server
-	agents  []string            // all that were ever started
+	parents []string            // names of the control groups of all agents
 	ports   int                 // first free port of the next agent's range
 }
 
@@ -63,12 +63,7 @@ func binary(t *testing.T) string {
 // and logs the client in as its admin.
 func start(t *testing.T, servers, agents int) *machines {
 	t.Helper()
-	m := &machines{
-		t: t, dir: t.TempDir(), binary: binary(t),
-		running: map[string]*process{}, args: map[string][]string{}, address: map[string]string{}, ports: 21000 + os.Getpid()%100*100,
-	}
-	m.env = append(os.Environ(), "CLARY_CONFIG="+filepath.Join(m.dir, "config.json"), "NO_COLOR=1")
-	t.Cleanup(m.cleanUp)
+	m := none(t)
 	m.server("s1")
 	m.login("s1")
 	for i := 2; i <= servers; i++ {
@@ -79,6 +74,18 @@ func start(t *testing.T, servers, agents int) *machines {
 		m.agent(fmt.Sprintf("n%d", i))
 	}
 	m.waitFor("all agents to be ready", 30*time.Second, func() bool { return m.ready() == agents })
+	return m
+}
+
+// none is a folder for processes, and none yet.
+func none(t *testing.T) *machines {
+	t.Helper()
+	m := &machines{
+		t: t, dir: t.TempDir(), binary: binary(t),
+		running: map[string]*process{}, args: map[string][]string{}, address: map[string]string{}, ports: 21000 + os.Getpid()%100*100,
+	}
+	m.env = append(os.Environ(), "CLARY_CONFIG="+filepath.Join(m.dir, "config.json"), "NO_COLOR=1")
+	t.Cleanup(m.cleanUp)
 	return m
 }
 
@@ -101,12 +108,12 @@ func (m *machines) server(name string) {
 
 func (m *machines) agent(name string, extra ...string) {
 	m.t.Helper()
-	m.agents = append(m.agents, name)
+	m.expect(name, m.path(name))
 	ports := fmt.Sprintf("%d-%d", m.ports, m.ports+49)
 	m.ports += 50
 	args := append([]string{
 		"agent", "--id", name, "--data", m.path(name), "--address", "127.0.0.1", "--listen", freeAddress(m.t), "--gossip", freeAddress(m.t),
-		"--ports", ports, "--join", m.address["s1"], "--token", m.token("agent"),
+		"--ports", ports, "--cores", "4", "--join", m.address["s1"], "--token", m.token("agent"),
 	}, extra...)
 	m.run(name, args...)
 }
@@ -123,7 +130,7 @@ func (m *machines) token(role string) string {
 
 func (m *machines) login(name string) {
 	m.t.Helper()
-	m.clary("login", m.address[name], "--ca", filepath.Join(m.path(name), "tls", "ca.pem"), "--token-file", filepath.Join(m.path(name), "admin.token"))
+	m.clary("login", m.address[name], "--ca", filepath.Join(m.path(name), "tls", "ca.pem"), "--token-file", filepath.Join(m.path("s1"), "admin.token"))
 }
 
 // run starts a clary process that is to keep running.
@@ -245,6 +252,21 @@ func (m *machines) as(env []string, args ...string) (string, error) {
 	return out.String(), nil
 }
 
+// file writes a file of the test's own and returns its path.
+func (m *machines) file(name, text string) string {
+	m.t.Helper()
+	if err := os.WriteFile(m.path(name), []byte(text), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+	return m.path(name)
+}
+
+// waits is clary wait, which must exit with a code within a minute.
+func (m *machines) waits(code int, job string) string {
+	m.t.Helper()
+	return m.exits(code, "wait", job, "--timeout", "1m")
+}
+
 // exits runs one client command that must end with an exit code and returns what it said.
 func (m *machines) exits(code int, args ...string) string {
 	m.t.Helper()
@@ -338,8 +360,10 @@ func (m *machines) waitFor(what string, limit time.Duration, holds func() bool) 
 	}
 }
 
-// logs shows the last lines of every process, for a failing test.
+// logs shows the last lines of every process and all jobs, for a failing test.
 func (m *machines) logs() {
+	jobs, _ := m.try("jobs", "--limit", "20")
+	m.t.Logf("== jobs\n%s", jobs)
 	files, _ := filepath.Glob(filepath.Join(m.dir, "*.log"))
 	for _, file := range files {
 		data, _ := os.ReadFile(file)
@@ -386,19 +410,21 @@ func (m *machines) leftOver() []string {
 	return append(left, m.groups()...)
 }
 
+// expect notes the control group that the agent of a data folder makes.
+func (m *machines) expect(id, data string) {
+	m.parents = append(m.parents, fmt.Sprintf("clary-%s-%08x", id, crc32.ChecksumIEEE([]byte(data))))
+}
+
 // groups are the control groups of this cluster's agents and their tasks.
 func (m *machines) groups() []string {
 	var found []string
-	for _, name := range m.agents {
-		suffix := fmt.Sprintf("clary-%s-%08x", name, crc32.ChecksumIEEE([]byte(m.path(name))))
-		_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && entry.IsDir() && entry.Name() == suffix {
-				found = append(found, path)
-				return fs.SkipDir
-			}
-			return nil
-		})
-	}
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && slices.Contains(m.parents, entry.Name()) {
+			found = append(found, path)
+			return fs.SkipDir
+		}
+		return nil
+	})
 	return found
 }
 

@@ -1,0 +1,58 @@
+package e2e
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"testing"
+)
+
+func TestTheSameSeedGivesTheSameModelToTheBit(t *testing.T) {
+	m := start(t, 1, 1)
+	digests := map[string]string{}
+	for _, run := range []struct{ name, seed string }{{"once", "7"}, {"again", "7"}, {"other", "8"}} {
+		m.digits(run.name, "--seed", run.seed, "--epochs", "5")
+		m.waits(0, run.name)
+		digests[run.name] = m.weights(run.name)
+	}
+	if digests["once"] != digests["again"] {
+		t.Errorf("two runs with seed 7: weights %s and %s", digests["once"], digests["again"])
+	}
+	if digests["once"] == digests["other"] {
+		t.Error("seed 8 gives the same as 7")
+	}
+}
+
+// weights is the digest of the weights in a job's model.
+func (m *machines) weights(job string) string {
+	m.t.Helper()
+	packed := m.path(job + ".tar.gz")
+	m.clary("cp", m.job(job).Outputs[0].URI, packed)
+	file, err := os.Open(packed)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer file.Close()
+	unzipped, err := gzip.NewReader(file)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for entries := tar.NewReader(unzipped); ; {
+		entry, err := entries.Next()
+		if err != nil {
+			m.t.Fatalf("no weights in the model of %s: %v", job, err)
+		}
+		if path.Base(entry.Name) != "weights.bin" {
+			continue
+		}
+		digest := sha256.New()
+		if size, err := io.Copy(digest, entries); err != nil || size < 4*17226 {
+			m.t.Fatalf("%d bytes of weights: %v", size, err)
+		}
+		return fmt.Sprintf("%x", digest.Sum(nil))
+	}
+}
