@@ -100,7 +100,7 @@ func (p *Peers) ready(ctx context.Context, id string) (*grpc.ClientConn, error) 
 	}
 	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
 		conn.Connect()
-		if state == connectivity.TransientFailure || !conn.WaitForStateChange(ctx, state) {
+		if state == connectivity.TransientFailure || state == connectivity.Shutdown || !conn.WaitForStateChange(ctx, state) {
 			return nil, fmt.Errorf("%w: no connection to coordinator %s", replica.ErrNotSent, id)
 		}
 	}
