@@ -26,6 +26,8 @@ type App struct {
 
 	// Terminal says that Err is a terminal of a person: progress may be drawn there.
 	Terminal bool
+	// Width is how many columns that terminal has now.
+	Width func() int
 	// ReadSecret asks a person for a secret without showing it; nil if there is nobody.
 	ReadSecret func(prompt string) (string, error)
 
@@ -40,6 +42,12 @@ type App struct {
 func System(kinds map[cluster.Kind]jobfile.Kind) *App {
 	app := &App{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Kinds: kinds}
 	app.Terminal = term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("TERM") != "dumb" && os.Getenv("CI") == ""
+	app.Width = func() int {
+		if columns, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil && columns > 0 {
+			return columns
+		}
+		return 80
+	}
 	if term.IsTerminal(int(os.Stdin.Fd())) {
 		app.ReadSecret = func(prompt string) (string, error) {
 			_, _ = io.WriteString(os.Stderr, prompt)

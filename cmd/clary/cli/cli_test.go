@@ -78,11 +78,11 @@ func TestALiveLineIsDrawnOverOnATerminalAndWrittenOnceElsewhere(t *testing.T) {
 		t.Errorf("%q", out.String())
 	}
 	out.Reset()
-	drawn := live{out: &out, terminal: true}
+	drawn := live{out: &out, terminal: true, width: func() int { return 8 }}
 	drawn.draw("1%", "x")
-	drawn.draw("2%", "x")
+	drawn.draw("████████ 2%", "x") // too wide: the line would wrap and could not be drawn over
 	drawn.end()
-	if out.String() != "\r\x1b[K1%\r\x1b[K2%\n" {
+	if out.String() != "\r\x1b[K1%\r\x1b[K██████…\n" {
 		t.Errorf("%q", out.String())
 	}
 }

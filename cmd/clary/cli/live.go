@@ -16,6 +16,7 @@ import (
 type live struct {
 	out      io.Writer
 	terminal bool
+	width    func() int // of the terminal, in columns
 	last     string
 	drawn    bool
 }
@@ -24,7 +25,7 @@ type live struct {
 // over, once for each new text.
 func (l *live) draw(text, news string) {
 	if l.terminal {
-		fmt.Fprintf(l.out, "\r\x1b[K%s", cut(text, 118))
+		fmt.Fprintf(l.out, "\r\x1b[K%s", cut(text, l.width()-1))
 		l.drawn = true
 		return
 	}
@@ -168,7 +169,7 @@ type bar struct {
 }
 
 func (a *App) newBar(name string, total int64) *bar {
-	return &bar{line: live{out: a.Err, terminal: a.Terminal}, name: name, total: total, began: time.Now()}
+	return &bar{line: live{out: a.Err, terminal: a.Terminal, width: a.Width}, name: name, total: total, began: time.Now()}
 }
 
 // Write counts bytes that pass by.

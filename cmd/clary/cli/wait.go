@@ -64,7 +64,7 @@ func (a *App) wait(ctx context.Context, c *client.Client, name string) error {
 
 // watch draws the job's line at each change, and while it waits, what it waits for.
 func (a *App) watch(ctx context.Context, c *client.Client, name string) (client.JobView, error) {
-	drawn := &jobDrawing{line: live{out: a.Err, terminal: a.Terminal}}
+	drawn := &jobDrawing{line: live{out: a.Err, terminal: a.Terminal, width: a.Width}}
 	ticking, stop := context.WithCancel(ctx)
 	var ticker sync.WaitGroup
 	defer ticker.Wait()
