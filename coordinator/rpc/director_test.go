@@ -158,7 +158,8 @@ func TestADirectorTellsChangesOnce(t *testing.T) {
 			},
 			"worker-1.1 at 10.0.0.2:2005,[fd00::1]:2005 STOP cancelled",
 		},
-		{"once", func() { s.report("n2", "worker-0.1", cluster.TaskStopped) }, ""},
+		{"once, whatever else becomes of the gang", func() { s.change(func(_ *cluster.Job, g *cluster.Gang) { g.Priority = 5 }) }, ""},
+		{"another's end is no news", func() { s.report("n2", "worker-0.1", cluster.TaskStopped) }, ""},
 		{"a task that has ended stays with the node", func() { s.report("n1", "worker-1.1", cluster.TaskStopped) }, ""},
 		{
 			"until its record is deleted",
