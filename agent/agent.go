@@ -149,6 +149,7 @@ func (a *agent) close() error {
 func (a *agent) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.gossip.Run(ctx) })
+	group.Go(func() error { return a.remember(ctx) })
 	group.Go(func() error { return a.serveLogs(ctx) })
 	group.Go(func() error { return a.keepLinked(ctx) })
 	group.Go(func() error { return a.renew(ctx) })

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/gossip"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 )
 
@@ -101,9 +103,28 @@ func join(ctx context.Context, c Config) (membership, error) {
 		return m, err
 	}
 	m.credentials = pki.NewCurrent(credentials)
-	text, err := json.MarshalIndent(m.notes, "", "  ")
+	return m, m.notes.save(c)
+}
+
+func (n notes) save(c Config) error {
+	text, err := json.MarshalIndent(n, "", "  ")
 	if err != nil {
-		return m, err
+		return err
 	}
-	return m, atomicfile.Write(c.path(notesFile), text, 0o600)
+	return atomicfile.Write(c.path(notesFile), text, 0o600)
+}
+
+// remember notes where coordinators are, for the next start.
+func (a *agent) remember(ctx context.Context) error {
+	noted := a.self.notes
+	return a.gossip.Remember(ctx, func(coordinators []gossip.Member) error {
+		now := noted
+		now.Gossip = gossip.Note(noted.Gossip, coordinators, func(m gossip.Member) string { return m.Gossip })
+		now.Coordinators = gossip.Note(noted.Coordinators, coordinators, func(m gossip.Member) string { return m.RPC })
+		if slices.Equal(now.Gossip, noted.Gossip) && slices.Equal(now.Coordinators, noted.Coordinators) {
+			return nil
+		}
+		noted = now
+		return noted.save(a.config)
+	})
 }

@@ -74,6 +74,7 @@ type coordinator struct {
 	peers   *transport.Peers
 	agents  *transport.Peers
 	replica *replica.Replica
+	store   *objectStore
 	beats   *rpc.Beats
 	nodes   *rpc.NodeCache
 	grpc    *grpc.Server
@@ -139,6 +140,7 @@ func (n *coordinator) find(id string) string {
 func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Source) {
 	c := n.config
 	store := &objectStore{self: n.self, gossip: n.gossip}
+	n.store = store
 	known := &members{config: n.config, self: n.self, replica: n.replica, gossip: n.gossip, store: store}
 	n.nodes = rpc.NewNodeCache(n.replica)
 	n.agents = transport.NewPeers(c.network(), pki.Agent, source, n.nodes.Address)
@@ -196,7 +198,7 @@ func (n *coordinator) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	defer n.peers.Close()
 	defer n.agents.Close()
-	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.replica.Run, n.beats.Run, n.nodes.Run, n.serveGRPC, n.lead, n.settle} {
+	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.beats.Run, n.nodes.Run, n.serveGRPC, n.lead, n.settle} {
 		group.Go(func() error { return part(ctx) })
 	}
 	reload := make(chan struct{}, 1)
@@ -252,9 +254,14 @@ func (n *coordinator) lead(ctx context.Context) error {
 // makes the admin's token and the system bucket, one who joined asks to vote.
 func (n *coordinator) settle(ctx context.Context) error {
 	if n.self.notes.Founder {
-		return n.retry(ctx, "make the admin's token", n.makeAdmin)
+		if err := n.retry(ctx, "make the admin's token", n.makeAdmin); err != nil {
+			return err
+		}
 	}
-	return n.retry(ctx, "become a voting member", n.becomeVoter)
+	if err := n.retry(ctx, "become a voting member", n.becomeVoter); err != nil || !n.self.servesStore() {
+		return err
+	}
+	return n.retry(ctx, "make the system bucket", n.makeBucket)
 }
 
 // retry does a step until it succeeds or ctx ends. A refusal is final.
@@ -299,9 +306,22 @@ func (n *coordinator) makeAdmin(ctx context.Context) error {
 	return nil
 }
 
+// makeBucket makes the system bucket, so that programs that speak S3 find it before the
+// first job has made anything.
+func (n *coordinator) makeBucket(ctx context.Context) error {
+	store, err := n.store.open()
+	if err != nil {
+		return err
+	}
+	return store.EnsureBucket(ctx, SystemBucket)
+}
+
 // becomeVoter asks the leader to make this coordinator a member, or to note where it is
-// now.
+// now. A leader notes that itself.
 func (n *coordinator) becomeVoter(ctx context.Context) error {
+	if n.replica.Leads() {
+		return n.replica.AddVoter(ctx, n.config.ID, n.config.advertised())
+	}
 	for _, candidate := range n.gossip.Members() {
 		if candidate.Role != gossip.Coordinator || candidate.ID == n.config.ID {
 			continue

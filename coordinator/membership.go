@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/clary-ml/clary/auth/keyring"
@@ -15,6 +16,7 @@ import (
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/gossip"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 )
 
@@ -195,10 +197,25 @@ func join(ctx context.Context, c Config) (membership, error) {
 }
 
 // note writes down what this coordinator is.
-func (m *membership) note(c Config) error {
-	text, err := json.MarshalIndent(m.notes, "", "  ")
+func (m *membership) note(c Config) error { return m.notes.save(c) }
+
+func (n notes) save(c Config) error {
+	text, err := json.MarshalIndent(n, "", "  ")
 	if err != nil {
 		return err
 	}
 	return atomicfile.Write(c.path(notesFile), text, 0o600)
+}
+
+// remember notes where the others are, for the next start.
+func (n *coordinator) remember(ctx context.Context) error {
+	noted := n.self.notes
+	return n.gossip.Remember(ctx, func(coordinators []gossip.Member) error {
+		now := gossip.Note(noted.Gossip, coordinators, func(m gossip.Member) string { return m.Gossip })
+		if slices.Equal(now, noted.Gossip) {
+			return nil
+		}
+		noted.Gossip = now
+		return noted.save(n.config)
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,12 +23,17 @@ const probeTime = 10 * time.Second
 // join starts a member inside a bubble, and stops it at the test's end.
 func join(t *testing.T, network *memnet.Network, id, address string, seeds ...string) *gossip.Gossip {
 	t.Helper()
+	return joinAs(t, network, gossip.Agent, id, address, seeds...)
+}
+
+func joinAs(t *testing.T, network *memnet.Network, role, id, address string, seeds ...string) *gossip.Gossip {
+	t.Helper()
 	transport, err := network.Transport(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	g, err := gossip.Start(gossip.Config{
-		Self: gossip.Member{Role: gossip.Agent, ID: id, RPC: "rpc-of-" + id + ":1"},
+		Self: gossip.Member{Role: role, ID: id, RPC: "rpc-of-" + id + ":1"},
 		Bind: address, Key: bytes.Repeat([]byte{7}, gossip.KeySize), Seeds: seeds,
 		Log: slog.New(slog.DiscardHandler), Transport: transport,
 	})
@@ -119,6 +125,31 @@ func TestAMemberThatCrashedIsFoundAtOnceAtItsNewAddress(t *testing.T) {
 				t.Fatalf("%s later a sees %+v", time.Since(crashed), a.Members())
 			}
 			time.Sleep(time.Second) // of the bubble
+		}
+	})
+}
+
+func TestWhereCoordinatorsAreIsRememberedForTheNextStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var network memnet.Network
+		a := joinAs(t, &network, gossip.Coordinator, "a", addressA)
+		b := joinAs(t, &network, gossip.Coordinator, "b", addressB, addressA)
+		join(t, &network, "agent", addressC, addressA)
+		noted := []string{"10.0.0.9:7946"}
+		ctx, cancel := context.WithCancel(context.Background())
+		var remembering sync.WaitGroup
+		remembering.Go(func() {
+			_ = a.Remember(ctx, func(others []gossip.Member) error {
+				noted = gossip.Note(noted, others, func(m gossip.Member) string { return m.Gossip })
+				return nil
+			})
+		})
+		sees(t, b, "agent a b", time.Minute)
+		sees(t, a, "agent a b", time.Minute)
+		cancel()
+		remembering.Wait()
+		if want := []string{addressB, "10.0.0.9:7946"}; !slices.Equal(noted, want) {
+			t.Errorf("a noted %v, want %v", noted, want)
 		}
 	})
 }

@@ -89,7 +89,7 @@ var resumption = regexp.MustCompile(`going on from the checkpoint of epoch (\d+)
 
 func TestAGangWhoseNodeDiesGoesOnElsewhereFromItsCheckpoint(t *testing.T) {
 	m := start(t, 1, 2)
-	m.clary("train", "--data", "../../examples/digits/train.csv.gz", "--scale", "16", "--network", "1024,512", "--epochs", "30", "--seed", "42",
+	m.clary("train", "--data", "../../examples/digits/train.csv.gz", "--scale", "16", "--network", "1024,512", "--epochs", "12", "--seed", "42",
 		"--workers", "2", "--name", "moved", "--detach")
 	m.waitFor("the third epoch, and a checkpoint in the object store", time.Minute, func() bool {
 		kept, err := m.try("ls", "-r", "s3://clary/jobs/moved/checkpoints/", "-o", "json")

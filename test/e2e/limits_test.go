@@ -24,7 +24,7 @@ func TestLimitsEndTasksByName(t *testing.T) {
 	m := start(t, 1, 1)
 	m.exits(137, "run", "--name", "hog", "--memory", "64MiB", "--", "python3", "-c", "x = bytearray(400 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1")
 	m.fails("hog", "out of memory (limit 64 MiB)")
-	m.exits(143, "run", "--name", "slow", "--max-runtime", "1s", "--", "sleep", "60")
+	m.refuses(nil, []string{"run", "--name", "slow", "--max-runtime", "1s", "--", "sleep", "60"}, "ran longer than its maximum run time")
 	m.fails("slow", "ran longer than its maximum run time")
 
 	began := time.Now()

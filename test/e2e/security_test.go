@@ -93,7 +93,7 @@ func TestStrangersAreRefusedWithTheReason(t *testing.T) {
 	}
 	other.kill("s1") // whom its gossip would find
 	other.again("n1")
-	other.waitFor("the agent's complaint", 20*time.Second, func() bool { return logged(other, "n1", "the server belongs to another cluster") })
+	other.waitFor("the agent's complaint", 20*time.Second, func() bool { return logged(other, "n1", "the server's certificate comes from another CA") })
 	if m.ready() != 1 {
 		t.Error("it is a node here")
 	}
