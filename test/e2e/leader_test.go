@@ -244,3 +244,28 @@ func (h *history) check(t *testing.T, m *machines) {
 	}
 	t.Logf("%d operations are linearizable", len(h.ops))
 }
+
+func TestALostOrASecondAcceptanceWouldBeSeen(t *testing.T) {
+	const name = "job"
+	op := func(by int, in call, called, returned int64, out seen) porcupine.Operation {
+		return porcupine.Operation{ClientId: by, Input: in, Call: called, Output: out, Return: returned}
+	}
+	taken := op(0, call{name, "a"}, 0, 1, seen{accepted: true})
+	for what, c := range map[string]struct {
+		then porcupine.Operation
+		fine bool
+	}{
+		"it is there":           {op(1, call{name: name}, 2, 3, seen{by: "a"}), true},
+		"it is gone":            {op(1, call{name: name}, 2, 3, seen{}), false},
+		"it is another's":       {op(1, call{name: name}, 2, 3, seen{by: "b"}), false},
+		"another is refused":    {op(1, call{name, "b"}, 2, 3, seen{}), true},
+		"another is accepted":   {op(1, call{name, "b"}, 2, 3, seen{accepted: true}), false},
+		"the same once more":    {op(0, call{name, "a"}, 2, 3, seen{accepted: true}), true},
+		"its own is refused":    {op(0, call{name, "a"}, 2, 3, seen{}), false},
+		"not there yet, before": {op(1, call{name: name}, 0, 1, seen{}), true},
+	} {
+		if got := porcupine.CheckOperations(register.ToModel(), []porcupine.Operation{taken, c.then}); got != c.fine {
+			t.Errorf("%s: linearizable %v, want %v", what, got, c.fine)
+		}
+	}
+}
