@@ -229,13 +229,19 @@ func (n *coordinator) run(ctx context.Context) error {
 }
 
 func (n *coordinator) serveGRPC(ctx context.Context) error {
+	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
 		force := time.AfterFunc(stopTime, n.grpc.Stop)
 		defer force.Stop()
 		n.grpc.GracefulStop()
 	})
-	defer stop()
-	return n.grpc.Serve(n.mux.GRPC())
+	err := n.grpc.Serve(n.mux.GRPC())
+	if stop() {
+		return err // it ended by itself
+	}
+	<-stopped
+	return ctx.Err() // the mux may have closed its side first, which is no error then
 }
 
 // lead runs the leader's loops whenever this coordinator leads.

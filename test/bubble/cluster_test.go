@@ -10,7 +10,7 @@ import (
 
 func TestAJobRunsToItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, map[string]int{})
+		w := newWorld(t, &tally{})
 		w.found()
 		if _, err := w.jobs("c2").Submit(w.admin(t.Context()), work{name: "first", instances: 3, gpus: 2, length: 5 * time.Second}.request()); err != nil {
 			t.Fatal(err)

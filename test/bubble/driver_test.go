@@ -22,10 +22,25 @@ type floor struct {
 	broken  []string          // what must never be, and was
 	started map[string]string // task → node
 	holders map[string]string // device → task that runs with it
-	counts  map[string]int
+	counts  *tally
 }
 
-func newFloor(counts map[string]int) *floor {
+// tally counts what was exercised.
+type tally struct {
+	mu     sync.Mutex
+	counts map[string]int
+}
+
+func (t *tally) add(what string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.counts == nil {
+		t.counts = map[string]int{}
+	}
+	t.counts[what]++
+}
+
+func newFloor(counts *tally) *floor {
 	return &floor{started: map[string]string{}, holders: map[string]string{}, counts: counts}
 }
 
@@ -71,7 +86,7 @@ func (d *driver) Start(_ context.Context, spec runtime.Spec) (time.Time, error) 
 		}
 		f.holders[device] = spec.ID
 	}
-	f.counts["started"]++
+	f.counts.add("started")
 	p := &program{spec: spec, running: true, ended: make(chan struct{})}
 	p.exit.Started = time.Now()
 	p.timer = time.AfterFunc(length, func() { d.end(p, func(e *runtime.Exit) { e.Code = code }) })

@@ -21,12 +21,12 @@ import (
 )
 
 func TestACommotionBreaksNoPromise(t *testing.T) {
-	runs, counts := 4, map[string]int{}
+	runs, begun, counts := 3, 0, &tally{}
 	if more, err := strconv.Atoi(os.Getenv("CLARY_BUBBLE_RUNS")); err == nil {
 		runs = more
 	}
 	rapid.Check(t, func(rt *rapid.T) {
-		if counts["runs"]++; counts["runs"] > runs {
+		if begun++; begun > runs {
 			return // each run is a cluster's whole life: a few seeds at a time
 		}
 		seed := rapid.Uint64().Draw(rt, "seed")
@@ -38,16 +38,16 @@ func TestACommotionBreaksNoPromise(t *testing.T) {
 		}
 	})
 	for _, what := range []string{"started", "acknowledged", "unanswered", "seen", "not seen", "second attempts", "node cut", "coordinator cut", "agent restarted", "coordinator restarted", "node crashed"} {
-		if counts[what] == 0 {
+		if counts.counts[what] == 0 {
 			t.Errorf("%s: never", what)
 		}
 	}
-	t.Log(counts)
+	t.Log(counts.counts)
 }
 
 // commotion lets users submit and look while machines are cut off, stopped and crashed;
 // then all is mended, and every promise must have been kept.
-func commotion(t *testing.T, seed uint64, counts map[string]int) {
+func commotion(t *testing.T, seed uint64, counts *tally) {
 	w := newWorld(t, counts)
 	w.found()
 	h := &history{counts: counts, begun: time.Now()}
@@ -71,7 +71,7 @@ func commotion(t *testing.T, seed uint64, counts map[string]int) {
 			t.Errorf("%s is %s (%s), attempt %d", name, view.GetJob().GetState(), view.GetJob().GetReason(), view.GetJob().GetAttempt())
 		}
 		if view.GetJob().GetAttempt() > 1 {
-			counts["second attempts"]++
+			counts.add("second attempts")
 		}
 		w.whole(view)
 		for _, id := range coordinators {
@@ -103,39 +103,34 @@ func (w *world) whole(view *claryv1.JobView) {
 }
 
 // disturb does to the machines what happens to machines, and mends it all at the end.
-func (w *world) disturb(random *rand.Rand, counts map[string]int) {
+func (w *world) disturb(random *rand.Rand, counts *tally) {
 	pause := func(most time.Duration) { time.Sleep(time.Duration(random.Int64N(int64(most)))) }
-	count := func(what string) {
-		w.floor.mu.Lock()
-		defer w.floor.mu.Unlock()
-		counts[what]++
-	}
 	pick := func(ids ...string) string { return ids[random.IntN(len(ids))] }
-	for range 6 {
+	for _, kind := range random.Perm(5) { // each once, in an order that is drawn
 		pause(5 * time.Second)
-		switch random.IntN(5) {
+		switch kind {
 		case 0:
-			count("coordinator cut")
+			counts.add("coordinator cut")
 			w.partition(pick(coordinators...))
 			pause(6 * time.Second)
 		case 1:
-			count("node cut")
+			counts.add("node cut")
 			w.partition(pick("n1", "n2"))
 			pause(25 * time.Second) // longer than a lease, or not
 		case 2:
-			count("agent restarted")
+			counts.add("agent restarted")
 			id := pick("n1", "n2")
 			w.stop(id)
 			pause(5 * time.Second)
 			w.agent(id)
 		case 3:
-			count("coordinator restarted")
+			counts.add("coordinator restarted")
 			id := pick(coordinators...)
 			w.stop(id)
 			pause(5 * time.Second)
 			w.coordinator(id)
 		case 4:
-			count("node crashed")
+			counts.add("node crashed")
 			id := pick("n1", "n2")
 			w.stop(id)
 			w.drivers[id].crash()
@@ -149,7 +144,7 @@ func (w *world) disturb(random *rand.Rand, counts map[string]int) {
 // history is what users did and saw.
 type history struct {
 	mu         sync.Mutex
-	counts     map[string]int
+	counts     *tally
 	begun      time.Time
 	promised   map[string]work // submissions that were acknowledged
 	operations []porcupine.Operation
@@ -251,16 +246,16 @@ func (h *history) note(a act, got saw, op porcupine.Operation) {
 	h.operations = append(h.operations, op)
 	switch {
 	case got.unknown:
-		h.counts["unanswered"]++
+		h.counts.add("unanswered")
 	case a.kind == "submit":
 		if h.promised == nil {
 			h.promised = map[string]work{}
 		}
 		h.promised[a.job] = jobNamed(a.job)
-		h.counts["acknowledged"]++
+		h.counts.add("acknowledged")
 	case got.exists:
-		h.counts["seen"]++
+		h.counts.add("seen")
 	default:
-		h.counts["not seen"]++
+		h.counts.add("not seen")
 	}
 }

@@ -65,7 +65,7 @@ func hostOf(id string) string {
 
 var coordinators = []string{"c1", "c2", "c3"}
 
-func newWorld(t *testing.T, counts map[string]int) *world {
+func newWorld(t *testing.T, counts *tally) *world {
 	w := &world{
 		T: t, dir: t.TempDir(), floor: newFloor(counts), log: slog.New(slog.DiscardHandler),
 		cut: map[string]bool{}, processes: map[string]*process{}, drivers: map[string]*driver{}, tokens: map[string]string{}, conns: map[string]*grpc.ClientConn{},
