@@ -290,7 +290,7 @@ func TestPagesOfAListingHaveEachKeyOnce(t *testing.T) {
 			rt.Fatalf("told %v, want %v", got, want)
 		}
 	})
-	if pages < 200 || folders < 20 {
+	if pages < 40 || folders < 4 {
 		t.Errorf("%d pages, %d folders", pages, folders)
 	}
 }
