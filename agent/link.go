@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -28,6 +29,7 @@ const reconnectEvery = time.Second
 
 // keepLinked holds a connection to one coordinator after the other until ctx ends.
 func (a *agent) keepLinked(ctx context.Context) error {
+	said := map[string]string{} // by address: what was logged of it last
 	for try := 0; ; try++ {
 		addresses := a.coordinators()
 		address := addresses[try%len(addresses)]
@@ -35,11 +37,11 @@ func (a *agent) keepLinked(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if fault.Is(err, fault.Denied) {
-			a.log.Error("coordinator refuses this agent", "at", address, "error", err)
-		} else {
-			a.log.Info("no connection to a coordinator now", "at", address, "error", err)
+		level := slog.LevelDebug // the same again: once is enough
+		if reason := fmt.Sprint(err); said[address] != reason {
+			said[address], level = reason, slog.LevelWarn
 		}
+		a.log.Log(ctx, level, "no connection to a coordinator now", "at", address, "error", err)
 		wait := reconnectEvery/4 + rand.N(reconnectEvery/4)
 		if len(addresses) > 1 && try%len(addresses) != len(addresses)-1 {
 			wait /= 10 // there are others to try first
