@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -23,7 +24,9 @@ const protocolGRPC = "h2"
 
 const (
 	handshakeTime = 10 * time.Second
-	maxHandshakes = 512 // at once: strangers who connect and say nothing hold no more
+	dismissTime   = time.Second // for a stranger to read why it is refused
+	dismissBytes  = 64 << 10    // most that it may still say
+	maxHandshakes = 512         // at once: strangers who connect and say nothing hold no more
 )
 
 // plaintextAnswer is what a client that speaks no TLS reads.
@@ -100,13 +103,13 @@ func (m *Mux) greet(ctx context.Context, raw net.Conn) {
 	if first[0] != tlsHandshakeRecord {
 		m.log.Warn("refused a plaintext connection", "from", raw.RemoteAddr())
 		_, _ = raw.Write([]byte(plaintextAnswer))
-		_ = raw.Close()
+		dismiss(raw)
 		return
 	}
 	conn := tls.Server(peeked, m.config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		m.log.Warn("refused a connection", "from", raw.RemoteAddr(), "error", err)
-		_ = raw.Close()
+		dismiss(raw) // TLS has sent an alert that says why
 		return
 	}
 	_ = raw.SetDeadline(time.Time{})
@@ -115,6 +118,18 @@ func (m *Mux) greet(ctx context.Context, raw net.Conn) {
 		side = m.raft
 	}
 	side.hand(conn)
+}
+
+// dismiss closes a connection so that the other side can read the last words: closed
+// with unread bytes in it, the kernel would reset it, and the words be lost.
+func dismiss(raw net.Conn) {
+	defer raw.Close()
+	half, ok := raw.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	_ = raw.SetReadDeadline(time.Now().Add(dismissTime))
+	_, _ = io.CopyN(io.Discard, raw, dismissBytes)
 }
 
 // peekedConn is a connection whose first bytes were looked at.
