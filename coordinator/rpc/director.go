@@ -112,13 +112,10 @@ func (d *director) assign(snapshot *state.Snapshot, task cluster.Task, desired *
 		Stop: stop, StopReason: gang.StopReason, MaxRuntime: int64(gang.MaxRuntime),
 	}
 	if role.Program.Checkpoints && task.Attempt > 1 {
-		assignment.RestoreFrom = CheckpointPrefix(task.Job)
+		assignment.RestoreFrom = jobPrefix(task.Job) + "checkpoints/"
 	}
 	desired.Assignments = append(desired.Assignments, assignment)
 }
-
-// CheckpointPrefix is where the attempts of a job keep their checkpoints, a folder each.
-func CheckpointPrefix(job string) string { return "s3://clary/jobs/" + job + "/checkpoints/" }
 
 // hosts lists where each task of the gang is, by role and in the order of indexes:
 // "host:port" with its first port, or the host alone.

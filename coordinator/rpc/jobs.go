@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ import (
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
 	"github.com/clary-ml/clary/scheduler"
+	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
 )
 
@@ -30,6 +32,7 @@ type jobs struct {
 	planner Planner
 	nodes   *NodeCache
 	agents  Conns
+	store   func() (*object.Client, error)
 }
 
 func (s *jobs) Submit(ctx context.Context, request *claryv1.SubmitRequest) (*claryv1.SubmitResponse, error) {
@@ -341,6 +344,9 @@ func (s *jobs) Delete(ctx context.Context, request *claryv1.DeleteJobRequest) (*
 		if !job.State.Ended() {
 			return nil, fault.New(fault.Conflict, "job %s is %s: cancel it first, then delete it", job.Name, job.State)
 		}
+		if err := s.deleteObjects(ctx, job); err != nil {
+			return nil, err
+		}
 		_, err = s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Expect: job.Revision, Delete: &command.Key{Kind: state.KindJob, ID: job.Name}}}})
 		if err == nil {
 			return &claryv1.DeleteJobResponse{}, nil
@@ -350,6 +356,30 @@ func (s *jobs) Delete(ctx context.Context, request *claryv1.DeleteJobRequest) (*
 		}
 	}
 }
+
+// deleteObjects deletes what an ended job left in the store: a later job of the same name
+// must not find its checkpoints. It goes before the record, so that a crash in between
+// leaves a job that can be deleted again, and no objects that nobody knows of.
+func (s *jobs) deleteObjects(ctx context.Context, job cluster.Job) error {
+	if job.Started == 0 {
+		return nil // it never ran, and left nothing
+	}
+	store, err := s.store()
+	if err != nil {
+		return err
+	}
+	prefix, err := object.ParseURI(jobPrefix(job.Name))
+	if err != nil {
+		return err
+	}
+	if _, err := store.DeletePrefix(ctx, prefix); err != nil && !fault.Is(err, fault.NotFound) {
+		return fmt.Errorf("delete what job %s left in the object store: %w", job.Name, err)
+	}
+	return nil
+}
+
+// jobPrefix is where a job's attempts keep what they produce.
+func jobPrefix(job string) string { return "s3://clary/jobs/" + job + "/" }
 
 func (s *jobs) Why(ctx context.Context, request *claryv1.WhyRequest) (*claryv1.WhyResponse, error) {
 	if conn, err := s.leader.elsewhere(); err != nil || conn != nil {

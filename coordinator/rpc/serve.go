@@ -70,7 +70,7 @@ type Config struct {
 // Register adds every service to a gRPC server that was made with Options.
 func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterJobsServer(server, &jobs{
-		replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, kinds: c.Kinds, planner: c.Planner, nodes: c.Nodes, agents: c.Agents,
+		replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, kinds: c.Kinds, planner: c.Planner, nodes: c.Nodes, agents: c.Agents, store: c.Store,
 	})
 	claryv1.RegisterNodesServer(server, &nodes{replica: c.Replica})
 	claryv1.RegisterObjectsServer(server, &objects{store: c.Store, credentials: c.Credentials})

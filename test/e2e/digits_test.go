@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"strings"
 	"testing"
 )
 
@@ -24,6 +25,18 @@ func TestTheSameSeedGivesTheSameModelToTheBit(t *testing.T) {
 	}
 	if digests["once"] == digests["other"] {
 		t.Error("seed 8 gives the same as 7")
+	}
+
+	// A later job of the same name must not find what an earlier one left.
+	if left := m.clary("ls", "-r", "s3://clary/jobs/once/"); !strings.Contains(left, "checkpoints") {
+		t.Fatalf("the job left no checkpoints: %s", left)
+	}
+	m.clary("delete", "once")
+	if left, err := m.try("ls", "-r", "s3://clary/jobs/once/", "-o", "json"); strings.Contains(left, "s3://clary/jobs/once/") {
+		t.Errorf("a deleted job leaves %s (%v)", left, err)
+	}
+	if kept := m.clary("ls", "-r", "s3://clary/jobs/again/"); !strings.Contains(kept, "model") {
+		t.Errorf("another job's objects are gone: %s", kept)
 	}
 }
 
