@@ -283,7 +283,7 @@ func (s *survey) text(kind int, c *count) string {
 		if c.none > 0 {
 			text = of(c.none, "has|have") + " no such GPU, "
 		}
-		return text + fmt.Sprintf("the nearest (%s) has %d of %d %s", near.id, int64(ask.GPUs)-c.missing, ask.GPUs, s.word)
+		return text + fmt.Sprintf("the nearest (%s) has %d %s of the %d it takes", near.id, int64(ask.GPUs)-c.missing, s.word, ask.GPUs)
 	case byMemory:
 		return of(c.nodes, "has|have") + fmt.Sprintf(" too little memory, the nearest (%s) has %s %s", near.id, cluster.FormatBytes(near.memory), s.word)
 	case byCores:

@@ -115,7 +115,7 @@ func TestSaysWhy(t *testing.T) {
 	}{
 		{
 			gang("j", 1, cluster.Ask{MilliCPU: 1000, Memory: gib, GPUs: 4, GPUModel: "A100"}),
-			"worker needs 1 core, 1 GiB, 4 GPUs (A100) on one node: 1 of 5 nodes is not ready (1 draining); 2 of 5 nodes have no such GPU, the nearest (node-b) has 2 of 4 free",
+			"worker needs 1 core, 1 GiB, 4 GPUs (A100) on one node: 1 of 5 nodes is not ready (1 draining); 2 of 5 nodes have no such GPU, the nearest (node-b) has 2 free of the 4 it takes",
 		},
 		{
 			gang("j", 1, cluster.Ask{MilliCPU: 4000, Memory: gib}),
