@@ -189,6 +189,7 @@ func (l *link) obey(desired *claryv1.Desired) error {
 		assignments[i] = ledger.Assignment{
 			Task: wire.TaskFromProto(assigned.GetTask()), Program: wire.ProgramFromProto(assigned.GetProgram()), Hosts: hosts,
 			MaxRuntime: time.Duration(assigned.GetMaxRuntime()), RestoreFrom: assigned.GetRestoreFrom(),
+			Queue: assigned.GetQueue(), Hold: assigned.GetHold(),
 			Stop: assigned.GetStop(), StopReason: assigned.GetStopReason(),
 		}
 	}

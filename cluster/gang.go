@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"fmt"
-	"path"
-	"strings"
 	"time"
 )
 
@@ -38,34 +36,10 @@ type Role struct {
 	Labels  map[string]string // a node must have all of these
 }
 
-// Program is what a task runs. The contract inside is SageMaker's: see
-// agent/staging for folders and agent/supervisor for the environment.
-type Program struct {
-	Command     []string // argv; argv[0] is looked up in the task's PATH
-	Env         map[string]string
-	Dir         string // working folder; the task's own folder if empty
-	Spec        []byte // written to the file that CLARY_SPEC names, if any
-	Inputs      []Input
-	Grace       time.Duration // between SIGTERM and SIGKILL
-	Checkpoints bool          // mirror the checkpoints folder, restore it before a restart
-	Outputs     bool          // upload the model and output folders after success
-	HardCPU     bool          // hold to the asked cores even when the node idles
-	Exclusive   bool          // stop when the node's lease ends
-	Clary       bool          // argv[0] is replaced by the node's own clary binary
-}
-
-// Input is a prefix or an object in the store, given to the task as a channel.
-type Input struct {
-	Channel string // folder below input/data
-	URI     string // s3://bucket/key or s3://bucket/prefix/
-}
-
 // Limits on one gang.
 const (
-	MaxTasks   = 4096 // of one gang
-	MaxRoles   = 16
-	MaxCommand = 256 << 10 // bytes of argv and environment together
-	MaxInputs  = 64
+	MaxTasks = 4096 // of one gang
+	MaxRoles = 16
 )
 
 // ID is "job/gang".
@@ -132,59 +106,5 @@ func (r Role) Validate() Problems {
 	p.Under("ask", r.Ask.Validate())
 	p.Under("program", r.Program.Validate())
 	checkLabels(&p, "labels", r.Labels)
-	return p
-}
-
-// Validate reports every mistake in the program.
-func (g Program) Validate() Problems {
-	var p Problems
-	if len(g.Command) == 0 || g.Command[0] == "" {
-		p.Add("command", "is empty: name the program to run")
-	}
-	size := 0
-	for _, argument := range g.Command {
-		size += len(argument) + 1
-		if strings.ContainsRune(argument, 0) {
-			p.Add("command", "holds a NUL byte")
-		}
-	}
-	for _, key := range sortedKeys(g.Env) {
-		size += len(key) + len(g.Env[key]) + 2
-		if key == "" || strings.ContainsAny(key, "=\x00") || strings.ContainsRune(g.Env[key], 0) {
-			p.Add("env", "%q is not a variable's name, or its value holds a NUL byte", Clip(key))
-		}
-	}
-	if size > MaxCommand {
-		p.Add("command", "%d bytes with the environment: at most %d", size, MaxCommand)
-	}
-	if len(g.Spec) > MaxSpec {
-		p.Add("spec", "%d bytes: at most %d", len(g.Spec), MaxSpec)
-	}
-	if g.Dir != "" && !path.IsAbs(g.Dir) {
-		p.Add("dir", "%q is not absolute", Clip(g.Dir))
-	}
-	checkDuration(&p, "grace", g.Grace, 0, time.Hour)
-	p.Under("inputs", checkInputs(g.Inputs))
-	return p
-}
-
-func checkInputs(inputs []Input) Problems {
-	var p Problems
-	if len(inputs) > MaxInputs {
-		p.Add("", "%d inputs: at most %d", len(inputs), MaxInputs)
-	}
-	seen := map[string]bool{}
-	for i, input := range inputs {
-		field := fmt.Sprintf("[%d]", i)
-		CheckName(&p, field+".channel", input.Channel)
-		if seen[input.Channel] {
-			p.Add(field+".channel", "%q is there twice", Clip(input.Channel))
-		}
-		seen[input.Channel] = true
-		rest, isS3 := strings.CutPrefix(input.URI, "s3://")
-		if bucket, _, _ := strings.Cut(rest, "/"); !isS3 || bucket == "" {
-			p.Add(field+".uri", "%q is not s3://bucket/key", Clip(input.URI))
-		}
-	}
 	return p
 }

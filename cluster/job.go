@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"time"
 )
 
@@ -56,6 +57,32 @@ func (s JobState) Ended() bool {
 type Retry struct {
 	Limit   int32         // restarts after a task failed; lost nodes do not count
 	Backoff time.Duration // before the first restart; doubles each time, up to 10 minutes
+	// Only and Never choose by the exit code of the task that failed first: with Only no
+	// other is tried again, and what is in Never is not.
+	Only, Never []int32
+}
+
+// MaxExitCodes are how many exit codes a retry policy may name in each list.
+const MaxExitCodes = 64
+
+// Again reports whether a task's exit code is one that is tried again.
+func (r Retry) Again(code int32) bool {
+	return !slices.Contains(r.Never, code) && (len(r.Only) == 0 || slices.Contains(r.Only, code))
+}
+
+func (r Retry) validate(p *Problems) {
+	checkRange(p, "retries", int64(r.Limit), 0, MaxRetries)
+	checkDuration(p, "backoff", r.Backoff, 0, 10*time.Minute)
+	for field, codes := range map[string][]int32{"retry_only": r.Only, "retry_never": r.Never} {
+		if len(codes) > MaxExitCodes {
+			p.Add(field, "%d exit codes: at most %d", len(codes), MaxExitCodes)
+		}
+		for _, code := range codes {
+			if code < 1 || code > 255 {
+				p.Add(field, "%d is not the exit code of a failure: from 1 to 255", code)
+			}
+		}
+	}
 }
 
 // Job is what a user submits. Its name is its identity.
@@ -112,8 +139,7 @@ func (j Job) Validate() Problems {
 		p.Add("spec", "%d bytes: at most %d", len(j.Spec), MaxSpec)
 	}
 	checkRange(&p, "priority", int64(j.Priority), -MaxPriority, MaxPriority)
-	checkRange(&p, "retries", int64(j.Retry.Limit), 0, MaxRetries)
-	checkDuration(&p, "backoff", j.Retry.Backoff, 0, 10*time.Minute)
+	j.Retry.validate(&p)
 	checkDuration(&p, "max_runtime", j.MaxRuntime, 0, 10*365*24*time.Hour)
 	checkLabels(&p, "labels", j.Labels)
 	if _, known := jobEdges[j.State]; !known {

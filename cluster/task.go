@@ -2,11 +2,11 @@ package cluster
 
 // TaskState is where a task stands in its life.
 //
-//	assigned ──▶ staging ──▶ running ──▶ uploading ──▶ succeeded
-//	    │           │           │            │
-//	    ├───────────┴───────────┴────────────┴──▶ failed   its own fault, or its node's
-//	    ├───────────┴───────────┴────────────┴──▶ stopped  it was told to
-//	    └───────────┴───────────┴────────────┴──▶ lost     nobody knows how it ended
+//	assigned ──▶ staging ──▶ ready ──▶ running ──▶ uploading ──▶ succeeded
+//	    │           │          │          │            │
+//	    ├───────────┴──────────┴──────────┴────────────┴──▶ failed   its own fault, or its node's
+//	    ├───────────┴──────────┴──────────┴────────────┴──▶ stopped  it was told to
+//	    └───────────┴──────────┴──────────┴────────────┴──▶ lost     nobody knows how it ended
 //
 // A report may skip states that passed unseen, but never goes back.
 type TaskState string
@@ -15,6 +15,7 @@ type TaskState string
 const (
 	TaskAssigned  TaskState = "assigned"  // the plan is committed, the agent has not yet answered
 	TaskStaging   TaskState = "staging"   // inputs are being fetched
+	TaskReady     TaskState = "ready"     // all is there, it waits for the others of its gang
 	TaskRunning   TaskState = "running"   // its process runs
 	TaskUploading TaskState = "uploading" // exit 0, outputs are on their way
 	TaskSucceeded TaskState = "succeeded"
@@ -24,8 +25,9 @@ const (
 )
 
 var taskEdges = edges[TaskState]{
-	TaskAssigned:  {TaskStaging, TaskRunning, TaskUploading, TaskSucceeded, TaskFailed, TaskStopped, TaskLost},
-	TaskStaging:   {TaskRunning, TaskUploading, TaskSucceeded, TaskFailed, TaskStopped, TaskLost},
+	TaskAssigned:  {TaskStaging, TaskReady, TaskRunning, TaskUploading, TaskSucceeded, TaskFailed, TaskStopped, TaskLost},
+	TaskStaging:   {TaskReady, TaskRunning, TaskUploading, TaskSucceeded, TaskFailed, TaskStopped, TaskLost},
+	TaskReady:     {TaskRunning, TaskUploading, TaskSucceeded, TaskFailed, TaskStopped, TaskLost},
 	TaskRunning:   {TaskUploading, TaskSucceeded, TaskFailed, TaskStopped, TaskLost},
 	TaskUploading: {TaskSucceeded, TaskFailed, TaskStopped, TaskLost},
 	TaskSucceeded: {},

@@ -8,6 +8,7 @@ package runtime
 import (
 	"context"
 	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -46,10 +47,29 @@ type Meter interface {
 	Usage(id string) (Usage, error)
 }
 
+// Isolator is implemented by drivers that can give a task a view of the machine of
+// its own: Spec.Isolation.
+type Isolator interface {
+	// CanIsolate says why this machine cannot, or nil.
+	CanIsolate() error
+}
+
+// Execer is implemented by drivers that can run another program beside a task, with
+// its view, its limits and its user.
+type Execer interface {
+	// Exec returns the program's exit code when it has ended. Input may be nil.
+	Exec(ctx context.Context, id string, command Command, streams Streams) (int, error)
+}
+
+// Dialer is implemented by drivers that can reach a port on which a task listens.
+type Dialer interface {
+	Dial(ctx context.Context, id string, port int) (net.Conn, error)
+}
+
 // Spec is what to run.
 type Spec struct {
 	ID     string
-	Argv   []string
+	Argv   []string // of a container the arguments, instead of the image's own
 	Env    []string // "NAME=value"
 	Dir    string   // working folder
 	Limits Limits
@@ -60,6 +80,70 @@ type Spec struct {
 	LogBytes   int64         // kept of what it writes; 0 is DefaultLogBytes
 	Exclusive  bool          // ends when Lease, or what SetLease made of it, is over
 	Lease      time.Duration
+
+	// Secrets are variables like Env that no file or listing may show.
+	Secrets []string
+	// User runs the task as another than the agent; nil is the agent's own.
+	User *User
+	// Isolation gives a process a view of its own; a container always has one. Nil is the
+	// machine's, in which Mounts, Hosts, Hostname and Network mean nothing.
+	Isolation *Isolation
+
+	Image      string   // a container's; "" is a process
+	Entrypoint []string // instead of the image's own
+}
+
+// User is whom a task runs as.
+type User struct {
+	UID, GID uint32
+	Name     string // shown inside the task
+}
+
+// Isolation is a task's own view of the machine: its own processes, a read-only root,
+// a private /tmp and /dev/shm, no new privileges, and system calls of ordinary programs.
+type Isolation struct {
+	Mounts   []Mount
+	Hosts    map[string]string // names that resolve inside the task, to IP addresses
+	Hostname string            // "" is the machine's
+	Network  Network
+	Hide     []string // folders of the machine that are empty for the task
+}
+
+// Mount shows a folder or file of the machine inside the task. What is mounted below the
+// source is shown too.
+type Mount struct {
+	Source   string
+	Target   string // made if it can be
+	ReadOnly bool
+}
+
+// Network is what a task may reach.
+type Network string
+
+// The networks.
+const (
+	NetworkHost   Network = ""       // the machine's own
+	NetworkNone   Network = "none"   // its own loopback
+	NetworkBridge Network = "bridge" // an address of its own behind the machine's; containers only
+)
+
+// Command is a program to run beside a task.
+type Command struct {
+	Argv []string
+	Env  []string // beside the task's own
+	Dir  string   // the task's own if empty
+	// Terminal gives it a terminal, whose size follows Sizes; output is then all Stdout.
+	Terminal bool
+	Sizes    <-chan Size
+}
+
+// Size of a terminal, in characters.
+type Size struct{ Rows, Columns uint16 }
+
+// Streams are a command's; any may be nil.
+type Streams struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
 }
 
 // DefaultLogBytes are kept of a task's stdout and stderr together.

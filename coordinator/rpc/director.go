@@ -109,7 +109,7 @@ func (d *director) assign(snapshot *state.Snapshot, task cluster.Task, desired *
 	d.gangs[task.Gang][task.ID] = true
 	assignment := &claryv1.Assignment{
 		Task: wire.TaskToProto(task), Program: wire.ProgramToProto(role.Program), Hosts: hosts(snapshot, gang, task.Attempt),
-		Stop: stop, StopReason: gang.StopReason, MaxRuntime: int64(gang.MaxRuntime),
+		Stop: stop, StopReason: gang.StopReason, MaxRuntime: int64(gang.MaxRuntime), Queue: gang.Queue,
 	}
 	if role.Program.Checkpoints && task.Attempt > 1 {
 		assignment.RestoreFrom = jobPrefix(task.Job) + "checkpoints/"

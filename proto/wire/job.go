@@ -17,8 +17,8 @@ func JobToProto(j cluster.Job) *claryv1.Job {
 		Submitted: j.Submitted, Started: j.Started, Ended: j.Ended, Delivered: j.Delivered,
 		Revision: j.Revision,
 	}
-	if j.Retry != (cluster.Retry{}) {
-		out.Retry = &claryv1.Retry{Limit: j.Retry.Limit, Backoff: int64(j.Retry.Backoff)}
+	if r := j.Retry; r.Limit != 0 || r.Backoff != 0 || len(r.Only) > 0 || len(r.Never) > 0 {
+		out.Retry = &claryv1.Retry{Limit: r.Limit, Backoff: int64(r.Backoff), Only: r.Only, Never: r.Never}
 	}
 	return out
 }
@@ -32,6 +32,7 @@ func JobFromProto(j *claryv1.Job) cluster.Job {
 		MaxRuntime: time.Duration(j.GetMaxRuntime()),
 		Retry: cluster.Retry{
 			Limit: j.GetRetry().GetLimit(), Backoff: time.Duration(j.GetRetry().GetBackoff()),
+			Only: some(j.GetRetry().GetOnly()), Never: some(j.GetRetry().GetNever()),
 		},
 		Held: j.GetHeld(), Cancel: j.GetCancel(),
 		State: cluster.JobState(j.GetState()), Reason: j.GetReason(),
@@ -77,36 +78,6 @@ func RoleFromProto(r *claryv1.Role) cluster.Role {
 		Name: r.GetName(), Count: r.GetCount(), Ask: AskFromProto(r.GetAsk()),
 		Program: ProgramFromProto(r.GetProgram()), Labels: table(r.GetLabels()),
 	}
-}
-
-// ProgramToProto converts a program.
-func ProgramToProto(p cluster.Program) *claryv1.Program {
-	return &claryv1.Program{
-		Command: p.Command, Env: p.Env, Dir: p.Dir, Spec: p.Spec,
-		Inputs: list(p.Inputs, InputToProto), Grace: int64(p.Grace),
-		Checkpoints: p.Checkpoints, Outputs: p.Outputs, HardCpu: p.HardCPU,
-		Exclusive: p.Exclusive, Clary: p.Clary,
-	}
-}
-
-// ProgramFromProto converts a program.
-func ProgramFromProto(p *claryv1.Program) cluster.Program {
-	return cluster.Program{
-		Command: some(p.GetCommand()), Env: table(p.GetEnv()), Dir: p.GetDir(), Spec: some(p.GetSpec()),
-		Inputs: list(p.GetInputs(), InputFromProto), Grace: time.Duration(p.GetGrace()),
-		Checkpoints: p.GetCheckpoints(), Outputs: p.GetOutputs(), HardCPU: p.GetHardCpu(),
-		Exclusive: p.GetExclusive(), Clary: p.GetClary(),
-	}
-}
-
-// InputToProto converts an input channel.
-func InputToProto(i cluster.Input) *claryv1.Input {
-	return &claryv1.Input{Channel: i.Channel, Uri: i.URI}
-}
-
-// InputFromProto converts an input channel.
-func InputFromProto(i *claryv1.Input) cluster.Input {
-	return cluster.Input{Channel: i.GetChannel(), URI: i.GetUri()}
 }
 
 // AskToProto converts what a task asks for.

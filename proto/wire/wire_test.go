@@ -79,6 +79,9 @@ func fill(t *rapid.T, v reflect.Value, full bool) {
 		for i := range v.NumField() {
 			fill(t, v.Field(i), full)
 		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(t, v.Elem(), full)
 	case reflect.Slice:
 		n := rapid.IntRange(1, 3).Draw(t, "length")
 		v.Set(reflect.MakeSlice(v.Type(), n, n))

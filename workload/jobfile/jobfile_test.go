@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -68,7 +69,7 @@ func TestAWholeFileBecomesAJob(t *testing.T) {
 		MaxRuntime: 90 * time.Minute, Held: true, Retry: cluster.Retry{Limit: 2, Backoff: 10 * time.Second},
 	}
 	if job.Name != want.Name || job.Kind != want.Kind || job.Queue != want.Queue || job.Priority != want.Priority ||
-		job.MaxRuntime != want.MaxRuntime || !job.Held || job.Retry != want.Retry || job.Labels["team"] != "vision" || job.Labels["1"] != "2" {
+		job.MaxRuntime != want.MaxRuntime || !job.Held || !reflect.DeepEqual(job.Retry, want.Retry) || job.Labels["team"] != "vision" || job.Labels["1"] != "2" {
 		t.Errorf("%+v", job)
 	}
 	if got, want := string(job.Spec), `{"epochs":20,"memory":"512MiB","command":["sh","-c","echo hi"],"layers":[{"units":128},{"units":128}]}`; got != want {

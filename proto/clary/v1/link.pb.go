@@ -496,6 +496,8 @@ type Assignment struct {
 	StopReason    string                 `protobuf:"bytes,5,opt,name=stop_reason,json=stopReason,proto3" json:"stop_reason,omitempty"`
 	MaxRuntime    int64                  `protobuf:"varint,6,opt,name=max_runtime,json=maxRuntime,proto3" json:"max_runtime,omitempty"`
 	RestoreFrom   string                 `protobuf:"bytes,7,opt,name=restore_from,json=restoreFrom,proto3" json:"restore_from,omitempty"` // s3:// prefix of an earlier attempts' checkpoints of this job
+	Queue         string                 `protobuf:"bytes,8,opt,name=queue,proto3" json:"queue,omitempty"`
+	Hold          bool                   `protobuf:"varint,9,opt,name=hold,proto3" json:"hold,omitempty"` // it may get ready, and starts when this is false
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -577,6 +579,20 @@ func (x *Assignment) GetRestoreFrom() string {
 		return x.RestoreFrom
 	}
 	return ""
+}
+
+func (x *Assignment) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *Assignment) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
 }
 
 type HostList struct {
@@ -1020,7 +1036,7 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\aDesired\x12\x14\n" +
 	"\x05whole\x18\x01 \x01(\bR\x05whole\x126\n" +
 	"\vassignments\x18\x02 \x03(\v2\x14.clary.v1.AssignmentR\vassignments\x12\x12\n" +
-	"\x04gone\x18\x03 \x03(\tR\x04gone\"\xdb\x02\n" +
+	"\x04gone\x18\x03 \x03(\tR\x04gone\"\x85\x03\n" +
 	"\n" +
 	"Assignment\x12\"\n" +
 	"\x04task\x18\x01 \x01(\v2\x0e.clary.v1.TaskR\x04task\x12+\n" +
@@ -1031,7 +1047,9 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"stopReason\x12\x1f\n" +
 	"\vmax_runtime\x18\x06 \x01(\x03R\n" +
 	"maxRuntime\x12!\n" +
-	"\frestore_from\x18\a \x01(\tR\vrestoreFrom\x1aL\n" +
+	"\frestore_from\x18\a \x01(\tR\vrestoreFrom\x12\x14\n" +
+	"\x05queue\x18\b \x01(\tR\x05queue\x12\x12\n" +
+	"\x04hold\x18\t \x01(\bR\x04hold\x1aL\n" +
 	"\n" +
 	"HostsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12(\n" +

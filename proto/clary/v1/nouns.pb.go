@@ -417,6 +417,8 @@ type Retry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Limit         int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
 	Backoff       int64                  `protobuf:"varint,2,opt,name=backoff,proto3" json:"backoff,omitempty"`
+	Only          []int32                `protobuf:"varint,3,rep,packed,name=only,proto3" json:"only,omitempty"`
+	Never         []int32                `protobuf:"varint,4,rep,packed,name=never,proto3" json:"never,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -463,6 +465,20 @@ func (x *Retry) GetBackoff() int64 {
 		return x.Backoff
 	}
 	return 0
+}
+
+func (x *Retry) GetOnly() []int32 {
+	if x != nil {
+		return x.Only
+	}
+	return nil
+}
+
+func (x *Retry) GetNever() []int32 {
+	if x != nil {
+		return x.Never
+	}
+	return nil
 }
 
 type Job struct {
@@ -673,6 +689,13 @@ type Input struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Channel       string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
 	Uri           string                 `protobuf:"bytes,2,opt,name=uri,proto3" json:"uri,omitempty"`
+	Mode          string                 `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	Type          string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
+	Attributes    []string               `protobuf:"bytes,5,rep,name=attributes,proto3" json:"attributes,omitempty"`
+	ContentType   string                 `protobuf:"bytes,6,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	Sharded       bool                   `protobuf:"varint,7,opt,name=sharded,proto3" json:"sharded,omitempty"`
+	Gzip          bool                   `protobuf:"varint,8,opt,name=gzip,proto3" json:"gzip,omitempty"`
+	RecordIo      bool                   `protobuf:"varint,9,opt,name=record_io,json=recordIo,proto3" json:"record_io,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -721,26 +744,249 @@ func (x *Input) GetUri() string {
 	return ""
 }
 
-type Program struct {
+func (x *Input) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Input) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Input) GetAttributes() []string {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *Input) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *Input) GetSharded() bool {
+	if x != nil {
+		return x.Sharded
+	}
+	return false
+}
+
+func (x *Input) GetGzip() bool {
+	if x != nil {
+		return x.Gzip
+	}
+	return false
+}
+
+func (x *Input) GetRecordIo() bool {
+	if x != nil {
+		return x.RecordIo
+	}
+	return false
+}
+
+type Python struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Command       []string               `protobuf:"bytes,1,rep,name=command,proto3" json:"command,omitempty"`
-	Env           map[string]string      `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Dir           string                 `protobuf:"bytes,3,opt,name=dir,proto3" json:"dir,omitempty"`
-	Spec          []byte                 `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
-	Inputs        []*Input               `protobuf:"bytes,5,rep,name=inputs,proto3" json:"inputs,omitempty"`
-	Grace         int64                  `protobuf:"varint,6,opt,name=grace,proto3" json:"grace,omitempty"`
-	Checkpoints   bool                   `protobuf:"varint,7,opt,name=checkpoints,proto3" json:"checkpoints,omitempty"`
-	Outputs       bool                   `protobuf:"varint,8,opt,name=outputs,proto3" json:"outputs,omitempty"`
-	HardCpu       bool                   `protobuf:"varint,9,opt,name=hard_cpu,json=hardCpu,proto3" json:"hard_cpu,omitempty"`
-	Exclusive     bool                   `protobuf:"varint,10,opt,name=exclusive,proto3" json:"exclusive,omitempty"`
-	Clary         bool                   `protobuf:"varint,11,opt,name=clary,proto3" json:"clary,omitempty"`
+	Interpreter   string                 `protobuf:"bytes,1,opt,name=interpreter,proto3" json:"interpreter,omitempty"`
+	Requirements  string                 `protobuf:"bytes,2,opt,name=requirements,proto3" json:"requirements,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
+func (x *Python) Reset() {
+	*x = Python{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Python) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Python) ProtoMessage() {}
+
+func (x *Python) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Python.ProtoReflect.Descriptor instead.
+func (*Python) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Python) GetInterpreter() string {
+	if x != nil {
+		return x.Interpreter
+	}
+	return ""
+}
+
+func (x *Python) GetRequirements() string {
+	if x != nil {
+		return x.Requirements
+	}
+	return ""
+}
+
+type SecretRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Env           string                 `protobuf:"bytes,2,opt,name=env,proto3" json:"env,omitempty"`
+	File          string                 `protobuf:"bytes,3,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecretRef) Reset() {
+	*x = SecretRef{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecretRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecretRef) ProtoMessage() {}
+
+func (x *SecretRef) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
+func (*SecretRef) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SecretRef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SecretRef) GetEnv() string {
+	if x != nil {
+		return x.Env
+	}
+	return ""
+}
+
+func (x *SecretRef) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+type MetricDefinition struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Regex         string                 `protobuf:"bytes,2,opt,name=regex,proto3" json:"regex,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricDefinition) Reset() {
+	*x = MetricDefinition{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricDefinition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricDefinition) ProtoMessage() {}
+
+func (x *MetricDefinition) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricDefinition.ProtoReflect.Descriptor instead.
+func (*MetricDefinition) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *MetricDefinition) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MetricDefinition) GetRegex() string {
+	if x != nil {
+		return x.Regex
+	}
+	return ""
+}
+
+type Program struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Command         []string               `protobuf:"bytes,1,rep,name=command,proto3" json:"command,omitempty"`
+	Env             map[string]string      `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Dir             string                 `protobuf:"bytes,3,opt,name=dir,proto3" json:"dir,omitempty"`
+	Spec            []byte                 `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
+	Inputs          []*Input               `protobuf:"bytes,5,rep,name=inputs,proto3" json:"inputs,omitempty"`
+	Grace           int64                  `protobuf:"varint,6,opt,name=grace,proto3" json:"grace,omitempty"`
+	Checkpoints     bool                   `protobuf:"varint,7,opt,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	Outputs         bool                   `protobuf:"varint,8,opt,name=outputs,proto3" json:"outputs,omitempty"`
+	HardCpu         bool                   `protobuf:"varint,9,opt,name=hard_cpu,json=hardCpu,proto3" json:"hard_cpu,omitempty"`
+	Exclusive       bool                   `protobuf:"varint,10,opt,name=exclusive,proto3" json:"exclusive,omitempty"`
+	Clary           bool                   `protobuf:"varint,11,opt,name=clary,proto3" json:"clary,omitempty"`
+	Image           string                 `protobuf:"bytes,12,opt,name=image,proto3" json:"image,omitempty"`
+	Entrypoint      []string               `protobuf:"bytes,13,rep,name=entrypoint,proto3" json:"entrypoint,omitempty"`
+	Hyperparameters map[string]string      `protobuf:"bytes,14,rep,name=hyperparameters,proto3" json:"hyperparameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Source          string                 `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"`
+	Script          string                 `protobuf:"bytes,16,opt,name=script,proto3" json:"script,omitempty"`
+	Python          *Python                `protobuf:"bytes,17,opt,name=python,proto3" json:"python,omitempty"`
+	Secrets         []*SecretRef           `protobuf:"bytes,18,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	Metrics         []*MetricDefinition    `protobuf:"bytes,19,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	Framework       string                 `protobuf:"bytes,20,opt,name=framework,proto3" json:"framework,omitempty"`
+	Network         string                 `protobuf:"bytes,21,opt,name=network,proto3" json:"network,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
 func (x *Program) Reset() {
 	*x = Program{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[7]
+	mi := &file_clary_v1_nouns_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +998,7 @@ func (x *Program) String() string {
 func (*Program) ProtoMessage() {}
 
 func (x *Program) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[7]
+	mi := &file_clary_v1_nouns_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +1011,7 @@ func (x *Program) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Program.ProtoReflect.Descriptor instead.
 func (*Program) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{7}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Program) GetCommand() []string {
@@ -845,6 +1091,76 @@ func (x *Program) GetClary() bool {
 	return false
 }
 
+func (x *Program) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *Program) GetEntrypoint() []string {
+	if x != nil {
+		return x.Entrypoint
+	}
+	return nil
+}
+
+func (x *Program) GetHyperparameters() map[string]string {
+	if x != nil {
+		return x.Hyperparameters
+	}
+	return nil
+}
+
+func (x *Program) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Program) GetScript() string {
+	if x != nil {
+		return x.Script
+	}
+	return ""
+}
+
+func (x *Program) GetPython() *Python {
+	if x != nil {
+		return x.Python
+	}
+	return nil
+}
+
+func (x *Program) GetSecrets() []*SecretRef {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+func (x *Program) GetMetrics() []*MetricDefinition {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+func (x *Program) GetFramework() string {
+	if x != nil {
+		return x.Framework
+	}
+	return ""
+}
+
+func (x *Program) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
 type Role struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -858,7 +1174,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[8]
+	mi := &file_clary_v1_nouns_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +1186,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[8]
+	mi := &file_clary_v1_nouns_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +1199,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{8}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Role) GetName() string {
@@ -943,7 +1259,7 @@ type Gang struct {
 
 func (x *Gang) Reset() {
 	*x = Gang{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[9]
+	mi := &file_clary_v1_nouns_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1271,7 @@ func (x *Gang) String() string {
 func (*Gang) ProtoMessage() {}
 
 func (x *Gang) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[9]
+	mi := &file_clary_v1_nouns_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1284,7 @@ func (x *Gang) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gang.ProtoReflect.Descriptor instead.
 func (*Gang) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{9}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Gang) GetJob() string {
@@ -1079,7 +1395,7 @@ type Allocation struct {
 
 func (x *Allocation) Reset() {
 	*x = Allocation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[10]
+	mi := &file_clary_v1_nouns_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1091,7 +1407,7 @@ func (x *Allocation) String() string {
 func (*Allocation) ProtoMessage() {}
 
 func (x *Allocation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[10]
+	mi := &file_clary_v1_nouns_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1104,7 +1420,7 @@ func (x *Allocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allocation.ProtoReflect.Descriptor instead.
 func (*Allocation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{10}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Allocation) GetNode() string {
@@ -1133,7 +1449,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[11]
+	mi := &file_clary_v1_nouns_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1461,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[11]
+	mi := &file_clary_v1_nouns_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1474,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Progress) GetEpoch() int32 {
@@ -1201,7 +1517,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[12]
+	mi := &file_clary_v1_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1529,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[12]
+	mi := &file_clary_v1_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1542,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Output) GetName() string {
@@ -1272,7 +1588,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[13]
+	mi := &file_clary_v1_nouns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +1600,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[13]
+	mi := &file_clary_v1_nouns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +1613,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TaskStatus) GetState() string {
@@ -1367,7 +1683,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[14]
+	mi := &file_clary_v1_nouns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1379,7 +1695,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[14]
+	mi := &file_clary_v1_nouns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1392,7 +1708,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Task) GetId() string {
@@ -1478,7 +1794,7 @@ type Publication struct {
 
 func (x *Publication) Reset() {
 	*x = Publication{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[15]
+	mi := &file_clary_v1_nouns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1806,7 @@ func (x *Publication) String() string {
 func (*Publication) ProtoMessage() {}
 
 func (x *Publication) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[15]
+	mi := &file_clary_v1_nouns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1819,7 @@ func (x *Publication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publication.ProtoReflect.Descriptor instead.
 func (*Publication) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{15}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Publication) GetJob() string {
@@ -1553,7 +1869,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[16]
+	mi := &file_clary_v1_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1881,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[16]
+	mi := &file_clary_v1_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1894,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{16}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Placement) GetGang() string {
@@ -1622,7 +1938,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[17]
+	mi := &file_clary_v1_nouns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1950,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[17]
+	mi := &file_clary_v1_nouns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1963,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{17}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Block) GetConstraint() string {
@@ -1696,7 +2012,7 @@ type Why struct {
 
 func (x *Why) Reset() {
 	*x = Why{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[18]
+	mi := &file_clary_v1_nouns_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +2024,7 @@ func (x *Why) String() string {
 func (*Why) ProtoMessage() {}
 
 func (x *Why) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[18]
+	mi := &file_clary_v1_nouns_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +2037,7 @@ func (x *Why) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Why.ProtoReflect.Descriptor instead.
 func (*Why) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{18}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Why) GetGang() string {
@@ -1755,7 +2071,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[19]
+	mi := &file_clary_v1_nouns_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +2083,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[19]
+	mi := &file_clary_v1_nouns_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +2096,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{19}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Plan) GetPlacements() []*Placement {
@@ -1809,7 +2125,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[20]
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +2137,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[20]
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +2150,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{20}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Queue) GetName() string {
@@ -1883,7 +2199,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[21]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2211,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[21]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2224,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{21}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Token) GetId() string {
@@ -2025,10 +2341,12 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\brevision\x18\x10 \x01(\x04R\brevision\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"7\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"a\n" +
 	"\x05Retry\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x18\n" +
-	"\abackoff\x18\x02 \x01(\x03R\abackoff\"\xf6\x04\n" +
+	"\abackoff\x18\x02 \x01(\x03R\abackoff\x12\x12\n" +
+	"\x04only\x18\x03 \x03(\x05R\x04only\x12\x14\n" +
+	"\x05never\x18\x04 \x03(\x05R\x05never\"\xf6\x04\n" +
 	"\x03Job\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -2056,10 +2374,29 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\brevision\x18\x15 \x01(\x04R\brevision\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"3\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe9\x01\n" +
 	"\x05Input\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x10\n" +
-	"\x03uri\x18\x02 \x01(\tR\x03uri\"\xf9\x02\n" +
+	"\x03uri\x18\x02 \x01(\tR\x03uri\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\tR\x04mode\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x12\x1e\n" +
+	"\n" +
+	"attributes\x18\x05 \x03(\tR\n" +
+	"attributes\x12!\n" +
+	"\fcontent_type\x18\x06 \x01(\tR\vcontentType\x12\x18\n" +
+	"\asharded\x18\a \x01(\bR\asharded\x12\x12\n" +
+	"\x04gzip\x18\b \x01(\bR\x04gzip\x12\x1b\n" +
+	"\trecord_io\x18\t \x01(\bR\brecordIo\"N\n" +
+	"\x06Python\x12 \n" +
+	"\vinterpreter\x18\x01 \x01(\tR\vinterpreter\x12\"\n" +
+	"\frequirements\x18\x02 \x01(\tR\frequirements\"E\n" +
+	"\tSecretRef\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03env\x18\x02 \x01(\tR\x03env\x12\x12\n" +
+	"\x04file\x18\x03 \x01(\tR\x04file\"<\n" +
+	"\x10MetricDefinition\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05regex\x18\x02 \x01(\tR\x05regex\"\xbc\x06\n" +
 	"\aProgram\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12,\n" +
 	"\x03env\x18\x02 \x03(\v2\x1a.clary.v1.Program.EnvEntryR\x03env\x12\x10\n" +
@@ -2072,8 +2409,23 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\bhard_cpu\x18\t \x01(\bR\ahardCpu\x12\x1c\n" +
 	"\texclusive\x18\n" +
 	" \x01(\bR\texclusive\x12\x14\n" +
-	"\x05clary\x18\v \x01(\bR\x05clary\x1a6\n" +
+	"\x05clary\x18\v \x01(\bR\x05clary\x12\x14\n" +
+	"\x05image\x18\f \x01(\tR\x05image\x12\x1e\n" +
+	"\n" +
+	"entrypoint\x18\r \x03(\tR\n" +
+	"entrypoint\x12P\n" +
+	"\x0fhyperparameters\x18\x0e \x03(\v2&.clary.v1.Program.HyperparametersEntryR\x0fhyperparameters\x12\x16\n" +
+	"\x06source\x18\x0f \x01(\tR\x06source\x12\x16\n" +
+	"\x06script\x18\x10 \x01(\tR\x06script\x12(\n" +
+	"\x06python\x18\x11 \x01(\v2\x10.clary.v1.PythonR\x06python\x12-\n" +
+	"\asecrets\x18\x12 \x03(\v2\x13.clary.v1.SecretRefR\asecrets\x124\n" +
+	"\ametrics\x18\x13 \x03(\v2\x1a.clary.v1.MetricDefinitionR\ametrics\x12\x1c\n" +
+	"\tframework\x18\x14 \x01(\tR\tframework\x12\x18\n" +
+	"\anetwork\x18\x15 \x01(\tR\anetwork\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
+	"\x14HyperparametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xed\x01\n" +
 	"\x04Role\x12\x12\n" +
@@ -2202,63 +2554,71 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_clary_v1_nouns_proto_goTypes = []any{
-	(*Resources)(nil),   // 0: clary.v1.Resources
-	(*Ask)(nil),         // 1: clary.v1.Ask
-	(*Device)(nil),      // 2: clary.v1.Device
-	(*Node)(nil),        // 3: clary.v1.Node
-	(*Retry)(nil),       // 4: clary.v1.Retry
-	(*Job)(nil),         // 5: clary.v1.Job
-	(*Input)(nil),       // 6: clary.v1.Input
-	(*Program)(nil),     // 7: clary.v1.Program
-	(*Role)(nil),        // 8: clary.v1.Role
-	(*Gang)(nil),        // 9: clary.v1.Gang
-	(*Allocation)(nil),  // 10: clary.v1.Allocation
-	(*Progress)(nil),    // 11: clary.v1.Progress
-	(*Output)(nil),      // 12: clary.v1.Output
-	(*TaskStatus)(nil),  // 13: clary.v1.TaskStatus
-	(*Task)(nil),        // 14: clary.v1.Task
-	(*Publication)(nil), // 15: clary.v1.Publication
-	(*Placement)(nil),   // 16: clary.v1.Placement
-	(*Block)(nil),       // 17: clary.v1.Block
-	(*Why)(nil),         // 18: clary.v1.Why
-	(*Plan)(nil),        // 19: clary.v1.Plan
-	(*Queue)(nil),       // 20: clary.v1.Queue
-	(*Token)(nil),       // 21: clary.v1.Token
-	nil,                 // 22: clary.v1.Node.LabelsEntry
-	nil,                 // 23: clary.v1.Job.LabelsEntry
-	nil,                 // 24: clary.v1.Program.EnvEntry
-	nil,                 // 25: clary.v1.Role.LabelsEntry
-	nil,                 // 26: clary.v1.Progress.MetricsEntry
+	(*Resources)(nil),        // 0: clary.v1.Resources
+	(*Ask)(nil),              // 1: clary.v1.Ask
+	(*Device)(nil),           // 2: clary.v1.Device
+	(*Node)(nil),             // 3: clary.v1.Node
+	(*Retry)(nil),            // 4: clary.v1.Retry
+	(*Job)(nil),              // 5: clary.v1.Job
+	(*Input)(nil),            // 6: clary.v1.Input
+	(*Python)(nil),           // 7: clary.v1.Python
+	(*SecretRef)(nil),        // 8: clary.v1.SecretRef
+	(*MetricDefinition)(nil), // 9: clary.v1.MetricDefinition
+	(*Program)(nil),          // 10: clary.v1.Program
+	(*Role)(nil),             // 11: clary.v1.Role
+	(*Gang)(nil),             // 12: clary.v1.Gang
+	(*Allocation)(nil),       // 13: clary.v1.Allocation
+	(*Progress)(nil),         // 14: clary.v1.Progress
+	(*Output)(nil),           // 15: clary.v1.Output
+	(*TaskStatus)(nil),       // 16: clary.v1.TaskStatus
+	(*Task)(nil),             // 17: clary.v1.Task
+	(*Publication)(nil),      // 18: clary.v1.Publication
+	(*Placement)(nil),        // 19: clary.v1.Placement
+	(*Block)(nil),            // 20: clary.v1.Block
+	(*Why)(nil),              // 21: clary.v1.Why
+	(*Plan)(nil),             // 22: clary.v1.Plan
+	(*Queue)(nil),            // 23: clary.v1.Queue
+	(*Token)(nil),            // 24: clary.v1.Token
+	nil,                      // 25: clary.v1.Node.LabelsEntry
+	nil,                      // 26: clary.v1.Job.LabelsEntry
+	nil,                      // 27: clary.v1.Program.EnvEntry
+	nil,                      // 28: clary.v1.Program.HyperparametersEntry
+	nil,                      // 29: clary.v1.Role.LabelsEntry
+	nil,                      // 30: clary.v1.Progress.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	2,  // 0: clary.v1.Node.devices:type_name -> clary.v1.Device
-	22, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
-	23, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	25, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	26, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	4,  // 3: clary.v1.Job.retry:type_name -> clary.v1.Retry
-	24, // 4: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	27, // 4: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
 	6,  // 5: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	1,  // 6: clary.v1.Role.ask:type_name -> clary.v1.Ask
-	7,  // 7: clary.v1.Role.program:type_name -> clary.v1.Program
-	25, // 8: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
-	8,  // 9: clary.v1.Gang.roles:type_name -> clary.v1.Role
-	0,  // 10: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	26, // 11: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
-	11, // 12: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
-	12, // 13: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
-	10, // 14: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
-	13, // 15: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
-	12, // 16: clary.v1.Publication.outputs:type_name -> clary.v1.Output
-	10, // 17: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
-	17, // 18: clary.v1.Why.blocks:type_name -> clary.v1.Block
-	16, // 19: clary.v1.Plan.placements:type_name -> clary.v1.Placement
-	18, // 20: clary.v1.Plan.whys:type_name -> clary.v1.Why
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	28, // 6: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	7,  // 7: clary.v1.Program.python:type_name -> clary.v1.Python
+	8,  // 8: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
+	9,  // 9: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
+	1,  // 10: clary.v1.Role.ask:type_name -> clary.v1.Ask
+	10, // 11: clary.v1.Role.program:type_name -> clary.v1.Program
+	29, // 12: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	11, // 13: clary.v1.Gang.roles:type_name -> clary.v1.Role
+	0,  // 14: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
+	30, // 15: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	14, // 16: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
+	15, // 17: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
+	13, // 18: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
+	16, // 19: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
+	15, // 20: clary.v1.Publication.outputs:type_name -> clary.v1.Output
+	13, // 21: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
+	20, // 22: clary.v1.Why.blocks:type_name -> clary.v1.Block
+	19, // 23: clary.v1.Plan.placements:type_name -> clary.v1.Placement
+	21, // 24: clary.v1.Plan.whys:type_name -> clary.v1.Why
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
@@ -2272,7 +2632,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
