@@ -43,8 +43,9 @@ func TestJobStatesAreAsDrawn(t *testing.T) {
 func TestTaskStatesAreAsDrawn(t *testing.T) {
 	ends := []TaskState{"succeeded", "failed", "stopped", "lost"}
 	walk(t, taskEdges, TaskState.CanBecome, map[TaskState][]TaskState{
-		"assigned":  append([]TaskState{"staging", "running", "uploading"}, ends...),
-		"staging":   append([]TaskState{"running", "uploading"}, ends...),
+		"assigned":  append([]TaskState{"staging", "ready", "running", "uploading"}, ends...),
+		"staging":   append([]TaskState{"ready", "running", "uploading"}, ends...),
+		"ready":     append([]TaskState{"running", "uploading"}, ends...),
 		"running":   append([]TaskState{"uploading"}, ends...),
 		"uploading": ends,
 		"succeeded": {}, "failed": {}, "stopped": {}, "lost": {},
