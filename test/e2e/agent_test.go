@@ -12,93 +12,93 @@ import (
 
 // digits submits a training that is long enough to be disturbed.
 func (m *machines) digits(name string, extra ...string) {
-	m.t.Helper()
-	m.clary(append([]string{
+	m.T.Helper()
+	m.Clary(append([]string{
 		"train", "-f", "../../examples/digits/digits.yaml", "--name", name, "--detach", "--workers", "2", "--servers", "1",
 	}, extra...)...)
 }
 
 // taskPids are the processes of a job's tasks, without the shims above them.
 func (m *machines) taskPids(job string) []int {
-	return m.pids("CLARY_JOB=" + job + "\x00")
+	return m.PIDs("CLARY_JOB=" + job + "\x00")
 }
 
 func TestATrainingGoesOnWhileItsAgentIsKilledAndStartedAgain(t *testing.T) {
 	m := start(t, 1, 1)
 	m.digits("steady", "--epochs", "200")
-	m.waitFor("the third epoch", time.Minute, func() bool { return m.epoch("steady") >= 3 })
+	m.WaitFor("the third epoch", time.Minute, func() bool { return m.Epoch("steady") >= 3 })
 	before := m.taskPids("steady")
 	if len(before) != 3 {
 		t.Errorf("%d processes for three tasks", len(before))
 	}
-	m.kill("n1")
+	m.Kill("n1")
 	if during := m.taskPids("steady"); !slices.Equal(before, during) {
 		t.Errorf("without the agent: pids %v, before %v", during, before)
 	}
-	m.again("n1")
-	at := m.epoch("steady")
-	m.waitFor("progress told by the new agent", 30*time.Second, func() bool { return m.epoch("steady") > at+1 })
-	if after := m.taskPids("steady"); !slices.Equal(before, after) && m.job("steady").State == "running" {
+	m.Again("n1")
+	at := m.Epoch("steady")
+	m.WaitFor("progress told by the new agent", 30*time.Second, func() bool { return m.Epoch("steady") > at+1 })
+	if after := m.taskPids("steady"); !slices.Equal(before, after) && m.Job("steady").State == "running" {
 		t.Errorf("with the new agent: pids %v, before %v", after, before)
 	}
-	m.waits(0, "steady")
-	if view := m.job("steady"); view.State != "succeeded" || view.Attempt != 1 || len(view.Outputs) == 0 {
+	m.Waits(0, "steady")
+	if view := m.Job("steady"); view.State != "succeeded" || view.Attempt != 1 || len(view.Outputs) == 0 {
 		t.Errorf("it ended as %+v", view)
 	}
 }
 
 func TestAnExitCodeIsNotLostWhileTheAgentIsDown(t *testing.T) {
 	m := start(t, 1, 1)
-	m.clary("run", "--detach", "--name", "seven", "--", "sh", "-c", "sleep 1; echo bye; exit 7")
-	m.waitFor("the program", 20*time.Second, func() bool { return len(m.taskPids("seven")) > 0 })
-	m.kill("n1")
-	m.waitFor("the program's end", 20*time.Second, func() bool { return len(m.taskPids("seven")) == 0 })
-	m.again("n1")
-	m.waits(7, "seven")
-	view := m.job("seven")
+	m.Clary("run", "--detach", "--name", "seven", "--", "sh", "-c", "sleep 1; echo bye; exit 7")
+	m.WaitFor("the program", 20*time.Second, func() bool { return len(m.taskPids("seven")) > 0 })
+	m.Kill("n1")
+	m.WaitFor("the program's end", 20*time.Second, func() bool { return len(m.taskPids("seven")) == 0 })
+	m.Again("n1")
+	m.Waits(7, "seven")
+	view := m.Job("seven")
 	if view.State != "failed" || view.Attempt != 1 || len(view.Tasks) != 1 || view.Tasks[0].ExitCode == nil || *view.Tasks[0].ExitCode != 7 {
 		t.Errorf("it ended as %+v", view)
 	}
 	if !strings.Contains(view.Reason, "exit code 7") {
 		t.Errorf("reason %q", view.Reason)
 	}
-	if out := m.clary("logs", "seven"); out != "bye\n" {
+	if out := m.Clary("logs", "seven"); out != "bye\n" {
 		t.Errorf("logs %q", out)
 	}
 }
 
 func TestACommandExitsAsItsJobDid(t *testing.T) {
 	m := start(t, 1, 1)
-	if out := m.exits(0, "run", "--", "echo", "hello"); out != "hello\n" {
+	if out := m.Exits(0, "run", "--", "echo", "hello"); out != "hello\n" {
 		t.Errorf("said %q", out)
 	}
 	for _, code := range []int{1, 3, 255} {
-		m.exits(code, "run", "--name", fmt.Sprintf("ends-%d", code), "--", "sh", "-c", fmt.Sprintf("exit %d", code))
-		m.waits(code, fmt.Sprintf("ends-%d", code))
+		m.Exits(code, "run", "--name", fmt.Sprintf("ends-%d", code), "--", "sh", "-c", fmt.Sprintf("exit %d", code))
+		m.Waits(code, fmt.Sprintf("ends-%d", code))
 	}
-	m.exits(137, "run", "--name", "killed", "--", "sh", "-c", "kill -9 $$")
-	m.exits(1, "run", "--name", "missing", "--", "/no/such/program")
-	m.exits(2, "run")
-	m.clary("run", "--detach", "--name", "long", "--", "sleep", "60")
-	m.exits(124, "wait", "long", "--timeout", "300ms")
-	m.clary("cancel", "long")
-	m.waits(1, "long")
+	m.Exits(137, "run", "--name", "killed", "--", "sh", "-c", "kill -9 $$")
+	m.Exits(1, "run", "--name", "missing", "--", "/no/such/program")
+	m.Exits(2, "run")
+	m.Clary("run", "--detach", "--name", "long", "--", "sleep", "60")
+	m.Exits(124, "wait", "long", "--timeout", "300ms")
+	m.Clary("cancel", "long")
+	m.Waits(1, "long")
 }
 
 var resumption = regexp.MustCompile(`going on from the checkpoint of epoch (\d+)`)
 
 func TestAGangWhoseNodeDiesGoesOnElsewhereFromItsCheckpoint(t *testing.T) {
 	m := start(t, 1, 2)
-	m.clary("train", "--data", "../../examples/digits/train.csv.gz", "--scale", "16", "--network", "1024,512", "--epochs", "12", "--seed", "42",
+	m.Clary("train", "--data", "../../examples/digits/train.csv.gz", "--scale", "16", "--network", "1024,512", "--epochs", "12", "--seed", "42",
 		"--workers", "2", "--name", "moved", "--detach")
-	m.waitFor("the third epoch, and a checkpoint in the object store", time.Minute, func() bool {
-		kept, err := m.try("ls", "-r", "s3://clary/jobs/moved/checkpoints/", "-o", "json")
-		return m.epoch("moved") >= 3 && err == nil && strings.Contains(kept, "worker-0")
+	m.WaitFor("the third epoch, and a checkpoint in the object store", time.Minute, func() bool {
+		kept, err := m.Try("ls", "-r", "s3://clary/jobs/moved/checkpoints/", "-o", "json")
+		return m.Epoch("moved") >= 3 && err == nil && strings.Contains(kept, "worker-0")
 	})
-	lost := m.job("moved").Tasks[0].Node
-	m.cut(lost)
-	m.waits(0, "moved")
-	view := m.job("moved")
+	lost := m.Job("moved").Tasks[0].Node
+	m.Cut(lost)
+	m.Waits(0, "moved")
+	view := m.Job("moved")
 	if view.State != "succeeded" || view.Attempt != 2 || len(view.Outputs) == 0 {
 		t.Errorf("it ended as %+v", view)
 	}
@@ -107,7 +107,7 @@ func TestAGangWhoseNodeDiesGoesOnElsewhereFromItsCheckpoint(t *testing.T) {
 			t.Errorf("%s ran on the lost node", task.ID)
 		}
 	}
-	log := m.clary("logs", "moved", "worker-0")
+	log := m.Clary("logs", "moved", "worker-0")
 	found := resumption.FindStringSubmatch(log)
 	if found == nil {
 		t.Fatalf("nothing was resumed:\n%s", log[:min(len(log), 2000)])
@@ -116,7 +116,7 @@ func TestAGangWhoseNodeDiesGoesOnElsewhereFromItsCheckpoint(t *testing.T) {
 		t.Errorf("resumed at epoch %d", epoch)
 	}
 	t.Log(found[0])
-	m.clary("evaluate", "moved", "../../examples/digits/test.csv.gz")
-	m.again(lost) // it is taken back, and what it had is cleaned up
-	m.waitFor("the node's return", 30*time.Second, func() bool { return m.ready() == 2 })
+	m.Clary("evaluate", "moved", "../../examples/digits/test.csv.gz")
+	m.Again(lost) // it is taken back, and what it had is cleaned up
+	m.WaitFor("the node's return", 30*time.Second, func() bool { return m.Ready() == 2 })
 }

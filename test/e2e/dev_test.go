@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/clary-ml/clary/test/testbed"
 )
 
 // fivePorts finds five free ports in a row.
@@ -31,18 +33,18 @@ func fivePorts(t *testing.T) int {
 
 func TestDevIsAWholeClusterUntilCtrlC(t *testing.T) {
 	m := none(t)
-	data := m.path("dev")
-	m.expect("dev", data+"/agent")
-	m.args["clary-dev"] = []string{"dev", "--data", data, "--port", fmt.Sprint(fivePorts(t))}
+	data := m.Path("dev")
+	m.Expect("dev", data+"/agent")
+	m.Args["clary-dev"] = []string{"dev", "--data", data, "--port", fmt.Sprint(fivePorts(t))}
 	for round, list := range []string{"hello-1", "hello-1 hello-2"} {
-		m.again("clary-dev")
-		m.waitFor("a ready node", 30*time.Second, func() bool { return m.ready() == 1 })
+		m.Again("clary-dev")
+		m.WaitFor("a ready node", 30*time.Second, func() bool { return m.Ready() == 1 })
 		name := fmt.Sprintf("hello-%d", round+1)
-		if out := m.exits(0, "run", "--name", name, "--", "echo", "hello"); out != "hello\n" {
+		if out := m.Exits(0, "run", "--name", name, "--", "echo", "hello"); out != "hello\n" {
 			t.Errorf("said %q", out)
 		}
-		var jobs []job
-		m.json(&jobs, "jobs", "-o", "json")
+		var jobs []testbed.Job
+		m.JSON(&jobs, "jobs", "-o", "json")
 		var names []string
 		for _, job := range jobs {
 			names = append(names, job.Name)
@@ -50,18 +52,10 @@ func TestDevIsAWholeClusterUntilCtrlC(t *testing.T) {
 		if strings.Join(names, " ") != list {
 			t.Errorf("start %d lists %v", round+1, names)
 		}
-		p := m.running["clary-dev"]
-		delete(m.running, "clary-dev")
-		_ = p.command.Process.Signal(syscall.SIGINT)
-		select {
-		case <-p.ended:
-		case <-time.After(15 * time.Second):
-			t.Fatal("it did not end within 15 s of SIGINT")
-		}
-		if code := p.command.ProcessState.ExitCode(); code != 0 && code != 130 {
+		if code := m.Signal("clary-dev", syscall.SIGINT); code != 0 && code != 130 {
 			t.Errorf("it ended with %d", code)
 		}
-		if left := m.leftOver(); len(left) > 0 {
+		if left := m.LeftOver(); len(left) > 0 {
 			t.Errorf("left over:\n%s", strings.Join(left, "\n"))
 		}
 	}

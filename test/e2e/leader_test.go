@@ -112,18 +112,18 @@ func (h *history) after(instant time.Duration) (time.Duration, bool) {
 
 func TestNothingAcknowledgedIsLostWhenTheLeaderIsKilled(t *testing.T) {
 	m := start(t, 3, 0)
-	leader := m.leader()
+	leader := m.Leader()
 	h := &history{began: time.Now()}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var working sync.WaitGroup
 	for i := range clients {
-		c := m.client(client.WithPatience(2 * time.Second))
+		c := m.Client(client.WithPatience(2 * time.Second))
 		working.Go(func() { h.work(ctx, t, c, i) })
 	}
-	m.waitFor("100 accepted submissions", 30*time.Second, func() bool { return h.accepted() >= 100 })
+	m.WaitFor("100 accepted submissions", 30*time.Second, func() bool { return h.accepted() >= 100 })
 	killed := time.Since(h.began)
-	m.kill(leader)
+	m.Kill(leader)
 	before := h.accepted()
 	working.Wait()
 
@@ -222,7 +222,7 @@ func (h *history) check(t *testing.T, m *machines) {
 		t.Errorf("%d names were accepted, want %d", len(promised), names)
 	}
 	held := map[string]string{}
-	for job, err := range m.client().AllJobs(context.Background(), client.Filter{}) {
+	for job, err := range m.Client().AllJobs(context.Background(), client.Filter{}) {
 		if err != nil {
 			t.Fatal(err)
 		}

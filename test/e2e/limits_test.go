@@ -9,30 +9,30 @@ import (
 
 // fails expects a job to end as failed for a reason.
 func (m *machines) fails(name, reason string) {
-	m.t.Helper()
-	view := m.job(name)
+	m.T.Helper()
+	view := m.Job(name)
 	told := view.Reason
 	for _, task := range view.Tasks {
 		told += "\n" + task.Reason
 	}
 	if view.State != "failed" || !strings.Contains(told, reason) {
-		m.t.Errorf("%s is %s: %q does not say %q", name, view.State, told, reason)
+		m.T.Errorf("%s is %s: %q does not say %q", name, view.State, told, reason)
 	}
 }
 
 func TestLimitsEndTasksByName(t *testing.T) {
 	m := start(t, 1, 1)
-	m.exits(137, "run", "--name", "hog", "--memory", "64MiB", "--", "python3", "-c", "x = bytearray(400 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1")
+	m.Exits(137, "run", "--name", "hog", "--memory", "64MiB", "--", "python3", "-c", "x = bytearray(400 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1")
 	m.fails("hog", "out of memory (limit 64 MiB)")
 	m.refuses(nil, []string{"run", "--name", "slow", "--max-runtime", "1s", "--", "sleep", "60"}, "ran longer than its maximum run time")
 	m.fails("slow", "ran longer than its maximum run time")
 
 	began := time.Now()
-	m.clary("submit", "-f", m.file("stubborn.json", `{"name":"stubborn","spec":{"grace":"1s","program":{"command":["sh","-c","trap '' TERM; while :; do sleep 0.1; done"]}}}`))
-	m.waitFor("the stubborn program", 20*time.Second, func() bool { return len(m.taskPids("stubborn")) > 0 })
-	m.clary("cancel", "stubborn", "--reason", "enough")
-	m.waits(1, "stubborn")
-	if view := m.job("stubborn"); view.State != "cancelled" {
+	m.Clary("submit", "-f", m.File("stubborn.json", `{"name":"stubborn","spec":{"grace":"1s","program":{"command":["sh","-c","trap '' TERM; while :; do sleep 0.1; done"]}}}`))
+	m.WaitFor("the stubborn program", 20*time.Second, func() bool { return len(m.taskPids("stubborn")) > 0 })
+	m.Clary("cancel", "stubborn", "--reason", "enough")
+	m.Waits(1, "stubborn")
+	if view := m.Job("stubborn"); view.State != "cancelled" {
 		t.Errorf("it is %s: %s", view.State, view.Reason)
 	}
 	if took := time.Since(began); took > 15*time.Second {
@@ -49,9 +49,9 @@ func TestAJobThatCannotRunIsRefusedAndOneThatWaitsSaysWhy(t *testing.T) {
 	m.refuses(nil, []string{"run", "--name", "fast", "--gpus", "1", "--", "true"}, "could never run", "GPU")
 	m.refuses(nil, []string{"job", "huge"}, "there is no job")
 
-	m.clary("run", "-d", "--name", "filler", "--cores", "3", "--", "sleep", "60")
-	m.waitFor("the filler", 20*time.Second, func() bool { return m.job("filler").State == "running" })
-	m.clary("run", "-d", "--name", "waiter", "--cores", "2", "--", "true")
+	m.Clary("run", "-d", "--name", "filler", "--cores", "3", "--", "sleep", "60")
+	m.WaitFor("the filler", 20*time.Second, func() bool { return m.Job("filler").State == "running" })
+	m.Clary("run", "-d", "--name", "waiter", "--cores", "2", "--", "true")
 	var whys []struct {
 		Summary string
 		Blocks  []struct {
@@ -59,8 +59,8 @@ func TestAJobThatCannotRunIsRefusedAndOneThatWaitsSaysWhy(t *testing.T) {
 			Missing                   int64
 		}
 	}
-	m.waitFor("a why", 20*time.Second, func() bool {
-		m.json(&whys, "why", "waiter", "-o", "json")
+	m.WaitFor("a why", 20*time.Second, func() bool {
+		m.JSON(&whys, "why", "waiter", "-o", "json")
 		return len(whys) == 1 && len(whys[0].Blocks) > 0
 	})
 	block := whys[0].Blocks[0]
@@ -68,22 +68,22 @@ func TestAJobThatCannotRunIsRefusedAndOneThatWaitsSaysWhy(t *testing.T) {
 		t.Errorf("why: %+v", whys)
 	}
 	t.Log(whys[0].Summary)
-	m.clary("cancel", "filler")
-	m.waits(0, "waiter")
+	m.Clary("cancel", "filler")
+	m.Waits(0, "waiter")
 }
 
 func TestTheQueueGoesByPriority(t *testing.T) {
 	m := start(t, 1, 1)
-	m.clary("run", "-d", "--name", "first", "--cores", "4", "--", "sleep", "60")
-	m.waitFor("the first job", 20*time.Second, func() bool { return m.job("first").State == "running" })
+	m.Clary("run", "-d", "--name", "first", "--cores", "4", "--", "sleep", "60")
+	m.WaitFor("the first job", 20*time.Second, func() bool { return m.Job("first").State == "running" })
 	for name, priority := range map[string]string{"low": "-5", "middle": "0", "high": "7"} {
-		m.clary("run", "-d", "--name", name, "--cores", "4", "--priority", priority, "--", "sleep", "0.2")
+		m.Clary("run", "-d", "--name", name, "--cores", "4", "--priority", priority, "--", "sleep", "0.2")
 	}
-	m.clary("cancel", "first")
+	m.Clary("cancel", "first")
 	started := map[string]string{}
 	for _, name := range []string{"high", "middle", "low"} {
-		m.waits(0, name)
-		started[name] = m.job(name).Started
+		m.Waits(0, name)
+		started[name] = m.Job(name).Started
 	}
 	order := []string{"low", "middle", "high"}
 	slices.SortFunc(order, func(a, b string) int { return strings.Compare(started[a], started[b]) })

@@ -12,75 +12,76 @@ import (
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/test/testbed"
 )
 
 // move stops a coordinator and starts it at other addresses with the same data.
 func (m *machines) move(name string, stop func(string)) {
-	m.t.Helper()
+	m.T.Helper()
 	stop(name)
-	args := slices.Clone(m.args[name])
+	args := slices.Clone(m.Args[name])
 	for _, flag := range []string{"--listen", "--gossip", "--object-store-listen"} {
-		args[slices.Index(args, flag)+1] = freeAddress(m.t)
+		args[slices.Index(args, flag)+1] = testbed.FreeAddress(m.T)
 	}
-	m.address[name] = args[slices.Index(args, "--listen")+1]
-	m.run(name, args...)
+	m.Address[name] = args[slices.Index(args, "--listen")+1]
+	m.Run(name, args...)
 }
 
 // only is a client of one coordinator.
 func (m *machines) only(name string, patience time.Duration) *client.Client {
-	m.t.Helper()
-	to := m.context()
-	to.Addresses = []string{m.address[name]}
+	m.T.Helper()
+	to := m.Context()
+	to.Addresses = []string{m.Address[name]}
 	c, err := client.Dial(to, client.WithPatience(patience))
 	if err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
-	m.t.Cleanup(func() { _ = c.Close() })
+	m.T.Cleanup(func() { _ = c.Close() })
 	return c
 }
 
 // followers are the coordinators that do not lead.
 func (m *machines) followers() []string {
-	m.t.Helper()
-	leader := m.leader()
+	m.T.Helper()
+	leader := m.Leader()
 	return slices.DeleteFunc([]string{"s1", "s2", "s3"}, func(name string) bool { return name == leader })
 }
 
 // seeAll waits until a coordinator by itself knows all three to be alive, where they are.
 func (m *machines) seeAll(at string) {
-	m.t.Helper()
+	m.T.Helper()
 	began := time.Now()
 	c := m.only(at, 2*time.Second)
-	m.waitFor("all three to be seen by "+at, 30*time.Second, func() bool {
+	m.WaitFor("all three to be seen by "+at, 30*time.Second, func() bool {
 		info, err := c.Info(context.Background())
 		count := 0
 		for _, member := range info.Coordinators {
-			if member.Alive && member.Address == m.address[member.ID] {
+			if member.Alive && member.Address == m.Address[member.ID] {
 				count++
 			}
 		}
 		return err == nil && count == 3 && info.Leader != ""
 	})
-	m.t.Logf("%s sees all three after %s", at, time.Since(began).Round(10*time.Millisecond))
+	m.T.Logf("%s sees all three after %s", at, time.Since(began).Round(10*time.Millisecond))
 }
 
 func TestACoordinatorThatMovesIsFoundAgain(t *testing.T) {
 	m := start(t, 3, 1)
-	m.move("s2", m.end)
+	m.move("s2", m.End)
 	m.seeAll("s3")
 	m.seeAll("s2")
-	m.move("s1", m.kill) // it crashed, and it serves the objects
+	m.move("s1", m.Kill) // it crashed, and it serves the objects
 	m.seeAll("s3")
 	m.seeAll("s1")
-	m.kill("s3") // what is left are those that moved
-	m.login("s1")
-	m.waitFor("the agent at a coordinator that moved", 30*time.Second, func() bool {
-		return m.ready() == 1 && (logged(m, "s1", "agent connected") || logged(m, "s2", "agent connected"))
+	m.Kill("s3") // what is left are those that moved
+	m.Login("s1")
+	m.WaitFor("the agent at a coordinator that moved", 30*time.Second, func() bool {
+		return m.Ready() == 1 && (logged(m, "s1", "agent connected") || logged(m, "s2", "agent connected"))
 	})
-	if out := m.exits(0, "run", "--name", "after", "--", "sh", "-c", "echo found; echo it > $SAGEMAKER_BASE_DIR/model/file"); out != "found\n" {
+	if out := m.Exits(0, "run", "--name", "after", "--", "sh", "-c", "echo found; echo it > $SAGEMAKER_BASE_DIR/model/file"); out != "found\n" {
 		t.Errorf("said %q", out)
 	}
-	if len(m.job("after").Outputs) != 1 {
+	if len(m.Job("after").Outputs) != 1 {
 		t.Error("its output did not reach the object store that moved")
 	}
 }
@@ -110,27 +111,27 @@ func listed(jobs []cluster.Job) []string {
 
 func TestAFollowerCatchesUpAndStaleReadsNeedNoLeader(t *testing.T) {
 	m := start(t, 3, 0)
-	follower, all := m.followers()[0], m.client()
+	follower, all := m.followers()[0], m.Client()
 	made := hold(t, all, "before", 10)
-	m.kill(follower)
+	m.Kill(follower)
 	made = append(made, hold(t, all, "while-down", 30)...)
-	m.again(follower)
+	m.Again(follower)
 	slices.Sort(made)
 	own := m.only(follower, time.Second)
 	ctx := context.Background()
-	m.waitFor("the follower to have caught up", 20*time.Second, func() bool {
+	m.WaitFor("the follower to have caught up", 20*time.Second, func() bool {
 		jobs, _, err := own.Jobs(ctx, client.Filter{Stale: true})
 		return err == nil && slices.Equal(listed(jobs), made)
 	})
 	for _, name := range []string{"s1", "s2", "s3"} {
 		if name != follower {
-			m.kill(name)
+			m.Kill(name)
 		}
 	}
 	if jobs, _, err := own.Jobs(ctx, client.Filter{Stale: true}); err != nil || !slices.Equal(listed(jobs), made) {
 		t.Errorf("a stale read without a leader: %d jobs, %v", len(jobs), err)
 	}
-	m.waitFor("linearizable reads to be refused", 20*time.Second, func() bool {
+	m.WaitFor("linearizable reads to be refused", 20*time.Second, func() bool {
 		_, _, err := own.Jobs(ctx, client.Filter{})
 		if err != nil && !fault.Is(err, fault.Unready) {
 			t.Fatalf("a linearizable read without a leader: %v", err)
@@ -144,19 +145,19 @@ func TestAFollowerCatchesUpAndStaleReadsNeedNoLeader(t *testing.T) {
 
 func TestAllCoordinatorsMayDieAndNothingIsLostNorDisturbed(t *testing.T) {
 	m := start(t, 3, 1)
-	made := hold(t, m.client(), "held", 20)
-	path := m.path("go")
-	m.clary("run", "-d", "--name", "steady", "--", "sh", "-c", "echo begins; while [ ! -e "+path+" ]; do sleep 0.1; done; echo ends")
-	m.waitFor("the program", 20*time.Second, func() bool { return len(m.taskPids("steady")) > 0 && m.job("steady").State == "running" })
+	made := hold(t, m.Client(), "held", 20)
+	path := m.Path("go")
+	m.Clary("run", "-d", "--name", "steady", "--", "sh", "-c", "echo begins; while [ ! -e "+path+" ]; do sleep 0.1; done; echo ends")
+	m.WaitFor("the program", 20*time.Second, func() bool { return len(m.taskPids("steady")) > 0 && m.Job("steady").State == "running" })
 	before := m.taskPids("steady")[0]
 	for _, name := range []string{"s1", "s2", "s3"} {
-		m.kill(name)
+		m.Kill(name)
 	}
 	for _, name := range []string{"s3", "s2", "s1"} {
-		m.again(name)
+		m.Again(name)
 	}
-	m.waitFor("a leader", 20*time.Second, func() bool { return m.voters() == 3 })
-	jobs, _, err := m.client().Jobs(context.Background(), client.Filter{})
+	m.WaitFor("a leader", 20*time.Second, func() bool { return m.Voters() == 3 })
+	jobs, _, err := m.Client().Jobs(context.Background(), client.Filter{})
 	if want := append(slices.Clone(made), "steady"); err != nil || !slices.Equal(listed(jobs), want) {
 		t.Errorf("the cluster has %v: %v", listed(jobs), err)
 	}
@@ -166,11 +167,11 @@ func TestAllCoordinatorsMayDieAndNothingIsLostNorDisturbed(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m.waits(0, "steady")
-	if view := m.job("steady"); view.Attempt != 1 || view.Tasks[0].Attempt != 1 {
+	m.Waits(0, "steady")
+	if view := m.Job("steady"); view.Attempt != 1 || view.Tasks[0].Attempt != 1 {
 		t.Errorf("it ended as %+v", view)
 	}
-	if out := m.clary("logs", "steady"); strings.Count(out, "begins") != 1 || !strings.Contains(out, "ends") {
+	if out := m.Clary("logs", "steady"); strings.Count(out, "begins") != 1 || !strings.Contains(out, "ends") {
 		t.Errorf("logs %q", out)
 	}
 }

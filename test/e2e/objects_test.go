@@ -16,7 +16,7 @@ func TestObjectsComeBackAsTheyWere(t *testing.T) {
 	m := start(t, 1, 0)
 	big := make([]byte, 20<<20)
 	_, _ = rand.Read(big)
-	up, down := m.path("up"), m.path("down")
+	up, down := m.Path("up"), m.Path("down")
 	if err := os.MkdirAll(filepath.Join(up, "below"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -25,8 +25,8 @@ func TestObjectsComeBackAsTheyWere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m.clary("cp", "-r", up, "s3://clary/e2e/")
-	m.clary("cp", "-r", "s3://clary/e2e/", down)
+	m.Clary("cp", "-r", up, "s3://clary/e2e/")
+	m.Clary("cp", "-r", "s3://clary/e2e/", down)
 	for _, name := range []string{"big", "empty", "below/odd name + ü.txt"} {
 		sent, _ := os.ReadFile(filepath.Join(up, name))
 		got, err := os.ReadFile(filepath.Join(down, name))
@@ -34,19 +34,19 @@ func TestObjectsComeBackAsTheyWere(t *testing.T) {
 			t.Errorf("%s: %d bytes came back of %d: %v", name, len(got), len(sent), err)
 		}
 	}
-	if out := m.clary("cp", "s3://clary/e2e/below/odd name + ü.txt", "-"); out != "hello\n" {
+	if out := m.Clary("cp", "s3://clary/e2e/below/odd name + ü.txt", "-"); out != "hello\n" {
 		t.Errorf("on standard output: %q", out)
 	}
-	if list := m.clary("ls", "s3://clary/e2e/"); !strings.Contains(list, "s3://clary/e2e/big") || !strings.Contains(list, "below/") || strings.Contains(list, "odd") {
+	if list := m.Clary("ls", "s3://clary/e2e/"); !strings.Contains(list, "s3://clary/e2e/big") || !strings.Contains(list, "below/") || strings.Contains(list, "odd") {
 		t.Errorf("ls: %s", list)
 	}
-	if list := m.clary("ls", "-r", "s3://clary/e2e/"); !strings.Contains(list, "odd name + ü.txt") {
+	if list := m.Clary("ls", "-r", "s3://clary/e2e/"); !strings.Contains(list, "odd name + ü.txt") {
 		t.Errorf("ls -r: %s", list)
 	}
-	m.clary("rm", "s3://clary/e2e/big")
+	m.Clary("rm", "s3://clary/e2e/big")
 	m.refuses(nil, []string{"cp", "s3://clary/e2e/big", "-"}, "s3://clary/e2e/big")
-	m.clary("rm", "-r", "s3://clary/e2e/")
-	if list := m.clary("ls", "-r", "s3://clary/e2e/"); strings.Contains(list, "s3://") {
+	m.Clary("rm", "-r", "s3://clary/e2e/")
+	if list := m.Clary("ls", "-r", "s3://clary/e2e/"); strings.Contains(list, "s3://") {
 		t.Errorf("after rm -r: %s", list)
 	}
 	m.refuses(nil, []string{"cp", "s3://no-such-bucket/x", "-"}, "no-such-bucket")
@@ -58,11 +58,11 @@ func TestProgramsThatSpeakS3ReachTheSameObjects(t *testing.T) {
 		t.Skip("skipped: aws is not installed")
 	}
 	m := start(t, 1, 0)
-	keys, err := m.client().Credentials(context.Background())
+	keys, err := m.Client().Credentials(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := m.path("ca.pem")
+	ca := m.Path("ca.pem")
 	if err := os.WriteFile(ca, []byte(keys.CAPEM), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -78,15 +78,15 @@ func TestProgramsThatSpeakS3ReachTheSameObjects(t *testing.T) {
 	if out, err := run("from aws\n", "s3", "cp", "-", "s3://clary/e2e/aws.txt"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if out := m.clary("cp", "s3://clary/e2e/aws.txt", "-"); out != "from aws\n" {
+	if out := m.Clary("cp", "s3://clary/e2e/aws.txt", "-"); out != "from aws\n" {
 		t.Errorf("clary reads %q", out)
 	}
-	big := m.path("big")
+	big := m.Path("big")
 	data := bytes.Repeat([]byte("0123456789abcdef"), 20<<16)
 	if err := os.WriteFile(big, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m.clary("cp", big, "s3://clary/e2e/big")
+	m.Clary("cp", big, "s3://clary/e2e/big")
 	if out, err := run("", "s3", "cp", "s3://clary/e2e/big", big+".aws"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
