@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint generate bench microbench fuzz e2e build install setup shim
+.PHONY: help demo test race lint generate bench microbench fuzz e2e chaos build install setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -45,6 +45,9 @@ fuzz: setup ## run each fuzz target for FUZZ_SECONDS (5)
 
 e2e: build ## run the end-to-end tests on real processes
 	CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 15m ./test/e2e/...
+
+chaos: build ## break real processes in ways drawn from CLARY_CHAOS_SEED (1), and count what is lost or left
+	CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 30m -v ./test/chaos/...
 
 build: setup shim ## build bin/clary
 	go build -ldflags '$(GO_LDFLAGS)' -o bin/clary ./cmd/clary

@@ -42,8 +42,8 @@ func read(pid int, name string) string {
 	return string(text)
 }
 
-// LeftOver lists the processes of this cluster that still run, shims and tasks included,
-// and kills them, and the control groups that its agents made.
+// LeftOver lists what of this cluster is still there once it has ended: processes, shims
+// and tasks included, which it kills; mounts; ports; and control groups.
 func (m *Machines) LeftOver() []string {
 	var left []string
 	for _, pid := range m.PIDs("") {
@@ -54,6 +54,8 @@ func (m *Machines) LeftOver() []string {
 		left = append(left, fmt.Sprintf("process %d: %s", pid, strings.ReplaceAll(string(line), "\x00", " ")))
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
+	left = append(left, m.Mounts()...)
+	left = append(left, m.Ports()...)
 	return append(left, m.Groups()...)
 }
 

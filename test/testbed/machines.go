@@ -36,6 +36,9 @@ type Machines struct {
 	Address map[string]string   // RPC address of each server
 	parents []string            // names of the control groups of all agents
 	ports   int                 // first free port of the next agent's range
+	allowed map[string]bool     // what the test itself mounted
+
+	firstPort int // of the first agent
 }
 
 // binary returns the clary under test: CLARY_BIN, which `make e2e` sets.
@@ -73,6 +76,7 @@ func None(t *testing.T) *Machines {
 		T: t, Dir: t.TempDir(), Binary: binary(t),
 		running: map[string]*process{}, Args: map[string][]string{}, Address: map[string]string{}, ports: 21000 + os.Getpid()%100*100,
 	}
+	m.firstPort = m.ports
 	m.Env = append(os.Environ(), "CLARY_CONFIG="+filepath.Join(m.Dir, "config.json"), "NO_COLOR=1")
 	t.Cleanup(m.CleanUp)
 	return m
@@ -193,6 +197,21 @@ func (m *Machines) Signal(name string, signal syscall.Signal) int {
 		m.T.Fatalf("%s did not end within 15 s of %s", name, signal)
 	}
 	return p.command.ProcessState.ExitCode()
+}
+
+// Stop freezes a process; Resume lets it go on.
+func (m *Machines) Stop(name string) { m.tell(name, syscall.SIGSTOP) }
+
+// Resume lets a frozen process go on.
+func (m *Machines) Resume(name string) { m.tell(name, syscall.SIGCONT) }
+
+func (m *Machines) tell(name string, signal syscall.Signal) {
+	m.T.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p := m.running[name]; p == nil || p.command.Process.Signal(signal) != nil {
+		m.T.Fatalf("%s does not run", name)
+	}
 }
 
 // Cut kills a whole machine at once: agent, shims and tasks.

@@ -1,0 +1,82 @@
+// Package chaos breaks real Clary processes in ways drawn from a seed, and sees that no
+// exit is lost and nothing is left over. `make chaos` runs it.
+package chaos
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// Kind is a sort of fault.
+type Kind string
+
+// The faults. Each is undone after its Length, if there is something to undo.
+const (
+	KillAgent     Kind = "the agent is killed, and started again"
+	FreezeAgent   Kind = "the agent is frozen"
+	KillShim      Kind = "a task's shim is killed"
+	CutNode       Kind = "the agent and all shims are killed at once"
+	KillServer    Kind = "the coordinator is killed, and started again"
+	FillDisk      Kind = "the node's disk is full"
+	HangNVML      Kind = "NVML does not answer"
+	RestartEngine Kind = "the container engine is killed, and started again"
+)
+
+// Kinds lists them all.
+func Kinds() []Kind {
+	return []Kind{KillAgent, FreezeAgent, KillShim, CutNode, KillServer, FillDisk, HangNVML, RestartEngine}
+}
+
+// Fault is one thing that goes wrong.
+type Fault struct {
+	After  time.Duration // from the end of the fault before
+	Kind   Kind
+	Length time.Duration
+	Pick   uint64 // chooses among what there is then: a task, a node
+}
+
+func (f Fault) String() string { return fmt.Sprintf("%s, for %s", f.Kind, f.Length) }
+
+// Job is one piece of work whose end is known before it starts.
+type Job struct {
+	Name  string
+	After time.Duration // from the submission of the job before
+	Sleep time.Duration
+	Code  int
+}
+
+// Plan is what happens in one run.
+type Plan struct {
+	Faults []Fault
+	Jobs   []Job
+}
+
+// Draw makes a plan: the same seed and sizes, the same plan. Each kind of fault is there
+// before any is there again.
+func Draw(seed uint64, faults, jobs int, kinds []Kind) Plan {
+	random := rand.New(rand.NewPCG(seed, 0))
+	var plan Plan
+	for len(plan.Faults) < faults {
+		round := slices.Clone(kinds)
+		random.Shuffle(len(round), func(i, j int) { round[i], round[j] = round[j], round[i] })
+		for _, kind := range round[:min(len(round), faults-len(plan.Faults))] {
+			plan.Faults = append(plan.Faults, Fault{
+				After: between(random, 100, 1000), Kind: kind, Length: between(random, 200, 2500), Pick: random.Uint64(),
+			})
+		}
+	}
+	codes := []int{0, 0, 1, 3, 17, 137, 255}
+	for i := range jobs {
+		plan.Jobs = append(plan.Jobs, Job{
+			Name: fmt.Sprintf("job-%d", i), After: between(random, 0, 1000), Sleep: between(random, 0, 6000),
+			Code: codes[random.IntN(len(codes))],
+		})
+	}
+	return plan
+}
+
+func between(random *rand.Rand, least, most int64) time.Duration {
+	return time.Duration(least+random.Int64N(most-least+1)) * time.Millisecond
+}
