@@ -2,7 +2,8 @@
 //
 //	clary-shim FOLDER
 //
-// with the folder's lock as file descriptor 3 and a pipe for the first news as 4.
+// with the folder's lock as file descriptor 3, a pipe for the first news as 4 and one with
+// the task's secrets as 5.
 // Everything it does is in package shim.
 package main
 
@@ -14,14 +15,23 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
+	switch {
+	case len(os.Args) == 2 && os.Args[1] == shim.InsideArgument:
+		shim.Inside()
+	case len(os.Args) == 2 && os.Args[1] == shim.TryArgument:
+		if err := shim.Try(); err != nil {
+			fail(err.Error())
+		}
+		return
+	case len(os.Args) != 2:
 		fail("usage: clary-shim FOLDER (it is started by clary agent, not by people)")
 	}
 	// The lock stays open, and is released by the kernel when this process is gone.
 	syscall.CloseOnExec(3)
 	syscall.CloseOnExec(4)
+	syscall.CloseOnExec(5)
 	ready := os.NewFile(4, "ready")
-	if err := shim.Run(shim.Options{Dir: os.Args[1], Ready: ready}); err != nil {
+	if err := shim.Run(shim.Options{Dir: os.Args[1], Ready: ready, Secrets: os.NewFile(5, "secrets")}); err != nil {
 		_, _ = ready.WriteString(err.Error())
 		fail(err.Error())
 	}

@@ -28,9 +28,10 @@ type Config struct {
 	Log    *slog.Logger
 }
 
-// Driver implements runtime.Driver, Leaser and Meter.
+// Driver implements runtime.Driver, Leaser, Meter and Isolator.
 type Driver struct {
-	config Config
+	config    Config
+	isolation func() error // tried once
 
 	mu      sync.Mutex
 	tasks   map[string]*handle
@@ -63,7 +64,10 @@ func New(config Config) (*Driver, error) {
 	for _, lack := range config.Groups.Lacks() {
 		config.Log.Warn(lack)
 	}
-	return &Driver{config: config, tasks: map[string]*handle{}}, nil
+	return &Driver{
+		config: config, tasks: map[string]*handle{},
+		isolation: sync.OnceValue(func() error { return tryIsolation(config.Shim) }),
+	}, nil
 }
 
 // Close lets go of the tasks, which run on, and waits for the driver's goroutines.

@@ -68,6 +68,38 @@ func TestDriver(t *testing.T) {
 	}
 }
 
+// TestIsolatedDriver runs the same claims on tasks with a view of their own, and those of
+// that view.
+func TestIsolatedDriver(t *testing.T) {
+	if err := open(t, t.TempDir(), nil).CanIsolate(); err != nil {
+		t.Skipf("skipped: %v", err)
+	}
+	runtimetest.Run(t, func(t *testing.T) runtimetest.Harness {
+		h := harness(t, newHost(t))
+		script := h.Script
+		h.Isolate = isolate
+		h.Script = func(t *testing.T, id, text string) runtime.Spec {
+			spec := script(t, id, text)
+			isolate(&spec)
+			return spec
+		}
+		return h
+	})
+}
+
+const uid = 234567
+
+// isolate does what it does once.
+func isolate(spec *runtime.Spec) {
+	if spec.Isolation != nil {
+		return
+	}
+	_ = os.Chown(spec.Dir, uid, uid)
+	spec.User = &runtime.User{UID: uid, GID: uid, Name: "tester"}
+	spec.Isolation = &runtime.Isolation{Mounts: []runtime.Mount{{Source: spec.Dir, Target: "/opt/ml"}}}
+	spec.Dir = "/opt/ml"
+}
+
 func harness(t *testing.T, host *cgroup.Host) runtimetest.Harness {
 	root := t.TempDir()
 	work := t.TempDir()
@@ -82,5 +114,6 @@ func harness(t *testing.T, host *cgroup.Host) runtimetest.Harness {
 			return runtime.Spec{ID: id, Argv: []string{"sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: work}
 		},
 		Limited: len(host.Lacks()) == 0,
+		Roots:   []string{root},
 	}
 }

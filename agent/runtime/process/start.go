@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,7 +13,10 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/agent/runtime"
+	"golang.org/x/sys/unix"
+
 	"github.com/clary-ml/clary/agent/runtime/cgroup"
+	"github.com/clary-ml/clary/agent/runtime/sandbox"
 	"github.com/clary-ml/clary/agent/runtime/shim"
 	"github.com/clary-ml/clary/internal/fault"
 )
@@ -34,6 +38,16 @@ func (d *Driver) Start(_ context.Context, spec runtime.Spec) (time.Time, error) 
 	if err != nil {
 		return time.Time{}, err
 	}
+	switch own := spec.Isolation; {
+	case spec.Image != "":
+		return time.Time{}, fault.New(fault.Invalid, "task %s: this node runs no containers: image %s", spec.ID, spec.Image)
+	case own != nil && own.Network == runtime.NetworkBridge:
+		return time.Time{}, fault.New(fault.Invalid, "task %s: network %q is for containers", spec.ID, own.Network)
+	case own != nil && d.CanIsolate() != nil:
+		return time.Time{}, d.CanIsolate()
+	case own != nil && spec.User == nil:
+		return time.Time{}, fault.New(fault.Invalid, "task %s: a view of its own needs a user of its own", spec.ID)
+	}
 	if len(spec.Argv) == 0 {
 		return time.Time{}, fault.New(fault.Invalid, "task %s: no command: name the program to run", spec.ID)
 	}
@@ -52,7 +66,7 @@ func (d *Driver) Start(_ context.Context, spec runtime.Spec) (time.Time, error) 
 	if err != nil {
 		return time.Time{}, errors.Join(fault.New(fault.Internal, "start task %s: %w", spec.ID, err), group.Remove())
 	}
-	return d.launch(dir, spec.ID, lock, group)
+	return d.launch(dir, spec, lock, group)
 }
 
 // instruct writes the shim's instructions.
@@ -77,16 +91,66 @@ func (d *Driver) instruct(dir string, spec runtime.Spec) (cgroup.Group, error) {
 	return group, shim.WriteJSON(dir, shim.SpecFile, shim.Spec{
 		Argv: spec.Argv, Env: env, Dir: spec.Dir, Group: group, LogBytes: spec.LogBytes,
 		MaxRuntime: spec.MaxRuntime, Grace: spec.Grace, Exclusive: spec.Exclusive,
+		User: user(spec), Sandbox: view(spec), Rlimits: rlimits(spec),
 	}, false)
 }
 
-func (d *Driver) launch(dir, id string, lock *os.File, group cgroup.Group) (time.Time, error) {
+// user is whom the shim runs the task as.
+func user(spec runtime.Spec) *sandbox.User {
+	if spec.User == nil {
+		return nil
+	}
+	return &sandbox.User{UID: spec.User.UID, GID: spec.User.GID, Name: spec.User.Name}
+}
+
+// view is what the task sees of the machine.
+func view(spec runtime.Spec) *sandbox.Spec {
+	own := spec.Isolation
+	if own == nil {
+		return nil
+	}
+	inside := &sandbox.Spec{
+		Hosts: own.Hosts, Hostname: own.Hostname, Offline: own.Network == runtime.NetworkNone, Hide: own.Hide,
+	}
+	for _, mount := range own.Mounts {
+		inside.Mounts = append(inside.Mounts, sandbox.Mount{Source: mount.Source, Target: mount.Target, ReadOnly: mount.ReadOnly})
+	}
+	return inside
+}
+
+// rlimits spares the node the core files of tasks that it does not trust.
+func rlimits(spec runtime.Spec) []shim.Rlimit {
+	if spec.User == nil {
+		return nil
+	}
+	return []shim.Rlimit{{Resource: unix.RLIMIT_CORE}}
+}
+
+// CanIsolate tries once whether this machine lets a task have a view of its own.
+func (d *Driver) CanIsolate() error { return d.isolation() }
+
+// tryIsolation runs the shim's program in a view of its own, without a task.
+func tryIsolation(program string) error {
+	if os.Geteuid() != 0 {
+		return fault.New(fault.Unready, "tasks cannot have a view of the machine of their own: the agent does not run as root")
+	}
+	spec := sandbox.Spec{Offline: true, Hostname: "clary"}
+	command := exec.Command(program, shim.TryArgument)
+	command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: spec.Flags()}
+	if text, err := command.CombinedOutput(); err != nil {
+		return fault.New(fault.Unready, "tasks cannot have a view of the machine of their own: %w: %s", err, strings.TrimSpace(string(text)))
+	}
+	return nil
+}
+
+func (d *Driver) launch(dir string, spec runtime.Spec, lock *os.File, group cgroup.Group) (time.Time, error) {
+	id := spec.ID
 	news, tell, err := os.Pipe()
 	if err != nil {
 		return time.Time{}, fault.New(fault.Internal, "start task %s: %w", id, errors.Join(err, group.Remove()))
 	}
 	defer news.Close() //nolint:errcheck // only read
-	pid, pidfd, err := d.fork(dir, lock, tell)
+	pid, pidfd, err := d.fork(dir, lock, tell, spec.Secrets)
 	_ = tell.Close()
 	if err != nil {
 		return time.Time{}, fault.New(fault.Internal, "start the shim %s: %w", d.config.Shim, errors.Join(err, group.Remove()))
@@ -117,7 +181,7 @@ func (d *Driver) launch(dir, id string, lock *os.File, group cgroup.Group) (time
 
 // fork starts the shim in a session and, where there is a v2 tree, a control group
 // apart from the agent's, so that nothing that ends the agent reaches it.
-func (d *Driver) fork(dir string, lock, tell *os.File) (pid int, pidfd *os.File, err error) {
+func (d *Driver) fork(dir string, lock, tell *os.File, secrets []string) (pid int, pidfd *os.File, err error) {
 	complaints, err := os.OpenFile(filepath.Join(dir, shimLog), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return 0, nil, err
@@ -128,6 +192,11 @@ func (d *Driver) fork(dir string, lock, tell *os.File) (pid int, pidfd *os.File,
 		return 0, nil, err
 	}
 	defer null.Close() //nolint:errcheck // only read
+	given, give, err := os.Pipe()
+	if err != nil {
+		return 0, nil, err
+	}
+	defer give.Close() //nolint:errcheck // a shim that is gone reads nothing, and that is told elsewhere
 	fd := -1
 	attr := &syscall.SysProcAttr{Setsid: true, PidFD: &fd}
 	if shelter := d.config.Groups.Shelter(); shelter != "" {
@@ -140,10 +209,14 @@ func (d *Driver) fork(dir string, lock, tell *os.File) (pid int, pidfd *os.File,
 	}
 	pid, err = syscall.ForkExec(d.config.Shim, []string{"clary-shim", dir}, &syscall.ProcAttr{
 		Dir: "/", Sys: attr, Env: []string{"GOMAXPROCS=2", "GOGC=50"},
-		Files: []uintptr{null.Fd(), complaints.Fd(), complaints.Fd(), lock.Fd(), tell.Fd()},
+		Files: []uintptr{null.Fd(), complaints.Fd(), complaints.Fd(), lock.Fd(), tell.Fd(), given.Fd()},
 	})
+	_ = given.Close() // the shim has its own copy
 	if err != nil {
 		return 0, nil, err
+	}
+	for _, secret := range secrets {
+		_, _ = give.WriteString(secret + "\x00")
 	}
 	if fd < 0 {
 		return 0, nil, errors.New("the kernel gives no pidfd: Linux 5.10 or newer is needed")

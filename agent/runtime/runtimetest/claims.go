@@ -163,7 +163,7 @@ func restart(b *bench) {
 	if len(found) != 1 || found[0].ID != id || !found[0].Running {
 		b.Fatalf("recovered %+v", found)
 	}
-	dir := b.spec("true").Dir
+	dir := b.work()
 	b.must(os.WriteFile(filepath.Join(dir, "go"), nil, 0o600))
 	if exit := b.wait(id); exit.Code != 42 || !exit.Started.Equal(found[0].Started) {
 		b.Errorf("it ended as %+v", exit)
@@ -175,7 +175,7 @@ func restart(b *bench) {
 
 func endedAlone(b *bench) {
 	id := b.start("sleep 0.1; echo done > over; exit 9")
-	over := filepath.Join(b.spec("true").Dir, "over")
+	over := filepath.Join(b.work(), "over")
 	b.restartAgent(func() {
 		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 			if _, err := os.Stat(over); err == nil {
@@ -194,7 +194,7 @@ func endedAlone(b *bench) {
 func descendants(b *bench) {
 	id := b.start(`setsid sh -c 'echo $$ > away; trap "" TERM; while :; do sleep 1; done' & while [ ! -s away ]; do sleep 0.01; done; exit 0`)
 	b.wait(id)
-	pid := pidIn(b, filepath.Join(b.spec("true").Dir, "away"))
+	pid := pidIn(b, filepath.Join(b.work(), "away"))
 	if err := syscall.Kill(pid, 0); err == nil {
 		b.Errorf("process %d outlives its task", pid)
 	}

@@ -5,6 +5,7 @@ package runtimetest
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,16 +24,24 @@ type Harness struct {
 	Script func(t *testing.T, id, script string) runtime.Spec
 	// Limited says that the driver enforces memory and process limits here.
 	Limited bool
+	// Isolate gives a task of Script's a view of its own, in which its folder is /opt/ml,
+	// and a user of its own. Nil leaves those claims out.
+	Isolate func(*runtime.Spec)
+	// Roots are the folders in which the driver keeps files.
+	Roots []string
+}
+
+// claim is one test.
+type claim struct {
+	name  string
+	check func(*bench)
 }
 
 const patience = 30 * time.Second
 
 // Run runs the suite. newHarness is called once for each test, with its t.
 func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
-	claims := []struct {
-		name  string
-		claim func(*bench)
-	}{
+	claims := []claim{
 		{"reports the exit code", exitCode},
 		{"reports the signal that ended a task", exitSignal},
 		{"refuses a program that does not exist", noProgram},
@@ -55,14 +64,17 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"gives a task its devices and no others", devices},
 		{"answers for an unknown task that it is not there", unknown},
 	}
-	for _, c := range claims {
+	for _, c := range append(claims, isolationClaims...) {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			b := &bench{T: t, ctx: ctx, Harness: newHarness(t)}
+			if b.Isolate == nil && slices.ContainsFunc(isolationClaims, func(i claim) bool { return i.name == c.name }) {
+				t.Skip("skipped: the tasks of this harness share the machine's view")
+			}
 			b.driver = b.Open(t)
 			defer func() { b.Close(t, b.driver) }()
-			c.claim(b)
+			c.check(b)
 		})
 	}
 }
@@ -98,6 +110,17 @@ func (b *bench) spec(script string, change ...func(*runtime.Spec)) runtime.Spec 
 		c(&spec)
 	}
 	return spec
+}
+
+// work is the machine's name of the folder that Script's tasks work in.
+func (b *bench) work() string {
+	b.Helper()
+	spec := b.spec("true")
+	if b.Isolate != nil {
+		b.Isolate(&spec)
+		return spec.Isolation.Mounts[0].Source
+	}
+	return spec.Dir
 }
 
 func (b *bench) wait(id string) runtime.Exit {

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/agent/runtime/cgroup"
+	"github.com/clary-ml/clary/agent/runtime/sandbox"
 )
 
 // The files in a task's folder.
@@ -47,22 +48,18 @@ type Spec struct {
 	Env  []string `json:"env"`
 	Dir  string   `json:"dir"`
 
-	// Credential drops the process to a user; nil keeps the shim's own.
-	Credential *Credential  `json:"credential,omitempty"`
-	Rlimits    []Rlimit     `json:"rlimits,omitempty"`
-	Group      cgroup.Group `json:"group"`
+	// User runs the process as a user without privileges; nil keeps the shim's own.
+	User *sandbox.User `json:"user,omitempty"`
+	// Sandbox gives it a view of the machine of its own; nil is the machine's.
+	Sandbox *sandbox.Spec `json:"sandbox,omitempty"`
+
+	Rlimits []Rlimit     `json:"rlimits,omitempty"`
+	Group   cgroup.Group `json:"group"`
 
 	LogBytes   int64         `json:"log_bytes"`             // kept of stdout and stderr together
 	MaxRuntime time.Duration `json:"max_runtime,omitempty"` // 0 is no limit
 	Grace      time.Duration `json:"grace"`                 // between SIGTERM and SIGKILL
 	Exclusive  bool          `json:"exclusive,omitempty"`   // ends when the lease file's instant has passed
-}
-
-// Credential is a user to run as.
-type Credential struct {
-	UID    uint32   `json:"uid"`
-	GID    uint32   `json:"gid"`
-	Groups []uint32 `json:"groups,omitempty"`
 }
 
 // Rlimit is a resource limit by the kernel's number (RLIMIT_*).

@@ -23,6 +23,8 @@ type Options struct {
 	Dir string
 	// Ready is told "ok" or the error as soon as the task has started or cannot.
 	Ready *os.File
+	// Secrets are read to the end before the task starts: variables, each ended by a NUL.
+	Secrets *os.File
 }
 
 // Run runs the task in the folder to its end. The caller holds the folder's lock
@@ -34,6 +36,10 @@ func Run(options Options) error {
 	}
 	if len(spec.Argv) == 0 {
 		return fmt.Errorf("%s: argv is empty: name the program to run", SpecFile)
+	}
+	secrets, err := readSecrets(options.Secrets)
+	if err != nil {
+		return err
 	}
 	_, _ = unix.Setsid()
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -47,7 +53,7 @@ func Run(options Options) error {
 	if err := WriteJSON(options.Dir, StartFile, start, false); err != nil {
 		return err
 	}
-	t := &task{dir: options.Dir, spec: spec, start: start, signals: signals}
+	t := &task{dir: options.Dir, spec: spec, secrets: secrets, start: start, signals: signals}
 	exit := t.run(options.Ready)
 	return t.record(exit)
 }
@@ -56,6 +62,7 @@ func Run(options Options) error {
 type task struct {
 	dir     string
 	spec    Spec
+	secrets []string // variables that stand in no file
 	start   Start
 	signals chan os.Signal
 	logs    [2]*rotor
@@ -119,7 +126,8 @@ func (t *task) begin() (*child, error) {
 		readers[i], writers[i] = reader, writer
 		t.logs[i] = openRotor(filepath.Join(t.dir, name), t.spec.LogBytes/4)
 	}
-	c, err := spawn(t.spec, writers[0], writers[1])
+	c, err := spawn(t.spec, t.secrets, writers[0], writers[1])
+	t.secrets = nil
 	if err != nil {
 		return nil, err
 	}

@@ -22,12 +22,12 @@ type child struct {
 // descends from it. One thread does both: it forks while it is itself in the v1
 // groups, and it must live as long as the shim, for the kernel kills the process
 // (Pdeathsig) when the thread that forked it ends.
-func spawn(spec Spec, stdout, stderr *os.File) (*child, error) {
+func spawn(spec Spec, secrets []string, stdout, stderr *os.File) (*child, error) {
 	c := &child{status: make(chan syscall.WaitStatus, 1), orphan: make(chan struct{})}
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // never unlocked
-		err := c.fork(spec, stdout, stderr)
+		err := c.fork(spec, secrets, stdout, stderr)
 		started <- err
 		if err == nil {
 			c.reap()
@@ -39,11 +39,7 @@ func spawn(spec Spec, stdout, stderr *os.File) (*child, error) {
 	return c, nil
 }
 
-func (c *child) fork(spec Spec, stdout, stderr *os.File) error {
-	path, err := lookPath(spec.Argv[0], spec.Env, spec.Dir)
-	if err != nil {
-		return err
-	}
+func (c *child) fork(spec Spec, secrets []string, stdout, stderr *os.File) error {
 	for _, limit := range spec.Rlimits {
 		if err := syscall.Setrlimit(limit.Resource, &syscall.Rlimit{Cur: limit.Soft, Max: limit.Hard}); err != nil {
 			return fmt.Errorf("set resource limit %d to %d: %w", limit.Resource, limit.Soft, err)
@@ -55,9 +51,6 @@ func (c *child) fork(spec Spec, stdout, stderr *os.File) error {
 	}
 	defer null.Close() //nolint:errcheck // only read
 	attr := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	if user := spec.Credential; user != nil {
-		attr.Credential = &syscall.Credential{Uid: user.UID, Gid: user.GID, Groups: user.Groups}
-	}
 	group, err := spec.Group.SpawnFD()
 	if err != nil {
 		return err
@@ -70,17 +63,29 @@ func (c *child) fork(spec Spec, stdout, stderr *os.File) error {
 	if err != nil {
 		return err
 	}
-	pid, err := syscall.ForkExec(path, spec.Argv, &syscall.ProcAttr{
-		Dir: spec.Dir, Env: spec.Env, Sys: attr,
-		Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()},
-	})
+	files := []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()}
+	if spec.User != nil || spec.Sandbox != nil {
+		c.pid, err = c.forkInside(spec, secrets, files, attr)
+	} else {
+		c.pid, err = forkPlain(spec, secrets, files, attr)
+	}
 	// Not being able to leave only means that this thread is counted with the task.
 	_ = leave()
+	return err
+}
+
+func forkPlain(spec Spec, secrets []string, files []uintptr, attr *syscall.SysProcAttr) (int, error) {
+	path, err := lookPath(spec.Argv[0], spec.Env, spec.Dir)
 	if err != nil {
-		return fmt.Errorf("start %s: %w", path, err)
+		return 0, err
 	}
-	c.pid = pid
-	return nil
+	pid, err := syscall.ForkExec(path, spec.Argv, &syscall.ProcAttr{
+		Dir: spec.Dir, Env: append(spec.Env[:len(spec.Env):len(spec.Env)], secrets...), Sys: attr, Files: files,
+	})
+	if err != nil {
+		return 0, fmt.Errorf("start %s: %w", path, err)
+	}
+	return pid, nil
 }
 
 // reap waits for every descendant that ends: this process is a subreaper, so those
