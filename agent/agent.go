@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -85,11 +87,47 @@ func (a *agent) open(ctx context.Context) error {
 	a.tasks, err = supervisor.Open(ctx, supervisor.Config{
 		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.store, Cache: cache,
 		Certify: a.certify, Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Log: c.Log,
+		Hide: []string{c.Data}, User: a.users(), Interface: interfaceOf(c.Address),
 	})
 	if err != nil {
 		return err
 	}
 	return a.openNetwork()
+}
+
+// users gives each queue a user of this node; nil if tasks run as the agent.
+func (a *agent) users() func(queue string) (runtime.User, error) {
+	first, last := a.config.UIDFirst, a.config.UIDLast
+	if first == 0 {
+		return nil
+	}
+	return func(queue string) (runtime.User, error) {
+		uid, err := a.ledger.User(queue, first, last)
+		return runtime.User{UID: uid, GID: uid, Name: "clary-" + strconv.FormatUint(uint64(uid), 10)}, err
+	}
+}
+
+// interfaceOf is the network interface that has a host's address, "" if it is not this
+// machine's.
+func interfaceOf(host string) string {
+	addresses, err := net.LookupHost(host)
+	if err != nil {
+		return ""
+	}
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return ""
+	}
+	for _, one := range interfaces {
+		owned, _ := one.Addrs()
+		for _, address := range owned {
+			ip, _, err := net.ParseCIDR(address.String())
+			if err == nil && slices.Contains(addresses, ip.String()) {
+				return one.Name
+			}
+		}
+	}
+	return ""
 }
 
 func (a *agent) openNetwork() error {

@@ -31,6 +31,7 @@ type Config struct {
 	MilliCPU            int64             // thousandths of a core to offer; 0 is all
 	Memory              int64             // bytes to offer; 0 is what the machine has, less a reserve
 	CacheBytes          int64             // most that the input cache may hold
+	UIDFirst, UIDLast   uint32            // users that tasks run as, one for each queue; 0 runs them as the agent
 
 	// Network and GossipTransport stand in for the machine's own network where they are
 	// set, and Driver for processes under shims; whoever sets it closes it.
@@ -60,6 +61,9 @@ func (c Config) Validate() cluster.Problems {
 	}
 	if c.PortFirst < 1 || c.PortLast > 65535 || c.PortLast < c.PortFirst {
 		p.Add("--ports", "%d-%d is no range of ports: from 1-1 to 65535-65535, like 20000-20999", c.PortFirst, c.PortLast)
+	}
+	if c.UIDLast < c.UIDFirst || c.UIDFirst > 0 && c.UIDFirst < 1000 || c.UIDLast >= 1<<31 {
+		p.Add("--task-uids", "%d-%d is no range of users: from 1000-1000 to 2147483647-2147483647, or 0-0 to run tasks as the agent", c.UIDFirst, c.UIDLast)
 	}
 	if c.MilliCPU < 0 || c.Memory < 0 || c.CacheBytes < 0 {
 		p.Add("--cores, --memory, --cache", "are negative")

@@ -38,6 +38,41 @@ var tasks = kv.Bucket[Entry]{Name: "tasks", Codec: kv.Codec[Entry]{
 	Decode: func(text []byte) (e Entry, err error) { return e, json.Unmarshal(text, &e) },
 }}
 
+// users are the numbers given to queues, by the queue's name.
+var users = kv.Bucket[uint32]{Name: "users", Codec: kv.Codec[uint32]{
+	Encode: func(uid uint32) ([]byte, error) { return json.Marshal(uid) },
+	Decode: func(text []byte) (uid uint32, err error) { return uid, json.Unmarshal(text, &uid) },
+}}
+
+// User returns the number of a queue's user, from first to last: a free one at its first
+// use, the same ever after. Unready says that none is left.
+func (l *Ledger) User(queue string, first, last uint32) (uid uint32, err error) {
+	err = l.db.Update(func(tx *kv.Tx) error {
+		known, ok, err := users.Get(tx, queue)
+		if err != nil {
+			return err
+		}
+		if ok && known >= first && known <= last {
+			uid = known
+			return nil
+		}
+		taken := map[uint32]bool{}
+		for entry, err := range users.Range(tx, "") {
+			if err != nil {
+				return err
+			}
+			taken[entry.Value] = true
+		}
+		for uid = first; taken[uid]; uid++ {
+			if uid == last {
+				return fault.New(fault.Unready, "all user numbers from %d to %d belong to queues: give the agent a larger range with --task-uids", first, last)
+			}
+		}
+		return users.Put(tx, queue, uid)
+	})
+	return uid, err
+}
+
 // Open opens the file, and makes it if there is none.
 func Open(path string) (*Ledger, error) {
 	db, err := kv.Open(path, kv.Options{})

@@ -40,8 +40,8 @@ func newestAttempt(objects []Object, prefix string, task cluster.Task) ([]Object
 }
 
 // Mirror keeps a prefix of the store like a task's checkpoint folder. Checkpoints
-// appear in the folder by rename, so a file that is there is complete; names that
-// begin with '.' or end with ".tmp" are still being written.
+// that are written in place are sent once they have not changed from one look to the next;
+// names that begin with '.' or end with ".tmp" are still being written.
 type Mirror struct {
 	Store  Store
 	Folder string
@@ -49,6 +49,7 @@ type Mirror struct {
 	Prefix string // ends with '/'
 
 	sent map[string]stamp // by name, what is in the store
+	seen map[string]stamp // as they were when they were last looked at
 }
 
 type stamp struct {
@@ -68,20 +69,42 @@ func NewMirror(store Store, uri string, task cluster.Task, folder string) (*Mirr
 	return &Mirror{Store: store, Folder: folder, Bucket: bucket, Prefix: checkpointPrefix(prefix, task.Attempt, task)}, nil
 }
 
-// Sync sends what is new, and only then deletes what is gone, so that the store
-// always holds a checkpoint once there was one. It is not for concurrent use.
+// Sync sends what is new and was the same when Sync last looked, and only then deletes what
+// is gone, so that the store always holds a checkpoint once there was one. It is not for
+// concurrent use.
 func (m *Mirror) Sync(ctx context.Context) error {
 	here, err := m.scan()
 	if err != nil {
 		return err
 	}
+	settled := map[string]stamp{}
+	for name, now := range here {
+		if m.seen[name] == now {
+			settled[name] = now
+		}
+	}
+	m.seen = here
+	return m.sync(ctx, here, settled)
+}
+
+// Finish is Sync for a task that has ended: nothing changes any more.
+func (m *Mirror) Finish(ctx context.Context) error {
+	here, err := m.scan()
+	if err != nil {
+		return err
+	}
+	return m.sync(ctx, here, here)
+}
+
+// sync brings the store to what is here, as far as it is settled.
+func (m *Mirror) sync(ctx context.Context, here, settled map[string]stamp) error {
 	if m.sent == nil {
 		if err := m.learn(ctx); err != nil {
 			return err
 		}
 	}
-	names := make([]string, 0, len(here))
-	for name := range here {
+	names := make([]string, 0, len(settled))
+	for name := range settled {
 		names = append(names, name)
 	}
 	slices.SortFunc(names, func(a, b string) int { // oldest first: the newest follows
@@ -96,6 +119,9 @@ func (m *Mirror) Sync(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	if len(here) > 0 && !m.holdsAny(here) {
+		return nil // what is new has not settled: what is old stays
+	}
 	for name := range m.sent {
 		if _, ok := here[name]; ok {
 			continue
@@ -106,6 +132,15 @@ func (m *Mirror) Sync(ctx context.Context) error {
 		delete(m.sent, name)
 	}
 	return nil
+}
+
+func (m *Mirror) holdsAny(here map[string]stamp) bool {
+	for name := range here {
+		if _, sent := m.sent[name]; sent {
+			return true
+		}
+	}
+	return false
 }
 
 // learn reads what an earlier agent's mirror left in the store. Its times are not
@@ -124,11 +159,16 @@ func (m *Mirror) learn(ctx context.Context) error {
 
 func (m *Mirror) scan() (map[string]stamp, error) {
 	found := map[string]stamp{}
-	err := filepath.WalkDir(m.Folder, func(path string, item fs.DirEntry, err error) error {
+	root, err := os.OpenRoot(m.Folder)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "read checkpoints: %w", err)
+	}
+	defer root.Close() //nolint:errcheck // only read
+	err = walk(root, func(name string, item fs.DirEntry, err error) error {
 		if errors.Is(err, os.ErrNotExist) {
 			return nil // pruned by the task just now
 		}
-		if err != nil || path == m.Folder {
+		if err != nil || name == "." {
 			return err
 		}
 		if strings.HasPrefix(item.Name(), ".") || strings.HasSuffix(item.Name(), ".tmp") {
@@ -138,9 +178,7 @@ func (m *Mirror) scan() (map[string]stamp, error) {
 			return nil
 		}
 		if info, err := item.Info(); err == nil && info.Mode().IsRegular() {
-			name, err := filepath.Rel(m.Folder, path)
-			found[filepath.ToSlash(name)] = stamp{info.Size(), info.ModTime()}
-			return err
+			found[name] = stamp{info.Size(), info.ModTime()}
 		}
 		return nil
 	})
@@ -151,7 +189,7 @@ func (m *Mirror) scan() (map[string]stamp, error) {
 }
 
 func (m *Mirror) send(ctx context.Context, name string, as stamp) error {
-	file, err := os.Open(filepath.Join(m.Folder, filepath.FromSlash(name)))
+	file, err := OpenIn(m.Folder, filepath.Join(m.Folder, name))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // pruned by the task just now
 	}

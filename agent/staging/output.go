@@ -26,21 +26,22 @@ func Pack(folder string, to io.Writer) error {
 	if err != nil {
 		return err
 	}
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // only read
 	archive := tar.NewWriter(zipped)
-	err = filepath.WalkDir(folder, func(path string, item fs.DirEntry, err error) error {
-		if err != nil || path == folder {
+	err = walk(root, func(name string, item fs.DirEntry, err error) error {
+		if err != nil || name == "." {
 			return err
 		}
-		name, err := filepath.Rel(folder, path)
-		if err != nil {
-			return err
-		}
-		return packOne(archive, path, filepath.ToSlash(name), item)
+		return packOne(archive, root, name, item)
 	})
 	return errors.Join(err, archive.Close(), zipped.Close())
 }
 
-func packOne(archive *tar.Writer, path, name string, item fs.DirEntry) error {
+func packOne(archive *tar.Writer, root *os.Root, name string, item fs.DirEntry) error {
 	info, err := item.Info()
 	if err != nil {
 		return err
@@ -55,7 +56,7 @@ func packOne(archive *tar.Writer, path, name string, item fs.DirEntry) error {
 		return archive.WriteHeader(header)
 	case info.Mode()&fs.ModeSymlink != 0:
 		header.Typeflag = tar.TypeSymlink
-		if header.Linkname, err = os.Readlink(path); err != nil {
+		if header.Linkname, err = root.Readlink(name); err != nil {
 			return err
 		}
 		if !filepath.IsLocal(filepath.Join(filepath.Dir(name), header.Linkname)) || filepath.IsAbs(header.Linkname) {
@@ -65,7 +66,7 @@ func packOne(archive *tar.Writer, path, name string, item fs.DirEntry) error {
 	case !info.Mode().IsRegular():
 		return fault.New(fault.Invalid, "%s is neither file, folder nor link: it cannot be packed", name)
 	}
-	file, err := os.Open(path)
+	file, err := openRegular(root, name)
 	if err != nil {
 		return err
 	}

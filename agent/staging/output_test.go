@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -150,8 +151,10 @@ func TestTheMirrorFollowsTheFolderAndSkipsUnfinishedFiles(t *testing.T) {
 	}
 	for i, step := range steps {
 		step.do()
-		if err := mirror.Sync(t.Context()); err != nil {
-			t.Fatal(err)
+		for range 2 { // the second look sees that it has settled
+			if err := mirror.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 		}
 		var want []string
 		for _, name := range step.want {
@@ -163,6 +166,40 @@ func TestTheMirrorFollowsTheFolderAndSkipsUnfinishedFiles(t *testing.T) {
 	}
 	if text := read(t, store.Dir, "data", "ckpt/2/worker-0/deep/c3"); text != "3 again" {
 		t.Errorf("a rewritten checkpoint is %q", text)
+	}
+}
+
+func TestACheckpointThatIsStillWrittenIsNotSentAndTheOldOneStays(t *testing.T) {
+	store, dir := newStore(t, nil), t.TempDir()
+	mirror, err := staging.NewMirror(store, "s3://data/ckpt", cluster.Task{Role: "worker", Attempt: 1}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func() []string {
+		if err := mirror.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return keys(t, store, "ckpt/")
+	}
+	write(t, "old", dir, "c1")
+	look()
+	if got := look(); len(got) != 1 {
+		t.Fatalf("the store holds %v", got)
+	}
+	_ = os.Remove(filepath.Join(dir, "c1"))
+	for size := 1; size < 5; size++ { // the new one grows under its own name
+		write(t, strings.Repeat("n", size), dir, "c2")
+		if got := look(); len(got) != 1 || got[0] != "ckpt/1/worker-0/c1" {
+			t.Fatalf("while c2 is written the store holds %v", got)
+		}
+	}
+	look()
+	if got := look(); len(got) != 1 || got[0] != "ckpt/1/worker-0/c2" || read(t, store.Dir, "data", got[0]) != "nnnn" {
+		t.Errorf("at last the store holds %v", got)
+	}
+	write(t, "last", dir, "c3")
+	if err := mirror.Finish(t.Context()); err != nil || len(keys(t, store, "ckpt/")) != 2 {
+		t.Errorf("the end leaves %v, %v", keys(t, store, "ckpt/"), err)
 	}
 }
 

@@ -62,6 +62,18 @@ func (f Folders) Model() string { return path.Join(f.Base, "model") }
 // OutputData is where a task leaves other results.
 func (f Folders) OutputData() string { return path.Join(f.Base, "output", "data") }
 
+// OutputIntermediate is copied to the store while the task runs.
+func (f Folders) OutputIntermediate() string { return path.Join(f.Base, "output", "intermediate") }
+
+// Metrics is a file to which the task may append what it wants to be known of its work.
+func (f Folders) Metrics() string { return path.Join(f.Base, "output", "metrics.jsonl") }
+
+// Code is where a script's source is unpacked.
+func (f Folders) Code() string { return path.Join(f.Base, "code") }
+
+// PreemptAt is a file that appears when the task is asked to end: until when it may run.
+func (f Folders) PreemptAt() string { return path.Join(f.Config(), "PREEMPT_AT") }
+
 // Failure is the file whose first 1024 characters tell why a task failed.
 func (f Folders) Failure() string { return path.Join(f.Base, "output", "failure") }
 
@@ -70,7 +82,7 @@ func (f Folders) Checkpoints() string { return path.Join(f.Base, "checkpoints") 
 
 // All lists the folders that exist before a task starts.
 func (f Folders) All() []string {
-	return []string{f.Data(), f.Config(), f.Model(), f.OutputData(), f.Checkpoints()}
+	return []string{f.Data(), f.Config(), f.Model(), f.OutputData(), f.OutputIntermediate(), f.Code(), f.Checkpoints()}
 }
 
 // relative is the part of a key after its prefix, as a path below a folder. A key

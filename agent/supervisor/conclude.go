@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"strconv"
 	"strings"
 	"syscall"
@@ -87,14 +86,11 @@ func exitCode(exit runtime.Exit) int32 {
 
 // failure reads the first 1024 characters of what the task says went wrong.
 func (t *task) failure() string {
-	file, err := os.Open(t.folders.Failure())
+	file, err := staging.OpenIn(t.folders.Base, t.folders.Failure())
 	if err != nil {
 		return ""
 	}
 	defer file.Close() //nolint:errcheck // only read
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return ""
-	}
 	text, _ := io.ReadAll(io.LimitReader(file, 4*1024))
 	said := []rune(string(bytes.ToValidUTF8(text, []byte("\uFFFD"))))
 	return strings.TrimSpace(string(said[:min(len(said), 1024)]))
@@ -133,8 +129,8 @@ func (t *task) save(ctx context.Context, assignment ledger.Assignment, state clu
 }
 
 func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state cluster.TaskState) ([]cluster.Output, error) {
-	if mirror := t.mirror(); mirror != nil {
-		if err := mirror.Sync(ctx); err != nil {
+	for _, mirror := range t.mirrors() {
+		if err := mirror.Finish(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -144,11 +140,10 @@ func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state
 	if t.s.config.Store == nil {
 		return nil, fault.New(fault.Invalid, "the task has outputs, but this node knows no object store")
 	}
-	task := assignment.Task
-	prefix := "s3://" + path.Join(t.s.config.Bucket, "jobs", task.Job, "attempts", strconv.Itoa(int(task.Attempt)), task.Role+"-"+strconv.Itoa(int(task.Index)))
+	prefix := "s3://" + t.s.config.Bucket + "/" + attemptPrefix(assignment.Task)
 	var outputs []cluster.Output
 	for _, part := range []struct{ name, folder string }{{"model", t.folders.Model()}, {"output", t.folders.OutputData()}} {
-		output, some, err := staging.Upload(ctx, t.s.config.Store, part.name, part.folder, prefix+"/"+part.name+".tar.gz", t.temp())
+		output, some, err := staging.Upload(ctx, t.s.config.Store, part.name, part.folder, prefix+"/"+part.name+".tar.gz", t.scratch())
 		if err != nil {
 			return nil, err
 		}
@@ -162,7 +157,7 @@ func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state
 // tidy frees the room of what nobody reads any more once a task has ended; its logs
 // stay until it is forgotten.
 func (t *task) tidy() {
-	for _, folder := range []string{t.folders.Data(), t.temp(), t.tlsDir()} {
+	for _, folder := range []string{t.folders.Data(), t.folders.Code(), t.temp(), t.scratch(), t.tlsDir()} {
 		if err := os.RemoveAll(folder); err != nil {
 			t.s.config.Log.Warn("free a task's folder", "task", t.id(), "error", err)
 		}

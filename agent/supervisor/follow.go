@@ -2,6 +2,11 @@ package supervisor
 
 import (
 	"context"
+	"errors"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/clary-ml/clary/agent/runtime"
@@ -32,7 +37,7 @@ func (t *task) follow(ctx context.Context) (runtime.Exit, bool) {
 	if status := t.status(); status.State != cluster.TaskRunning && status.State != cluster.TaskUploading {
 		t.become(func(s *cluster.TaskStatus) { s.State = cluster.TaskRunning })
 	}
-	progress := newProgressReader(t.metrics())
+	progress := newProgressReader(t.folders.Base, t.folders.Metrics())
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	stop := t.stop
@@ -46,6 +51,7 @@ func (t *task) follow(ctx context.Context) (runtime.Exit, bool) {
 			return o.exit, o.err == nil
 		case <-stop:
 			stop = nil
+			t.warn()
 			if err := t.s.config.Driver.Stop(ctx, t.id(), grace(t.assignment().Program)); err != nil {
 				t.s.config.Log.Error("stop a task", "task", t.id(), "error", err)
 			}
@@ -64,11 +70,25 @@ func (t *task) progress(reader *progressReader) {
 	}
 }
 
-// startMirror mirrors checkpoints until it is cancelled.
+// warn tells the task, in a file, until when it may run; the signal follows.
+func (t *task) warn() {
+	root, err := os.OpenRoot(t.folders.Base)
+	if err == nil {
+		until := time.Now().Add(grace(t.assignment().Program)).Format(time.RFC3339Nano)
+		name, _ := filepath.Rel(t.folders.Base, t.folders.PreemptAt())
+		err = errors.Join(root.WriteFile(name, []byte(until+"\n"), 0o644), root.Close())
+	}
+	if err != nil {
+		t.s.config.Log.Warn("tell a task that it is to end", "task", t.id(), "error", err)
+	}
+}
+
+// startMirror copies checkpoints and intermediate output to the store until it is
+// cancelled.
 func (t *task) startMirror(ctx context.Context) (cancel func(), done <-chan struct{}) {
 	closed := make(chan struct{})
-	mirror := t.mirror()
-	if mirror == nil {
+	mirrors := t.mirrors()
+	if len(mirrors) == 0 {
 		close(closed)
 		return func() {}, closed
 	}
@@ -82,8 +102,10 @@ func (t *task) startMirror(ctx context.Context) (cancel func(), done <-chan stru
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				if err := mirror.Sync(ctx); err != nil && ctx.Err() == nil {
-					t.s.config.Log.Warn("checkpoints are not mirrored; trying again", "task", t.id(), "error", err)
+				for _, mirror := range mirrors {
+					if err := mirror.Sync(ctx); err != nil && ctx.Err() == nil {
+						t.s.config.Log.Warn("a task's folder is not mirrored; trying again", "task", t.id(), "folder", mirror.Folder, "error", err)
+					}
 				}
 			}
 		}
@@ -91,16 +113,29 @@ func (t *task) startMirror(ctx context.Context) (cancel func(), done <-chan stru
 	return cancel, closed
 }
 
-// mirror returns nil if the task has no checkpoints to keep.
-func (t *task) mirror() *staging.Mirror {
-	assignment := t.assignment()
-	if !assignment.Program.Checkpoints || t.s.config.Store == nil {
+// mirrors are the folders that are kept in the store while the task runs.
+func (t *task) mirrors() []*staging.Mirror {
+	assignment, config := t.assignment(), t.s.config
+	if config.Store == nil {
 		return nil
 	}
-	uri := "s3://" + t.s.config.Bucket + "/jobs/" + assignment.Task.Job + "/checkpoints/"
-	mirror, err := staging.NewMirror(t.s.config.Store, uri, assignment.Task, t.folders.Checkpoints())
-	if err != nil {
-		return nil
+	var mirrors []*staging.Mirror
+	if assignment.Program.Checkpoints {
+		uri := "s3://" + config.Bucket + "/jobs/" + assignment.Task.Job + "/checkpoints/"
+		if mirror, err := staging.NewMirror(config.Store, uri, assignment.Task, t.folders.Checkpoints()); err == nil {
+			mirrors = append(mirrors, mirror)
+		}
 	}
-	return mirror
+	if assignment.Program.Outputs {
+		mirrors = append(mirrors, &staging.Mirror{
+			Store: config.Store, Folder: t.folders.OutputIntermediate(), Bucket: config.Bucket,
+			Prefix: attemptPrefix(assignment.Task) + "/intermediate/",
+		})
+	}
+	return mirrors
+}
+
+// attemptPrefix is where a task's attempt keeps its own in the bucket.
+func attemptPrefix(task cluster.Task) string {
+	return path.Join("jobs", task.Job, "attempts", strconv.Itoa(int(task.Attempt)), task.Role+"-"+strconv.Itoa(int(task.Index)))
 }

@@ -2,8 +2,6 @@ package supervisor
 
 import (
 	"context"
-	"fmt"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/clary-ml/clary/agent/contract"
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/staging"
@@ -21,18 +20,26 @@ import (
 
 // defaultPids bounds processes and threads of one task: far more than any honest
 // program has, and few enough that a fork bomb does not take the node.
-const defaultPids = 16384
+const defaultPids = 4096
 
 // prepare makes the task's folder and everything in it, and says what to run. It may
 // be called again after it was cut short.
 func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 	assignment := t.assignment()
-	for _, folder := range append(t.folders.All(), t.temp()) {
+	for _, folder := range append(t.folders.All(), t.temp(), t.scratch()) {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return runtime.Spec{}, fault.New(fault.Internal, "prepare task folder: %w", err)
 		}
 	}
+	view, err := t.view(ctx, assignment)
+	if err != nil {
+		return runtime.Spec{}, err
+	}
 	if err := t.stage(ctx, assignment); err != nil {
+		return runtime.Spec{}, err
+	}
+	bin, err := t.python(ctx, assignment.Program)
+	if err != nil {
 		return runtime.Spec{}, err
 	}
 	if err := t.claim(ctx, assignment); err != nil {
@@ -44,9 +51,10 @@ func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 	if err := checkPorts(t.s.config.Listen, assignment.Task.Allocation.Resources.Ports); err != nil {
 		return runtime.Spec{}, err
 	}
-	if len(assignment.Program.Spec) > 0 {
-		if err := os.WriteFile(t.specFile(), assignment.Program.Spec, 0o644); err != nil {
-			return runtime.Spec{}, fault.New(fault.Internal, "write the job's spec: %w", err)
+	facts := contract.Task{Assignment: assignment, Place: view.place}
+	for name, text := range facts.Files() {
+		if err := os.WriteFile(filepath.Join(t.folders.Config(), name), text, 0o644); err != nil {
+			return runtime.Spec{}, fault.New(fault.Internal, "write the task's configuration: %w", err)
 		}
 	}
 	if needsCertificate(assignment) && t.s.config.Certify != nil {
@@ -54,28 +62,42 @@ func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 			return runtime.Spec{}, err
 		}
 	}
-	return t.spec(assignment), nil
+	if err := view.own(t); err != nil {
+		return runtime.Spec{}, err
+	}
+	if err := t.awaitGang(ctx); err != nil {
+		return runtime.Spec{}, err
+	}
+	return t.spec(facts, view, bin), nil
 }
 
-func (t *task) temp() string     { return filepath.Join(t.folder, "tmp") }
-func (t *task) specFile() string { return filepath.Join(t.folders.Config(), "spec.json") }
-func (t *task) tlsDir() string   { return filepath.Join(t.folder, "tls") }
-func (t *task) metrics() string  { return filepath.Join(t.folder, "metrics.jsonl") }
+func (t *task) temp() string    { return filepath.Join(t.folder, "tmp") }     // the task's
+func (t *task) scratch() string { return filepath.Join(t.folder, "scratch") } // the agent's own
+func (t *task) tlsDir() string  { return filepath.Join(t.folder, "tls") }
 
 // stage fetches inputs and an earlier attempt's checkpoints.
 func (t *task) stage(ctx context.Context, assignment ledger.Assignment) error {
 	inputs := assignment.Program.Inputs
 	restore := assignment.Program.Checkpoints && assignment.RestoreFrom != ""
-	if len(inputs) == 0 && !restore {
+	source := assignment.Program.Source
+	if len(inputs) == 0 && !restore && source == "" {
 		return nil
 	}
 	if t.s.config.Store == nil || t.s.config.Cache == nil {
-		return fault.New(fault.Unready, "the task has inputs, but this node knows no object store")
+		return fault.New(fault.Unready, "the task has inputs or a source, but this node knows no object store")
 	}
 	t.become(func(s *cluster.TaskStatus) { s.State = cluster.TaskStaging })
 	for _, input := range inputs {
 		err := patiently(ctx, func() error {
 			return staging.Fetch(ctx, t.s.config.Store, t.s.config.Cache, input, t.folders.Input(input.Channel))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if source != "" {
+		err := patiently(ctx, func() error {
+			return staging.FetchSource(ctx, t.s.config.Store, t.s.config.Cache, source, t.scratch(), t.folders.Code())
 		})
 		if err != nil {
 			return err
@@ -137,24 +159,47 @@ func needsCertificate(assignment ledger.Assignment) bool {
 	return false
 }
 
-func (t *task) spec(assignment ledger.Assignment) runtime.Spec {
-	program, resources := assignment.Program, assignment.Task.Allocation.Resources
+func (t *task) spec(facts contract.Task, view view, bin string) runtime.Spec {
+	program, resources := facts.Program, facts.Task.Allocation.Resources
 	argv := slices.Clone(program.Command)
 	if program.Clary && len(argv) > 0 {
-		argv[0] = t.s.config.Program
+		argv[0] = view.program
 	}
 	dir := program.Dir
-	if dir == "" {
-		dir = t.folders.Base
+	switch {
+	case dir != "":
+	case program.Source != "":
+		dir = view.place.Folders.Code()
+	default:
+		dir = view.place.Folders.Base
+	}
+	env := facts.Environment()
+	if bin != "" {
+		env = append(withPath(env, bin), "VIRTUAL_ENV="+filepath.Dir(bin))
+	}
+	if needsCertificate(facts.Assignment) && t.s.config.Certify != nil {
+		env = append(env, "CLARY_TLS_DIR="+view.tls)
 	}
 	return runtime.Spec{
-		ID: assignment.Task.ID, Argv: argv, Env: t.environment(assignment), Dir: dir,
+		ID: facts.Task.ID, Image: program.Image, Entrypoint: program.Entrypoint, Argv: argv, Env: env, Dir: dir,
 		Limits: runtime.Limits{
 			MilliCPU: resources.MilliCPU, HardCPU: program.HardCPU, Memory: resources.Memory, Pids: defaultPids,
 		},
-		Devices: resources.Devices, MaxRuntime: assignment.MaxRuntime, Grace: grace(program),
+		Devices: resources.Devices, MaxRuntime: facts.MaxRuntime, Grace: grace(program),
 		Exclusive: program.Exclusive, Lease: t.s.config.Lease(),
+		User: view.user, Isolation: view.isolation,
 	}
+}
+
+// withPath puts a folder first in PATH.
+func withPath(env []string, folder string) []string {
+	env = slices.Clone(env)
+	for i, entry := range env {
+		if path, ok := strings.CutPrefix(entry, "PATH="); ok {
+			env[i] = "PATH=" + folder + ":" + path
+		}
+	}
+	return env
 }
 
 func grace(program cluster.Program) time.Duration {
@@ -162,40 +207,4 @@ func grace(program cluster.Program) time.Duration {
 		return program.Grace
 	}
 	return defaultGrace
-}
-
-// environment is the contract's part, over it the program's own. Nothing of the
-// agent's environment is passed on but where programs are.
-func (t *task) environment(assignment ledger.Assignment) []string {
-	task, resources := assignment.Task, assignment.Task.Allocation.Resources
-	env := map[string]string{
-		"PATH": os.Getenv("PATH"), "HOME": t.temp(), "TMPDIR": t.temp(), "LANG": "C.UTF-8",
-		"SAGEMAKER_BASE_DIR": t.folders.Base,
-		"CLARY_JOB":          task.Job, "CLARY_TASK": task.ID, "CLARY_ROLE": task.Role,
-		"CLARY_INDEX": strconv.Itoa(int(task.Index)), "CLARY_ATTEMPT": strconv.Itoa(int(task.Attempt)),
-		"CLARY_METRICS": t.metrics(), "CLARY_LISTEN": t.s.config.Listen,
-		"TRAINING_JOB_NAME": task.Job,
-	}
-	for role, hosts := range assignment.Hosts {
-		env["CLARY_HOSTS_"+strings.ToUpper(strings.ReplaceAll(role, "-", "_"))] = strings.Join(hosts, ",")
-	}
-	if len(resources.Ports) > 0 {
-		var ports []string
-		for _, port := range resources.Ports {
-			ports = append(ports, strconv.Itoa(int(port)))
-		}
-		env["CLARY_PORTS"] = strings.Join(ports, ",")
-	}
-	if len(assignment.Program.Spec) > 0 {
-		env["CLARY_SPEC"] = t.specFile()
-	}
-	if needsCertificate(assignment) && t.s.config.Certify != nil {
-		env["CLARY_TLS_DIR"] = t.tlsDir()
-	}
-	maps.Copy(env, assignment.Program.Env)
-	list := make([]string, 0, len(env))
-	for _, name := range slices.Sorted(maps.Keys(env)) {
-		list = append(list, fmt.Sprintf("%s=%s", name, env[name]))
-	}
-	return list
 }

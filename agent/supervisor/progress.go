@@ -6,8 +6,8 @@ import (
 	"io"
 	"maps"
 	"math"
-	"os"
 
+	"github.com/clary-ml/clary/agent/staging"
 	"github.com/clary-ml/clary/cluster"
 )
 
@@ -20,6 +20,7 @@ const (
 
 // progressReader reads the lines that a task appends to its metrics file.
 type progressReader struct {
+	base   string // folder out of which no link leads
 	path   string
 	offset int64
 	rest   []byte // a line whose end has not come yet
@@ -27,11 +28,13 @@ type progressReader struct {
 	now    cluster.Progress
 }
 
-func newProgressReader(path string) *progressReader { return &progressReader{path: path} }
+func newProgressReader(base, path string) *progressReader {
+	return &progressReader{base: base, path: path}
+}
 
 // read takes in what is new and reports whether there was anything.
 func (r *progressReader) read() (cluster.Progress, bool) {
-	file, err := os.Open(r.path)
+	file, err := staging.OpenIn(r.base, r.path)
 	if err != nil {
 		return r.now, false
 	}

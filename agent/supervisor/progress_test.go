@@ -17,7 +17,7 @@ func TestProgressIsReadAsItComesInAnyPieces(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := newProgressReader(path)
+		r := newProgressReader(filepath.Dir(path), path)
 		for at := 0; at < len(text); {
 			// The long line in one go, or this takes for ever.
 			size := min(piece, len(text)-at)
@@ -38,7 +38,7 @@ func TestProgressIsReadAsItComesInAnyPieces(t *testing.T) {
 }
 
 func TestATaskCannotFillTheAgentWithMetrics(t *testing.T) {
-	r := newProgressReader("")
+	r := newProgressReader("", "")
 	for i := range 10 * maxMetrics {
 		r.take([]byte(fmt.Sprintf(`{"metrics":{"m%d":1}}`+"\n", i)))
 	}
@@ -51,7 +51,7 @@ func TestATaskCannotFillTheAgentWithMetrics(t *testing.T) {
 func FuzzProgress(f *testing.F) {
 	f.Add([]byte(`{"epoch":1,"step":10,"total":40,"metrics":{"loss":0.5}}` + "\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		r := newProgressReader("")
+		r := newProgressReader("", "")
 		r.take(text)
 		if len(r.now.Metrics) > maxMetrics || len(r.rest) > maxMetricLine {
 			t.Error("bounds are passed")

@@ -35,10 +35,25 @@ type Config struct {
 	Cache   *staging.Cache
 	Bucket  string // where outputs and checkpoints go; "clary" if empty
 	Certify Certify
-	Listen  string               // host address that tasks bind their ports on
-	Program string               // path of the node's own clary binary
-	Lease   func() time.Duration // how long this node counts as alive for sure; cluster.LeaseTime if nil
-	Log     *slog.Logger
+	Listen  string   // host address that tasks bind their ports on
+	Program string   // path of the node's own clary binary
+	Hide    []string // folders of the node that no task sees
+	// User is whom the tasks of a queue run as, on a driver that can isolate them; nil lets
+	// tasks share the node's view and run as the agent.
+	User         func(queue string) (runtime.User, error)
+	Interface    string               // network interface that has Listen
+	Environments Environments         // nil: none are made
+	Lease        func() time.Duration // how long this node counts as alive for sure; cluster.LeaseTime if nil
+	Log          *slog.Logger
+}
+
+// Environments makes Python environments, one for each set of requirements.
+type Environments interface {
+	// Root is below which all environments are; programs in them name it.
+	Root() string
+	// Ensure returns the folder of an environment's programs. It is not deleted before
+	// release is called.
+	Ensure(ctx context.Context, python cluster.Python) (bin string, release func(), err error)
 }
 
 // Certify has a key for a task's ports certified by the cluster.

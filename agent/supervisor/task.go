@@ -16,10 +16,11 @@ const defaultGrace = 30 * time.Second
 
 // task is one task's goroutine and what others tell it.
 //
-//	assigned ─▶ staging ─▶ running ─▶ uploading ─▶ succeeded
-//	    └──────────┴──────────┴───────────┴──────▶ failed, stopped, lost
+//	assigned ─▶ staging ─▶ ready ─▶ running ─▶ uploading ─▶ succeeded
+//	    └──────────┴─────────┴─────────┴───────────┴──────▶ failed, stopped, lost
 //
-// staging and uploading are passed only if there is something to move.
+// staging and uploading are passed only if there is something to move, ready only if the
+// gang starts together.
 type task struct {
 	s       *Supervisor
 	folder  string
@@ -32,7 +33,9 @@ type task struct {
 	stop    chan struct{} // closed: it is to end
 	gone    chan struct{} // closed: and to be forgotten
 	stopped sync.Once
-	left    sync.Once
+	// releases give back what the task's goroutine holds for its process.
+	releases []func()
+	left     sync.Once
 }
 
 func newTask(s *Supervisor, entry ledger.Entry) *task {
@@ -49,8 +52,10 @@ func newTask(s *Supervisor, entry ledger.Entry) *task {
 	return t
 }
 
-// update takes in what may change of an assignment: the wish to stop. With s.mu held.
+// update takes in what may change of an assignment: the wish to stop, and whether its gang
+// is still waited for. With s.mu held.
 func (t *task) update(assignment ledger.Assignment) {
+	t.entry.Assignment.Hold = assignment.Hold
 	if assignment.Stop && !t.entry.Assignment.Stop {
 		t.entry.Assignment.Stop, t.entry.Assignment.StopReason = true, assignment.StopReason
 		t.end()
@@ -111,6 +116,9 @@ func (t *task) show(status cluster.TaskStatus) {
 func (t *task) live(ctx context.Context, ran bool) {
 	if state := t.status().State; !state.Ended() {
 		t.drive(ctx, state, ran)
+	}
+	for _, release := range t.releases {
+		release()
 	}
 	if ctx.Err() != nil {
 		return

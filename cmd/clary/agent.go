@@ -15,7 +15,7 @@ import (
 
 // agentFlags are amounts as people write them.
 type agentFlags struct {
-	ports, cores, memory, cache string
+	ports, cores, memory, cache, uids string
 }
 
 func newAgentCommand() *cobra.Command {
@@ -57,6 +57,7 @@ func newAgentCommand() *cobra.Command {
 	flags.StringVar(&config.SimulateGPUs, "simulate-gpus", "", "offer GPUs that do not exist, like 8xA100 or 2xH100-80GB,4xT4")
 	flags.StringToStringVar(&config.Labels, "label", nil, "labels that jobs can ask for, like zone=a,disk=nvme")
 	flags.StringVar(&amounts.ports, "ports", "20000-20999", "TCP ports that tasks may be given")
+	flags.StringVar(&amounts.uids, "task-uids", "200000-299999", "users that tasks run as, one for each queue; 0-0 runs them as the agent")
 	flags.StringVar(&amounts.cores, "cores", "", "cores to offer (default: all)")
 	flags.StringVar(&amounts.memory, "memory", "", "memory to offer, like 12GiB (default: nine tenths)")
 	flags.StringVar(&amounts.cache, "cache", "20GiB", "most that the cache of inputs may hold")
@@ -67,6 +68,9 @@ func newAgentCommand() *cobra.Command {
 func (f agentFlags) read(config *agent.Config) error {
 	if n, err := fmt.Sscanf(f.ports, "%d-%d", &config.PortFirst, &config.PortLast); err != nil || n != 2 {
 		return fault.New(fault.Invalid, "--ports: %q is no range like 20000-20999", f.ports)
+	}
+	if n, err := fmt.Sscanf(f.uids, "%d-%d", &config.UIDFirst, &config.UIDLast); err != nil || n != 2 {
+		return fault.New(fault.Invalid, "--task-uids: %q is no range like 200000-299999", f.uids)
 	}
 	if f.cores != "" {
 		cores, err := quantity.ParseCores(f.cores)

@@ -14,12 +14,18 @@ import (
 // director remembers what one node was told, so that it is told changes only.
 type director struct {
 	node  string
-	told  map[string]bool            // task id → was told to stop
+	told  map[string]told            // by task id
 	gangs map[string]map[string]bool // gang id → its tasks that the node was told of
 }
 
+// told is what a node was told of one task.
+type told struct {
+	stop bool // it is to end
+	hold bool // it is not to start yet
+}
+
 func newDirector(node string) *director {
-	return &director{node: node, told: map[string]bool{}, gangs: map[string]map[string]bool{}}
+	return &director{node: node, told: map[string]told{}, gangs: map[string]map[string]bool{}}
 }
 
 // concerned reports, without reading state, whether changes may matter to the node: a
@@ -55,6 +61,7 @@ func (d *director) changed(snapshot *state.Snapshot, changes []state.Change) *cl
 	for _, change := range changes {
 		if change.Kind == state.KindTask {
 			d.update(snapshot, change.ID, desired)
+			d.release(snapshot, change.ID, desired)
 			continue
 		}
 		for id := range d.gangs[change.ID] {
@@ -71,11 +78,11 @@ func (d *director) changed(snapshot *state.Snapshot, changes []state.Change) *cl
 // has ended stays with the node until its record is deleted.
 func (d *director) update(snapshot *state.Snapshot, id string, desired *claryv1.Desired) {
 	task, exists := snapshot.Task(id)
-	stopping, known := d.told[id]
+	before, known := d.told[id]
 	switch {
 	case exists && task.Allocation.Node == d.node:
 		gang, _ := snapshot.Gang(task.Gang)
-		if !task.Status.State.Ended() && (!known || !stopping && stops(task, gang)) {
+		if !task.Status.State.Ended() && (!known || !before.stop && stops(task, gang) || before.hold && !holds(snapshot, task, gang)) {
 			d.assign(snapshot, task, desired)
 		}
 	case known:
@@ -87,6 +94,34 @@ func (d *director) update(snapshot *state.Snapshot, id string, desired *claryv1.
 		}
 		desired.Gone = append(desired.Gone, id)
 	}
+}
+
+// release lets those of a task's gang start that waited for it.
+func (d *director) release(snapshot *state.Snapshot, id string, desired *claryv1.Desired) {
+	task, exists := snapshot.Task(id)
+	if !exists {
+		return
+	}
+	for peer := range d.gangs[task.Gang] {
+		if peer != id && d.told[peer].hold {
+			d.update(snapshot, peer, desired)
+		}
+	}
+}
+
+// holds reports whether a task may get ready but not start: its gang starts together, and
+// another is not ready.
+func holds(snapshot *state.Snapshot, task cluster.Task, gang cluster.Gang) bool {
+	if role, _ := gang.Role(task.Role); role.Program.Framework == cluster.FrameworkNone {
+		return false
+	}
+	for peer := range snapshot.TasksOfGang(gang.ID()) {
+		unready := peer.Status.State == cluster.TaskAssigned || peer.Status.State == cluster.TaskStaging
+		if peer.Attempt == task.Attempt && unready {
+			return true
+		}
+	}
+	return false
 }
 
 // stops reports whether the task should not run: its gang is to end, is on a newer
@@ -101,15 +136,15 @@ func (d *director) assign(snapshot *state.Snapshot, task cluster.Task, desired *
 		return // its job is being deleted: the tasks' own deletion follows
 	}
 	role, _ := gang.Role(task.Role)
-	stop := stops(task, gang)
-	d.told[task.ID] = stop
+	stop, hold := stops(task, gang), holds(snapshot, task, gang)
+	d.told[task.ID] = told{stop: stop, hold: hold}
 	if d.gangs[task.Gang] == nil {
 		d.gangs[task.Gang] = map[string]bool{}
 	}
 	d.gangs[task.Gang][task.ID] = true
 	assignment := &claryv1.Assignment{
 		Task: wire.TaskToProto(task), Program: wire.ProgramToProto(role.Program), Hosts: hosts(snapshot, gang, task.Attempt),
-		Stop: stop, StopReason: gang.StopReason, MaxRuntime: int64(gang.MaxRuntime), Queue: gang.Queue,
+		Stop: stop, Hold: hold, StopReason: gang.StopReason, MaxRuntime: int64(gang.MaxRuntime), Queue: gang.Queue,
 	}
 	if role.Program.Checkpoints && task.Attempt > 1 {
 		assignment.RestoreFrom = jobPrefix(task.Job) + "checkpoints/"

@@ -146,8 +146,8 @@ func TestAFollowerCatchesUpAndStaleReadsNeedNoLeader(t *testing.T) {
 func TestAllCoordinatorsMayDieAndNothingIsLostNorDisturbed(t *testing.T) {
 	m := start(t, 3, 1)
 	made := hold(t, m.Client(), "held", 20)
-	path := m.Path("go")
-	m.Clary("run", "-d", "--name", "steady", "--", "sh", "-c", "echo begins; while [ ! -e "+path+" ]; do sleep 0.1; done; echo ends")
+	path := m.Path("n1/tasks/steady~main~worker-0.1/ml/go") // in the task's own folder
+	m.Clary("run", "-d", "--name", "steady", "--", "sh", "-c", "echo begins; while [ ! -e go ]; do sleep 0.1; done; echo ends")
 	m.WaitFor("the program", 20*time.Second, func() bool { return len(m.taskPids("steady")) > 0 && m.Job("steady").State == "running" })
 	before := m.taskPids("steady")[0]
 	for _, name := range []string{"s1", "s2", "s3"} {

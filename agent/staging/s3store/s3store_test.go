@@ -131,7 +131,7 @@ func TestStagingWorksOnTheRealStore(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(checkpoints, "c1"), []byte("state"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := mirror.Sync(ctx); err != nil {
+	if err := mirror.Finish(ctx); err != nil {
 		t.Fatal(err)
 	}
 	restored := t.TempDir()

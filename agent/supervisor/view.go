@@ -1,0 +1,172 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/clary-ml/clary/agent/contract"
+	"github.com/clary-ml/clary/agent/ledger"
+	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/agent/staging"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// Where a task with a view of its own finds what is not of the contract.
+const (
+	insideTemp    = "/tmp"
+	insideTLS     = "/run/clary-tls"
+	insideProgram = "/run/clary-bin/clary"
+)
+
+// view is what a task sees of the node, and as whom.
+type view struct {
+	place     contract.Place
+	tls       string // folder of its certificate
+	program   string // the node's own clary binary
+	user      *runtime.User
+	isolation *runtime.Isolation // nil: the task shares the node's view
+}
+
+// view decides. Where the driver can, a task has its folders at /opt/ml, a user of its
+// queue and nothing else of the node that it could change; where it cannot, it runs as the
+// agent does and finds its folders by SAGEMAKER_BASE_DIR.
+func (t *task) view(ctx context.Context, assignment ledger.Assignment) (view, error) {
+	config := t.s.config
+	place := contract.Place{
+		Folders: t.folders, Home: t.temp(), Temp: t.temp(), Metrics: t.folders.Metrics(),
+		Path: os.Getenv("PATH"), Listen: config.Listen, Interface: config.Interface,
+	}
+	isolator, can := config.Driver.(runtime.Isolator)
+	reason := fault.New(fault.Invalid, "this node's driver has no isolation")
+	if can {
+		reason = isolator.CanIsolate()
+	}
+	if config.User == nil || reason != nil {
+		if assignment.Program.Network == cluster.NetworkNone {
+			return view{}, fault.New(fault.Invalid, "network %q: this node cannot cut a task off: %w", cluster.NetworkNone, reason)
+		}
+		return view{place: place, tls: t.tlsDir(), program: config.Program}, nil
+	}
+	user, err := config.User(assignment.Queue)
+	if err != nil {
+		return view{}, err
+	}
+	place.Folders, place.Home, place.Temp = staging.Folders{Base: contract.Base}, insideTemp, insideTemp
+	place.Metrics = place.Folders.Metrics()
+	if assignment.Program.Network == cluster.NetworkNone {
+		place.Interface = "lo"
+	}
+	names, addresses := contract.Task{Assignment: assignment, Place: place}.Hosts()
+	isolation := &runtime.Isolation{
+		Mounts: []runtime.Mount{
+			{Source: t.folders.Base, Target: contract.Base},
+			{Source: t.temp(), Target: insideTemp},
+		},
+		Hosts:    resolve(ctx, addresses, assignment.Program.Network),
+		Hostname: contract.Host(assignment.Task.Index),
+		Network:  runtime.Network(assignment.Program.Network),
+		Hide:     config.Hide,
+	}
+	if len(names) == 0 {
+		isolation.Hostname = ""
+	}
+	if needsCertificate(assignment) && config.Certify != nil {
+		if err := os.MkdirAll(t.tlsDir(), 0o700); err != nil {
+			return view{}, fault.New(fault.Internal, "prepare task folder: %w", err)
+		}
+		isolation.Mounts = append(isolation.Mounts, runtime.Mount{Source: t.tlsDir(), Target: insideTLS, ReadOnly: true})
+	}
+	if assignment.Program.Clary {
+		isolation.Mounts = append(isolation.Mounts, runtime.Mount{Source: config.Program, Target: insideProgram, ReadOnly: true})
+	}
+	if root := config.Environments; root != nil && assignment.Program.Python != nil {
+		isolation.Mounts = append(isolation.Mounts, runtime.Mount{Source: root.Root(), Target: root.Root(), ReadOnly: true})
+	}
+	return view{place: place, tls: insideTLS, program: insideProgram, user: &user, isolation: isolation}, nil
+}
+
+// resolve finds the IP address of each host. One that has none now is left out: the task
+// finds out when it needs it.
+func resolve(ctx context.Context, hosts map[string]string, network cluster.Network) map[string]string {
+	found := map[string]string{}
+	for name, host := range hosts {
+		if network == cluster.NetworkNone {
+			found[name] = "127.0.0.1"
+			continue
+		}
+		if addresses, err := net.DefaultResolver.LookupHost(ctx, host); err == nil && len(addresses) > 0 {
+			found[name] = addresses[0]
+		}
+	}
+	return found
+}
+
+// own gives the task's user what it may write, and what is for its eyes alone. Inputs and
+// configuration stay the agent's, and readable.
+func (v view) own(t *task) error {
+	if v.user == nil {
+		return nil
+	}
+	give := func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, int(v.user.UID), int(v.user.GID))
+	}
+	errs := []error{os.Lchown(t.folders.Base, int(v.user.UID), int(v.user.GID))}
+	output := filepath.Dir(t.folders.OutputData())
+	for _, folder := range []string{t.folders.Model(), output, t.folders.Checkpoints(), t.folders.Code(), t.temp(), t.tlsDir()} {
+		if _, err := os.Lstat(folder); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		errs = append(errs, filepath.WalkDir(folder, give))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fault.New(fault.Internal, "give the task its folders: %w", err)
+	}
+	return nil
+}
+
+// awaitGang waits, ready, until the whole gang is.
+func (t *task) awaitGang(ctx context.Context) error {
+	for {
+		t.s.mu.Lock()
+		hold, changed := t.entry.Assignment.Hold, t.s.changed
+		t.s.mu.Unlock()
+		if !hold {
+			return nil
+		}
+		if t.status().State != cluster.TaskReady {
+			t.become(func(s *cluster.TaskStatus) { s.State = cluster.TaskReady })
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// python makes the environment that the program asks for and returns its folder of
+// programs, "" if it asks for none.
+func (t *task) python(ctx context.Context, program cluster.Program) (string, error) {
+	if program.Python == nil {
+		return "", nil
+	}
+	if t.s.config.Environments == nil {
+		return "", fault.New(fault.Invalid, "python: this node makes no Python environments")
+	}
+	t.become(func(s *cluster.TaskStatus) { s.State = cluster.TaskStaging })
+	bin, release, err := t.s.config.Environments.Ensure(ctx, *program.Python)
+	if err != nil {
+		return "", err
+	}
+	t.releases = append(t.releases, release)
+	return bin, nil
+}
