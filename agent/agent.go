@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -18,6 +19,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/clary-ml/clary/agent/environment"
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/runtime/cgroup"
@@ -33,6 +35,9 @@ import (
 func Run(ctx context.Context, c Config) (err error) {
 	if err := c.Validate().Err(); err != nil {
 		return fault.New(fault.Invalid, "%w", err)
+	}
+	if c.Data, err = filepath.Abs(c.Data); err != nil {
+		return fmt.Errorf("--data: %w", err)
 	}
 	if err := os.MkdirAll(c.path("tasks"), 0o711); err != nil {
 		return fmt.Errorf("--data: %w", err)
@@ -84,15 +89,32 @@ func (a *agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	python, err := environment.Open(environment.Config{
+		Root: c.path("python"), Index: c.PipIndex, Wheelhouse: c.Wheelhouse, Keep: keptEnvironments, UID: installer(), Log: c.Log,
+	})
+	if err != nil {
+		return err
+	}
 	a.tasks, err = supervisor.Open(ctx, supervisor.Config{
 		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.store, Cache: cache,
 		Certify: a.certify, Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Log: c.Log,
-		Hide: []string{c.Data}, User: a.users(), Interface: interfaceOf(c.Address),
+		Hide: []string{c.Data}, User: a.users(), Interface: interfaceOf(c.Address), Environments: python,
 	})
 	if err != nil {
 		return err
 	}
 	return a.openNetwork()
+}
+
+// keptEnvironments are how many Python environments stay that nobody uses.
+const keptEnvironments = 20
+
+// installer is whom Python packages are installed as: nobody, if the agent may choose.
+func installer() int {
+	if os.Geteuid() != 0 {
+		return 0
+	}
+	return 65534
 }
 
 // users gives each queue a user of this node; nil if tasks run as the agent.

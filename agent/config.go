@@ -31,6 +31,8 @@ type Config struct {
 	MilliCPU            int64             // thousandths of a core to offer; 0 is all
 	Memory              int64             // bytes to offer; 0 is what the machine has, less a reserve
 	CacheBytes          int64             // most that the input cache may hold
+	PipIndex            string            // URL of the package index for Python; "" leaves it to pip
+	Wheelhouse          string            // folder of wheels: then the only source of Python packages
 	UIDFirst, UIDLast   uint32            // users that tasks run as, one for each queue; 0 runs them as the agent
 
 	// Network and GossipTransport stand in for the machine's own network where they are

@@ -69,12 +69,12 @@ func TestNothingOutsideATasksFolderIsReadForIt(t *testing.T) {
 		t.Errorf("the store holds %v, %v", keys(t, store, "ckpt/"), err)
 	}
 	for _, name := range []string{"pipe", "link", "dir"} {
-		if err := staging.Pack(folder, io.Discard); err == nil {
+		if err := staging.Pack(folder, io.Discard, nil); err == nil {
 			t.Errorf("a folder with %s is packed", name)
 		}
 		_ = os.Remove(filepath.Join(folder, name))
 	}
-	if err := staging.Pack(folder, io.Discard); err != nil {
+	if err := staging.Pack(folder, io.Discard, nil); err != nil {
 		t.Errorf("what is left is fine: %v", err)
 	}
 }

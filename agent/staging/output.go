@@ -20,8 +20,9 @@ import (
 
 // Pack writes a folder as tar.gz. The same content makes the same bytes: names in
 // order, no times, owners or other modes than the executable bit. What is neither
-// file, folder nor symbolic link inside the folder is refused.
-func Pack(folder string, to io.Writer) error {
+// file, folder nor symbolic link inside the folder is refused. What skip says, if it is not
+// nil, is left out, a folder with all that is below it.
+func Pack(folder string, to io.Writer, skip func(name string, dir bool) bool) error {
 	zipped, err := gzip.NewWriterLevel(to, gzip.BestSpeed)
 	if err != nil {
 		return err
@@ -35,6 +36,12 @@ func Pack(folder string, to io.Writer) error {
 	err = walk(root, func(name string, item fs.DirEntry, err error) error {
 		if err != nil || name == "." {
 			return err
+		}
+		if skip != nil && skip(name, item.IsDir()) {
+			if item.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
 		}
 		return packOne(archive, root, name, item)
 	})
@@ -99,7 +106,7 @@ func Upload(ctx context.Context, store Store, name, folder, uri, scratch string)
 	defer os.Remove(file.Name()) //nolint:errcheck // swept with the task's folder
 	defer file.Close()           //nolint:errcheck // only read from here on
 	sum := sha256.New()
-	if err := Pack(folder, io.MultiWriter(file, sum)); err != nil {
+	if err := Pack(folder, io.MultiWriter(file, sum), nil); err != nil {
 		return cluster.Output{}, false, fault.New(fault.KindOf(err), "pack output %s: %w", name, err)
 	}
 	size, err := file.Seek(0, io.SeekCurrent)

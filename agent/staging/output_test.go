@@ -32,7 +32,7 @@ func write(t testing.TB, text string, path ...string) {
 func pack(t testing.TB, folder string) []byte {
 	t.Helper()
 	var packed bytes.Buffer
-	if err := staging.Pack(folder, &packed); err != nil {
+	if err := staging.Pack(folder, &packed, nil); err != nil {
 		t.Fatal(err)
 	}
 	return packed.Bytes()
@@ -81,7 +81,7 @@ func TestLinksOutOfTheModelAndOddFilesAreRefused(t *testing.T) {
 		if err := os.Symlink(target, filepath.Join(dir, "link")); err != nil {
 			t.Fatal(err)
 		}
-		if err := staging.Pack(dir, io.Discard); !fault.Is(err, fault.Invalid) {
+		if err := staging.Pack(dir, io.Discard, nil); !fault.Is(err, fault.Invalid) {
 			t.Errorf("link to %s: %v", target, err)
 		}
 	}
@@ -89,7 +89,7 @@ func TestLinksOutOfTheModelAndOddFilesAreRefused(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := staging.Pack(dir, io.Discard); !fault.Is(err, fault.Invalid) {
+	if err := staging.Pack(dir, io.Discard, nil); !fault.Is(err, fault.Invalid) {
 		t.Errorf("fifo: %v", err)
 	}
 }

@@ -165,6 +165,9 @@ func (t *task) spec(facts contract.Task, view view, bin string) runtime.Spec {
 	if program.Clary && len(argv) > 0 {
 		argv[0] = view.program
 	}
+	if program.Script != "" {
+		argv = append(argv, facts.Arguments()...)
+	}
 	dir := program.Dir
 	switch {
 	case dir != "":

@@ -57,6 +57,8 @@ func newAgentCommand() *cobra.Command {
 	flags.StringVar(&config.SimulateGPUs, "simulate-gpus", "", "offer GPUs that do not exist, like 8xA100 or 2xH100-80GB,4xT4")
 	flags.StringToStringVar(&config.Labels, "label", nil, "labels that jobs can ask for, like zone=a,disk=nvme")
 	flags.StringVar(&amounts.ports, "ports", "20000-20999", "TCP ports that tasks may be given")
+	flags.StringVar(&config.PipIndex, "pip-index", "", "URL of the package index for Python environments (default: pip's own)")
+	flags.StringVar(&config.Wheelhouse, "wheelhouse", "", "folder of wheels that Python environments are made from, and from nothing else")
 	flags.StringVar(&amounts.uids, "task-uids", "200000-299999", "users that tasks run as, one for each queue; 0-0 runs them as the agent")
 	flags.StringVar(&amounts.cores, "cores", "", "cores to offer (default: all)")
 	flags.StringVar(&amounts.memory, "memory", "", "memory to offer, like 12GiB (default: nine tenths)")

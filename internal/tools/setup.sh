@@ -2,6 +2,7 @@
 # Makes sure that what the build needs besides Go is there. Each argument is one of:
 #   cc       a C compiler and libc's headers, for the NVIDIA library's binding and the race detector
 #   protoc   the protobuf compiler, for `make generate`
+#   python   Python with venv, for tests of scripts
 # What is missing is installed with apt-get, which needs Debian or Ubuntu and root; nothing
 # is installed that is there already.
 set -euo pipefail
@@ -23,8 +24,11 @@ int main(void) { return 0; }' >"$probe/probe.c"
     protoc)
       command -v protoc >/dev/null && test -f /usr/include/google/protobuf/descriptor.proto || need protobuf-compiler libprotobuf-dev
       ;;
+    python)
+      /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || need python3 python3-venv
+      ;;
     *)
-      echo "setup: '$what' is unknown: cc or protoc" >&2
+      echo "setup: '$what' is unknown: cc, protoc or python" >&2
       exit 2
       ;;
   esac

@@ -52,7 +52,6 @@ type drill struct {
 	t    *testing.T
 	hang string // while this file is there, NVML does not answer
 
-	mu      sync.Mutex
 	excused map[string]bool // ids of tasks of which nobody can know how they ended
 	full    bool            // a disk was full: tasks may fail for that
 	counts  map[chaos.Kind]int

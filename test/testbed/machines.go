@@ -76,6 +76,10 @@ func None(t *testing.T) *Machines {
 		T: t, Dir: t.TempDir(), Binary: binary(t),
 		running: map[string]*process{}, Args: map[string][]string{}, Address: map[string]string{}, ports: 21000 + os.Getpid()%100*100,
 	}
+	// Whoever installs Python packages is nobody, and must reach the agent's data.
+	if err := os.Chmod(filepath.Dir(m.Dir), 0o711); err != nil {
+		t.Fatal(err)
+	}
 	m.firstPort = m.ports
 	m.Env = append(os.Environ(), "CLARY_CONFIG="+filepath.Join(m.Dir, "config.json"), "NO_COLOR=1")
 	t.Cleanup(m.CleanUp)

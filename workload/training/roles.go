@@ -24,7 +24,7 @@ const (
 
 // Roles are the tasks of the job's one gang.
 func (s Spec) Roles() ([]cluster.Role, error) {
-	if s.Program != nil {
+	if s.Program != nil || s.Script != nil {
 		return []cluster.Role{s.programRole()}, nil
 	}
 	return s.networkRoles()
@@ -33,17 +33,24 @@ func (s Spec) Roles() ([]cluster.Role, error) {
 func (s Spec) programRole() cluster.Role {
 	instances := max(s.Instances, 1)
 	ask := s.Resources.ask(workerCores, programMemory)
-	if instances > 1 {
+	if instances > 1 || s.Framework != cluster.FrameworkNone {
 		ask.Ports = 1
 	}
-	return cluster.Role{
-		Name: roleWorker, Count: instances, Ask: ask, Labels: s.Labels,
-		Program: cluster.Program{
-			Command: s.Program.Command, Env: s.Program.Env, Dir: s.Program.Dir,
-			Inputs: s.inputs(), Grace: s.grace(), Outputs: true,
-			Checkpoints: s.Checkpoints != nil && *s.Checkpoints,
-		},
+	program := cluster.Program{
+		Hyperparameters: s.hyperparameters(), Inputs: s.inputs(), Framework: s.Framework, Grace: s.grace(), Outputs: true,
+		Checkpoints: s.Checkpoints != nil && *s.Checkpoints,
 	}
+	if s.NetworkIsolation {
+		program.Network = cluster.NetworkNone
+	}
+	if script := s.Script; script != nil {
+		program.Command, program.Env = script.command(), script.Env
+		program.Source, program.Script, program.Python = script.Source, script.Entry, script.python()
+		program.Checkpoints = s.Checkpoints == nil || *s.Checkpoints
+	} else {
+		program.Command, program.Env, program.Dir = s.Program.Command, s.Program.Env, s.Program.Dir
+	}
+	return cluster.Role{Name: roleWorker, Count: instances, Ask: ask, Labels: s.Labels, Program: program}
 }
 
 // networkRoles are the parameter servers, each with a port to listen on, and the workers.

@@ -28,6 +28,16 @@ type Spec struct {
 	// Program runs instead of a network, as many times as Instances says; 0 means 1.
 	Program   *Program `json:"program,omitempty"`
 	Instances int32    `json:"instances,omitempty"`
+	// Script runs instead of a program.
+	Script *Script `json:"script,omitempty"`
+	// Hyperparameters are for a program or a script: it finds them in input/config, and a
+	// script in its arguments and SM_ variables too.
+	Hyperparameters map[string]json.RawMessage `json:"hyperparameters,omitempty"`
+	// Framework is how instances find each other: torch, or hosts for any other. With one,
+	// they start when all are ready.
+	Framework cluster.Framework `json:"framework,omitempty"`
+	// NetworkIsolation cuts each instance off from every network.
+	NetworkIsolation bool `json:"network_isolation,omitempty"`
 
 	// Inputs maps channels such as train and validation to s3:// addresses.
 	Inputs map[string]string `json:"inputs,omitempty"`
@@ -43,7 +53,7 @@ type Spec struct {
 	// Grace is the time between SIGTERM and SIGKILL; 0 means two minutes.
 	Grace quantity.Duration `json:"grace,omitzero"`
 	// Checkpoints mirrors the checkpoints folder and restores it before a restart. If
-	// unset it is on for a network and off for a program.
+	// unset it is on for a network and a script, and off for a program.
 	Checkpoints *bool `json:"checkpoints,omitempty"`
 }
 
@@ -82,10 +92,12 @@ func Parse(data []byte) (Spec, cluster.Problems) {
 func (s Spec) Validate() cluster.Problems {
 	var p cluster.Problems
 	switch {
-	case s.Program != nil:
+	case s.Program != nil && s.Script != nil:
+		p.Add("script", "stands beside program: remove one of the two")
+	case s.Program != nil || s.Script != nil:
 		s.validateProgram(&p)
 	case len(s.Network.Input) == 0 && len(s.Network.Layers) == 0:
-		p.Add("network", "is missing: declare a network, or name a program to run")
+		p.Add("network", "is missing: declare a network, or name a program or a script to run")
 	default:
 		s.validateNetwork(&p)
 	}
@@ -108,8 +120,16 @@ func (s Spec) Validate() cluster.Problems {
 }
 
 func (s Spec) validateProgram(p *cluster.Problems) {
-	if len(s.Program.Command) == 0 {
+	form := "program"
+	if s.Script != nil {
+		form = "script"
+		s.Script.validate(p)
+	} else if len(s.Program.Command) == 0 {
 		p.Add("program.command", "is empty: name the program and its arguments, as a list")
+	}
+	s.validateHyperparameters(p)
+	if s.NetworkIsolation && s.Instances > 1 {
+		p.Add("network_isolation", "cuts instances off from each other too: it is for one instance")
 	}
 	inRange(p, "instances", s.Instances, cluster.MaxTasks)
 	alone := []struct {
@@ -126,7 +146,7 @@ func (s Spec) validateProgram(p *cluster.Problems) {
 	}
 	for _, other := range alone {
 		if other.set {
-			p.Add(other.field, "is for a declared network, and program is set: remove one of the two")
+			p.Add(other.field, "is for a declared network, and %s is set: remove one of the two", form)
 		}
 	}
 }
@@ -137,8 +157,18 @@ func (s Spec) validateNetwork(p *cluster.Problems) {
 	}
 	inRange(p, "workers", s.Workers, MaxWorkers)
 	inRange(p, "servers", s.Servers, MaxServers)
-	if s.Instances != 0 {
-		p.Add("instances", "is for a program: a network has workers and servers")
+	for _, other := range []struct {
+		field string
+		set   bool
+	}{
+		{"instances", s.Instances != 0},
+		{"hyperparameters", len(s.Hyperparameters) > 0},
+		{"framework", s.Framework != ""},
+		{"network_isolation", s.NetworkIsolation},
+	} {
+		if other.set {
+			p.Add(other.field, "is for a program or a script: a network has workers and servers, and fields of its own")
+		}
 	}
 	workers := int(max(s.Workers, 1))
 	if s.Batch > 0 && s.Batch < workers {

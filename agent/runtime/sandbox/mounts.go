@@ -35,18 +35,19 @@ func closeTrees(trees []int) {
 	}
 }
 
-// covered are folders that the private view replaces: places below them are made there,
-// not on the machine.
+// covered are folders that the private view replaces, like those that are hidden: places
+// below them are made there, not on the machine.
 var covered = []string{"/tmp", "/run", "/dev", "/proc"}
 
-func isCovered(path string) bool {
-	return slices.ContainsFunc(covered, func(folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") })
+func isCovered(path string, hidden []string) bool {
+	below := func(folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
+	return slices.ContainsFunc(covered, below) || slices.ContainsFunc(hidden, below)
 }
 
 // makeTargets makes places on the machine's own root; what is there is left as it is.
-func makeTargets(mounts []Mount, trees []int) error {
-	for i, mount := range mounts {
-		if !isCovered(mount.Target) {
+func makeTargets(s Spec, trees []int) error {
+	for i, mount := range s.Mounts {
+		if !isCovered(mount.Target, s.Hide) {
 			if err := makeTarget(mount, trees[i]); err != nil {
 				return err
 			}
@@ -80,9 +81,9 @@ func makeTarget(mount Mount, tree int) error {
 }
 
 // attachTrees shows what openTrees took hold of. A place is never reached through a link.
-func attachTrees(mounts []Mount, trees []int) error {
-	for i, mount := range mounts {
-		if isCovered(mount.Target) {
+func attachTrees(s Spec, trees []int) error {
+	for i, mount := range s.Mounts {
+		if isCovered(mount.Target, s.Hide) {
 			if err := makeTarget(mount, trees[i]); err != nil {
 				return err
 			}
@@ -138,7 +139,7 @@ func private(s Spec) error {
 	}
 	for _, folder := range s.Hide {
 		info, err := os.Stat(folder)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && isCovered(folder) {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && isCovered(folder, nil) {
 			continue
 		}
 		if err != nil {
@@ -147,7 +148,7 @@ func private(s Spec) error {
 		if !info.IsDir() {
 			return fmt.Errorf("hide %s: it is not a folder", folder)
 		}
-		if err := unix.Mount("tmpfs", folder, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RDONLY, "size=4k,mode=000,nr_inodes=2"); err != nil {
+		if err := unix.Mount("tmpfs", folder, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=64k,mode=755,nr_inodes=256"); err != nil {
 			return fmt.Errorf("hide %s: %w", folder, err)
 		}
 	}
@@ -240,7 +241,7 @@ func overlayFiles(files map[string]string, resolver []byte) error {
 		if filepath.IsAbs(real) {
 			path = filepath.Clean(real)
 		}
-		if isCovered(path) {
+		if isCovered(path, nil) {
 			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, resolver, 0o644)); err != nil {
 				return err
 			}

@@ -83,11 +83,11 @@ func Enter(s Spec, user User) error {
 		what string
 		do   func() error
 	}{
-		{"make places for what is shown", func() error { return makeTargets(s.Mounts, trees) }},
+		{"make places for what is shown", func() error { return makeTargets(s, trees) }},
 		{"make the root read-only", func() error { return setReadOnly(unix.AT_FDCWD, "/", true) }},
 		{"make private folders", func() error { return private(s) }},
 		{"write /etc/hosts", func() error { return overlayFiles(files, resolver) }},
-		{"show folders", func() error { return attachTrees(s.Mounts, trees) }},
+		{"show folders", func() error { return attachTrees(s, trees) }},
 		{"set the host's name", func() error { return setHostname(s.Hostname) }},
 		{"bring loopback up", func() error { return loopback(s.Offline) }},
 	} {

@@ -51,12 +51,11 @@ func Inside() {
 	syscall.CloseOnExec(3)
 	syscall.CloseOnExec(4)
 	news := os.NewFile(4, "news")
-	if err := become(os.NewFile(3, "instructions")); err != nil {
-		_, _ = news.WriteString(err.Error())
-		os.Exit(1)
-	}
+	_, _ = news.WriteString(become(os.NewFile(3, "instructions")).Error())
+	os.Exit(1)
 }
 
+// become is no more once it is the program: it returns only why it could not be.
 func become(instructions *os.File) error {
 	text, err := io.ReadAll(instructions)
 	if err != nil {

@@ -73,22 +73,42 @@ func (a *App) trainCommand() *cobra.Command {
 	var t trainFlags
 	var job jobFlags
 	var resources resourceFlags
+	var script scriptFlags
 	command := &cobra.Command{
-		Use:   "train",
-		Short: "Train a network and wait for it",
-		Long: "Train a network, given by flags or by a job file, and wait for it. Data of this machine is uploaded\n" +
-			"to the object store first. Ctrl-C ends the waiting and not the job.",
+		Use:   "train [flags] [-- ARGUMENT...]",
+		Short: "Train a network or run a training script, and wait for it",
+		Long: "Train a network, given by flags or by a job file, or run a training script of your own, and wait for it. Data and\n" +
+			"code of this machine are uploaded to the object store first. Ctrl-C ends the waiting and not the job.\n\n" +
+			"A script finds its data, arguments and SM_ variables as in SageMaker's script mode, writes its model to\n" +
+			"SM_MODEL_DIR and is restarted from /opt/ml/checkpoints. What stands after -- is given to it.",
 		Example: `  clary train --data train.csv.gz --validation test.csv.gz --network 128,64 --epochs 20 --name digits
   clary train --data s3://data/train.csv --input 64 --classes 10 --workers 2 --servers 2
-  clary train -f digits.yaml --epochs 5 --dry-run`,
-		Args: takes(),
+  clary train -f digits.yaml --epochs 5 --dry-run
+  clary train --script train.py --source src/ --requirements requirements.txt --data train.csv -- --epochs 3
+  clary train --script ddp.py --framework torch --instances 2 --hyperparameter lr=0.1`,
+	}
+	command.Args = func(command *cobra.Command, args []string) error {
+		if script.entry != "" {
+			return nil
+		}
+		return takes()(command, args)
 	}
 	t.register(command)
+	script.register(command)
 	job.register(command)
 	resources.register(command)
 	command.RunE = func(command *cobra.Command, args []string) error {
 		return a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-			j, folder, err := a.trainingJob(ctx, c, command, &t, &resources)
+			make := func() (cluster.Job, string, error) { return a.trainingJob(ctx, c, command, &t, &resources) }
+			if script.entry != "" {
+				make = func() (cluster.Job, string, error) {
+					j, err := a.scriptJob(ctx, c, command, &script, &t, &resources, job.dryRun, args)
+					return j, ".", err
+				}
+			} else if err := script.alone(command); err != nil {
+				return err
+			}
+			j, folder, err := make()
 			if err != nil {
 				return err
 			}
