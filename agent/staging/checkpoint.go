@@ -98,6 +98,9 @@ func (m *Mirror) Finish(ctx context.Context) error {
 
 // sync brings the store to what is here, as far as it is settled.
 func (m *Mirror) sync(ctx context.Context, here, settled map[string]stamp) error {
+	if m.sent == nil && len(here) == 0 {
+		return nil // nothing to send, so the store need not be asked
+	}
 	if m.sent == nil {
 		if err := m.learn(ctx); err != nil {
 			return err
