@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -38,6 +39,13 @@ func (t *tally) add(what string) {
 		t.counts = map[string]int{}
 	}
 	t.counts[what]++
+}
+
+// missing is what was to be exercised, and was not.
+func (t *tally) missing() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(exercised), func(what string) bool { return t.counts[what] > 0 })
 }
 
 func newFloor(counts *tally) *floor {
