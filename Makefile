@@ -44,7 +44,7 @@ fuzz: setup ## run each fuzz target for FUZZ_SECONDS (5)
 	@internal/tools/fuzz.sh $(FUZZ_SECONDS)
 
 e2e: build ## run the end-to-end tests on real processes
-	@internal/tools/setup.sh python
+	@internal/tools/setup.sh python torch net
 	CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 15m ./test/e2e/...
 
 chaos: build ## break real processes in ways drawn from CLARY_CHAOS_SEED (1), and count what is lost or left

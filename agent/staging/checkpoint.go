@@ -39,9 +39,9 @@ func newestAttempt(objects []Object, prefix string, task cluster.Task) ([]Object
 	return byAttempt[newest], newest
 }
 
-// Mirror keeps a prefix of the store like a task's checkpoint folder. Checkpoints
-// that are written in place are sent once they have not changed from one look to the next;
-// names that begin with '.' or end with ".tmp" are still being written.
+// Mirror keeps a prefix of the store like a task's checkpoint folder. A file is sent once
+// nobody has it open to write, or it has not changed from one look to the next; names that
+// begin with '.' or end with ".tmp" are still being written.
 type Mirror struct {
 	Store  Store
 	Folder string
@@ -69,22 +69,30 @@ func NewMirror(store Store, uri string, task cluster.Task, folder string) (*Mirr
 	return &Mirror{Store: store, Folder: folder, Bucket: bucket, Prefix: checkpointPrefix(prefix, task.Attempt, task)}, nil
 }
 
-// Sync sends what is new and was the same when Sync last looked, and only then deletes what
-// is gone, so that the store always holds a checkpoint once there was one. It is not for
+// Sync sends what is new and whole, and only then deletes what is gone, so that the store always holds a checkpoint once there was one. It is not for
 // concurrent use.
 func (m *Mirror) Sync(ctx context.Context) error {
 	here, err := m.scan()
 	if err != nil {
 		return err
 	}
-	settled := map[string]stamp{}
+	whole := map[string]stamp{}
 	for name, now := range here {
-		if m.seen[name] == now {
-			settled[name] = now
+		if m.seen[name] == now || m.isClosed(name) {
+			whole[name] = now
 		}
 	}
 	m.seen = here
-	return m.sync(ctx, here, settled)
+	return m.sync(ctx, here, whole)
+}
+
+func (m *Mirror) isClosed(name string) bool {
+	file, err := OpenIn(m.Folder, filepath.Join(m.Folder, name))
+	if err != nil {
+		return false
+	}
+	defer file.Close() //nolint:errcheck // only read
+	return isClosed(file)
 }
 
 // Finish is Sync for a task that has ended: nothing changes any more.
@@ -96,8 +104,8 @@ func (m *Mirror) Finish(ctx context.Context) error {
 	return m.sync(ctx, here, here)
 }
 
-// sync brings the store to what is here, as far as it is settled.
-func (m *Mirror) sync(ctx context.Context, here, settled map[string]stamp) error {
+// sync brings the store to what is here, as far as it is whole.
+func (m *Mirror) sync(ctx context.Context, here, whole map[string]stamp) error {
 	if m.sent == nil && len(here) == 0 {
 		return nil // nothing to send, so the store need not be asked
 	}
@@ -106,8 +114,8 @@ func (m *Mirror) sync(ctx context.Context, here, settled map[string]stamp) error
 			return err
 		}
 	}
-	names := make([]string, 0, len(settled))
-	for name := range settled {
+	names := make([]string, 0, len(whole))
+	for name := range whole {
 		names = append(names, name)
 	}
 	slices.SortFunc(names, func(a, b string) int { // oldest first: the newest follows
@@ -123,7 +131,7 @@ func (m *Mirror) sync(ctx context.Context, here, settled map[string]stamp) error
 		return err
 	}
 	if len(here) > 0 && !m.holdsAny(here) {
-		return nil // what is new has not settled: what is old stays
+		return nil // what is new is not whole yet: what is old stays
 	}
 	for name := range m.sent {
 		if _, ok := here[name]; ok {
@@ -200,7 +208,14 @@ func (m *Mirror) send(ctx context.Context, name string, as stamp) error {
 		return fault.New(fault.Internal, "read checkpoint %s: %w", name, err)
 	}
 	defer file.Close() //nolint:errcheck // only read
-	if err := m.Store.Put(ctx, m.Bucket, m.Prefix+name, file, as.size); err != nil {
+	now, err := file.Stat()
+	if err != nil {
+		return fault.New(fault.Internal, "read checkpoint %s: %w", name, err)
+	}
+	as = stamp{now.Size(), now.ModTime()} // it may have been replaced since the look
+	if err := m.Store.Put(ctx, m.Bucket, m.Prefix+name, &steady{file, as, as.size}, as.size); fault.Is(err, fault.Conflict) {
+		return nil // the next look sends it
+	} else if err != nil {
 		return fault.New(fault.KindOf(err), "mirror checkpoint %s: %w", name, err)
 	}
 	m.sent[name] = as

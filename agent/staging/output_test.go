@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -187,19 +188,80 @@ func TestACheckpointThatIsStillWrittenIsNotSentAndTheOldOneStays(t *testing.T) {
 		t.Fatalf("the store holds %v", got)
 	}
 	_ = os.Remove(filepath.Join(dir, "c1"))
-	for size := 1; size < 5; size++ { // the new one grows under its own name
-		write(t, strings.Repeat("n", size), dir, "c2")
+	growing, err := os.Create(filepath.Join(dir, "c2")) // under its own name
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if _, err := growing.WriteString("n"); err != nil {
+			t.Fatal(err)
+		}
 		if got := look(); len(got) != 1 || got[0] != "ckpt/1/worker-0/c1" {
 			t.Fatalf("while c2 is written the store holds %v", got)
 		}
 	}
-	look()
+	if err := growing.Close(); err != nil {
+		t.Fatal(err)
+	}
 	if got := look(); len(got) != 1 || got[0] != "ckpt/1/worker-0/c2" || read(t, store.Dir, "data", got[0]) != "nnnn" {
 		t.Errorf("at last the store holds %v", got)
 	}
 	write(t, "last", dir, "c3")
 	if err := mirror.Finish(t.Context()); err != nil || len(keys(t, store, "ckpt/")) != 2 {
 		t.Errorf("the end leaves %v, %v", keys(t, store, "ckpt/"), err)
+	}
+}
+
+func TestACheckpointThatIsReplacedAllTheTimeIsSentAllTheSame(t *testing.T) {
+	store, dir := newStore(t, nil), t.TempDir()
+	mirror, err := staging.NewMirror(store, "s3://data/ckpt", cluster.Task{Role: "worker", Attempt: 1}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 3 {
+		text := strings.Repeat("r", round+1)
+		write(t, text, dir, "last.tmp")
+		if err := os.Rename(filepath.Join(dir, "last.tmp"), filepath.Join(dir, "last")); err != nil {
+			t.Fatal(err)
+		}
+		if err := mirror.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, store.Dir, "data", "ckpt/1/worker-0/last"); got != text {
+			t.Errorf("round %d: the store holds %q", round, got)
+		}
+	}
+}
+
+// changing is a store during whose writes the file is written too.
+type changing struct {
+	staging.Store
+	path string
+}
+
+func (c changing) Put(ctx context.Context, bucket, key string, from io.Reader, size int64) error {
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(from, first); err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.path, []byte("MIXTURE"), 0o600); err != nil {
+		return err
+	}
+	return c.Store.Put(ctx, bucket, key, io.MultiReader(bytes.NewReader(first), from), size)
+}
+
+func TestAFileThatChangesWhileItIsSentIsNotKept(t *testing.T) {
+	store, dir := newStore(t, map[string]string{"ckpt/1/worker-0/c": "before"}), t.TempDir()
+	write(t, "ORDERLY", dir, "c")
+	mirror, err := staging.NewMirror(changing{store, filepath.Join(dir, "c")}, "s3://data/ckpt", cluster.Task{Role: "worker", Attempt: 1}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mirror.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, store.Dir, "data", "ckpt/1/worker-0/c"); got != "before" {
+		t.Errorf("the store holds %q", got)
 	}
 }
 

@@ -3,6 +3,8 @@
 #   cc       a C compiler and libc's headers, for the NVIDIA library's binding and the race detector
 #   protoc   the protobuf compiler, for `make generate`
 #   python   Python with venv, for tests of scripts
+#   torch    PyTorch, for tests of gangs
+#   net      ip and nsenter, for tests with networks of their own
 # What is missing is installed with apt-get, which needs Debian or Ubuntu and root; nothing
 # is installed that is there already.
 set -euo pipefail
@@ -27,8 +29,14 @@ int main(void) { return 0; }' >"$probe/probe.c"
     python)
       /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || need python3 python3-venv
       ;;
+    torch)
+      /usr/bin/python3 -c 'import torch.distributed' 2>/dev/null || need python3-torch
+      ;;
+    net)
+      command -v ip >/dev/null && command -v nsenter >/dev/null || need iproute2 util-linux
+      ;;
     *)
-      echo "setup: '$what' is unknown: cc, protoc or python" >&2
+      echo "setup: '$what' is unknown: $0 says what is known" >&2
       exit 2
       ;;
   esac

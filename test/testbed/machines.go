@@ -39,6 +39,10 @@ type Machines struct {
 	allowed map[string]bool     // what the test itself mounted
 
 	firstPort int // of the first agent
+
+	host    string            // where servers listen
+	bridge  string            // agents are on networks of their own, if it is named
+	plugged map[string]string // addresses of those agents
 }
 
 // binary returns the clary under test: CLARY_BIN, which `make e2e` sets.
@@ -73,7 +77,7 @@ func Start(t *testing.T, servers, agents int) *Machines {
 func None(t *testing.T) *Machines {
 	t.Helper()
 	m := &Machines{
-		T: t, Dir: t.TempDir(), Binary: binary(t),
+		T: t, Dir: t.TempDir(), Binary: binary(t), host: "127.0.0.1",
 		running: map[string]*process{}, Args: map[string][]string{}, Address: map[string]string{}, ports: 21000 + os.Getpid()%100*100,
 	}
 	// Whoever installs Python packages is nobody, and must reach the agent's data.
@@ -89,9 +93,9 @@ func None(t *testing.T) *Machines {
 // Server starts a coordinator: the first founds the cluster, the others join it.
 func (m *Machines) Server(name string) {
 	m.T.Helper()
-	address := FreeAddress(m.T)
+	address := m.free()
 	m.Address[name] = address
-	args := []string{"server", "--id", name, "--data", m.Path(name), "--listen", address, "--gossip", FreeAddress(m.T), "--object-store-listen", FreeAddress(m.T)}
+	args := []string{"server", "--id", name, "--data", m.Path(name), "--listen", address, "--gossip", m.free(), "--object-store-listen", m.free()}
 	if name != "s1" {
 		args = append(args, "--join", m.Address["s1"], "--token", m.Token("coordinator"))
 	}
@@ -110,8 +114,13 @@ func (m *Machines) Agent(name string, extra ...string) {
 	m.Expect(name, m.Path(name))
 	ports := fmt.Sprintf("%d-%d", m.ports, m.ports+49)
 	m.ports += 50
+	host, listen, gossip := m.host, m.free(), m.free()
+	if m.bridge != "" {
+		host = m.plug(name)
+		listen, gossip = host+":7424", host+":7425"
+	}
 	args := append([]string{
-		"agent", "--id", name, "--data", m.Path(name), "--address", "127.0.0.1", "--listen", FreeAddress(m.T), "--gossip", FreeAddress(m.T),
+		"agent", "--id", name, "--data", m.Path(name), "--address", host, "--listen", listen, "--gossip", gossip,
 		"--ports", ports, "--cores", "4", "--join", m.Address["s1"], "--token", m.Token("agent"),
 	}, extra...)
 	m.Run(name, args...)
@@ -142,6 +151,9 @@ func (m *Machines) Run(name string, args ...string) {
 		m.T.Fatal(err)
 	}
 	command := exec.Command(m.Binary, args...)
+	if m.plugged[name] != "" { // the program takes the place of nsenter
+		command = exec.Command("nsenter", append([]string{"--net=" + m.netns(name), m.Binary}, args...)...)
+	}
 	command.Env, command.Stdout, command.Stderr = m.Env, log, log
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := command.Start(); err != nil {
@@ -275,12 +287,23 @@ func (m *Machines) CleanUp() {
 	if left := m.LeftOver(); len(left) > 0 {
 		m.T.Errorf("left over:\n%s", strings.Join(left, "\n"))
 	}
+	m.unplug()
 }
 
 // FreeAddress is a loopback address with a port that nobody has.
 func FreeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	return freeAddress(t, "127.0.0.1")
+}
+
+func (m *Machines) free() string {
+	m.T.Helper()
+	return freeAddress(m.T, m.host)
+}
+
+func freeAddress(t *testing.T, host string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,64 @@
+package testbed
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+// Bridged gives each agent that is started from here on a network of its own, on a bridge
+// that the coordinators are on too. Without root, or without ip and nsenter, the test is
+// skipped.
+func (m *Machines) Bridged() {
+	m.T.Helper()
+	for _, tool := range []string{"ip", "nsenter"} {
+		if _, err := exec.LookPath(tool); err != nil || os.Geteuid() != 0 {
+			m.T.Skipf("networks of their own need root, and %s (Debian has them in iproute2 and util-linux): %v", tool, err)
+		}
+	}
+	number := os.Getpid() % 4000
+	m.bridge, m.host, m.plugged = fmt.Sprintf("clb%d", number), fmt.Sprintf("10.%d.%d.1", 208+number/250, number%250), map[string]string{}
+	m.ip("link", "add", m.bridge, "type", "bridge")
+	m.ip("address", "add", m.host+"/24", "dev", m.bridge)
+	m.ip("link", "set", m.bridge, "up")
+}
+
+// plug makes a machine's network and returns its address there.
+func (m *Machines) plug(name string) string {
+	m.T.Helper()
+	if m.plugged[name] != "" {
+		return m.plugged[name]
+	}
+	number := len(m.plugged) + 10
+	address := strings.TrimSuffix(m.host, "1") + fmt.Sprint(number)
+	m.plugged[name] = address
+	space, outer := m.bridge+"-"+name, fmt.Sprintf("%s.%d", m.bridge, number)
+	m.ip("netns", "add", space)
+	m.ip("link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", space)
+	m.ip("link", "set", outer, "master", m.bridge, "up")
+	m.ip("-n", space, "link", "set", "lo", "up")
+	m.ip("-n", space, "address", "add", address+"/24", "dev", "eth0")
+	m.ip("-n", space, "link", "set", "eth0", "up")
+	return address
+}
+
+func (m *Machines) netns(name string) string { return "/run/netns/" + m.bridge + "-" + name }
+
+// unplug takes the networks away.
+func (m *Machines) unplug() {
+	if m.bridge == "" {
+		return
+	}
+	for name := range m.plugged {
+		m.ip("netns", "delete", m.bridge+"-"+name)
+	}
+	m.ip("link", "delete", m.bridge)
+}
+
+func (m *Machines) ip(args ...string) {
+	m.T.Helper()
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		m.T.Errorf("ip %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+}
