@@ -124,7 +124,7 @@ func (m *Mirror) sync(ctx context.Context, here, whole map[string]stamp) error {
 	var errs []error
 	for _, name := range names {
 		if m.sent[name] != here[name] {
-			errs = append(errs, m.send(ctx, name, here[name]))
+			errs = append(errs, m.send(ctx, name))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -199,7 +199,7 @@ func (m *Mirror) scan() (map[string]stamp, error) {
 	return found, nil
 }
 
-func (m *Mirror) send(ctx context.Context, name string, as stamp) error {
+func (m *Mirror) send(ctx context.Context, name string) error {
 	file, err := OpenIn(m.Folder, filepath.Join(m.Folder, name))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // pruned by the task just now
@@ -212,7 +212,7 @@ func (m *Mirror) send(ctx context.Context, name string, as stamp) error {
 	if err != nil {
 		return fault.New(fault.Internal, "read checkpoint %s: %w", name, err)
 	}
-	as = stamp{now.Size(), now.ModTime()} // it may have been replaced since the look
+	as := stamp{now.Size(), now.ModTime()} // it may have been replaced since the look
 	if err := m.Store.Put(ctx, m.Bucket, m.Prefix+name, &steady{file, as, as.size}, as.size); fault.Is(err, fault.Conflict) {
 		return nil // the next look sends it
 	} else if err != nil {
