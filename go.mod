@@ -32,6 +32,8 @@ require (
 
 require github.com/sabhiram/go-gitignore v0.0.0-20210923224102-525f6e181f06
 
+require github.com/creack/pty v1.1.24 // indirect
+
 require (
 	github.com/Azure/go-ntlmssp v0.1.1 // indirect
 	github.com/DataDog/datadog-go/v5 v5.9.1 // indirect

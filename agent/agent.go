@@ -175,7 +175,7 @@ func openDriver(c Config) (runtime.Driver, func() error, error) {
 		return nil, nil, err
 	}
 	groups := cgroup.OpenSelf(c.groupName())
-	driver, err := process.New(process.Config{Root: c.path("tasks"), Shim: shim, Groups: groups, Log: c.Log})
+	driver, err := process.New(process.Config{Root: c.path("tasks"), Shim: shim, Groups: groups, Host: c.Address, Log: c.Log})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -82,3 +82,13 @@ func (g Group) SpawnFD() (*os.File, error) {
 	}
 	return f, nil
 }
+
+// Join moves the calling process into the group.
+func (g Group) Join() error {
+	for _, dir := range g.folders() {
+		if err := write(dir, "cgroup.procs", "0"); err != nil {
+			return fmt.Errorf("join control group: %w", err)
+		}
+	}
+	return nil
+}

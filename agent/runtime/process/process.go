@@ -25,10 +25,11 @@ type Config struct {
 	Root   string       // a task's files are in Root/FolderName(ID)
 	Shim   string       // path of the clary-shim program
 	Groups *cgroup.Host // nil: no control groups
+	Host   string       // address on which tasks may listen instead of the loopback
 	Log    *slog.Logger
 }
 
-// Driver implements runtime.Driver, Leaser, Meter and Isolator.
+// Driver implements runtime.Driver, Leaser, Meter, Isolator, Execer and Dialer.
 type Driver struct {
 	config    Config
 	isolation func() error // tried once

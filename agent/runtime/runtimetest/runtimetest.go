@@ -64,7 +64,7 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"gives a task its devices and no others", devices},
 		{"answers for an unknown task that it is not there", unknown},
 	}
-	for _, c := range append(claims, isolationClaims...) {
+	for _, c := range slices.Concat(claims, handsClaims, isolationClaims) {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()

@@ -12,11 +12,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/clary-ml/clary/agent/runtime/cgroup"
 	"github.com/clary-ml/clary/agent/runtime/sandbox"
 )
 
 // InsideArgument makes the shim's program become a task's program, from the inside of its
-// new namespaces: "clary-shim inside". It reads what to do from descriptor 3 and tells
+// new namespaces, or another beside it: "clary-shim inside". It reads what to do from descriptor 3 and tells
 // what went wrong on 4, which a program that has started closes.
 const InsideArgument = "inside"
 
@@ -35,14 +36,17 @@ func Try() error {
 	return err
 }
 
-// inside is what the program that becomes the task is told. It may hold secrets, and
-// stands in no file, argument or environment.
-type inside struct {
+// Instructions are for a program that becomes a task, or one beside it. They may hold
+// secrets, and stand in no file, argument or environment.
+type Instructions struct {
 	Argv    []string      `json:"argv"`
 	Env     []string      `json:"env"`
 	Dir     string        `json:"dir"`
-	Sandbox *sandbox.Spec `json:"sandbox,omitempty"`
-	User    sandbox.User  `json:"user"`
+	Sandbox *sandbox.Spec `json:"sandbox,omitempty"` // arrange this view, in new namespaces
+	User    *sandbox.User `json:"user,omitempty"`    // nil keeps the shim's own
+
+	Beside int          `json:"beside,omitempty"` // enter the view of this process
+	Group  cgroup.Group `json:"group"`            // enter this control group
 }
 
 // Inside never returns if all goes well.
@@ -61,18 +65,28 @@ func become(instructions *os.File) error {
 	if err != nil {
 		return fmt.Errorf("read what to run: %w", err)
 	}
-	var todo inside
+	var todo Instructions
 	if err := json.Unmarshal(text, &todo); err != nil {
 		return fmt.Errorf("read what to run: %w", err)
 	}
+	if err := todo.Group.Join(); err != nil {
+		return err
+	}
+	if todo.Beside != 0 {
+		if err := sandbox.Join(todo.Beside); err != nil {
+			return fmt.Errorf("enter the task's view: %w", err)
+		}
+	}
 	if todo.Sandbox != nil {
-		if err := sandbox.Enter(*todo.Sandbox, todo.User); err != nil {
+		if err := sandbox.Enter(*todo.Sandbox, *todo.User); err != nil {
 			return fmt.Errorf("give the task a view of its own: %w", err)
 		}
 	}
 	// The folder is entered, and the program looked for, as the user.
-	if err := sandbox.Drop(todo.User); err != nil {
-		return err
+	if todo.User != nil {
+		if err := sandbox.Drop(*todo.User); err != nil {
+			return err
+		}
 	}
 	// A change of user has cleared this.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0, 0, 0); err != nil {
@@ -91,9 +105,8 @@ func become(instructions *os.File) error {
 // forkInside starts the task's program through a fork of this one, in namespaces of its
 // own, and returns when it has become the program.
 func (c *child) forkInside(spec Spec, secrets []string, files []uintptr, attr *syscall.SysProcAttr) (int, error) {
-	todo := inside{Argv: spec.Argv, Env: append(spec.Env[:len(spec.Env):len(spec.Env)], secrets...), Dir: spec.Dir, Sandbox: spec.Sandbox}
-	if spec.User != nil {
-		todo.User = *spec.User
+	todo := Instructions{
+		Argv: spec.Argv, Env: append(spec.Env[:len(spec.Env):len(spec.Env)], secrets...), Dir: spec.Dir, Sandbox: spec.Sandbox, User: spec.User,
 	}
 	if spec.Sandbox != nil {
 		attr.Cloneflags = spec.Sandbox.Flags()
