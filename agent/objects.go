@@ -77,6 +77,24 @@ func (o *objects) Open(ctx context.Context, bucket, key string) (io.ReadCloser, 
 	return s3store.Store{Client: client}.Open(ctx, bucket, key)
 }
 
+// Stat implements staging.Store.
+func (o *objects) Stat(ctx context.Context, bucket, key string) (staging.Object, error) {
+	client, err := o.get(ctx)
+	if err != nil {
+		return staging.Object{}, err
+	}
+	return s3store.Store{Client: client}.Stat(ctx, bucket, key)
+}
+
+// OpenRange implements staging.Store.
+func (o *objects) OpenRange(ctx context.Context, bucket string, object staging.Object, offset, length int64) (io.ReadCloser, error) {
+	client, err := o.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s3store.Store{Client: client}.OpenRange(ctx, bucket, object, offset, length)
+}
+
 // Put implements staging.Store. The bucket is made if it does not exist.
 func (o *objects) Put(ctx context.Context, bucket, key string, from io.Reader, size int64) error {
 	client, err := o.get(ctx)

@@ -23,13 +23,15 @@ import (
 // first. An entry is one file whose name tells what it is, how long and with which
 // checksum, so the folder itself is the index and a crash cannot make them differ:
 //
-//	HEX(sha256(bucket, key, etag))-SIZE-CRC32C
+//	HEX(sha256(bucket, key, etag, form))-SIZE-CRC32C
+//
+// The form is nothing, or "gunzip" for what was decompressed on the way.
 type Cache struct {
 	dir   string
 	limit int64
 
 	mu      sync.Mutex
-	entries map[string]*entry // by hash of (bucket, key, etag)
+	entries map[string]*entry // by hash of (bucket, key, etag, form)
 	total   int64
 	flights map[string]chan struct{} // held while one task fetches; others wait
 	hits    int64
@@ -99,15 +101,24 @@ func (c *Cache) Stats() Stats {
 // Place makes path a read-only file with the object's content. Tasks that want the
 // same object at the same time cause one fetch. What is in the cache is checked
 // against its checksum first, and fetched again if it has changed on disk.
-func (c *Cache) Place(ctx context.Context, store Store, bucket string, object Object, path string) error {
-	sum := sha256.Sum256([]byte(bucket + "\x00" + object.Key + "\x00" + object.ETag))
+func (c *Cache) Place(ctx context.Context, store Reader, bucket string, object Object, path string) error {
+	return c.place(ctx, store, bucket, object, false, path)
+}
+
+// place is Place; what is gzip in the store may be decompressed in the cache.
+func (c *Cache) place(ctx context.Context, store Reader, bucket string, object Object, gunzip bool, path string) error {
+	identity, size := bucket+"\x00"+object.Key+"\x00"+object.ETag, object.Size
+	if gunzip {
+		identity, size = identity+"\x00gunzip", anySize
+	}
+	sum := sha256.Sum256([]byte(identity))
 	hash := hex.EncodeToString(sum[:])
 	release, err := c.board(ctx, hash)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if e := c.pin(hash, object.Size); e != nil {
+	if e := c.pin(hash, size); e != nil {
 		source := filepath.Join(c.dir, e.file())
 		if crc, size, err := checksum(source); err == nil && crc == e.crc && size == e.size {
 			err := share(source, path)
@@ -117,23 +128,26 @@ func (c *Cache) Place(ctx context.Context, store Store, bucket string, object Ob
 		c.unpin(e)
 		c.drop(e)
 	}
-	temp, crc, err := receive(ctx, store, bucket, object, c.dir)
+	got, err := receive(ctx, store, bucket, object, gunzip, c.dir)
 	if err != nil {
 		return err
 	}
-	e := &entry{hash: hash, size: object.Size, crc: crc, used: time.Now(), pins: 1}
+	e := &entry{hash: hash, size: got.size, crc: got.crc, used: time.Now(), pins: 1}
 	if !c.admit(e) {
 		// Too large, or all else is in use: the task gets the only copy.
-		return errors.Join(move(temp, path), os.Chmod(path, 0o444))
+		return errors.Join(move(got.temp, path), os.Chmod(path, 0o444))
 	}
 	defer c.unpin(e)
 	source := filepath.Join(c.dir, e.file())
-	if err := os.Rename(temp, source); err != nil {
+	if err := os.Rename(got.temp, source); err != nil {
 		c.drop(e)
-		return errors.Join(err, os.Remove(temp))
+		return errors.Join(err, os.Remove(got.temp))
 	}
 	return share(source, path)
 }
+
+// anySize is the size of what is not known before it is decompressed.
+const anySize = -1
 
 // board waits for its turn at an object, or for the end of ctx.
 func (c *Cache) board(ctx context.Context, hash string) (release func(), err error) {
@@ -164,7 +178,7 @@ func (c *Cache) pin(hash string, size int64) *entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.entries[hash]
-	if e == nil || e.size != size {
+	if e == nil || size != anySize && e.size != size {
 		c.misses++
 		return nil
 	}

@@ -29,32 +29,69 @@ func checksum(path string) (crc uint32, size int64, err error) {
 	return sum.Sum32(), size, err
 }
 
-// receive fetches an object into a temporary file of the folder.
-func receive(ctx context.Context, store Store, bucket string, object Object, folder string) (temp string, crc uint32, err error) {
+// received is a fetched object in a temporary file.
+type received struct {
+	temp string
+	crc  uint32
+	size int64
+}
+
+// receive fetches an object into a temporary file of the folder, decompressed or as it is.
+func receive(ctx context.Context, store Reader, bucket string, object Object, gunzip bool, folder string) (received, error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return "", 0, err
+		return received{}, err
 	}
 	body, now, err := store.Open(ctx, bucket, object.Key)
 	if err != nil {
-		return "", 0, err
+		return received{}, err
 	}
 	defer body.Close() //nolint:errcheck // only read
 	if now.ETag != object.ETag {
-		return "", 0, fault.New(fault.Conflict, "the object was overwritten while it was staged: start again")
+		return received{}, fault.New(fault.Conflict, "the object was overwritten while it was staged: start again")
 	}
 	file, err := os.CreateTemp(folder, ".fetch-*")
 	if err != nil {
-		return "", 0, err
+		return received{}, err
 	}
 	sum := crc32.New(castagnoli)
-	size, err := io.CopyBuffer(io.MultiWriter(file, sum), body, make([]byte, 256<<10))
-	if err == nil && size != object.Size {
-		err = fault.New(fault.Unready, "received %d bytes of %d: the connection was cut", size, object.Size)
-	}
+	size, err := transfer(io.MultiWriter(file, sum), body, object.Size, gunzip)
+	// Readable by any user: a task's is not the agent's.
 	if err = errors.Join(err, file.Chmod(0o444), file.Close()); err != nil {
-		return "", 0, errors.Join(err, os.Remove(file.Name()))
+		return received{}, errors.Join(err, os.Remove(file.Name()))
 	}
-	return file.Name(), sum.Sum32(), nil
+	return received{file.Name(), sum.Sum32(), size}, nil
+}
+
+// transfer copies an object of so many bytes and returns how many it became.
+func transfer(to io.Writer, body io.Reader, size int64, gunzip bool) (int64, error) {
+	counted := &counting{from: body}
+	var from io.Reader = counted
+	if gunzip {
+		from = Gunzip(counted, size)
+	}
+	n, err := io.CopyBuffer(to, from, make([]byte, 256<<10))
+	// Of what is cut short no decompressor can tell that it is not damaged.
+	if counted.n != size && (err == nil || fault.Is(err, fault.Invalid) && counted.ended) {
+		return n, fault.New(fault.Unready, "received %d bytes of %d: the connection was cut", counted.n, size)
+	}
+	return n, err
+}
+
+// counting knows how much was read, and whether that was all there came.
+type counting struct {
+	from  io.Reader
+	n     int64
+	ended bool
+}
+
+func (c *counting) Read(to []byte) (int, error) {
+	n, err := c.from.Read(to)
+	c.n += int64(n)
+	c.ended = c.ended || err != nil
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fault.New(fault.Unready, "the connection was cut after %d bytes: %w", c.n, err)
+	}
+	return n, err
 }
 
 // share makes path the same content as a cached file: by reflink, which costs

@@ -22,7 +22,7 @@ const (
 
 // FetchSource unpacks the .tar.gz at an s3:// address into a folder. scratch is a folder of
 // the agent's own, on the same file system.
-func FetchSource(ctx context.Context, store Store, cache *Cache, uri, scratch, folder string) error {
+func FetchSource(ctx context.Context, store Reader, cache *Cache, uri, scratch, folder string) error {
 	bucket, key, err := ParseURI(uri)
 	if err != nil {
 		return err

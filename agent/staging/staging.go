@@ -14,12 +14,22 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 )
 
-// Store is where objects are: an S3 in production.
-type Store interface {
-	// List returns all objects whose key begins with prefix.
+// Reader is where inputs come from: an S3 in production.
+type Reader interface {
+	// List returns all objects whose key begins with prefix, in order.
 	List(ctx context.Context, bucket, prefix string) ([]Object, error)
+	// Stat describes one object; NotFound if there is none.
+	Stat(ctx context.Context, bucket, key string) (Object, error)
 	// Open reads one object from its beginning; NotFound if there is none.
 	Open(ctx context.Context, bucket, key string) (io.ReadCloser, Object, error)
+	// OpenRange reads length bytes of an object, at least one, from offset on; Conflict if
+	// it is no longer the one described.
+	OpenRange(ctx context.Context, bucket string, object Object, offset, length int64) (io.ReadCloser, error)
+}
+
+// Store is where outputs go too.
+type Store interface {
+	Reader
 	// Put writes one object of size bytes; all of it or nothing is seen by others.
 	Put(ctx context.Context, bucket, key string, from io.Reader, size int64) error
 	// Delete removes an object; one that is not there is no error.

@@ -89,7 +89,7 @@ func (t *task) stage(ctx context.Context, assignment ledger.Assignment) error {
 	t.become(func(s *cluster.TaskStatus) { s.State = cluster.TaskStaging })
 	for _, input := range inputs {
 		err := patiently(ctx, func() error {
-			return staging.Fetch(ctx, t.s.config.Store, t.s.config.Cache, input, t.folders.Input(input.Channel))
+			return staging.Fetch(ctx, t.s.config.Store, t.s.config.Cache, input, share(assignment), t.folders.Input(input.Channel))
 		})
 		if err != nil {
 			return err

@@ -160,11 +160,18 @@ func (c *Client) put(ctx context.Context, to URI, content io.Reader, size int64,
 
 // Get opens an object from offset on; a length of -1 is to the end. The caller closes it.
 func (c *Client) Get(ctx context.Context, from URI, offset, length int64) (io.ReadCloser, error) {
+	body, _, err := c.Open(ctx, from, offset, length)
+	return body, err
+}
+
+// Open is Get with what the store says of the object whose bytes these are. Its size is
+// that of the part.
+func (c *Client) Open(ctx context.Context, from URI, offset, length int64) (io.ReadCloser, Info, error) {
 	if err := from.checkKey(); err != nil {
-		return nil, err
+		return nil, Info{}, err
 	}
 	if offset < 0 || length < -1 || length == 0 {
-		return nil, fault.New(fault.Invalid, "get %s: offset %d, length %d: the offset starts at 0, and the length is positive or -1", from, offset, length)
+		return nil, Info{}, fault.New(fault.Invalid, "get %s: offset %d, length %d: the offset starts at 0, and the length is positive or -1", from, offset, length)
 	}
 	var options minio.GetObjectOptions
 	var err error
@@ -175,14 +182,15 @@ func (c *Client) Get(ctx context.Context, from URI, offset, length int64) (io.Re
 		err = options.SetRange(offset, 0)
 	}
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "get %s: %w", from, err)
+		return nil, Info{}, fault.New(fault.Invalid, "get %s: %w", from, err)
 	}
 	core := minio.Core{Client: c.s3}
-	body, _, _, err := core.GetObject(ctx, from.Bucket, from.Key, options)
+	body, info, _, err := core.GetObject(ctx, from.Bucket, from.Key, options)
 	if err != nil {
-		return nil, classify("get", from, err)
+		return nil, Info{}, classify("get", from, err)
 	}
-	return body, nil
+	info.Key = from.Key
+	return body, infoOf(from.Bucket, info), nil
 }
 
 // Stat describes an object without its content.

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/clary-ml/clary/agent/staging"
+	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/storage/object"
 )
 
@@ -27,16 +28,27 @@ func (s Store) List(ctx context.Context, bucket, prefix string) ([]staging.Objec
 	return objects, nil
 }
 
-// Open reads an object. What it says of it was asked just before: content of
-// another length, written in between, is found by its length.
+// Stat describes an object.
+func (s Store) Stat(ctx context.Context, bucket, key string) (staging.Object, error) {
+	info, err := s.Client.Stat(ctx, object.URI{Bucket: bucket, Key: key})
+	return of(info), err
+}
+
+// Open reads an object.
 func (s Store) Open(ctx context.Context, bucket, key string) (io.ReadCloser, staging.Object, error) {
-	at := object.URI{Bucket: bucket, Key: key}
-	info, err := s.Client.Stat(ctx, at)
-	if err != nil {
-		return nil, staging.Object{}, err
-	}
-	body, err := s.Client.Get(ctx, at, 0, -1)
+	body, info, err := s.Client.Open(ctx, object.URI{Bucket: bucket, Key: key}, 0, -1)
 	return body, of(info), err
+}
+
+// OpenRange reads a part of an object.
+func (s Store) OpenRange(ctx context.Context, bucket string, o staging.Object, offset, length int64) (io.ReadCloser, error) {
+	at := object.URI{Bucket: bucket, Key: o.Key}
+	body, info, err := s.Client.Open(ctx, at, offset, length)
+	if err == nil && info.ETag != o.ETag {
+		_ = body.Close()
+		return nil, fault.New(fault.Conflict, "%s was overwritten while it was read: start again", at)
+	}
+	return body, err
 }
 
 // Put writes an object.

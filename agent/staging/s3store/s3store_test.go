@@ -3,6 +3,7 @@ package s3store_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -106,7 +107,7 @@ func TestStagingWorksOnTheRealStore(t *testing.T) {
 	}
 	for range 2 {
 		folder := t.TempDir()
-		if err := staging.Fetch(ctx, store, cache, cluster.Input{Channel: "train", URI: "s3://data/set"}, folder); err != nil {
+		if err := staging.Fetch(ctx, store, cache, cluster.Input{Channel: "train", URI: "s3://data/set"}, staging.Share{}, folder); err != nil {
 			t.Fatal(err)
 		}
 		for name, want := range map[string]string{"a.csv": "1,2\n", "deep/b.csv": "3,4\n", "empty": ""} {
@@ -120,6 +121,23 @@ func TestStagingWorksOnTheRealStore(t *testing.T) {
 	}
 	if _, _, err := store.Open(ctx, "data", "none"); !fault.Is(err, fault.NotFound) {
 		t.Errorf("a missing object: %v", err)
+	}
+	a, err := store.Stat(ctx, "data", "set/a.csv")
+	if err != nil || a.Size != 4 {
+		t.Fatalf("set/a.csv is %+v, %v", a, err)
+	}
+	part, err := store.OpenRange(ctx, "data", a, 1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(part); err != nil || string(text) != ",2" || part.Close() != nil {
+		t.Errorf("its middle is %q, %v", text, err)
+	}
+	if err := store.Put(ctx, "data", "set/a.csv", strings.NewReader("9,9\n"), 4); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.OpenRange(ctx, "data", a, 1, 2); !fault.Is(err, fault.Conflict) {
+		t.Errorf("a part of what was overwritten: %v", err)
 	}
 
 	checkpoints := t.TempDir()

@@ -53,6 +53,27 @@ func object(key string, text []byte) staging.Object {
 	return staging.Object{Key: key, ETag: hex.EncodeToString(sum[:]), Size: int64(len(text))}
 }
 
+// Stat describes an object.
+func (s Store) Stat(ctx context.Context, bucket, key string) (staging.Object, error) {
+	_, found, err := s.Open(ctx, bucket, key)
+	return found, err
+}
+
+// OpenRange reads a part of an object.
+func (s Store) OpenRange(ctx context.Context, bucket string, o staging.Object, offset, length int64) (io.ReadCloser, error) {
+	body, now, err := s.Open(ctx, bucket, o.Key)
+	switch {
+	case err != nil:
+		return nil, err
+	case now.ETag != o.ETag:
+		return nil, fault.New(fault.Conflict, "s3://%s/%s was overwritten while it was read: start again", bucket, o.Key)
+	case offset < 0 || length <= 0 || offset >= now.Size:
+		return nil, fault.New(fault.Invalid, "s3://%s/%s: %d bytes from %d of %d", bucket, o.Key, length, offset, now.Size)
+	}
+	_, err = io.CopyN(io.Discard, body, offset)
+	return io.NopCloser(io.LimitReader(body, length)), err
+}
+
 // Open reads an object.
 func (s Store) Open(_ context.Context, bucket, key string) (io.ReadCloser, staging.Object, error) {
 	text, err := os.ReadFile(s.path(bucket, key))
