@@ -118,7 +118,7 @@ func lines(ctx context.Context, store Reader, input cluster.Input, share Share, 
 	if err != nil {
 		return err
 	}
-	body := OpenSteady(ctx, store, bucket, object)
+	body := OpenWhole(ctx, store, bucket, object)
 	defer body.Close() //nolint:errcheck // only read
 	scanner := bufio.NewScanner(body)
 	scanner.Buffer(make([]byte, 64<<10), maxLine)

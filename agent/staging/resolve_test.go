@@ -314,7 +314,7 @@ func TestAReadGoesOnWhereTheConnectionWasCut(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			tries := 0
-			body := staging.OpenSteady(t.Context(), flaky{store.Store, 3, c.fails, &tries}, "data", object)
+			body := staging.OpenWhole(t.Context(), flaky{store.Store, 3, c.fails, &tries}, "data", object)
 			start := time.Now()
 			text, err := io.ReadAll(body)
 			if string(text) != c.want || (err != nil) != (c.want != "0123456789") || err != nil && !fault.Is(err, c.kind) {

@@ -9,23 +9,23 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 )
 
-// steadyFor is how long a read goes on trying, without a byte, before it gives up.
-const steadyFor = 30 * time.Second
+// resumeFor is how long a read goes on trying, without a byte, before it gives up.
+const resumeFor = 30 * time.Second
 
-// OpenSteady reads a whole object, from where it was cut if the connection is. It is the
+// OpenWhole reads a whole object, from where it was cut if the connection is. It is the
 // object that was described, or an error: never half of one and half of another. It does
 // not connect before it is read.
-func OpenSteady(ctx context.Context, store Reader, bucket string, object Object) io.ReadCloser {
-	return OpenSteadyRange(ctx, store, bucket, object, 0, object.Size)
+func OpenWhole(ctx context.Context, store Reader, bucket string, object Object) io.ReadCloser {
+	return OpenRange(ctx, store, bucket, object, 0, object.Size)
 }
 
-// OpenSteadyRange is OpenSteady for length bytes from offset on.
-func OpenSteadyRange(ctx context.Context, store Reader, bucket string, object Object, offset, length int64) io.ReadCloser {
-	return &steady{ctx: ctx, store: store, bucket: bucket, object: object, at: offset, end: offset + length}
+// OpenRange is OpenWhole for length bytes from offset on.
+func OpenRange(ctx context.Context, store Reader, bucket string, object Object, offset, length int64) io.ReadCloser {
+	return &resuming{ctx: ctx, store: store, bucket: bucket, object: object, at: offset, end: offset + length}
 }
 
-// steady is no longer than one use: the context is its reader's.
-type steady struct {
+// resuming is no longer than one use: the context is its reader's.
+type resuming struct {
 	ctx     context.Context //nolint:containedctx // an io.Reader takes none
 	store   Reader
 	bucket  string
@@ -36,7 +36,7 @@ type steady struct {
 }
 
 // Read gives what there is, or an error that trying again would not mend.
-func (s *steady) Read(to []byte) (int, error) {
+func (s *resuming) Read(to []byte) (int, error) {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		if s.at >= s.end {
 			return 0, io.EOF
@@ -55,7 +55,7 @@ func (s *steady) Read(to []byte) (int, error) {
 		if s.ctx.Err() != nil {
 			return 0, context.Cause(s.ctx)
 		}
-		if !fault.Is(err, fault.Unready) || time.Since(s.failing) > steadyFor {
+		if !fault.Is(err, fault.Unready) || time.Since(s.failing) > resumeFor {
 			return 0, err
 		}
 		select {
@@ -66,7 +66,7 @@ func (s *steady) Read(to []byte) (int, error) {
 	}
 }
 
-func (s *steady) once(to []byte) (int, error) {
+func (s *resuming) once(to []byte) (int, error) {
 	if s.body == nil {
 		body, err := s.store.OpenRange(s.ctx, s.bucket, s.object, s.at, s.end-s.at)
 		if err != nil {
@@ -84,7 +84,7 @@ func (s *steady) once(to []byte) (int, error) {
 }
 
 // Close lets go of the connection.
-func (s *steady) Close() error {
+func (s *resuming) Close() error {
 	if s.body == nil {
 		return nil
 	}
