@@ -71,7 +71,7 @@ func resolve(ctx context.Context, store Reader, input cluster.Input, share Share
 		err = fault.New(fault.Invalid, "a channel of type %q is read as a pipe only", input.Type)
 	}
 	if err == nil && len(items) == 0 {
-		err = fault.New(fault.NotFound, "there is no object")
+		err = fault.New(fault.NotFound, "there is no object at or below it")
 	}
 	if err != nil {
 		return nil, err

@@ -54,7 +54,7 @@ func TestATaskEndsAsItsProcessDoes(t *testing.T) {
 			"exit 0", func(a *ledger.Assignment) {
 				a.Program.Inputs = []cluster.Input{{Channel: "train", URI: "s3://data/none"}}
 			},
-			cluster.TaskFailed, 0, "input train: there is no object at or below s3://data/none",
+			cluster.TaskFailed, 0, "input train: s3://data/none: there is no object at or below it",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
