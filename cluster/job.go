@@ -58,7 +58,8 @@ type Retry struct {
 	Limit   int32         // restarts after a task failed; lost nodes do not count
 	Backoff time.Duration // before the first restart; doubles each time, up to 10 minutes
 	// Only and Never choose by the exit code of the task that failed first: with Only no
-	// other is tried again, and what is in Never is not.
+	// other is tried again, and what is in Never is not. A task that failed without an exit
+	// code, since it could not be started or its outputs not be saved, is tried again.
 	Only, Never []int32
 }
 
@@ -67,7 +68,7 @@ const MaxExitCodes = 64
 
 // Again reports whether a task's exit code is one that is tried again.
 func (r Retry) Again(code int32) bool {
-	return !slices.Contains(r.Never, code) && (len(r.Only) == 0 || slices.Contains(r.Only, code))
+	return code == 0 || !slices.Contains(r.Never, code) && (len(r.Only) == 0 || slices.Contains(r.Only, code))
 }
 
 func (r Retry) validate(p *Problems) {

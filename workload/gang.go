@@ -153,6 +153,9 @@ func (s *step) again() Changes {
 	delay := time.Duration(0)
 	if worst.Status.State != cluster.TaskLost {
 		s.job.Failures++
+		if code := worst.Status.ExitCode; s.job.Retry.Limit > 0 && !s.job.Retry.Again(code) {
+			return s.end(cluster.JobFailed, fmt.Sprintf("%s (exit code %d is not tried again)", reason, code))
+		}
 		if s.job.Failures > s.job.Retry.Limit {
 			if s.job.Retry.Limit > 0 {
 				reason += fmt.Sprintf(" (attempt %d, no retry is left of %d)", s.gang.Attempt, s.job.Retry.Limit)

@@ -231,6 +231,23 @@ func TestLifeOfAJob(t *testing.T) {
 			w.report(0, stopped, 143, "")
 			w.must(t, cluster.JobFailed, "worker-1 failed on node b: exit code 3")
 		}},
+		{"tries again by exit code", 3, 0, "", func(t *testing.T, w *world) {
+			w.job.Retry.Only, w.job.Retry.Never = []int32{3, 4}, []int32{4}
+			w.must(t, cluster.JobQueued, "")
+			for _, code := range []int32{3, 0} { // 0: it could not be started
+				w.place()
+				w.report(0, failed, code, "")
+				w.report(1, stopped, 143, "")
+				if err := w.settle(); err != nil || w.job.State != cluster.JobQueued {
+					t.Fatalf("after exit code %d it is %s: %v", code, w.job.State, err)
+				}
+				w.now = max(w.now, w.gang().NotBefore)
+			}
+			w.place()
+			w.report(0, failed, 4, "")
+			w.report(1, stopped, 143, "")
+			w.must(t, cluster.JobFailed, "worker-0 failed on node a: exit code 4 (exit code 4 is not tried again)")
+		}},
 		{"retries with a backoff that doubles", 2, 0, "", func(t *testing.T, w *world) {
 			for attempt := int32(1); attempt <= 3; attempt++ {
 				if err := w.settle(); err != nil {

@@ -29,6 +29,8 @@ type File struct {
 	MaxRuntime quantity.Duration `json:"max_runtime,omitzero" jsonschema:"description=From its start to its end; then it is stopped and has failed"`
 	Retries    int32             `json:"retries,omitempty" jsonschema:"description=Restarts after a task failed; lost nodes do not count,minimum=0,maximum=1000"`
 	Backoff    quantity.Duration `json:"backoff,omitzero" jsonschema:"description=Wait before the first restart; doubles each time up to 10 minutes"`
+	RetryOnly  []int32           `json:"retry_only,omitempty" jsonschema:"description=Exit codes that are tried again; all others are not. Left out: all are"`
+	RetryNever []int32           `json:"retry_never,omitempty" jsonschema:"description=Exit codes that are not tried again"`
 	Hold       bool              `json:"hold,omitempty" jsonschema:"description=Wait until it is released by hand"`
 	Spec       json.RawMessage   `json:"spec" jsonschema:"description=What to do; its fields are the kind's"`
 }
@@ -90,7 +92,7 @@ func (f File) Job() cluster.Job {
 	return cluster.Job{
 		Name: f.Name, Kind: f.kind(), Queue: f.Queue, Priority: f.Priority, Labels: f.Labels,
 		MaxRuntime: f.MaxRuntime.Std(), Held: f.Hold, Spec: f.Spec,
-		Retry: cluster.Retry{Limit: f.Retries, Backoff: f.Backoff.Std()},
+		Retry: cluster.Retry{Limit: f.Retries, Backoff: f.Backoff.Std(), Only: f.RetryOnly, Never: f.RetryNever},
 	}
 }
 
@@ -99,7 +101,7 @@ func FromJob(job cluster.Job) File {
 	return File{
 		Name: job.Name, Kind: string(job.Kind), Queue: job.Queue, Priority: job.Priority, Labels: job.Labels,
 		MaxRuntime: quantity.Duration(job.MaxRuntime), Retries: job.Retry.Limit,
-		Backoff: quantity.Duration(job.Retry.Backoff), Hold: job.Held, Spec: job.Spec,
+		Backoff: quantity.Duration(job.Retry.Backoff), RetryOnly: job.Retry.Only, RetryNever: job.Retry.Never, Hold: job.Held, Spec: job.Spec,
 	}
 }
 

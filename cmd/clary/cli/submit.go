@@ -257,15 +257,16 @@ func kindTexts(kinds []cluster.Kind) []string {
 
 // jobFlags are what every way of making a job has in common.
 type jobFlags struct {
-	name       string
-	queue      string
-	priority   int32
-	labels     []string
-	maxRuntime string
-	retries    int32
-	hold       bool
-	detach     bool
-	dryRun     bool
+	name        string
+	queue       string
+	priority    int32
+	labels      []string
+	maxRuntime  string
+	retries     int32
+	only, never []int32
+	hold        bool
+	detach      bool
+	dryRun      bool
 }
 
 func (f *jobFlags) register(command *cobra.Command) {
@@ -276,6 +277,8 @@ func (f *jobFlags) register(command *cobra.Command) {
 	flags.StringSliceVar(&f.labels, "label", nil, "your own words for finding it again, as key=value")
 	flags.StringVar(&f.maxRuntime, "max-runtime", "", "stop it after so long, e.g. 90s, 2h, 1d")
 	flags.Int32Var(&f.retries, "retries", 0, "restarts after a task failed; lost nodes do not count")
+	flags.Int32SliceVar(&f.only, "retry-only", nil, "exit codes to try again, others not")
+	flags.Int32SliceVar(&f.never, "retry-never", nil, "exit codes not to try again")
 	flags.BoolVar(&f.hold, "hold", false, "let it wait until clary release")
 	flags.BoolVarP(&f.detach, "detach", "d", false, "do not wait for it")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would be placed where, and submit nothing")
@@ -295,6 +298,12 @@ func (f *jobFlags) apply(command *cobra.Command, job *cluster.Job) error {
 	}
 	if changed("retries") {
 		job.Retry.Limit = f.retries
+	}
+	if changed("retry-only") {
+		job.Retry.Only = f.only
+	}
+	if changed("retry-never") {
+		job.Retry.Never = f.never
 	}
 	if changed("hold") {
 		job.Held = f.hold

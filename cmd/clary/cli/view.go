@@ -25,6 +25,8 @@ type jobJSON struct {
 	Held       bool              `json:"held,omitempty"`
 	Cancel     bool              `json:"cancel,omitempty"`
 	Retries    int32             `json:"retries,omitempty"`
+	RetryOnly  []int32           `json:"retry_only,omitempty"`
+	RetryNever []int32           `json:"retry_never,omitempty"`
 	Backoff    string            `json:"backoff,omitempty"`
 	MaxRuntime string            `json:"max_runtime,omitempty"`
 	Submitted  string            `json:"submitted,omitempty"`
@@ -127,6 +129,7 @@ func jobToJSON(view client.JobView) jobJSON {
 	out := jobJSON{
 		Name: j.Name, Kind: j.Kind, State: j.State, Reason: j.Reason, Owner: j.Owner, Queue: j.Queue, Priority: j.Priority,
 		Labels: j.Labels, Attempt: j.Attempt, Failures: j.Failures, Held: j.Held, Cancel: j.Cancel, Retries: j.Retry.Limit,
+		RetryOnly: j.Retry.Only, RetryNever: j.Retry.Never,
 		Backoff: durationText(j.Retry.Backoff), MaxRuntime: durationText(j.MaxRuntime),
 		Submitted: moment(j.Submitted), Started: moment(j.Started), Ended: moment(j.Ended), Delivered: j.Delivered, Revision: j.Revision,
 	}
