@@ -32,7 +32,10 @@ require (
 
 require github.com/sabhiram/go-gitignore v0.0.0-20210923224102-525f6e181f06
 
-require github.com/creack/pty v1.1.24 // indirect
+require (
+	github.com/creack/pty v1.1.24 // indirect
+	github.com/hanwen/go-fuse/v2 v2.12.1 // indirect
+)
 
 require (
 	github.com/Azure/go-ntlmssp v0.1.1 // indirect

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/clary-ml/clary/agent/feeder"
 	"github.com/clary-ml/clary/storage/object/embedded"
 	"github.com/clary-ml/clary/trainer/worker"
 )
@@ -19,6 +22,22 @@ func newObjectStoreCommand() *cobra.Command {
 		DisableFlagParsing: true,
 		RunE: func(command *cobra.Command, args []string) error {
 			return embedded.Main(command.Context(), args, os.Getenv)
+		},
+	}
+}
+
+// newFeederCommand is the process that serves a task's lazy inputs, which an agent starts.
+func newFeederCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    feeder.Argument + " FOLDER",
+		Short:  "Serve the inputs of one task (started by an agent)",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(command *cobra.Command, args []string) error {
+			syscall.CloseOnExec(feeder.AliveDescriptor)
+			log := slog.New(slog.NewTextHandler(command.ErrOrStderr(), nil))
+			alive := os.NewFile(feeder.AliveDescriptor, "alive")
+			return feeder.Main(command.Context(), feeder.Options{Dir: args[0], Alive: alive, Log: log})
 		},
 	}
 }
