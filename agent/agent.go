@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/clary-ml/clary/agent/environment"
+	"github.com/clary-ml/clary/agent/feeder"
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/runtime/cgroup"
@@ -46,7 +47,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	a := &agent{config: c, self: self, log: c.Log, store: newObjects()}
+	a := &agent{config: c, self: self, log: c.Log, store: newObjects(c.path(accessFile), c.Log)}
 	defer func() { err = errors.Join(err, a.close()) }()
 	if err := a.open(ctx); err != nil {
 		return err
@@ -79,7 +80,8 @@ func (a *agent) open(ctx context.Context) error {
 	if a.machine, err = lookAround(c); err != nil {
 		return err
 	}
-	if a.driver, a.release, err = openDriver(c); err != nil {
+	var shelter string
+	if a.driver, shelter, a.release, err = openDriver(c); err != nil {
 		return err
 	}
 	if a.ledger, err = ledger.Open(c.path("ledger.db")); err != nil {
@@ -95,9 +97,11 @@ func (a *agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	feeders := &feeder.Host{Program: c.Executable, Shelter: shelter, Log: c.Log}
 	a.tasks, err = supervisor.Open(ctx, supervisor.Config{
 		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.store, Cache: cache,
 		Certify: a.certify, Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Log: c.Log,
+		Feeders: feeders, Access: c.path(accessFile),
 		Hide: []string{c.Data}, User: a.users(), Interface: interfaceOf(c.Address), Environments: python,
 	})
 	if err != nil {
@@ -165,21 +169,22 @@ func (a *agent) openNetwork() error {
 	return err
 }
 
-// openDriver returns what runs this node's tasks, and how to let go of it.
-func openDriver(c Config) (runtime.Driver, func() error, error) {
+// openDriver returns what runs this node's tasks, the control group of what outlives this
+// agent beside them, and how to let go of it.
+func openDriver(c Config) (runtime.Driver, string, func() error, error) {
 	if c.Driver != nil {
-		return c.Driver, func() error { return nil }, nil
+		return c.Driver, "", func() error { return nil }, nil
 	}
 	shim, err := shimbin.Install(c.path("bin"))
 	if err != nil {
-		return nil, nil, err
+		return nil, "", nil, err
 	}
 	groups := cgroup.OpenSelf(c.groupName())
 	driver, err := process.New(process.Config{Root: c.path("tasks"), Shim: shim, Groups: groups, Host: c.Address, Log: c.Log})
 	if err != nil {
-		return nil, nil, err
+		return nil, "", nil, err
 	}
-	return driver, func() error {
+	return driver, groups.Shelter(), func() error {
 		err := driver.Close()
 		if left := groups.Close(); left != nil { // tasks run on: they need their groups
 			c.Log.Debug("control groups stay", "error", left)

@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"io"
+	"log/slog"
 	"sync"
 
+	"github.com/clary-ml/clary/agent/feeder"
 	"github.com/clary-ml/clary/agent/staging"
 	"github.com/clary-ml/clary/agent/staging/s3store"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
@@ -14,6 +16,9 @@ import (
 // objects is the cluster's object store as coordinators last told where it is. Whoever
 // asks before they did waits.
 type objects struct {
+	access string // file that says the same to feeders
+	log    *slog.Logger
+
 	mu     sync.Mutex
 	told   object.Config
 	client *object.Client
@@ -21,7 +26,12 @@ type objects struct {
 	made   map[string]bool // buckets that exist for sure
 }
 
-func newObjects() *objects { return &objects{known: make(chan struct{}), made: map[string]bool{}} }
+// accessFile is where feeders read which store there is.
+const accessFile = "objects.json"
+
+func newObjects(access string, log *slog.Logger) *objects {
+	return &objects{access: access, log: log, known: make(chan struct{}), made: map[string]bool{}}
+}
 
 // learn takes what a coordinator's welcome says.
 func (o *objects) learn(told *claryv1.ObjectStore) error {
@@ -40,6 +50,9 @@ func (o *objects) learn(told *claryv1.ObjectStore) error {
 	client, err := object.Open(config)
 	if err != nil {
 		return err
+	}
+	if err := feeder.WriteAccess(o.access, config); err != nil { // a full disk must not cut the node off
+		o.log.Warn("tasks cannot read inputs lazily", "error", err)
 	}
 	if o.client == nil {
 		close(o.known)

@@ -2,6 +2,7 @@ package feeder
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -152,9 +153,24 @@ func await(ctx context.Context, dir string, said *os.File, letter byte) error {
 		if why := Failure(dir); why != nil {
 			return why
 		}
+		if over(dir) {
+			return fault.New(fault.Internal, "its input feeder ended with the task")
+		}
 		died := fault.New(fault.Internal, "its input feeder died; see %s", filepath.Join(dir, logFile))
 		return errors.Join(died, writeFailure(dir, died)) // so that the next agent knows too
 	}
+}
+
+// over reports whether the task's folder says that the task has ended, after which a
+// feeder does too.
+func over(dir string) bool {
+	var todo Instructions
+	text, err := os.ReadFile(filepath.Join(dir, instructionsFile))
+	if err != nil || json.Unmarshal(text, &todo) != nil || todo.Until == "" {
+		return false
+	}
+	_, err = os.Stat(filepath.Join(dir, todo.Until))
+	return err == nil
 }
 
 // alive reports whether a feeder lives.

@@ -22,7 +22,7 @@ import (
 
 const (
 	blockBytes = 64 << 20        // kept in memory of what is read by fast_file
-	lookEvery  = 5 * time.Second // at whether the task has ended while no agent was there
+	lookEvery  = 2 * time.Second // at whether the task has ended while no agent was there
 )
 
 // Options are what a feeder's process is started with.

@@ -25,7 +25,9 @@ const uploadPause = 5 * time.Second
 func (t *task) conclude(ctx context.Context, exit runtime.Exit) {
 	assignment := t.assignment()
 	state, reason := verdict(exit, assignment, t.failure())
-	if state == cluster.TaskStopped {
+	if why := t.starved(state); why != nil {
+		state, reason = cluster.TaskFailed, why.Error()
+	} else if state == cluster.TaskStopped {
 		reason = t.stopReason()
 	}
 	t.become(func(s *cluster.TaskStatus) {
@@ -38,6 +40,7 @@ func (t *task) conclude(ctx context.Context, exit runtime.Exit) {
 			s.State = cluster.TaskUploading
 		}
 	})
+	t.unfeed()
 	outputs, err := t.save(ctx, assignment, state)
 	switch {
 	case ctx.Err() != nil:
@@ -157,6 +160,7 @@ func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state
 // tidy frees the room of what nobody reads any more once a task has ended; its logs
 // stay until it is forgotten.
 func (t *task) tidy() {
+	t.unfeed()
 	for _, folder := range []string{t.folders.Data(), t.folders.Code(), t.temp(), t.scratch(), t.tlsDir()} {
 		if err := os.RemoveAll(folder); err != nil {
 			t.s.config.Log.Warn("free a task's folder", "task", t.id(), "error", err)

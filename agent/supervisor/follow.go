@@ -37,6 +37,8 @@ func (t *task) follow(ctx context.Context) (runtime.Exit, bool) {
 	if status := t.status(); status.State != cluster.TaskRunning && status.State != cluster.TaskUploading {
 		t.become(func(s *cluster.TaskStatus) { s.State = cluster.TaskRunning })
 	}
+	starved, watched := t.watchFeeder(ctx)
+	defer watched()
 	progress := newProgressReader(t.folders.Base, t.folders.Metrics())
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
@@ -51,13 +53,21 @@ func (t *task) follow(ctx context.Context) (runtime.Exit, bool) {
 			return o.exit, o.err == nil
 		case <-stop:
 			stop = nil
-			t.warn()
-			if err := t.s.config.Driver.Stop(ctx, t.id(), grace(t.assignment().Program)); err != nil {
-				t.s.config.Log.Error("stop a task", "task", t.id(), "error", err)
-			}
+			t.terminate(ctx)
+		case err := <-starved:
+			t.s.config.Log.Warn("a task's inputs can no longer be served; ending it", "task", t.id(), "error", err)
+			t.terminate(ctx)
 		case <-tick.C:
 			t.progress(progress)
 		}
+	}
+}
+
+// terminate asks the running task to end.
+func (t *task) terminate(ctx context.Context) {
+	t.warn()
+	if err := t.s.config.Driver.Stop(ctx, t.id(), grace(t.assignment().Program)); err != nil {
+		t.s.config.Log.Error("stop a task", "task", t.id(), "error", err)
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clary-ml/clary/agent/feeder"
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/runtime/cgroup"
 	"github.com/clary-ml/clary/agent/runtime/process"
@@ -31,6 +34,10 @@ func TestMain(m *testing.M) {
 		childAgent(dir)
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == feeder.Argument {
+		beFeeder(os.Args[2])
+		return
+	}
 	dir, err := os.MkdirTemp("", "clary-supervisor")
 	if err != nil {
 		panic(err)
@@ -47,6 +54,19 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// beFeeder is a task's feeder over a store that is a folder.
+func beFeeder(dir string) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	err := feeder.Main(ctx, feeder.Options{
+		Dir: dir, Alive: os.NewFile(feeder.AliveDescriptor, "alive"), Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Open: func(access string) (staging.Reader, error) { return stagingtest.Store{Dir: access}, nil },
+	})
+	if err != nil {
+		panic(err)
+	}
 }
 
 // agent is one agent's life over a folder.

@@ -38,6 +38,9 @@ func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 	if err := t.stage(ctx, assignment); err != nil {
 		return runtime.Spec{}, err
 	}
+	if err := t.feed(ctx, assignment, view.isolation == nil); err != nil {
+		return runtime.Spec{}, err
+	}
 	bin, err := t.python(ctx, assignment.Program)
 	if err != nil {
 		return runtime.Spec{}, err
@@ -88,6 +91,9 @@ func (t *task) stage(ctx context.Context, assignment ledger.Assignment) error {
 	}
 	t.become(func(s *cluster.TaskStatus) { s.State = cluster.TaskStaging })
 	for _, input := range inputs {
+		if input.Mode != cluster.InputFile {
+			continue
+		}
 		err := patiently(ctx, func() error {
 			return staging.Fetch(ctx, t.s.config.Store, t.s.config.Cache, input, share(assignment), t.folders.Input(input.Channel))
 		})

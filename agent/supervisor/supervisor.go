@@ -43,6 +43,8 @@ type Config struct {
 	User         func(queue string) (runtime.User, error)
 	Interface    string               // network interface that has Listen
 	Environments Environments         // nil: none are made
+	Feeders      Feeders              // nil: inputs are files only
+	Access       string               // file that tells feeders where the store is
 	Lease        func() time.Duration // how long this node counts as alive for sure; cluster.LeaseTime if nil
 	Log          *slog.Logger
 }
@@ -119,9 +121,15 @@ func Open(ctx context.Context, config Config) (*Supervisor, error) {
 		}
 		s.begin(entry, ran)
 	}
+	folders := map[string]bool{}
+	for id := range s.tasks {
+		name, _ := runtime.FolderName(id) // checked when it was promised
+		folders[name] = true
+	}
 	for id := range known { // run by nobody's promise: a folder whose ledger was lost
 		s.begin(orphan(id), true).abandon()
 	}
+	s.sweepFeeders(folders)
 	return s, nil
 }
 

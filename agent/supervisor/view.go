@@ -72,6 +72,7 @@ func (t *task) view(ctx context.Context, assignment ledger.Assignment) (view, er
 		Network:  runtime.Network(assignment.Program.Network),
 		Hide:     config.Hide,
 	}
+	isolation.Mounts = append(isolation.Mounts, t.shown(assignment.Program)...)
 	if len(names) == 0 {
 		isolation.Hostname = ""
 	}

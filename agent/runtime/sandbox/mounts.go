@@ -44,10 +44,15 @@ func isCovered(path string, hidden []string) bool {
 	return slices.ContainsFunc(covered, below) || slices.ContainsFunc(hidden, below)
 }
 
+// isWithin reports whether a place is inside of what is shown before it.
+func isWithin(shown []Mount, path string) bool {
+	return slices.ContainsFunc(shown, func(m Mount) bool { return strings.HasPrefix(path, m.Target+"/") })
+}
+
 // makeTargets makes places on the machine's own root; what is there is left as it is.
 func makeTargets(s Spec, trees []int) error {
 	for i, mount := range s.Mounts {
-		if !isCovered(mount.Target, s.Hide) {
+		if !isCovered(mount.Target, s.Hide) && !isWithin(s.Mounts[:i], mount.Target) {
 			if err := makeTarget(mount, trees[i]); err != nil {
 				return err
 			}
@@ -83,7 +88,7 @@ func makeTarget(mount Mount, tree int) error {
 // attachTrees shows what openTrees took hold of. A place is never reached through a link.
 func attachTrees(s Spec, trees []int) error {
 	for i, mount := range s.Mounts {
-		if isCovered(mount.Target, s.Hide) {
+		if isCovered(mount.Target, s.Hide) || isWithin(s.Mounts[:i], mount.Target) {
 			if err := makeTarget(mount, trees[i]); err != nil {
 				return err
 			}
