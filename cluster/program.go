@@ -208,12 +208,13 @@ func checkInputs(inputs []Input) Problems {
 		}
 		seen[input.Channel] = true
 		checkURI(&p, field+".uri", input.URI)
-		p.Under(field, input.checkMode())
+		p.Under(field, input.CheckMode())
 	}
 	return p
 }
 
-func (i Input) checkMode() Problems {
+// CheckMode reports what of the input does not go together.
+func (i Input) CheckMode() Problems {
 	var p Problems
 	checkOneOf(&p, "mode", i.Mode, InputFile, InputFastFile, InputPipe)
 	checkOneOf(&p, "type", i.Type, InputPrefix, InputManifest, InputAugmentedManifest)

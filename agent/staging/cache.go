@@ -102,11 +102,13 @@ func (c *Cache) Stats() Stats {
 // same object at the same time cause one fetch. What is in the cache is checked
 // against its checksum first, and fetched again if it has changed on disk.
 func (c *Cache) Place(ctx context.Context, store Reader, bucket string, object Object, path string) error {
-	return c.place(ctx, store, bucket, object, false, path)
+	_, err := c.place(ctx, store, bucket, object, false, path)
+	return err
 }
 
-// place is Place; what is gzip in the store may be decompressed in the cache.
-func (c *Cache) place(ctx context.Context, store Reader, bucket string, object Object, gunzip bool, path string) error {
+// place is Place; what is gzip in the store may be decompressed in the cache. It reports
+// whether the object was fetched for it.
+func (c *Cache) place(ctx context.Context, store Reader, bucket string, object Object, gunzip bool, path string) (fetched bool, err error) {
 	identity, size := bucket+"\x00"+object.Key+"\x00"+object.ETag, object.Size
 	if gunzip {
 		identity, size = identity+"\x00gunzip", anySize
@@ -115,7 +117,7 @@ func (c *Cache) place(ctx context.Context, store Reader, bucket string, object O
 	hash := hex.EncodeToString(sum[:])
 	release, err := c.board(ctx, hash)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer release()
 	if e := c.pin(hash, size); e != nil {
@@ -123,27 +125,27 @@ func (c *Cache) place(ctx context.Context, store Reader, bucket string, object O
 		if crc, size, err := checksum(source); err == nil && crc == e.crc && size == e.size {
 			err := share(source, path)
 			c.unpin(e)
-			return err
+			return false, err
 		}
 		c.unpin(e)
 		c.drop(e)
 	}
 	got, err := receive(ctx, store, bucket, object, gunzip, c.dir)
 	if err != nil {
-		return err
+		return false, err
 	}
 	e := &entry{hash: hash, size: got.size, crc: got.crc, used: time.Now(), pins: 1}
 	if !c.admit(e) {
 		// Too large, or all else is in use: the task gets the only copy.
-		return errors.Join(move(got.temp, path), os.Chmod(path, 0o444))
+		return true, errors.Join(move(got.temp, path), os.Chmod(path, 0o444))
 	}
 	defer c.unpin(e)
 	source := filepath.Join(c.dir, e.file())
 	if err := os.Rename(got.temp, source); err != nil {
 		c.drop(e)
-		return errors.Join(err, os.Remove(got.temp))
+		return true, errors.Join(err, os.Remove(got.temp))
 	}
-	return share(source, path)
+	return true, share(source, path)
 }
 
 // anySize is the size of what is not known before it is decompressed.

@@ -73,7 +73,8 @@ func newCache(t testing.TB, dir string, limit int64) *staging.Cache {
 func fetch(t testing.TB, store staging.Store, cache *staging.Cache, uri string) (folder string, err error) {
 	t.Helper()
 	folder = t.TempDir()
-	return folder, staging.Fetch(t.Context(), store, cache, cluster.Input{Channel: "train", URI: uri}, staging.Share{}, folder)
+	_, err = staging.Fetch(t.Context(), store, cache, cluster.Input{Channel: "train", URI: uri}, staging.Share{}, folder)
+	return folder, err
 }
 
 func read(t testing.TB, path ...string) string {
@@ -201,7 +202,7 @@ func TestTasksThatWantTheSameAtOnceCauseOneFetch(t *testing.T) {
 	for i := range 20 {
 		path := filepath.Join(t.TempDir(), fmt.Sprint(i))
 		group.Go(func() {
-			if err := staging.Fetch(t.Context(), store, cache, cluster.Input{Channel: "c", URI: "s3://data/a"}, staging.Share{}, path); err != nil {
+			if _, err := staging.Fetch(t.Context(), store, cache, cluster.Input{Channel: "c", URI: "s3://data/a"}, staging.Share{}, path); err != nil {
 				t.Error(err)
 			}
 		})
@@ -239,7 +240,7 @@ func TestWhatATaskUsesIsNeverEvicted(t *testing.T) {
 	defer os.RemoveAll(root) //nolint:errcheck // in memory
 	dir, first := filepath.Join(root, "cache"), filepath.Join(root, "task")
 	cache := newCache(t, dir, 1000)
-	err = staging.Fetch(t.Context(), store, cache, cluster.Input{URI: "s3://data/a"}, staging.Share{}, first)
+	_, err = staging.Fetch(t.Context(), store, cache, cluster.Input{URI: "s3://data/a"}, staging.Share{}, first)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +316,7 @@ func TestCacheLaw(t *testing.T) {
 			key := rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(r, "key")
 			before := store.opens.Load()
 			path := filepath.Join(dir, "task")
-			if err := staging.Fetch(t.Context(), store, cache, cluster.Input{URI: "s3://data/" + key}, staging.Share{}, path); err != nil {
+			if _, err := staging.Fetch(t.Context(), store, cache, cluster.Input{URI: "s3://data/" + key}, staging.Share{}, path); err != nil {
 				r.Fatal(err)
 			}
 			if read(t, path, key) != strings.Repeat(key, sizes[key]) {

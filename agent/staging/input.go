@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -19,26 +20,41 @@ const atOnce = 8
 // of that very key, all objects below it, or those that a manifest names. Files are as they
 // are in the store, or decompressed if the input says that they are gzip; then ".gz" goes
 // from their names. Calling it again completes what an earlier call began.
-func Fetch(ctx context.Context, store Reader, cache *Cache, input cluster.Input, share Share, folder string) error {
+func Fetch(ctx context.Context, store Reader, cache *Cache, input cluster.Input, share Share, folder string) (Tally, error) {
 	items, err := Resolve(ctx, store, input, share)
 	if err != nil {
-		return err
+		return Tally{}, err
 	}
 	if err := os.MkdirAll(folder, 0o755); err != nil { // a share may be empty
-		return fault.New(fault.Internal, "input %s: %w", input.Channel, err)
+		return Tally{}, fault.New(fault.Internal, "input %s: %w", input.Channel, err)
 	}
+	tally := Tally{Objects: len(items)}
+	var fetched, bytes atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for _, item := range items {
 		group.Go(func() error {
-			err := cache.place(ctx, store, item.Bucket, item.Object, input.Gzip, filepath.Join(folder, filepath.FromSlash(item.Name)))
+			asked, err := cache.place(ctx, store, item.Bucket, item.Object, input.Gzip, filepath.Join(folder, filepath.FromSlash(item.Name)))
 			if err != nil {
 				return fault.New(fault.KindOf(err), "input %s: s3://%s/%s: %w", input.Channel, item.Bucket, item.Key, err)
+			}
+			if asked {
+				fetched.Add(1)
+				bytes.Add(item.Size)
 			}
 			return nil
 		})
 	}
-	return group.Wait()
+	err = group.Wait()
+	tally.Fetched, tally.Bytes = int(fetched.Load()), bytes.Load()
+	return tally, err
+}
+
+// Tally is how many objects an input had, and what of them was not in the cache.
+type Tally struct {
+	Objects int
+	Fetched int   // objects
+	Bytes   int64 // that were fetched
 }
 
 // Restore fills a task's checkpoint folder from the newest earlier attempt that

@@ -221,7 +221,7 @@ func TestGzipIsDecompressedOnceForANode(t *testing.T) {
 	for range 2 {
 		folder := t.TempDir()
 		input := cluster.Input{Channel: "train", URI: "s3://data/set", Gzip: true}
-		if err := staging.Fetch(t.Context(), store, cache, input, staging.Share{}, folder); err != nil {
+		if _, err := staging.Fetch(t.Context(), store, cache, input, staging.Share{}, folder); err != nil {
 			t.Fatal(err)
 		}
 		for name, want := range map[string]string{"a.csv": "one,two", "deep/b": "", ".gz": "dot"} {
@@ -247,7 +247,7 @@ func TestWhatIsNoGzipIsRefusedAndTheObjectIsNamed(t *testing.T) {
 	} {
 		store, folder := newStore(t, map[string]string{"set/x.gz": text}), t.TempDir()
 		cache := newCache(t, t.TempDir(), 1<<20)
-		err := staging.Fetch(t.Context(), store, cache, cluster.Input{Channel: "train", URI: "s3://data/set", Gzip: true}, staging.Share{}, folder)
+		_, err := staging.Fetch(t.Context(), store, cache, cluster.Input{Channel: "train", URI: "s3://data/set", Gzip: true}, staging.Share{}, folder)
 		if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "s3://data/set/x.gz") {
 			t.Errorf("%s: %v", claim, err)
 		}
@@ -257,7 +257,7 @@ func TestWhatIsNoGzipIsRefusedAndTheObjectIsNamed(t *testing.T) {
 	}
 	store := newStore(t, map[string]string{"set/x.gz": whole})
 	store.cut.Store(true)
-	err := staging.Fetch(t.Context(), store, newCache(t, t.TempDir(), 1<<20), cluster.Input{URI: "s3://data/set", Gzip: true}, staging.Share{}, t.TempDir())
+	_, err := staging.Fetch(t.Context(), store, newCache(t, t.TempDir(), 1<<20), cluster.Input{URI: "s3://data/set", Gzip: true}, staging.Share{}, t.TempDir())
 	if !fault.Is(err, fault.Unready) {
 		t.Errorf("a connection that is cut is no damage: %v", err)
 	}

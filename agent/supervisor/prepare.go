@@ -95,7 +95,11 @@ func (t *task) stage(ctx context.Context, assignment ledger.Assignment) error {
 			continue
 		}
 		err := patiently(ctx, func() error {
-			return staging.Fetch(ctx, t.s.config.Store, t.s.config.Cache, input, share(assignment), t.folders.Input(input.Channel))
+			tally, err := staging.Fetch(ctx, t.s.config.Store, t.s.config.Cache, input, share(assignment), t.folders.Input(input.Channel))
+			if err == nil {
+				t.s.config.Log.Info("input staged", "task", t.id(), "channel", input.Channel, "objects", tally.Objects, "fetched", tally.Fetched, "bytes", tally.Bytes)
+			}
+			return err
 		})
 		if err != nil {
 			return err

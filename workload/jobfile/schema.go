@@ -9,12 +9,13 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/workload/training"
 )
 
 // Schema is the JSON Schema (draft 2020-12) of a job file of one kind, for editors and
 // for people.
 func Schema(name cluster.Kind, kind Kind) ([]byte, error) {
-	reflector := jsonschema.Reflector{DoNotReference: true, Anonymous: true, Mapper: mapQuantity}
+	reflector := jsonschema.Reflector{DoNotReference: true, Anonymous: true, Mapper: mapOwn}
 	schema := reflector.Reflect(File{})
 	schema.Title = "A Clary job of kind " + string(name)
 	if node, ok := schema.Properties.Get("kind"); ok {
@@ -30,8 +31,8 @@ func Schema(name cluster.Kind, kind Kind) ([]byte, error) {
 
 var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 
-// mapQuantity describes the types that read themselves.
-func mapQuantity(t reflect.Type) *jsonschema.Schema {
+// mapOwn describes the types that read themselves.
+func mapOwn(t reflect.Type) *jsonschema.Schema {
 	textOrNumber := func(description string, examples ...any) *jsonschema.Schema {
 		return &jsonschema.Schema{
 			OneOf:       []*jsonschema.Schema{{Type: "string"}, {Type: "number"}},
@@ -45,6 +46,15 @@ func mapQuantity(t reflect.Type) *jsonschema.Schema {
 		return textOrNumber("a size, or a number of bytes", "512MiB", "1.5GiB", "2GB")
 	case reflect.TypeFor[quantity.Cores]():
 		return textOrNumber("a number of cores", 2, 0.5, "500m")
+	}
+	if t == reflect.TypeFor[training.Input]() {
+		reflector := jsonschema.Reflector{DoNotReference: true, Anonymous: true}
+		long := reflector.Reflect(training.InputFields{})
+		long.Version = ""
+		return &jsonschema.Schema{
+			OneOf:       []*jsonschema.Schema{{Type: "string"}, long},
+			Description: "an s3:// address, or an object with one as uri",
+		}
 	}
 	if t.Kind() != reflect.Struct && reflect.PointerTo(t).Implements(textUnmarshaler) {
 		return &jsonschema.Schema{Type: "string"}

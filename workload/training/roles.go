@@ -115,11 +115,3 @@ func (s Spec) grace() time.Duration {
 	}
 	return s.Grace.Std()
 }
-
-func (s Spec) inputs() []cluster.Input {
-	var inputs []cluster.Input
-	for _, channel := range sortedKeys(s.Inputs) {
-		inputs = append(inputs, cluster.Input{Channel: channel, URI: s.Inputs[channel]})
-	}
-	return inputs
-}

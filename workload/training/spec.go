@@ -39,8 +39,9 @@ type Spec struct {
 	// NetworkIsolation cuts each instance off from every network.
 	NetworkIsolation bool `json:"network_isolation,omitempty"`
 
-	// Inputs maps channels such as train and validation to s3:// addresses.
-	Inputs map[string]string `json:"inputs,omitempty"`
+	// Inputs maps channels such as train and validation to s3:// addresses, or to objects
+	// that say more.
+	Inputs map[string]Input `json:"inputs,omitempty"`
 	// Output is an s3:// prefix that published outputs are copied to; "" copies nothing.
 	Output string `json:"output,omitempty"`
 
@@ -101,11 +102,7 @@ func (s Spec) Validate() cluster.Problems {
 	default:
 		s.validateNetwork(&p)
 	}
-	for _, channel := range sortedKeys(s.Inputs) {
-		field := "inputs." + cluster.Clip(channel)
-		cluster.CheckName(&p, field, channel)
-		checkAddress(&p, field, s.Inputs[channel])
-	}
+	s.validateInputs(&p)
 	if s.Output != "" {
 		checkAddress(&p, "output", s.Output)
 	}
@@ -174,7 +171,7 @@ func (s Spec) validateNetwork(p *cluster.Problems) {
 	if s.Batch > 0 && s.Batch < workers {
 		p.Add("batch", "%d rows for %d workers: give at least one row to each", s.Batch, workers)
 	}
-	if s.Inputs["train"] == "" {
+	if s.Inputs["train"].URI == "" {
 		p.Add("inputs.train", "is missing: say where the training data is, as s3://bucket/key")
 	}
 }

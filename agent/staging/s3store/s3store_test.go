@@ -107,7 +107,7 @@ func TestStagingWorksOnTheRealStore(t *testing.T) {
 	}
 	for range 2 {
 		folder := t.TempDir()
-		if err := staging.Fetch(ctx, store, cache, cluster.Input{Channel: "train", URI: "s3://data/set"}, staging.Share{}, folder); err != nil {
+		if _, err := staging.Fetch(ctx, store, cache, cluster.Input{Channel: "train", URI: "s3://data/set"}, staging.Share{}, folder); err != nil {
 			t.Fatal(err)
 		}
 		for name, want := range map[string]string{"a.csv": "1,2\n", "deep/b.csv": "3,4\n", "empty": ""} {

@@ -70,7 +70,7 @@ func (a *App) runCommand() *cobra.Command {
 	var env []string
 	var instances int32
 	var dir string
-	var inputs []string
+	var inputs, inputOptions []string
 	command := &cobra.Command{
 		Use:   "run [flags] -- PROGRAM [ARGUMENT...]",
 		Short: "Run any program on the cluster, show what it writes, exit as it did",
@@ -90,12 +90,13 @@ func (a *App) runCommand() *cobra.Command {
 	flags.Int32VarP(&instances, "instances", "n", 1, "how many to start together")
 	flags.StringVar(&dir, "dir", "", "working folder on the node; the task's own if it is left out")
 	flags.StringArrayVar(&inputs, "input", nil, "data for it, as CHANNEL=s3://... or CHANNEL=PATH, which is uploaded")
+	flags.StringArrayVar(&inputOptions, "input-option", nil, channelOptionHelp)
 	command.RunE = func(command *cobra.Command, args []string) error {
 		variables, err := a.environment(env)
 		if err != nil {
 			return err
 		}
-		channels, err := pairs("--input", inputs)
+		channels, err := channelInputs("--input", inputs, inputOptions)
 		if err != nil {
 			return err
 		}

@@ -25,6 +25,7 @@ import (
 type scriptFlags struct {
 	entry, source, requirements, python string
 	hyperparameters, channels, env      []string
+	channelOptions                      []string
 	framework                           string
 	instances                           int32
 	isolated                            bool
@@ -41,6 +42,7 @@ func (f *scriptFlags) register(command *cobra.Command) {
 	flags.StringVar(&f.python, "python", "", "Python interpreter on the node (default \"python3\")")
 	flags.StringArrayVar(&f.hyperparameters, "hyperparameter", nil, "NAME=VALUE, given to the script as --NAME VALUE and SM_HP_NAME")
 	flags.StringArrayVar(&f.channels, "channel", nil, "data for the script beside --data, as CHANNEL=s3://... or CHANNEL=PATH, which is uploaded")
+	flags.StringArrayVar(&f.channelOptions, "channel-option", nil, channelOptionHelp)
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable of the script's environment, as KEY=VALUE, or KEY to pass your own on")
 	flags.StringVar(&f.framework, "framework", "", "how instances of the script find each other: torch, or hosts for any other")
 	flags.Int32VarP(&f.instances, "instances", "n", 1, "how many of the script to start together")
@@ -50,7 +52,7 @@ func (f *scriptFlags) register(command *cobra.Command) {
 	_ = command.MarkFlagFilename("requirements", "txt")
 }
 
-var scriptOnly = []string{"source", "requirements", "python", "hyperparameter", "channel", "env", "framework", "instances", "network-isolation"}
+var scriptOnly = []string{"source", "requirements", "python", "hyperparameter", "channel", "channel-option", "env", "framework", "instances", "network-isolation"}
 
 // notForScript are flags of a network.
 var notForScript = []string{
@@ -98,20 +100,14 @@ func (a *App) scriptSpec(f *scriptFlags, t *trainFlags, args []string) (training
 	if s.Script.Env, err = a.environment(f.env); err != nil {
 		return s, err
 	}
-	if s.Inputs, err = pairs("--channel", f.channels); err != nil {
-		return s, err
-	}
 	for channel, data := range map[string]string{"train": t.data, "validation": t.validation} {
 		if data == "" {
 			continue
 		}
-		if s.Inputs == nil {
-			s.Inputs = map[string]string{}
-		}
-		if s.Inputs[channel] != "" {
-			return s, fault.New(fault.Invalid, "--channel: %s is named by another flag too", channel)
-		}
-		s.Inputs[channel] = data
+		f.channels = append(f.channels, channel+"="+data)
+	}
+	if s.Inputs, err = channelInputs("--channel", f.channels, f.channelOptions); err != nil {
+		return s, err
 	}
 	values, err := pairs("--hyperparameter", f.hyperparameters)
 	if err != nil {

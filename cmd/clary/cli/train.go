@@ -206,13 +206,13 @@ func (t *trainFlags) spec(ctx context.Context, c *client.Client, command *cobra.
 			Epochs: t.epochs, Batch: t.batch, Seed: t.seed, TargetAccuracy: t.target,
 		},
 		Workers: t.workers, Servers: t.servers, Output: t.output,
-		Inputs: map[string]string{"train": t.data},
+		Inputs: map[string]training.Input{"train": {URI: t.data}},
 	}
 	if t.format == spec.FormatCSV {
 		s.Data.Label, s.Data.Header = t.column(), t.header
 	}
 	if t.validation != "" {
-		s.Inputs["validation"] = t.validation
+		s.Inputs["validation"] = training.Input{URI: t.validation}
 	} else {
 		s.Data.ValidationFraction = t.fraction
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/workload/training"
 )
 
 // uploadsPrefix is where local inputs go, each below the digest of its content: the
@@ -25,15 +26,15 @@ const uploadsPrefix = "s3://clary/uploads/"
 // localInputs are the channels of a spec whose value is a path and not an address.
 func localInputs(spec []byte) (map[string]string, error) {
 	var holder struct {
-		Inputs map[string]string `json:"inputs"`
+		Inputs map[string]training.Input `json:"inputs"`
 	}
 	if err := json.Unmarshal(spec, &holder); err != nil {
 		return nil, fault.New(fault.Invalid, "spec: %w", err)
 	}
 	local := map[string]string{}
-	for channel, value := range holder.Inputs {
-		if value != "" && !strings.Contains(value, "://") {
-			local[channel] = value
+	for channel, input := range holder.Inputs {
+		if input.URI != "" && !strings.Contains(input.URI, "://") {
+			local[channel] = input.URI
 		}
 	}
 	return local, nil
@@ -48,12 +49,14 @@ func setInputs(spec []byte, values map[string]string) ([]byte, error) {
 	if err := json.Unmarshal(spec, &whole); err != nil {
 		return nil, fault.New(fault.Invalid, "spec: %w", err)
 	}
-	inputs := map[string]string{}
+	inputs := map[string]training.Input{}
 	if err := json.Unmarshal(whole["inputs"], &inputs); err != nil {
 		return nil, fault.New(fault.Invalid, "spec.inputs: %w", err)
 	}
 	for channel, value := range values {
-		inputs[channel] = value
+		input := inputs[channel]
+		input.URI = value
+		inputs[channel] = input
 	}
 	text, err := json.Marshal(inputs)
 	if err != nil {
