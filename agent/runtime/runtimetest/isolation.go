@@ -19,8 +19,10 @@ var isolationClaims = []claim{
 	{"shows a task no process of others", ownProcesses},
 	{"cuts a task off when asked", offline},
 	{"gives a task a private and bounded /tmp", privateTemp},
-	{"gives a task its secrets and leaves them in no file", secrets},
+	{secretsClaim, secrets},
 }
+
+const secretsClaim = "gives a task its secrets and leaves them in no file"
 
 const inside = "/opt/ml"
 
@@ -90,7 +92,7 @@ touch /opt/ml/made && echo made`, func(s *runtime.Spec) {
 }
 
 func names(b *bench) {
-	said := b.say("getent hosts algo-1; getent hosts algo-2; getent hosts localhost >/dev/null && echo local; hostname", func(s *runtime.Spec) {
+	said := b.say("find() { getent hosts $1 2>/dev/null || grep $1 /etc/hosts; }; find algo-1; find algo-2; find localhost >/dev/null && echo local; hostname", func(s *runtime.Spec) {
 		s.Isolation.Hosts = map[string]string{"algo-1": "10.1.2.3", "algo-2": "10.1.2.4"}
 		s.Isolation.Hostname = "algo-1"
 	})
@@ -125,8 +127,9 @@ func ownProcesses(b *bench) {
 	_, err := b.driver.Start(b.ctx, other)
 	b.must(err)
 	b.until(other.ID, "here")
+	contained := other.Image != "" // process 1 is the task's own, and heeds no signal
 	said := b.say(`for p in /proc/[0-9]*; do tr "\0" " " <$p/cmdline 2>/dev/null; echo; done; kill -9 1 2>/dev/null && echo killed$((1+1))`)
-	if strings.Contains(said, "sleep 60") || strings.Contains(said, "clary-shim") || strings.Contains(said, "killed2") {
+	if strings.Contains(said, "sleep 60") || strings.Contains(said, "clary-shim") || strings.Contains(said, "killed2") && !contained {
 		b.Errorf("it sees %s", said)
 	}
 	b.must(b.driver.Stop(b.ctx, other.ID, 0))

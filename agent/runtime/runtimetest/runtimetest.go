@@ -29,6 +29,11 @@ type Harness struct {
 	Isolate func(*runtime.Spec)
 	// Roots are the folders in which the driver keeps files.
 	Roots []string
+	// Without are claims that cannot be tested here, and why.
+	Without map[string]string
+	// Listener is a script that says "port N" and answers connections to it with "hello", if
+	// that of the suite cannot run here.
+	Listener string
 }
 
 // claim is one test.
@@ -71,6 +76,9 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 			b := &bench{T: t, ctx: ctx, Harness: newHarness(t)}
 			if b.Isolate == nil && slices.ContainsFunc(isolationClaims, func(i claim) bool { return i.name == c.name }) {
 				t.Skip("skipped: the tasks of this harness share the machine's view")
+			}
+			if why := b.Without[c.name]; why != "" {
+				t.Skip("skipped: " + why)
 			}
 			b.driver = b.Open(t)
 			defer func() { b.Close(t, b.driver) }()

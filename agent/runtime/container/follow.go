@@ -1,0 +1,217 @@
+package container
+
+import (
+	"context"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	moby "github.com/moby/moby/client"
+
+	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+const (
+	askAgain  = 500 * time.Millisecond // while the engine is away
+	askOften  = 50 * time.Millisecond
+	farewell  = 4 * time.Second // of an engine that is told to end
+	killAgain = 2 * time.Second // until a killed container is gone
+)
+
+// state is what the engine says of a container.
+type state struct {
+	running bool
+	never   bool // it was made, and not started
+	exit    runtime.Exit
+	pid     int
+}
+
+// state asks the engine: NotFound if there is no such container, Unready if the engine
+// does not answer.
+func (d *Driver) state(ctx context.Context, name string) (state, error) {
+	answer, err := d.engine.ContainerInspect(ctx, name, moby.ContainerInspectOptions{})
+	switch {
+	case errdefs.IsNotFound(err):
+		return state{}, fault.New(fault.NotFound, "there is no container %s", name)
+	case err != nil:
+		return state{}, fault.New(fault.Unready, "ask for container %s: %w", name, err)
+	case answer.Container.State == nil:
+		return state{}, fault.New(fault.Unready, "the engine says nothing of container %s", name)
+	}
+	told := answer.Container.State
+	s := state{pid: told.Pid, running: told.Running || told.Paused || told.Restarting}
+	s.never = !s.running && (told.Status == container.StateCreated || told.Status == "configured" || told.Status == "initialized")
+	s.exit.Started, _ = time.Parse(time.RFC3339Nano, told.StartedAt)
+	s.exit.Ended, _ = time.Parse(time.RFC3339Nano, told.FinishedAt)
+	s.exit.Code, s.exit.OutOfMemory = told.ExitCode, told.OOMKilled
+	// An engine tells a signal as a shell does.
+	if signal := told.ExitCode - 128; signal > 0 && signal <= int(syscall.SIGSYS) {
+		s.exit.Code, s.exit.Signal = -1, signal
+	}
+	return s, nil
+}
+
+// follow makes the task known and stays with its container until it has ended.
+func (d *Driver) follow(h *handle) {
+	h.stops, h.done = make(chan time.Duration, 1), make(chan struct{})
+	d.mu.Lock()
+	d.tasks[h.id] = h
+	d.mu.Unlock()
+	d.running.Go(func() {
+		defer close(h.done)
+		h.exit, h.err = d.live(h)
+	})
+}
+
+// live hands on the wish to stop, ends what ran too long, and returns how it ended.
+func (d *Driver) live(h *handle) (runtime.Exit, error) {
+	ctx, cancel := context.WithCancel(d.ctx)
+	type outcome struct {
+		exit runtime.Exit
+		away bool
+		err  error
+	}
+	ended := make(chan outcome, 1)
+	go func() {
+		exit, away, err := d.await(ctx, h)
+		ended <- outcome{exit, away, err}
+	}()
+	defer cancel()
+	over := func(o outcome) (runtime.Exit, error) {
+		o.exit.Cause = h.note.Cause
+		switch {
+		case o.exit.Cause != runtime.CauseNone:
+			o.exit.OutOfMemory = false
+		case o.err == nil && asIfTaken(o.exit) && (o.away || d.goesAway(ctx)):
+			return unknown(h, "the container engine ended, and its containers with it"), nil
+		}
+		return o.exit, o.err
+	}
+	var tooLong, kill <-chan time.Time
+	if h.note.MaxRuntime > 0 && h.note.Cause == runtime.CauseNone {
+		tooLong = time.After(time.Until(h.started.Add(h.note.MaxRuntime)))
+	}
+	end := func(cause runtime.Cause, grace time.Duration) {
+		if h.note.Cause == runtime.CauseNone {
+			h.note.Cause = cause
+			if err := writeNote(h.dir, h.note); err != nil {
+				d.config.Log.Error("note that a container is told to end", "task", h.id, "error", err)
+			}
+		}
+		if grace > 0 {
+			d.signal(ctx, h, "SIGTERM")
+		}
+		kill = time.After(grace)
+	}
+	for {
+		select {
+		case o := <-ended:
+			return over(o)
+		case grace := <-h.stops:
+			end(runtime.CauseStopped, grace)
+		case <-tooLong:
+			tooLong = nil
+			end(runtime.CauseMaxRuntime, h.note.Grace)
+		case <-kill:
+			d.signal(ctx, h, "SIGKILL")
+			kill = time.After(killAgain)
+		}
+	}
+}
+
+// signal sends one; a container that has ended, or an engine that is away, is for the next
+// look.
+func (d *Driver) signal(ctx context.Context, h *handle, name string) {
+	_, err := d.engine.ContainerKill(ctx, h.name, moby.ContainerKillOptions{Signal: name})
+	if err != nil && ctx.Err() == nil && !errdefs.IsConflict(err) && !errdefs.IsNotFound(err) {
+		d.config.Log.Warn("signal a container", "task", h.id, "signal", name, "error", err)
+	}
+}
+
+// await returns when the container has ended, or with an error when the driver is closed.
+// While the engine is away it asks again, and says whether it was just before.
+func (d *Driver) await(ctx context.Context, h *handle) (exit runtime.Exit, away bool, err error) {
+	for {
+		s, err := d.state(ctx, h.name)
+		switch {
+		case ctx.Err() != nil:
+			return runtime.Exit{}, false, errClosed
+		case fault.Is(err, fault.NotFound):
+			return unknown(h, "its container is gone from the engine: nobody knows how it ended"), false, nil
+		case err != nil:
+			away = true
+			select {
+			case <-time.After(askAgain):
+			case <-ctx.Done():
+			}
+			continue
+		case s.never:
+			return unknown(h, "its container was made and not started before the agent ended"), false, nil
+		case !s.running:
+			s.exit.Error = d.neverStarted(ctx, h, s.exit)
+			return s.exit, away, nil
+		}
+		away = false
+		answer := d.engine.ContainerWait(ctx, h.name, moby.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
+		select {
+		case <-answer.Result:
+		case err := <-answer.Error:
+			away = err != nil
+			select {
+			case <-time.After(askAgain):
+			case <-ctx.Done():
+			}
+		case <-ctx.Done():
+		}
+	}
+}
+
+// neverStarted is what a container's init said of a program that it could not start. There
+// is no other way to know.
+func (d *Driver) neverStarted(ctx context.Context, h *handle, exit runtime.Exit) string {
+	if exit.Code != 126 && exit.Code != 127 {
+		return ""
+	}
+	said := &lastLines{most: 1}
+	if err := d.copyLogs(ctx, h, moby.ContainerLogsOptions{ShowStderr: true}, said); err != nil {
+		return ""
+	}
+	line := strings.TrimSpace(string(said.text()))
+	if _, why, fatal := strings.Cut(line, "[FATAL tini"); fatal {
+		_, why, _ = strings.Cut(why, "] ")
+		return "start the program: " + why
+	}
+	return ""
+}
+
+var errClosed = fault.New(fault.Unready, "the agent is ending: its tasks run on")
+
+// asIfTaken reports whether a container ended as those do that an engine takes with it:
+// told to end, killed, or found dead.
+func asIfTaken(exit runtime.Exit) bool {
+	const foundDead = 255
+	return exit.Signal == int(syscall.SIGTERM) || exit.Signal == int(syscall.SIGKILL) && !exit.OutOfMemory || exit.Code == foundDead
+}
+
+// goesAway reports whether the engine is about to end: one that is told to ends its
+// containers first, and still tells of it.
+func (d *Driver) goesAway(ctx context.Context) bool {
+	for range int(farewell / askOften) {
+		if _, err := d.engine.Ping(ctx, moby.PingOptions{}); err != nil && ctx.Err() == nil {
+			return true
+		}
+		select {
+		case <-time.After(askOften):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return false
+}
+
+func unknown(h *handle, why string) runtime.Exit {
+	return runtime.Exit{Code: -1, Unknown: true, Error: why, Started: h.started, Ended: time.Now()}
+}
