@@ -44,7 +44,7 @@ func newestAttempt(objects []Object, prefix string, task cluster.Task) ([]Object
 // begin with '.' or end with ".tmp" are still being written.
 type Mirror struct {
 	Store  Store
-	Folder string
+	Folder Folder
 	Bucket string
 	Prefix string // ends with '/'
 
@@ -58,7 +58,7 @@ type stamp struct {
 }
 
 // NewMirror mirrors into the place of the task's own attempt below uri.
-func NewMirror(store Store, uri string, task cluster.Task, folder string) (*Mirror, error) {
+func NewMirror(store Store, uri string, task cluster.Task, folder Folder) (*Mirror, error) {
 	bucket, prefix, err := ParseURI(uri)
 	if err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func (m *Mirror) Sync(ctx context.Context) error {
 }
 
 func (m *Mirror) isClosed(name string) bool {
-	file, err := OpenIn(m.Folder, filepath.Join(m.Folder, name))
+	file, err := m.Folder.openFile(name)
 	if err != nil {
 		return false
 	}
@@ -170,7 +170,7 @@ func (m *Mirror) learn(ctx context.Context) error {
 
 func (m *Mirror) scan() (map[string]stamp, error) {
 	found := map[string]stamp{}
-	root, err := os.OpenRoot(m.Folder)
+	root, err := m.Folder.open()
 	if err != nil {
 		return nil, fault.New(fault.Internal, "read checkpoints: %w", err)
 	}
@@ -200,7 +200,7 @@ func (m *Mirror) scan() (map[string]stamp, error) {
 }
 
 func (m *Mirror) send(ctx context.Context, name string) error {
-	file, err := OpenIn(m.Folder, filepath.Join(m.Folder, name))
+	file, err := m.Folder.openFile(name)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // pruned by the task just now
 	}

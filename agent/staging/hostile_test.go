@@ -61,7 +61,7 @@ func TestNothingOutsideATasksFolderIsReadForIt(t *testing.T) {
 	_ = file.Close()
 
 	store := newStore(t, nil)
-	mirror, err := staging.NewMirror(store, "s3://data/ckpt", cluster.Task{Role: "worker", Attempt: 1}, folder)
+	mirror, err := staging.NewMirror(store, "s3://data/ckpt", cluster.Task{Role: "worker", Attempt: 1}, staging.Folder{Base: folder})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,15 +23,19 @@ import (
 // file, folder nor symbolic link inside the folder is refused. What skip says, if it is not
 // nil, is left out, a folder with all that is below it.
 func Pack(folder string, to io.Writer, skip func(name string, dir bool) bool) error {
-	zipped, err := gzip.NewWriterLevel(to, gzip.BestSpeed)
-	if err != nil {
-		return err
-	}
 	root, err := os.OpenRoot(folder)
 	if err != nil {
 		return err
 	}
 	defer root.Close() //nolint:errcheck // only read
+	return pack(root, to, skip)
+}
+
+func pack(root *os.Root, to io.Writer, skip func(name string, dir bool) bool) error {
+	zipped, err := gzip.NewWriterLevel(to, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
 	archive := tar.NewWriter(zipped)
 	err = walk(root, func(name string, item fs.DirEntry, err error) error {
 		if err != nil || name == "." {
@@ -90,9 +94,17 @@ func packOne(archive *tar.Writer, root *os.Root, name string, item fs.DirEntry) 
 
 // Upload packs a folder and writes it under the URI. A folder that holds nothing is
 // no output: false.
-func Upload(ctx context.Context, store Store, name, folder, uri, scratch string) (cluster.Output, bool, error) {
-	items, err := os.ReadDir(folder)
-	if errors.Is(err, os.ErrNotExist) || err == nil && len(items) == 0 {
+func Upload(ctx context.Context, store Store, name string, folder Folder, uri, scratch string) (cluster.Output, bool, error) {
+	root, err := folder.open()
+	if errors.Is(err, os.ErrNotExist) {
+		return cluster.Output{}, false, nil
+	}
+	if err != nil {
+		return cluster.Output{}, false, fault.New(fault.Invalid, "pack output %s: %w", name, err)
+	}
+	defer root.Close() //nolint:errcheck // only read
+	items, err := fs.ReadDir(root.FS(), ".")
+	if err == nil && len(items) == 0 {
 		return cluster.Output{}, false, nil
 	}
 	bucket, key, errURI := ParseURI(uri)
@@ -106,7 +118,7 @@ func Upload(ctx context.Context, store Store, name, folder, uri, scratch string)
 	defer os.Remove(file.Name()) //nolint:errcheck // swept with the task's folder
 	defer file.Close()           //nolint:errcheck // only read from here on
 	sum := sha256.New()
-	if err := Pack(folder, io.MultiWriter(file, sum), nil); err != nil {
+	if err := pack(root, io.MultiWriter(file, sum), nil); err != nil {
 		return cluster.Output{}, false, fault.New(fault.KindOf(err), "pack output %s: %w", name, err)
 	}
 	size, err := file.Seek(0, io.SeekCurrent)

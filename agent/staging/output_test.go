@@ -97,12 +97,12 @@ func TestLinksOutOfTheModelAndOddFilesAreRefused(t *testing.T) {
 
 func TestAnUploadSaysWhatItIs(t *testing.T) {
 	store, dir := newStore(t, nil), t.TempDir()
-	if _, some, err := staging.Upload(t.Context(), store, "model", dir, "s3://data/m.tar.gz", t.TempDir()); some || err != nil {
+	if _, some, err := staging.Upload(t.Context(), store, "model", staging.Folder{Base: dir}, "s3://data/m.tar.gz", t.TempDir()); some || err != nil {
 		t.Errorf("an empty folder is an output: %v, %v", some, err)
 	}
 	write(t, "weights", dir, "w.bin")
 	scratch := t.TempDir()
-	output, some, err := staging.Upload(t.Context(), store, "model", dir, "s3://data/m.tar.gz", scratch)
+	output, some, err := staging.Upload(t.Context(), store, "model", staging.Folder{Base: dir}, "s3://data/m.tar.gz", scratch)
 	if err != nil || !some {
 		t.Fatal(some, err)
 	}
@@ -133,7 +133,7 @@ func TestTheMirrorFollowsTheFolderAndSkipsUnfinishedFiles(t *testing.T) {
 	store, dir := newStore(t, nil), t.TempDir()
 	task := cluster.Task{Role: "worker", Index: 0, Attempt: 2}
 	open := func() *staging.Mirror {
-		m, err := staging.NewMirror(store, "s3://data/ckpt", task, dir)
+		m, err := staging.NewMirror(store, "s3://data/ckpt", task, staging.Folder{Base: dir})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +172,7 @@ func TestTheMirrorFollowsTheFolderAndSkipsUnfinishedFiles(t *testing.T) {
 
 func TestACheckpointThatIsStillWrittenIsNotSentAndTheOldOneStays(t *testing.T) {
 	store, dir := newStore(t, nil), t.TempDir()
-	mirror, err := staging.NewMirror(store, "s3://data/ckpt", cluster.Task{Role: "worker", Attempt: 1}, dir)
+	mirror, err := staging.NewMirror(store, "s3://data/ckpt", cluster.Task{Role: "worker", Attempt: 1}, staging.Folder{Base: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestACheckpointThatIsStillWrittenIsNotSentAndTheOldOneStays(t *testing.T) {
 
 func TestACheckpointThatIsReplacedAllTheTimeIsSentAllTheSame(t *testing.T) {
 	store, dir := newStore(t, nil), t.TempDir()
-	mirror, err := staging.NewMirror(store, "s3://data/ckpt", cluster.Task{Role: "worker", Attempt: 1}, dir)
+	mirror, err := staging.NewMirror(store, "s3://data/ckpt", cluster.Task{Role: "worker", Attempt: 1}, staging.Folder{Base: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func (c changing) Put(ctx context.Context, bucket, key string, from io.Reader, s
 func TestAFileThatChangesWhileItIsSentIsNotKept(t *testing.T) {
 	store, dir := newStore(t, map[string]string{"ckpt/1/worker-0/c": "before"}), t.TempDir()
 	write(t, "ORDERLY", dir, "c")
-	mirror, err := staging.NewMirror(changing{store, filepath.Join(dir, "c")}, "s3://data/ckpt", cluster.Task{Role: "worker", Attempt: 1}, dir)
+	mirror, err := staging.NewMirror(changing{store, filepath.Join(dir, "c")}, "s3://data/ckpt", cluster.Task{Role: "worker", Attempt: 1}, staging.Folder{Base: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -146,7 +146,7 @@ func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state
 	prefix := "s3://" + t.s.config.Bucket + "/" + attemptPrefix(assignment.Task)
 	var outputs []cluster.Output
 	for _, part := range []struct{ name, folder string }{{"model", t.folders.Model()}, {"output", t.folders.OutputData()}} {
-		output, some, err := staging.Upload(ctx, t.s.config.Store, part.name, part.folder, prefix+"/"+part.name+".tar.gz", t.scratch())
+		output, some, err := staging.Upload(ctx, t.s.config.Store, part.name, t.folders.Below(part.folder), prefix+"/"+part.name+".tar.gz", t.scratch())
 		if err != nil {
 			return nil, err
 		}
@@ -161,8 +161,12 @@ func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state
 // stay until it is forgotten.
 func (t *task) tidy() {
 	t.unfeed()
-	for _, folder := range []string{t.folders.Data(), t.folders.Code(), t.temp(), t.scratch(), t.tlsDir()} {
-		if err := os.RemoveAll(folder); err != nil {
+	errs := []error{os.RemoveAll(t.temp()), os.RemoveAll(t.scratch()), os.RemoveAll(t.tlsDir())}
+	for _, folder := range []string{t.folders.Data(), t.folders.Code()} { // whose names the task may have changed
+		errs = append(errs, t.folders.Below(folder).Remove())
+	}
+	for _, err := range errs {
+		if err != nil {
 			t.s.config.Log.Warn("free a task's folder", "task", t.id(), "error", err)
 		}
 	}

@@ -114,7 +114,7 @@ func (t *task) startMirror(ctx context.Context) (cancel func(), done <-chan stru
 			case <-tick.C:
 				for _, mirror := range mirrors {
 					if err := mirror.Sync(ctx); err != nil && ctx.Err() == nil {
-						t.s.config.Log.Warn("a task's folder is not mirrored; trying again", "task", t.id(), "folder", mirror.Folder, "error", err)
+						t.s.config.Log.Warn("a task's folder is not mirrored; trying again", "task", t.id(), "folder", mirror.Folder.Name, "error", err)
 					}
 				}
 			}
@@ -132,13 +132,13 @@ func (t *task) mirrors() []*staging.Mirror {
 	var mirrors []*staging.Mirror
 	if assignment.Program.Checkpoints {
 		uri := "s3://" + config.Bucket + "/jobs/" + assignment.Task.Job + "/checkpoints/"
-		if mirror, err := staging.NewMirror(config.Store, uri, assignment.Task, t.folders.Checkpoints()); err == nil {
+		if mirror, err := staging.NewMirror(config.Store, uri, assignment.Task, t.folders.Below(t.folders.Checkpoints())); err == nil {
 			mirrors = append(mirrors, mirror)
 		}
 	}
 	if assignment.Program.Outputs {
 		mirrors = append(mirrors, &staging.Mirror{
-			Store: config.Store, Folder: t.folders.OutputIntermediate(), Bucket: config.Bucket,
+			Store: config.Store, Folder: t.folders.Below(t.folders.OutputIntermediate()), Bucket: config.Bucket,
 			Prefix: attemptPrefix(assignment.Task) + "/intermediate/",
 		})
 	}

@@ -142,7 +142,7 @@ func TestStagingWorksOnTheRealStore(t *testing.T) {
 
 	checkpoints := t.TempDir()
 	task := cluster.Task{Role: "worker", Attempt: 1}
-	mirror, err := staging.NewMirror(store, "s3://data/ckpt/", task, checkpoints)
+	mirror, err := staging.NewMirror(store, "s3://data/ckpt/", task, staging.Folder{Base: checkpoints})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestStagingWorksOnTheRealStore(t *testing.T) {
 	if text, _ := os.ReadFile(filepath.Join(restored, "c1")); err != nil || from != 1 || string(text) != "state" {
 		t.Errorf("restored %q from %d, %v", text, from, err)
 	}
-	if _, some, err := staging.Upload(ctx, store, "model", restored, "s3://data/m.tar.gz", t.TempDir()); err != nil || !some {
+	if _, some, err := staging.Upload(ctx, store, "model", staging.Folder{Base: restored}, "s3://data/m.tar.gz", t.TempDir()); err != nil || !some {
 		t.Errorf("upload: %v, %v", some, err)
 	}
 }
