@@ -23,9 +23,6 @@ import (
 	"github.com/clary-ml/clary/agent/feeder"
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/runtime"
-	"github.com/clary-ml/clary/agent/runtime/cgroup"
-	"github.com/clary-ml/clary/agent/runtime/process"
-	"github.com/clary-ml/clary/agent/runtime/shimbin"
 	"github.com/clary-ml/clary/agent/staging"
 	"github.com/clary-ml/clary/agent/supervisor"
 	"github.com/clary-ml/clary/internal/fault"
@@ -81,7 +78,7 @@ func (a *agent) open(ctx context.Context) error {
 		return err
 	}
 	var shelter string
-	if a.driver, shelter, a.release, err = openDriver(c); err != nil {
+	if shelter, err = a.openDriver(ctx); err != nil {
 		return err
 	}
 	if a.ledger, err = ledger.Open(c.path("ledger.db")); err != nil {
@@ -167,30 +164,6 @@ func (a *agent) openNetwork() error {
 		Transport: c.GossipTransport,
 	})
 	return err
-}
-
-// openDriver returns what runs this node's tasks, the control group of what outlives this
-// agent beside them, and how to let go of it.
-func openDriver(c Config) (runtime.Driver, string, func() error, error) {
-	if c.Driver != nil {
-		return c.Driver, "", func() error { return nil }, nil
-	}
-	shim, err := shimbin.Install(c.path("bin"))
-	if err != nil {
-		return nil, "", nil, err
-	}
-	groups := cgroup.OpenSelf(c.groupName())
-	driver, err := process.New(process.Config{Root: c.path("tasks"), Shim: shim, Groups: groups, Host: c.Address, Log: c.Log})
-	if err != nil {
-		return nil, "", nil, err
-	}
-	return driver, groups.Shelter(), func() error {
-		err := driver.Close()
-		if left := groups.Close(); left != nil { // tasks run on: they need their groups
-			c.Log.Debug("control groups stay", "error", left)
-		}
-		return err
-	}, nil
 }
 
 // close lets go of everything that open took, in the opposite order.

@@ -33,6 +33,9 @@ type Config struct {
 	CacheBytes          int64             // most that the input cache may hold
 	PipIndex            string            // URL of the package index for Python; "" leaves it to pip
 	Wheelhouse          string            // folder of wheels: then the only source of Python packages
+	Engine              string            // address of a container engine; "" looks for one, "none" uses none
+	Mirrors             map[string]string // container registry to the mirror to ask first
+	ImageBytes          int64             // most that images which the agent brought may hold; 0 is no bound
 	UIDFirst, UIDLast   uint32            // users that tasks run as, one for each queue; 0 runs them as the agent
 
 	// Network and GossipTransport stand in for the machine's own network where they are

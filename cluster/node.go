@@ -47,6 +47,13 @@ var nodeEdges = edges[NodeState]{
 // CanBecome reports whether a node may go from one state to the other.
 func (s NodeState) CanBecome(next NodeState) bool { return nodeEdges.has(s, next) }
 
+// Labels that an agent gives its node.
+const (
+	LabelContainers = "clary.containers" // LabelYes where containers can run
+	LabelEngine     = "clary.engine"     // docker or podman
+	LabelYes        = "yes"
+)
+
 // Node is a machine that runs tasks. It belongs to the ledger.
 type Node struct {
 	ID       string // chosen at join, stable over restarts

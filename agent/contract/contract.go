@@ -36,7 +36,7 @@ type Place struct {
 	Home      string          // as the task sees it
 	Temp      string          // as the task sees it
 	Metrics   string          // file for JSON lines, as the task sees it
-	Path      string          // of programs
+	Path      string          // of programs; "" is the image's own
 	Listen    string          // host address to bind ports on
 	Interface string          // network interface that has it
 }
@@ -185,13 +185,17 @@ func (t Task) Environment() []string {
 
 // base is what any program expects, and SageMaker's.
 func (t Task) base() map[string]string {
-	return map[string]string{
-		"PATH": t.Path, "HOME": t.Home, "TMPDIR": t.Temp, "LANG": "C.UTF-8",
+	env := map[string]string{
+		"HOME": t.Home, "TMPDIR": t.Temp, "LANG": "C.UTF-8",
 		"TRAINING_JOB_NAME":  t.Task.Job,
 		"TRAINING_JOB_ARN":   fmt.Sprintf("arn:aws:sagemaker:%s:000000000000:training-job/%s", Region, t.Task.Job),
 		"AWS_REGION":         Region,
 		"SAGEMAKER_BASE_DIR": t.Folders.Base, // Base too: so a script need not ask where it runs
 	}
+	if t.Path != "" {
+		env["PATH"] = t.Path
+	}
+	return env
 }
 
 // clary are Clary's own. CLARY_HOSTS_ROLE lists where each task of a role is: host:port

@@ -183,6 +183,7 @@ func (t *task) spec(facts contract.Task, view view, bin string) runtime.Spec {
 	case dir != "":
 	case program.Source != "":
 		dir = view.place.Folders.Code()
+	case program.Image != "": // the image's own
 	default:
 		dir = view.place.Folders.Base
 	}

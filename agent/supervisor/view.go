@@ -41,20 +41,20 @@ func (t *task) view(ctx context.Context, assignment ledger.Assignment) (view, er
 		Folders: t.folders, Home: t.temp(), Temp: t.temp(), Metrics: t.folders.Metrics(),
 		Path: os.Getenv("PATH"), Listen: config.Listen, Interface: config.Interface,
 	}
-	isolator, can := config.Driver.(runtime.Isolator)
-	reason := fault.New(fault.Invalid, "this node's driver has no isolation")
-	if can {
-		reason = isolator.CanIsolate()
-	}
-	if config.User == nil || reason != nil {
+	contained := assignment.Program.Image != ""
+	reason := t.cannotIsolate(contained)
+	if (config.User == nil && !contained) || reason != nil {
 		if assignment.Program.Network == cluster.NetworkNone {
 			return view{}, fault.New(fault.Invalid, "network %q: this node cannot cut a task off: %w", cluster.NetworkNone, reason)
 		}
 		return view{place: place, tls: t.tlsDir(), program: config.Program}, nil
 	}
-	user, err := config.User(assignment.Queue)
+	user, err := t.user(assignment.Queue)
 	if err != nil {
 		return view{}, err
+	}
+	if contained {
+		place.Path = "" // the image's own
 	}
 	place.Folders, place.Home, place.Temp = staging.Folders{Base: contract.Base}, insideTemp, insideTemp
 	place.Metrics = place.Folders.Metrics()
@@ -88,7 +88,28 @@ func (t *task) view(ctx context.Context, assignment ledger.Assignment) (view, er
 	if root := config.Environments; root != nil && assignment.Program.Python != nil {
 		isolation.Mounts = append(isolation.Mounts, runtime.Mount{Source: root.Root(), Target: root.Root(), ReadOnly: true})
 	}
-	return view{place: place, tls: insideTLS, program: insideProgram, user: &user, isolation: isolation}, nil
+	return view{place: place, tls: insideTLS, program: insideProgram, user: user, isolation: isolation}, nil
+}
+
+// cannotIsolate is why a task of this node has no view of its own, or nil. A container
+// always has one.
+func (t *task) cannotIsolate(contained bool) error {
+	if contained {
+		return nil
+	}
+	if isolator, can := t.s.config.Driver.(runtime.Isolator); can {
+		return isolator.CanIsolate()
+	}
+	return fault.New(fault.Invalid, "this node's driver has no isolation")
+}
+
+// user is whom tasks of a queue run as; nil leaves that to an image.
+func (t *task) user(queue string) (*runtime.User, error) {
+	if t.s.config.User == nil {
+		return nil, nil //nolint:nilnil // none is an answer
+	}
+	user, err := t.s.config.User(queue)
+	return &user, err
 }
 
 // resolve finds the IP address of each host. One that has none now is left out: the task

@@ -15,7 +15,7 @@ import (
 
 // agentFlags are amounts as people write them.
 type agentFlags struct {
-	ports, cores, memory, cache, uids string
+	ports, cores, memory, cache, images, uids string
 }
 
 func newAgentCommand() *cobra.Command {
@@ -59,6 +59,9 @@ func newAgentCommand() *cobra.Command {
 	flags.StringVar(&amounts.ports, "ports", "20000-20999", "TCP ports that tasks may be given")
 	flags.StringVar(&config.PipIndex, "pip-index", "", "URL of the package index for Python environments (default: pip's own)")
 	flags.StringVar(&config.Wheelhouse, "wheelhouse", "", "folder of wheels that Python environments are made from, and from nothing else")
+	flags.StringVar(&config.Engine, "container-engine", "", "address of dockerd or Podman, like unix:///run/docker.sock, or none (default: the first that is there)")
+	flags.StringToStringVar(&config.Mirrors, "registry-mirror", nil, "where to ask for a registry's images first, like docker.io=mirror.local:5000")
+	flags.StringVar(&amounts.images, "images", "", "most that container images may hold which the agent brought, like 100GiB (default: all stay)")
 	flags.StringVar(&amounts.uids, "task-uids", "200000-299999", "users that tasks run as, one for each queue; 0-0 runs them as the agent")
 	flags.StringVar(&amounts.cores, "cores", "", "cores to offer (default: all)")
 	flags.StringVar(&amounts.memory, "memory", "", "memory to offer, like 12GiB (default: nine tenths)")
@@ -84,7 +87,7 @@ func (f agentFlags) read(config *agent.Config) error {
 	for flag, amount := range map[string]struct {
 		text string
 		into *int64
-	}{"--memory": {f.memory, &config.Memory}, "--cache": {f.cache, &config.CacheBytes}} {
+	}{"--memory": {f.memory, &config.Memory}, "--cache": {f.cache, &config.CacheBytes}, "--images": {f.images, &config.ImageBytes}} {
 		if amount.text == "" {
 			continue
 		}

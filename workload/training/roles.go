@@ -1,6 +1,7 @@
 package training
 
 import (
+	"maps"
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
@@ -24,7 +25,7 @@ const (
 
 // Roles are the tasks of the job's one gang.
 func (s Spec) Roles() ([]cluster.Role, error) {
-	if s.Program != nil || s.Script != nil {
+	if s.Program != nil || s.Script != nil || s.Image != "" {
 		return []cluster.Role{s.programRole()}, nil
 	}
 	return s.networkRoles()
@@ -46,11 +47,34 @@ func (s Spec) programRole() cluster.Role {
 	if script := s.Script; script != nil {
 		program.Command, program.Env = script.command(), script.Env
 		program.Source, program.Script, program.Python = script.Source, script.Entry, script.python()
-		program.Checkpoints = s.Checkpoints == nil || *s.Checkpoints
-	} else {
-		program.Command, program.Env, program.Dir = s.Program.Command, s.Program.Env, s.Program.Dir
 	}
-	return cluster.Role{Name: roleWorker, Count: instances, Ask: ask, Labels: s.Labels, Program: program}
+	if own := s.Program; own != nil {
+		program.Command, program.Env, program.Dir = own.Command, own.Env, own.Dir
+	}
+	if s.Checkpoints == nil {
+		program.Checkpoints = s.Script != nil || s.Image != ""
+	}
+	role := cluster.Role{Name: roleWorker, Count: instances, Ask: ask, Labels: s.Labels, Program: program}
+	if s.Image != "" {
+		s.contain(&role)
+	}
+	return role
+}
+
+// trainArgument is what SageMaker starts a training image with.
+const trainArgument = "train"
+
+// contain has the role run in a container, on nodes that can.
+func (s Spec) contain(role *cluster.Role) {
+	role.Program.Image, role.Program.Entrypoint = s.Image, s.Entrypoint
+	if len(role.Program.Command) == 0 && len(s.Entrypoint) == 0 {
+		role.Program.Command = []string{trainArgument}
+	}
+	role.Labels = maps.Clone(role.Labels)
+	if role.Labels == nil {
+		role.Labels = map[string]string{}
+	}
+	role.Labels[cluster.LabelContainers] = cluster.LabelYes
 }
 
 // networkRoles are the parameter servers, each with a port to listen on, and the workers.

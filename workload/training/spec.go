@@ -30,6 +30,11 @@ type Spec struct {
 	Instances int32    `json:"instances,omitempty"`
 	// Script runs instead of a program.
 	Script *Script `json:"script,omitempty"`
+	// Image is a container image that program or script run in: a registry's reference, or
+	// the s3:// address of a file of docker save or an OCI archive. On its own it runs what
+	// it is made to run, with the argument "train". Entrypoint stands in for the image's own.
+	Image      string   `json:"image,omitempty"`
+	Entrypoint []string `json:"entrypoint,omitempty"`
 	// Hyperparameters are for a program or a script: it finds them in input/config, and a
 	// script in its arguments and SM_ variables too.
 	Hyperparameters map[string]json.RawMessage `json:"hyperparameters,omitempty"`
@@ -54,7 +59,7 @@ type Spec struct {
 	// Grace is the time between SIGTERM and SIGKILL; 0 means two minutes.
 	Grace quantity.Duration `json:"grace,omitzero"`
 	// Checkpoints mirrors the checkpoints folder and restores it before a restart. If
-	// unset it is on for a network and a script, and off for a program.
+	// unset it is on, and off for a program on the node itself.
 	Checkpoints *bool `json:"checkpoints,omitempty"`
 }
 
@@ -95,10 +100,10 @@ func (s Spec) Validate() cluster.Problems {
 	switch {
 	case s.Program != nil && s.Script != nil:
 		p.Add("script", "stands beside program: remove one of the two")
-	case s.Program != nil || s.Script != nil:
+	case s.Program != nil || s.Script != nil || s.Image != "":
 		s.validateProgram(&p)
 	case len(s.Network.Input) == 0 && len(s.Network.Layers) == 0:
-		p.Add("network", "is missing: declare a network, or name a program or a script to run")
+		p.Add("network", "is missing: declare a network, or name a program, a script or an image to run")
 	default:
 		s.validateNetwork(&p)
 	}
@@ -118,10 +123,16 @@ func (s Spec) Validate() cluster.Problems {
 
 func (s Spec) validateProgram(p *cluster.Problems) {
 	form := "program"
-	if s.Script != nil {
+	switch {
+	case s.Script != nil:
 		form = "script"
 		s.Script.validate(p)
-	} else if len(s.Program.Command) == 0 {
+		if s.Image != "" && s.Script.Requirements != "" {
+			p.Add("script.requirements", "is for a node's own Python: an image brings its packages")
+		}
+	case s.Program == nil:
+		form = "image"
+	case len(s.Program.Command) == 0 && s.Image == "":
 		p.Add("program.command", "is empty: name the program and its arguments, as a list")
 	}
 	s.validateHyperparameters(p)
@@ -161,6 +172,7 @@ func (s Spec) validateNetwork(p *cluster.Problems) {
 		{"instances", s.Instances != 0},
 		{"hyperparameters", len(s.Hyperparameters) > 0},
 		{"framework", s.Framework != ""},
+		{"entrypoint", len(s.Entrypoint) > 0},
 		{"network_isolation", s.NetworkIsolation},
 	} {
 		if other.set {

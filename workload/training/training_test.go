@@ -104,7 +104,7 @@ func TestNamesEveryMistake(t *testing.T) {
 		return changed
 	}
 	tests := []struct{ claim, text, want string }{
-		{"nothing", `{}`, "network: is missing: declare a network, or name a program or a script to run"},
+		{"nothing", `{}`, "network: is missing: declare a network, or name a program, a script or an image to run"},
 		{"a slip", change(`"workers"`, `"wrokers"`), `wrokers: unknown field: did you mean "workers"?`},
 		{"a slip inside the network", change(`"activation"`, `"activaton"`), `network.layers[0].dense.activaton: unknown field: did you mean "activation"?`},
 		{"a layer of no size", change(`{"units": 10}`, `{"units": 0}`), "network.layers[1].dense.units: 0"},

@@ -8,15 +8,19 @@ import (
 
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/runtime/container"
+	"github.com/clary-ml/clary/agent/runtime/container/enginetest"
 	"github.com/clary-ml/clary/agent/runtime/runtimetest"
 )
 
-const uid = 234567
+const (
+	uid   = enginetest.UID
+	image = enginetest.Image
+)
 
 func TestDriver(t *testing.T) {
-	for name := range engines {
+	for name := range enginetest.Engines {
 		t.Run(name, func(t *testing.T) {
-			e := open(t, name)
+			e := enginetest.Open(t, name)
 			runtimetest.Run(t, func(t *testing.T) runtimetest.Harness { return harness(t, e) })
 		})
 	}
@@ -25,7 +29,7 @@ func TestDriver(t *testing.T) {
 // listener answers with busybox, which has no perl.
 const listener = `echo "port 31234"; echo; while :; do echo hello | nc -l -p 31234; done`
 
-func harness(t *testing.T, e *engine) runtimetest.Harness {
+func harness(t *testing.T, e *enginetest.Engine) runtimetest.Harness {
 	// Not t.TempDir: Podman takes no folder with a comma in its name.
 	root, err := os.MkdirTemp("", "clary-tasks")
 	if err != nil {
@@ -38,7 +42,7 @@ func harness(t *testing.T, e *engine) runtimetest.Harness {
 	}
 	h := runtimetest.Harness{
 		Open: func(t *testing.T) runtime.Driver {
-			d, err := container.Open(container.Config{Root: root + "/tasks", Socket: e.socket, Simulated: true})
+			d, err := container.Open(container.Config{Root: root + "/tasks", Socket: e.Socket, Simulated: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,11 +70,11 @@ func harness(t *testing.T, e *engine) runtimetest.Harness {
 			"gives a task a private and bounded /tmp":             "/tmp is the image's, or a mount's",
 		},
 	}
-	if e.name == "podman" {
+	if e.Name == "podman" {
 		h.Without["reports the signal that ended a task"] = "without an init, process 1 of a container cannot signal itself"
 		h.Without["reports a kill for memory as such"] = "Podman does not say that memory was the reason"
 		h.Without["gives a task no privileges and no way to any"] = "Podman's own filter lets programs make user namespaces"
 	}
-	t.Cleanup(func() { e.clear() }) // tests of single tasks leave them to be looked at
+	t.Cleanup(func() { e.Clear() }) // tests of single tasks leave them to be looked at
 	return h
 }

@@ -27,6 +27,7 @@ import (
 
 	"github.com/clary-ml/clary/agent/runtime"
 	driver "github.com/clary-ml/clary/agent/runtime/container"
+	"github.com/clary-ml/clary/agent/runtime/container/enginetest"
 	"github.com/clary-ml/clary/agent/runtime/sandbox"
 	"github.com/clary-ml/clary/internal/fault"
 )
@@ -34,14 +35,14 @@ import (
 // bench is one driver with folders of its own.
 type bench struct {
 	*testing.T
-	e      *engine
+	e      *enginetest.Engine
 	config driver.Config
 	d      *driver.Driver
 }
 
-func (e *engine) bench(t *testing.T, change ...func(*driver.Config)) *bench {
+func newBench(t *testing.T, e *enginetest.Engine, change ...func(*driver.Config)) *bench {
 	t.Helper()
-	b := &bench{T: t, e: e, config: driver.Config{Root: filepath.Join(t.TempDir(), "tasks"), Socket: e.socket, Simulated: true}}
+	b := &bench{T: t, e: e, config: driver.Config{Root: filepath.Join(t.TempDir(), "tasks"), Socket: e.Socket, Simulated: true}}
 	for _, c := range change {
 		c(&b.config)
 	}
@@ -50,7 +51,7 @@ func (e *engine) bench(t *testing.T, change ...func(*driver.Config)) *bench {
 		if err := b.d.Close(); err != nil {
 			t.Error(err)
 		}
-		e.clear()
+		e.Clear()
 	})
 	return b
 }
@@ -115,7 +116,7 @@ func (b *bench) refuses(id, image, want string) {
 // busybox is the image as a registry has it.
 func busybox(t *testing.T, variant string) v1.Image {
 	t.Helper()
-	text, err := io.ReadAll(rootfs(t))
+	text, err := io.ReadAll(enginetest.RootFS(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,12 +135,12 @@ func busybox(t *testing.T, variant string) v1.Image {
 }
 
 func TestEngines(t *testing.T) {
-	for engineName := range engines {
+	for engineName := range enginetest.Engines {
 		t.Run(engineName, func(t *testing.T) {
-			e := open(t, engineName)
+			e := enginetest.Open(t, engineName)
 			for _, c := range []struct {
 				claim string
-				check func(*testing.T, *engine)
+				check func(*testing.T, *enginetest.Engine)
 			}{
 				{"loads what docker save and OCI tools wrote, once, under no name of its own", loads},
 				{"says what is wrong with an image's file", loadsRubbish},
@@ -174,7 +175,7 @@ func (a *archives) find(_ context.Context, uri string) (string, func(context.Con
 	}, nil
 }
 
-func loads(t *testing.T, e *engine) {
+func loads(t *testing.T, e *enginetest.Engine) {
 	saved, tag := new(bytes.Buffer), name.MustParseReference("other/busybox:latest")
 	if err := tarball.Write(tag, busybox(t, "saved"), saved); err != nil {
 		t.Fatal(err)
@@ -182,7 +183,7 @@ func loads(t *testing.T, e *engine) {
 	store := &archives{files: map[string][]byte{
 		"s3://data/saved.tar": saved.Bytes(), "s3://data/oci.tar": ociArchive(t, busybox(t, "oci")), "s3://data/oci.tar.gz": zipped(t, ociArchive(t, busybox(t, "zipped"))),
 	}}
-	b := e.bench(t, func(c *driver.Config) { c.Archive = store.find })
+	b := newBench(t, e, func(c *driver.Config) { c.Archive = store.find })
 	for uri := range store.files {
 		before := store.opened
 		for attempt := range 2 {
@@ -192,7 +193,7 @@ func loads(t *testing.T, e *engine) {
 			t.Errorf("%s was read %d times", uri, store.opened-before)
 		}
 	}
-	client := e.client()
+	client := e.Client()
 	defer client.Close()
 	if _, err := client.ImageInspect(t.Context(), tag.String()); err == nil {
 		t.Errorf("the file's own name %s is known to the engine", tag)
@@ -202,12 +203,12 @@ func loads(t *testing.T, e *engine) {
 	}
 }
 
-func loadsRubbish(t *testing.T, e *engine) {
+func loadsRubbish(t *testing.T, e *enginetest.Engine) {
 	store := &archives{files: map[string][]byte{
 		"s3://data/text.tar": []byte("not a tar"), "s3://data/empty.tar": nil, "s3://data/cut.tar": ociArchive(t, busybox(t, "cut"))[:4096],
 		"s3://data/foreign.tar": ociArchive(t, foreign(t)),
 	}}
-	b := e.bench(t, func(c *driver.Config) { c.Archive = store.find })
+	b := newBench(t, e, func(c *driver.Config) { c.Archive = store.find })
 	for uri, want := range map[string]string{
 		"s3://data/text.tar": "neither of docker save nor an OCI archive", "s3://data/empty.tar": "neither", "s3://data/cut.tar": "neither",
 		"s3://data/foreign.tar": "no image for linux/",
@@ -218,9 +219,9 @@ func loadsRubbish(t *testing.T, e *engine) {
 	b.refuses("job/main/bad-0.1", "127.0.0.1:1/none/such:1", "cannot be pulled")
 }
 
-func collects(t *testing.T, e *engine) {
+func collects(t *testing.T, e *enginetest.Engine) {
 	store := &archives{files: map[string][]byte{"s3://data/a.tar": ociArchive(t, busybox(t, "a")), "s3://data/b.tar": ociArchive(t, busybox(t, "bb"))}}
-	b := e.bench(t, func(c *driver.Config) { c.Archive, c.ImageBytes = store.find, 1 })
+	b := newBench(t, e, func(c *driver.Config) { c.Archive, c.ImageBytes = store.find, 1 })
 	b.must("job/main/a-0.1", "s3://data/a.tar")
 	b.must("job/main/b-0.1", "s3://data/b.tar") // a's container still has a's image
 	if err := b.d.Remove(t.Context(), "job/main/a-0.1"); err != nil {
@@ -240,10 +241,10 @@ func collects(t *testing.T, e *engine) {
 	b.must("job/main/test-0.1", image) // not brought by the driver, and so not its to delete
 }
 
-func neverStarted(t *testing.T, e *engine) {
-	b := e.bench(t)
+func neverStarted(t *testing.T, e *enginetest.Engine) {
+	b := newBench(t, e)
 	b.must("job/main/worker-0.1", image)
-	client := e.client()
+	client := e.Client()
 	defer client.Close()
 	list, err := client.ContainerList(t.Context(), moby.ContainerListOptions{All: true})
 	if err != nil || len(list.Items) != 1 {
@@ -278,8 +279,8 @@ func neverStarted(t *testing.T, e *engine) {
 	}
 }
 
-func sweeps(t *testing.T, e *engine) {
-	b := e.bench(t)
+func sweeps(t *testing.T, e *enginetest.Engine) {
+	b := newBench(t, e)
 	if err := b.start("job/main/worker-0.1", image, "sleep 60"); err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +290,7 @@ func sweeps(t *testing.T, e *engine) {
 	if found := b.again(); len(found) != 0 {
 		t.Errorf("recovered %+v", found)
 	}
-	client := e.client()
+	client := e.Client()
 	defer client.Close()
 	if list, err := client.ContainerList(t.Context(), moby.ContainerListOptions{All: true}); err != nil || len(list.Items) != 0 {
 		t.Errorf("left over: %v, %v", list, err)
@@ -297,10 +298,10 @@ func sweeps(t *testing.T, e *engine) {
 }
 
 // registryIn serves a registry on the engine's loopback, which it trusts without TLS.
-func registryIn(t *testing.T, e *engine) string {
+func registryIn(t *testing.T, e *enginetest.Engine) string {
 	t.Helper()
 	var listener net.Listener
-	err := sandbox.InNetwork(e.process.Process.Pid, func() (err error) {
+	err := sandbox.InNetwork(e.Process.Process.Pid, func() (err error) {
 		listener, err = net.Listen("tcp4", "127.0.0.1:0")
 		return err
 	})
@@ -314,30 +315,32 @@ func registryIn(t *testing.T, e *engine) string {
 	return listener.Addr().String()
 }
 
-// dialer reaches the registry from the test's own network.
-func (e *engine) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
-	err = sandbox.InNetwork(e.process.Process.Pid, func() (err error) {
-		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-		return err
-	})
-	return conn, err
+// dialIn reaches the registry from the test's own network.
+func dialIn(e *enginetest.Engine) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+		err = sandbox.InNetwork(e.Process.Process.Pid, func() (err error) {
+			conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+			return err
+		})
+		return conn, err
+	}
 }
 
-func pulls(t *testing.T, e *engine) {
+func pulls(t *testing.T, e *enginetest.Engine) {
 	host := registryIn(t, e)
 	pushed := busybox(t, "pushed")
 	reference, err := name.ParseReference(host+"/team/tool:1", name.Insecure)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.Write(reference, pushed, remote.WithTransport(&http.Transport{DialContext: e.dial})); err != nil {
+	if err := remote.Write(reference, pushed, remote.WithTransport(&http.Transport{DialContext: dialIn(e)})); err != nil {
 		t.Fatal(err)
 	}
 	digest, err := pushed.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := e.bench(t, func(c *driver.Config) { c.Mirrors = map[string]string{"registry.example": host} })
+	b := newBench(t, e, func(c *driver.Config) { c.Mirrors = map[string]string{"registry.example": host} })
 	b.must("job/main/digest-0.1", host+"/team/tool@"+digest.String())
 	b.must("job/main/tag-0.1", host+"/team/tool:1")
 	b.must("job/main/mirror-0.1", "registry.example/team/tool:1")
@@ -345,9 +348,9 @@ func pulls(t *testing.T, e *engine) {
 	b.refuses("job/main/wrong-0.1", host+"/team/tool:2", "cannot be pulled")
 }
 
-func restarts(t *testing.T, e *engine) {
-	b := e.bench(t)
-	for i, end := range []func(){func() { e.end(syscall.SIGTERM) }, e.crash} {
+func restarts(t *testing.T, e *enginetest.Engine) {
+	b := newBench(t, e)
+	for i, end := range []func(){func() { e.End(syscall.SIGTERM) }, e.Crash} {
 		id := fmt.Sprintf("job/main/worker-%d.1", i)
 		if err := b.start(id, image, "sleep 300"); err != nil {
 			t.Fatal(err)
@@ -356,24 +359,24 @@ func restarts(t *testing.T, e *engine) {
 		if err := b.start("job/main/away-0.1", image, "true"); !fault.Is(err, fault.Unready) {
 			t.Errorf("a start without an engine: %v", err)
 		}
-		e.run()
+		e.Run()
 		if exit := b.wait(id); !exit.Unknown || !strings.Contains(exit.Error, "engine ended") {
 			t.Errorf("way %d: it ended as %+v", i, exit)
 		}
 		b.must(fmt.Sprintf("job/main/after-%d.1", i), image)
 	}
 	// With live-restore containers outlive the engine, and so do exit codes.
-	if err := os.WriteFile(e.path("daemon.json"), []byte(`{"live-restore": true}`), 0o600); err != nil {
+	if err := os.WriteFile(e.Path("daemon.json"), []byte(`{"live-restore": true}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e.extra = []string{"--config-file", e.path("daemon.json")}
-	e.end(syscall.SIGTERM)
-	e.run()
+	e.Extra = []string{"--config-file", e.Path("daemon.json")}
+	e.End(syscall.SIGTERM)
+	e.Run()
 	if err := b.start("job/main/lives-0.1", image, "sleep 2; exit 5"); err != nil {
 		t.Fatal(err)
 	}
-	e.end(syscall.SIGTERM)
-	e.run()
+	e.End(syscall.SIGTERM)
+	e.Run()
 	if exit := b.wait("job/main/lives-0.1"); exit.Code != 5 || exit.Unknown {
 		t.Errorf("it ended as %+v", exit)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -71,6 +72,7 @@ func (a *App) runCommand() *cobra.Command {
 	var instances int32
 	var dir string
 	var inputs, inputOptions []string
+	var image imageFlags
 	command := &cobra.Command{
 		Use:   "run [flags] -- PROGRAM [ARGUMENT...]",
 		Short: "Run any program on the cluster, show what it writes, exit as it did",
@@ -79,11 +81,18 @@ func (a *App) runCommand() *cobra.Command {
 		Example: `  clary run -- hostname
   clary run --cores 2 --memory 1GiB --gpus 1 -- python3 train.py --epochs 3
   clary run --instances 4 --env MODE=test -- ./worker.sh
-  clary run --input data=./images -- ls -R .`,
-		Args: takes("PROGRAM..."),
+  clary run --input data=./images -- ls -R .
+  clary run --image docker.io/library/python:3.13 -- python3 -c 'print("hello")'`,
+	}
+	command.Args = func(command *cobra.Command, args []string) error {
+		if image.image != "" {
+			return nil
+		}
+		return takes("PROGRAM...")(command, args)
 	}
 	job.register(command)
 	resources.register(command)
+	image.register(command)
 	flags := command.Flags()
 	flags.SetInterspersed(false)
 	flags.StringArrayVarP(&env, "env", "e", nil, "variable of its environment, as KEY=VALUE, or KEY to pass your own on")
@@ -107,21 +116,33 @@ func (a *App) runCommand() *cobra.Command {
 		if err := resources.apply(command, &spec); err != nil {
 			return err
 		}
-		j, err := programJob(spec)
-		if err != nil {
-			return err
-		}
-		if err := job.apply(command, &j); err != nil {
-			return err
-		}
-		if j.Name == "" {
-			j.Name = freshName(filepath.Base(args[0]))
-		}
 		return a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			if err := image.apply(ctx, a, c, command, &spec, job.dryRun); err != nil {
+				return err
+			}
+			j, err := programJob(spec)
+			if err != nil {
+				return err
+			}
+			if err := job.apply(command, &j); err != nil {
+				return err
+			}
+			if j.Name == "" {
+				j.Name = freshName(programName(spec))
+			}
 			return a.runJob(ctx, c, j, job)
 		})(command, args)
 	}
 	return command
+}
+
+// programName is what a job without a name is called after.
+func programName(spec training.Spec) string {
+	if spec.Program != nil && len(spec.Program.Command) > 0 {
+		return filepath.Base(spec.Program.Command[0])
+	}
+	name, _, _ := strings.Cut(path.Base(spec.Image), ":")
+	return strings.TrimSuffix(name, ".tar")
 }
 
 // programJob writes a spec that runs a program: the network's fields, which have no

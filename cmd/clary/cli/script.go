@@ -29,7 +29,11 @@ type scriptFlags struct {
 	framework                           string
 	instances                           int32
 	isolated                            bool
+	image                               imageFlags
 }
+
+// given reports whether there is a script or an image to run, and not a network.
+func (f *scriptFlags) given() bool { return f.entry != "" || f.image.image != "" }
 
 // maxRequirements is the most that a requirements file may hold, in bytes.
 const maxRequirements = cluster.MaxRequirements
@@ -47,12 +51,17 @@ func (f *scriptFlags) register(command *cobra.Command) {
 	flags.StringVar(&f.framework, "framework", "", "how instances of the script find each other: torch, or hosts for any other")
 	flags.Int32VarP(&f.instances, "instances", "n", 1, "how many of the script to start together")
 	flags.BoolVar(&f.isolated, "network-isolation", false, "cut the script off from every network")
+	f.image.register(command)
 	_ = command.MarkFlagFilename("script", "py", "sh")
 	_ = command.MarkFlagDirname("source")
 	_ = command.MarkFlagFilename("requirements", "txt")
 }
 
-var scriptOnly = []string{"source", "requirements", "python", "hyperparameter", "channel", "channel-option", "env", "framework", "instances", "network-isolation"}
+// sourceOnly are flags of a script, and scriptOnly those of a script or an image.
+var (
+	sourceOnly = []string{"source", "requirements", "python"}
+	scriptOnly = []string{"hyperparameter", "channel", "channel-option", "env", "framework", "instances", "network-isolation", "entrypoint"}
+)
 
 // notForScript are flags of a network.
 var notForScript = []string{
@@ -63,6 +72,15 @@ var notForScript = []string{
 // alone refuses a script's flags where there is no script.
 func (f *scriptFlags) alone(command *cobra.Command) error {
 	for _, name := range scriptOnly {
+		if command.Flags().Changed(name) {
+			return usage(command, "--%s is for a script or an image: name it with --script or --image", name)
+		}
+	}
+	return f.noSource(command)
+}
+
+func (f *scriptFlags) noSource(command *cobra.Command) error {
+	for _, name := range sourceOnly {
 		if command.Flags().Changed(name) {
 			return usage(command, "--%s is for a script: name it with --script", name)
 		}
@@ -83,6 +101,13 @@ func (a *App) scriptJob(ctx context.Context, c *client.Client, command *cobra.Co
 		err = resources.apply(command, &s)
 	}
 	if err == nil {
+		err = f.image.apply(ctx, a, c, command, &s, dryRun)
+	}
+	switch {
+	case err != nil:
+	case s.Script == nil:
+		err = f.noSource(command)
+	default:
 		s.Script.Entry, s.Script.Source, err = a.packScript(ctx, c, f, dryRun)
 	}
 	if err != nil {
@@ -93,12 +118,16 @@ func (a *App) scriptJob(ctx context.Context, c *client.Client, command *cobra.Co
 
 func (a *App) scriptSpec(f *scriptFlags, t *trainFlags, args []string) (training.Spec, error) {
 	s := training.Spec{
-		Script:    &training.Script{Python: f.python, Arguments: args},
 		Instances: f.instances, Framework: cluster.Framework(f.framework), NetworkIsolation: f.isolated, Output: t.output,
 	}
-	var err error
-	if s.Script.Env, err = a.environment(f.env); err != nil {
+	env, err := a.environment(f.env)
+	if err != nil {
 		return s, err
+	}
+	if f.entry != "" {
+		s.Script = &training.Script{Python: f.python, Arguments: args, Env: env}
+	} else {
+		s.Program = &training.Program{Command: args, Env: env}
 	}
 	for channel, data := range map[string]string{"train": t.data, "validation": t.validation} {
 		if data == "" {

@@ -76,19 +76,21 @@ func (a *App) trainCommand() *cobra.Command {
 	var script scriptFlags
 	command := &cobra.Command{
 		Use:   "train [flags] [-- ARGUMENT...]",
-		Short: "Train a network or run a training script, and wait for it",
-		Long: "Train a network, given by flags or by a job file, or run a training script of your own, and wait for it. Data and\n" +
-			"code of this machine are uploaded to the object store first. Ctrl-C ends the waiting and not the job.\n\n" +
+		Short: "Train a network or run a training script or image, and wait for it",
+		Long: "Train a network, given by flags or by a job file, or run a training script or image of your own, and wait for it.\n" +
+			"Data and code of this machine are uploaded to the object store first. Ctrl-C ends the waiting and not the job.\n\n" +
 			"A script finds its data, arguments and SM_ variables as in SageMaker's script mode, writes its model to\n" +
-			"SM_MODEL_DIR and is restarted from /opt/ml/checkpoints. What stands after -- is given to it.",
+			"SM_MODEL_DIR and is restarted from /opt/ml/checkpoints. What stands after -- is given to it.\n" +
+			"An image is started with the argument train, as SageMaker does, or with what stands after --.",
 		Example: `  clary train --data train.csv.gz --validation test.csv.gz --network 128,64 --epochs 20 --name digits
   clary train --data s3://data/train.csv --input 64 --classes 10 --workers 2 --servers 2
   clary train -f digits.yaml --epochs 5 --dry-run
   clary train --script train.py --source src/ --requirements requirements.txt --data train.csv -- --epochs 3
+  clary train --image registry.local/team/trainer:3 --data train.csv --hyperparameter lr=0.1
   clary train --script ddp.py --framework torch --instances 2 --hyperparameter lr=0.1`,
 	}
 	command.Args = func(command *cobra.Command, args []string) error {
-		if script.entry != "" {
+		if script.given() {
 			return nil
 		}
 		return takes()(command, args)
@@ -100,7 +102,7 @@ func (a *App) trainCommand() *cobra.Command {
 	command.RunE = func(command *cobra.Command, args []string) error {
 		return a.with(func(ctx context.Context, c *client.Client, _ []string) error {
 			make := func() (cluster.Job, string, error) { return a.trainingJob(ctx, c, command, &t, &resources) }
-			if script.entry != "" {
+			if script.given() {
 				make = func() (cluster.Job, string, error) {
 					j, err := a.scriptJob(ctx, c, command, &script, &t, &resources, job.dryRun, args)
 					return j, ".", err

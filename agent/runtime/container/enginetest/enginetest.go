@@ -1,4 +1,6 @@
-package container_test
+// Package enginetest starts container engines of a test's own, with folders and a network
+// apart from the machine's.
+package enginetest
 
 import (
 	"archive/tar"
@@ -19,38 +21,41 @@ import (
 	moby "github.com/moby/moby/client"
 )
 
-// image is what tests run: busybox and nothing else.
-const image = "clary-test:busybox"
+// Image is what tests run: busybox and nothing else. It knows the user UID as tester.
+const (
+	Image = "clary-test:busybox"
+	UID   = 234567
+)
 
-// engine is a container engine of the test's own.
-type engine struct {
+// Engine is a container engine of the test's own.
+type Engine struct {
 	t       testing.TB
-	name    string
+	Name    string
 	dir     string
-	socket  string
+	Socket  string
 	space   string // its network namespace
-	start   func(e *engine) *exec.Cmd
-	extra   []string // flags
-	process *exec.Cmd
+	start   func(e *Engine) *exec.Cmd
+	Extra   []string // flags
+	Process *exec.Cmd
 	ended   chan struct{}
 }
 
-// engines are those that are installed here.
-var engines = map[string]struct {
+// Engines are the names of those that are installed here.
+var Engines = map[string]struct {
 	programs []string
-	start    func(e *engine) *exec.Cmd
+	start    func(e *Engine) *exec.Cmd
 }{
 	"docker": {[]string{"dockerd", "iptables"}, dockerd},
 	"podman": {[]string{"podman", "runc"}, podman},
 }
 
-// open starts an engine with folders and a network of its own, and an image in it.
-func open(t testing.TB, name string) *engine {
+// Open starts an engine with folders and a network of its own, and an image in it.
+func Open(t testing.TB, name string) *Engine {
 	t.Helper()
 	if os.Getenv("CLARY_TEST_ENGINES") == "" {
 		t.Skip("skipped: it takes a container engine; `make engines` installs and tests them")
 	}
-	for _, program := range append(engines[name].programs, "busybox", "ip", "nsenter") {
+	for _, program := range append(Engines[name].programs, "busybox", "ip", "nsenter") {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Fatalf("%v: `make engines` installs it", err)
 		}
@@ -59,104 +64,106 @@ func open(t testing.TB, name string) *engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &engine{t: t, name: name, dir: dir, socket: "unix://" + filepath.Join(dir, "api.sock"), space: filepath.Base(dir), start: engines[name].start}
+	e := &Engine{t: t, Name: name, dir: dir, Socket: "unix://" + filepath.Join(dir, "api.sock"), space: filepath.Base(dir), start: Engines[name].start}
 	e.ip("netns", "add", e.space)
 	e.ip("-n", e.space, "link", "set", "lo", "up")
 	t.Cleanup(e.close)
-	e.run()
+	e.Run()
 	e.importImage()
 	return e
 }
 
-func (e *engine) ip(args ...string) {
+func (e *Engine) ip(args ...string) {
 	e.t.Helper()
 	if text, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
 		e.t.Errorf("ip %s: %v: %s", strings.Join(args, " "), err, text)
 	}
 }
 
-func (e *engine) path(name string) string { return filepath.Join(e.dir, name) }
+// Path is in the engine's own folder.
+func (e *Engine) Path(name string) string { return filepath.Join(e.dir, name) }
 
 // command runs a program in the engine's network. Not `ip netns exec`: it hides the control
 // groups.
-func (e *engine) command(args ...string) *exec.Cmd {
+func (e *Engine) command(args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + e.space}, args...)...)
 }
 
-func dockerd(e *engine) *exec.Cmd {
-	flags := []string{"dockerd", "--data-root", e.path("data"), "--exec-root", e.path("exec"), "--pidfile", e.path("pid"), "-H", e.socket}
-	return e.command(append(flags, e.extra...)...)
+func dockerd(e *Engine) *exec.Cmd {
+	flags := []string{"dockerd", "--data-root", e.Path("data"), "--exec-root", e.Path("exec"), "--pidfile", e.Path("pid"), "-H", e.Socket}
+	return e.command(append(flags, e.Extra...)...)
 }
 
-func podman(e *engine) *exec.Cmd {
+func podman(e *Engine) *exec.Cmd {
 	config := "[containers]\ndefault_ulimits=[\"nofile=20000:20000\",\"nproc=32768:32768\"]\n[engine]\nruntime=\"runc\"\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\n"
-	if err := os.WriteFile(e.path("containers.conf"), []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(e.Path("containers.conf"), []byte(config), 0o600); err != nil {
 		e.t.Fatal(err)
 	}
-	command := e.command("podman", "--root", e.path("data"), "--runroot", e.path("exec"), "--tmpdir", e.path("tmp"), "system", "service", "--time=0", e.socket)
-	command.Env = append(os.Environ(), "CONTAINERS_CONF="+e.path("containers.conf"))
+	command := e.command("podman", "--root", e.Path("data"), "--runroot", e.Path("exec"), "--tmpdir", e.Path("tmp"), "system", "service", "--time=0", e.Socket)
+	command.Env = append(os.Environ(), "CONTAINERS_CONF="+e.Path("containers.conf"))
 	return command
 }
 
-// run starts the engine and waits until it answers.
-func (e *engine) run() {
+// Run starts the engine and waits until it answers.
+func (e *Engine) Run() {
 	e.t.Helper()
-	log, err := os.OpenFile(e.path("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(e.Path("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	e.process = e.start(e)
-	e.process.Stdout, e.process.Stderr = log, log
-	if err := e.process.Start(); err != nil {
+	e.Process = e.start(e)
+	e.Process.Stdout, e.Process.Stderr = log, log
+	e.Process.Dir = e.dir // Podman's monitor leaves a file where it stands
+	if err := e.Process.Start(); err != nil {
 		e.t.Fatal(err)
 	}
 	e.ended = make(chan struct{})
 	go func() { // ends with the process, for which end waits
-		_ = e.process.Wait()
+		_ = e.Process.Wait()
 		_ = log.Close()
 		close(e.ended)
 	}()
-	client := e.client()
+	client := e.Client()
 	defer client.Close()
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		if _, err := client.Ping(context.Background(), moby.PingOptions{}); err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			text, _ := os.ReadFile(e.path("log"))
-			e.t.Fatalf("%s does not start:\n%s", e.name, text)
+			text, _ := os.ReadFile(e.Path("log"))
+			e.t.Fatalf("%s does not start:\n%s", e.Name, text)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// crash kills the engine, and the daemon below it that dockerd would find again.
-func (e *engine) crash() {
+// Crash kills the engine, and the daemon below it that dockerd would find again.
+func (e *Engine) Crash() {
 	e.t.Helper()
-	text, _ := os.ReadFile(e.path("exec/containerd/containerd.pid"))
-	e.end(syscall.SIGKILL)
+	text, _ := os.ReadFile(e.Path("exec/containerd/containerd.pid"))
+	e.End(syscall.SIGKILL)
 	if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
-		_ = os.Remove(e.path("exec/containerd/containerd.pid")) // nobody may be there to reap it
+		_ = os.Remove(e.Path("exec/containerd/containerd.pid")) // nobody may be there to reap it
 	}
 }
 
-// end stops the engine, at once if it is killed.
-func (e *engine) end(signal syscall.Signal) {
+// End stops the engine, at once if it is killed.
+func (e *Engine) End(signal syscall.Signal) {
 	e.t.Helper()
-	_ = e.process.Process.Signal(signal)
+	_ = e.Process.Process.Signal(signal)
 	select {
 	case <-e.ended:
 	case <-time.After(30 * time.Second):
-		e.t.Errorf("%s does not end", e.name)
-		_ = e.process.Process.Kill()
+		e.t.Errorf("%s does not end", e.Name)
+		_ = e.Process.Process.Kill()
 		<-e.ended
 	}
 }
 
-// clear removes all containers.
-func (e *engine) clear() {
-	client := e.client()
+// Clear removes all containers.
+func (e *Engine) Clear() {
+	client := e.Client()
 	defer client.Close()
 	list, err := client.ContainerList(context.Background(), moby.ContainerListOptions{All: true})
 	if err != nil {
@@ -173,12 +180,12 @@ func (e *engine) clear() {
 	}
 }
 
-func (e *engine) close() {
-	e.clear()
-	e.end(syscall.SIGTERM)
+func (e *Engine) close() {
+	e.Clear()
+	e.End(syscall.SIGTERM)
 	if e.t.Failed() {
-		text, _ := os.ReadFile(e.path("log"))
-		e.t.Logf("%s said:\n%s", e.name, text[max(0, len(text)-2000):])
+		text, _ := os.ReadFile(e.Path("log"))
+		e.t.Logf("%s said:\n%s", e.Name, text[max(0, len(text)-2000):])
 	}
 	e.unmount()
 	e.ip("netns", "delete", e.space)
@@ -188,7 +195,7 @@ func (e *engine) close() {
 }
 
 // unmount takes away what an engine leaves mounted in its own folders.
-func (e *engine) unmount() {
+func (e *Engine) unmount() {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		e.t.Fatal(err)
@@ -206,8 +213,9 @@ func (e *engine) unmount() {
 	}
 }
 
-func (e *engine) client() *moby.Client {
-	client, err := moby.New(moby.WithHost(e.socket))
+// Client is one of the test's own.
+func (e *Engine) Client() *moby.Client {
+	client, err := moby.New(moby.WithHost(e.Socket))
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -215,11 +223,11 @@ func (e *engine) client() *moby.Client {
 }
 
 // importImage makes the image out of the machine's static busybox.
-func (e *engine) importImage() {
+func (e *Engine) importImage() {
 	e.t.Helper()
-	client := e.client()
+	client := e.Client()
 	defer client.Close()
-	answer, err := client.ImageImport(context.Background(), moby.ImageImportSource{Source: rootfs(e.t), SourceName: "-"}, image, moby.ImageImportOptions{})
+	answer, err := client.ImageImport(context.Background(), moby.ImageImportSource{Source: RootFS(e.t), SourceName: "-"}, Image, moby.ImageImportOptions{})
 	if err == nil {
 		_, err = io.Copy(io.Discard, answer)
 		_ = answer.Close()
@@ -229,8 +237,8 @@ func (e *engine) importImage() {
 	}
 }
 
-// rootfs is a tar of a root folder with busybox.
-func rootfs(t testing.TB) io.Reader {
+// RootFS is a tar of a root folder with busybox.
+func RootFS(t testing.TB) io.Reader {
 	t.Helper()
 	path, err := exec.LookPath("busybox")
 	if err != nil {
@@ -265,8 +273,8 @@ func rootfs(t testing.TB) io.Reader {
 			put(tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
 		}
 	}
-	put(tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, fmt.Appendf(nil, "root:x:0:0:root:/:/bin/sh\ntester:x:%d:%d::/:/bin/sh\n", uid, uid))
-	put(tar.Header{Name: "etc/group", Typeflag: tar.TypeReg, Mode: 0o644}, fmt.Appendf(nil, "root:x:0:\ntester:x:%d:\n", uid))
+	put(tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, fmt.Appendf(nil, "root:x:0:0:root:/:/bin/sh\ntester:x:%d:%d::/:/bin/sh\n", UID, UID))
+	put(tar.Header{Name: "etc/group", Typeflag: tar.TypeReg, Mode: 0o644}, fmt.Appendf(nil, "root:x:0:\ntester:x:%d:\n", UID))
 	if err := archive.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/workload/training"
+)
+
+// imageFlags name the container that a program or script runs in.
+type imageFlags struct {
+	image      string
+	entrypoint []string
+}
+
+func (f *imageFlags) register(command *cobra.Command) {
+	flags := command.Flags()
+	flags.StringVar(&f.image, "image", "", "container image to run in: a registry's, or a file of docker save or an OCI archive, here or as s3://...")
+	flags.StringArrayVar(&f.entrypoint, "entrypoint", nil, "program to start in the container instead of the image's own; once for each word")
+}
+
+// apply writes the flags over a spec. An image that is a file here is uploaded, unless it
+// is a dry run.
+func (f *imageFlags) apply(ctx context.Context, a *App, c *client.Client, command *cobra.Command, spec *training.Spec, dryRun bool) error {
+	if f.image == "" {
+		if command.Flags().Changed("entrypoint") {
+			return usage(command, "--entrypoint is for a container: name one with --image")
+		}
+		return nil
+	}
+	spec.Image, spec.Entrypoint = f.image, f.entrypoint
+	info, err := os.Stat(f.image)
+	if strings.Contains(f.image, "://") || err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	if dryRun {
+		spec.Image, err = uploadURI(f.image)
+		return err
+	}
+	spec.Image, err = a.upload(ctx, c, f.image)
+	return err
+}
