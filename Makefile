@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: engines help demo test race lint generate bench microbench fuzz e2e chaos build install setup shim
+.PHONY: engines help demo test race lint generate bench bench-inputs microbench fuzz e2e chaos build install setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -36,6 +36,9 @@ generate: ## regenerate the protobuf code
 
 bench: build ## measure a cluster of processes and the trainer on this machine, as in docs/performance.md
 	@test/bench.sh
+
+bench-inputs: build ## measure 2 GiB of inputs in every mode, as in docs/performance.md (needs root)
+	@test/inputs.sh
 
 microbench: setup shim ## run the benchmarks of all packages
 	go test -run '^$$' -bench . -benchmem ./...

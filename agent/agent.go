@@ -84,7 +84,7 @@ func (a *agent) open(ctx context.Context) error {
 	if a.ledger, err = ledger.Open(c.path("ledger.db")); err != nil {
 		return err
 	}
-	cache, err := staging.OpenCache(c.path("cache"), c.CacheBytes)
+	cache, err := staging.OpenCache(c.path("cache"), c.CacheBytes-c.CacheBytes/blockShare)
 	if err != nil {
 		return err
 	}
@@ -98,14 +98,19 @@ func (a *agent) open(ctx context.Context) error {
 	a.tasks, err = supervisor.Open(ctx, supervisor.Config{
 		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.store, Cache: cache,
 		Certify: a.certify, Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Log: c.Log,
-		Feeders: feeders, Access: c.path(accessFile),
-		Hide: []string{c.Data}, User: a.users(), Interface: interfaceOf(c.Address), Environments: python,
+		Feeders: feeders,
+		Feed:    feeder.Instructions{Access: c.path(accessFile), Cache: c.path("blocks"), Limit: c.CacheBytes / blockShare},
+		Hide:    []string{c.Data}, User: a.users(), Interface: interfaceOf(c.Address), Environments: python,
 	})
 	if err != nil {
 		return err
 	}
 	return a.openNetwork()
 }
+
+// blockShare is which part of the cache is for inputs that are fetched as they are read: one
+// of so many.
+const blockShare = 4
 
 // keptEnvironments are how many Python environments stay that nobody uses.
 const keptEnvironments = 20

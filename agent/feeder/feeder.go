@@ -55,6 +55,8 @@ type Instructions struct {
 	Data    string          `json:"data"`    // folder for pipes, which nobody else may write
 	Scratch string          `json:"scratch"` // folder for what must be put down
 	Access  string          `json:"access"`  // file that says where the store is: see WriteAccess
+	Cache   string          `json:"cache"`   // folder for blocks of files, shared by all feeders; "" keeps none
+	Limit   int64           `json:"limit"`   // bytes that the cache may hold
 	Until   string          `json:"until"`   // file of the task's folder that appears when the task has ended
 }
 

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	blockBytes = 64 << 20        // kept in memory of what is read by fast_file
+	blockBytes = 32 << 20        // kept in memory of what is read by fast_file
 	lookEvery  = 2 * time.Second // at whether the task has ended while no agent was there
 )
 
@@ -86,7 +86,13 @@ func (f *feeder) begin(ctx context.Context) (err error) {
 	if f.store, err = f.Open(f.todo.Access); err != nil {
 		return err
 	}
-	f.blocks = fastfile.NewBlocks(f.store, blockBytes)
+	var disk *fastfile.Disk
+	if f.todo.Cache != "" && f.todo.Limit > 0 {
+		if disk, err = fastfile.OpenDisk(f.todo.Cache, f.todo.Limit, f.Log); err != nil {
+			return err
+		}
+	}
+	f.blocks = fastfile.NewBlocks(f.store, disk, blockBytes)
 	for _, input := range f.todo.Inputs {
 		var items []staging.Item
 		if input.Type != cluster.InputAugmentedManifest {

@@ -98,6 +98,15 @@ func (c *Cache) Stats() Stats {
 	return Stats{Hits: c.hits, Misses: c.misses, Bytes: c.total, Files: int64(len(c.entries))}
 }
 
+// Identity is a name for the content of an object, in hexadecimal: another for each object
+// and each time it is overwritten.
+func Identity(bucket string, object Object) string { return identity(bucket, object, "") }
+
+func identity(bucket string, object Object, form string) string {
+	sum := sha256.Sum256([]byte(bucket + "\x00" + object.Key + "\x00" + object.ETag + form))
+	return hex.EncodeToString(sum[:])
+}
+
 // Place makes path a read-only file with the object's content. Tasks that want the
 // same object at the same time cause one fetch. What is in the cache is checked
 // against its checksum first, and fetched again if it has changed on disk.
@@ -109,12 +118,10 @@ func (c *Cache) Place(ctx context.Context, store Reader, bucket string, object O
 // place is Place; what is gzip in the store may be decompressed in the cache. It reports
 // whether the object was fetched for it.
 func (c *Cache) place(ctx context.Context, store Reader, bucket string, object Object, gunzip bool, path string) (fetched bool, err error) {
-	identity, size := bucket+"\x00"+object.Key+"\x00"+object.ETag, object.Size
+	hash, size := Identity(bucket, object), object.Size
 	if gunzip {
-		identity, size = identity+"\x00gunzip", anySize
+		hash, size = identity(bucket, object, "\x00gunzip"), anySize
 	}
-	sum := sha256.Sum256([]byte(identity))
-	hash := hex.EncodeToString(sum[:])
 	release, err := c.board(ctx, hash)
 	if err != nil {
 		return false, err

@@ -86,11 +86,9 @@ func (t *task) feed(ctx context.Context, assignment ledger.Assignment, shared bo
 			return fault.New(fault.Internal, "prepare input %s: %w", input.Channel, err)
 		}
 	}
-	return patiently(ctx, func() error {
-		return t.s.config.Feeders.Start(ctx, t.folder, feeder.Instructions{
-			Inputs: inputs, Share: share(assignment), Data: t.folders.Data(), Scratch: t.scratch(), Access: t.s.config.Access, Until: shim.ExitFile,
-		})
-	})
+	todo := t.s.config.Feed
+	todo.Inputs, todo.Share, todo.Data, todo.Scratch, todo.Until = inputs, share(assignment), t.folders.Data(), t.scratch(), shim.ExitFile
+	return patiently(ctx, func() error { return t.s.config.Feeders.Start(ctx, t.folder, todo) })
 }
 
 // watchFeeder tells when the running task's feeder can no longer serve; done waits for the

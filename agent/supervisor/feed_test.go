@@ -30,7 +30,7 @@ func feeding(t *testing.T, own bool) *bench {
 	}
 	b := newBench(t, func(c *supervisor.Config) {
 		c.Feeders = &feeder.Host{Program: os.Args[0], Log: c.Log}
-		c.Access = filepath.Join(filepath.Dir(c.Root), "store")
+		c.Feed.Access = filepath.Join(filepath.Dir(c.Root), "store")
 		c.Hide = []string{filepath.Dir(c.Root)}
 		if own {
 			c.User = func(string) (runtime.User, error) { return runtime.User{UID: 65534, GID: 65534, Name: "nobody"}, nil }

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/clary-ml/clary/agent/feeder"
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/staging"
@@ -44,7 +45,7 @@ type Config struct {
 	Interface    string               // network interface that has Listen
 	Environments Environments         // nil: none are made
 	Feeders      Feeders              // nil: inputs are files only
-	Access       string               // file that tells feeders where the store is
+	Feed         feeder.Instructions  // what all feeders of the node are told: Access, Cache and Limit
 	Lease        func() time.Duration // how long this node counts as alive for sure; cluster.LeaseTime if nil
 	Log          *slog.Logger
 }

@@ -65,7 +65,7 @@ func newAgentCommand() *cobra.Command {
 	flags.StringVar(&amounts.uids, "task-uids", "200000-299999", "users that tasks run as, one for each queue; 0-0 runs them as the agent")
 	flags.StringVar(&amounts.cores, "cores", "", "cores to offer (default: all)")
 	flags.StringVar(&amounts.memory, "memory", "", "memory to offer, like 12GiB (default: nine tenths)")
-	flags.StringVar(&amounts.cache, "cache", "20GiB", "most that the cache of inputs may hold")
+	flags.StringVar(&amounts.cache, "cache", "20GiB", "most that the cache of inputs may hold, a quarter of it of those that are fetched as they are read")
 	return command
 }
 

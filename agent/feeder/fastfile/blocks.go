@@ -3,6 +3,7 @@ package fastfile
 import (
 	"container/list"
 	"context"
+	"errors"
 	"io"
 	"sync"
 
@@ -13,6 +14,7 @@ const (
 	blockSize    = 1 << 20
 	maxWindow    = 16 // blocks that are fetched before they are asked for
 	maxTransfers = 8  // fetches at a time
+	maxSpare     = 8  // blocks' memory that is kept for the next
 )
 
 // Blocks is what is kept in memory of all files, least recently used out first. The
@@ -21,6 +23,7 @@ type Blocks struct {
 	ctx   context.Context //nolint:containedctx // a fetch outlives the read that began it
 	end   context.CancelFunc
 	store staging.Reader
+	disk  *Disk
 	most  int // blocks
 	slots chan struct{}
 	busy  sync.WaitGroup
@@ -28,6 +31,7 @@ type Blocks struct {
 	mu    sync.Mutex
 	known map[place]*block
 	order *list.List // of *block, the most recently used first
+	spare [][]byte
 }
 
 // place is one block of one object.
@@ -44,20 +48,28 @@ type source struct {
 
 func (s *source) blocks() int64 { return (s.object.Size + blockSize - 1) / blockSize }
 
+// size is how long a block is.
+func (s *source) size(index int64) int64 { return min(blockSize, s.object.Size-index*blockSize) }
+
 type block struct {
 	place
 	ready chan struct{} // closed when data or err is there
 	data  []byte
 	err   error
+
+	// Guarded by Blocks.mu.
 	entry *list.Element
+	users int  // reads that copy from it, and who fetches it
+	read  bool // it was asked for, not only fetched ahead
 }
 
-// NewBlocks keeps so many bytes. Close ends what it fetches.
-func NewBlocks(store staging.Reader, bytes int64) *Blocks {
+// NewBlocks keeps so many bytes in memory, and what disk allows there; disk may be nil.
+// Close ends what it fetches.
+func NewBlocks(store staging.Reader, disk *Disk, bytes int64) *Blocks {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Blocks{
-		ctx: ctx, end: cancel, store: store, most: int(max(bytes/blockSize, 2*maxWindow)), slots: make(chan struct{}, maxTransfers),
-		known: map[place]*block{}, order: list.New(),
+		ctx: ctx, end: cancel, store: store, disk: disk, most: int(max(bytes/blockSize, 2*maxWindow)),
+		slots: make(chan struct{}, maxTransfers), known: map[place]*block{}, order: list.New(),
 	}
 }
 
@@ -67,9 +79,9 @@ func (b *Blocks) Close() {
 	b.busy.Wait()
 }
 
-// want returns the blocks of a file from first to last, fetching what is missing. It also
-// begins to fetch what follows, up to window blocks, as soon as less than half of that is
-// on its way.
+// want returns the blocks of a file from first to last, fetching what is missing; the
+// caller releases them. It also begins to fetch what follows, up to window blocks, as soon
+// as less than half of that is on its way.
 func (b *Blocks) want(file *source, first, last, window int64) []*block {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -83,8 +95,8 @@ func (b *Blocks) want(file *source, first, last, window int64) []*block {
 		have := b.known[place{file, at}]
 		if have == nil {
 			run := b.missing(file, at, until)
-			if at > last && len(b.known)+len(run) > b.most && !b.shrink(b.most-len(run)) {
-				break // what runs ahead does not push out what is being read
+			if at > last && !b.shrink(b.most-len(run), false) {
+				break // what runs ahead does not push out what others fetched ahead
 			}
 			for _, one := range run {
 				b.known[one.place] = one
@@ -95,31 +107,65 @@ func (b *Blocks) want(file *source, first, last, window int64) []*block {
 		}
 		b.order.MoveToFront(have.entry)
 		if at <= last {
+			have.users++
+			have.read = true
 			got = append(got, have)
 		}
 	}
-	b.shrink(b.most)
+	b.shrink(b.most, true)
 	return got
+}
+
+// release says that the reads of these blocks are done.
+func (b *Blocks) release(blocks []*block) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, one := range blocks {
+		if one.users--; b.known[one.place] != one {
+			b.recycle(one)
+		}
+	}
+}
+
+// recycle keeps the memory of a block that nobody can see any more.
+func (b *Blocks) recycle(old *block) {
+	if old.users == 0 && cap(old.data) == blockSize && len(b.spare) < maxSpare {
+		b.spare = append(b.spare, old.data)
+		old.data = nil
+	}
+}
+
+func (b *Blocks) memory(size int64) []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if last := len(b.spare) - 1; last >= 0 {
+		data := b.spare[last]
+		b.spare = b.spare[:last]
+		return data[:size]
+	}
+	return make([]byte, size, blockSize)
 }
 
 // missing are the blocks from the first on that nobody fetches yet.
 func (b *Blocks) missing(file *source, first, until int64) []*block {
 	var run []*block
 	for at := first; at < until && b.known[place{file, at}] == nil; at++ {
-		run = append(run, &block{place: place{file, at}, ready: make(chan struct{})})
+		run = append(run, &block{place: place{file, at}, ready: make(chan struct{}), users: 1})
 	}
 	return run
 }
 
 // shrink drops what was used longest ago, and reports whether no more than most are left.
-// What is being fetched stays.
-func (b *Blocks) shrink(most int) bool {
+// What is being fetched stays, and unless unread is given up too, what nobody has read yet.
+func (b *Blocks) shrink(most int, unread bool) bool {
 	for entry := b.order.Back(); entry != nil && len(b.known) > most; {
 		old := entry.Value.(*block)
 		entry = entry.Prev()
 		select {
 		case <-old.ready:
-			b.forget(old)
+			if old.read || unread {
+				b.forget(old)
+			}
 		default:
 		}
 	}
@@ -130,35 +176,65 @@ func (b *Blocks) forget(old *block) {
 	if b.known[old.place] == old {
 		delete(b.known, old.place)
 		b.order.Remove(old.entry)
+		b.recycle(old)
 	}
 }
 
-// fetch reads a run of blocks with one request. What fails is forgotten, so that the next
-// read tries again.
+// fetch fills a run of blocks, from the disk or with one request for what is not there.
 func (b *Blocks) fetch(file *source, run []*block) {
-	err := b.acquire()
 	var body io.ReadCloser
-	if err == nil {
-		defer func() { <-b.slots }()
-		from := run[0].index * blockSize
-		to := min((run[len(run)-1].index+1)*blockSize, file.object.Size)
-		body = staging.OpenRange(b.ctx, b.store, file.bucket, file.object, from, to-from)
-		defer body.Close() //nolint:errcheck // only read
-	}
-	for _, one := range run {
-		if err == nil {
-			data := make([]byte, min(blockSize, file.object.Size-one.index*blockSize))
-			if _, err = io.ReadFull(body, data); err == nil {
-				one.data = data
+	var failed error
+	acquired := false
+	for i, one := range run {
+		data := b.memory(file.size(one.index))
+		if body == nil && b.disk.read(file, one.index, data) {
+			b.settle(one, data, nil)
+			b.release(run[i : i+1])
+			continue
+		}
+		if failed == nil && body == nil {
+			if failed = b.acquire(); failed == nil {
+				acquired = true
+				from := one.index * blockSize
+				to := min((run[len(run)-1].index+1)*blockSize, file.object.Size)
+				body = staging.OpenRange(b.ctx, b.store, file.bucket, file.object, from, to-from)
 			}
 		}
-		if one.err = err; err != nil {
-			b.mu.Lock()
-			b.forget(one)
-			b.mu.Unlock()
+		if failed == nil {
+			_, failed = io.ReadFull(body, data)
 		}
-		close(one.ready)
+		if failed != nil {
+			b.giveUp(run[i:], failed)
+			break
+		}
+		b.settle(one, data, nil) // who waits for it does not wait for the disk
+		b.disk.write(file, one.index, data)
+		b.release(run[i : i+1])
 	}
+	if body != nil {
+		_ = body.Close()
+	}
+	if acquired {
+		<-b.slots
+	}
+}
+
+func (b *Blocks) settle(one *block, data []byte, err error) {
+	one.data, one.err = data, err
+	close(one.ready)
+}
+
+// giveUp forgets what cannot be had, so that the next read tries again.
+func (b *Blocks) giveUp(run []*block, err error) {
+	b.mu.Lock()
+	for _, one := range run {
+		b.forget(one)
+	}
+	b.mu.Unlock()
+	for _, one := range run {
+		b.settle(one, nil, err)
+	}
+	b.release(run)
 }
 
 func (b *Blocks) acquire() error {
@@ -170,44 +246,16 @@ func (b *Blocks) acquire() error {
 	}
 }
 
-// cursor is one open file: how it is read decides how far ahead is fetched.
-type cursor struct {
-	file *source
-
-	mu     sync.Mutex
-	next   int64 // where the last read ended
-	window int64 // blocks ahead
-}
-
-// slack is by how much reads may come out of order, as the kernel sends several at once.
-const slack = 2 * blockSize
-
-// advance notes a read and returns how many blocks to fetch ahead: none after a jump,
-// twice as many as before while it goes straight on.
-func (c *cursor) advance(offset, length int64) int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch straight := offset >= c.next-slack && offset <= c.next+slack; {
-	case !straight:
-		c.window, c.next = 0, offset+length
-	case offset+length > c.next:
-		if crossed := (offset+length)/blockSize > c.next/blockSize; crossed || c.window == 0 {
-			c.window = min(max(1, 2*c.window), maxWindow)
-		}
-		c.next = offset + length
-	}
-	return c.window
-}
-
 // read fills to with what stands at an offset, and returns how many bytes there were.
 func (b *Blocks) read(ctx context.Context, c *cursor, to []byte, offset int64) (int, error) {
 	length := min(int64(len(to)), c.file.object.Size-offset)
 	if length <= 0 || offset < 0 {
 		return 0, nil
 	}
-	window := c.advance(offset, length)
+	blocks := b.want(c.file, offset/blockSize, (offset+length-1)/blockSize, c.advance(offset, length))
+	defer b.release(blocks)
 	done := 0
-	for _, one := range b.want(c.file, offset/blockSize, (offset+length-1)/blockSize, window) {
+	for _, one := range blocks {
 		select {
 		case <-one.ready:
 		case <-ctx.Done():
@@ -217,6 +265,9 @@ func (b *Blocks) read(ctx context.Context, c *cursor, to []byte, offset int64) (
 			return 0, one.err
 		}
 		done += copy(to[done:length], one.data[offset+int64(done)-one.index*blockSize:])
+	}
+	if int64(done) != length {
+		return 0, errors.New("a block is too short")
 	}
 	return done, nil
 }

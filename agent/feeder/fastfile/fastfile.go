@@ -29,7 +29,7 @@ const FSType = "fuse.clary"
 const forever = 24 * time.Hour
 
 // requestSize is the most that the kernel asks for at once, in bytes.
-const requestSize = 1 << 20
+const requestSize = 512 << 10
 
 // Mount shows the objects in a folder, until Close. Of whom they are read is decided by
 // blocks. Every user may read them.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -38,7 +39,7 @@ type memory struct {
 func (m *memory) items() []staging.Item {
 	var items []staging.Item
 	for key, text := range m.content {
-		items = append(items, staging.Item{Bucket: "data", Object: staging.Object{Key: key, ETag: "e", Size: int64(len(text))}, Name: key})
+		items = append(items, staging.Item{Bucket: "data", Object: staging.Object{Key: key, ETag: fmt.Sprint(len(text), crc32.ChecksumIEEE(text)), Size: int64(len(text))}, Name: key})
 	}
 	return items
 }
@@ -76,6 +77,11 @@ func random(seed uint64, size int) []byte {
 
 func mount(t testing.TB, store *memory, keep int64) string {
 	t.Helper()
+	return mountOn(t, store, nil, keep)
+}
+
+func mountOn(t testing.TB, store *memory, disk *fastfile.Disk, keep int64) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("skipped: mounting needs root")
 	}
@@ -89,7 +95,7 @@ func mount(t testing.TB, store *memory, keep int64) string {
 	if err := os.Chmod(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	blocks := fastfile.NewBlocks(store, keep)
+	blocks := fastfile.NewBlocks(store, disk, keep)
 	mounted, err := fastfile.Mount(folder, store.items(), blocks, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
