@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/clary-ml/clary/agent/runtime/container/enginetest"
 )
 
 // readModes is a script that reads a channel of each mode and says what it found. It goes
@@ -137,5 +139,24 @@ func TestWhatCannotBeReadFailsTheJobAndNamesTheObject(t *testing.T) {
 	m.Exits(143, "run", "--name", "cut", "--input", "train="+data, "--input-option", "train=gzip,pipe", "--", "sh", "-c", "cat input/data/train_0; echo it ended")
 	if reason := m.Job("cut").Reason; !strings.Contains(reason, "plain.gz") || strings.Contains(m.Clary("logs", "cut"), "it ended") {
 		t.Errorf("the pipe's job says %q", reason)
+	}
+}
+
+func TestAContainerReadsItsInputsLazily(t *testing.T) {
+	e := enginetest.Open(t, "docker")
+	m := start(t, 1, 0)
+	m.Agent("n1", "--container-engine", e.Socket)
+	m.WaitFor("the agent", 30*time.Second, func() bool { return m.Ready() == 1 })
+	image := m.Path("trainer.tar")
+	trainImage(t, image)
+	data := m.tree("data", map[string]string{"a": "hello", "deep/b": " world"})
+	read := "cd /opt/ml/input/data; cat fast/a fast/deep/b; echo; cat pipe_0; echo; cat pipe_1; echo; touch fast/a 2>/dev/null && echo writable; true"
+	m.Exits(0, "run", "--image", image, "--name", "lazy", "--input", "fast="+data, "--input-option", "fast=fast_file",
+		"--input", "pipe="+data, "--input-option", "pipe=pipe", "--", "sh", "-c", read)
+	if said := m.Clary("logs", "lazy"); strings.Count(said, "hello world") != 3 || strings.Contains(said, "writable") {
+		t.Errorf("it read %q", said)
+	}
+	if left := m.Mounts(); len(left) > 0 {
+		t.Errorf("mounts are left: %v", left)
 	}
 }
