@@ -37,7 +37,7 @@ type Refusal struct {
 	Reason string
 }
 
-// Record puts and deletes jobs, gangs, queues and tokens: all of them, or none if one is
+// Record puts and deletes jobs, gangs, queues, tokens, secrets and deeds: all of them, or none if one is
 // not at the revision it was read, or breaks a rule.
 //
 // Put the owning job in the same record as a gang, so that a job that was cancelled
@@ -54,10 +54,12 @@ type Change struct {
 	Gang   *cluster.Gang
 	Queue  *cluster.Queue
 	Token  *cluster.Token
+	Secret *cluster.Secret
+	Deed   *cluster.Deed
 	Delete *Key
 }
 
-// Key names a stored noun: a job, gang, queue or token. Deleting a job deletes its
+// Key names a stored noun: a job, gang, queue, token or secret. Deleting a job deletes its
 // gangs, tasks and publication.
 type Key struct {
 	Kind state.Kind

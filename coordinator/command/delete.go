@@ -21,8 +21,11 @@ func (w *recording) delete(key Key, expected uint64) error {
 	case state.KindToken:
 		token, _ := w.Token(key.ID)
 		current = token.Revision
+	case state.KindSecret:
+		secret, _ := w.Secret(key.ID)
+		current = secret.Revision
 	default:
-		return fault.New(fault.Invalid, "delete %s %q: a record deletes jobs, gangs, queues and tokens only",
+		return fault.New(fault.Invalid, "delete %s %q: a record deletes jobs, gangs, queues, tokens and secrets only",
 			cluster.Clip(string(key.Kind)), cluster.Clip(key.ID))
 	}
 	if current == 0 {
@@ -38,6 +41,9 @@ func (w *recording) delete(key Key, expected uint64) error {
 		return w.deleteGang(key.ID)
 	case state.KindQueue:
 		return w.deleteQueue(key.ID)
+	case state.KindSecret:
+		w.DeleteSecret(key.ID)
+		return nil
 	}
 	w.DeleteToken(key.ID)
 	return nil
@@ -98,6 +104,9 @@ func (w *recording) deleteQueue(name string) error {
 		if job.Queue == name {
 			return fault.New(fault.Conflict, "queue %q: job %q is in it: delete that first", name, job.Name)
 		}
+	}
+	for secret := range w.SecretsOf(name) {
+		return fault.New(fault.Conflict, "queue %q: secret %q is in it: delete that first", name, secret.Name)
 	}
 	for gang := range w.Gangs() {
 		if gang.Queue == name {

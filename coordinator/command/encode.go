@@ -172,6 +172,12 @@ func (r Record) toProto() (*claryv1.Command, error) {
 		if change.Token != nil {
 			m.Change, set = &claryv1.Change_Token{Token: wire.TokenToProto(*change.Token)}, set+1
 		}
+		if change.Secret != nil {
+			m.Change, set = &claryv1.Change_Secret{Secret: wire.SecretToProto(*change.Secret)}, set+1
+		}
+		if change.Deed != nil {
+			m.Change, set = &claryv1.Change_Deed{Deed: wire.DeedToProto(*change.Deed)}, set+1
+		}
 		if key := change.Delete; key != nil {
 			m.Change, set = &claryv1.Change_Delete{Delete: &claryv1.Key{Kind: string(key.Kind), Id: key.ID}}, set+1
 		}
@@ -200,6 +206,12 @@ func recordFromProto(record *claryv1.Record) (Command, error) {
 		case *claryv1.Change_Token:
 			token := wire.TokenFromProto(c.Token)
 			change.Token = &token
+		case *claryv1.Change_Secret:
+			secret := wire.SecretFromProto(c.Secret)
+			change.Secret = &secret
+		case *claryv1.Change_Deed:
+			deed := wire.DeedFromProto(c.Deed)
+			change.Deed = &deed
 		case *claryv1.Change_Delete:
 			change.Delete = &Key{Kind: state.Kind(c.Delete.GetKind()), ID: c.Delete.GetId()}
 		default:

@@ -13,11 +13,11 @@ import (
 const MaxChanges = 4096
 
 // Apply implements Command.
-func (r Record) Apply(tx *state.Tx, _ int64) (Result, error) {
+func (r Record) Apply(tx *state.Tx, now int64) (Result, error) {
 	if len(r.Changes) == 0 || len(r.Changes) > MaxChanges {
 		return Result{}, fault.New(fault.Invalid, "changes: a record has 1 to %d, not %d", MaxChanges, len(r.Changes))
 	}
-	w := recording{Tx: tx, named: make(map[Key]bool, len(r.Changes))}
+	w := recording{Tx: tx, now: now, named: make(map[Key]bool, len(r.Changes))}
 	for _, change := range r.Changes {
 		if err := w.apply(change); err != nil {
 			return Result{}, err
@@ -34,6 +34,7 @@ func (r Record) Apply(tx *state.Tx, _ int64) (Result, error) {
 // recording is one record while it is being applied.
 type recording struct {
 	*state.Tx
+	now   int64
 	named map[Key]bool // nouns of the changes so far
 	gangs []gangPut    // to be checked against their jobs as the whole record leaves them
 }
@@ -48,6 +49,10 @@ func (w *recording) apply(change Change) error {
 		return w.putQueue(*change.Queue, change.Expect)
 	case change.Token != nil:
 		return w.putToken(*change.Token, change.Expect)
+	case change.Secret != nil:
+		return w.putSecret(*change.Secret, change.Expect)
+	case change.Deed != nil:
+		return w.putDeed(*change.Deed, change.Expect)
 	case change.Delete != nil:
 		return w.delete(*change.Delete, change.Expect)
 	}

@@ -13,6 +13,8 @@ const (
 	KindNode        Kind = "node"
 	KindQueue       Kind = "queue"
 	KindToken       Kind = "token"
+	KindSecret      Kind = "secret"
+	KindDeed        Kind = "deed"
 	KindPublication Kind = "publication"
 )
 

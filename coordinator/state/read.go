@@ -121,5 +121,22 @@ func (r reader) Nodes() iter.Seq[cluster.Node] { return all(r, r.buckets.nodes, 
 // Queues walks all queues in the order of their names.
 func (r reader) Queues() iter.Seq[cluster.Queue] { return all(r, r.buckets.queues, "", "") }
 
+// Secret returns a secret by its ID, "queue/name".
+func (r reader) Secret(id string) (cluster.Secret, bool) { return get(r, r.buckets.secrets, id) }
+
+// SecretsOf walks a queue's secrets in the order of their names; of all queues if it is "".
+func (r reader) SecretsOf(queue string) iter.Seq[cluster.Secret] {
+	if queue != "" {
+		queue += "/"
+	}
+	return all(r, r.buckets.secrets, queue, "")
+}
+
+// Deed returns a deed by its ID.
+func (r reader) Deed(id string) (cluster.Deed, bool) { return get(r, r.buckets.deeds, id) }
+
+// Deeds walks all deeds from an ID on, in the order of time.
+func (r reader) Deeds(from string) iter.Seq[cluster.Deed] { return all(r, r.buckets.deeds, "", from) }
+
 // Tokens walks all tokens in the order of their IDs.
 func (r reader) Tokens() iter.Seq[cluster.Token] { return all(r, r.buckets.tokens, "", "") }

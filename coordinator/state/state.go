@@ -35,6 +35,8 @@ type buckets struct {
 	nodes        kv.Bucket[cluster.Node]        // by id
 	queues       kv.Bucket[cluster.Queue]       // by name
 	tokens       kv.Bucket[cluster.Token]       // by id
+	secrets      kv.Bucket[cluster.Secret]      // by "queue/name"
+	deeds        kv.Bucket[cluster.Deed]        // by id, in the order of time
 	used         kv.Bucket[cluster.Resources]   // by node: the sum over its unended tasks
 	placed       kv.Bucket[struct{}]            // "node/task" of every unended task
 	position     kv.Bucket[position]            // one row
@@ -57,6 +59,8 @@ func newBuckets() *buckets {
 		nodes:        kv.Bucket[cluster.Node]{Name: "nodes", Codec: wire.NodeCodec()},
 		queues:       kv.Bucket[cluster.Queue]{Name: "queues", Codec: wire.QueueCodec()},
 		tokens:       kv.Bucket[cluster.Token]{Name: "tokens", Codec: wire.TokenCodec()},
+		secrets:      kv.Bucket[cluster.Secret]{Name: "secrets", Codec: wire.SecretCodec()},
+		deeds:        kv.Bucket[cluster.Deed]{Name: "deeds", Codec: wire.DeedCodec()},
 		used:         kv.Bucket[cluster.Resources]{Name: "used", Codec: wire.ResourcesCodec()},
 		placed:       kv.Bucket[struct{}]{Name: "placed", Codec: markCodec()},
 		position:     kv.Bucket[position]{Name: "position", Codec: positionCodec()},

@@ -95,6 +95,24 @@ func (tx *Tx) PutToken(token cluster.Token) {
 	put(tx, tx.buckets.tokens, KindToken, token.ID, token)
 }
 
+// PutSecret writes a secret.
+func (tx *Tx) PutSecret(secret cluster.Secret) {
+	secret.Revision = tx.revision
+	put(tx, tx.buckets.secrets, KindSecret, secret.ID(), secret)
+}
+
+// DeleteSecret deletes a secret.
+func (tx *Tx) DeleteSecret(id string) { remove(tx, tx.buckets.secrets, KindSecret, id) }
+
+// PutDeed writes a deed.
+func (tx *Tx) PutDeed(deed cluster.Deed) {
+	deed.Revision = tx.revision
+	put(tx, tx.buckets.deeds, KindDeed, deed.ID, deed)
+}
+
+// DeleteDeed deletes a deed.
+func (tx *Tx) DeleteDeed(id string) { remove(tx, tx.buckets.deeds, KindDeed, id) }
+
 // PutPublication writes a publication.
 func (tx *Tx) PutPublication(publication cluster.Publication) {
 	publication.Revision = tx.revision

@@ -51,6 +51,16 @@ func QueueCodec() kv.Codec[cluster.Queue] {
 	return codec(QueueToProto, QueueFromProto, func() *claryv1.Queue { return new(claryv1.Queue) })
 }
 
+// SecretCodec stores secrets.
+func SecretCodec() kv.Codec[cluster.Secret] {
+	return codec(SecretToProto, SecretFromProto, func() *claryv1.Secret { return new(claryv1.Secret) })
+}
+
+// DeedCodec stores deeds.
+func DeedCodec() kv.Codec[cluster.Deed] {
+	return codec(DeedToProto, DeedFromProto, func() *claryv1.Deed { return new(claryv1.Deed) })
+}
+
 // TokenCodec stores tokens.
 func TokenCodec() kv.Codec[cluster.Token] {
 	return codec(TokenToProto, TokenFromProto, func() *claryv1.Token { return new(claryv1.Token) })

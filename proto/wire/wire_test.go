@@ -53,6 +53,8 @@ func nouns() []noun {
 		line(wire.WhyToProto, wire.WhyFromProto, &claryv1.Why{}),
 		line(wire.BlockToProto, wire.BlockFromProto, &claryv1.Block{}),
 		line(wire.QueueToProto, wire.QueueFromProto, &claryv1.Queue{}),
+		line(wire.SecretToProto, wire.SecretFromProto, &claryv1.Secret{}),
+		line(wire.DeedToProto, wire.DeedFromProto, &claryv1.Deed{}),
 		line(wire.TokenToProto, wire.TokenFromProto, &claryv1.Token{}),
 	}
 }

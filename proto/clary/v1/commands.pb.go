@@ -290,6 +290,8 @@ type Change struct {
 	//	*Change_Queue
 	//	*Change_Token
 	//	*Change_Delete
+	//	*Change_Secret
+	//	*Change_Deed
 	Change        isChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -384,6 +386,24 @@ func (x *Change) GetDelete() *Key {
 	return nil
 }
 
+func (x *Change) GetSecret() *Secret {
+	if x != nil {
+		if x, ok := x.Change.(*Change_Secret); ok {
+			return x.Secret
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetDeed() *Deed {
+	if x != nil {
+		if x, ok := x.Change.(*Change_Deed); ok {
+			return x.Deed
+		}
+	}
+	return nil
+}
+
 type isChange_Change interface {
 	isChange_Change()
 }
@@ -408,6 +428,14 @@ type Change_Delete struct {
 	Delete *Key `protobuf:"bytes,6,opt,name=delete,proto3,oneof"`
 }
 
+type Change_Secret struct {
+	Secret *Secret `protobuf:"bytes,7,opt,name=secret,proto3,oneof"`
+}
+
+type Change_Deed struct {
+	Deed *Deed `protobuf:"bytes,8,opt,name=deed,proto3,oneof"`
+}
+
 func (*Change_Job) isChange_Change() {}
 
 func (*Change_Gang) isChange_Change() {}
@@ -417,6 +445,10 @@ func (*Change_Queue) isChange_Change() {}
 func (*Change_Token) isChange_Change() {}
 
 func (*Change_Delete) isChange_Change() {}
+
+func (*Change_Secret) isChange_Change() {}
+
+func (*Change_Deed) isChange_Change() {}
 
 type Key struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -983,14 +1015,16 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\apublish\x18\b \x01(\v2\x11.clary.v1.PublishH\x00R\apublishB\t\n" +
 	"\acommand\"4\n" +
 	"\x06Record\x12*\n" +
-	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xee\x01\n" +
+	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xc0\x02\n" +
 	"\x06Change\x12\x16\n" +
 	"\x06expect\x18\x01 \x01(\x04R\x06expect\x12!\n" +
 	"\x03job\x18\x02 \x01(\v2\r.clary.v1.JobH\x00R\x03job\x12$\n" +
 	"\x04gang\x18\x03 \x01(\v2\x0e.clary.v1.GangH\x00R\x04gang\x12'\n" +
 	"\x05queue\x18\x04 \x01(\v2\x0f.clary.v1.QueueH\x00R\x05queue\x12'\n" +
 	"\x05token\x18\x05 \x01(\v2\x0f.clary.v1.TokenH\x00R\x05token\x12'\n" +
-	"\x06delete\x18\x06 \x01(\v2\r.clary.v1.KeyH\x00R\x06deleteB\b\n" +
+	"\x06delete\x18\x06 \x01(\v2\r.clary.v1.KeyH\x00R\x06delete\x12*\n" +
+	"\x06secret\x18\a \x01(\v2\x10.clary.v1.SecretH\x00R\x06secret\x12$\n" +
+	"\x04deed\x18\b \x01(\v2\x0e.clary.v1.DeedH\x00R\x04deedB\b\n" +
 	"\x06change\")\n" +
 	"\x03Key\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
@@ -1064,10 +1098,12 @@ var file_clary_v1_commands_proto_goTypes = []any{
 	(*Gang)(nil),         // 15: clary.v1.Gang
 	(*Queue)(nil),        // 16: clary.v1.Queue
 	(*Token)(nil),        // 17: clary.v1.Token
-	(*Placement)(nil),    // 18: clary.v1.Placement
-	(*TaskStatus)(nil),   // 19: clary.v1.TaskStatus
-	(*Node)(nil),         // 20: clary.v1.Node
-	(*Output)(nil),       // 21: clary.v1.Output
+	(*Secret)(nil),       // 18: clary.v1.Secret
+	(*Deed)(nil),         // 19: clary.v1.Deed
+	(*Placement)(nil),    // 20: clary.v1.Placement
+	(*TaskStatus)(nil),   // 21: clary.v1.TaskStatus
+	(*Node)(nil),         // 22: clary.v1.Node
+	(*Output)(nil),       // 23: clary.v1.Output
 }
 var file_clary_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Batch.commands:type_name -> clary.v1.Command
@@ -1084,17 +1120,19 @@ var file_clary_v1_commands_proto_depIdxs = []int32{
 	16, // 11: clary.v1.Change.queue:type_name -> clary.v1.Queue
 	17, // 12: clary.v1.Change.token:type_name -> clary.v1.Token
 	4,  // 13: clary.v1.Change.delete:type_name -> clary.v1.Key
-	18, // 14: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
-	7,  // 15: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
-	19, // 16: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
-	20, // 17: clary.v1.PutNode.node:type_name -> clary.v1.Node
-	21, // 18: clary.v1.Publish.outputs:type_name -> clary.v1.Output
-	13, // 19: clary.v1.Results.results:type_name -> clary.v1.Result
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	18, // 14: clary.v1.Change.secret:type_name -> clary.v1.Secret
+	19, // 15: clary.v1.Change.deed:type_name -> clary.v1.Deed
+	20, // 16: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
+	7,  // 17: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
+	21, // 18: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
+	22, // 19: clary.v1.PutNode.node:type_name -> clary.v1.Node
+	23, // 20: clary.v1.Publish.outputs:type_name -> clary.v1.Output
+	13, // 21: clary.v1.Results.results:type_name -> clary.v1.Result
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_commands_proto_init() }
@@ -1118,6 +1156,8 @@ func file_clary_v1_commands_proto_init() {
 		(*Change_Queue)(nil),
 		(*Change_Token)(nil),
 		(*Change_Delete)(nil),
+		(*Change_Secret)(nil),
+		(*Change_Deed)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -1,0 +1,55 @@
+package keyring
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// sealPurpose separates the key of sealed values from others that the data key makes.
+const sealPurpose = "clary sealed value 1"
+
+// Seal encrypts a value for the raft log: AES-256-GCM under a key derived from the data key
+// with HKDF-SHA256, a random nonce first. What context says must be said again to open it,
+// so that a sealed value put in another's place does not open.
+func (k *Keyring) Seal(value []byte, context string) ([]byte, error) {
+	box, err := k.box()
+	if err != nil {
+		return nil, err
+	}
+	nonce := make([]byte, box.NonceSize())
+	_, _ = rand.Read(nonce) // never fails
+	return box.Seal(nonce, nonce, value, []byte(context)), nil
+}
+
+// Open decrypts what Seal made with the same context.
+func (k *Keyring) Open(sealed []byte, context string) ([]byte, error) {
+	box, err := k.box()
+	if err != nil {
+		return nil, err
+	}
+	if len(sealed) < box.NonceSize() {
+		return nil, fault.New(fault.Invalid, "a sealed value is too short")
+	}
+	value, err := box.Open(nil, sealed[:box.NonceSize()], sealed[box.NonceSize():], []byte(context))
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "a sealed value does not open: it was sealed by another cluster, or changed since")
+	}
+	return value, nil
+}
+
+func (k *Keyring) box() (cipher.AEAD, error) {
+	key, err := hkdf.Key(sha256.New, k.DataKey, nil, sealPurpose, KeySize)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "derive the sealing key: %w", err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "derive the sealing key: %w", err)
+	}
+	return cipher.NewGCM(block)
+}

@@ -1,0 +1,77 @@
+package command
+
+import (
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/state"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// deedsKept is how long the cluster remembers what people did in tasks. With each new deed
+// a few of the oldest go, so that no command has much to do.
+const (
+	deedsKept    = 90 * 24 * time.Hour
+	deedsAtATime = 4
+)
+
+func (w *recording) putSecret(secret cluster.Secret, expected uint64) error {
+	old, existed := w.Secret(secret.ID())
+	if err := w.expect(state.KindSecret, secret.ID(), expected, old.Revision); err != nil {
+		return err
+	}
+	if err := invalid(state.KindSecret, secret.ID(), secret.Validate()); err != nil {
+		return err
+	}
+	if !w.HasQueue(secret.Queue) {
+		return fault.New(fault.Invalid, "secret %q: queue: %q does not exist", secret.Name, secret.Queue)
+	}
+	if !existed {
+		count := 0
+		for range w.SecretsOf(secret.Queue) {
+			count++
+		}
+		if count >= cluster.MaxQueueSecrets {
+			return fault.New(fault.Exhausted, "secret %q: queue %s has %d secrets already: delete some", secret.Name, secret.Queue, count)
+		}
+	}
+	w.PutSecret(secret)
+	return nil
+}
+
+// putDeed begins a deed, or ends one that has begun; nothing else of it changes.
+func (w *recording) putDeed(deed cluster.Deed, expected uint64) error {
+	old, existed := w.Deed(deed.ID)
+	if err := w.expect(state.KindDeed, deed.ID, expected, old.Revision); err != nil {
+		return err
+	}
+	if err := invalid(state.KindDeed, deed.ID, deed.Validate()); err != nil {
+		return err
+	}
+	if existed {
+		told := deed
+		told.Ended, told.Result, told.Revision = old.Ended, old.Result, old.Revision
+		if told != old || old.Ended != 0 {
+			return fault.New(fault.Conflict, "deed %q: it is on record, and only its end can be added", deed.ID)
+		}
+	} else {
+		w.forgetDeeds()
+	}
+	w.PutDeed(deed)
+	return nil
+}
+
+// forgetDeeds deletes some of those that are too old.
+func (w *recording) forgetDeeds() {
+	oldest := cluster.NewDeedID(w.now-int64(deedsKept), "")
+	var gone []string
+	for deed := range w.Deeds("") {
+		if deed.ID >= oldest || len(gone) == deedsAtATime {
+			break
+		}
+		gone = append(gone, deed.ID)
+	}
+	for _, id := range gone {
+		w.DeleteDeed(id)
+	}
+}
