@@ -97,7 +97,7 @@ func (a *agent) open(ctx context.Context) error {
 	feeders := &feeder.Host{Program: c.Executable, Shelter: shelter, Log: c.Log}
 	a.tasks, err = supervisor.Open(ctx, supervisor.Config{
 		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.store, Cache: cache,
-		Certify: a.certify, Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Log: c.Log,
+		Certify: a.certify, Secrets: a.secrets, Memory: memoryFolder(c.groupName()), Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Log: c.Log,
 		Feeders: feeders,
 		Feed:    feeder.Instructions{Access: c.path(accessFile), Cache: c.path("blocks"), Limit: c.CacheBytes / blockShare},
 		Hide:    []string{c.Data}, User: a.users(), Interface: interfaceOf(c.Address), Environments: python,
@@ -111,6 +111,9 @@ func (a *agent) open(ctx context.Context) error {
 // blockShare is which part of the cache is for inputs that are fetched as they are read: one
 // of so many.
 const blockShare = 4
+
+// memoryFolder is where the tasks' secret files are: in memory, and this agent's alone.
+func memoryFolder(agent string) string { return filepath.Join("/dev/shm", agent) }
 
 // keptEnvironments are how many Python environments stay that nobody uses.
 const keptEnvironments = 20

@@ -279,6 +279,19 @@ func (a *agent) renew(ctx context.Context) error {
 	return renewal.Run(ctx)
 }
 
+// secrets asks for what a task of this node may be given.
+func (a *agent) secrets(ctx context.Context, task string) (map[string][]byte, error) {
+	l, err := a.standing()
+	if err != nil {
+		return nil, fmt.Errorf("ask for the secrets of %s: %w", task, err)
+	}
+	answer, err := l.client.Secrets(ctx, &claryv1.TaskSecretsRequest{Task: task})
+	if err != nil {
+		return nil, fmt.Errorf("ask for the secrets of %s: %w", task, wire.FromStatus(err))
+	}
+	return answer.GetValues(), nil
+}
+
 // certify has a task's key certified through whatever connection stands.
 func (a *agent) certify(ctx context.Context, task string, csr []byte) (certificate, ca []byte, err error) {
 	l, err := a.standing()

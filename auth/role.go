@@ -17,6 +17,7 @@ type Action string
 const (
 	Read         Action = "read jobs, nodes, queues, logs and objects"
 	Submit       Action = "submit jobs and write objects"
+	KeepSecrets  Action = "set and delete secrets"
 	ControlOwn   Action = "change and stop own jobs"
 	ControlAny   Action = "change and stop other users' jobs"
 	ManageQueues Action = "change queues"
@@ -27,7 +28,7 @@ const (
 
 // Actions lists every action.
 func Actions() []Action {
-	return []Action{Read, Submit, ControlOwn, ControlAny, ManageQueues, ManageNodes, ManageTokens, Operate}
+	return []Action{Read, Submit, KeepSecrets, ControlOwn, ControlAny, ManageQueues, ManageNodes, ManageTokens, Operate}
 }
 
 // Allow is the table: viewers read, users also work, admins do everything. A role that
@@ -36,7 +37,7 @@ func Allow(role string, action Action) bool {
 	switch action {
 	case Read:
 		return role == cluster.RoleViewer || role == cluster.RoleUser || role == cluster.RoleAdmin
-	case Submit, ControlOwn:
+	case Submit, KeepSecrets, ControlOwn:
 		return role == cluster.RoleUser || role == cluster.RoleAdmin
 	case ControlAny, ManageQueues, ManageNodes, ManageTokens, Operate:
 		return role == cluster.RoleAdmin

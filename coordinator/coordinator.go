@@ -160,7 +160,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	)...)
 	rpc.Register(n.grpc, rpc.Config{
 		Replica: n.replica, Planner: planning, Keeper: keeping, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
-		Nodes: n.nodes, Beats: n.beats, Signer: n.signTask, Store: store.open, Credentials: store.credentials, Members: known, Log: n.log,
+		Nodes: n.nodes, Beats: n.beats, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Log: n.log,
 		Welcome: func() *claryv1.Welcome {
 			return &claryv1.Welcome{
 				ObjectStore: store.forMembers(), Coordinators: known.addresses(), Lease: int64(rpc.AgentLease), BeatEvery: int64(rpc.BeatEvery),

@@ -161,7 +161,7 @@ func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state
 // stay until it is forgotten.
 func (t *task) tidy() {
 	t.unfeed()
-	errs := []error{os.RemoveAll(t.temp()), os.RemoveAll(t.scratch()), os.RemoveAll(t.tlsDir())}
+	errs := []error{t.dropSecrets(), os.RemoveAll(t.temp()), os.RemoveAll(t.scratch()), os.RemoveAll(t.tlsDir())}
 	for _, folder := range []string{t.folders.Data(), t.folders.Code()} { // whose names the task may have changed
 		errs = append(errs, t.folders.Below(folder).Remove())
 	}

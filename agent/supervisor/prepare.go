@@ -65,6 +65,9 @@ func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 			return runtime.Spec{}, err
 		}
 	}
+	if err := t.giveSecrets(ctx, assignment, &view); err != nil {
+		return runtime.Spec{}, err
+	}
 	if err := view.own(t); err != nil {
 		return runtime.Spec{}, err
 	}
@@ -187,7 +190,7 @@ func (t *task) spec(facts contract.Task, view view, bin string) runtime.Spec {
 	default:
 		dir = view.place.Folders.Base
 	}
-	env := facts.Environment()
+	env := append(facts.Environment(), view.env...)
 	if bin != "" {
 		env = append(withPath(env, bin), "VIRTUAL_ENV="+filepath.Dir(bin))
 	}
@@ -201,7 +204,7 @@ func (t *task) spec(facts contract.Task, view view, bin string) runtime.Spec {
 		},
 		Devices: resources.Devices, MaxRuntime: facts.MaxRuntime, Grace: grace(program),
 		Exclusive: program.Exclusive, Lease: t.s.config.Lease(),
-		User: view.user, Isolation: view.isolation,
+		User: view.user, Isolation: view.isolation, Secrets: view.secrets,
 	}
 }
 

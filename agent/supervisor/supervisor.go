@@ -36,9 +36,11 @@ type Config struct {
 	Cache   *staging.Cache
 	Bucket  string // where outputs and checkpoints go; "clary" if empty
 	Certify Certify
-	Listen  string   // host address that tasks bind their ports on
-	Program string   // path of the node's own clary binary
-	Hide    []string // folders of the node that no task sees
+	Secrets func(ctx context.Context, task string) (map[string][]byte, error) // values of a task's secrets, by name
+	Memory  string                                                            // folder on a file system in memory, for files with secrets
+	Listen  string                                                            // host address that tasks bind their ports on
+	Program string                                                            // path of the node's own clary binary
+	Hide    []string                                                          // folders of the node that no task sees
 	// User is whom the tasks of a queue run as, on a driver that can isolate them; nil lets
 	// tasks share the node's view and run as the agent.
 	User         func(queue string) (runtime.User, error)
@@ -127,6 +129,7 @@ func Open(ctx context.Context, config Config) (*Supervisor, error) {
 		name, _ := runtime.FolderName(id) // checked when it was promised
 		folders[name] = true
 	}
+	s.sweepSecrets(entries)
 	for id := range known { // run by nobody's promise: a folder whose ledger was lost
 		s.begin(orphan(id), true).abandon()
 	}

@@ -30,6 +30,8 @@ type view struct {
 	program   string // the node's own clary binary
 	user      *runtime.User
 	isolation *runtime.Isolation // nil: the task shares the node's view
+	env       []string           // variables beside the contract's
+	secrets   []string           // variables that stand in no file
 }
 
 // view decides. Where the driver can, a task has its folders at /opt/ml, a user of its

@@ -72,6 +72,10 @@ var needs = map[string]need{
 	"/clary.v1.Objects/Delete":      {action: auth.Submit},
 	"/clary.v1.Objects/Credentials": {action: auth.Submit},
 
+	"/clary.v1.Secrets/List":   {action: auth.Read},
+	"/clary.v1.Secrets/Set":    {action: auth.KeepSecrets},
+	"/clary.v1.Secrets/Delete": {action: auth.KeepSecrets},
+
 	"/clary.v1.Jobs/Cancel":  {action: auth.ControlOwn},
 	"/clary.v1.Jobs/Release": {action: auth.ControlOwn},
 	"/clary.v1.Jobs/Delete":  {action: auth.ControlOwn},
@@ -86,6 +90,7 @@ var needs = map[string]need{
 
 	"/clary.v1.AgentLink/Connect":  {node: pki.Agent},
 	"/clary.v1.AgentLink/SignTask": {node: pki.Agent},
+	"/clary.v1.AgentLink/Secrets":  {node: pki.Agent},
 	"/clary.v1.AgentLink/Renew":    {node: pki.Agent},
 
 	"/clary.v1.Peer/Propose":   {node: pki.Coordinator},

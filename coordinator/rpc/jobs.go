@@ -47,6 +47,9 @@ func (s *jobs) Submit(ctx context.Context, request *claryv1.SubmitRequest) (*cla
 	if err := s.couldFit(gangs); err != nil {
 		return nil, err
 	}
+	if err := s.haveSecrets(ctx, gangs); err != nil {
+		return nil, err
+	}
 	results, err := s.replica.Propose(ctx, record)
 	if err == nil {
 		job.Revision = results[0].Revision
@@ -124,6 +127,21 @@ func (s *jobs) existing(ctx context.Context, job cluster.Job, conflict error) (*
 	return nil, fault.New(fault.Conflict, "name: a job %q exists already (%s, submitted by %s): choose another name, or delete it first", old.Name, old.State, old.Owner)
 }
 
+// haveSecrets refuses gangs that ask for secrets that are not there.
+func (s *jobs) haveSecrets(ctx context.Context, gangs []cluster.Gang) error {
+	if !slices.ContainsFunc(gangs, func(gang cluster.Gang) bool {
+		return slices.ContainsFunc(gang.Roles, func(role cluster.Role) bool { return len(role.Program.Secrets) > 0 })
+	}) {
+		return nil
+	}
+	snapshot, err := s.replica.Read(ctx, false) // it may have been set a moment ago
+	if err != nil {
+		return err
+	}
+	defer snapshot.Close()
+	return missingSecret(snapshot, gangs)
+}
+
 // couldFit refuses gangs for which the nodes of this cluster would be too small even
 // when empty. A cluster without nodes accepts everything: nodes may yet join.
 func (s *jobs) couldFit(gangs []cluster.Gang) error {
@@ -147,6 +165,9 @@ func (s *jobs) dryRun(ctx context.Context, request *claryv1.SubmitRequest, job c
 		return claryv1.NewJobsClient(conn).Submit(forwarded(ctx), request)
 	}
 	_, gangs := reconciler.First(job, s.kinds[job.Kind], job.Submitted)
+	if err := s.haveSecrets(ctx, gangs); err != nil {
+		return nil, err
+	}
 	plan, err := s.planner.DryRun(ctx, gangs)
 	if err != nil {
 		return nil, err

@@ -29,6 +29,7 @@ type link struct {
 	beats   *Beats
 	welcome func() *claryv1.Welcome
 	signer  TaskSigner
+	sealer  Sealer
 	members Members
 	log     *slog.Logger
 }

@@ -49,6 +49,12 @@ type Conns interface {
 // TaskSigner certifies the key of a task.
 type TaskSigner func(task cluster.Task, csr []byte) (certificate, ca []byte, err error)
 
+// Sealer keeps values from whoever reads the log: the keyring.
+type Sealer interface {
+	Seal(value []byte, context string) ([]byte, error)
+	Open(sealed []byte, context string) ([]byte, error)
+}
+
 // Config is everything the services stand on.
 type Config struct {
 	Replica      Replica
@@ -60,6 +66,7 @@ type Config struct {
 	Nodes        *NodeCache
 	Beats        *Beats
 	Signer       TaskSigner
+	Sealer       Sealer
 	Welcome      func() *claryv1.Welcome
 	Store        func() (*object.Client, error)
 	Credentials  func(Identity) (*claryv1.CredentialsResponse, error)
@@ -75,7 +82,8 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterNodesServer(server, &nodes{replica: c.Replica})
 	claryv1.RegisterObjectsServer(server, &objects{store: c.Store, credentials: c.Credentials})
 	claryv1.RegisterAdminServer(server, &admin{replica: c.Replica, members: c.Members})
-	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, beats: c.Beats, welcome: c.Welcome, signer: c.Signer, members: c.Members, log: c.Log})
+	claryv1.RegisterSecretsServer(server, &secrets{replica: c.Replica, sealer: c.Sealer})
+	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, sealer: c.Sealer, beats: c.Beats, welcome: c.Welcome, signer: c.Signer, members: c.Members, log: c.Log})
 	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper})
 }
 

@@ -43,7 +43,7 @@ func read(pid int, name string) string {
 }
 
 // LeftOver lists what of this cluster is still there once it has ended: processes, shims
-// and tasks included, which it kills; mounts; ports; and control groups.
+// and tasks included, which it kills; mounts; ports; secrets; and control groups.
 func (m *Machines) LeftOver() []string {
 	var left []string
 	for _, pid := range m.PIDs("") {
@@ -55,7 +55,7 @@ func (m *Machines) LeftOver() []string {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 	left = append(left, m.Mounts()...)
-	left = append(left, m.Ports()...)
+	left = append(append(left, m.Ports()...), m.InMemory()...)
 	return append(left, m.Groups()...)
 }
 
@@ -74,5 +74,15 @@ func (m *Machines) Groups() []string {
 		}
 		return nil
 	})
+	return found
+}
+
+// InMemory are the files with secrets that agents of this cluster keep.
+func (m *Machines) InMemory() []string {
+	var found []string
+	for _, parent := range m.parents {
+		files, _ := filepath.Glob(filepath.Join("/dev/shm", parent, "*", "*"))
+		found = append(found, files...)
+	}
 	return found
 }

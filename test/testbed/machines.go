@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -301,12 +303,25 @@ func (m *Machines) free() string {
 	return freeAddress(m.T, m.host)
 }
 
+// ports counts those that were handed out. They are below those that the kernel gives to
+// whoever connects, one of which another process could get before ours listens on it.
+var ports atomic.Int32
+
+const (
+	firstFree = 10_000
+	allFree   = 10_000
+)
+
 func freeAddress(t *testing.T, host string) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		t.Fatal(err)
+	for range allFree {
+		port := firstFree + (os.Getpid()*101+int(ports.Add(1)))%allFree
+		address := net.JoinHostPort(host, strconv.Itoa(port))
+		if listener, err := net.Listen("tcp", address); err == nil {
+			_ = listener.Close()
+			return address
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	t.Fatalf("no port is free on %s", host)
+	return ""
 }

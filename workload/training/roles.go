@@ -41,6 +41,9 @@ func (s Spec) programRole() cluster.Role {
 		Hyperparameters: s.hyperparameters(), Inputs: s.inputs(), Framework: s.Framework, Grace: s.grace(), Outputs: true,
 		Checkpoints: s.Checkpoints != nil && *s.Checkpoints,
 	}
+	for _, secret := range s.Secrets {
+		program.Secrets = append(program.Secrets, cluster.SecretRef(secret))
+	}
 	if s.NetworkIsolation {
 		program.Network = cluster.NetworkNone
 	}

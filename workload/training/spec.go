@@ -44,6 +44,9 @@ type Spec struct {
 	// NetworkIsolation cuts each instance off from every network.
 	NetworkIsolation bool `json:"network_isolation,omitempty"`
 
+	// Secrets of the job's queue are given to a program, script or image, each as a variable
+	// or as a file below /run/secrets.
+	Secrets []Secret `json:"secrets,omitempty"`
 	// Inputs maps channels such as train and validation to s3:// addresses, or to objects
 	// that say more.
 	Inputs map[string]Input `json:"inputs,omitempty"`
@@ -68,6 +71,14 @@ type Program struct {
 	Command []string          `json:"command"`
 	Env     map[string]string `json:"env,omitempty"`
 	Dir     string            `json:"dir,omitempty"`
+}
+
+// Secret hands a secret on: as the variable Env, as the file File, or as a file of its own
+// name if neither is said.
+type Secret struct {
+	Name string `json:"name"`
+	Env  string `json:"env,omitempty"`
+	File string `json:"file,omitempty"`
 }
 
 // Resources are what one task is promised. What is 0 gets a default: one core, and
@@ -136,6 +147,11 @@ func (s Spec) validateProgram(p *cluster.Problems) {
 		p.Add("program.command", "is empty: name the program and its arguments, as a list")
 	}
 	s.validateHyperparameters(p)
+	for i, secret := range s.Secrets {
+		if s.Image != "" && secret.Env != "" {
+			p.Add(fmt.Sprintf("secrets[%d].env", i), "is for a process: a container engine would write the variable to its disk; use file")
+		}
+	}
 	if s.NetworkIsolation && s.Instances > 1 {
 		p.Add("network_isolation", "cuts instances off from each other too: it is for one instance")
 	}
@@ -173,6 +189,7 @@ func (s Spec) validateNetwork(p *cluster.Problems) {
 		{"hyperparameters", len(s.Hyperparameters) > 0},
 		{"framework", s.Framework != ""},
 		{"entrypoint", len(s.Entrypoint) > 0},
+		{"secrets", len(s.Secrets) > 0},
 		{"network_isolation", s.NetworkIsolation},
 	} {
 		if other.set {

@@ -83,7 +83,7 @@ func (a *App) Commands() []*cobra.Command {
 			a.cancelCommand, a.rerunCommand, a.releaseCommand, a.deleteCommand, a.whyCommand, a.schemaCommand,
 		},
 		GroupData:    {a.cpCommand, a.lsCommand, a.rmCommand, a.s3Command, a.evaluateCommand, a.predictCommand},
-		GroupCluster: {a.nodesCommand, a.clusterCommand, a.tokenCommand, a.loginCommand, a.contextCommand, a.benchCommand, a.versionCommand},
+		GroupCluster: {a.nodesCommand, a.clusterCommand, a.tokenCommand, a.secretCommand, a.loginCommand, a.contextCommand, a.benchCommand, a.versionCommand},
 	}
 	var commands []*cobra.Command
 	for _, group := range Groups() {

@@ -73,6 +73,7 @@ func (a *App) runCommand() *cobra.Command {
 	var dir string
 	var inputs, inputOptions []string
 	var image imageFlags
+	var secrets []string
 	command := &cobra.Command{
 		Use:   "run [flags] -- PROGRAM [ARGUMENT...]",
 		Short: "Run any program on the cluster, show what it writes, exit as it did",
@@ -99,6 +100,7 @@ func (a *App) runCommand() *cobra.Command {
 	flags.Int32VarP(&instances, "instances", "n", 1, "how many to start together")
 	flags.StringVar(&dir, "dir", "", "working folder on the node; the task's own if it is left out")
 	flags.StringArrayVar(&inputs, "input", nil, "data for it, as CHANNEL=s3://... or CHANNEL=PATH, which is uploaded")
+	flags.StringArrayVar(&secrets, "secret", nil, secretHelp)
 	flags.StringArrayVar(&inputOptions, "input-option", nil, channelOptionHelp)
 	command.RunE = func(command *cobra.Command, args []string) error {
 		variables, err := a.environment(env)
@@ -112,6 +114,9 @@ func (a *App) runCommand() *cobra.Command {
 		spec := training.Spec{
 			Program:   &training.Program{Command: args, Env: variables, Dir: dir},
 			Instances: instances, Inputs: channels,
+		}
+		if spec.Secrets, err = secretRefs(secrets); err != nil {
+			return err
 		}
 		if err := resources.apply(command, &spec); err != nil {
 			return err

@@ -25,6 +25,7 @@ import (
 type scriptFlags struct {
 	entry, source, requirements, python string
 	hyperparameters, channels, env      []string
+	secrets                             []string
 	channelOptions                      []string
 	framework                           string
 	instances                           int32
@@ -51,6 +52,7 @@ func (f *scriptFlags) register(command *cobra.Command) {
 	flags.StringVar(&f.framework, "framework", "", "how instances of the script find each other: torch, or hosts for any other")
 	flags.Int32VarP(&f.instances, "instances", "n", 1, "how many of the script to start together")
 	flags.BoolVar(&f.isolated, "network-isolation", false, "cut the script off from every network")
+	flags.StringArrayVar(&f.secrets, "secret", nil, secretHelp)
 	f.image.register(command)
 	_ = command.MarkFlagFilename("script", "py", "sh")
 	_ = command.MarkFlagDirname("source")
@@ -60,7 +62,7 @@ func (f *scriptFlags) register(command *cobra.Command) {
 // sourceOnly are flags of a script, and scriptOnly those of a script or an image.
 var (
 	sourceOnly = []string{"source", "requirements", "python"}
-	scriptOnly = []string{"hyperparameter", "channel", "channel-option", "env", "framework", "instances", "network-isolation", "entrypoint"}
+	scriptOnly = []string{"hyperparameter", "channel", "channel-option", "env", "framework", "instances", "network-isolation", "entrypoint", "secret"}
 )
 
 // notForScript are flags of a network.
@@ -136,6 +138,9 @@ func (a *App) scriptSpec(f *scriptFlags, t *trainFlags, args []string) (training
 		f.channels = append(f.channels, channel+"="+data)
 	}
 	if s.Inputs, err = channelInputs("--channel", f.channels, f.channelOptions); err != nil {
+		return s, err
+	}
+	if s.Secrets, err = secretRefs(f.secrets); err != nil {
 		return s, err
 	}
 	values, err := pairs("--hyperparameter", f.hyperparameters)

@@ -692,6 +692,94 @@ func (x *Ack) GetLeaseRenewed() bool {
 	return false
 }
 
+type TaskSecretsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Task          string                 `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskSecretsRequest) Reset() {
+	*x = TaskSecretsRequest{}
+	mi := &file_clary_v1_link_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskSecretsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskSecretsRequest) ProtoMessage() {}
+
+func (x *TaskSecretsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_link_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskSecretsRequest.ProtoReflect.Descriptor instead.
+func (*TaskSecretsRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TaskSecretsRequest) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+type TaskSecretsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Values        map[string][]byte      `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskSecretsResponse) Reset() {
+	*x = TaskSecretsResponse{}
+	mi := &file_clary_v1_link_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskSecretsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskSecretsResponse) ProtoMessage() {}
+
+func (x *TaskSecretsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_link_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskSecretsResponse.ProtoReflect.Descriptor instead.
+func (*TaskSecretsResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *TaskSecretsResponse) GetValues() map[string][]byte {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
 type SignTaskRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Task          string                 `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
@@ -702,7 +790,7 @@ type SignTaskRequest struct {
 
 func (x *SignTaskRequest) Reset() {
 	*x = SignTaskRequest{}
-	mi := &file_clary_v1_link_proto_msgTypes[10]
+	mi := &file_clary_v1_link_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +802,7 @@ func (x *SignTaskRequest) String() string {
 func (*SignTaskRequest) ProtoMessage() {}
 
 func (x *SignTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[10]
+	mi := &file_clary_v1_link_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +815,7 @@ func (x *SignTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignTaskRequest.ProtoReflect.Descriptor instead.
 func (*SignTaskRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{10}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SignTaskRequest) GetTask() string {
@@ -754,7 +842,7 @@ type SignTaskResponse struct {
 
 func (x *SignTaskResponse) Reset() {
 	*x = SignTaskResponse{}
-	mi := &file_clary_v1_link_proto_msgTypes[11]
+	mi := &file_clary_v1_link_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +854,7 @@ func (x *SignTaskResponse) String() string {
 func (*SignTaskResponse) ProtoMessage() {}
 
 func (x *SignTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[11]
+	mi := &file_clary_v1_link_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +867,7 @@ func (x *SignTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignTaskResponse.ProtoReflect.Descriptor instead.
 func (*SignTaskResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SignTaskResponse) GetCertificatePem() []byte {
@@ -805,7 +893,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_clary_v1_link_proto_msgTypes[12]
+	mi := &file_clary_v1_link_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -817,7 +905,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[12]
+	mi := &file_clary_v1_link_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -830,7 +918,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -849,7 +937,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_clary_v1_link_proto_msgTypes[13]
+	mi := &file_clary_v1_link_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +949,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[13]
+	mi := &file_clary_v1_link_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +962,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RenewResponse) GetCertificatePem() []byte {
@@ -896,7 +984,7 @@ type ReadLogsRequest struct {
 
 func (x *ReadLogsRequest) Reset() {
 	*x = ReadLogsRequest{}
-	mi := &file_clary_v1_link_proto_msgTypes[14]
+	mi := &file_clary_v1_link_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +996,7 @@ func (x *ReadLogsRequest) String() string {
 func (*ReadLogsRequest) ProtoMessage() {}
 
 func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[14]
+	mi := &file_clary_v1_link_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1009,7 @@ func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogsRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogsRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReadLogsRequest) GetTask() string {
@@ -962,7 +1050,7 @@ type LogData struct {
 
 func (x *LogData) Reset() {
 	*x = LogData{}
-	mi := &file_clary_v1_link_proto_msgTypes[15]
+	mi := &file_clary_v1_link_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +1062,7 @@ func (x *LogData) String() string {
 func (*LogData) ProtoMessage() {}
 
 func (x *LogData) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[15]
+	mi := &file_clary_v1_link_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +1075,7 @@ func (x *LogData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogData.ProtoReflect.Descriptor instead.
 func (*LogData) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{15}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *LogData) GetData() []byte {
@@ -1058,7 +1146,14 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\x05hosts\x18\x01 \x03(\tR\x05hosts\"F\n" +
 	"\x03Ack\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12#\n" +
-	"\rlease_renewed\x18\x02 \x01(\bR\fleaseRenewed\"7\n" +
+	"\rlease_renewed\x18\x02 \x01(\bR\fleaseRenewed\"(\n" +
+	"\x12TaskSecretsRequest\x12\x12\n" +
+	"\x04task\x18\x01 \x01(\tR\x04task\"\x93\x01\n" +
+	"\x13TaskSecretsResponse\x12A\n" +
+	"\x06values\x18\x01 \x03(\v2).clary.v1.TaskSecretsResponse.ValuesEntryR\x06values\x1a9\n" +
+	"\vValuesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"7\n" +
 	"\x0fSignTaskRequest\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\"R\n" +
@@ -1076,10 +1171,11 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\x04tail\x18\x04 \x01(\x03R\x04tail\"1\n" +
 	"\aLogData\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
-	"\x04note\x18\x02 \x01(\tR\x04note2\xcd\x01\n" +
+	"\x04note\x18\x02 \x01(\tR\x04note2\x95\x02\n" +
 	"\tAgentLink\x12C\n" +
 	"\aConnect\x12\x16.clary.v1.AgentMessage\x1a\x1c.clary.v1.CoordinatorMessage(\x010\x01\x12A\n" +
-	"\bSignTask\x12\x19.clary.v1.SignTaskRequest\x1a\x1a.clary.v1.SignTaskResponse\x128\n" +
+	"\bSignTask\x12\x19.clary.v1.SignTaskRequest\x1a\x1a.clary.v1.SignTaskResponse\x12F\n" +
+	"\aSecrets\x12\x1c.clary.v1.TaskSecretsRequest\x1a\x1d.clary.v1.TaskSecretsResponse\x128\n" +
 	"\x05Renew\x12\x16.clary.v1.RenewRequest\x1a\x17.clary.v1.RenewResponse2B\n" +
 	"\bTaskLogs\x126\n" +
 	"\x04Read\x12\x19.clary.v1.ReadLogsRequest\x1a\x11.clary.v1.LogData0\x01B2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
@@ -1096,60 +1192,66 @@ func file_clary_v1_link_proto_rawDescGZIP() []byte {
 	return file_clary_v1_link_proto_rawDescData
 }
 
-var file_clary_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_clary_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_clary_v1_link_proto_goTypes = []any{
-	(*AgentMessage)(nil),       // 0: clary.v1.AgentMessage
-	(*Hello)(nil),              // 1: clary.v1.Hello
-	(*Held)(nil),               // 2: clary.v1.Held
-	(*Beat)(nil),               // 3: clary.v1.Beat
-	(*CoordinatorMessage)(nil), // 4: clary.v1.CoordinatorMessage
-	(*Welcome)(nil),            // 5: clary.v1.Welcome
-	(*Desired)(nil),            // 6: clary.v1.Desired
-	(*Assignment)(nil),         // 7: clary.v1.Assignment
-	(*HostList)(nil),           // 8: clary.v1.HostList
-	(*Ack)(nil),                // 9: clary.v1.Ack
-	(*SignTaskRequest)(nil),    // 10: clary.v1.SignTaskRequest
-	(*SignTaskResponse)(nil),   // 11: clary.v1.SignTaskResponse
-	(*RenewRequest)(nil),       // 12: clary.v1.RenewRequest
-	(*RenewResponse)(nil),      // 13: clary.v1.RenewResponse
-	(*ReadLogsRequest)(nil),    // 14: clary.v1.ReadLogsRequest
-	(*LogData)(nil),            // 15: clary.v1.LogData
-	nil,                        // 16: clary.v1.Assignment.HostsEntry
-	(*Node)(nil),               // 17: clary.v1.Node
-	(*TaskStatus)(nil),         // 18: clary.v1.TaskStatus
-	(*ObjectStore)(nil),        // 19: clary.v1.ObjectStore
-	(*Task)(nil),               // 20: clary.v1.Task
-	(*Program)(nil),            // 21: clary.v1.Program
+	(*AgentMessage)(nil),        // 0: clary.v1.AgentMessage
+	(*Hello)(nil),               // 1: clary.v1.Hello
+	(*Held)(nil),                // 2: clary.v1.Held
+	(*Beat)(nil),                // 3: clary.v1.Beat
+	(*CoordinatorMessage)(nil),  // 4: clary.v1.CoordinatorMessage
+	(*Welcome)(nil),             // 5: clary.v1.Welcome
+	(*Desired)(nil),             // 6: clary.v1.Desired
+	(*Assignment)(nil),          // 7: clary.v1.Assignment
+	(*HostList)(nil),            // 8: clary.v1.HostList
+	(*Ack)(nil),                 // 9: clary.v1.Ack
+	(*TaskSecretsRequest)(nil),  // 10: clary.v1.TaskSecretsRequest
+	(*TaskSecretsResponse)(nil), // 11: clary.v1.TaskSecretsResponse
+	(*SignTaskRequest)(nil),     // 12: clary.v1.SignTaskRequest
+	(*SignTaskResponse)(nil),    // 13: clary.v1.SignTaskResponse
+	(*RenewRequest)(nil),        // 14: clary.v1.RenewRequest
+	(*RenewResponse)(nil),       // 15: clary.v1.RenewResponse
+	(*ReadLogsRequest)(nil),     // 16: clary.v1.ReadLogsRequest
+	(*LogData)(nil),             // 17: clary.v1.LogData
+	nil,                         // 18: clary.v1.Assignment.HostsEntry
+	nil,                         // 19: clary.v1.TaskSecretsResponse.ValuesEntry
+	(*Node)(nil),                // 20: clary.v1.Node
+	(*TaskStatus)(nil),          // 21: clary.v1.TaskStatus
+	(*ObjectStore)(nil),         // 22: clary.v1.ObjectStore
+	(*Task)(nil),                // 23: clary.v1.Task
+	(*Program)(nil),             // 24: clary.v1.Program
 }
 var file_clary_v1_link_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.AgentMessage.hello:type_name -> clary.v1.Hello
 	3,  // 1: clary.v1.AgentMessage.beat:type_name -> clary.v1.Beat
-	17, // 2: clary.v1.Hello.node:type_name -> clary.v1.Node
+	20, // 2: clary.v1.Hello.node:type_name -> clary.v1.Node
 	2,  // 3: clary.v1.Hello.held:type_name -> clary.v1.Held
-	18, // 4: clary.v1.Held.status:type_name -> clary.v1.TaskStatus
+	21, // 4: clary.v1.Held.status:type_name -> clary.v1.TaskStatus
 	2,  // 5: clary.v1.Beat.changed:type_name -> clary.v1.Held
 	5,  // 6: clary.v1.CoordinatorMessage.welcome:type_name -> clary.v1.Welcome
 	6,  // 7: clary.v1.CoordinatorMessage.desired:type_name -> clary.v1.Desired
 	9,  // 8: clary.v1.CoordinatorMessage.ack:type_name -> clary.v1.Ack
-	19, // 9: clary.v1.Welcome.object_store:type_name -> clary.v1.ObjectStore
+	22, // 9: clary.v1.Welcome.object_store:type_name -> clary.v1.ObjectStore
 	7,  // 10: clary.v1.Desired.assignments:type_name -> clary.v1.Assignment
-	20, // 11: clary.v1.Assignment.task:type_name -> clary.v1.Task
-	21, // 12: clary.v1.Assignment.program:type_name -> clary.v1.Program
-	16, // 13: clary.v1.Assignment.hosts:type_name -> clary.v1.Assignment.HostsEntry
-	8,  // 14: clary.v1.Assignment.HostsEntry.value:type_name -> clary.v1.HostList
-	0,  // 15: clary.v1.AgentLink.Connect:input_type -> clary.v1.AgentMessage
-	10, // 16: clary.v1.AgentLink.SignTask:input_type -> clary.v1.SignTaskRequest
-	12, // 17: clary.v1.AgentLink.Renew:input_type -> clary.v1.RenewRequest
-	14, // 18: clary.v1.TaskLogs.Read:input_type -> clary.v1.ReadLogsRequest
-	4,  // 19: clary.v1.AgentLink.Connect:output_type -> clary.v1.CoordinatorMessage
-	11, // 20: clary.v1.AgentLink.SignTask:output_type -> clary.v1.SignTaskResponse
-	13, // 21: clary.v1.AgentLink.Renew:output_type -> clary.v1.RenewResponse
-	15, // 22: clary.v1.TaskLogs.Read:output_type -> clary.v1.LogData
-	19, // [19:23] is the sub-list for method output_type
-	15, // [15:19] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	23, // 11: clary.v1.Assignment.task:type_name -> clary.v1.Task
+	24, // 12: clary.v1.Assignment.program:type_name -> clary.v1.Program
+	18, // 13: clary.v1.Assignment.hosts:type_name -> clary.v1.Assignment.HostsEntry
+	19, // 14: clary.v1.TaskSecretsResponse.values:type_name -> clary.v1.TaskSecretsResponse.ValuesEntry
+	8,  // 15: clary.v1.Assignment.HostsEntry.value:type_name -> clary.v1.HostList
+	0,  // 16: clary.v1.AgentLink.Connect:input_type -> clary.v1.AgentMessage
+	12, // 17: clary.v1.AgentLink.SignTask:input_type -> clary.v1.SignTaskRequest
+	10, // 18: clary.v1.AgentLink.Secrets:input_type -> clary.v1.TaskSecretsRequest
+	14, // 19: clary.v1.AgentLink.Renew:input_type -> clary.v1.RenewRequest
+	16, // 20: clary.v1.TaskLogs.Read:input_type -> clary.v1.ReadLogsRequest
+	4,  // 21: clary.v1.AgentLink.Connect:output_type -> clary.v1.CoordinatorMessage
+	13, // 22: clary.v1.AgentLink.SignTask:output_type -> clary.v1.SignTaskResponse
+	11, // 23: clary.v1.AgentLink.Secrets:output_type -> clary.v1.TaskSecretsResponse
+	15, // 24: clary.v1.AgentLink.Renew:output_type -> clary.v1.RenewResponse
+	17, // 25: clary.v1.TaskLogs.Read:output_type -> clary.v1.LogData
+	21, // [21:26] is the sub-list for method output_type
+	16, // [16:21] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_link_proto_init() }
@@ -1174,7 +1276,7 @@ func file_clary_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_link_proto_rawDesc), len(file_clary_v1_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	AgentLink_Connect_FullMethodName  = "/clary.v1.AgentLink/Connect"
 	AgentLink_SignTask_FullMethodName = "/clary.v1.AgentLink/SignTask"
+	AgentLink_Secrets_FullMethodName  = "/clary.v1.AgentLink/Secrets"
 	AgentLink_Renew_FullMethodName    = "/clary.v1.AgentLink/Renew"
 )
 
@@ -35,6 +36,8 @@ type AgentLinkClient interface {
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AgentMessage, CoordinatorMessage], error)
 	// SignTask certifies a key for a task that is allocated to the calling node.
 	SignTask(ctx context.Context, in *SignTaskRequest, opts ...grpc.CallOption) (*SignTaskResponse, error)
+	// Secrets gives the values that a task asks for to the node that it is allocated to.
+	Secrets(ctx context.Context, in *TaskSecretsRequest, opts ...grpc.CallOption) (*TaskSecretsResponse, error)
 	// Renew certifies the calling node anew, before its certificate ends.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
 }
@@ -70,6 +73,16 @@ func (c *agentLinkClient) SignTask(ctx context.Context, in *SignTaskRequest, opt
 	return out, nil
 }
 
+func (c *agentLinkClient) Secrets(ctx context.Context, in *TaskSecretsRequest, opts ...grpc.CallOption) (*TaskSecretsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TaskSecretsResponse)
+	err := c.cc.Invoke(ctx, AgentLink_Secrets_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentLinkClient) Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RenewResponse)
@@ -91,6 +104,8 @@ type AgentLinkServer interface {
 	Connect(grpc.BidiStreamingServer[AgentMessage, CoordinatorMessage]) error
 	// SignTask certifies a key for a task that is allocated to the calling node.
 	SignTask(context.Context, *SignTaskRequest) (*SignTaskResponse, error)
+	// Secrets gives the values that a task asks for to the node that it is allocated to.
+	Secrets(context.Context, *TaskSecretsRequest) (*TaskSecretsResponse, error)
 	// Renew certifies the calling node anew, before its certificate ends.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
 	mustEmbedUnimplementedAgentLinkServer()
@@ -108,6 +123,9 @@ func (UnimplementedAgentLinkServer) Connect(grpc.BidiStreamingServer[AgentMessag
 }
 func (UnimplementedAgentLinkServer) SignTask(context.Context, *SignTaskRequest) (*SignTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SignTask not implemented")
+}
+func (UnimplementedAgentLinkServer) Secrets(context.Context, *TaskSecretsRequest) (*TaskSecretsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Secrets not implemented")
 }
 func (UnimplementedAgentLinkServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
@@ -158,6 +176,24 @@ func _AgentLink_SignTask_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentLink_Secrets_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TaskSecretsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentLinkServer).Secrets(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentLink_Secrets_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentLinkServer).Secrets(ctx, req.(*TaskSecretsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AgentLink_Renew_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RenewRequest)
 	if err := dec(in); err != nil {
@@ -186,6 +222,10 @@ var AgentLink_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SignTask",
 			Handler:    _AgentLink_SignTask_Handler,
+		},
+		{
+			MethodName: "Secrets",
+			Handler:    _AgentLink_Secrets_Handler,
 		},
 		{
 			MethodName: "Renew",
