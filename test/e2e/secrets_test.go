@@ -99,7 +99,7 @@ echo spoke; sleep 60`
 
 	m.refuses(nil, []string{"run", "--secret", "nothing=X", "--", "true"}, `there is no secret "nothing" in queue default`)
 	m.refuses(nil, []string{"run", "--dry-run", "--secret", "nothing=X", "--", "true"}, `there is no secret "nothing"`)
-	m.refuses(nil, []string{"run", "--secret", "key=not a name", "--", "true"}, "secrets[0].env")
+	m.refuses(nil, []string{"run", "--secret", "key==x", "--", "true"}, "secrets[0].env")
 	m.refuses(nil, []string{"run", "--secret", "key:../../etc/passwd", "--", "true"}, "secrets[0].file")
 	m.Exits(0, "secret", "delete", "key")
 	m.refuses(nil, []string{"secret", "delete", "key"}, "there is no secret")
