@@ -65,15 +65,49 @@ func (f *resourceFlags) apply(command *cobra.Command, spec *training.Spec) error
 	return err
 }
 
+// runFlags are those of a program.
+type runFlags struct {
+	job                       jobFlags
+	resources                 resourceFlags
+	image                     imageFlags
+	env, inputs, inputOptions []string
+	secrets                   []string
+	instances                 int32
+	dir                       string
+}
+
+func (f *runFlags) register(command *cobra.Command) {
+	f.job.register(command)
+	f.resources.register(command)
+	f.image.register(command)
+	flags := command.Flags()
+	flags.SetInterspersed(false)
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable of its environment, as KEY=VALUE, or KEY to pass your own on")
+	flags.Int32VarP(&f.instances, "instances", "n", 1, "how many to start together")
+	flags.StringVar(&f.dir, "dir", "", "working folder on the node; the task's own if it is left out")
+	flags.StringArrayVar(&f.inputs, "input", nil, "data for it, as CHANNEL=s3://... or CHANNEL=PATH, which is uploaded")
+	flags.StringArrayVar(&f.inputOptions, "input-option", nil, channelOptionHelp)
+	flags.StringArrayVar(&f.secrets, "secret", nil, secretHelp)
+}
+
+// spec is the job that the flags describe, but for its image.
+func (f *runFlags) spec(a *App, command *cobra.Command, args []string) (training.Spec, error) {
+	spec := training.Spec{Program: &training.Program{Command: args, Dir: f.dir}, Instances: f.instances}
+	var err error
+	if spec.Program.Env, err = a.environment(f.env); err != nil {
+		return spec, err
+	}
+	if spec.Inputs, err = channelInputs("--input", f.inputs, f.inputOptions); err != nil {
+		return spec, err
+	}
+	if spec.Secrets, err = secretRefs(f.secrets); err != nil {
+		return spec, err
+	}
+	return spec, f.resources.apply(command, &spec)
+}
+
 func (a *App) runCommand() *cobra.Command {
-	var job jobFlags
-	var resources resourceFlags
-	var env []string
-	var instances int32
-	var dir string
-	var inputs, inputOptions []string
-	var image imageFlags
-	var secrets []string
+	var f runFlags
 	command := &cobra.Command{
 		Use:   "run [flags] -- PROGRAM [ARGUMENT...]",
 		Short: "Run any program on the cluster, show what it writes, exit as it did",
@@ -83,59 +117,36 @@ func (a *App) runCommand() *cobra.Command {
   clary run --cores 2 --memory 1GiB --gpus 1 -- python3 train.py --epochs 3
   clary run --instances 4 --env MODE=test -- ./worker.sh
   clary run --input data=./images -- ls -R .
+  clary run --secret db-password=PASSWORD -- ./load.sh
   clary run --image docker.io/library/python:3.13 -- python3 -c 'print("hello")'`,
 	}
 	command.Args = func(command *cobra.Command, args []string) error {
-		if image.image != "" {
+		if f.image.image != "" {
 			return nil
 		}
 		return takes("PROGRAM...")(command, args)
 	}
-	job.register(command)
-	resources.register(command)
-	image.register(command)
-	flags := command.Flags()
-	flags.SetInterspersed(false)
-	flags.StringArrayVarP(&env, "env", "e", nil, "variable of its environment, as KEY=VALUE, or KEY to pass your own on")
-	flags.Int32VarP(&instances, "instances", "n", 1, "how many to start together")
-	flags.StringVar(&dir, "dir", "", "working folder on the node; the task's own if it is left out")
-	flags.StringArrayVar(&inputs, "input", nil, "data for it, as CHANNEL=s3://... or CHANNEL=PATH, which is uploaded")
-	flags.StringArrayVar(&secrets, "secret", nil, secretHelp)
-	flags.StringArrayVar(&inputOptions, "input-option", nil, channelOptionHelp)
+	f.register(command)
 	command.RunE = func(command *cobra.Command, args []string) error {
-		variables, err := a.environment(env)
+		spec, err := f.spec(a, command, args)
 		if err != nil {
-			return err
-		}
-		channels, err := channelInputs("--input", inputs, inputOptions)
-		if err != nil {
-			return err
-		}
-		spec := training.Spec{
-			Program:   &training.Program{Command: args, Env: variables, Dir: dir},
-			Instances: instances, Inputs: channels,
-		}
-		if spec.Secrets, err = secretRefs(secrets); err != nil {
-			return err
-		}
-		if err := resources.apply(command, &spec); err != nil {
 			return err
 		}
 		return a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-			if err := image.apply(ctx, a, c, command, &spec, job.dryRun); err != nil {
+			if err := f.image.apply(ctx, a, c, command, &spec, f.job.dryRun); err != nil {
 				return err
 			}
 			j, err := programJob(spec)
 			if err != nil {
 				return err
 			}
-			if err := job.apply(command, &j); err != nil {
+			if err := f.job.apply(command, &j); err != nil {
 				return err
 			}
 			if j.Name == "" {
 				j.Name = freshName(programName(spec))
 			}
-			return a.runJob(ctx, c, j, job)
+			return a.runJob(ctx, c, j, f.job)
 		})(command, args)
 	}
 	return command
