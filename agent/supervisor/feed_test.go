@@ -3,6 +3,7 @@ package supervisor_test
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -103,33 +104,46 @@ func TestLazyInputsGoOnWhileAgentsAreKilledAndReplaced(t *testing.T) {
 	b.noMounts()
 }
 
-func TestATaskWhoseFeederDiesFailsAndSaysSo(t *testing.T) {
-	b := feeding(t, false)
-	b.run(script(`sleep 1000`, lazily))
-	b.becomes("digits/main/worker-0.1", cluster.TaskRunning)
+func TestATaskWhoseFeederDiesFailsAndSaysSoWithOrWithoutAnAgent(t *testing.T) {
+	for claim, alone := range map[string]bool{"this agent": false, "the next": true} {
+		t.Run(claim, func(t *testing.T) {
+			b := feeding(t, false)
+			b.run(script(`sleep 1000`, lazily))
+			b.becomes("digits/main/worker-0.1", cluster.TaskRunning)
+			if alone {
+				if err := b.agent.close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.killFeeder()
+			if alone {
+				b.open(func(c *supervisor.Config) { c.Feeders = &feeder.Host{Program: os.Args[0], Log: c.Log} })
+			}
+			if status := b.ended("digits/main/worker-0.1"); status.State != cluster.TaskFailed || !strings.Contains(status.Reason, "its input feeder died") {
+				t.Errorf("it ended as %+v", status)
+			}
+			b.noMounts()
+		})
+	}
+}
+
+// killFeeder kills the one there is.
+func (b *bench) killFeeder() {
+	b.Helper()
 	pids, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	killed := 0
 	for _, path := range pids {
 		if text, _ := os.ReadFile(path); strings.HasPrefix(string(text), "clary\x00feeder\x00"+b.dir) {
-			pid, err := os.Stat(filepath.Dir(path))
-			if err != nil {
-				t.Fatal(err)
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			if err != nil || syscall.Kill(pid, syscall.SIGKILL) != nil {
+				b.Fatalf("%s: %v", path, err)
 			}
 			killed++
-			number := 0
-			for _, digit := range pid.Name() {
-				number = number*10 + int(digit-'0')
-			}
-			_ = syscall.Kill(number, syscall.SIGKILL)
 		}
 	}
 	if killed != 1 {
-		t.Fatalf("there are %d feeders", killed)
+		b.Fatalf("there are %d feeders", killed)
 	}
-	if status := b.ended("digits/main/worker-0.1"); status.State != cluster.TaskFailed || !strings.Contains(status.Reason, "its input feeder died") {
-		t.Errorf("it ended as %+v", status)
-	}
-	b.noMounts()
 }
 
 func TestALazyInputThatIsNotThereFailsTheTaskBeforeItStarts(t *testing.T) {

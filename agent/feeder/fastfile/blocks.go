@@ -15,6 +15,7 @@ const (
 	maxWindow    = 16 // blocks that are fetched before they are asked for
 	maxTransfers = 8  // fetches at a time
 	maxSpare     = 8  // blocks' memory that is kept for the next
+	maxReads     = 32 // reads that are answered at a time: a task may begin thousands
 )
 
 // Blocks is what is kept in memory of all files, least recently used out first. The
@@ -26,6 +27,7 @@ type Blocks struct {
 	disk  *Disk
 	most  int // blocks
 	slots chan struct{}
+	reads chan struct{}
 	busy  sync.WaitGroup
 
 	mu    sync.Mutex
@@ -69,7 +71,7 @@ func NewBlocks(store staging.Reader, disk *Disk, bytes int64) *Blocks {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Blocks{
 		ctx: ctx, end: cancel, store: store, disk: disk, most: int(max(bytes/blockSize, 2*maxWindow)),
-		slots: make(chan struct{}, maxTransfers), known: map[place]*block{}, order: list.New(),
+		slots: make(chan struct{}, maxTransfers), reads: make(chan struct{}, maxReads), known: map[place]*block{}, order: list.New(),
 	}
 }
 
@@ -182,9 +184,14 @@ func (b *Blocks) forget(old *block) {
 
 // fetch fills a run of blocks, from the disk or with one request for what is not there.
 func (b *Blocks) fetch(file *source, run []*block) {
+	select { // before there is memory for any
+	case b.slots <- struct{}{}:
+		defer func() { <-b.slots }()
+	case <-b.ctx.Done():
+		b.giveUp(run, context.Cause(b.ctx))
+		return
+	}
 	var body io.ReadCloser
-	var failed error
-	acquired := false
 	for i, one := range run {
 		data := b.memory(file.size(one.index))
 		if body == nil && b.disk.read(file, one.index, data) {
@@ -192,30 +199,19 @@ func (b *Blocks) fetch(file *source, run []*block) {
 			b.release(run[i : i+1])
 			continue
 		}
-		if failed == nil && body == nil {
-			if failed = b.acquire(); failed == nil {
-				acquired = true
-				from := one.index * blockSize
-				to := min((run[len(run)-1].index+1)*blockSize, file.object.Size)
-				body = staging.OpenRange(b.ctx, b.store, file.bucket, file.object, from, to-from)
-			}
+		if body == nil {
+			from := one.index * blockSize
+			to := min((run[len(run)-1].index+1)*blockSize, file.object.Size)
+			body = staging.OpenRange(b.ctx, b.store, file.bucket, file.object, from, to-from)
+			defer body.Close() //nolint:errcheck // only read
 		}
-		if failed == nil {
-			_, failed = io.ReadFull(body, data)
-		}
-		if failed != nil {
-			b.giveUp(run[i:], failed)
-			break
+		if _, err := io.ReadFull(body, data); err != nil {
+			b.giveUp(run[i:], err)
+			return
 		}
 		b.settle(one, data, nil) // who waits for it does not wait for the disk
 		b.disk.write(file, one.index, data)
 		b.release(run[i : i+1])
-	}
-	if body != nil {
-		_ = body.Close()
-	}
-	if acquired {
-		<-b.slots
 	}
 }
 
@@ -237,20 +233,17 @@ func (b *Blocks) giveUp(run []*block, err error) {
 	b.release(run)
 }
 
-func (b *Blocks) acquire() error {
-	select {
-	case b.slots <- struct{}{}:
-		return nil
-	case <-b.ctx.Done():
-		return context.Cause(b.ctx)
-	}
-}
-
 // read fills to with what stands at an offset, and returns how many bytes there were.
 func (b *Blocks) read(ctx context.Context, c *cursor, to []byte, offset int64) (int, error) {
 	length := min(int64(len(to)), c.file.object.Size-offset)
 	if length <= 0 || offset < 0 {
 		return 0, nil
+	}
+	select {
+	case b.reads <- struct{}{}:
+		defer func() { <-b.reads }()
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
 	}
 	blocks := b.want(c.file, offset/blockSize, (offset+length-1)/blockSize, c.advance(offset, length))
 	defer b.release(blocks)

@@ -28,7 +28,7 @@ const trimEvery = 64 * blockSize
 //
 //	OBJECT-GROUP
 //
-// with the object's hash has places for 64 blocks one after the other, with holes for those
+// with the object's hash has places for 16 blocks one after the other, with holes for those
 // that nobody read; each is its content and then the content's CRC-32C. (A file for every
 // block was measured to be three times as slow.) Which process adds much looks after the bound: together they exceed it by no
 // more than 64 MiB each. A nil Disk keeps nothing.
@@ -55,7 +55,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 const trailer = 4 // bytes of the checksum
 
 const (
-	groupBlocks = 64
+	groupBlocks = 16
 	groupStride = blockSize + 4096 // so that content begins on a page
 )
 

@@ -71,11 +71,11 @@ func TestWhatOneTaskReadTheNextOneOfTheNodeDoesNotFetch(t *testing.T) {
 }
 
 func TestBlocksOnDiskStayWithinTheirBoundWhoeverAddsThem(t *testing.T) {
-	const limit = 10 << 20
+	const limit = 40 << 20
 	dir := t.TempDir()
 	var group sync.WaitGroup
 	for i := range 3 { // as three processes would
-		store := &memory{content: map[string][]byte{"a": random(uint64(i), 30<<20+i)}}
+		store := &memory{content: map[string][]byte{"a": random(uint64(i), 60<<20+i)}}
 		folder := mountOn(t, store, openDisk(t, dir, limit), 1)
 		group.Go(func() {
 			if got, err := os.ReadFile(filepath.Join(folder, "a")); err != nil || !bytes.Equal(got, store.content["a"]) {
@@ -88,7 +88,7 @@ func TestBlocksOnDiskStayWithinTheirBoundWhoeverAddsThem(t *testing.T) {
 	if total := size(t, dir); total > 4*limit || total == 0 {
 		t.Errorf("they hold %d bytes", total)
 	}
-	store := &memory{content: map[string][]byte{"b": random(9, 20<<20)}}
+	store := &memory{content: map[string][]byte{"b": random(9, 50<<20)}}
 	if _, err := os.ReadFile(filepath.Join(mountOn(t, store, openDisk(t, dir, limit), 1), "b")); err != nil {
 		t.Fatal(err)
 	}

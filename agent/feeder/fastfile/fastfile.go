@@ -225,10 +225,14 @@ func (n *fileNode) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut
 	return 0
 }
 
-// Open begins to read. The kernel may keep what it has of the file from before.
+// Open begins to read. The kernel may keep what it has of the file from before. Reads that
+// pass by it are refused, as by other file systems: of those it sends any number at a time.
 func (n *fileNode) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
-	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
+	switch {
+	case flags&syscall.O_ACCMODE != syscall.O_RDONLY:
 		return nil, 0, syscall.EROFS
+	case flags&syscall.O_DIRECT != 0:
+		return nil, 0, syscall.EINVAL
 	}
 	return &cursor{file: &n.sources[n.object]}, fuse.FOPEN_KEEP_CACHE, 0
 }

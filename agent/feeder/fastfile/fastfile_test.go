@@ -34,6 +34,9 @@ type memory struct {
 	sent     atomic.Int64
 	fail     atomic.Pointer[error]
 	stall    chan struct{} // if not nil, requests wait for it, or for their end
+	takes    time.Duration // each request
+	now      atomic.Int64  // requests
+	most     atomic.Int64  // requests at a time
 }
 
 func (m *memory) items() []staging.Item {
@@ -46,6 +49,13 @@ func (m *memory) items() []staging.Item {
 
 func (m *memory) OpenRange(ctx context.Context, _ string, o staging.Object, offset, length int64) (io.ReadCloser, error) {
 	m.requests.Add(1)
+	for now := m.now.Add(1); ; {
+		if most := m.most.Load(); now <= most || m.most.CompareAndSwap(most, now) {
+			break
+		}
+	}
+	defer m.now.Add(-1)
+	time.Sleep(m.takes) // as a network does
 	if m.stall != nil {
 		select {
 		case <-m.stall:
@@ -250,6 +260,33 @@ func TestAFailedReadIsAnErrorAndTheNextOneTriesAgain(t *testing.T) {
 	store.fail.Store(nil)
 	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, store.content["a"]) {
 		t.Errorf("afterwards: %v", err)
+	}
+}
+
+func TestThousandsOfReadsAtOnceAreFetchedAFewAtATime(t *testing.T) {
+	const size, readers = 600 << 20, 500
+	store := &memory{content: map[string][]byte{"a": make([]byte, size)}, takes: 10 * time.Millisecond}
+	path := filepath.Join(mount(t, store, 1), "a")
+	if _, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECT, 0); err == nil {
+		t.Error("reads may pass by the kernel's cache")
+	}
+	var group sync.WaitGroup
+	for i := range readers {
+		group.Go(func() {
+			file, err := os.Open(path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer file.Close() //nolint:errcheck // only read
+			if _, err := file.ReadAt(make([]byte, 10), int64(i)*(size/readers)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if n, most := store.requests.Load(), store.most.Load(); n < readers*9/10 || most > 8 || most < 2 {
+		t.Errorf("%d requests, %d at a time", n, most)
 	}
 }
 
