@@ -38,6 +38,7 @@ func (a *agent) serveLogs(ctx context.Context) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	claryv1.RegisterTaskLogsServer(server, &taskLogs{agent: a})
+	claryv1.RegisterTaskHandsServer(server, newTaskHands(a))
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
 	return server.Serve(a.logs)

@@ -40,7 +40,7 @@ func TestRolesFormALadder(t *testing.T) {
 			}
 		}
 	}
-	if granted[cluster.RoleViewer] != 1 || granted[cluster.RoleUser] != 4 || granted[cluster.RoleAdmin] != len(auth.Actions()) {
+	if granted[cluster.RoleViewer] != 1 || granted[cluster.RoleUser] != 5 || granted[cluster.RoleAdmin] != len(auth.Actions()) {
 		t.Errorf("granted %v", granted)
 	}
 	if auth.Allow(cluster.RoleAdmin, "fly") || auth.Authorize(cluster.RoleAdmin, "fly") == nil {

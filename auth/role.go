@@ -17,18 +17,20 @@ type Action string
 const (
 	Read         Action = "read jobs, nodes, queues, logs and objects"
 	Submit       Action = "submit jobs and write objects"
+	UseHands     Action = "run programs in own jobs' tasks and connect to them"
 	KeepSecrets  Action = "set and delete secrets"
 	ControlOwn   Action = "change and stop own jobs"
 	ControlAny   Action = "change and stop other users' jobs"
 	ManageQueues Action = "change queues"
 	ManageNodes  Action = "drain and remove nodes"
 	ManageTokens Action = "make, list and revoke tokens"
+	Audit        Action = "read what others did in tasks"
 	Operate      Action = "back up the cluster and change its members"
 )
 
 // Actions lists every action.
 func Actions() []Action {
-	return []Action{Read, Submit, KeepSecrets, ControlOwn, ControlAny, ManageQueues, ManageNodes, ManageTokens, Operate}
+	return []Action{Read, Submit, UseHands, KeepSecrets, ControlOwn, ControlAny, ManageQueues, ManageNodes, ManageTokens, Audit, Operate}
 }
 
 // Allow is the table: viewers read, users also work, admins do everything. A role that
@@ -37,9 +39,9 @@ func Allow(role string, action Action) bool {
 	switch action {
 	case Read:
 		return role == cluster.RoleViewer || role == cluster.RoleUser || role == cluster.RoleAdmin
-	case Submit, KeepSecrets, ControlOwn:
+	case Submit, UseHands, KeepSecrets, ControlOwn:
 		return role == cluster.RoleUser || role == cluster.RoleAdmin
-	case ControlAny, ManageQueues, ManageNodes, ManageTokens, Operate:
+	case ControlAny, ManageQueues, ManageNodes, ManageTokens, Audit, Operate:
 		return role == cluster.RoleAdmin
 	}
 	return false

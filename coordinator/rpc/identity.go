@@ -72,6 +72,10 @@ var needs = map[string]need{
 	"/clary.v1.Objects/Delete":      {action: auth.Submit},
 	"/clary.v1.Objects/Credentials": {action: auth.Submit},
 
+	"/clary.v1.Hands/Exec":    {action: auth.UseHands},
+	"/clary.v1.Hands/Forward": {action: auth.UseHands},
+	"/clary.v1.Hands/Audit":   {action: auth.Audit},
+
 	"/clary.v1.Secrets/List":   {action: auth.Read},
 	"/clary.v1.Secrets/Set":    {action: auth.KeepSecrets},
 	"/clary.v1.Secrets/Delete": {action: auth.KeepSecrets},

@@ -79,11 +79,11 @@ func Groups() []*cobra.Group {
 func (a *App) Commands() []*cobra.Command {
 	groups := map[string][]func() *cobra.Command{
 		GroupJobs: {
-			a.trainCommand, a.runCommand, a.submitCommand, a.jobsCommand, a.jobCommand, a.logsCommand, a.waitCommand,
+			a.trainCommand, a.runCommand, a.submitCommand, a.jobsCommand, a.jobCommand, a.logsCommand, a.attachCommand, a.execCommand, a.portForwardCommand, a.waitCommand,
 			a.cancelCommand, a.rerunCommand, a.releaseCommand, a.deleteCommand, a.whyCommand, a.schemaCommand,
 		},
 		GroupData:    {a.cpCommand, a.lsCommand, a.rmCommand, a.s3Command, a.evaluateCommand, a.predictCommand},
-		GroupCluster: {a.nodesCommand, a.clusterCommand, a.tokenCommand, a.secretCommand, a.loginCommand, a.contextCommand, a.benchCommand, a.versionCommand},
+		GroupCluster: {a.nodesCommand, a.clusterCommand, a.tokenCommand, a.secretCommand, a.auditCommand, a.loginCommand, a.contextCommand, a.benchCommand, a.versionCommand},
 	}
 	var commands []*cobra.Command
 	for _, group := range Groups() {

@@ -22,14 +22,24 @@ func (a *App) cpCommand() *cobra.Command {
 	var recursive bool
 	command := &cobra.Command{
 		Use:   "cp FROM TO",
-		Short: "Copy a file into the object store or out of it; - is standard input or output",
+		Short: "Copy a file into the object store or a running task, or out of them",
+		Long: "Copy a file into the object store or out of it, - being standard input or output; or a file or folder of a running\n" +
+			"task, as JOB:PATH or JOB/worker-1:PATH, which is put on record.",
 		Example: `  clary cp train.csv.gz s3://data/digits/
   clary cp -r ./images s3://data/images/
   clary cp s3://data/digits/train.csv.gz .
-  clary cp s3://data/notes.txt -`,
+  clary cp s3://data/notes.txt -
+  clary cp digits:/opt/ml/checkpoints .
+  clary cp fix.py digits/worker-1:/tmp`,
 		Args: takes("FROM", "TO"),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
 			from, to := args[0], args[1]
+			if job, task, path, ok := taskFile(from); ok {
+				return a.getFromTask(ctx, c, job, task, path, to)
+			}
+			if job, task, path, ok := taskFile(to); ok {
+				return a.putIntoTask(ctx, c, from, job, task, path)
+			}
 			switch {
 			case isRemote(from) == isRemote(to):
 				return fault.New(fault.Invalid, "one of %q and %q must be s3://bucket/key and the other a file of this machine", from, to)
