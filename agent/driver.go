@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/runtime/cgroup"
 	"github.com/clary-ml/clary/agent/runtime/container"
@@ -73,7 +75,7 @@ func (a *agent) openEngine(ctx context.Context) (*container.Driver, error) {
 		return nil, nil //nolint:nilnil // none is an answer
 	}
 	d, err := container.Open(container.Config{
-		Root: c.path("tasks"), Socket: address, Mirrors: c.Mirrors, Archive: a.archive, ImageBytes: c.ImageBytes,
+		Root: c.path("tasks"), Socket: address, Mirrors: c.Mirrors, Archive: a.archive, ImageBytes: c.ImageBytes, Credentials: authn.DefaultKeychain,
 		Simulated: c.SimulateGPUs != "", Host: c.Address, Log: c.Log,
 	})
 	if err != nil {

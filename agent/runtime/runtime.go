@@ -54,6 +54,13 @@ type Isolator interface {
 	CanIsolate() error
 }
 
+// Fetcher is implemented by drivers whose tasks run in images.
+type Fetcher interface {
+	// Fetch brings an image to the node, which may take minutes; Start then finds it there.
+	// Unready means that it may be tried again.
+	Fetch(ctx context.Context, image string) error
+}
+
 // Execer is implemented by drivers that can run another program beside a task, with
 // its view, its limits and its user.
 type Execer interface {

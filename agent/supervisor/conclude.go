@@ -57,6 +57,8 @@ func (t *task) conclude(ctx context.Context, exit runtime.Exit) {
 func verdict(exit runtime.Exit, assignment ledger.Assignment, failure string) (cluster.TaskState, string) {
 	limit := cluster.FormatBytes(assignment.Task.Allocation.Resources.Memory)
 	switch {
+	case exit.Unknown && exit.Error != "":
+		return cluster.TaskLost, exit.Error
 	case exit.Unknown:
 		return cluster.TaskLost, "its shim was killed: nobody knows how it ended"
 	case exit.Cause == runtime.CauseStopped:

@@ -38,6 +38,9 @@ func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 	if err := t.stage(ctx, assignment); err != nil {
 		return runtime.Spec{}, err
 	}
+	if err := t.fetchImage(ctx, assignment.Program.Image); err != nil {
+		return runtime.Spec{}, err
+	}
 	if err := t.feed(ctx, assignment, view.isolation == nil); err != nil {
 		return runtime.Spec{}, err
 	}
@@ -128,7 +131,18 @@ func (t *task) stage(ctx context.Context, assignment ledger.Assignment) error {
 	})
 }
 
-// patiently tries for about a minute while the store cannot be reached.
+// fetchImage brings the task's image before anything is held for it: a pull takes its time,
+// and may be stopped.
+func (t *task) fetchImage(ctx context.Context, image string) error {
+	fetcher, ok := t.s.config.Driver.(runtime.Fetcher)
+	if image == "" || !ok {
+		return nil
+	}
+	t.become(func(s *cluster.TaskStatus) { s.State = cluster.TaskStaging })
+	return patiently(ctx, func() error { return fetcher.Fetch(ctx, image) })
+}
+
+// patiently tries for about a minute while what it needs cannot be reached.
 func patiently(ctx context.Context, do func() error) error {
 	err := do()
 	for pause := 250 * time.Millisecond; fault.Is(err, fault.Unready) && pause < time.Minute; pause *= 2 {

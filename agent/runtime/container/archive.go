@@ -24,44 +24,47 @@ const (
 	maxDepth        = 4 // of an index in an index
 )
 
-// temporary is a file that is deleted when it is closed.
-type temporary struct{ *os.File }
+// loadable is what an engine loads, made while it is read.
+type loadable struct {
+	*io.PipeReader
+	made   chan struct{} // closed when nobody needs the folder any more
+	folder string
+}
 
-func (t temporary) Close() error { return errors.Join(t.File.Close(), os.Remove(t.Name())) }
+func (l loadable) Close() error {
+	_ = l.PipeReader.Close() // never fails
+	<-l.made
+	return os.RemoveAll(l.folder)
+}
 
 // openArchive turns an image's file, of `docker save` or an OCI archive, gzipped or not,
 // into what every engine loads, with one tag: older ones know no OCI archive, and a file's
-// own tags would change what other jobs run.
-func openArchive(from io.Reader, tag string) (io.ReadCloser, error) {
+// own tags would change what other jobs run. Until it is closed there are files below
+// temporary.
+func openArchive(from io.Reader, temporary, tag string) (io.ReadCloser, error) {
 	named, err := name.NewTag(tag)
 	if err != nil {
 		return nil, err
 	}
-	folder, err := os.MkdirTemp("", "clary-image-*")
+	folder, err := os.MkdirTemp(temporary, "image-*")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(folder) //nolint:errcheck // a temporary folder
 	plain := filepath.Join(folder, "plain.tar")
-	if err := gunzip(from, plain); err != nil {
-		return nil, err
-	}
-	image, err := imageIn(plain, filepath.Join(folder, "layout"))
-	if err != nil {
-		return nil, err
-	}
-	file, err := os.CreateTemp("", "clary-image-*.tar")
-	if err != nil {
-		return nil, err
-	}
-	err = tarball.Write(named, image, file)
+	image, err := v1.Image(nil), gunzip(from, plain)
 	if err == nil {
-		_, err = file.Seek(0, io.SeekStart)
+		image, err = imageIn(plain, filepath.Join(folder, "layout"))
 	}
 	if err != nil {
-		return nil, errors.Join(err, temporary{file}.Close())
+		return nil, errors.Join(err, os.RemoveAll(folder))
 	}
-	return temporary{file}, nil
+	reader, writer := io.Pipe()
+	made := make(chan struct{})
+	go func() { // ends when all is read, or the reader is closed
+		defer close(made)
+		_ = writer.CloseWithError(tarball.Write(named, image, writer)) // never fails
+	}()
+	return loadable{reader, made, folder}, nil
 }
 
 // gunzip writes a file as it is, or what it is when decompressed.
@@ -95,6 +98,9 @@ func imageIn(archive, folder string) (v1.Image, error) {
 	}
 	if err := unpack(archive, folder); err != nil {
 		return nil, fmt.Errorf("it is neither of docker save nor an OCI archive: %w", err)
+	}
+	if err := os.Remove(archive); err != nil { // unpacked, it would only take room
+		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(folder, "oci-layout")); err != nil {
 		return nil, errors.New("it has neither manifest.json, as docker save writes, nor oci-layout, as an OCI archive has")

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/google/go-containerregistry/pkg/authn"
 	moby "github.com/moby/moby/client"
 
 	"github.com/clary-ml/clary/agent/runtime"
@@ -46,6 +47,8 @@ type Config struct {
 	// Archive finds an image's file in the object store: what changes with its content, and
 	// a way to read it. Nil if there is no store.
 	Archive func(ctx context.Context, uri string) (etag string, open func(context.Context) (io.ReadCloser, error), err error)
+	// Credentials are those for registries; nil has none.
+	Credentials authn.Keychain
 	// ImageBytes bounds the images that the driver itself has brought and nobody uses; the
 	// least recently used go first. 0 keeps all.
 	ImageBytes int64
@@ -61,12 +64,15 @@ type Driver struct {
 	engine *moby.Client
 	agent  string // value of labelAgent
 
-	ctx     context.Context
-	cancel  context.CancelFunc
-	images  images
-	mu      sync.Mutex
-	tasks   map[string]*handle
-	running sync.WaitGroup
+	ctx       context.Context
+	cancel    context.CancelFunc
+	images    images
+	bringing  flights
+	temporary string // folder of images' files
+	mu        sync.Mutex
+	tasks     map[string]*handle
+	starting  map[string]bool // by ID: those that are not among tasks yet
+	running   sync.WaitGroup
 }
 
 // handle follows one task's container.
@@ -75,6 +81,7 @@ type handle struct {
 	name    string // the container's
 	started time.Time
 	note    note
+	before  bool               // an earlier agent started it
 	stops   chan time.Duration // with how much grace; the last one counts
 	done    chan struct{}      // closed when exit is set, or abandoned
 	exit    runtime.Exit
@@ -100,7 +107,9 @@ func Open(config Config) (*Driver, error) {
 	if err != nil {
 		return nil, fault.New(fault.Internal, "open task folders: %w", err)
 	}
-	if err := os.MkdirAll(root, 0o700); err != nil {
+	temporary := filepath.Join(filepath.Dir(root), "image-files")
+	// An earlier agent may have died over some.
+	if err := errors.Join(os.RemoveAll(temporary), os.MkdirAll(temporary, 0o700), os.MkdirAll(root, 0o700)); err != nil {
 		return nil, fault.New(fault.Internal, "open task folders: %w", err)
 	}
 	engine, err := moby.New(moby.WithHost(config.Socket))
@@ -109,7 +118,7 @@ func Open(config Config) (*Driver, error) {
 	}
 	config.Root = root
 	sum := sha256.Sum256([]byte(root))
-	d := &Driver{config: config, engine: engine, agent: hex.EncodeToString(sum[:6]), tasks: map[string]*handle{}}
+	d := &Driver{config: config, engine: engine, agent: hex.EncodeToString(sum[:6]), temporary: temporary, tasks: map[string]*handle{}, starting: map[string]bool{}}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.images.open(filepath.Join(filepath.Dir(root), "images.json"))
 	return d, nil
@@ -146,6 +155,28 @@ func (d *Driver) find(id string) (*handle, error) {
 	return h, nil
 }
 
+// knows reports whether a task is there, or about to be.
+func (d *Driver) knows(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.starting[id] || d.tasks[id] != nil
+}
+
+// claim says that a task is about to be there, until the release.
+func (d *Driver) claim(id string) (release func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.starting[id] {
+		return nil, fault.New(fault.Conflict, "task %s is being started", id)
+	}
+	d.starting[id] = true
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.starting, id)
+	}, nil
+}
+
 // containerName is the only one that a task's container may have: an engine refuses a
 // second.
 func (d *Driver) containerName(folder string) string {
@@ -166,7 +197,7 @@ func (d *Driver) Recover(ctx context.Context) ([]runtime.Found, error) {
 		if readNote(dir, &n) != nil {
 			continue
 		}
-		h := &handle{id: runtime.TaskID(item.Name()), dir: dir, name: n.Container, note: n, started: n.Created}
+		h := &handle{id: runtime.TaskID(item.Name()), dir: dir, name: n.Container, note: n, started: n.Created, before: true}
 		state, err := d.state(ctx, h.name)
 		if err == nil && state.never {
 			// The agent died before the container was started: the task may begin again.
@@ -181,20 +212,31 @@ func (d *Driver) Recover(ctx context.Context) ([]runtime.Found, error) {
 		d.follow(h)
 		found = append(found, runtime.Found{ID: h.id, Started: h.started, Running: err != nil && !fault.Is(err, fault.NotFound) || err == nil && state.running})
 	}
-	d.sweep(ctx)
+	if !d.sweep(ctx) {
+		d.config.Log.Warn("the container engine does not answer: what nobody knows of its containers is removed when it does")
+		d.running.Go(func() {
+			for !d.sweep(d.ctx) {
+				select {
+				case <-time.After(askAgain):
+				case <-d.ctx.Done():
+					return
+				}
+			}
+		})
+	}
 	return found, nil
 }
 
-// sweep removes containers of tasks that have no folder any more.
-func (d *Driver) sweep(ctx context.Context) {
+// sweep removes containers of tasks that have no folder any more; false if the engine does
+// not answer.
+func (d *Driver) sweep(ctx context.Context) bool {
 	filters := moby.Filters{}.Add("label", labelAgent+"="+d.agent)
 	list, err := d.engine.ContainerList(ctx, moby.ContainerListOptions{All: true, Filters: filters})
 	if err != nil {
-		d.config.Log.Warn("the container engine does not answer: its containers are looked for when it does", "error", err)
-		return
+		return false
 	}
 	for _, item := range list.Items {
-		if _, err := d.find(item.Labels[labelTask]); err == nil {
+		if d.knows(item.Labels[labelTask]) {
 			continue
 		}
 		d.config.Log.Info("a container is removed whose task is not known", "container", item.ID, "task", item.Labels[labelTask])
@@ -202,6 +244,7 @@ func (d *Driver) sweep(ctx context.Context) {
 			d.config.Log.Warn("remove a container", "container", item.ID, "error", err)
 		}
 	}
+	return true
 }
 
 // discard removes a container, running or not; one that is not there is no error.

@@ -3,8 +3,10 @@ package container_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -147,11 +150,14 @@ func TestEngines(t *testing.T) {
 				{"keeps no more images than it may", collects},
 				{"starts again what never started", neverStarted},
 				{"removes what nobody knows", sweeps},
+				{"brings an image once for a whole gang", onceForAll},
+				{"says what may be tried again", unready},
 			} {
 				t.Run(c.claim, func(t *testing.T) { c.check(t, e) })
 			}
 			if engineName == "docker" {
 				t.Run("pulls, by digest and from a mirror", func(t *testing.T) { pulls(t, e) })
+				t.Run("gives a registry the credentials for it", func(t *testing.T) { credentials(t, e) })
 				t.Run("knows that an engine took its containers with it", func(t *testing.T) { restarts(t, e) })
 			}
 		})
@@ -216,7 +222,6 @@ func loadsRubbish(t *testing.T, e *enginetest.Engine) {
 		b.refuses("job/main/bad-0.1", uri, want)
 	}
 	b.refuses("job/main/bad-0.1", "no::name", "no::name")
-	b.refuses("job/main/bad-0.1", "127.0.0.1:1/none/such:1", "cannot be pulled")
 }
 
 func collects(t *testing.T, e *enginetest.Engine) {
@@ -297,8 +302,10 @@ func sweeps(t *testing.T, e *enginetest.Engine) {
 	}
 }
 
+var quiet = log.New(io.Discard, "", 0)
+
 // registryIn serves a registry on the engine's loopback, which it trusts without TLS.
-func registryIn(t *testing.T, e *enginetest.Engine) string {
+func registryIn(t *testing.T, e *enginetest.Engine, handler http.Handler) string {
 	t.Helper()
 	var listener net.Listener
 	err := sandbox.InNetwork(e.Process.Process.Pid, func() (err error) {
@@ -308,7 +315,7 @@ func registryIn(t *testing.T, e *enginetest.Engine) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: registry.New(), ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
 	served := make(chan struct{})
 	go func() { defer close(served); _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close(); <-served })
@@ -326,16 +333,110 @@ func dialIn(e *enginetest.Engine) func(context.Context, string, string) (net.Con
 	}
 }
 
-func pulls(t *testing.T, e *enginetest.Engine) {
-	host := registryIn(t, e)
-	pushed := busybox(t, "pushed")
-	reference, err := name.ParseReference(host+"/team/tool:1", name.Insecure)
+func push(t *testing.T, e *enginetest.Engine, to string, image v1.Image, options ...remote.Option) {
+	t.Helper()
+	reference, err := name.ParseReference(to, name.Insecure)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.Write(reference, pushed, remote.WithTransport(&http.Transport{DialContext: dialIn(e)})); err != nil {
+	if err := remote.Write(reference, image, append(options, remote.WithTransport(&http.Transport{DialContext: dialIn(e)}))...); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// keychain has one registry's credentials.
+type keychain struct {
+	registry string
+	known    authn.Authenticator
+}
+
+func (k keychain) Resolve(of authn.Resource) (authn.Authenticator, error) {
+	if of.RegistryStr() == k.registry {
+		return k.known, nil
+	}
+	return authn.Anonymous, nil
+}
+
+func credentials(t *testing.T, e *enginetest.Engine) {
+	open := registry.New(registry.Logger(quiet))
+	host := registryIn(t, e, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "puller" || password != "open sesame" {
+			w.Header().Set("WWW-Authenticate", `Basic realm="tests"`)
+			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}`, http.StatusUnauthorized)
+			return
+		}
+		open.ServeHTTP(w, r)
+	}))
+	known := &authn.Basic{Username: "puller", Password: "open sesame"}
+	push(t, e, host+"/team/private:1", busybox(t, "private"), remote.WithAuth(known))
+	b := newBench(t, e)
+	b.refuses("job/main/none-0.1", host+"/team/private:1", "cannot be pulled")
+	b = newBench(t, e, func(c *driver.Config) {
+		c.Credentials = keychain{host, &authn.Basic{Username: "puller", Password: "wrong"}}
+	})
+	b.refuses("job/main/wrong-0.1", host+"/team/private:1", "cannot be pulled")
+	b = newBench(t, e, func(c *driver.Config) { c.Credentials = keychain{host, known} })
+	b.must("job/main/right-0.1", host+"/team/private:1")
+}
+
+// onceForAll starts a gang whose image nobody has.
+func onceForAll(t *testing.T, e *enginetest.Engine) {
+	store := &archives{files: map[string][]byte{"s3://data/gang.tar": ociArchive(t, busybox(t, "gang"))}}
+	b := newBench(t, e, func(c *driver.Config) { c.Archive = store.find })
+	const size = 4
+	failed := make(chan error, size)
+	for i := range size {
+		go func() { failed <- b.start(fmt.Sprintf("job/main/worker-%d.1", i), "s3://data/gang.tar", "exit 0") }()
+	}
+	for range size {
+		if err := <-failed; err != nil {
+			t.Error(err)
+		}
+	}
+	for i := range size {
+		b.wait(fmt.Sprintf("job/main/worker-%d.1", i))
+	}
+	if store.opened != 1 {
+		t.Errorf("the image's file was read %d times", store.opened)
+	}
+}
+
+// breaks is a file that ends too early, as when a store goes away.
+type breaks struct{ io.Reader }
+
+func (b breaks) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+func unready(t *testing.T, e *enginetest.Engine) {
+	half := ociArchive(t, busybox(t, "half"))[:8192]
+	b := newBench(t, e, func(c *driver.Config) {
+		c.Archive = func(context.Context, string) (string, func(context.Context) (io.ReadCloser, error), error) {
+			return "1", func(context.Context) (io.ReadCloser, error) { return io.NopCloser(breaks{bytes.NewReader(half)}), nil }, nil
+		}
+	})
+	for _, image := range []string{"s3://data/half.tar", "127.0.0.1:1/none/such:1"} {
+		if err := b.d.Fetch(t.Context(), image); !fault.Is(err, fault.Unready) {
+			t.Errorf("image %s: %v, want one that may be tried again", image, err)
+		}
+	}
+	if err := b.d.Fetch(t.Context(), "no::name"); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a name that is none: %v", err)
+	}
+	files, err := os.ReadDir(filepath.Join(filepath.Dir(b.config.Root), "image-files"))
+	if err != nil || len(files) != 0 {
+		t.Errorf("left over: %v, %v", files, err)
+	}
+}
+
+func pulls(t *testing.T, e *enginetest.Engine) {
+	host := registryIn(t, e, registry.New(registry.Logger(quiet)))
+	pushed := busybox(t, "pushed")
+	push(t, e, host+"/team/tool:1", pushed)
 	digest, err := pushed.Digest()
 	if err != nil {
 		t.Fatal(err)
@@ -365,6 +466,31 @@ func restarts(t *testing.T, e *enginetest.Engine) {
 		}
 		b.must(fmt.Sprintf("job/main/after-%d.1", i), image)
 	}
+	// The agent may go with the engine: then nobody saw it go.
+	if err := b.start("job/main/alone-0.1", image, "sleep 300"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.start("job/main/alone-1.1", image, "exit 6"); err != nil {
+		t.Fatal(err)
+	}
+	b.wait("job/main/alone-1.1")
+	if err := b.d.Close(); err != nil {
+		t.Error(err)
+	}
+	e.End(syscall.SIGTERM)
+	b.open()
+	if found, err := b.d.Recover(t.Context()); err != nil || len(found) == 0 {
+		t.Errorf("without an engine recovered %+v, %v", found, err)
+	}
+	e.Run()
+	b.again()
+	if exit := b.wait("job/main/alone-0.1"); !exit.Unknown {
+		t.Errorf("it ended as %+v", exit)
+	}
+	if exit := b.wait("job/main/alone-1.1"); exit.Code != 6 || exit.Unknown {
+		t.Errorf("it ended as %+v", exit)
+	}
+	comesLater(t, e, b)
 	// With live-restore containers outlive the engine, and so do exit codes.
 	if err := os.WriteFile(e.Path("daemon.json"), []byte(`{"live-restore": true}`), 0o600); err != nil {
 		t.Fatal(err)
@@ -379,5 +505,32 @@ func restarts(t *testing.T, e *enginetest.Engine) {
 	e.Run()
 	if exit := b.wait("job/main/lives-0.1"); exit.Code != 5 || exit.Unknown {
 		t.Errorf("it ended as %+v", exit)
+	}
+}
+
+// comesLater has an agent begin before its engine, which has what nobody knows any more.
+func comesLater(t *testing.T, e *enginetest.Engine, b *bench) {
+	if err := b.start("job/main/orphan-0.1", image, "exit 0"); err != nil {
+		t.Fatal(err)
+	}
+	b.wait("job/main/orphan-0.1")
+	orphan := filepath.Join(b.config.Root, "job~main~orphan-0.1")
+	if err := os.RemoveAll(orphan); err != nil {
+		t.Fatal(err)
+	}
+	e.End(syscall.SIGTERM)
+	b.again()
+	e.Run()
+	client := e.Client()
+	defer client.Close()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		filters := moby.Filters{}.Add("label", "clary.task=job/main/orphan-0.1")
+		list, err := client.ContainerList(t.Context(), moby.ContainerListOptions{All: true, Filters: filters})
+		if err == nil && len(list.Items) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still there: %v, %v", list.Items, err)
+		}
 	}
 }

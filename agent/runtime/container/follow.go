@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	moby "github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
 
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/internal/fault"
@@ -71,24 +72,32 @@ func (d *Driver) live(h *handle) (runtime.Exit, error) {
 	ctx, cancel := context.WithCancel(d.ctx)
 	type outcome struct {
 		exit runtime.Exit
-		away bool
+		saw  witness
 		err  error
 	}
 	ended := make(chan outcome, 1)
 	go func() {
-		exit, away, err := d.await(ctx, h)
-		ended <- outcome{exit, away, err}
+		exit, saw, err := d.await(ctx, h)
+		ended <- outcome{exit, saw, err}
 	}()
 	defer cancel()
 	over := func(o outcome) (runtime.Exit, error) {
 		o.exit.Cause = h.note.Cause
-		switch {
-		case o.exit.Cause != runtime.CauseNone:
+		if o.exit.Cause != runtime.CauseNone {
 			o.exit.OutOfMemory = false
-		case o.err == nil && asIfTaken(o.exit) && (o.away || d.goesAway(ctx)):
-			return unknown(h, "the container engine ended, and its containers with it"), nil
+			return o.exit, o.err
 		}
-		return o.exit, o.err
+		if o.err != nil || !asIfTaken(o.exit) {
+			return o.exit, o.err
+		}
+		why := o.saw.taken(o.exit)
+		if why == "" && d.goesAway(ctx) {
+			why = engineEnded
+		}
+		if why != "" {
+			return unknown(h, why), nil
+		}
+		return o.exit, nil
 	}
 	var tooLong, kill <-chan time.Time
 	if h.note.MaxRuntime > 0 && h.note.Cause == runtime.CauseNone {
@@ -132,40 +141,43 @@ func (d *Driver) signal(ctx context.Context, h *handle, name string) {
 }
 
 // await returns when the container has ended, or with an error when the driver is closed.
-// While the engine is away it asks again, and says whether it was just before.
-func (d *Driver) await(ctx context.Context, h *handle) (exit runtime.Exit, away bool, err error) {
+// While the engine is away it asks again.
+func (d *Driver) await(ctx context.Context, h *handle) (exit runtime.Exit, saw witness, err error) {
+	saw = witness{alone: h.before, boot: bootTime()}
 	for {
 		s, err := d.state(ctx, h.name)
 		switch {
 		case ctx.Err() != nil:
-			return runtime.Exit{}, false, errClosed
+			return runtime.Exit{}, saw, errClosed
 		case fault.Is(err, fault.NotFound):
-			return unknown(h, "its container is gone from the engine: nobody knows how it ended"), false, nil
+			return unknown(h, "its container is gone from the engine: nobody knows how it ended"), saw, nil
 		case err != nil:
-			away = true
-			select {
-			case <-time.After(askAgain):
-			case <-ctx.Done():
-			}
+			saw.away = true
+			pause(ctx, askAgain)
 			continue
 		case s.never:
-			return unknown(h, "its container was made and not started before the agent ended"), false, nil
+			return unknown(h, "its container was made and not started before the agent ended"), saw, nil
 		case !s.running:
 			s.exit.Error = d.neverStarted(ctx, h, s.exit)
-			return s.exit, away, nil
+			return s.exit, saw, nil
 		}
-		away = false
+		saw.away, saw.alone = false, false
 		answer := d.engine.ContainerWait(ctx, h.name, moby.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
 		select {
 		case <-answer.Result:
 		case err := <-answer.Error:
-			away = err != nil
-			select {
-			case <-time.After(askAgain):
-			case <-ctx.Done():
-			}
+			saw.away = err != nil
+			pause(ctx, askAgain)
 		case <-ctx.Done():
 		}
+	}
+}
+
+// pause waits, unless ctx ends.
+func pause(ctx context.Context, long time.Duration) {
+	select {
+	case <-time.After(long):
+	case <-ctx.Done():
 	}
 }
 
@@ -189,11 +201,44 @@ func (d *Driver) neverStarted(ctx context.Context, h *handle, exit runtime.Exit)
 
 var errClosed = fault.New(fault.Unready, "the agent is ending: its tasks run on")
 
-// asIfTaken reports whether a container ended as those do that an engine takes with it:
-// told to end, killed, or found dead.
+const engineEnded = "the container engine ended, and its containers with it"
+
+// foundDead is the exit code that an engine gives a container which ended while it was away.
+const foundDead = 255
+
+// asIfTaken reports whether a container ended as those do that an engine, or the machine,
+// takes with it: told to end, killed, or found dead.
 func asIfTaken(exit runtime.Exit) bool {
-	const foundDead = 255
 	return exit.Signal == int(syscall.SIGTERM) || exit.Signal == int(syscall.SIGKILL) && !exit.OutOfMemory || exit.Code == foundDead
+}
+
+// witness is what there is to tell who ended a container that ended asIfTaken.
+type witness struct {
+	away  bool      // the engine was, just before
+	alone bool      // it ended while no agent was there
+	boot  time.Time // of the machine
+}
+
+// taken says why nobody knows how it ended, or "".
+func (w witness) taken(exit runtime.Exit) string {
+	switch {
+	case w.away:
+		return engineEnded
+	case w.alone && exit.Started.Before(w.boot) && !exit.Ended.Before(w.boot):
+		return "the machine went down, and its containers with it"
+	case w.alone && exit.Signal != 0:
+		return "it was told to end while no agent was there: by the container engine, the machine or a person"
+	}
+	return ""
+}
+
+// bootTime is when the machine started, as far as its clock was right.
+func bootTime() time.Time {
+	var up unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return time.Time{}
+	}
+	return time.Now().Add(-time.Duration(up.Nano()))
 }
 
 // goesAway reports whether the engine is about to end: one that is told to ends its

@@ -4,20 +4,20 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/moby/moby/api/pkg/authconfig"
+	"github.com/moby/moby/api/types/registry"
 	moby "github.com/moby/moby/client"
 
-	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
 )
 
@@ -25,9 +25,24 @@ import (
 // a tag that follows from its address and content.
 const archivePrefix = "clary.local/archive:"
 
+// Fetch brings an image, so that a start of it is short. Unready says that it may be tried
+// again.
+func (d *Driver) Fetch(ctx context.Context, image string) error {
+	_, release, err := d.image(ctx, image)
+	if err == nil {
+		release()
+	}
+	return err
+}
+
 // image returns what to call the image by, after bringing it if the engine has it not. It
-// is not deleted before release.
+// is not deleted before release. A gang's tasks on one node bring it once.
 func (d *Driver) image(ctx context.Context, name string) (id string, release func(), err error) {
+	leave, err := d.bringing.enter(ctx, name)
+	if err != nil {
+		return "", nil, err
+	}
+	defer leave()
 	if strings.HasPrefix(name, "s3://") {
 		id, err = d.archived(ctx, name)
 	} else {
@@ -58,9 +73,13 @@ func (d *Driver) registered(ctx context.Context, name string) (string, error) {
 		}
 	}
 	var failed []error
+	kind := fault.Invalid
 	for _, candidate := range candidates {
 		if err := d.pull(ctx, candidate); err != nil {
 			failed = append(failed, err)
+			if !refused(err) {
+				kind = fault.Unready
+			}
 			continue
 		}
 		known, err := d.engine.ImageInspect(ctx, candidate)
@@ -70,7 +89,20 @@ func (d *Driver) registered(ctx context.Context, name string) (string, error) {
 		d.brought(ctx, known.ID, known.Size)
 		return known.ID, nil
 	}
-	return "", fault.New(fault.Invalid, "image %s: it is not on this node and cannot be pulled: %w", name, errors.Join(failed...))
+	return "", fault.New(kind, "image %s: it is not on this node and cannot be pulled: %w", name, errors.Join(failed...))
+}
+
+// refusals are what a registry says of an image that it will not give. Podman passes on only
+// the words.
+var refusals = []string{"manifest unknown", "name unknown", "not found", "unauthorized", "denied", "no basic auth credentials", "no matching manifest", "invalid reference"}
+
+// refused reports whether asking a registry again would be no use.
+func refused(err error) bool {
+	if errdefs.IsNotFound(err) || errdefs.IsUnauthorized(err) || errdefs.IsPermissionDenied(err) || errdefs.IsInvalidArgument(err) {
+		return true
+	}
+	said := strings.ToLower(err.Error())
+	return slices.ContainsFunc(refusals, func(word string) bool { return strings.Contains(said, word) })
 }
 
 // mirrored are the names to ask for, that of a mirror first.
@@ -82,12 +114,39 @@ func (d *Driver) mirrored(named reference.Named) []string {
 	return names
 }
 
-func (d *Driver) pull(ctx context.Context, name string) error {
-	answer, err := d.engine.ImagePull(ctx, name, moby.ImagePullOptions{})
+func (d *Driver) pull(ctx context.Context, image string) error {
+	credentials, err := d.credentials(ctx, image)
+	if err != nil {
+		return err
+	}
+	answer, err := d.engine.ImagePull(ctx, image, moby.ImagePullOptions{RegistryAuth: credentials})
 	if err != nil {
 		return err
 	}
 	return errors.Join(answer.Wait(ctx), answer.Close())
+}
+
+// credentials are those for an image's registry as the engine takes them, "" if there are none.
+func (d *Driver) credentials(ctx context.Context, image string) (string, error) {
+	if d.config.Credentials == nil {
+		return "", nil
+	}
+	parsed, err := name.ParseReference(image)
+	if err != nil {
+		return "", err
+	}
+	known, err := authn.Resolve(ctx, d.config.Credentials, parsed.Context())
+	if err != nil || known == authn.Anonymous {
+		return "", err
+	}
+	said, err := authn.Authorization(ctx, known)
+	if err != nil {
+		return "", err
+	}
+	return authconfig.Encode(registry.AuthConfig{
+		Username: said.Username, Password: said.Password, IdentityToken: said.IdentityToken, RegistryToken: said.RegistryToken,
+		ServerAddress: parsed.Context().RegistryStr(),
+	})
 }
 
 // archived is an image out of the object store.
@@ -111,12 +170,19 @@ func (d *Driver) archived(ctx context.Context, uri string) (string, error) {
 		return "", err
 	}
 	defer body.Close() //nolint:errcheck // only read
-	loadable, err := openArchive(body, tag)
-	if err != nil {
+	watched := &source{from: body}
+	loadable, err := openArchive(watched, d.temporary, tag)
+	switch {
+	case watched.err != nil:
+		return "", fault.New(fault.Unready, "read image %s: %w", uri, watched.err)
+	case err != nil:
 		return "", fault.New(fault.Invalid, "image %s: %w", uri, err)
 	}
-	defer loadable.Close() //nolint:errcheck // a temporary file
+	defer loadable.Close() //nolint:errcheck // temporary files
 	answer, err := d.engine.ImageLoad(ctx, loadable, moby.ImageLoadWithQuiet(true))
+	if moby.IsErrConnectionFailed(err) {
+		return "", fault.New(fault.Unready, "load image %s: %w", uri, err)
+	}
 	if err != nil {
 		return "", fault.New(fault.Invalid, "image %s: the engine cannot load it: %w", uri, err)
 	}
@@ -132,102 +198,50 @@ func (d *Driver) archived(ctx context.Context, uri string) (string, error) {
 	return known.ID, nil
 }
 
-// images remembers which images the driver brought, and when they were last used.
-type images struct {
+// source remembers that it could not be read: that is not the fault of what was read.
+type source struct {
+	from io.Reader
+	err  error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.from.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+// flights lets one at a time do what has a name; the others then find it done.
+type flights struct {
 	mu    sync.Mutex
-	path  string
-	known map[string]broughtImage // by ID
-	inUse map[string]int          // being started
+	under map[string]chan struct{}
 }
 
-type broughtImage struct {
-	Size int64     `json:"size"`
-	Used time.Time `json:"used"`
-}
-
-// open reads what an earlier agent brought. A file that cannot be read only means that
-// those images stay.
-func (i *images) open(path string) {
-	i.path, i.known, i.inUse = path, map[string]broughtImage{}, map[string]int{}
-	if text, err := os.ReadFile(path); err == nil {
-		_ = json.Unmarshal(text, &i.known)
-	}
-}
-
-func (i *images) write() error {
-	text, err := json.Marshal(i.known)
-	if err != nil {
-		return err
-	}
-	return atomicfile.Write(i.path, text, 0o600)
-}
-
-// use keeps an image until the release.
-func (i *images) use(id string) (release func()) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.inUse[id]++
-	if known, ok := i.known[id]; ok {
-		known.Used = time.Now()
-		i.known[id] = known
-		_ = i.write() // it is only the order in which they go
-	}
-	return sync.OnceFunc(func() {
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		if i.inUse[id]--; i.inUse[id] == 0 {
-			delete(i.inUse, id)
+// enter waits for its turn; leave must be called.
+func (f *flights) enter(ctx context.Context, name string) (leave func(), err error) {
+	for {
+		f.mu.Lock()
+		before, busy := f.under[name]
+		if !busy {
+			done := make(chan struct{})
+			if f.under == nil {
+				f.under = map[string]chan struct{}{}
+			}
+			f.under[name] = done
+			f.mu.Unlock()
+			return func() {
+				f.mu.Lock()
+				delete(f.under, name)
+				f.mu.Unlock()
+				close(done)
+			}, nil
 		}
-	})
-}
-
-// brought remembers an image, and deletes the least recently used of those that the driver
-// brought while they are more than the bound. The engine refuses to delete one that a
-// container has.
-func (d *Driver) brought(ctx context.Context, id string, size int64) {
-	i := &d.images
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.known[id] = broughtImage{size, time.Now()}
-	total := int64(0)
-	var order []string
-	for id, image := range i.known {
-		total += image.Size
-		order = append(order, id)
-	}
-	slices.SortFunc(order, func(a, b string) int { return i.known[a].Used.Compare(i.known[b].Used) })
-	for _, old := range order {
-		if d.config.ImageBytes <= 0 || total <= d.config.ImageBytes || old == id || i.inUse[old] > 0 {
-			continue
-		}
-		_, err := d.engine.ImageRemove(ctx, old, moby.ImageRemoveOptions{PruneChildren: true, Force: false})
-		if errdefs.IsConflict(err) {
-			err = d.untagAndRemove(ctx, old)
-		}
-		if err != nil && !errdefs.IsNotFound(err) {
-			continue // a container has it
-		}
-		d.config.Log.Info("an image is deleted to make room", "image", old, "size", i.known[old].Size)
-		total -= i.known[old].Size
-		delete(i.known, old)
-	}
-	if err := i.write(); err != nil {
-		d.config.Log.Warn("remember images", "error", err)
-	}
-}
-
-// untagAndRemove deletes an image that has several names: the engine refuses that by ID.
-func (d *Driver) untagAndRemove(ctx context.Context, id string) error {
-	known, err := d.engine.ImageInspect(ctx, id)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, name := range slices.Concat(known.RepoTags, known.RepoDigests) {
-		_, err := d.engine.ImageRemove(ctx, name, moby.ImageRemoveOptions{PruneChildren: true})
-		if !errdefs.IsNotFound(err) {
-			errs = append(errs, err)
+		f.mu.Unlock()
+		select {
+		case <-before:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
 		}
 	}
-	return errors.Join(errs...)
 }

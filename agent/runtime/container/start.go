@@ -39,6 +39,11 @@ func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (time.Time, error
 	if err := check(spec); err != nil {
 		return time.Time{}, err
 	}
+	release, err := d.claim(spec.ID)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer release()
 	dir := filepath.Join(d.config.Root, folder)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return time.Time{}, fault.New(fault.Internal, "start task %s: %w", spec.ID, err)
@@ -47,12 +52,7 @@ func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (time.Time, error
 	if _, err := os.Stat(filepath.Join(dir, noteFile)); err == nil {
 		return time.Time{}, fault.New(fault.Conflict, "task %s was started before: a new run needs a new attempt", spec.ID)
 	}
-	image, release, err := d.image(ctx, spec.Image)
-	if err != nil {
-		return time.Time{}, err
-	}
-	defer release()
-	if err := d.create(ctx, h, spec, image); err != nil {
+	if err := d.make(ctx, h, spec); err != nil {
 		return time.Time{}, err
 	}
 	h.note = note{Container: h.name, Created: time.Now(), MaxRuntime: spec.MaxRuntime, Grace: spec.Grace}
@@ -96,6 +96,23 @@ func check(spec runtime.Spec) error {
 		return fault.New(fault.Invalid, "task %s: a container engine keeps variables on its disk, where all who may use it read them: give secrets as files", spec.ID)
 	}
 	return nil
+}
+
+// make makes the container, and brings its image before if it must.
+func (d *Driver) make(ctx context.Context, h *handle, spec runtime.Spec) error {
+	for again := true; ; again = false {
+		image, release, err := d.image(ctx, spec.Image)
+		if err != nil {
+			return err
+		}
+		err = d.create(ctx, h, spec, image)
+		release()
+		// Between the look and its use an image may have been deleted to make room.
+		if again && errdefs.IsNotFound(err) {
+			continue
+		}
+		return err
+	}
 }
 
 func (d *Driver) create(ctx context.Context, h *handle, spec runtime.Spec, image string) error {

@@ -56,6 +56,14 @@ func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (time.Time, error
 	return started, err
 }
 
+// Fetch brings an image for containers.
+func (d *Driver) Fetch(ctx context.Context, image string) error {
+	if fetcher, ok := d.containers.(runtime.Fetcher); ok {
+		return fetcher.Fetch(ctx, image)
+	}
+	return nil
+}
+
 // Recover asks both.
 func (d *Driver) Recover(ctx context.Context) ([]runtime.Found, error) {
 	processes, err := d.processes.Recover(ctx)
