@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: engines help demo test race lint generate bench bench-inputs microbench fuzz e2e chaos build install setup shim
+.PHONY: engines help demo test race lint generate bench bench-inputs bench-exec microbench fuzz e2e chaos build install setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -39,6 +39,10 @@ bench: build ## measure a cluster of processes and the trainer on this machine, 
 
 bench-inputs: build ## measure 2 GiB of inputs in every mode, as in docs/performance.md (needs root)
 	@test/inputs.sh
+
+bench-exec: build ## measure starts, bursts, logs and memory of tasks, as in docs/performance.md (needs root)
+	@internal/tools/setup.sh python net engines
+	@test/exec.sh
 
 microbench: setup shim ## run the benchmarks of all packages
 	go test -run '^$$' -bench . -benchmem ./...

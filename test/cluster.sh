@@ -8,6 +8,7 @@ export CLARY_CONFIG=$dir/config.json
 unset CLARY_ADDRESS CLARY_TOKEN CLARY_CA_PIN CLARY_CONTEXT
 clary=${CLARY_BIN:-$root/bin/clary}
 pids=()
+at_end=() # functions to call once all processes have ended
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -54,6 +55,8 @@ clean() {
   local status=$?
   trap - EXIT INT TERM
   stop
+  local last
+  for last in "${at_end[@]}"; do "$last" || true; done
   rm -rf "$dir"
   [ $status -eq 0 ] || echo "{\"$script\":\"failed\"}"
   exit $status
@@ -98,14 +101,15 @@ server() { # server NAME [MORE...]
     --gossip "127.0.0.1:$gossip" --object-store-listen "127.0.0.1:$store" "$@"
 }
 
-agent() { # agent NAME
-  local listen gossip ports
+agent() { # agent NAME [MORE...]
+  local name=$1 listen gossip ports
+  shift
   free_port && listen=$port
   free_port && gossip=$port
   ports=$next-$((next + 19))
   next=$((next + 20))
-  start "$1" agent --id "$1" --data "$dir/$1" --address 127.0.0.1 --listen "127.0.0.1:$listen" \
-    --gossip "127.0.0.1:$gossip" --ports "$ports" --cores 1 --join "$first" --token-file "$dir/agent.token"
+  start "$name" agent --id "$name" --data "$dir/$name" --address 127.0.0.1 --listen "127.0.0.1:$listen" \
+    --gossip "127.0.0.1:$gossip" --ports "$ports" --cores 1 --join "$first" --token-file "$dir/agent.token" "$@"
 }
 
 count() { "$clary" "$1" -o json | grep -c "$2"; }

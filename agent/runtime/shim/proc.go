@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -81,12 +82,40 @@ func (s Start) KillSession(patience time.Duration) {
 // become ours, so calling it until none is left ends every descendant, also those
 // that went into another session or control group.
 func killChildren() {
+	if pids, ok := children(); ok {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		return
+	}
 	self := os.Getpid()
 	each(func(pid int, of stat) {
 		if of.parent == self {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	})
+}
+
+// children asks the kernel for this process's children, one list for each of its threads;
+// false where the kernel keeps no such lists. A list may miss some while others end.
+func children() (pids []int, ok bool) {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return nil, false
+	}
+	for _, thread := range threads {
+		text, err := os.ReadFile("/proc/self/task/" + thread.Name() + "/children")
+		if err != nil {
+			continue // the thread has ended, or there are no lists
+		}
+		ok = true
+		for word := range strings.FieldsSeq(string(text)) {
+			if pid, err := strconv.Atoi(word); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids, ok
 }
 
 func each(visit func(pid int, of stat)) {

@@ -226,17 +226,25 @@ func (t *task) end(c *child, cause Cause, grace time.Duration) {
 func (t *task) clear(c *child) {
 	_ = t.spec.Group.Kill(killPatience)
 	deadline := time.Now().Add(killPatience)
-	for pause := time.Millisecond; time.Now().Before(deadline); pause = min(2*pause, 50*time.Millisecond) {
+	for pause := time.Millisecond; !isClosed(c.orphan) && time.Now().Before(deadline); pause = min(2*pause, 50*time.Millisecond) {
 		killChildren()
 		select {
 		case <-c.orphan:
-			deadline = time.Time{}
 		case <-time.After(pause):
 		}
 	}
 	select {
 	case <-t.copied:
 	case <-time.After(logPatience):
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

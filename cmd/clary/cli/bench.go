@@ -29,7 +29,7 @@ func (a *App) benchCommand() *cobra.Command {
 		Args:    takes(),
 		RunE:    func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
-	command.AddCommand(a.benchSubmitCommand(), a.benchStartCommand())
+	command.AddCommand(a.benchSubmitCommand(), a.benchStartCommand(), a.benchBurstCommand(), a.benchLogsCommand())
 	return command
 }
 
@@ -65,17 +65,14 @@ func quantile(sorted []time.Duration, q float64) float64 {
 }
 
 // trivialJob does nothing, with next to no resources.
-func trivialJob(name string) (cluster.Job, error) {
-	return programJobNamed(name, training.Spec{
-		Program:   &training.Program{Command: []string{"true"}},
+func trivialJob() (cluster.Job, error) { return smallJob("true") }
+
+// smallJob runs a program, with next to no resources.
+func smallJob(command ...string) (cluster.Job, error) {
+	return programJob(training.Spec{
+		Program:   &training.Program{Command: command},
 		Resources: training.Resources{Cores: 10, Memory: 16 << 20},
 	})
-}
-
-func programJobNamed(name string, spec training.Spec) (cluster.Job, error) {
-	job, err := programJob(spec)
-	job.Name = name
-	return job, err
 }
 
 func (a *App) benchSubmitCommand() *cobra.Command {
@@ -170,7 +167,7 @@ func benchName(prefix string, worker, index int) string {
 }
 
 func submitMany(ctx context.Context, c *client.Client, prefix string, worker int, until time.Time, times *[]time.Duration) error {
-	job, err := trivialJob("")
+	job, err := trivialJob()
 	if err != nil {
 		return err
 	}
@@ -230,26 +227,32 @@ func ignoreMissing(err error) error {
 
 func (a *App) benchStartCommand() *cobra.Command {
 	var count, together int
+	var file string
 	command := &cobra.Command{
 		Use:   "start",
 		Short: "From submitting a trivial task to seeing it run",
-		Long: "Submit jobs of one trivial task, and measure the time from before the submission until the client sees\n" +
-			"that the task's process has started. The jobs are deleted afterwards.",
-		Example: "  clary bench start --count 20 -o json",
+		Long: "Submit jobs of one trivial task, or those that a job file describes, and measure the time from before the\n" +
+			"submission until the client sees that the task's process has started. The jobs are deleted afterwards.",
+		Example: "  clary bench start --count 20 -o json\n  clary bench start -f script.yaml",
 		Args:    takes(),
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
 			if count < 1 || count > 100_000 || together < 1 || together > 1000 {
 				return fault.New(fault.Invalid, "--count takes 1 to 100000, --together 1 to 1000")
 			}
-			return a.benchStart(ctx, c, count, together)
+			sample, err := a.benchSample(file)
+			if err != nil {
+				return err
+			}
+			return a.benchStart(ctx, c, sample, count, together)
 		}),
 	}
+	command.Flags().StringVarP(&file, "file", "f", "", benchFileHelp)
 	command.Flags().IntVar(&count, "count", 20, "how many jobs")
 	command.Flags().IntVar(&together, "together", 1, "how many at the same time")
 	return command
 }
 
-func (a *App) benchStart(ctx context.Context, c *client.Client, count, together int) error {
+func (a *App) benchStart(ctx context.Context, c *client.Client, sample cluster.Job, count, together int) error {
 	prefix := freshName("bench")
 	var mu sync.Mutex
 	var times []time.Duration
@@ -258,7 +261,9 @@ func (a *App) benchStart(ctx context.Context, c *client.Client, count, together 
 	began := time.Now()
 	for index := range count {
 		group.Go(func() error {
-			d, err := startOnce(ctx, c, benchName(prefix, 0, index))
+			job := sample
+			job.Name = benchName(prefix, 0, index)
+			d, err := startOnce(ctx, c, job)
 			mu.Lock()
 			defer mu.Unlock()
 			times = append(times, d)
@@ -274,11 +279,8 @@ func (a *App) benchStart(ctx context.Context, c *client.Client, count, together 
 }
 
 // startOnce submits one job and answers how long it took until its process ran.
-func startOnce(ctx context.Context, c *client.Client, name string) (time.Duration, error) {
-	job, err := trivialJob(name)
-	if err != nil {
-		return 0, err
-	}
+func startOnce(ctx context.Context, c *client.Client, job cluster.Job) (time.Duration, error) {
+	name := job.Name
 	before := time.Now()
 	if _, err := c.Submit(ctx, job); err != nil {
 		return 0, err
