@@ -102,7 +102,7 @@ func pureBans() []Ban {
 		bans = append(
 			bans,
 			Ban{Folder: folder, Imports: []string{"proto", "google.golang.org/protobuf", "google.golang.org/grpc"}, Reach: true, Why: whyWire},
-			Ban{Folder: folder, Imports: chance, Uses: clock, Why: whyPure},
+			Ban{Folder: folder, Except: []string{"tuner/chance"}, Imports: chance, Uses: clock, Why: whyPure},
 		)
 	}
 	for _, folder := range []string{"coordinator/command", "coordinator/fsm"} {
