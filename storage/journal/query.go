@@ -87,6 +87,9 @@ func (s *Selection) match(e Entry) (Entry, bool) {
 	return e, true
 }
 
+// Last is the time of the latest entry that was shown, 0 before the first.
+func (s *Selection) Last() int64 { return s.last }
+
 // Over reports whether nothing that is still to come can be wanted.
 func (s *Selection) Over() bool { return s.shown && s.query.Until != 0 && s.last >= s.query.Until }
 

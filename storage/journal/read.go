@@ -84,6 +84,37 @@ type picker struct {
 
 func newPicker(query Query, sink Sink) *picker { return &picker{Selection: query.Select(), sink: sink} }
 
+// Scan shows the selection all lines that come from a reader, and sink what it wants of them. What
+// comes after the last newline is no line.
+func (s *Selection) Scan(ctx context.Context, from io.Reader, sink Sink) error {
+	to := &picker{Selection: s, sink: sink}
+	block, held := make([]byte, readBlock), 0
+	for !s.Over() {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var err error
+		for n := 0; held < len(block) && err == nil; held += n {
+			n, err = from.Read(block[held:])
+		}
+		whole := bytes.LastIndexByte(block[:held], '\n') + 1
+		if sunk := to.take(block[:whole]); sunk != nil {
+			return sunk
+		}
+		if whole == 0 {
+			whole = held // no line of a journal is so long
+		}
+		held = copy(block, block[whole:held])
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // take looks at whole lines, which stay as they are until it returns.
 func (p *picker) take(lines []byte) error {
 	p.batch = p.batch[:0]
