@@ -1,7 +1,6 @@
 package tuner
 
 import (
-	"math/bits"
 	"slices"
 
 	"github.com/clary-ml/clary/tuner/space"
@@ -41,11 +40,4 @@ func translate(p Problem) []Prior {
 		}
 	}
 	return prior
-}
-
-// mulmod is (a*b + c) mod m for a, b, c below m.
-func mulmod(a, b, m, c uint64) uint64 {
-	high, low := bits.Mul64(a, b)
-	_, rest := bits.Div64(high, low, m)
-	return (rest + c) % m // m is at most 2^63, so that the sum does not overflow
 }

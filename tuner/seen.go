@@ -95,39 +95,23 @@ func (h *History) Left() (space.Config, error) { return h.walk.next(h) }
 
 // hopeless is how many configurations in a row may fail the constraints before a search
 // for one is given up.
-const hopeless = 1 << 18
+const hopeless = 1 << 16
 
-// walk goes through a finite space in the order offset + k*stride modulo its size. What
-// lies before its position is not fresh and never will be: the position only saves time.
+// walk goes through a finite space in a random order. What lies before its position is not
+// fresh and never will be: the position only saves time.
 type walk struct {
-	finite         bool
-	size           uint64
-	offset, stride uint64
-	at             uint64 // k
-	failed         uint64 // configurations in a row before k that fail the constraints
+	finite bool
+	order  chance.Order
+	at     uint64
+	failed uint64 // configurations in a row before at that fail the constraints
 }
 
 func newWalk(s *space.Space, seed uint64) walk {
 	size, finite := s.Size()
-	w := walk{finite: finite, size: size}
-	if finite {
-		r := chance.New(seed, 'w')
-		w.offset = r.Uint64N(size)
-		w.stride = 1
-		for size > 2 {
-			if w.stride = 1 + r.Uint64N(size-1); gcd(w.stride, size) == 1 {
-				break
-			}
-		}
+	if !finite {
+		return walk{}
 	}
-	return w
-}
-
-func gcd(a, b uint64) uint64 {
-	for b > 0 {
-		a, b = b, a%b
-	}
-	return a
+	return walk{finite: true, order: chance.NewOrder(size, seed, 'w', 'a', 'l', 'k')}
 }
 
 func (w *walk) next(h *History) (space.Config, error) {
@@ -135,11 +119,11 @@ func (w *walk) next(h *History) (space.Config, error) {
 		return nil, ErrCrowded
 	}
 	s := h.problem.Space
-	for ; w.at < w.size; w.at++ {
+	for ; w.at < w.order.Size; w.at++ {
 		if w.failed >= hopeless {
 			return nil, ErrCrowded
 		}
-		c := s.Nth(mulmod(w.at, w.stride, w.size, w.offset))
+		c := s.Nth(w.order.At(w.at))
 		switch {
 		case !s.Admits(c):
 			w.failed++

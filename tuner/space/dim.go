@@ -59,6 +59,9 @@ func (d Dim) At(level int) float64 { return d.axis.unit(d.axis.level(level)) }
 // Nearest is the level whose coordinate is nearest to x. The dimension must have levels.
 func (d Dim) Nearest(x float64) int { return d.axis.nearest(x) }
 
+// Raw is the number of a Config that lies nearest to the coordinate x.
+func (d Dim) Raw(x float64) float64 { return d.axis.value(x) }
+
 // LevelOf is the level of a raw number of a Config.
 func (d Dim) LevelOf(raw float64) int { return d.axis.levelOf(raw) }
 

@@ -5,6 +5,7 @@ import "math"
 // warp is a monotone map of a scale with its inverse and where it is defined.
 type warp struct {
 	to, from func(float64) float64
+	slope    func(v float64) float64 // of from, at the value v
 	domain   string
 	within   func(float64) bool
 }
@@ -12,18 +13,22 @@ type warp struct {
 var warps = map[Scale]warp{
 	Linear: {
 		to: func(v float64) float64 { return v }, from: func(t float64) float64 { return t },
+		slope:  func(float64) float64 { return 1 },
 		within: func(float64) bool { return true },
 	},
 	Log: {
 		to: math.Log, from: math.Exp,
+		slope:  func(v float64) float64 { return v },
 		domain: "above 0", within: func(v float64) bool { return v > 0 },
 	},
 	ReverseLog: {
 		to: func(v float64) float64 { return -math.Log1p(-v) }, from: func(t float64) float64 { return -math.Expm1(-t) },
+		slope:  func(v float64) float64 { return 1 - v },
 		domain: "from 0 to below 1", within: func(v float64) bool { return v >= 0 && v < 1 },
 	},
 	Logit: {
 		to: func(v float64) float64 { return math.Log(v) - math.Log1p(-v) }, from: func(t float64) float64 { return 1 / (1 + math.Exp(-t)) },
+		slope:  func(v float64) float64 { return v * (1 - v) },
 		domain: "between 0 and 1", within: func(v float64) bool { return v > 0 && v < 1 },
 	},
 }
@@ -114,5 +119,21 @@ func (a axis) value(x float64) float64 {
 	if a.levels > 0 {
 		return a.level(a.nearest(x))
 	}
-	return min(max(a.warp.from(a.from+x*a.width), a.low), a.high)
+	v := a.warp.from(a.from + x*a.width)
+	return min(max(short(v, a.warp.slope(v)*a.width), a.low), a.high)
+}
+
+// short rounds a value to a decimal fraction, to within 1e-10 of the slope with which it
+// depends on [0,1]: 0.01 reads better than 0.009999999999999995.
+func short(v, slope float64) float64 {
+	digits := 10 - math.Floor(math.Log10(slope))
+	switch {
+	case digits >= 0 && digits <= 22: // powers of ten that are exact
+		if scaled := v * math.Pow10(int(digits)); math.Abs(scaled) < maxWhole {
+			return math.Round(scaled) / math.Pow10(int(digits))
+		}
+	case digits < 0 && digits >= -22:
+		return math.Round(v/math.Pow10(int(-digits))) * math.Pow10(int(-digits))
+	}
+	return v
 }

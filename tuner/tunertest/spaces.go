@@ -5,6 +5,7 @@ package tunertest
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"pgregory.net/rapid"
 
@@ -47,11 +48,13 @@ func drawSpec(t *rapid.T, continuous bool) space.Spec {
 	return s
 }
 
-// drawConstraints makes only such constraints as the greatest values satisfy.
+// drawConstraints makes only such constraints as the greatest values satisfy, on parameters
+// that no condition hangs on: what has no end of configurations keeps it.
 func drawConstraints(t *rapid.T, parameters []space.Parameter) []string {
 	var constraints []string
 	for _, q := range parameters {
-		if q.Low != nil && *q.High > *q.Low && q.Step == nil {
+		parent := slices.ContainsFunc(parameters, func(child space.Parameter) bool { return child.When != nil && child.When.Parameter == q.Name })
+		if !parent && q.Low != nil && *q.High > *q.Low && q.Step == nil {
 			threshold := *q.Low + (*q.High-*q.Low)*rapid.Float64Range(0, 0.4).Draw(t, "threshold")
 			constraints = append(constraints, fmt.Sprintf("%s >= %v", q.Name, threshold))
 		}

@@ -215,11 +215,7 @@ func number(dir, file string) int64 {
 
 func field(dir, file, name string) int64 {
 	text, _ := os.ReadFile(filepath.Join(dir, file))
-	return value(string(text), name)
-}
-
-func value(text, name string) int64 {
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(string(text)) {
 		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
 			n, _ := strconv.ParseInt(value, 10, 64)
 			return n

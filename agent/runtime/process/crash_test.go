@@ -185,8 +185,7 @@ func TestAReusedPidIsNotTakenForTheTask(t *testing.T) {
 }
 
 func BenchmarkStart(b *testing.B) {
-	work := b.TempDir()
-	own := func(s *runtime.Spec) { s.Dir = work; isolate(s) }
+	own := func(s *runtime.Spec) { isolate(s) }
 	machines := func(*runtime.Spec) {}
 	for _, bench := range []struct {
 		name string

@@ -1,0 +1,245 @@
+package cli
+
+import (
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/tuner/bench"
+	"github.com/clary-ml/clary/tuner/bench/bbob"
+	"github.com/clary-ml/clary/tuner/samplers"
+)
+
+func (a *App) tuneCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:     "tune",
+		Short:   "Search for good hyperparameters",
+		Example: "  clary tune bench --tables tables/ --sampler quasi --trials 100 --seeds 20",
+		Args:    takes(),
+		RunE:    func(command *cobra.Command, _ []string) error { return command.Help() },
+	}
+	command.AddCommand(a.tuneBenchCommand())
+	return command
+}
+
+// tuneBench is what is measured.
+type tuneBench struct {
+	tables  string
+	bbob    bool
+	sampler string
+	seeds   int
+	play    bench.Play
+}
+
+func (a *App) tuneBenchCommand() *cobra.Command {
+	var b tuneBench
+	command := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure a sampler on tables of real training runs, or on the BBOB functions",
+		Long: "Search every table of a folder with every seed, and report the mean regret after 10, 25, 50 and 100 trials:\n" +
+			"0 is the best configuration of the table, 1 the median one. Tables are files NAME.csv or NAME.csv.gz whose name\n" +
+			"begins with their family: hpobench_, hpolib_ or nasbench201_. With --bbob, the 24 noiseless functions are\n" +
+			"searched in five dimensions, and the figures are mean decimal logarithms of the distance to the optimum.\n" +
+			"Nothing here needs a cluster.",
+		Example: "  clary tune bench --tables tables/ --sampler quasi --trials 100 --seeds 20\n" +
+			"  clary tune bench --tables tables/ --sampler random --workers 8 -o json\n" +
+			"  clary tune bench --bbob --sampler quasi --seeds 5",
+		Args: takes(),
+		RunE: func(command *cobra.Command, _ []string) error {
+			switch {
+			case (b.tables == "") == !b.bbob:
+				return usage(command, "give either --tables or --bbob")
+			case b.seeds < 1 || b.seeds > 10_000:
+				return usage(command, "--seeds %d: give 1 to 10000", b.seeds)
+			case b.play.Trials < 1 || b.play.Trials > bench.MaxTrials:
+				return usage(command, "--trials %d: give 1 to %d", b.play.Trials, bench.MaxTrials)
+			case b.play.Workers < 1 || b.play.Workers > 10_000:
+				return usage(command, "--workers %d: give 1 to 10000", b.play.Workers)
+			}
+			if err := a.checkFormat(); err != nil {
+				return err
+			}
+			return a.tuneBench(command.Context(), b)
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&b.tables, "tables", "", "the folder of tables")
+	flags.BoolVar(&b.bbob, "bbob", false, "search the BBOB functions instead")
+	flags.StringVar(&b.sampler, "sampler", "quasi", strings.Join(samplers.Names(), ", "))
+	flags.IntVar(&b.play.Trials, "trials", 100, "how many trials a search completes")
+	flags.IntVar(&b.seeds, "seeds", 20, "how many searches of each table, with seeds from 0")
+	flags.IntVar(&b.play.Workers, "workers", 1, "how many trials run at once, each for an exponentially distributed time")
+	_ = command.RegisterFlagCompletionFunc("sampler", cobra.FixedCompletions(samplers.Names(), cobra.ShellCompDirectiveNoFileComp))
+	return command
+}
+
+func (a *App) tuneBench(ctx context.Context, b tuneBench) error {
+	maker, err := samplers.Named(b.sampler)
+	if err != nil {
+		return err
+	}
+	b.play.Make = maker
+	tasks, err := b.tasks()
+	if err != nil {
+		return err
+	}
+	before := processorTime()
+	curves, err := a.playAll(ctx, tasks, b)
+	if err != nil {
+		return err
+	}
+	perAsk := (processorTime() - before) / time.Duration(len(tasks)*b.seeds*b.play.Trials)
+	return a.showTuneBench(tasks, curves, perAsk)
+}
+
+// tasks are what is searched.
+func (b tuneBench) tasks() ([]bench.Task, error) {
+	var tasks []bench.Task
+	if b.bbob {
+		for number := 1; number <= bbob.Functions; number++ {
+			f, err := bench.NewFunction(number, 5)
+			if err != nil {
+				return nil, err
+			}
+			tasks = append(tasks, f)
+		}
+		return tasks, nil
+	}
+	entries, err := os.ReadDir(b.tables)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "--tables: %w", err)
+	}
+	for _, entry := range entries {
+		name, ok := strings.CutSuffix(strings.TrimSuffix(entry.Name(), ".gz"), ".csv")
+		if !ok {
+			continue
+		}
+		table, err := readTable(filepath.Join(b.tables, entry.Name()), name)
+		if err != nil {
+			return nil, err
+		}
+		tasks = append(tasks, table)
+	}
+	if len(tasks) == 0 {
+		return nil, fault.New(fault.Invalid, "--tables %s: there is no file NAME.csv or NAME.csv.gz", b.tables)
+	}
+	return tasks, nil
+}
+
+func readTable(path, name string) (*bench.Table, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	var text io.Reader = file
+	if strings.HasSuffix(path, ".gz") {
+		if text, err = gzip.NewReader(file); err != nil {
+			return nil, fault.New(fault.Invalid, "read %s: %w", path, err)
+		}
+	}
+	return bench.ReadTable(name, text)
+}
+
+// playAll runs every search, as many at a time as there are processors. The curves of a
+// task stand in the order of the seeds.
+func (a *App) playAll(ctx context.Context, tasks []bench.Task, b tuneBench) ([][][]float64, error) {
+	curves := make([][][]float64, len(tasks))
+	line := live{out: a.Err, terminal: a.Terminal, width: a.Width}
+	defer line.clear()
+	var mu sync.Mutex
+	done, total := 0, len(tasks)*b.seeds
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, task := range tasks {
+		curves[i] = make([][]float64, b.seeds)
+		for seed := range b.seeds {
+			group.Go(func() error {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				play := b.play
+				play.Seed = uint64(seed)
+				curve, err := play.Run(task.Instance(play.Seed))
+				if err != nil {
+					return fmt.Errorf("%s with seed %d: %w", task.Name(), seed, err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				curves[i][seed] = curve
+				done++
+				text := fmt.Sprintf("%s %d of %d searches", gauge(int64(done), int64(total), 20), done, total)
+				line.draw(text, fmt.Sprintf("%d %% of %d searches", 10*(10*done/total), total))
+				return nil
+			})
+		}
+	}
+	return curves, group.Wait()
+}
+
+// processorTime is what this process has used so far, of all its threads.
+func processorTime() time.Duration {
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
+		return 0
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
+// tuneBenchJSON is the measurement: by table, and by "T" and a number of trials.
+type tuneBenchJSON struct {
+	Tables map[string]map[string]float64 `json:"tables"`
+	Errors map[string]map[string]float64 `json:"standard_errors"`
+	Mean   map[string]float64            `json:"mean"`
+	CPU    float64                       `json:"cpu_ms_per_ask"`
+}
+
+func (a *App) showTuneBench(tasks []bench.Task, curves [][][]float64, perAsk time.Duration) error {
+	result := tuneBenchJSON{
+		Tables: make(map[string]map[string]float64), Errors: make(map[string]map[string]float64), Mean: make(map[string]float64),
+		CPU: float64(perAsk.Microseconds()) / 1000,
+	}
+	heading := []string{"name"}
+	var rows [][]string
+	for i, task := range tasks {
+		points := bench.Summarize(curves[i])
+		means, errors := make(map[string]float64), make(map[string]float64)
+		row := []string{task.Name()}
+		for _, p := range points {
+			key := fmt.Sprint("T", p.Trials)
+			if i == 0 {
+				heading = append(heading, key)
+			}
+			means[key], errors[key] = p.Mean, p.Error
+			result.Mean[key] += p.Mean / float64(len(tasks))
+			row = append(row, fmt.Sprintf("%.3f ± %.3f", p.Mean, p.Error))
+		}
+		result.Tables[task.Name()], result.Errors[task.Name()] = means, errors
+		rows = append(rows, row)
+	}
+	slices.SortFunc(rows, func(x, y []string) int { return strings.Compare(x[0], y[0]) })
+	last := []string{"mean"}
+	for _, key := range heading[1:] {
+		last = append(last, fmt.Sprintf("%.3f", result.Mean[key]))
+	}
+	return a.print(result, func(out io.Writer) error {
+		if err := table(out, heading, append(rows, last)); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(out, "%.3f ms of processor time a trial\n", result.CPU)
+		return err
+	})
+}

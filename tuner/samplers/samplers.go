@@ -1,0 +1,33 @@
+// Package samplers knows all samplers by name.
+package samplers
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/tuner"
+	"github.com/clary-ml/clary/tuner/plain"
+)
+
+// all are the samplers of this build.
+func all() map[string]tuner.Maker {
+	return map[string]tuner.Maker{
+		"random": plain.Random,
+		"quasi":  plain.Quasi,
+		"grid":   plain.Grid,
+	}
+}
+
+// Names are the names of all samplers, sorted.
+func Names() []string { return slices.Sorted(maps.Keys(all())) }
+
+// Named is the sampler of that name.
+func Named(name string) (tuner.Maker, error) {
+	make, known := all()[name]
+	if !known {
+		return nil, fault.New(fault.Invalid, "there is no sampler %q: there are %s", name, strings.Join(Names(), ", "))
+	}
+	return make, nil
+}
