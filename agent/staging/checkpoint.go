@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/tree"
 )
 
 // checkpointPrefix is where one attempt of a task keeps its checkpoints below the
@@ -72,7 +72,7 @@ func NewMirror(store Store, uri string, task cluster.Task, folder Folder) (*Mirr
 // Sync sends what is new and whole, and only then deletes what is gone, so that the store always holds a checkpoint once there was one. It is not for
 // concurrent use.
 func (m *Mirror) Sync(ctx context.Context) error {
-	here, err := m.scan()
+	here, err := m.scan(ctx)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (m *Mirror) isClosed(name string) bool {
 
 // Finish is Sync for a task that has ended: nothing changes any more.
 func (m *Mirror) Finish(ctx context.Context) error {
-	here, err := m.scan()
+	here, err := m.scan(ctx)
 	if err != nil {
 		return err
 	}
@@ -168,33 +168,29 @@ func (m *Mirror) learn(ctx context.Context) error {
 	return nil
 }
 
-func (m *Mirror) scan() (map[string]stamp, error) {
+// maxMirrored is how many files are mirrored: each is an object.
+const maxMirrored = 100_000
+
+func (m *Mirror) scan(ctx context.Context) (map[string]stamp, error) {
 	found := map[string]stamp{}
 	root, err := m.Folder.open()
 	if err != nil {
 		return nil, fault.New(fault.Internal, "read checkpoints: %w", err)
 	}
 	defer root.Close() //nolint:errcheck // only read
-	err = walk(root, func(name string, item fs.DirEntry, err error) error {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil // pruned by the task just now
-		}
-		if err != nil || name == "." {
-			return err
-		}
-		if strings.HasPrefix(item.Name(), ".") || strings.HasSuffix(item.Name(), ".tmp") {
-			if item.IsDir() {
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		if info, err := item.Info(); err == nil && info.Mode().IsRegular() {
+	err = tree.Walk(ctx, root, func(name string, info fs.FileInfo) error {
+		switch {
+		case strings.HasPrefix(info.Name(), ".") || strings.HasSuffix(info.Name(), ".tmp"):
+			return fs.SkipDir
+		case len(found) == maxMirrored:
+			return fault.New(fault.Invalid, "more than %d files: put them into fewer, or archives", maxMirrored)
+		case info.Mode().IsRegular():
 			found[name] = stamp{info.Size(), info.ModTime()}
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fault.New(fault.Internal, "read checkpoints: %w", err)
+		return nil, fault.New(fault.KindOf(err), "read checkpoints: %w", err)
 	}
 	return found, nil
 }

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/tree"
 )
 
 // Folder is a folder that a task controls, and may have replaced by a link to any other.
@@ -45,7 +46,7 @@ func (f Folder) Remove() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(root.RemoveAll(f.Name), root.Close())
+	return errors.Join(tree.Remove(root, f.Name), root.Close())
 }
 
 // Below is a folder of the contract as seen from the task's own.
@@ -87,6 +88,3 @@ func openRegular(root *os.Root, name string) (*os.File, error) {
 	}
 	return file, nil
 }
-
-// walk visits what is below a folder that a task controls, without following links.
-func walk(root *os.Root, visit fs.WalkDirFunc) error { return fs.WalkDir(root.FS(), ".", visit) }

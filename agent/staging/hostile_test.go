@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -13,7 +14,9 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/agent/staging"
+	"github.com/clary-ml/clary/agent/staging/stagingtest"
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
 )
 
 // hostile is a folder as a task may leave it for an agent that is root.
@@ -69,12 +72,12 @@ func TestNothingOutsideATasksFolderIsReadForIt(t *testing.T) {
 		t.Errorf("the store holds %v, %v", keys(t, store, "ckpt/"), err)
 	}
 	for _, name := range []string{"pipe", "link", "dir"} {
-		if err := staging.Pack(folder, io.Discard, nil); err == nil {
+		if err := staging.Pack(t.Context(), folder, io.Discard, nil); err == nil {
 			t.Errorf("a folder with %s is packed", name)
 		}
 		_ = os.Remove(filepath.Join(folder, name))
 	}
-	if err := staging.Pack(folder, io.Discard, nil); err != nil {
+	if err := staging.Pack(t.Context(), folder, io.Discard, nil); err != nil {
 		t.Errorf("what is left is fine: %v", err)
 	}
 }
@@ -154,4 +157,42 @@ func FuzzUnpack(f *testing.F) {
 			t.Errorf("it leaves %v outside", items)
 		}
 	})
+}
+
+func TestAFolderWithoutBottomIsRefusedAndRemoved(t *testing.T) {
+	base := t.TempDir()
+	at, err := os.OpenRoot(base)
+	for range 3000 {
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = at.Mkdir("d", 0o755)
+		below, deeper := at.OpenRoot("d")
+		_ = at.Close()
+		at, err = below, errors.Join(err, deeper)
+	}
+	_ = at.Close()
+	folder := staging.Folder{Base: base, Name: "d"}
+	mirror := staging.Mirror{Store: stagingtest.Store{Dir: t.TempDir()}, Folder: folder, Bucket: "b", Prefix: "p/"}
+	if err := mirror.Sync(t.Context()); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "lie in one another") {
+		t.Errorf("mirrored: %v", err)
+	}
+	if err := staging.Pack(t.Context(), filepath.Join(base, "d"), io.Discard, nil); !fault.Is(err, fault.Invalid) {
+		t.Errorf("packed: %v", err)
+	}
+	if err := folder.Remove(); err != nil {
+		t.Errorf("removed: %v", err)
+	}
+	if _, err := os.Lstat(filepath.Join(base, "d")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+	var archive bytes.Buffer
+	zipped := gzip.NewWriter(&archive)
+	packed := tar.NewWriter(zipped)
+	if err := errors.Join(packed.WriteHeader(&tar.Header{Name: strings.Repeat("d/", 5000), Typeflag: tar.TypeDir}), packed.Close(), zipped.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := staging.Unpack(&archive, base); !fault.Is(err, fault.Invalid) {
+		t.Errorf("unpacked: %v", err)
+	}
 }

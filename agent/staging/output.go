@@ -16,47 +16,38 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/tree"
 )
 
 // Pack writes a folder as tar.gz. The same content makes the same bytes: names in
 // order, no times, owners or other modes than the executable bit. What is neither
 // file, folder nor symbolic link inside the folder is refused. What skip says, if it is not
 // nil, is left out, a folder with all that is below it.
-func Pack(folder string, to io.Writer, skip func(name string, dir bool) bool) error {
+func Pack(ctx context.Context, folder string, to io.Writer, skip func(name string, dir bool) bool) error {
 	root, err := os.OpenRoot(folder)
 	if err != nil {
 		return err
 	}
 	defer root.Close() //nolint:errcheck // only read
-	return pack(root, to, skip)
+	return pack(ctx, root, to, skip)
 }
 
-func pack(root *os.Root, to io.Writer, skip func(name string, dir bool) bool) error {
+func pack(ctx context.Context, root *os.Root, to io.Writer, skip func(name string, dir bool) bool) error {
 	zipped, err := gzip.NewWriterLevel(to, gzip.BestSpeed)
 	if err != nil {
 		return err
 	}
 	archive := tar.NewWriter(zipped)
-	err = walk(root, func(name string, item fs.DirEntry, err error) error {
-		if err != nil || name == "." {
-			return err
+	err = tree.Sorted(ctx, root, func(name string, info fs.FileInfo) error {
+		if skip != nil && skip(name, info.IsDir()) {
+			return fs.SkipDir
 		}
-		if skip != nil && skip(name, item.IsDir()) {
-			if item.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		return packOne(archive, root, name, item)
+		return packOne(archive, root, name, info)
 	})
 	return errors.Join(err, archive.Close(), zipped.Close())
 }
 
-func packOne(archive *tar.Writer, root *os.Root, name string, item fs.DirEntry) error {
-	info, err := item.Info()
-	if err != nil {
-		return err
-	}
+func packOne(archive *tar.Writer, root *os.Root, name string, info fs.FileInfo) (err error) {
 	header := &tar.Header{Name: name, Mode: 0o644, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
 	if info.Mode()&0o100 != 0 {
 		header.Mode = 0o755
@@ -118,7 +109,7 @@ func Upload(ctx context.Context, store Store, name string, folder Folder, uri, s
 	defer os.Remove(file.Name()) //nolint:errcheck // swept with the task's folder
 	defer file.Close()           //nolint:errcheck // only read from here on
 	sum := sha256.New()
-	if err := pack(root, io.MultiWriter(file, sum), nil); err != nil {
+	if err := pack(ctx, root, io.MultiWriter(file, sum), nil); err != nil {
 		return cluster.Output{}, false, fault.New(fault.KindOf(err), "pack output %s: %w", name, err)
 	}
 	size, err := file.Seek(0, io.SeekCurrent)

@@ -33,7 +33,7 @@ func write(t testing.TB, text string, path ...string) {
 func pack(t testing.TB, folder string) []byte {
 	t.Helper()
 	var packed bytes.Buffer
-	if err := staging.Pack(folder, &packed, nil); err != nil {
+	if err := staging.Pack(t.Context(), folder, &packed, nil); err != nil {
 		t.Fatal(err)
 	}
 	return packed.Bytes()
@@ -82,7 +82,7 @@ func TestLinksOutOfTheModelAndOddFilesAreRefused(t *testing.T) {
 		if err := os.Symlink(target, filepath.Join(dir, "link")); err != nil {
 			t.Fatal(err)
 		}
-		if err := staging.Pack(dir, io.Discard, nil); !fault.Is(err, fault.Invalid) {
+		if err := staging.Pack(t.Context(), dir, io.Discard, nil); !fault.Is(err, fault.Invalid) {
 			t.Errorf("link to %s: %v", target, err)
 		}
 	}
@@ -90,7 +90,7 @@ func TestLinksOutOfTheModelAndOddFilesAreRefused(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := staging.Pack(dir, io.Discard, nil); !fault.Is(err, fault.Invalid) {
+	if err := staging.Pack(t.Context(), dir, io.Discard, nil); !fault.Is(err, fault.Invalid) {
 		t.Errorf("fifo: %v", err)
 	}
 }

@@ -10,8 +10,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 
+	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/tree"
 )
 
 // Bounds on a task's source.
@@ -75,7 +78,7 @@ func Unpack(from io.Reader, folder string) error {
 			return fault.New(fault.Invalid, "it holds more than %d bytes", int64(maxSourceBytes))
 		}
 		if err := unpackOne(root, header, archive); err != nil {
-			return fault.New(fault.Invalid, "%q cannot be unpacked: %w", header.Name, err)
+			return fault.New(fault.Invalid, "%q cannot be unpacked: %w", cluster.Clip(header.Name), err)
 		}
 	}
 	return fault.New(fault.Invalid, "it holds more than %d files", maxSourceFiles)
@@ -85,6 +88,9 @@ func unpackOne(root *os.Root, header *tar.Header, content io.Reader) error {
 	name := path.Clean(header.Name)
 	if name == "." {
 		return nil
+	}
+	if strings.Count(name, "/") > tree.MaxDepth {
+		return fault.New(fault.Invalid, "more than %d folders lie in one another", tree.MaxDepth)
 	}
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err

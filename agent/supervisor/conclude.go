@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,6 +15,7 @@ import (
 	"github.com/clary-ml/clary/agent/staging"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/tree"
 )
 
 const uploadPause = 5 * time.Second
@@ -163,7 +163,7 @@ func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state
 // stay until it is forgotten.
 func (t *task) tidy() {
 	t.unfeed()
-	errs := []error{t.dropSecrets(), os.RemoveAll(t.temp()), os.RemoveAll(t.scratch()), os.RemoveAll(t.tlsDir())}
+	errs := []error{t.dropSecrets(), tree.RemoveAll(t.temp()), tree.RemoveAll(t.scratch()), tree.RemoveAll(t.tlsDir())}
 	for _, folder := range []string{t.folders.Data(), t.folders.Code()} { // whose names the task may have changed
 		errs = append(errs, t.folders.Below(folder).Remove())
 	}

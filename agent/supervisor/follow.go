@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
@@ -107,24 +108,38 @@ func (t *task) startMirror(ctx context.Context) (cancel func(), done <-chan stru
 		defer close(closed)
 		tick := time.NewTicker(checkpointEvery)
 		defer tick.Stop()
+		said := map[string]string{} // by folder, what was logged of it last: the same again is no news
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				for _, mirror := range mirrors {
-					if err := mirror.Sync(ctx); err != nil && ctx.Err() == nil {
-						t.s.config.Log.Warn("a task's folder is not mirrored; trying again", "task", t.id(), "folder", mirror.Folder.Name, "error", err)
-					}
+			}
+			for _, mirror := range mirrors {
+				err := mirror.Sync(ctx)
+				if ctx.Err() != nil {
+					return
 				}
+				if err != nil && said[mirror.Folder.Name] != err.Error() {
+					t.s.config.Log.Warn("a task's folder is not mirrored; trying again", "task", t.id(), "folder", mirror.Folder.Name, "error", err)
+				}
+				said[mirror.Folder.Name] = fmt.Sprint(err)
 			}
 		}
 	}()
 	return cancel, closed
 }
 
-// mirrors are the folders that are kept in the store while the task runs.
+// mirrors are the folders that are kept in the store while the task runs. They are the same
+// for all its life, since each knows what it has sent.
 func (t *task) mirrors() []*staging.Mirror {
+	if t.mirrored == nil {
+		t.mirrored = t.newMirrors()
+	}
+	return t.mirrored
+}
+
+func (t *task) newMirrors() []*staging.Mirror {
 	assignment, config := t.assignment(), t.s.config
 	if config.Store == nil {
 		return nil

@@ -26,6 +26,10 @@ const defaultPids = 4096
 // be called again after it was cut short.
 func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 	assignment := t.assignment()
+	// Nobody but the agent enters it by its path: a task is shown what is its own.
+	if err := os.MkdirAll(t.folder, 0o700); err != nil {
+		return runtime.Spec{}, fault.New(fault.Internal, "prepare task folder: %w", err)
+	}
 	for _, folder := range append(t.folders.All(), t.temp(), t.scratch()) {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return runtime.Spec{}, fault.New(fault.Internal, "prepare task folder: %w", err)

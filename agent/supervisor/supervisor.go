@@ -12,7 +12,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -24,6 +23,7 @@ import (
 	"github.com/clary-ml/clary/agent/staging"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/tree"
 )
 
 // Config is what the supervisor works with. Store and Certify may be nil; a task
@@ -293,7 +293,7 @@ func (s *Supervisor) forget(id string) {
 	ctx := context.WithoutCancel(s.ctx)
 	err := s.config.Driver.Remove(ctx, id)
 	if name, errName := runtime.FolderName(id); errName == nil {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(s.config.Root, name)))
+		err = errors.Join(err, tree.RemoveAll(filepath.Join(s.config.Root, name)))
 	}
 	// The promise goes last: if the agent dies before, the next one comes here again.
 	if err = errors.Join(err, s.config.Ledger.Delete(id)); err != nil {

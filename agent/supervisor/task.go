@@ -35,6 +35,8 @@ type task struct {
 	stopped sync.Once
 	// releases give back what the task's goroutine holds for its process.
 	releases []func()
+	// mirrored is the goroutine's own too.
+	mirrored []*staging.Mirror
 	left     sync.Once
 }
 

@@ -85,6 +85,10 @@ func roomBans() []Ban {
 		{Folder: "trainer", Imports: []string{"cluster", "proto", "client", "storage"}, Why: "a trainer sees files, environment and addresses, not the cluster"},
 		{Folder: "trainer/spec", Imports: []string{"gorgonia.org"}, Reach: true, Why: "a coordinator checks a network without gorgonia"},
 		{Folder: "storage", Imports: []string{"cluster", "proto"}, Why: "storage holds bytes; codecs are passed in"},
+		{
+			Folder: "storage/journal", Except: []string{"storage/journal/archive"}, StdOnly: true,
+			Why: "the shim writes journals, and starts with every task",
+		},
 		{Folder: "auth", Imports: []string{"monitor", "metering", "labeling"}, Why: "auth, monitor, metering and labeling do not know one another"},
 		{Folder: "monitor", Imports: []string{"auth", "metering", "labeling"}, Why: "auth, monitor, metering and labeling do not know one another"},
 		{Folder: "metering", Imports: []string{"auth", "monitor", "labeling"}, Why: "auth, monitor, metering and labeling do not know one another"},

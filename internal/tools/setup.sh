@@ -34,7 +34,7 @@ int main(void) { return 0; }' >"$probe/probe.c"
       /usr/bin/python3 -c 'import torch.distributed' 2>/dev/null || need python3-torch
       ;;
     engines)
-      for tool in dockerd:docker.io iptables:iptables podman:podman runc:runc busybox:busybox-static docker-init:tini; do
+      for tool in dockerd:docker.io iptables:iptables podman:podman runc:runc busybox:busybox-static docker-init:tini catatonit:catatonit; do
         command -v "${tool%%:*}" >/dev/null || need "${tool##*:}"
       done
       ;;

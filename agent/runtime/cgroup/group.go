@@ -215,7 +215,11 @@ func number(dir, file string) int64 {
 
 func field(dir, file, name string) int64 {
 	text, _ := os.ReadFile(filepath.Join(dir, file))
-	for line := range strings.Lines(string(text)) {
+	return value(string(text), name)
+}
+
+func value(text, name string) int64 {
+	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
 			n, _ := strconv.ParseInt(value, 10, 64)
 			return n

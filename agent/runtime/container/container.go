@@ -81,7 +81,8 @@ type handle struct {
 	name    string // the container's
 	started time.Time
 	note    note
-	before  bool               // an earlier agent started it
+	before  bool // an earlier agent started it
+	gauge   gauge
 	stops   chan time.Duration // with how much grace; the last one counts
 	done    chan struct{}      // closed when exit is set, or abandoned
 	exit    runtime.Exit
@@ -124,6 +125,9 @@ func Open(config Config) (*Driver, error) {
 	return d, nil
 }
 
+// podmanEngine is what Engine calls Podman.
+const podmanEngine = "podman"
+
 // Engine says what the engine is: "docker" or "podman"; an error if none answers.
 func (d *Driver) Engine(ctx context.Context) (string, error) {
 	version, err := d.engine.ServerVersion(ctx, moby.ServerVersionOptions{})
@@ -132,7 +136,7 @@ func (d *Driver) Engine(ctx context.Context) (string, error) {
 	}
 	for _, component := range version.Components {
 		if strings.Contains(component.Name, "Podman") {
-			return "podman", nil
+			return podmanEngine, nil
 		}
 	}
 	return "docker", nil

@@ -7,8 +7,11 @@ import (
 	"testing"
 
 	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/agent/runtime/cgroup"
 	"github.com/clary-ml/clary/agent/runtime/container"
 	"github.com/clary-ml/clary/agent/runtime/container/enginetest"
+	"github.com/clary-ml/clary/agent/runtime/process"
+	"github.com/clary-ml/clary/agent/runtime/route"
 	"github.com/clary-ml/clary/agent/runtime/runtimetest"
 )
 
@@ -26,6 +29,8 @@ func TestDriver(t *testing.T) {
 	}
 }
 
+const exclusive = "nobody would end it if the node lost its coordinators and its agent, so the driver refuses it"
+
 // listener answers with busybox, which has no perl.
 const listener = `echo "port 31234"; echo; while :; do echo hello | nc -l -p 31234; done`
 
@@ -40,16 +45,26 @@ func harness(t *testing.T, e *enginetest.Engine) runtimetest.Harness {
 	if err := errors.Join(os.Chmod(root, 0o711), os.Mkdir(work, 0o755), os.Chown(work, uid, uid)); err != nil {
 		t.Fatal(err)
 	}
+	var opened *container.Driver
 	h := runtimetest.Harness{
 		Open: func(t *testing.T) runtime.Driver {
 			d, err := container.Open(container.Config{Root: root + "/tasks", Socket: e.Socket, Simulated: true})
 			if err != nil {
 				t.Fatal(err)
 			}
-			return d
+			opened = d
+			if e.Name != "docker" {
+				return d
+			}
+			// As an agent has it: beside that for processes.
+			processes, err := process.New(process.Config{Root: t.TempDir(), Groups: cgroup.Open("", "")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return route.New(processes, d)
 		},
-		Close: func(t *testing.T, d runtime.Driver) {
-			if err := d.(*container.Driver).Close(); err != nil {
+		Close: func(t *testing.T, _ runtime.Driver) {
+			if err := opened.Close(); err != nil {
 				t.Error(err)
 			}
 		},
@@ -65,15 +80,14 @@ func harness(t *testing.T, e *enginetest.Engine) runtimetest.Harness {
 		Roots:    []string{root},
 		Listener: listener,
 		Without: map[string]string{
-			"gives a task its secrets and leaves them in no file": "an engine keeps variables on its disk, so the driver refuses them",
-			"leaves nothing of a task's descendants":              "they end with the container, and their numbers are its own",
-			"gives a task a private and bounded /tmp":             "/tmp is the image's, or a mount's",
+			runtimetest.SecretsClaim:     "an engine keeps variables on its disk, so the driver refuses them",
+			runtimetest.LeaseClaim:       exclusive,
+			runtimetest.RenewedClaim:     exclusive,
+			runtimetest.PrivateTempClaim: "/tmp is the image's, or a mount's",
 		},
 	}
 	if e.Name == "podman" {
-		h.Without["reports the signal that ended a task"] = "without an init, process 1 of a container cannot signal itself"
-		h.Without["reports a kill for memory as such"] = "Podman does not say that memory was the reason"
-		h.Without["gives a task no privileges and no way to any"] = "Podman's own filter lets programs make user namespaces"
+		h.Without[runtimetest.UserNamespaceClaim] = "Podman's own filter lets programs make user namespaces"
 	}
 	t.Cleanup(func() { e.Clear() }) // tests of single tasks leave them to be looked at
 	return h

@@ -6,24 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/moby/moby/api/types/container"
 	moby "github.com/moby/moby/client"
@@ -31,7 +25,6 @@ import (
 	"github.com/clary-ml/clary/agent/runtime"
 	driver "github.com/clary-ml/clary/agent/runtime/container"
 	"github.com/clary-ml/clary/agent/runtime/container/enginetest"
-	"github.com/clary-ml/clary/agent/runtime/sandbox"
 	"github.com/clary-ml/clary/internal/fault"
 )
 
@@ -152,14 +145,22 @@ func TestEngines(t *testing.T) {
 				{"removes what nobody knows", sweeps},
 				{"brings an image once for a whole gang", onceForAll},
 				{"says what may be tried again", unready},
+				{"pulls, by digest and from a mirror", pulls},
+				{"gives a registry the credentials for it", credentials},
+				{"refuses what an engine cannot keep", refuses},
+				{"asks the engine what a task uses where it cannot look itself", asksForUsage},
+				{"gives a task an address of its own behind the machine's", bridged},
 			} {
 				t.Run(c.claim, func(t *testing.T) { c.check(t, e) })
 			}
-			if engineName == "docker" {
-				t.Run("pulls, by digest and from a mirror", func(t *testing.T) { pulls(t, e) })
-				t.Run("gives a registry the credentials for it", func(t *testing.T) { credentials(t, e) })
-				t.Run("knows that an engine took its containers with it", func(t *testing.T) { restarts(t, e) })
-			}
+			own := map[string]struct {
+				claim string
+				check func(*testing.T, *enginetest.Engine)
+			}{
+				"docker": {"knows that an engine took its containers with it", restarts},
+				"podman": {"keeps containers, and gives them GPUs, though the service ends", serviceless},
+			}[engineName]
+			t.Run(own.claim, func(t *testing.T) { own.check(t, e) })
 		})
 	}
 }
@@ -302,83 +303,6 @@ func sweeps(t *testing.T, e *enginetest.Engine) {
 	}
 }
 
-var quiet = log.New(io.Discard, "", 0)
-
-// registryIn serves a registry on the engine's loopback, which it trusts without TLS.
-func registryIn(t *testing.T, e *enginetest.Engine, handler http.Handler) string {
-	t.Helper()
-	var listener net.Listener
-	err := sandbox.InNetwork(e.Process.Process.Pid, func() (err error) {
-		listener, err = net.Listen("tcp4", "127.0.0.1:0")
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
-	served := make(chan struct{})
-	go func() { defer close(served); _ = server.Serve(listener) }()
-	t.Cleanup(func() { _ = server.Close(); <-served })
-	return listener.Addr().String()
-}
-
-// dialIn reaches the registry from the test's own network.
-func dialIn(e *enginetest.Engine) func(context.Context, string, string) (net.Conn, error) {
-	return func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-		err = sandbox.InNetwork(e.Process.Process.Pid, func() (err error) {
-			conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-			return err
-		})
-		return conn, err
-	}
-}
-
-func push(t *testing.T, e *enginetest.Engine, to string, image v1.Image, options ...remote.Option) {
-	t.Helper()
-	reference, err := name.ParseReference(to, name.Insecure)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(reference, image, append(options, remote.WithTransport(&http.Transport{DialContext: dialIn(e)}))...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// keychain has one registry's credentials.
-type keychain struct {
-	registry string
-	known    authn.Authenticator
-}
-
-func (k keychain) Resolve(of authn.Resource) (authn.Authenticator, error) {
-	if of.RegistryStr() == k.registry {
-		return k.known, nil
-	}
-	return authn.Anonymous, nil
-}
-
-func credentials(t *testing.T, e *enginetest.Engine) {
-	open := registry.New(registry.Logger(quiet))
-	host := registryIn(t, e, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, password, _ := r.BasicAuth(); user != "puller" || password != "open sesame" {
-			w.Header().Set("WWW-Authenticate", `Basic realm="tests"`)
-			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}`, http.StatusUnauthorized)
-			return
-		}
-		open.ServeHTTP(w, r)
-	}))
-	known := &authn.Basic{Username: "puller", Password: "open sesame"}
-	push(t, e, host+"/team/private:1", busybox(t, "private"), remote.WithAuth(known))
-	b := newBench(t, e)
-	b.refuses("job/main/none-0.1", host+"/team/private:1", "cannot be pulled")
-	b = newBench(t, e, func(c *driver.Config) {
-		c.Credentials = keychain{host, &authn.Basic{Username: "puller", Password: "wrong"}}
-	})
-	b.refuses("job/main/wrong-0.1", host+"/team/private:1", "cannot be pulled")
-	b = newBench(t, e, func(c *driver.Config) { c.Credentials = keychain{host, known} })
-	b.must("job/main/right-0.1", host+"/team/private:1")
-}
-
 // onceForAll starts a gang whose image nobody has.
 func onceForAll(t *testing.T, e *enginetest.Engine) {
 	store := &archives{files: map[string][]byte{"s3://data/gang.tar": ociArchive(t, busybox(t, "gang"))}}
@@ -433,104 +357,76 @@ func unready(t *testing.T, e *enginetest.Engine) {
 	}
 }
 
-func pulls(t *testing.T, e *enginetest.Engine) {
-	host := registryIn(t, e, registry.New(registry.Logger(quiet)))
-	pushed := busybox(t, "pushed")
-	push(t, e, host+"/team/tool:1", pushed)
-	digest, err := pushed.Digest()
-	if err != nil {
-		t.Fatal(err)
+// refuses sees that a task is not run with less than it asks for.
+func refuses(t *testing.T, e *enginetest.Engine) {
+	b := newBench(t, e)
+	for want, spec := range map[string]runtime.Spec{
+		"exclusive":       {ID: "job/main/a-0.1", Image: image, Exclusive: true},
+		"secrets as file": {ID: "job/main/b-0.1", Image: image, Secrets: []string{"TOKEN=hush"}},
+		"no image":        {ID: "job/main/c-0.1"},
+	} {
+		if _, err := b.d.Start(t.Context(), spec); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
 	}
-	b := newBench(t, e, func(c *driver.Config) { c.Mirrors = map[string]string{"registry.example": host} })
-	b.must("job/main/digest-0.1", host+"/team/tool@"+digest.String())
-	b.must("job/main/tag-0.1", host+"/team/tool:1")
-	b.must("job/main/mirror-0.1", "registry.example/team/tool:1")
-	b.refuses("job/main/wrong-0.1", host+"/team/tool@sha256:"+strings.Repeat("0", 64), "cannot be pulled")
-	b.refuses("job/main/wrong-0.1", host+"/team/tool:2", "cannot be pulled")
+	if e.Name == "docker" { // it has no hook for GPUs here
+		b = newBench(t, e, func(c *driver.Config) { c.Simulated = false })
+		_, err := b.d.Start(t.Context(), runtime.Spec{ID: "job/main/gpu-0.1", Image: image, Argv: []string{"true"}, Devices: []string{"GPU-1"}})
+		if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "gpu") {
+			t.Errorf("a GPU that the engine cannot give: %v", err)
+		}
+	}
 }
 
-func restarts(t *testing.T, e *enginetest.Engine) {
+func asksForUsage(t *testing.T, e *enginetest.Engine) {
 	b := newBench(t, e)
-	for i, end := range []func(){func() { e.End(syscall.SIGTERM) }, e.Crash} {
-		id := fmt.Sprintf("job/main/worker-%d.1", i)
-		if err := b.start(id, image, "sleep 300"); err != nil {
+	const id = "job/main/busy-0.1"
+	if err := b.start(id, image, "while :; do :; done"); err != nil {
+		t.Fatal(err)
+	}
+	b.d.HideGroup(id)
+	var used runtime.Usage
+	for deadline := time.Now().Add(30 * time.Second); used.CPU < 20*time.Millisecond || used.Memory <= 0; {
+		var err error
+		if used, err = b.d.Usage(id); err != nil || time.Now().After(deadline) {
+			t.Fatalf("it is told to use %+v, %v", used, err)
+		}
+	}
+	if err := b.d.Stop(t.Context(), id, 0); err != nil {
+		t.Fatal(err)
+	}
+	if exit := b.wait(id); exit.Usage.CPU < used.CPU || used.PeakMemory < used.Memory {
+		t.Errorf("it used %+v, and is told to have used %+v", used, exit.Usage)
+	}
+}
+
+func bridged(t *testing.T, e *enginetest.Engine) {
+	b := newBench(t, e)
+	const id = "job/main/bridged-0.1"
+	spec := runtime.Spec{
+		ID: id, Image: image, Argv: []string{"sh", "-c", "ls /sys/class/net; " + listener}, Env: []string{"PATH=/bin"},
+		Isolation: &runtime.Isolation{Network: runtime.NetworkBridge, Hosts: map[string]string{"algo-1": "10.1.2.3"}},
+	}
+	if _, err := b.d.Start(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	var conn net.Conn
+	for deadline := time.Now().Add(30 * time.Second); conn == nil; time.Sleep(10 * time.Millisecond) {
+		var err error
+		if conn, err = b.d.Dial(t.Context(), id, 31234); err != nil && time.Now().After(deadline) {
 			t.Fatal(err)
 		}
-		end()
-		if err := b.start("job/main/away-0.1", image, "true"); !fault.Is(err, fault.Unready) {
-			t.Errorf("a start without an engine: %v", err)
-		}
-		e.Run()
-		if exit := b.wait(id); !exit.Unknown || !strings.Contains(exit.Error, "engine ended") {
-			t.Errorf("way %d: it ended as %+v", i, exit)
-		}
-		b.must(fmt.Sprintf("job/main/after-%d.1", i), image)
 	}
-	// The agent may go with the engine: then nobody saw it go.
-	if err := b.start("job/main/alone-0.1", image, "sleep 300"); err != nil {
+	if said, err := io.ReadAll(conn); string(said) != "hello\n" {
+		t.Errorf("it said %q, %v", said, err)
+	}
+	_ = conn.Close()
+	var interfaces strings.Builder
+	if err := b.d.Logs(t.Context(), id, runtime.LogQuery{Stream: runtime.Stdout}, &interfaces); err != nil || !strings.HasPrefix(interfaces.String(), "eth0\nlo\n") {
+		t.Errorf("it has the interfaces %q, %v", interfaces.String(), err)
+	}
+	if err := b.d.Stop(t.Context(), id, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.start("job/main/alone-1.1", image, "exit 6"); err != nil {
-		t.Fatal(err)
-	}
-	b.wait("job/main/alone-1.1")
-	if err := b.d.Close(); err != nil {
-		t.Error(err)
-	}
-	e.End(syscall.SIGTERM)
-	b.open()
-	if found, err := b.d.Recover(t.Context()); err != nil || len(found) == 0 {
-		t.Errorf("without an engine recovered %+v, %v", found, err)
-	}
-	e.Run()
-	b.again()
-	if exit := b.wait("job/main/alone-0.1"); !exit.Unknown {
-		t.Errorf("it ended as %+v", exit)
-	}
-	if exit := b.wait("job/main/alone-1.1"); exit.Code != 6 || exit.Unknown {
-		t.Errorf("it ended as %+v", exit)
-	}
-	comesLater(t, e, b)
-	// With live-restore containers outlive the engine, and so do exit codes.
-	if err := os.WriteFile(e.Path("daemon.json"), []byte(`{"live-restore": true}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	e.Extra = []string{"--config-file", e.Path("daemon.json")}
-	e.End(syscall.SIGTERM)
-	e.Run()
-	if err := b.start("job/main/lives-0.1", image, "sleep 2; exit 5"); err != nil {
-		t.Fatal(err)
-	}
-	e.End(syscall.SIGTERM)
-	e.Run()
-	if exit := b.wait("job/main/lives-0.1"); exit.Code != 5 || exit.Unknown {
-		t.Errorf("it ended as %+v", exit)
-	}
-}
-
-// comesLater has an agent begin before its engine, which has what nobody knows any more.
-func comesLater(t *testing.T, e *enginetest.Engine, b *bench) {
-	if err := b.start("job/main/orphan-0.1", image, "exit 0"); err != nil {
-		t.Fatal(err)
-	}
-	b.wait("job/main/orphan-0.1")
-	orphan := filepath.Join(b.config.Root, "job~main~orphan-0.1")
-	if err := os.RemoveAll(orphan); err != nil {
-		t.Fatal(err)
-	}
-	e.End(syscall.SIGTERM)
-	b.again()
-	e.Run()
-	client := e.Client()
-	defer client.Close()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		filters := moby.Filters{}.Add("label", "clary.task=job/main/orphan-0.1")
-		list, err := client.ContainerList(t.Context(), moby.ContainerListOptions{All: true, Filters: filters})
-		if err == nil && len(list.Items) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("still there: %v, %v", list.Items, err)
-		}
-	}
+	b.wait(id)
 }

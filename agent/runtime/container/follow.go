@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +29,7 @@ type state struct {
 	never   bool // it was made, and not started
 	exit    runtime.Exit
 	pid     int
+	id      string // of the container, as the engine made it up
 }
 
 // state asks the engine: NotFound if there is no such container, Unready if the engine
@@ -43,7 +45,7 @@ func (d *Driver) state(ctx context.Context, name string) (state, error) {
 		return state{}, fault.New(fault.Unready, "the engine says nothing of container %s", name)
 	}
 	told := answer.Container.State
-	s := state{pid: told.Pid, running: told.Running || told.Paused || told.Restarting}
+	s := state{pid: told.Pid, id: answer.Container.ID, running: told.Running || told.Paused || told.Restarting}
 	s.never = !s.running && (told.Status == container.StateCreated || told.Status == "configured" || told.Status == "initialized")
 	s.exit.Started, _ = time.Parse(time.RFC3339Nano, told.StartedAt)
 	s.exit.Ended, _ = time.Parse(time.RFC3339Nano, told.FinishedAt)
@@ -63,6 +65,7 @@ func (d *Driver) follow(h *handle) {
 	d.mu.Unlock()
 	d.running.Go(func() {
 		defer close(h.done)
+		defer h.gauge.close()
 		h.exit, h.err = d.live(h)
 	})
 }
@@ -159,8 +162,10 @@ func (d *Driver) await(ctx context.Context, h *handle) (exit runtime.Exit, saw w
 			return unknown(h, "its container was made and not started before the agent ended"), saw, nil
 		case !s.running:
 			s.exit.Error = d.neverStarted(ctx, h, s.exit)
+			h.gauge.tell(&s.exit)
 			return s.exit, saw, nil
 		}
+		h.gauge.find(s.pid, s.id)
 		saw.away, saw.alone = false, false
 		answer := d.engine.ContainerWait(ctx, h.name, moby.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
 		select {
@@ -184,7 +189,7 @@ func pause(ctx context.Context, long time.Duration) {
 // neverStarted is what a container's init said of a program that it could not start. There
 // is no other way to know.
 func (d *Driver) neverStarted(ctx context.Context, h *handle, exit runtime.Exit) string {
-	if exit.Code != 126 && exit.Code != 127 {
+	if exit.Code != 1 && exit.Code != 126 && exit.Code != 127 {
 		return ""
 	}
 	said := &lastLines{most: 1}
@@ -195,6 +200,22 @@ func (d *Driver) neverStarted(ctx context.Context, h *handle, exit runtime.Exit)
 	if _, why, fatal := strings.Cut(line, "[FATAL tini"); fatal {
 		_, why, _ = strings.Cut(why, "] ")
 		return "start the program: " + why
+	}
+	if _, why, fatal := strings.Cut(line, "ERROR (catatonit:"); fatal {
+		_, why, _ = strings.Cut(why, "failed to exec pid1: ")
+		return "start the program " + d.program(ctx, h) + ": " + why
+	}
+	return ""
+}
+
+// program is what a container was made to run.
+func (d *Driver) program(ctx context.Context, h *handle) string {
+	answer, err := d.engine.ContainerInspect(ctx, h.name, moby.ContainerInspectOptions{})
+	if err != nil || answer.Container.Config == nil {
+		return ""
+	}
+	if words := append(slices.Clone(answer.Container.Config.Entrypoint), answer.Container.Config.Cmd...); len(words) > 0 {
+		return words[0]
 	}
 	return ""
 }
@@ -258,5 +279,5 @@ func (d *Driver) goesAway(ctx context.Context) bool {
 }
 
 func unknown(h *handle, why string) runtime.Exit {
-	return runtime.Exit{Code: -1, Unknown: true, Error: why, Started: h.started, Ended: time.Now()}
+	return runtime.Exit{Code: -1, Unknown: true, Error: why, Started: h.started, Ended: time.Now(), Usage: h.gauge.used()}
 }

@@ -3,7 +3,6 @@ package container
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -182,27 +181,4 @@ func addressOf(c container.InspectResponse) string {
 		}
 	}
 	return ""
-}
-
-// Usage tells what a task uses now. Of one that has ended an engine keeps nothing.
-func (d *Driver) Usage(id string) (runtime.Usage, error) {
-	h, err := d.find(id)
-	if err != nil || h.ended() {
-		return runtime.Usage{}, err
-	}
-	ctx, cancel := context.WithTimeout(d.ctx, endPatience)
-	defer cancel()
-	answer, err := d.engine.ContainerStats(ctx, h.name, moby.ContainerStatsOptions{})
-	if err != nil {
-		return runtime.Usage{}, fault.New(fault.Unready, "ask what task %s uses: %w", id, err)
-	}
-	defer answer.Body.Close() //nolint:errcheck // only read
-	var told container.StatsResponse
-	if err := json.NewDecoder(answer.Body).Decode(&told); err != nil {
-		return runtime.Usage{}, fault.New(fault.Unready, "ask what task %s uses: %w", id, err)
-	}
-	return runtime.Usage{
-		CPU:    time.Duration(told.CPUStats.CPUUsage.TotalUsage),
-		Memory: int64(told.MemoryStats.Usage), PeakMemory: int64(max(told.MemoryStats.MaxUsage, told.MemoryStats.Usage)),
-	}, nil
 }

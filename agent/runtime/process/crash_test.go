@@ -185,7 +185,8 @@ func TestAReusedPidIsNotTakenForTheTask(t *testing.T) {
 }
 
 func BenchmarkStart(b *testing.B) {
-	own := func(s *runtime.Spec) { isolate(s) }
+	work := b.TempDir()
+	own := func(s *runtime.Spec) { s.Dir = work; isolate(s) }
 	machines := func(*runtime.Spec) {}
 	for _, bench := range []struct {
 		name string

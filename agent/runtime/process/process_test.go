@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -103,6 +104,12 @@ func isolate(spec *runtime.Spec) {
 func harness(t *testing.T, host *cgroup.Host) runtimetest.Harness {
 	root := t.TempDir()
 	work := t.TempDir()
+	without := map[string]string{}
+	if lacks := host.Lacks(); len(lacks) > 0 {
+		for _, claim := range []string{runtimetest.OutOfMemoryClaim, runtimetest.ForkBombClaim, runtimetest.UsageClaim} {
+			without[claim] = strings.Join(lacks, "; ")
+		}
+	}
 	return runtimetest.Harness{
 		Open: func(t *testing.T) runtime.Driver { return open(t, root, host) },
 		Close: func(t *testing.T, d runtime.Driver) {
@@ -113,7 +120,8 @@ func harness(t *testing.T, host *cgroup.Host) runtimetest.Harness {
 		Script: func(_ *testing.T, id, script string) runtime.Spec {
 			return runtime.Spec{ID: id, Argv: []string{"sh", "-c", script}, Env: []string{"PATH=/usr/bin:/bin"}, Dir: work}
 		},
-		Limited: len(host.Lacks()) == 0,
+		Limited: len(without) == 0,
+		Without: without,
 		Roots:   []string{root},
 	}
 }

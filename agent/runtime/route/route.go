@@ -49,11 +49,8 @@ func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (time.Time, error
 	if spec.Image == "" {
 		return d.processes.Start(ctx, spec)
 	}
-	started, err := d.containers.Start(ctx, spec)
-	if err == nil {
-		d.remember(spec.ID)
-	}
-	return started, err
+	d.remember(spec.ID) // also of what does not start something may be left
+	return d.containers.Start(ctx, spec)
 }
 
 // Fetch brings an image for containers.
@@ -92,7 +89,7 @@ func (d *Driver) Logs(ctx context.Context, id string, query runtime.LogQuery, to
 	return d.of(id).Logs(ctx, id, query, to)
 }
 
-// Remove has both forget the task: after a start that failed nobody knows whose it was.
+// Remove has its driver forget the task.
 func (d *Driver) Remove(ctx context.Context, id string) error {
 	if err := d.of(id).Remove(ctx, id); err != nil {
 		return err

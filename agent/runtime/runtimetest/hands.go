@@ -22,15 +22,6 @@ var handsClaims = []claim{
 	{"reaches a port on which a task listens", dial},
 }
 
-func (b *bench) execer() runtime.Execer {
-	b.Helper()
-	execer, ok := b.driver.(runtime.Execer)
-	if !ok {
-		b.Skip("skipped: the driver runs no programs beside a task")
-	}
-	return execer
-}
-
 // stop ends a task.
 func (b *bench) stop(id string) {
 	b.Helper()
@@ -47,10 +38,10 @@ func (b *bench) sleeper(change ...func(*runtime.Spec)) string {
 }
 
 func beside(b *bench) {
-	execer := b.execer()
+	execer := can[runtime.Execer](b, "runs programs beside a task")
 	id := b.sleeper(func(s *runtime.Spec) {
 		s.Env = append(s.Env, "COLOR=blue", "SHAPE=round")
-		if b.Without[secretsClaim] == "" {
+		if b.Without[SecretsClaim] == "" {
 			s.Secrets = []string{"TOKEN=hush"}
 		} else {
 			s.Env = append(s.Env, "TOKEN=hush")
@@ -80,7 +71,7 @@ func beside(b *bench) {
 }
 
 func besideInput(b *bench) {
-	execer, id := b.execer(), b.sleeper()
+	execer, id := can[runtime.Execer](b, "runs programs beside a task"), b.sleeper()
 	defer b.stop(id)
 	var stdout bytes.Buffer
 	text := strings.Repeat("a line of some length\n", 100_000)
@@ -97,7 +88,7 @@ func besideInput(b *bench) {
 }
 
 func besideTerminal(b *bench) {
-	execer, id := b.execer(), b.sleeper()
+	execer, id := can[runtime.Execer](b, "runs programs beside a task"), b.sleeper()
 	defer b.stop(id)
 	sizes := make(chan runtime.Size, 1)
 	sizes <- runtime.Size{Rows: 33, Columns: 77}
@@ -111,7 +102,7 @@ func besideTerminal(b *bench) {
 }
 
 func besideEnds(b *bench) {
-	execer, id := b.execer(), b.sleeper()
+	execer, id := can[runtime.Execer](b, "runs programs beside a task"), b.sleeper()
 	ctx, cancel := context.WithTimeout(b.ctx, 100*time.Millisecond)
 	defer cancel()
 	if code, err := execer.Exec(ctx, id, runtime.Command{Argv: []string{"sleep", "60"}}, runtime.Streams{}); err == nil && code == 0 || b.ctx.Err() != nil {
@@ -132,7 +123,7 @@ func besideEnds(b *bench) {
 }
 
 func besideNothing(b *bench) {
-	execer, id := b.execer(), b.sleeper()
+	execer, id := can[runtime.Execer](b, "runs programs beside a task"), b.sleeper()
 	if _, err := execer.Exec(b.ctx, id, runtime.Command{Argv: []string{"no-such-program"}}, runtime.Streams{}); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "no-such-program") {
 		b.Errorf("an unknown program: %v", err)
 	}
@@ -155,10 +146,7 @@ print "port ", $s->sockport, "\n"; $| = 1; print "\n";
 while (my $c = $s->accept) { print $c "hello\n"; close $c; }'`
 
 func dial(b *bench) {
-	dialer, ok := b.driver.(runtime.Dialer)
-	if !ok {
-		b.Skip("skipped: the driver reaches no ports of tasks")
-	}
+	dialer := can[runtime.Dialer](b, "reaches ports of tasks")
 	for _, network := range []runtime.Network{runtime.NetworkHost, runtime.NetworkNone} {
 		if network == runtime.NetworkNone && b.Isolate == nil {
 			continue

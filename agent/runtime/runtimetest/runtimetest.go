@@ -29,7 +29,8 @@ type Harness struct {
 	Isolate func(*runtime.Spec)
 	// Roots are the folders in which the driver keeps files.
 	Roots []string
-	// Without are claims that cannot be tested here, and why.
+	// Without are claims that do not hold here, and why. All others must: a driver that lacks
+	// what a claim needs says so here, or the claim fails.
 	Without map[string]string
 	// Listener is a script that says "port N" and answers connections to it with "hello", if
 	// that of the suite cannot run here.
@@ -42,7 +43,29 @@ type claim struct {
 	check func(*bench)
 }
 
+// The claims that a harness may be without.
+const (
+	LeaseClaim         = "ends an exclusive task with its lease"
+	RenewedClaim       = "keeps an exclusive task whose lease is renewed"
+	OutOfMemoryClaim   = "reports a kill for memory as such"
+	ForkBombClaim      = "bounds a fork bomb"
+	UsageClaim         = "tells what a task uses, and what it has used"
+	UserNamespaceClaim = "lets a task make no namespace in which it has privileges"
+	PrivateTempClaim   = "gives a task a private and bounded /tmp"
+	SecretsClaim       = "gives a task its secrets and leaves them in no file"
+)
+
 const patience = 30 * time.Second
+
+// can finds what a driver does beyond the core; one that does not must say so in Without.
+func can[T any](b *bench, what string) T {
+	b.Helper()
+	able, ok := b.driver.(T)
+	if !ok {
+		b.Fatalf("the driver %s not, and its harness does not say why", what)
+	}
+	return able
+}
 
 // Run runs the suite. newHarness is called once for each test, with its t.
 func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
@@ -58,22 +81,28 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"kills a task that ignores SIGTERM after its grace", stopStubborn},
 		{"shortens the grace of a stop under way", stopShorter},
 		{"ends a task at its maximum run time", maxRuntime},
-		{"ends an exclusive task with its lease", lease},
-		{"keeps an exclusive task whose lease is renewed", renewed},
+		{LeaseClaim, lease},
+		{RenewedClaim, renewed},
 		{"keeps a task and its exit code over a restart of the agent", restart},
 		{"keeps the exit code of a task that ended while no agent was there", endedAlone},
 		{"leaves nothing of a task's descendants", descendants},
-		{"reports a kill for memory as such", outOfMemory},
-		{"bounds a fork bomb", forkBomb},
+		{OutOfMemoryClaim, outOfMemory},
+		{ForkBombClaim, forkBomb},
 		{"removes an ended task and refuses a running one", remove},
 		{"gives a task its devices and no others", devices},
 		{"answers for an unknown task that it is not there", unknown},
 	}
-	for _, c := range slices.Concat(claims, handsClaims, isolationClaims) {
+	all := slices.Concat(claims, meterClaims, handsClaims, isolationClaims)
+	for _, c := range all {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			b := &bench{T: t, ctx: ctx, Harness: newHarness(t)}
+			for name := range b.Without {
+				if !slices.ContainsFunc(all, func(c claim) bool { return c.name == name }) {
+					t.Fatalf("the harness is without %q, which nobody claims", name)
+				}
+			}
 			if b.Isolate == nil && slices.ContainsFunc(isolationClaims, func(i claim) bool { return i.name == c.name }) {
 				t.Skip("skipped: the tasks of this harness share the machine's view")
 			}

@@ -209,7 +209,7 @@ func (a *App) packScript(ctx context.Context, c *client.Client, f *scriptFlags, 
 	defer os.Remove(file.Name())
 	defer file.Close()
 	digest := sha256.New()
-	if err := staging.Pack(folder, io.MultiWriter(file, digest), skip); err != nil {
+	if err := staging.Pack(ctx, folder, io.MultiWriter(file, digest), skip); err != nil {
 		return "", "", fault.New(fault.Invalid, "--source: %s: %w", folder, err)
 	}
 	uri = uploadsPrefix + hex.EncodeToString(digest.Sum(nil)) + "/source.tar.gz"

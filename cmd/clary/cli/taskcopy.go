@@ -69,7 +69,7 @@ func (a *App) putIntoTask(ctx context.Context, c *client.Client, from, job, task
 	archive, written := io.Pipe()
 	packed := make(chan error, 1)
 	go func() {
-		err := staging.Pack(folder, written, func(name string, _ bool) bool { return only != "" && name != only })
+		err := staging.Pack(ctx, folder, written, func(name string, _ bool) bool { return only != "" && name != only })
 		packed <- errors.Join(err, written.CloseWithError(err))
 	}()
 	argv := []string{"tar", "-xzf", "-"}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,8 @@ import (
 	"time"
 
 	moby "github.com/moby/moby/client"
+
+	"github.com/clary-ml/clary/agent/runtime/sandbox"
 )
 
 // Image is what tests run: busybox and nothing else. It knows the user UID as tester.
@@ -29,15 +32,17 @@ const (
 
 // Engine is a container engine of the test's own.
 type Engine struct {
-	t       testing.TB
-	Name    string
-	dir     string
-	Socket  string
-	space   string // its network namespace
-	start   func(e *Engine) *exec.Cmd
-	Extra   []string // flags
-	Process *exec.Cmd
-	ended   chan struct{}
+	t      testing.TB
+	Name   string
+	dir    string
+	Socket string
+	space  string // its network namespace
+	start  func(e *Engine) *exec.Cmd
+	Extra  []string // flags
+
+	registries int // that were served
+	Process    *exec.Cmd
+	ended      chan struct{}
 }
 
 // Engines are the names of those that are installed here.
@@ -99,9 +104,49 @@ func podman(e *Engine) *exec.Cmd {
 	if err := os.WriteFile(e.Path("containers.conf"), []byte(config), 0o600); err != nil {
 		e.t.Fatal(err)
 	}
+	var trusted strings.Builder // Docker trusts its loopback without being told
+	for i := range maxRegistries {
+		fmt.Fprintf(&trusted, "[[registry]]\nlocation=%q\ninsecure=true\n", registryAddress(i))
+	}
+	if err := os.WriteFile(e.Path("registries.conf"), []byte(trusted.String()), 0o600); err != nil {
+		e.t.Fatal(err)
+	}
 	command := e.command("podman", "--root", e.Path("data"), "--runroot", e.Path("exec"), "--tmpdir", e.Path("tmp"), "system", "service", "--time=0", e.Socket)
-	command.Env = append(os.Environ(), "CONTAINERS_CONF="+e.Path("containers.conf"))
+	command.Env = append(os.Environ(), "CONTAINERS_CONF="+e.Path("containers.conf"), "CONTAINERS_REGISTRIES_CONF="+e.Path("registries.conf"))
 	return command
+}
+
+// maxRegistries are the most that a test may serve to one engine.
+const maxRegistries = 16
+
+func registryAddress(i int) string { return fmt.Sprintf("127.0.0.1:%d", 5000+i) }
+
+// Listen is where a registry is served: an address on the engine's own loopback that it
+// trusts without TLS. Dial reaches it from the test's network.
+func (e *Engine) Listen() net.Listener {
+	e.t.Helper()
+	if e.registries == maxRegistries {
+		e.t.Fatalf("%s trusts no more than %d registries", e.Name, maxRegistries)
+	}
+	var listener net.Listener
+	err := sandbox.InNetwork(e.Process.Process.Pid, func() (err error) {
+		listener, err = net.Listen("tcp4", registryAddress(e.registries))
+		return err
+	})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.registries++
+	return listener
+}
+
+// Dial connects within the engine's network.
+func (e *Engine) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = sandbox.InNetwork(e.Process.Process.Pid, func() (err error) {
+		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
 }
 
 // Run starts the engine and waits until it answers.
@@ -187,10 +232,23 @@ func (e *Engine) close() {
 		text, _ := os.ReadFile(e.Path("log"))
 		e.t.Logf("%s said:\n%s", e.Name, text[max(0, len(text)-2000):])
 	}
+	e.killMonitors()
 	e.unmount()
 	e.ip("netns", "delete", e.space)
 	if err := os.RemoveAll(e.dir); err != nil {
 		e.t.Error(err)
+	}
+}
+
+// killMonitors ends what Podman lets live on for minutes, to tell of programs that ran beside
+// a container.
+func (e *Engine) killMonitors() {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, line := range lines {
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(line)))
+		if text, err := os.ReadFile(line); err == nil && strings.Contains(string(text), e.dir+"/") {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
 	}
 }
 
