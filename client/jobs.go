@@ -80,9 +80,12 @@ type Filter struct {
 	Kind   cluster.Kind
 	States []cluster.JobState
 	Labels map[string]string
-	Limit  int    // of one page; 0 is as many as the server gives
-	After  string // the Next of the page before
-	Stale  bool   // any coordinator's view will do: cheaper, and perhaps a moment old
+	Parent string // only the jobs that this one made, as a sweep makes its trials
+	// Children is with the jobs that other jobs made, which are left out otherwise.
+	Children bool
+	Limit    int    // of one page; 0 is as many as the server gives
+	After    string // the Next of the page before
+	Stale    bool   // any coordinator's view will do: cheaper, and perhaps a moment old
 }
 
 // Jobs lists one page of jobs in the order of their names; next, if it is not empty,
@@ -90,7 +93,7 @@ type Filter struct {
 func (c *Client) Jobs(ctx context.Context, filter Filter) (jobs []cluster.Job, next string, err error) {
 	request := &claryv1.ListJobsRequest{
 		Queue: filter.Queue, Owner: filter.Owner, Kind: string(filter.Kind), Labels: filter.Labels,
-		Limit: int32(filter.Limit), After: filter.After, Stale: filter.Stale,
+		Limit: int32(filter.Limit), After: filter.After, Stale: filter.Stale, Parent: filter.Parent, Children: filter.Children,
 	}
 	for _, state := range filter.States {
 		request.States = append(request.States, string(state))

@@ -11,6 +11,7 @@ type Kind string
 // The kinds of job.
 const (
 	KindTraining Kind = "training"
+	KindTuning   Kind = "tuning"
 )
 
 // JobState is where a job stands in its life.
@@ -96,6 +97,7 @@ type Job struct {
 	Labels    map[string]string
 	Spec      []byte // JSON, validated by workload/KIND when submitted, never changed after
 	RequestID string // chosen by the client: the same request twice is one job
+	Parent    string // the job that made it, and that it ends with; "" for one that a user submitted
 
 	MaxRuntime time.Duration // from placement to end; 0 is no limit
 	Retry      Retry
@@ -130,6 +132,12 @@ func (j Job) Validate() Problems {
 	CheckName(&p, "name", j.Name)
 	CheckName(&p, "kind", string(j.Kind))
 	CheckName(&p, "queue", j.Queue)
+	if j.Parent != "" {
+		CheckName(&p, "parent", j.Parent)
+	}
+	if j.Kind == KindTuning && len(j.Name) > MaxSweepName {
+		p.Add("name", "%q has %d bytes: a sweep's name has at most %d, since its trials' names begin with it", j.Name, len(j.Name), MaxSweepName)
+	}
 	if j.Owner == "" || len(j.Owner) > 128 {
 		p.Add("owner", "%q: takes 1 to 128 bytes", Clip(j.Owner))
 	}

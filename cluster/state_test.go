@@ -77,3 +77,13 @@ func TestOnlyFinalStatesAreEnded(t *testing.T) {
 		t.Error("an unknown state counts as ended")
 	}
 }
+
+func TestTrialStatesAreAsDrawn(t *testing.T) {
+	ends := []TrialState{"complete", "stopped", "failed", "infeasible", "cancelled"}
+	walk(t, trialEdges, TrialState.CanBecome, map[TrialState][]TrialState{
+		"waiting":  append([]TrialState{"running", "paused"}, ends...),
+		"running":  append([]TrialState{"waiting", "paused"}, ends...),
+		"paused":   {"waiting", "running", "complete", "stopped", "failed", "cancelled"},
+		"complete": {}, "stopped": {}, "failed": {}, "infeasible": {}, "cancelled": {},
+	})
+}

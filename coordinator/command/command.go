@@ -37,12 +37,16 @@ type Refusal struct {
 	Reason string
 }
 
-// Record puts and deletes jobs, gangs, queues, tokens, secrets and deeds: all of them, or none if one is
-// not at the revision it was read, or breaks a rule.
+// Record puts and deletes jobs, gangs, queues, tokens, secrets, deeds, sweeps and trials: all
+// of them, or none if one is not at the revision it was read, or breaks a rule.
 //
 // Put the owning job in the same record as a gang, so that a job that was cancelled
 // meanwhile gets no new work; only a gang whose Stop is all that changes needs no job.
-// A put that would change nothing only checks the revision, and keeps it.
+// A put that would change nothing only checks the revision, and keeps it. So does a Check,
+// which need not carry the noun.
+//
+// A trial is put together with its sweep, at the revision that was read: that puts everything
+// that happens to a sweep's trials into one order.
 type Record struct {
 	Changes []Change
 }
@@ -56,11 +60,14 @@ type Change struct {
 	Token  *cluster.Token
 	Secret *cluster.Secret
 	Deed   *cluster.Deed
+	Sweep  *cluster.Sweep
+	Trial  *cluster.Trial
 	Delete *Key
+	Check  *Key // a job or sweep, which is not changed
 }
 
-// Key names a stored noun: a job, gang, queue, token or secret. Deleting a job deletes its
-// gangs, tasks and publication.
+// Key names a stored noun: a job, gang, queue, token, secret, sweep or trial. Deleting a job
+// deletes its gangs, tasks and publication; its sweep's trials are deleted before.
 type Key struct {
 	Kind state.Kind
 	ID   string

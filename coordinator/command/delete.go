@@ -7,25 +7,9 @@ import (
 )
 
 func (w *recording) delete(key Key, expected uint64) error {
-	var current uint64
-	switch key.Kind {
-	case state.KindJob:
-		job, _ := w.Job(key.ID)
-		current = job.Revision
-	case state.KindGang:
-		gang, _ := w.Gang(key.ID)
-		current = gang.Revision
-	case state.KindQueue:
-		queue, _ := w.Queue(key.ID)
-		current = queue.Revision
-	case state.KindToken:
-		token, _ := w.Token(key.ID)
-		current = token.Revision
-	case state.KindSecret:
-		secret, _ := w.Secret(key.ID)
-		current = secret.Revision
-	default:
-		return fault.New(fault.Invalid, "delete %s %q: a record deletes jobs, gangs, queues, tokens and secrets only",
+	current, may := w.revision(key)
+	if !may {
+		return fault.New(fault.Invalid, "delete %s %q: a record deletes jobs, gangs, queues, tokens, secrets, sweeps and trials only",
 			cluster.Clip(string(key.Kind)), cluster.Clip(key.ID))
 	}
 	if current == 0 {
@@ -44,15 +28,56 @@ func (w *recording) delete(key Key, expected uint64) error {
 	case state.KindSecret:
 		w.DeleteSecret(key.ID)
 		return nil
+	case state.KindSweep:
+		return w.deleteSweep(key.ID)
+	case state.KindTrial:
+		return w.deleteTrial(key.ID)
 	}
 	w.DeleteToken(key.ID)
 	return nil
+}
+
+// revision is that of a noun which may be named by its key, 0 if there is none.
+func (w *recording) revision(key Key) (current uint64, may bool) {
+	switch key.Kind {
+	case state.KindJob:
+		job, _ := w.Job(key.ID)
+		return job.Revision, true
+	case state.KindGang:
+		gang, _ := w.Gang(key.ID)
+		return gang.Revision, true
+	case state.KindQueue:
+		queue, _ := w.Queue(key.ID)
+		return queue.Revision, true
+	case state.KindToken:
+		token, _ := w.Token(key.ID)
+		return token.Revision, true
+	case state.KindSecret:
+		secret, _ := w.Secret(key.ID)
+		return secret.Revision, true
+	case state.KindSweep:
+		sweep, _ := w.Sweep(key.ID)
+		return sweep.Revision, true
+	case state.KindTrial:
+		trial, _ := w.Trial(key.ID)
+		return trial.Revision, true
+	}
+	return 0, false
 }
 
 // deleteJob takes the job's gangs, tasks and publication with it.
 func (w *recording) deleteJob(name string) error {
 	if job, _ := w.Job(name); !job.State.Ended() {
 		return fault.New(fault.Conflict, "job %q is %s: cancel it, and delete it when it has ended", name, job.State)
+	}
+	if w.HasSweep(name) {
+		return fault.New(fault.Conflict, "job %q has a sweep: delete that and its trials first", name)
+	}
+	for trial := range w.TrialsOf(name, 0) {
+		return fault.New(fault.Conflict, "job %q has a trial %d: delete its trials first", name, trial.Number)
+	}
+	for child := range w.ChildrenOf(name) {
+		return fault.New(fault.Conflict, "job %q has made job %q: delete that first", name, child.Name)
 	}
 	for gang := range w.GangsOf(name) {
 		if err := w.dropTasks(gang); err != nil {

@@ -178,8 +178,17 @@ func (r Record) toProto() (*claryv1.Command, error) {
 		if change.Deed != nil {
 			m.Change, set = &claryv1.Change_Deed{Deed: wire.DeedToProto(*change.Deed)}, set+1
 		}
-		if key := change.Delete; key != nil {
-			m.Change, set = &claryv1.Change_Delete{Delete: &claryv1.Key{Kind: string(key.Kind), Id: key.ID}}, set+1
+		if change.Sweep != nil {
+			m.Change, set = &claryv1.Change_Sweep{Sweep: wire.SweepToProto(*change.Sweep)}, set+1
+		}
+		if change.Trial != nil {
+			m.Change, set = &claryv1.Change_Trial{Trial: wire.TrialToProto(*change.Trial)}, set+1
+		}
+		if change.Delete != nil {
+			m.Change, set = &claryv1.Change_Delete{Delete: keyToProto(change.Delete)}, set+1
+		}
+		if change.Check != nil {
+			m.Change, set = &claryv1.Change_Check{Check: keyToProto(change.Check)}, set+1
 		}
 		if set != 1 {
 			return nil, fault.New(fault.Invalid, "record: change %d names %d nouns; it must name one", i, set)
@@ -213,7 +222,15 @@ func recordFromProto(record *claryv1.Record) (Command, error) {
 			deed := wire.DeedFromProto(c.Deed)
 			change.Deed = &deed
 		case *claryv1.Change_Delete:
-			change.Delete = &Key{Kind: state.Kind(c.Delete.GetKind()), ID: c.Delete.GetId()}
+			change.Delete = keyFromProto(c.Delete)
+		case *claryv1.Change_Sweep:
+			sweep := wire.SweepFromProto(c.Sweep)
+			change.Sweep = &sweep
+		case *claryv1.Change_Trial:
+			trial := wire.TrialFromProto(c.Trial)
+			change.Trial = &trial
+		case *claryv1.Change_Check:
+			change.Check = keyFromProto(c.Check)
 		default:
 			return nil, fmt.Errorf("change %d of the record is of no kind that this version knows", i)
 		}
@@ -221,6 +238,10 @@ func recordFromProto(record *claryv1.Record) (Command, error) {
 	}
 	return Record{Changes: changes}, nil
 }
+
+func keyToProto(key *Key) *claryv1.Key { return &claryv1.Key{Kind: string(key.Kind), Id: key.ID} }
+
+func keyFromProto(key *claryv1.Key) *Key { return &Key{Kind: state.Kind(key.GetKind()), ID: key.GetId()} }
 
 func reportToProto(r TaskReport) *claryv1.TaskReport {
 	return &claryv1.TaskReport{Task: r.Task, Status: wire.TaskStatusToProto(r.Status)}

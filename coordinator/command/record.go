@@ -28,6 +28,9 @@ func (r Record) Apply(tx *state.Tx, now int64) (Result, error) {
 			return Result{}, err
 		}
 	}
+	if err := w.checkSweeps(); err != nil {
+		return Result{}, err
+	}
 	return Result{}, nil
 }
 
@@ -37,6 +40,8 @@ type recording struct {
 	now   int64
 	named map[Key]bool // nouns of the changes so far
 	gangs []gangPut    // to be checked against their jobs as the whole record leaves them
+	// How a record changes sweeps, to be checked when all of it is known.
+	sweeps []*sweepPut
 }
 
 func (w *recording) apply(change Change) error {
@@ -53,6 +58,12 @@ func (w *recording) apply(change Change) error {
 		return w.putSecret(*change.Secret, change.Expect)
 	case change.Deed != nil:
 		return w.putDeed(*change.Deed, change.Expect)
+	case change.Sweep != nil:
+		return w.putSweep(*change.Sweep, change.Expect)
+	case change.Trial != nil:
+		return w.putTrial(*change.Trial, change.Expect)
+	case change.Check != nil:
+		return w.check(*change.Check, change.Expect)
 	case change.Delete != nil:
 		return w.delete(*change.Delete, change.Expect)
 	}
@@ -106,6 +117,8 @@ func (w *recording) putJob(job cluster.Job, expected uint64) error {
 		if err := jobMayBecome(old, job); err != nil {
 			return err
 		}
+	} else if err := w.checkParent(job); err != nil {
+		return err
 	}
 	w.PutJob(job)
 	return nil
@@ -129,6 +142,8 @@ func jobMayBecome(old, job cluster.Job) error {
 		fixed = "submitted"
 	case old.RequestID != job.RequestID:
 		fixed = "request_id"
+	case old.Parent != job.Parent:
+		fixed = "parent"
 	case !bytes.Equal(old.Spec, job.Spec):
 		fixed = "spec"
 	}

@@ -80,6 +80,15 @@ var needs = map[string]need{
 	"/clary.v1.Secrets/Set":    {action: auth.KeepSecrets},
 	"/clary.v1.Secrets/Delete": {action: auth.KeepSecrets},
 
+	"/clary.v1.Sweeps/Get":      {action: auth.Read},
+	"/clary.v1.Sweeps/Watch":    {action: auth.Read},
+	"/clary.v1.Sweeps/Trials":   {action: auth.Read},
+	"/clary.v1.Sweeps/Control":  {action: auth.ControlOwn},
+	"/clary.v1.Sweeps/AddTrial": {action: auth.ControlOwn},
+	"/clary.v1.Sweeps/Ask":      {action: auth.ControlOwn},
+	"/clary.v1.Sweeps/Report":   {action: auth.ControlOwn},
+	"/clary.v1.Sweeps/Tell":     {action: auth.ControlOwn},
+
 	"/clary.v1.Jobs/Cancel":  {action: auth.ControlOwn},
 	"/clary.v1.Jobs/Release": {action: auth.ControlOwn},
 	"/clary.v1.Jobs/Delete":  {action: auth.ControlOwn},

@@ -244,6 +244,9 @@ func (s *jobs) List(ctx context.Context, request *claryv1.ListJobsRequest) (*cla
 }
 
 func matches(job cluster.Job, request *claryv1.ListJobsRequest) bool {
+	if parent := request.GetParent(); parent != "" && job.Parent != parent || parent == "" && job.Parent != "" && !request.GetChildren() {
+		return false
+	}
 	for key, value := range request.GetLabels() {
 		if job.Labels[key] != value {
 			return false

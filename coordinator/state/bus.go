@@ -16,6 +16,8 @@ const (
 	KindSecret      Kind = "secret"
 	KindDeed        Kind = "deed"
 	KindPublication Kind = "publication"
+	KindSweep       Kind = "sweep"
+	KindTrial       Kind = "trial"
 )
 
 // Change says that a noun was written or deleted.

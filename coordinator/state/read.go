@@ -75,6 +75,36 @@ func (r reader) Jobs(after string) iter.Seq[cluster.Job] {
 	return all(r, r.buckets.jobs, "", from)
 }
 
+// ChildrenOf walks the jobs that a job made, by an index, in the order of their names.
+func (r reader) ChildrenOf(parent string) iter.Seq[cluster.Job] {
+	return func(yield func(cluster.Job) bool) {
+		prefix := parent + "/"
+		for entry, err := range r.buckets.children.Range(r.from, prefix) {
+			if err != nil {
+				panic(fmt.Sprintf("state: stored bytes cannot be read: %v", err))
+			}
+			job, ok := r.Job(entry.Key[len(prefix):])
+			if !ok {
+				panic(fmt.Sprintf("state: the index names %q, which does not exist", entry.Key))
+			}
+			if !yield(job) {
+				return
+			}
+		}
+	}
+}
+
+// Sweep returns what changes of a tuning job.
+func (r reader) Sweep(job string) (cluster.Sweep, bool) { return get(r, r.buckets.sweeps, job) }
+
+// Trial returns a trial by its ID, "sweep/000000012".
+func (r reader) Trial(id string) (cluster.Trial, bool) { return get(r, r.buckets.trials, id) }
+
+// TrialsOf walks the trials of a sweep from a number on.
+func (r reader) TrialsOf(sweep string, from int64) iter.Seq[cluster.Trial] {
+	return all(r, r.buckets.trials, sweep+"/", cluster.TrialID(sweep, from))
+}
+
 // Gangs walks all gangs in the order of their IDs.
 func (r reader) Gangs() iter.Seq[cluster.Gang] { return all(r, r.buckets.gangs, "", "") }
 

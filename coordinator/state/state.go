@@ -1,5 +1,5 @@
 // Package state keeps what the coordinators have agreed on: jobs, gangs, tasks, nodes,
-// queues, tokens and publications, and what is used of each node.
+// queues, tokens, publications, sweeps and their trials, and what is used of each node.
 //
 // A Store is one bbolt file that follows the raft log. Commands write through a Tx,
 // readers hold a Snapshot, and whoever wants to hear of changes subscribes to the Bus.
@@ -37,6 +37,9 @@ type buckets struct {
 	tokens       kv.Bucket[cluster.Token]       // by id
 	secrets      kv.Bucket[cluster.Secret]      // by "queue/name"
 	deeds        kv.Bucket[cluster.Deed]        // by id, in the order of time
+	sweeps       kv.Bucket[cluster.Sweep]       // by job
+	trials       kv.Bucket[cluster.Trial]       // by "job/number"
+	children     kv.Bucket[struct{}]            // "parent/job" of every job that another made
 	used         kv.Bucket[cluster.Resources]   // by node: the sum over its unended tasks
 	placed       kv.Bucket[struct{}]            // "node/task" of every unended task
 	position     kv.Bucket[position]            // one row
@@ -61,6 +64,9 @@ func newBuckets() *buckets {
 		tokens:       kv.Bucket[cluster.Token]{Name: "tokens", Codec: wire.TokenCodec()},
 		secrets:      kv.Bucket[cluster.Secret]{Name: "secrets", Codec: wire.SecretCodec()},
 		deeds:        kv.Bucket[cluster.Deed]{Name: "deeds", Codec: wire.DeedCodec()},
+		sweeps:       kv.Bucket[cluster.Sweep]{Name: "sweeps", Codec: wire.SweepCodec()},
+		trials:       kv.Bucket[cluster.Trial]{Name: "trials", Codec: wire.TrialCodec()},
+		children:     kv.Bucket[struct{}]{Name: "children", Codec: markCodec()},
 		used:         kv.Bucket[cluster.Resources]{Name: "used", Codec: wire.ResourcesCodec()},
 		placed:       kv.Bucket[struct{}]{Name: "placed", Codec: markCodec()},
 		position:     kv.Bucket[position]{Name: "position", Codec: positionCodec()},

@@ -59,6 +59,9 @@ func (tx *Tx) Revision() uint64 { return tx.revision }
 // HasJob reports whether there is such a job, without reading it.
 func (tx *Tx) HasJob(name string) bool { return tx.buckets.jobs.Has(tx.kv, name) }
 
+// HasSweep reports whether there is such a sweep, without reading it.
+func (tx *Tx) HasSweep(job string) bool { return tx.buckets.sweeps.Has(tx.kv, job) }
+
 // HasQueue reports whether there is such a queue, without reading it.
 func (tx *Tx) HasQueue(name string) bool { return tx.buckets.queues.Has(tx.kv, name) }
 
@@ -69,7 +72,30 @@ func (tx *Tx) HasTask(id string) bool { return tx.buckets.tasks.Has(tx.kv, id) }
 func (tx *Tx) PutJob(job cluster.Job) {
 	job.Revision = tx.revision
 	put(tx, tx.buckets.jobs, KindJob, job.Name, job)
+	if child := job.Parent + "/" + job.Name; job.Parent != "" && !tx.buckets.children.Has(tx.kv, child) {
+		if err := tx.buckets.children.Put(tx.kv, child, struct{}{}); err != nil && tx.err == nil {
+			tx.err = err
+		}
+	}
 }
+
+// PutSweep writes what changes of a tuning job.
+func (tx *Tx) PutSweep(sweep cluster.Sweep) {
+	sweep.Revision = tx.revision
+	put(tx, tx.buckets.sweeps, KindSweep, sweep.Job, sweep)
+}
+
+// PutTrial writes a trial.
+func (tx *Tx) PutTrial(trial cluster.Trial) {
+	trial.Revision = tx.revision
+	put(tx, tx.buckets.trials, KindTrial, trial.ID(), trial)
+}
+
+// DeleteSweep deletes what changes of a tuning job. It leaves its trials to the caller.
+func (tx *Tx) DeleteSweep(job string) { remove(tx, tx.buckets.sweeps, KindSweep, job) }
+
+// DeleteTrial deletes a trial.
+func (tx *Tx) DeleteTrial(id string) { remove(tx, tx.buckets.trials, KindTrial, id) }
 
 // PutGang writes a gang.
 func (tx *Tx) PutGang(gang cluster.Gang) {
@@ -136,7 +162,12 @@ func (tx *Tx) PutTask(task cluster.Task) {
 }
 
 // DeleteJob deletes a job. It leaves its gangs, tasks and publication to the caller.
-func (tx *Tx) DeleteJob(name string) { remove(tx, tx.buckets.jobs, KindJob, name) }
+func (tx *Tx) DeleteJob(name string) {
+	if job, ok := tx.Job(name); ok && job.Parent != "" {
+		tx.buckets.children.Delete(tx.kv, job.Parent+"/"+name)
+	}
+	remove(tx, tx.buckets.jobs, KindJob, name)
+}
 
 // DeleteGang deletes a gang. It leaves its tasks to the caller.
 func (tx *Tx) DeleteGang(id string) { remove(tx, tx.buckets.gangs, KindGang, id) }

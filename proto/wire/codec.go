@@ -61,6 +61,16 @@ func DeedCodec() kv.Codec[cluster.Deed] {
 	return codec(DeedToProto, DeedFromProto, func() *claryv1.Deed { return new(claryv1.Deed) })
 }
 
+// TrialCodec stores trials.
+func TrialCodec() kv.Codec[cluster.Trial] {
+	return codec(TrialToProto, TrialFromProto, func() *claryv1.Trial { return new(claryv1.Trial) })
+}
+
+// SweepCodec stores what changes of tuning jobs.
+func SweepCodec() kv.Codec[cluster.Sweep] {
+	return codec(SweepToProto, SweepFromProto, func() *claryv1.Sweep { return new(claryv1.Sweep) })
+}
+
 // TokenCodec stores tokens.
 func TokenCodec() kv.Codec[cluster.Token] {
 	return codec(TokenToProto, TokenFromProto, func() *claryv1.Token { return new(claryv1.Token) })

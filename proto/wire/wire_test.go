@@ -55,6 +55,11 @@ func nouns() []noun {
 		line(wire.QueueToProto, wire.QueueFromProto, &claryv1.Queue{}),
 		line(wire.SecretToProto, wire.SecretFromProto, &claryv1.Secret{}),
 		line(wire.DeedToProto, wire.DeedFromProto, &claryv1.Deed{}),
+		line(wire.TrialToProto, wire.TrialFromProto, &claryv1.Trial{}),
+		line(wire.CurvePointToProto, wire.CurvePointFromProto, &claryv1.CurvePoint{}),
+		line(wire.SweepToProto, wire.SweepFromProto, &claryv1.Sweep{}),
+		line(wire.BudgetToProto, wire.BudgetFromProto, &claryv1.Budget{}),
+		line(wire.TrialCountsToProto, wire.TrialCountsFromProto, &claryv1.TrialCounts{}),
 		line(wire.TokenToProto, wire.TokenFromProto, &claryv1.Token{}),
 	}
 }

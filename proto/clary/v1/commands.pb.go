@@ -292,6 +292,9 @@ type Change struct {
 	//	*Change_Delete
 	//	*Change_Secret
 	//	*Change_Deed
+	//	*Change_Trial
+	//	*Change_Sweep
+	//	*Change_Check
 	Change        isChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -404,6 +407,33 @@ func (x *Change) GetDeed() *Deed {
 	return nil
 }
 
+func (x *Change) GetTrial() *Trial {
+	if x != nil {
+		if x, ok := x.Change.(*Change_Trial); ok {
+			return x.Trial
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetSweep() *Sweep {
+	if x != nil {
+		if x, ok := x.Change.(*Change_Sweep); ok {
+			return x.Sweep
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetCheck() *Key {
+	if x != nil {
+		if x, ok := x.Change.(*Change_Check); ok {
+			return x.Check
+		}
+	}
+	return nil
+}
+
 type isChange_Change interface {
 	isChange_Change()
 }
@@ -436,6 +466,18 @@ type Change_Deed struct {
 	Deed *Deed `protobuf:"bytes,8,opt,name=deed,proto3,oneof"`
 }
 
+type Change_Trial struct {
+	Trial *Trial `protobuf:"bytes,21,opt,name=trial,proto3,oneof"`
+}
+
+type Change_Sweep struct {
+	Sweep *Sweep `protobuf:"bytes,22,opt,name=sweep,proto3,oneof"`
+}
+
+type Change_Check struct {
+	Check *Key `protobuf:"bytes,23,opt,name=check,proto3,oneof"` // changes nothing: the noun must be at the revision
+}
+
 func (*Change_Job) isChange_Change() {}
 
 func (*Change_Gang) isChange_Change() {}
@@ -449,6 +491,12 @@ func (*Change_Delete) isChange_Change() {}
 func (*Change_Secret) isChange_Change() {}
 
 func (*Change_Deed) isChange_Change() {}
+
+func (*Change_Trial) isChange_Change() {}
+
+func (*Change_Sweep) isChange_Change() {}
+
+func (*Change_Check) isChange_Change() {}
 
 type Key struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1015,7 +1063,7 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\apublish\x18\b \x01(\v2\x11.clary.v1.PublishH\x00R\apublishB\t\n" +
 	"\acommand\"4\n" +
 	"\x06Record\x12*\n" +
-	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xc0\x02\n" +
+	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xb9\x03\n" +
 	"\x06Change\x12\x16\n" +
 	"\x06expect\x18\x01 \x01(\x04R\x06expect\x12!\n" +
 	"\x03job\x18\x02 \x01(\v2\r.clary.v1.JobH\x00R\x03job\x12$\n" +
@@ -1024,7 +1072,10 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\x05token\x18\x05 \x01(\v2\x0f.clary.v1.TokenH\x00R\x05token\x12'\n" +
 	"\x06delete\x18\x06 \x01(\v2\r.clary.v1.KeyH\x00R\x06delete\x12*\n" +
 	"\x06secret\x18\a \x01(\v2\x10.clary.v1.SecretH\x00R\x06secret\x12$\n" +
-	"\x04deed\x18\b \x01(\v2\x0e.clary.v1.DeedH\x00R\x04deedB\b\n" +
+	"\x04deed\x18\b \x01(\v2\x0e.clary.v1.DeedH\x00R\x04deed\x12'\n" +
+	"\x05trial\x18\x15 \x01(\v2\x0f.clary.v1.TrialH\x00R\x05trial\x12'\n" +
+	"\x05sweep\x18\x16 \x01(\v2\x0f.clary.v1.SweepH\x00R\x05sweep\x12%\n" +
+	"\x05check\x18\x17 \x01(\v2\r.clary.v1.KeyH\x00R\x05checkB\b\n" +
 	"\x06change\")\n" +
 	"\x03Key\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
@@ -1100,10 +1151,12 @@ var file_clary_v1_commands_proto_goTypes = []any{
 	(*Token)(nil),        // 17: clary.v1.Token
 	(*Secret)(nil),       // 18: clary.v1.Secret
 	(*Deed)(nil),         // 19: clary.v1.Deed
-	(*Placement)(nil),    // 20: clary.v1.Placement
-	(*TaskStatus)(nil),   // 21: clary.v1.TaskStatus
-	(*Node)(nil),         // 22: clary.v1.Node
-	(*Output)(nil),       // 23: clary.v1.Output
+	(*Trial)(nil),        // 20: clary.v1.Trial
+	(*Sweep)(nil),        // 21: clary.v1.Sweep
+	(*Placement)(nil),    // 22: clary.v1.Placement
+	(*TaskStatus)(nil),   // 23: clary.v1.TaskStatus
+	(*Node)(nil),         // 24: clary.v1.Node
+	(*Output)(nil),       // 25: clary.v1.Output
 }
 var file_clary_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Batch.commands:type_name -> clary.v1.Command
@@ -1122,17 +1175,20 @@ var file_clary_v1_commands_proto_depIdxs = []int32{
 	4,  // 13: clary.v1.Change.delete:type_name -> clary.v1.Key
 	18, // 14: clary.v1.Change.secret:type_name -> clary.v1.Secret
 	19, // 15: clary.v1.Change.deed:type_name -> clary.v1.Deed
-	20, // 16: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
-	7,  // 17: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
-	21, // 18: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
-	22, // 19: clary.v1.PutNode.node:type_name -> clary.v1.Node
-	23, // 20: clary.v1.Publish.outputs:type_name -> clary.v1.Output
-	13, // 21: clary.v1.Results.results:type_name -> clary.v1.Result
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	20, // 16: clary.v1.Change.trial:type_name -> clary.v1.Trial
+	21, // 17: clary.v1.Change.sweep:type_name -> clary.v1.Sweep
+	4,  // 18: clary.v1.Change.check:type_name -> clary.v1.Key
+	22, // 19: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
+	7,  // 20: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
+	23, // 21: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
+	24, // 22: clary.v1.PutNode.node:type_name -> clary.v1.Node
+	25, // 23: clary.v1.Publish.outputs:type_name -> clary.v1.Output
+	13, // 24: clary.v1.Results.results:type_name -> clary.v1.Result
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_commands_proto_init() }
@@ -1158,6 +1214,9 @@ func file_clary_v1_commands_proto_init() {
 		(*Change_Delete)(nil),
 		(*Change_Secret)(nil),
 		(*Change_Deed)(nil),
+		(*Change_Trial)(nil),
+		(*Change_Sweep)(nil),
+		(*Change_Check)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -279,6 +279,8 @@ type ListJobsRequest struct {
 	After         string                 `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
 	Stale         bool                   `protobuf:"varint,7,opt,name=stale,proto3" json:"stale,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Parent        string                 `protobuf:"bytes,21,opt,name=parent,proto3" json:"parent,omitempty"`      // only the jobs that this one made
+	Children      bool                   `protobuf:"varint,22,opt,name=children,proto3" json:"children,omitempty"` // with the jobs that other jobs made, which are left out otherwise
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -367,6 +369,20 @@ func (x *ListJobsRequest) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *ListJobsRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ListJobsRequest) GetChildren() bool {
+	if x != nil {
+		return x.Children
+	}
+	return false
 }
 
 type ListJobsResponse struct {
@@ -920,7 +936,7 @@ const file_clary_v1_jobs_proto_rawDesc = "" +
 	"\x03job\x18\x01 \x01(\v2\r.clary.v1.JobR\x03job\x12$\n" +
 	"\x05gangs\x18\x02 \x03(\v2\x0e.clary.v1.GangR\x05gangs\x12$\n" +
 	"\x05tasks\x18\x03 \x03(\v2\x0e.clary.v1.TaskR\x05tasks\x127\n" +
-	"\vpublication\x18\x04 \x01(\v2\x15.clary.v1.PublicationR\vpublication\"\xa5\x02\n" +
+	"\vpublication\x18\x04 \x01(\v2\x15.clary.v1.PublicationR\vpublication\"\xd9\x02\n" +
 	"\x0fListJobsRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x12\n" +
@@ -929,7 +945,9 @@ const file_clary_v1_jobs_proto_rawDesc = "" +
 	"\x05limit\x18\x05 \x01(\x05R\x05limit\x12\x14\n" +
 	"\x05after\x18\x06 \x01(\tR\x05after\x12\x14\n" +
 	"\x05stale\x18\a \x01(\bR\x05stale\x12=\n" +
-	"\x06labels\x18\b \x03(\v2%.clary.v1.ListJobsRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\b \x03(\v2%.clary.v1.ListJobsRequest.LabelsEntryR\x06labels\x12\x16\n" +
+	"\x06parent\x18\x15 \x01(\tR\x06parent\x12\x1a\n" +
+	"\bchildren\x18\x16 \x01(\bR\bchildren\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"I\n" +

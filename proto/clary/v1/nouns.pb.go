@@ -504,6 +504,7 @@ type Job struct {
 	Ended         int64                  `protobuf:"varint,19,opt,name=ended,proto3" json:"ended,omitempty"`
 	Delivered     bool                   `protobuf:"varint,20,opt,name=delivered,proto3" json:"delivered,omitempty"`
 	Revision      uint64                 `protobuf:"varint,21,opt,name=revision,proto3" json:"revision,omitempty"`
+	Parent        string                 `protobuf:"bytes,31,opt,name=parent,proto3" json:"parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -683,6 +684,13 @@ func (x *Job) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Job) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
 }
 
 type Input struct {
@@ -2513,6 +2521,610 @@ func (x *Token) GetRevision() uint64 {
 	return 0
 }
 
+type Trial struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sweep         string                 `protobuf:"bytes,1,opt,name=sweep,proto3" json:"sweep,omitempty"`
+	Number        int64                  `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	Config        []float64              `protobuf:"fixed64,3,rep,packed,name=config,proto3" json:"config,omitempty"`
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Values        []float64              `protobuf:"fixed64,6,rep,packed,name=values,proto3" json:"values,omitempty"`
+	Limits        []float64              `protobuf:"fixed64,7,rep,packed,name=limits,proto3" json:"limits,omitempty"`
+	Curve         []*CurvePoint          `protobuf:"bytes,8,rep,name=curve,proto3" json:"curve,omitempty"`
+	Order         uint64                 `protobuf:"varint,9,opt,name=order,proto3" json:"order,omitempty"`
+	Started       int64                  `protobuf:"varint,10,opt,name=started,proto3" json:"started,omitempty"`
+	Ended         int64                  `protobuf:"varint,11,opt,name=ended,proto3" json:"ended,omitempty"`
+	Cost          float64                `protobuf:"fixed64,12,opt,name=cost,proto3" json:"cost,omitempty"`
+	By            string                 `protobuf:"bytes,13,opt,name=by,proto3" json:"by,omitempty"`
+	Runs          int32                  `protobuf:"varint,14,opt,name=runs,proto3" json:"runs,omitempty"`
+	Failures      int32                  `protobuf:"varint,15,opt,name=failures,proto3" json:"failures,omitempty"`
+	Until         float64                `protobuf:"fixed64,16,opt,name=until,proto3" json:"until,omitempty"`
+	Job           string                 `protobuf:"bytes,17,opt,name=job,proto3" json:"job,omitempty"`
+	Worker        string                 `protobuf:"bytes,18,opt,name=worker,proto3" json:"worker,omitempty"`
+	Request       string                 `protobuf:"bytes,19,opt,name=request,proto3" json:"request,omitempty"`
+	Lease         int64                  `protobuf:"varint,20,opt,name=lease,proto3" json:"lease,omitempty"`
+	Model         string                 `protobuf:"bytes,21,opt,name=model,proto3" json:"model,omitempty"`
+	Checkpoints   string                 `protobuf:"bytes,22,opt,name=checkpoints,proto3" json:"checkpoints,omitempty"`
+	Revision      uint64                 `protobuf:"varint,23,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trial) Reset() {
+	*x = Trial{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trial) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trial) ProtoMessage() {}
+
+func (x *Trial) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trial.ProtoReflect.Descriptor instead.
+func (*Trial) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Trial) GetSweep() string {
+	if x != nil {
+		return x.Sweep
+	}
+	return ""
+}
+
+func (x *Trial) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Trial) GetConfig() []float64 {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+func (x *Trial) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Trial) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Trial) GetValues() []float64 {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *Trial) GetLimits() []float64 {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *Trial) GetCurve() []*CurvePoint {
+	if x != nil {
+		return x.Curve
+	}
+	return nil
+}
+
+func (x *Trial) GetOrder() uint64 {
+	if x != nil {
+		return x.Order
+	}
+	return 0
+}
+
+func (x *Trial) GetStarted() int64 {
+	if x != nil {
+		return x.Started
+	}
+	return 0
+}
+
+func (x *Trial) GetEnded() int64 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *Trial) GetCost() float64 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+func (x *Trial) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Trial) GetRuns() int32 {
+	if x != nil {
+		return x.Runs
+	}
+	return 0
+}
+
+func (x *Trial) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *Trial) GetUntil() float64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *Trial) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Trial) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *Trial) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *Trial) GetLease() int64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *Trial) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *Trial) GetCheckpoints() string {
+	if x != nil {
+		return x.Checkpoints
+	}
+	return ""
+}
+
+func (x *Trial) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type CurvePoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Step          float64                `protobuf:"fixed64,1,opt,name=step,proto3" json:"step,omitempty"`
+	Value         float64                `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
+	Order         uint64                 `protobuf:"varint,3,opt,name=order,proto3" json:"order,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CurvePoint) Reset() {
+	*x = CurvePoint{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CurvePoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CurvePoint) ProtoMessage() {}
+
+func (x *CurvePoint) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CurvePoint.ProtoReflect.Descriptor instead.
+func (*CurvePoint) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *CurvePoint) GetStep() float64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *CurvePoint) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *CurvePoint) GetOrder() uint64 {
+	if x != nil {
+		return x.Order
+	}
+	return 0
+}
+
+type Sweep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Paused        bool                   `protobuf:"varint,2,opt,name=paused,proto3" json:"paused,omitempty"`
+	Closed        string                 `protobuf:"bytes,3,opt,name=closed,proto3" json:"closed,omitempty"`
+	Parallel      int32                  `protobuf:"varint,4,opt,name=parallel,proto3" json:"parallel,omitempty"`
+	Budget        *Budget                `protobuf:"bytes,5,opt,name=budget,proto3" json:"budget,omitempty"`
+	Next          int64                  `protobuf:"varint,6,opt,name=next,proto3" json:"next,omitempty"`
+	Order         uint64                 `protobuf:"varint,7,opt,name=order,proto3" json:"order,omitempty"`
+	Counts        *TrialCounts           `protobuf:"bytes,8,opt,name=counts,proto3" json:"counts,omitempty"`
+	Best          int64                  `protobuf:"varint,9,opt,name=best,proto3" json:"best,omitempty"`
+	BestValues    []float64              `protobuf:"fixed64,10,rep,packed,name=best_values,json=bestValues,proto3" json:"best_values,omitempty"`
+	BestLimits    []float64              `protobuf:"fixed64,11,rep,packed,name=best_limits,json=bestLimits,proto3" json:"best_limits,omitempty"`
+	Started       int64                  `protobuf:"varint,12,opt,name=started,proto3" json:"started,omitempty"`
+	PausedAt      int64                  `protobuf:"varint,13,opt,name=paused_at,json=pausedAt,proto3" json:"paused_at,omitempty"`
+	PausedIn      int64                  `protobuf:"varint,14,opt,name=paused_in,json=pausedIn,proto3" json:"paused_in,omitempty"`
+	Cost          float64                `protobuf:"fixed64,15,opt,name=cost,proto3" json:"cost,omitempty"`
+	Revision      uint64                 `protobuf:"varint,16,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sweep) Reset() {
+	*x = Sweep{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sweep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sweep) ProtoMessage() {}
+
+func (x *Sweep) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
+func (*Sweep) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Sweep) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Sweep) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *Sweep) GetClosed() string {
+	if x != nil {
+		return x.Closed
+	}
+	return ""
+}
+
+func (x *Sweep) GetParallel() int32 {
+	if x != nil {
+		return x.Parallel
+	}
+	return 0
+}
+
+func (x *Sweep) GetBudget() *Budget {
+	if x != nil {
+		return x.Budget
+	}
+	return nil
+}
+
+func (x *Sweep) GetNext() int64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *Sweep) GetOrder() uint64 {
+	if x != nil {
+		return x.Order
+	}
+	return 0
+}
+
+func (x *Sweep) GetCounts() *TrialCounts {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *Sweep) GetBest() int64 {
+	if x != nil {
+		return x.Best
+	}
+	return 0
+}
+
+func (x *Sweep) GetBestValues() []float64 {
+	if x != nil {
+		return x.BestValues
+	}
+	return nil
+}
+
+func (x *Sweep) GetBestLimits() []float64 {
+	if x != nil {
+		return x.BestLimits
+	}
+	return nil
+}
+
+func (x *Sweep) GetStarted() int64 {
+	if x != nil {
+		return x.Started
+	}
+	return 0
+}
+
+func (x *Sweep) GetPausedAt() int64 {
+	if x != nil {
+		return x.PausedAt
+	}
+	return 0
+}
+
+func (x *Sweep) GetPausedIn() int64 {
+	if x != nil {
+		return x.PausedIn
+	}
+	return 0
+}
+
+func (x *Sweep) GetCost() float64 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+func (x *Sweep) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type Budget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Trials        int64                  `protobuf:"varint,1,opt,name=trials,proto3" json:"trials,omitempty"`
+	Time          int64                  `protobuf:"varint,2,opt,name=time,proto3" json:"time,omitempty"`
+	Cost          float64                `protobuf:"fixed64,3,opt,name=cost,proto3" json:"cost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Budget) Reset() {
+	*x = Budget{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Budget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Budget) ProtoMessage() {}
+
+func (x *Budget) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Budget.ProtoReflect.Descriptor instead.
+func (*Budget) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Budget) GetTrials() int64 {
+	if x != nil {
+		return x.Trials
+	}
+	return 0
+}
+
+func (x *Budget) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *Budget) GetCost() float64 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+type TrialCounts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Waiting       int64                  `protobuf:"varint,1,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Running       int64                  `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
+	Paused        int64                  `protobuf:"varint,3,opt,name=paused,proto3" json:"paused,omitempty"`
+	Complete      int64                  `protobuf:"varint,4,opt,name=complete,proto3" json:"complete,omitempty"`
+	Stopped       int64                  `protobuf:"varint,5,opt,name=stopped,proto3" json:"stopped,omitempty"`
+	Failed        int64                  `protobuf:"varint,6,opt,name=failed,proto3" json:"failed,omitempty"`
+	Infeasible    int64                  `protobuf:"varint,7,opt,name=infeasible,proto3" json:"infeasible,omitempty"`
+	Cancelled     int64                  `protobuf:"varint,8,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrialCounts) Reset() {
+	*x = TrialCounts{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrialCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrialCounts) ProtoMessage() {}
+
+func (x *TrialCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrialCounts.ProtoReflect.Descriptor instead.
+func (*TrialCounts) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *TrialCounts) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *TrialCounts) GetRunning() int64 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *TrialCounts) GetPaused() int64 {
+	if x != nil {
+		return x.Paused
+	}
+	return 0
+}
+
+func (x *TrialCounts) GetComplete() int64 {
+	if x != nil {
+		return x.Complete
+	}
+	return 0
+}
+
+func (x *TrialCounts) GetStopped() int64 {
+	if x != nil {
+		return x.Stopped
+	}
+	return 0
+}
+
+func (x *TrialCounts) GetFailed() int64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *TrialCounts) GetInfeasible() int64 {
+	if x != nil {
+		return x.Infeasible
+	}
+	return 0
+}
+
+func (x *TrialCounts) GetCancelled() int64 {
+	if x != nil {
+		return x.Cancelled
+	}
+	return 0
+}
+
 var File_clary_v1_nouns_proto protoreflect.FileDescriptor
 
 const file_clary_v1_nouns_proto_rawDesc = "" +
@@ -2562,7 +3174,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x18\n" +
 	"\abackoff\x18\x02 \x01(\x03R\abackoff\x12\x12\n" +
 	"\x04only\x18\x03 \x03(\x05R\x04only\x12\x14\n" +
-	"\x05never\x18\x04 \x03(\x05R\x05never\"\xf6\x04\n" +
+	"\x05never\x18\x04 \x03(\x05R\x05never\"\x8e\x05\n" +
 	"\x03Job\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -2587,7 +3199,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\astarted\x18\x12 \x01(\x03R\astarted\x12\x14\n" +
 	"\x05ended\x18\x13 \x01(\x03R\x05ended\x12\x1c\n" +
 	"\tdelivered\x18\x14 \x01(\bR\tdelivered\x12\x1a\n" +
-	"\brevision\x18\x15 \x01(\x04R\brevision\x1a9\n" +
+	"\brevision\x18\x15 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06parent\x18\x1f \x01(\tR\x06parent\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe9\x01\n" +
@@ -2777,7 +3390,72 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\arevoked\x18\b \x01(\bR\arevoked\x12\x1b\n" +
 	"\tbound_key\x18\t \x01(\tR\bboundKey\x12\x1a\n" +
 	"\brevision\x18\n" +
-	" \x01(\x04R\brevisionB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
+	" \x01(\x04R\brevision\"\xb5\x04\n" +
+	"\x05Trial\x12\x14\n" +
+	"\x05sweep\x18\x01 \x01(\tR\x05sweep\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x03R\x06number\x12\x16\n" +
+	"\x06config\x18\x03 \x03(\x01R\x06config\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06values\x18\x06 \x03(\x01R\x06values\x12\x16\n" +
+	"\x06limits\x18\a \x03(\x01R\x06limits\x12*\n" +
+	"\x05curve\x18\b \x03(\v2\x14.clary.v1.CurvePointR\x05curve\x12\x14\n" +
+	"\x05order\x18\t \x01(\x04R\x05order\x12\x18\n" +
+	"\astarted\x18\n" +
+	" \x01(\x03R\astarted\x12\x14\n" +
+	"\x05ended\x18\v \x01(\x03R\x05ended\x12\x12\n" +
+	"\x04cost\x18\f \x01(\x01R\x04cost\x12\x0e\n" +
+	"\x02by\x18\r \x01(\tR\x02by\x12\x12\n" +
+	"\x04runs\x18\x0e \x01(\x05R\x04runs\x12\x1a\n" +
+	"\bfailures\x18\x0f \x01(\x05R\bfailures\x12\x14\n" +
+	"\x05until\x18\x10 \x01(\x01R\x05until\x12\x10\n" +
+	"\x03job\x18\x11 \x01(\tR\x03job\x12\x16\n" +
+	"\x06worker\x18\x12 \x01(\tR\x06worker\x12\x18\n" +
+	"\arequest\x18\x13 \x01(\tR\arequest\x12\x14\n" +
+	"\x05lease\x18\x14 \x01(\x03R\x05lease\x12\x14\n" +
+	"\x05model\x18\x15 \x01(\tR\x05model\x12 \n" +
+	"\vcheckpoints\x18\x16 \x01(\tR\vcheckpoints\x12\x1a\n" +
+	"\brevision\x18\x17 \x01(\x04R\brevision\"L\n" +
+	"\n" +
+	"CurvePoint\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\x01R\x04step\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value\x12\x14\n" +
+	"\x05order\x18\x03 \x01(\x04R\x05order\"\xc2\x03\n" +
+	"\x05Sweep\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x16\n" +
+	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x16\n" +
+	"\x06closed\x18\x03 \x01(\tR\x06closed\x12\x1a\n" +
+	"\bparallel\x18\x04 \x01(\x05R\bparallel\x12(\n" +
+	"\x06budget\x18\x05 \x01(\v2\x10.clary.v1.BudgetR\x06budget\x12\x12\n" +
+	"\x04next\x18\x06 \x01(\x03R\x04next\x12\x14\n" +
+	"\x05order\x18\a \x01(\x04R\x05order\x12-\n" +
+	"\x06counts\x18\b \x01(\v2\x15.clary.v1.TrialCountsR\x06counts\x12\x12\n" +
+	"\x04best\x18\t \x01(\x03R\x04best\x12\x1f\n" +
+	"\vbest_values\x18\n" +
+	" \x03(\x01R\n" +
+	"bestValues\x12\x1f\n" +
+	"\vbest_limits\x18\v \x03(\x01R\n" +
+	"bestLimits\x12\x18\n" +
+	"\astarted\x18\f \x01(\x03R\astarted\x12\x1b\n" +
+	"\tpaused_at\x18\r \x01(\x03R\bpausedAt\x12\x1b\n" +
+	"\tpaused_in\x18\x0e \x01(\x03R\bpausedIn\x12\x12\n" +
+	"\x04cost\x18\x0f \x01(\x01R\x04cost\x12\x1a\n" +
+	"\brevision\x18\x10 \x01(\x04R\brevision\"H\n" +
+	"\x06Budget\x12\x16\n" +
+	"\x06trials\x18\x01 \x01(\x03R\x06trials\x12\x12\n" +
+	"\x04time\x18\x02 \x01(\x03R\x04time\x12\x12\n" +
+	"\x04cost\x18\x03 \x01(\x01R\x04cost\"\xe5\x01\n" +
+	"\vTrialCounts\x12\x18\n" +
+	"\awaiting\x18\x01 \x01(\x03R\awaiting\x12\x18\n" +
+	"\arunning\x18\x02 \x01(\x03R\arunning\x12\x16\n" +
+	"\x06paused\x18\x03 \x01(\x03R\x06paused\x12\x1a\n" +
+	"\bcomplete\x18\x04 \x01(\x03R\bcomplete\x12\x18\n" +
+	"\astopped\x18\x05 \x01(\x03R\astopped\x12\x16\n" +
+	"\x06failed\x18\x06 \x01(\x03R\x06failed\x12\x1e\n" +
+	"\n" +
+	"infeasible\x18\a \x01(\x03R\n" +
+	"infeasible\x12\x1c\n" +
+	"\tcancelled\x18\b \x01(\x03R\tcancelledB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
 	file_clary_v1_nouns_proto_rawDescOnce sync.Once
@@ -2791,7 +3469,7 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
 	(*Ask)(nil),              // 1: clary.v1.Ask
@@ -2820,30 +3498,35 @@ var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Secret)(nil),           // 24: clary.v1.Secret
 	(*Deed)(nil),             // 25: clary.v1.Deed
 	(*Token)(nil),            // 26: clary.v1.Token
-	nil,                      // 27: clary.v1.Node.LabelsEntry
-	nil,                      // 28: clary.v1.Job.LabelsEntry
-	nil,                      // 29: clary.v1.Program.EnvEntry
-	nil,                      // 30: clary.v1.Program.HyperparametersEntry
-	nil,                      // 31: clary.v1.Role.LabelsEntry
-	nil,                      // 32: clary.v1.Progress.MetricsEntry
+	(*Trial)(nil),            // 27: clary.v1.Trial
+	(*CurvePoint)(nil),       // 28: clary.v1.CurvePoint
+	(*Sweep)(nil),            // 29: clary.v1.Sweep
+	(*Budget)(nil),           // 30: clary.v1.Budget
+	(*TrialCounts)(nil),      // 31: clary.v1.TrialCounts
+	nil,                      // 32: clary.v1.Node.LabelsEntry
+	nil,                      // 33: clary.v1.Job.LabelsEntry
+	nil,                      // 34: clary.v1.Program.EnvEntry
+	nil,                      // 35: clary.v1.Program.HyperparametersEntry
+	nil,                      // 36: clary.v1.Role.LabelsEntry
+	nil,                      // 37: clary.v1.Progress.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	2,  // 0: clary.v1.Node.devices:type_name -> clary.v1.Device
-	27, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
-	28, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	32, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	33, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	4,  // 3: clary.v1.Job.retry:type_name -> clary.v1.Retry
-	29, // 4: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	34, // 4: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
 	6,  // 5: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	30, // 6: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	35, // 6: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
 	7,  // 7: clary.v1.Program.python:type_name -> clary.v1.Python
 	8,  // 8: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
 	9,  // 9: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
 	1,  // 10: clary.v1.Role.ask:type_name -> clary.v1.Ask
 	10, // 11: clary.v1.Role.program:type_name -> clary.v1.Program
-	31, // 12: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	36, // 12: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
 	11, // 13: clary.v1.Gang.roles:type_name -> clary.v1.Role
 	0,  // 14: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	32, // 15: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	37, // 15: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
 	14, // 16: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
 	15, // 17: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
 	13, // 18: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
@@ -2853,11 +3536,14 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	20, // 22: clary.v1.Why.blocks:type_name -> clary.v1.Block
 	19, // 23: clary.v1.Plan.placements:type_name -> clary.v1.Placement
 	21, // 24: clary.v1.Plan.whys:type_name -> clary.v1.Why
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	28, // 25: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
+	30, // 26: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
+	31, // 27: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
@@ -2871,7 +3557,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
