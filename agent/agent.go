@@ -94,13 +94,17 @@ func (a *agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	disk, reserve, err := c.diskBounds()
+	if err != nil {
+		return err
+	}
 	feeders := &feeder.Host{Program: c.Executable, Shelter: shelter, Log: c.Log}
 	a.tasks, err = supervisor.Open(ctx, supervisor.Config{
 		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.store, Cache: cache,
 		Certify: a.certify, Secrets: a.secrets, Memory: memoryFolder(c.groupName()), Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Log: c.Log,
-		Feeders: feeders,
-		Feed:    feeder.Instructions{Access: c.path(accessFile), Cache: c.path("blocks"), Limit: c.CacheBytes / blockShare},
-		Hide:    []string{c.Data}, User: a.users(), Interface: interfaceOf(c.Address), Environments: python,
+		Feeders: feeders, Disk: disk, DiskReserve: reserve,
+		Feed: feeder.Instructions{Access: c.path(accessFile), Cache: c.path("blocks"), Limit: c.CacheBytes / blockShare},
+		Hide: []string{c.Data}, User: a.users(), Interface: interfaceOf(c.Address), Environments: python,
 	})
 	if err != nil {
 		return err

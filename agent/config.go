@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/clary-ml/clary/agent/diskuse"
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/cluster"
@@ -36,6 +37,7 @@ type Config struct {
 	Engine              string            // address of a container engine; "" looks for one, "none" uses none
 	Mirrors             map[string]string // container registry to the mirror to ask first
 	ImageBytes          int64             // most that images which the agent brought may hold; 0 is no bound
+	TaskDisk            int64             // bytes that a task may write on the disk if it does not say; 0 is a quarter of the disk
 	UIDFirst, UIDLast   uint32            // users that tasks run as, one for each queue; 0 runs them as the agent
 
 	// Network and GossipTransport stand in for the machine's own network where they are
@@ -70,8 +72,8 @@ func (c Config) Validate() cluster.Problems {
 	if c.UIDLast < c.UIDFirst || c.UIDFirst > 0 && c.UIDFirst < 1000 || c.UIDLast >= 1<<31 {
 		p.Add("--task-uids", "%d-%d is no range of users: from 1000-1000 to 2147483647-2147483647, or 0-0 to run tasks as the agent", c.UIDFirst, c.UIDLast)
 	}
-	if c.MilliCPU < 0 || c.Memory < 0 || c.CacheBytes < 0 {
-		p.Add("--cores, --memory, --cache", "are negative")
+	if c.MilliCPU < 0 || c.Memory < 0 || c.CacheBytes < 0 || c.TaskDisk < 0 {
+		p.Add("--cores, --memory, --cache, --task-disk", "are negative")
 	}
 	return p
 }
@@ -95,4 +97,25 @@ func (c Config) network() member.Network {
 		return c.Network
 	}
 	return member.TCP{}
+}
+
+// Bounds of a disk, as parts of the whole.
+const (
+	taskDiskShare    = 4  // that a task may have if nobody says
+	diskReserveShare = 50 // that is kept free
+	mostDiskReserve  = 4 << 30
+)
+
+// diskBounds are how many bytes a task may write if it does not say, and how many are kept
+// free.
+func (c Config) diskBounds() (task, reserve int64, err error) {
+	room, err := diskuse.RoomOf(c.Data)
+	if err != nil {
+		return 0, 0, err
+	}
+	task = c.TaskDisk
+	if task == 0 {
+		task = room.Total / taskDiskShare
+	}
+	return task, min(room.Total/diskReserveShare, mostDiskReserve), nil
 }

@@ -30,6 +30,8 @@ type Program struct {
 	Framework   Framework     // how the tasks of the gang find each other
 	Network     Network       // what the task may reach
 	Grace       time.Duration // between SIGTERM and SIGKILL
+	Disk        int64         // most bytes that it may write on the node's disk; 0 leaves it to the node
+	ReadOnly    bool          // a container's own root cannot be written
 	Checkpoints bool          // mirror the checkpoints folder, restore it before a restart
 	Outputs     bool          // upload the model and output folders after success
 	HardCPU     bool          // hold to the asked cores even when the node idles
@@ -144,6 +146,12 @@ func (g Program) Validate() Problems {
 		p.Add("network", "%q is for a container: name an image", g.Network)
 	}
 	checkDuration(&p, "grace", g.Grace, 0, time.Hour)
+	if g.Disk < 0 {
+		p.Add("disk", "%d is negative: name an amount like 20GiB, or nothing", g.Disk)
+	}
+	if g.ReadOnly && g.Image == "" {
+		p.Add("read_only_root", "is for a container: a process sees the node's root read-only anyway")
+	}
 	p.Under("inputs", checkInputs(g.Inputs))
 	p.Under("secrets", checkSecrets(g.Secrets))
 	p.Under("metrics", checkMetrics(g.Metrics))

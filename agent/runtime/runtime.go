@@ -73,6 +73,14 @@ type Dialer interface {
 	Dial(ctx context.Context, id string, port int) (net.Conn, error)
 }
 
+// Occupant is implemented by drivers that can tell what of a running task takes room on the
+// node's disk.
+type Occupant interface {
+	// Occupies names folders that the task may fill beside its mounts, and its processes,
+	// which may hold files that were deleted.
+	Occupies(ctx context.Context, id string) (folders []string, pids []int, err error)
+}
+
 // Spec is what to run.
 type Spec struct {
 	ID     string
@@ -114,6 +122,7 @@ type Isolation struct {
 	Hostname string            // "" is the machine's
 	Network  Network
 	Hide     []string // folders of the machine that are empty for the task
+	ReadOnly bool     // a container's own root cannot be written; a process's never can
 }
 
 // Mount shows a folder or file of the machine inside the task. What is mounted below the
@@ -201,6 +210,9 @@ type Usage struct {
 	CPU        time.Duration
 	Memory     int64 // bytes now
 	PeakMemory int64 // bytes
+	// Refused counts processes and threads that could not be made, since the task had as
+	// many as it may.
+	Refused int64
 }
 
 // Stream is one of a task's outputs.

@@ -27,8 +27,13 @@ func (t *task) conclude(ctx context.Context, exit runtime.Exit) {
 	state, reason := verdict(exit, assignment, t.failure())
 	if why := t.starved(state); why != nil {
 		state, reason = cluster.TaskFailed, why.Error()
+	} else if why := t.sentence(state); why != "" {
+		state, reason = cluster.TaskFailed, why
 	} else if state == cluster.TaskStopped {
 		reason = t.stopReason()
+		if exit.Signal == int(syscall.SIGKILL) && isClosed(t.stop) {
+			reason += fmt.Sprintf("; it did not end within its grace of %s and was killed", grace(assignment.Program))
+		}
 	}
 	t.become(func(s *cluster.TaskStatus) {
 		s.ExitCode = exitCode(exit)
@@ -64,7 +69,7 @@ func verdict(exit runtime.Exit, assignment ledger.Assignment, failure string) (c
 	case exit.Cause == runtime.CauseStopped:
 		return cluster.TaskStopped, ""
 	case exit.Cause == runtime.CauseMaxRuntime:
-		return cluster.TaskFailed, fmt.Sprintf("ran longer than its maximum run time %s", assignment.MaxRuntime)
+		return cluster.TaskFailed, fmt.Sprintf("ran longer than its maximum run time %s", assignment.MaxRuntime) + crowded(exit)
 	case exit.Cause == runtime.CauseLease:
 		return cluster.TaskLost, "the node lost its coordinators for longer than its lease, and the task is exclusive"
 	case exit.Error != "":
@@ -74,12 +79,20 @@ func verdict(exit runtime.Exit, assignment ledger.Assignment, failure string) (c
 	case exit.Code == 0 && exit.Signal == 0:
 		return cluster.TaskSucceeded, ""
 	case failure != "":
-		return cluster.TaskFailed, failure
+		return cluster.TaskFailed, failure + crowded(exit)
 	case exit.Signal != 0:
-		return cluster.TaskFailed, fmt.Sprintf("signal %d (%s)", exit.Signal, syscall.Signal(exit.Signal))
+		return cluster.TaskFailed, fmt.Sprintf("signal %d (%s)", exit.Signal, syscall.Signal(exit.Signal)) + crowded(exit)
 	default:
-		return cluster.TaskFailed, "exit code " + strconv.Itoa(exit.Code)
+		return cluster.TaskFailed, "exit code " + strconv.Itoa(exit.Code) + crowded(exit)
 	}
+}
+
+// crowded says that a task came to its limit of processes, which it may have failed of.
+func crowded(exit runtime.Exit) string {
+	if exit.Usage.Refused == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; it had as many processes and threads as it may (limit %d)", defaultPids)
 }
 
 func exitCode(exit runtime.Exit) int32 {
@@ -159,13 +172,14 @@ func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state
 	return outputs, nil
 }
 
-// tidy frees the room of what nobody reads any more once a task has ended; its logs
-// stay until it is forgotten.
+// tidy frees the room of what nobody reads any more once a task has ended, what it made
+// included, which is in the store or was never asked for; its logs stay until it is
+// forgotten.
 func (t *task) tidy() {
 	t.unfeed()
-	errs := []error{t.dropSecrets(), tree.RemoveAll(t.temp()), tree.RemoveAll(t.scratch()), tree.RemoveAll(t.tlsDir())}
-	for _, folder := range []string{t.folders.Data(), t.folders.Code()} { // whose names the task may have changed
-		errs = append(errs, t.folders.Below(folder).Remove())
+	errs := []error{t.dropSecrets()}
+	for _, folder := range []string{t.folders.Base, t.temp(), t.scratch(), t.tlsDir()} {
+		errs = append(errs, tree.RemoveAll(folder))
 	}
 	for _, err := range errs {
 		if err != nil {

@@ -55,6 +55,8 @@ func (t *task) follow(ctx context.Context) (runtime.Exit, bool) {
 		case <-stop:
 			stop = nil
 			t.terminate(ctx)
+		case reason := <-t.condemned:
+			t.execute(ctx, reason)
 		case err := <-starved:
 			t.s.config.Log.Warn("a task's inputs can no longer be served; ending it", "task", t.id(), "error", err)
 			t.terminate(ctx)

@@ -288,6 +288,17 @@ func kill(t *testing.T, child *exec.Cmd) {
 	_ = child.Wait()
 }
 
+// awaitGone waits until nothing has the name any more.
+func awaitGone(t *testing.T, path string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if _, err := os.Lstat(path); os.IsNotExist(err) {
+			return
+		}
+	}
+	t.Fatalf("%s is still there", path)
+}
+
 // awaitFile waits until another process has made the file.
 func awaitFile(t *testing.T, path string) string {
 	t.Helper()

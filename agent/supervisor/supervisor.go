@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/clary-ml/clary/agent/diskuse"
 	"github.com/clary-ml/clary/agent/feeder"
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/runtime"
@@ -44,12 +45,17 @@ type Config struct {
 	// User is whom the tasks of a queue run as, on a driver that can isolate them; nil lets
 	// tasks share the node's view and run as the agent.
 	User         func(queue string) (runtime.User, error)
-	Interface    string               // network interface that has Listen
-	Environments Environments         // nil: none are made
-	Feeders      Feeders              // nil: inputs are files only
-	Feed         feeder.Instructions  // what all feeders of the node are told: Access, Cache and Limit
-	Lease        func() time.Duration // how long this node counts as alive for sure; cluster.LeaseTime if nil
-	Log          *slog.Logger
+	Interface    string              // network interface that has Listen
+	Environments Environments        // nil: none are made
+	Feeders      Feeders             // nil: inputs are files only
+	Feed         feeder.Instructions // what all feeders of the node are told: Access, Cache and Limit
+	// Disk is how many bytes a task may write on the node's disk if it does not say; 0 is no
+	// limit. When fewer than DiskReserve are free, the task that has most is ended. Room
+	// looks; nil is diskuse.RoomOf.
+	Disk, DiskReserve int64
+	Room              func(folder string) (diskuse.Room, error)
+	Lease             func() time.Duration // how long this node counts as alive for sure; cluster.LeaseTime if nil
+	Log               *slog.Logger
 }
 
 // Environments makes Python environments, one for each set of requirements.
@@ -99,6 +105,9 @@ func Open(ctx context.Context, config Config) (*Supervisor, error) {
 	if config.Lease == nil {
 		config.Lease = func() time.Duration { return cluster.LeaseTime }
 	}
+	if config.Room == nil {
+		config.Room = diskuse.RoomOf
+	}
 	entries, err := config.Ledger.All()
 	if err != nil {
 		return nil, err
@@ -134,6 +143,7 @@ func Open(ctx context.Context, config Config) (*Supervisor, error) {
 		s.begin(orphan(id), true).abandon()
 	}
 	s.sweepFeeders(folders)
+	s.working.Go(func() { s.watchDisk(s.ctx) })
 	return s, nil
 }
 

@@ -33,10 +33,13 @@ type task struct {
 	stop    chan struct{} // closed: it is to end
 	gone    chan struct{} // closed: and to be forgotten
 	stopped sync.Once
+	// condemned has why the agent itself ends it.
+	condemned chan string
 	// releases give back what the task's goroutine holds for its process.
 	releases []func()
-	// mirrored is the goroutine's own too.
+	// Of the goroutine's own too: what it mirrors, and why the agent itself ended it.
 	mirrored []*staging.Mirror
+	why      string
 	left     sync.Once
 }
 
@@ -46,7 +49,7 @@ func newTask(s *Supervisor, entry ledger.Entry) *task {
 	s.version++
 	t := &task{
 		s: s, folder: folder, folders: staging.Folders{Base: filepath.Join(folder, "ml")},
-		entry: entry, version: s.version, stop: make(chan struct{}), gone: make(chan struct{}),
+		entry: entry, version: s.version, stop: make(chan struct{}), gone: make(chan struct{}), condemned: make(chan string, 1),
 	}
 	if entry.Assignment.Stop {
 		t.end()

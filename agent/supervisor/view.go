@@ -73,6 +73,7 @@ func (t *task) view(ctx context.Context, assignment ledger.Assignment) (view, er
 		Hostname: contract.Host(assignment.Task.Index),
 		Network:  runtime.Network(assignment.Program.Network),
 		Hide:     config.Hide,
+		ReadOnly: assignment.Program.ReadOnly,
 	}
 	isolation.Mounts = append(isolation.Mounts, t.shown(assignment.Program)...)
 	if len(names) == 0 {

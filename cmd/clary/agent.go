@@ -15,7 +15,7 @@ import (
 
 // agentFlags are amounts as people write them.
 type agentFlags struct {
-	ports, cores, memory, cache, images, uids string
+	ports, cores, memory, cache, images, uids, taskDisk string
 }
 
 func newAgentCommand() *cobra.Command {
@@ -63,6 +63,7 @@ func newAgentCommand() *cobra.Command {
 	flags.StringToStringVar(&config.Mirrors, "registry-mirror", nil, "where to ask for a registry's images first, like docker.io=mirror.local:5000")
 	flags.StringVar(&amounts.images, "images", "", "most that container images may hold which the agent brought, like 100GiB (default: all stay)")
 	flags.StringVar(&amounts.uids, "task-uids", "200000-299999", "users that tasks run as, one for each queue; 0-0 runs them as the agent")
+	flags.StringVar(&amounts.taskDisk, "task-disk", "", "most that a task may write on this machine's disk if its job does not say, like 50GiB (default: a quarter of the disk)")
 	flags.StringVar(&amounts.cores, "cores", "", "cores to offer (default: all)")
 	flags.StringVar(&amounts.memory, "memory", "", "memory to offer, like 12GiB (default: nine tenths)")
 	flags.StringVar(&amounts.cache, "cache", "20GiB", "most that the cache of inputs may hold, a quarter of it of those that are fetched as they are read")
@@ -87,7 +88,7 @@ func (f agentFlags) read(config *agent.Config) error {
 	for flag, amount := range map[string]struct {
 		text string
 		into *int64
-	}{"--memory": {f.memory, &config.Memory}, "--cache": {f.cache, &config.CacheBytes}, "--images": {f.images, &config.ImageBytes}} {
+	}{"--memory": {f.memory, &config.Memory}, "--cache": {f.cache, &config.CacheBytes}, "--images": {f.images, &config.ImageBytes}, "--task-disk": {f.taskDisk, &config.TaskDisk}} {
 		if amount.text == "" {
 			continue
 		}

@@ -38,7 +38,7 @@ func (s Spec) programRole() cluster.Role {
 		ask.Ports = 1
 	}
 	program := cluster.Program{
-		Hyperparameters: s.hyperparameters(), Inputs: s.inputs(), Framework: s.Framework, Grace: s.grace(), Outputs: true,
+		Hyperparameters: s.hyperparameters(), Inputs: s.inputs(), Framework: s.Framework, Grace: s.grace(), Disk: int64(s.Disk), Outputs: true,
 		Checkpoints: s.Checkpoints != nil && *s.Checkpoints,
 	}
 	for _, secret := range s.Secrets {
@@ -69,7 +69,7 @@ const trainArgument = "train"
 
 // contain has the role run in a container, on nodes that can.
 func (s Spec) contain(role *cluster.Role) {
-	role.Program.Image, role.Program.Entrypoint = s.Image, s.Entrypoint
+	role.Program.Image, role.Program.Entrypoint, role.Program.ReadOnly = s.Image, s.Entrypoint, s.ReadOnlyRoot
 	if len(role.Program.Command) == 0 && len(s.Entrypoint) == 0 {
 		role.Program.Command = []string{trainArgument}
 	}
@@ -93,13 +93,13 @@ func (s Spec) networkRoles() ([]cluster.Role, error) {
 		{
 			Name: roleServer, Count: max(s.Servers, 1), Ask: serverAsk, Labels: s.Labels,
 			Program: cluster.Program{
-				Command: []string{"clary", "trainer", "server"}, Spec: run, Grace: s.grace(), Clary: true,
+				Command: []string{"clary", "trainer", "server"}, Spec: run, Grace: s.grace(), Disk: int64(s.Disk), Clary: true,
 			},
 		},
 		{
 			Name: roleWorker, Count: max(s.Workers, 1), Ask: s.Resources.ask(workerCores, worker), Labels: s.Labels,
 			Program: cluster.Program{
-				Command: []string{"clary", "trainer", "worker"}, Spec: run, Inputs: s.inputs(), Grace: s.grace(),
+				Command: []string{"clary", "trainer", "worker"}, Spec: run, Inputs: s.inputs(), Grace: s.grace(), Disk: int64(s.Disk),
 				Checkpoints: s.Checkpoints == nil || *s.Checkpoints, Outputs: true, Clary: true,
 			},
 		},

@@ -61,6 +61,11 @@ type Spec struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	// Grace is the time between SIGTERM and SIGKILL; 0 means two minutes.
 	Grace quantity.Duration `json:"grace,omitzero"`
+	// Disk is the most that one task may write on its node's disk: its folders and /tmp. 0
+	// leaves it to the node. It is a bound and not a promise: nothing is set aside.
+	Disk quantity.Bytes `json:"disk,omitzero"`
+	// ReadOnlyRoot keeps a container from writing anywhere but to its folders and /tmp.
+	ReadOnlyRoot bool `json:"read_only_root,omitempty"`
 	// Checkpoints mirrors the checkpoints folder and restores it before a restart. If
 	// unset it is on, and off for a program on the node itself.
 	Checkpoints *bool `json:"checkpoints,omitempty"`
@@ -94,6 +99,8 @@ type Resources struct {
 const (
 	MaxWorkers = 1024
 	MaxServers = 256
+
+	minDisk = 1 << 20
 )
 
 // Parse reads a spec and reports every mistake in it; the spec is only good without any.
@@ -121,6 +128,12 @@ func (s Spec) Validate() cluster.Problems {
 	s.validateInputs(&p)
 	if s.Output != "" {
 		checkAddress(&p, "output", s.Output)
+	}
+	if s.Disk != 0 && s.Disk < minDisk {
+		p.Add("disk", "%s is too little: from %s on", cluster.FormatBytes(int64(s.Disk)), cluster.FormatBytes(minDisk))
+	}
+	if s.ReadOnlyRoot && s.Image == "" {
+		p.Add("read_only_root", "is for an image: a process sees the node's root read-only anyway")
 	}
 	s.Resources.validate(&p, "resources")
 	s.ServerResources.validate(&p, "server_resources")

@@ -27,6 +27,7 @@ type Usage struct {
 	PeakMemory int64 `json:"peak_memory"`
 	Memory     int64 `json:"memory"`
 	OOMKills   int64 `json:"oom_kills"`
+	Refused    int64 `json:"refused,omitempty"` // processes that were too many
 }
 
 // Create makes the folders of one task and writes its limits. It is not an error
@@ -181,6 +182,11 @@ func (g Group) Usage() Usage {
 		usage.Memory = number(dir, "memory.usage_in_bytes")
 		usage.PeakMemory = number(dir, "memory.max_usage_in_bytes")
 		usage.OOMKills = field(dir, "memory.oom_control", "oom_kill")
+	}
+	if dir := g.Legacy["pids"]; slices.Contains(g.V2, "pids") {
+		usage.Refused = field(g.Unified, "pids.events", "max")
+	} else if dir != "" {
+		usage.Refused = field(dir, "pids.events", "max")
 	}
 	return usage
 }

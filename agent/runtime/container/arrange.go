@@ -61,7 +61,7 @@ func (d *Driver) arrange(spec runtime.Spec, have traits) (*container.Config, *co
 	}
 	host := &container.HostConfig{
 		CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges"}, ShmSize: sharedMemory,
-		NetworkMode: networks[own.Network], LogConfig: logs(spec.LogBytes), Resources: limits(spec.Limits),
+		ReadonlyRootfs: own.ReadOnly, NetworkMode: networks[own.Network], LogConfig: logs(spec.LogBytes), Resources: limits(spec.Limits),
 	}
 	if spec.User != nil {
 		config.User = fmt.Sprintf("%d:%d", spec.User.UID, spec.User.GID)

@@ -58,7 +58,7 @@ type Config struct {
 	Log       *slog.Logger
 }
 
-// Driver implements runtime.Driver, Meter, Execer and Dialer.
+// Driver implements runtime.Driver, Meter, Execer, Dialer and Occupant.
 type Driver struct {
 	config Config
 	engine *moby.Client

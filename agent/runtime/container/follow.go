@@ -21,6 +21,8 @@ const (
 	askOften  = 50 * time.Millisecond
 	farewell  = 4 * time.Second // of an engine that is told to end
 	killAgain = 2 * time.Second // until a killed container is gone
+	// What a container used last is what was read before its control group went.
+	gaugeEvery = time.Second
 )
 
 // state is what the engine says of a container.
@@ -118,10 +120,14 @@ func (d *Driver) live(h *handle) (runtime.Exit, error) {
 		}
 		kill = time.After(grace)
 	}
+	gauge := time.NewTicker(gaugeEvery)
+	defer gauge.Stop()
 	for {
 		select {
 		case o := <-ended:
 			return over(o)
+		case <-gauge.C:
+			_, _ = h.gauge.read()
 		case grace := <-h.stops:
 			end(runtime.CauseStopped, grace)
 		case <-tooLong:

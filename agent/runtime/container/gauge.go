@@ -46,7 +46,7 @@ func (g *gauge) read() (runtime.Usage, bool) {
 	}
 	now := g.group.Usage()
 	if !g.group.Gone() { // else some of it was read, and some was not
-		g.keep(runtime.Usage{CPU: time.Duration(now.CPUNanos), Memory: now.Memory, PeakMemory: now.PeakMemory})
+		g.keep(runtime.Usage{CPU: time.Duration(now.CPUNanos), Memory: now.Memory, PeakMemory: now.PeakMemory, Refused: now.Refused})
 	}
 	return g.last, true
 }
@@ -54,6 +54,7 @@ func (g *gauge) read() (runtime.Usage, bool) {
 // keep remembers a reading. Not every kernel tells a peak. With g.mu held.
 func (g *gauge) keep(u runtime.Usage) {
 	u.PeakMemory = max(u.PeakMemory, u.Memory, g.last.PeakMemory)
+	u.Refused = max(u.Refused, g.last.Refused)
 	g.last = u
 }
 
@@ -81,6 +82,30 @@ func (g *gauge) close() {
 		_ = g.oom.Close() // nobody asks it any more
 		g.oom = nil
 	}
+}
+
+// processes lists those in the container's group, none if it is not known.
+func (g *gauge) processes() []int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.group.Pids()
+}
+
+// Occupies tells the container's processes, and the folder of what it writes into its own
+// root, where the engine says which that is.
+func (d *Driver) Occupies(ctx context.Context, id string) (folders []string, pids []int, err error) {
+	h, err := d.find(id)
+	if err != nil || h.ended() {
+		return nil, nil, err
+	}
+	answer, err := d.engine.ContainerInspect(ctx, h.name, moby.ContainerInspectOptions{})
+	if err != nil {
+		return nil, nil, fault.New(fault.Unready, "ask where task %s writes: %w", id, err)
+	}
+	if layers := answer.Container.GraphDriver; layers != nil && layers.Data["UpperDir"] != "" {
+		folders = []string{layers.Data["UpperDir"]}
+	}
+	return folders, h.gauge.processes(), nil
 }
 
 // Usage tells what a task uses, and of one that has ended what was read last.

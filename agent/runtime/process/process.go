@@ -29,7 +29,7 @@ type Config struct {
 	Log    *slog.Logger
 }
 
-// Driver implements runtime.Driver, Leaser, Meter, Isolator, Execer and Dialer.
+// Driver implements runtime.Driver, Leaser, Meter, Isolator, Execer, Dialer and Occupant.
 type Driver struct {
 	config    Config
 	isolation func() error // tried once
@@ -158,6 +158,23 @@ func (d *Driver) Usage(id string) (runtime.Usage, error) {
 	return usage(d.config.Groups.Find(name).Usage()), nil
 }
 
+// Occupies tells the task's processes: without control groups the first, and those of its
+// session that can be seen.
+func (d *Driver) Occupies(_ context.Context, id string) (folders []string, pids []int, err error) {
+	h, err := d.find(id)
+	if err != nil || h.ended() {
+		return nil, nil, err
+	}
+	if group := d.config.Groups.Find(filepath.Base(h.dir)); !group.Empty() {
+		return nil, group.Pids(), nil
+	}
+	var start shim.Start
+	if err := shim.ReadJSON(h.dir, shim.StartFile, &start); err != nil {
+		return nil, nil, fault.New(fault.Internal, "task %s: %w", id, err)
+	}
+	return nil, start.Session(), nil
+}
+
 // Remove deletes the driver's files of an ended task.
 func (d *Driver) Remove(_ context.Context, id string) error {
 	dir, err := d.folder(id)
@@ -197,5 +214,5 @@ func (h *handle) ended() bool {
 }
 
 func usage(u cgroup.Usage) runtime.Usage {
-	return runtime.Usage{CPU: time.Duration(u.CPUNanos), Memory: u.Memory, PeakMemory: u.PeakMemory}
+	return runtime.Usage{CPU: time.Duration(u.CPUNanos), Memory: u.Memory, PeakMemory: u.PeakMemory, Refused: u.Refused}
 }

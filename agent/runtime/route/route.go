@@ -116,6 +116,14 @@ func (d *Driver) Usage(id string) (runtime.Usage, error) {
 	return runtime.Usage{}, fault.New(fault.Invalid, "task %s: its driver measures nothing", id)
 }
 
+// Occupies tells what of the task takes room on the disk.
+func (d *Driver) Occupies(ctx context.Context, id string) (folders []string, pids []int, err error) {
+	if occupant, ok := d.of(id).(runtime.Occupant); ok {
+		return occupant.Occupies(ctx, id)
+	}
+	return nil, nil, nil
+}
+
 // CanIsolate says whether processes can have a view of their own; containers always have.
 func (d *Driver) CanIsolate() error {
 	if isolator, ok := d.processes.(runtime.Isolator); ok {

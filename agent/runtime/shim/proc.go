@@ -78,6 +78,20 @@ func (s Start) KillSession(patience time.Duration) {
 	}
 }
 
+// Session lists the processes of the task's session.
+func (s Start) Session() []int {
+	if !s.Alive() {
+		return nil
+	}
+	var pids []int
+	each(func(pid int, of stat) {
+		if of.session == s.Pid {
+			pids = append(pids, pid)
+		}
+	})
+	return pids
+}
+
 // killChildren kills all direct children of this process. Their own children then
 // become ours, so calling it until none is left ends every descendant, also those
 // that went into another session or control group.

@@ -92,12 +92,14 @@ func (t *task) run(ready *os.File) Exit {
 
 	status := t.watch(c)
 	ended := time.Now()
+	refused := t.spec.Group.Usage().Refused // later also those of who is being killed
 	t.clear(c)
 	exit := Exit{
 		Code: status.ExitStatus(), Cause: t.cause,
 		Started: t.start.Time, Ended: ended, Ran: ended.Sub(t.start.Time),
 		Usage: t.spec.Group.Usage(), Dropped: t.logs[0].dropped.Load() + t.logs[1].dropped.Load(),
 	}
+	exit.Usage.Refused = refused
 	if status.Signaled() {
 		exit.Signal = int(status.Signal())
 	}

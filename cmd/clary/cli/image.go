@@ -15,24 +15,28 @@ import (
 type imageFlags struct {
 	image      string
 	entrypoint []string
+	readOnly   bool
 }
 
 func (f *imageFlags) register(command *cobra.Command) {
 	flags := command.Flags()
 	flags.StringVar(&f.image, "image", "", "container image to run in: a registry's, or a file of docker save or an OCI archive, here or as s3://...")
 	flags.StringArrayVar(&f.entrypoint, "entrypoint", nil, "program to start in the container instead of the image's own; once for each word")
+	flags.BoolVar(&f.readOnly, "read-only-root", false, "the container writes to its folders and /tmp only")
 }
 
 // apply writes the flags over a spec. An image that is a file here is uploaded, unless it
 // is a dry run.
 func (f *imageFlags) apply(ctx context.Context, a *App, c *client.Client, command *cobra.Command, spec *training.Spec, dryRun bool) error {
 	if f.image == "" {
-		if command.Flags().Changed("entrypoint") {
-			return usage(command, "--entrypoint is for a container: name one with --image")
+		for _, flag := range []string{"entrypoint", "read-only-root"} {
+			if command.Flags().Changed(flag) {
+				return usage(command, "--%s is for a container: name one with --image", flag)
+			}
 		}
 		return nil
 	}
-	spec.Image, spec.Entrypoint = f.image, f.entrypoint
+	spec.Image, spec.Entrypoint, spec.ReadOnlyRoot = f.image, f.entrypoint, f.readOnly
 	info, err := os.Stat(f.image)
 	if strings.Contains(f.image, "://") || err != nil || !info.Mode().IsRegular() {
 		return nil

@@ -23,16 +23,19 @@ import (
 
 // resourceFlags are what one task is promised.
 type resourceFlags struct {
-	cores, memory string
-	gpus          int32
-	gpuModel      string
-	nodeLabels    []string
+	cores, memory, disk string
+	grace               string
+	gpus                int32
+	gpuModel            string
+	nodeLabels          []string
 }
 
 func (f *resourceFlags) register(command *cobra.Command) {
 	flags := command.Flags()
 	flags.StringVar(&f.cores, "cores", "", "processor cores of each task, e.g. 2, 0.5 (default 1)")
 	flags.StringVar(&f.memory, "memory", "", "memory of each task, e.g. 512MiB, 2GiB (default by the work)")
+	flags.StringVar(&f.disk, "disk", "", "most that each task may write on its node's disk, e.g. 20GiB (default: its agent's --task-disk)")
+	flags.StringVar(&f.grace, "grace", "", "time between SIGTERM and SIGKILL, e.g. 30s, 10m (default 2m)")
 	flags.Int32Var(&f.gpus, "gpus", 0, "GPUs of each task")
 	flags.StringVar(&f.gpuModel, "gpu-model", "", "only GPUs of this model, e.g. A100")
 	flags.StringSliceVar(&f.nodeLabels, "on", nil, "only on nodes with this label, as key=value")
@@ -50,6 +53,16 @@ func (f *resourceFlags) apply(command *cobra.Command, spec *training.Spec) error
 	if changed("memory") {
 		if spec.Resources.Memory, err = quantity.ParseBytes(f.memory); err != nil {
 			return fault.New(fault.Invalid, "--memory: %w", err)
+		}
+	}
+	if changed("disk") {
+		if spec.Disk, err = quantity.ParseBytes(f.disk); err != nil {
+			return fault.New(fault.Invalid, "--disk: %w", err)
+		}
+	}
+	if changed("grace") {
+		if spec.Grace, err = quantity.ParseDuration(f.grace); err != nil {
+			return fault.New(fault.Invalid, "--grace: %w", err)
 		}
 	}
 	if changed("gpus") {
@@ -74,6 +87,7 @@ type runFlags struct {
 	secrets                   []string
 	instances                 int32
 	dir                       string
+	checkpoints, isolated     bool
 }
 
 func (f *runFlags) register(command *cobra.Command) {
@@ -84,6 +98,8 @@ func (f *runFlags) register(command *cobra.Command) {
 	flags.SetInterspersed(false)
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable of its environment, as KEY=VALUE, or KEY to pass your own on")
 	flags.Int32VarP(&f.instances, "instances", "n", 1, "how many to start together")
+	flags.BoolVar(&f.checkpoints, "checkpoints", false, "keep its checkpoints folder in the store, and restore it before a restart (default with --image)")
+	flags.BoolVar(&f.isolated, "network-isolation", false, "cut it off from every network")
 	flags.StringVar(&f.dir, "dir", "", "working folder on the node; the task's own if it is left out")
 	flags.StringArrayVar(&f.inputs, "input", nil, "data for it, as CHANNEL=s3://... or CHANNEL=PATH, which is uploaded")
 	flags.StringArrayVar(&f.inputOptions, "input-option", nil, channelOptionHelp)
@@ -92,7 +108,10 @@ func (f *runFlags) register(command *cobra.Command) {
 
 // spec is the job that the flags describe, but for its image.
 func (f *runFlags) spec(a *App, command *cobra.Command, args []string) (training.Spec, error) {
-	spec := training.Spec{Program: &training.Program{Command: args, Dir: f.dir}, Instances: f.instances}
+	spec := training.Spec{Program: &training.Program{Command: args, Dir: f.dir}, Instances: f.instances, NetworkIsolation: f.isolated}
+	if command.Flags().Changed("checkpoints") {
+		spec.Checkpoints = &f.checkpoints
+	}
 	var err error
 	if spec.Program.Env, err = a.environment(f.env); err != nil {
 		return spec, err
