@@ -88,13 +88,13 @@ func (a *agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	python, err := environment.Open(environment.Config{
-		Root: c.path("python"), Index: c.PipIndex, Wheelhouse: c.Wheelhouse, Keep: keptEnvironments, UID: installer(), Log: c.Log,
-	})
+	disk, reserve, err := c.diskBounds()
 	if err != nil {
 		return err
 	}
-	disk, reserve, err := c.diskBounds()
+	python, err := environment.Open(environment.Config{
+		Root: c.path("python"), Index: c.PipIndex, Wheelhouse: c.Wheelhouse, Keep: keptEnvironments, UID: installer(), Contain: a.contain(disk), Log: c.Log,
+	})
 	if err != nil {
 		return err
 	}
@@ -121,6 +121,20 @@ func memoryFolder(agent string) string { return filepath.Join("/dev/shm", agent)
 
 // keptEnvironments are how many Python environments stay that nobody uses.
 const keptEnvironments = 20
+
+// contain has Python packages installed as tasks run, by users whom no queue has; nil where
+// tasks have no view and no users of their own either.
+func (a *agent) contain(disk int64) *environment.Contain {
+	isolator, can := a.driver.(runtime.Isolator)
+	users := a.users()
+	if !can || users == nil || isolator.CanIsolate() != nil {
+		return nil
+	}
+	return &environment.Contain{
+		Driver: a.driver, Tasks: a.config.path("tasks"), Hide: []string{a.config.Data}, Disk: disk,
+		User: func(slot int) (runtime.User, error) { return users(fmt.Sprintf("(python %d)", slot)) }, // no queue's name
+	}
+}
 
 // installer is whom Python packages are installed as: nobody, if the agent may choose.
 func installer() int {

@@ -2,12 +2,13 @@
 // with the packages of a requirements.txt, under a name that follows from all that it
 // depends on.
 //
-// Packages run code of their own while they are installed, so that is done as a user
-// without rights, who owns nothing else.
+// Packages run code of their own while they are installed, code that anybody may have
+// written. So that is done like a task: with a view of the machine in which only the new
+// environment can be written, by a user who owns nothing else, within limits, and with
+// nothing left of it at its end.
 package environment
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -22,17 +23,18 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/tree"
 )
 
 const (
-	completeFile = ".clary-complete" // written last
+	completeFile = ".clary-complete" // written last, beside what packages could write
+	venvFolder   = "env"             // theirs
 	buildTime    = 30 * time.Minute
 	toldBytes    = 2 << 10 // of what pip said, in an error
 )
@@ -43,17 +45,22 @@ type Config struct {
 	Index      string // URL of a package index instead of the public one; "" leaves it to pip's own configuration
 	Wheelhouse string // folder of wheels: the only source of packages, if it is named
 	Keep       int    // most environments that stay while nobody uses them
-	UID        int    // whom packages are installed as; 0 is the agent itself
-	Log        *slog.Logger
+	// Contain runs programs that are not trusted, on a machine that can; nil runs them as
+	// UID and sees to nothing else.
+	Contain *Contain
+	UID     int // whom packages are installed as without Contain; 0 is the agent itself
+	Log     *slog.Logger
 }
 
 // Cache has a node's environments.
 type Cache struct {
 	config   Config
+	run      runner
 	building singleflight.Group
 
-	mu   sync.Mutex
-	used map[string]int // by digest, how many tasks have it
+	mu     sync.Mutex
+	used   map[string]int    // by digest, how many tasks have it
+	probed map[string]string // what interpreters said of themselves, by file and its time
 }
 
 // Open makes the folder, and deletes what an earlier agent did not finish.
@@ -64,14 +71,17 @@ func Open(config Config) (*Cache, error) {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Cache{config: config, used: map[string]int{}}
+	c := &Cache{config: config, run: plain{uid: config.UID}, used: map[string]int{}, probed: map[string]string{}}
+	if config.Contain != nil {
+		c.run = config.Contain.runner()
+	}
 	items, err := os.ReadDir(config.Root)
 	if err != nil {
 		return nil, fault.New(fault.Internal, "open Python environments: %w", err)
 	}
 	for _, item := range items {
 		if !c.complete(item.Name()) {
-			if err := os.RemoveAll(filepath.Join(config.Root, item.Name())); err != nil {
+			if err := tree.RemoveAll(filepath.Join(config.Root, item.Name())); err != nil {
 				return nil, fault.New(fault.Internal, "delete an unfinished Python environment: %w", err)
 			}
 		}
@@ -116,7 +126,7 @@ func (c *Cache) Ensure(ctx context.Context, python cluster.Python) (bin string, 
 		release()
 		return "", nil, err
 	}
-	return filepath.Join(c.config.Root, digest, "bin"), release, nil
+	return filepath.Join(c.config.Root, digest, venvFolder, "bin"), release, nil
 }
 
 // interpreter finds the first of that name which who installs may run, and asks for its
@@ -135,16 +145,36 @@ func (c *Cache) interpreter(ctx context.Context, name string) (program, version 
 		if missing != nil {
 			continue
 		}
-		probe := exec.CommandContext(ctx, path, "-I", "-c", "import sys; print(sys.version, sys.executable, sys.base_prefix)")
-		probe.Dir = "/"
-		probe.SysProcAttr = c.credential()
-		said, failed := probe.Output()
+		said, failed := c.probe(ctx, path)
 		if failed == nil {
-			return path, string(said), nil
+			return path, said, nil
 		}
 		err = failed
 	}
 	return "", "", fault.New(fault.Invalid, "python: this node has no %q that a task can run: %w", cluster.Clip(name), err)
+}
+
+// probe asks an interpreter what it is, once.
+func (c *Cache) probe(ctx context.Context, path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	key := fmt.Sprint(path, " ", info.Size(), " ", info.ModTime().UnixNano())
+	c.mu.Lock()
+	said, known := c.probed[key]
+	c.mu.Unlock()
+	if known {
+		return said, nil
+	}
+	said, err = c.run.run(ctx, order{program: path, arguments: []string{"-I", "-c", "import sys; print(sys.version, sys.executable, sys.base_prefix)"}})
+	if err != nil {
+		return "", err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.probed[key] = said
+	return said, nil
 }
 
 // identify names the environment after all that makes it.
@@ -165,29 +195,36 @@ func (c *Cache) build(ctx context.Context, interpreter, digest, requirements str
 	began := time.Now()
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(folder))
+			err = errors.Join(err, tree.RemoveAll(folder))
 			return
 		}
 		c.config.Log.Info("Python environment made", "digest", digest, "took", time.Since(began).Round(time.Millisecond))
 	}()
-	home := filepath.Join(folder, ".home")
-	if err := errors.Join(os.RemoveAll(folder), os.MkdirAll(home, 0o755), os.WriteFile(filepath.Join(folder, "requirements.txt"), []byte(requirements), 0o644)); err != nil {
+	venv := filepath.Join(folder, venvFolder)
+	home := filepath.Join(venv, ".home")
+	if err := errors.Join(tree.RemoveAll(folder), os.MkdirAll(home, 0o755), os.WriteFile(filepath.Join(venv, "requirements.txt"), []byte(requirements), 0o644)); err != nil {
 		return fault.New(fault.Internal, "make a Python environment: %w", err)
 	}
-	if err := c.give(folder, c.config.UID); err != nil {
+	work, release, err := c.run.begin(ctx, venv)
+	if err != nil {
 		return err
 	}
-	if err := c.run(ctx, home, interpreter, "-I", "-m", "venv", folder); errors.Is(err, fs.ErrPermission) {
+	defer release()
+	work.environment = pipEnvironment(home)
+	work.dir, work.show = home, c.config.Wheelhouse
+	work.program, work.arguments = interpreter, []string{"-I", "-m", "venv", venv}
+	if _, err := c.run.run(ctx, work); errors.Is(err, fs.ErrPermission) {
 		return fault.New(fault.Invalid, "python: user %d, who installs packages, cannot reach %s: give each folder above it to others to enter (chmod o+x)", c.config.UID, folder)
 	} else if err != nil {
 		return fault.New(fault.Invalid, "python: %s cannot make an environment (Debian has that in python3-venv): %w", interpreter, err)
 	}
 	if strings.TrimSpace(requirements) != "" {
-		if err := c.run(ctx, home, filepath.Join(folder, "bin", "python"), c.pip(filepath.Join(folder, "requirements.txt"))...); err != nil {
+		work.program, work.arguments = filepath.Join(venv, "bin", "python"), c.pip(filepath.Join(venv, "requirements.txt"))
+		if _, err := c.run.run(ctx, work); err != nil {
 			return fault.New(fault.Invalid, "python: the requirements cannot be installed: %w", err)
 		}
 	}
-	if err := errors.Join(os.RemoveAll(home), c.give(folder, os.Geteuid())); err != nil {
+	if err := errors.Join(tree.RemoveAll(home), give(ctx, venv, os.Geteuid())); err != nil {
 		return fault.New(fault.Internal, "make a Python environment: %w", err)
 	}
 	return os.WriteFile(filepath.Join(folder, completeFile), nil, 0o644)
@@ -205,53 +242,30 @@ func (c *Cache) pip(requirements string) []string {
 	return append(line, "--requirement", requirements)
 }
 
-// run runs a program as the user who installs, in a session of its own, and ends all of it
-// with ctx.
-func (c *Cache) run(ctx context.Context, home, program string, arguments ...string) error {
-	command := exec.CommandContext(ctx, program, arguments...)
-	command.Dir = home
-	command.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + home, "TMPDIR=" + home, "LANG=C.UTF-8"}
+// pipEnvironment is what an installation sees of the agent's own environment.
+func pipEnvironment(home string) []string {
+	environment := []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + home, "TMPDIR=" + home, "LANG=C.UTF-8"}
 	for _, name := range []string{"PIP_INDEX_URL", "PIP_CERT", "PIP_EXTRA_INDEX_URL", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "https_proxy", "NO_PROXY"} {
 		if value, ok := os.LookupEnv(name); ok {
-			command.Env = append(command.Env, name+"="+value)
+			environment = append(environment, name+"="+value)
 		}
 	}
-	command.SysProcAttr = c.credential()
-	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
-	command.WaitDelay = 5 * time.Second
-	said := &tail{}
-	command.Stdout, command.Stderr = said, said
-	if err := command.Run(); err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(bytes.ToValidUTF8(said.text, nil))))
-	}
-	return nil
+	return environment
 }
 
-// credential is who installs, in a session that ends with the agent.
-func (c *Cache) credential() *syscall.SysProcAttr {
-	process := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	if c.config.UID != 0 {
-		process.Credential = &syscall.Credential{Uid: uint32(c.config.UID), Gid: uint32(c.config.UID)}
-	}
-	return process
-}
-
-// give makes a user the owner of all in a folder; links are not followed.
-func (c *Cache) give(folder string, uid int) error {
-	if c.config.UID == 0 {
+// give makes a user the owner of a folder with all in it; links are not followed.
+func give(ctx context.Context, folder string, uid int) error {
+	if os.Geteuid() != 0 {
 		return nil
 	}
-	err := filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(path, uid, uid)
-	})
+	root, err := os.OpenRoot(folder)
 	if err != nil {
 		return fault.New(fault.Internal, "make a Python environment: %w", err)
+	}
+	defer root.Close() //nolint:errcheck // its files are changed one by one
+	err = tree.Walk(ctx, root, func(name string, _ fs.FileInfo) error { return root.Lchown(name, uid, uid) })
+	if err = errors.Join(err, os.Lchown(folder, uid, uid)); err != nil {
+		return fault.New(fault.KindOf(err), "make a Python environment: %w", err)
 	}
 	return nil
 }
@@ -293,19 +307,8 @@ func (c *Cache) evict() {
 	for _, old := range all[min(len(all), c.config.Keep):] {
 		// Unfinished first, so that a deletion that is cut short is not taken for whole.
 		err := os.Remove(filepath.Join(c.config.Root, old.digest, completeFile))
-		if err = errors.Join(err, os.RemoveAll(filepath.Join(c.config.Root, old.digest))); err != nil {
+		if err = errors.Join(err, tree.RemoveAll(filepath.Join(c.config.Root, old.digest))); err != nil {
 			c.config.Log.Warn("delete a Python environment", "digest", old.digest, "error", err)
 		}
 	}
-}
-
-// tail keeps the last of what is written to it.
-type tail struct{ text []byte }
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.text = append(t.text, p...)
-	if over := len(t.text) - toldBytes; over > 0 {
-		t.text = append(t.text[:0], t.text[over:]...)
-	}
-	return len(p), nil
 }
