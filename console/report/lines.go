@@ -1,0 +1,229 @@
+package report
+
+import (
+	"cmp"
+	"html/template"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/clary-ml/clary/tuner"
+)
+
+// Bounds on what is drawn of very many trials: the best, and some of the rest.
+const (
+	maxParallel = 400 // lines of parallel coordinates
+	maxAxes     = 14
+	maxCurves   = 300
+	maxCurve    = 100 // points of one curve
+)
+
+// vertical is one axis of the parallel coordinates.
+type vertical struct {
+	Column string  `json:"column"`
+	X      float64 `json:"x"`
+	axis
+
+	name    string
+	lacking bool // some trials do not have it
+	value   func(number int) float64
+}
+
+// noValue is where lines of trials pass that lack the parameter, below the axis.
+const noValue = 20
+
+// parallel draws each complete trial as a line over all parameters and objectives.
+func (f *figures) parallel(objective int) template.HTML {
+	const width, height, under = wide, 390, 34
+	axes := f.verticals(height-under, top+16)
+	for i := range axes {
+		axes[i].X = 60 + float64(i)*(width-140)/float64(max(len(axes)-1, 1))
+	}
+	var d drawing
+	d.begin(width, height, "parallel coordinates", "axes", asJSON(axes), "shades", strconv.Itoa(objective))
+	lines := make([]strings.Builder, shades)
+	for _, number := range f.some(objective, maxParallel) {
+		shade := f.shade[objective][number]
+		for i, a := range axes {
+			command := "L"
+			if i == 0 {
+				command = "M"
+			}
+			lines[shade].WriteString(command + px(a.X) + " " + px(a.place(number)))
+		}
+	}
+	d.open("lines")
+	for shade := range lines {
+		d.path(shadeClass(shade), lines[shade].String())
+	}
+	d.close()
+	d.path("bestline", f.bestLine(axes, objective))
+	room, stagger := int((width-140)/7/float64(max(len(axes)-1, 1))), 0
+	if slices.ContainsFunc(axes, func(a vertical) bool { return len([]rune(a.name)) > room }) {
+		room, stagger = 2*room, 1
+	}
+	d.open("frame")
+	for i, a := range axes {
+		if a.lacking {
+			d.text("tick y halo", a.X-7, a.From+noValue+3.5, "off")
+		}
+		d.line("axis", a.X, a.From, a.X, a.To)
+		d.clipped("label x", a.X, a.To-18-15*float64(i%2*stagger), a.name, room)
+		for _, t := range thin(a.ticks, 9) {
+			d.line("axis", a.X-4, a.at(t.at), a.X, a.at(t.at))
+			d.text("tick y halo", a.X-7, a.at(t.at)+3.5, t.text)
+		}
+	}
+	d.close()
+	return d.end()
+}
+
+func (a vertical) place(number int) float64 {
+	v := a.value(number)
+	if math.IsNaN(v) {
+		return a.From + noValue
+	}
+	return a.at(v)
+}
+
+func (f *figures) bestLine(axes []vertical, objective int) string {
+	best := f.best(objective)
+	if best < 0 {
+		return ""
+	}
+	var path strings.Builder
+	for i, a := range axes {
+		command := "L"
+		if i == 0 {
+			command = "M"
+		}
+		path.WriteString(command + px(a.X) + " " + px(a.place(best)))
+	}
+	return path.String()
+}
+
+// verticals are the parameters that vary, the most important ones if there are many, and
+// the objectives.
+func (f *figures) verticals(from, to float64) []vertical {
+	h := f.sweep.History
+	var axes []vertical
+	for _, param := range f.order[:min(len(f.order), maxAxes-min(len(f.problem.Objectives), 3))] {
+		q := f.params[param]
+		axes = append(axes, vertical{
+			Column: "p" + strconv.Itoa(param), axis: paramAxis(q, from, to), name: q.Name, lacking: q.When != nil,
+			value: func(number int) float64 { return spread(q, number, h.Config(number)[param]) },
+		})
+	}
+	for i, o := range f.problem.Objectives[:min(len(f.problem.Objectives), 3)] {
+		axes = append(axes, vertical{
+			Column: "v" + strconv.Itoa(i), axis: valueAxis(f.complete(i), o.Direction, from, to), name: o.Name,
+			value: func(number int) float64 { return h.Values(number)[i] },
+		})
+	}
+	return axes
+}
+
+// some are trials within the limits, the worst first: all, or a quarter of them the best and
+// the others evenly from the rest.
+func (f *figures) some(objective, most int) []int {
+	var numbers []int
+	for number, shade := range f.shade[objective] {
+		if shade >= 0 {
+			numbers = append(numbers, number)
+		}
+	}
+	numbers = sortedBy(numbers, func(number int) float64 { return -f.sweep.History.Loss(number, objective) })
+	return sample(numbers, most)
+}
+
+// sample keeps the last ones, a quarter of what is wanted, and evenly of those before.
+func sample(numbers []int, most int) []int {
+	if len(numbers) <= most {
+		return numbers
+	}
+	rest, best := numbers[:len(numbers)-most/4], numbers[len(numbers)-most/4:]
+	var kept []int
+	for i := range most - most/4 {
+		kept = append(kept, rest[i*len(rest)/(most-most/4)])
+	}
+	return append(kept, best...)
+}
+
+func sortedBy(numbers []int, key func(int) float64) []int {
+	sorted := slices.Clone(numbers)
+	slices.SortStableFunc(sorted, func(a, b int) int { return cmp.Compare(key(a), key(b)) })
+	return sorted
+}
+
+// curves draws the first objective on the way; "" if no trial reported any.
+func (f *figures) curves() template.HTML {
+	const width, height = wide, 340
+	h := f.sweep.History
+	var complete, others []int
+	var ends []float64
+	first, last := math.Inf(1), 0.0
+	for number := range h.Len() {
+		curve := h.Curve(number)
+		if len(curve) < 2 {
+			continue
+		}
+		first, last = min(first, curve[0].Step), max(last, curve[len(curve)-1].Step)
+		for _, p := range curve[len(curve)/4:] { // where most begin is seldom of interest
+			ends = append(ends, p.Value)
+		}
+		if f.shade[0][number] >= 0 {
+			complete = append(complete, number)
+		} else {
+			others = append(others, number)
+		}
+	}
+	if len(ends) == 0 {
+		return ""
+	}
+	o := f.problem.Objectives[0]
+	x := axis{Scale: "linear", Low: first, High: max(last, first+1e-9), From: left, To: width - right}
+	x.ticks = ticks(x.Scale, x.Low, x.High, false)
+	y := valueAxis(ends, o.Direction, height-bottom, top)
+	var d drawing
+	d.begin(width, height, "learning curves of "+o.Name)
+	name := f.problem.Fidelity.Name
+	if name == "" {
+		name = "step"
+	}
+	d.frame(x, y, name, o.Name)
+	d.open("curves")
+	var stopped strings.Builder
+	for _, number := range sample(others, maxCurves/2) {
+		d.curve(&stopped, h.Curve(number), x, y)
+	}
+	d.path("stopped", stopped.String())
+	complete = sample(sortedBy(complete, func(number int) float64 { return -h.Loss(number, 0) }), maxCurves/2)
+	lines := make([]strings.Builder, shades)
+	for _, number := range complete {
+		d.curve(&lines[f.shade[0][number]], h.Curve(number), x, y)
+	}
+	for shade := range lines {
+		d.path(shadeClass(shade), lines[shade].String())
+	}
+	d.close()
+	if best := f.best(0); best >= 0 {
+		var line strings.Builder
+		d.curve(&line, h.Curve(best), x, y)
+		d.path("bestline", line.String())
+	}
+	return d.end()
+}
+
+func (d *drawing) curve(b *strings.Builder, points []tuner.Point, x, y axis) {
+	for i, every := 0, max(len(points)/maxCurve, 1); i < len(points); i++ {
+		if i%every != 0 && i != len(points)-1 {
+			continue
+		}
+		command := "L"
+		if i == 0 {
+			command = "M"
+		}
+		b.WriteString(command + px(x.at(points[i].Step)) + " " + px(y.at(points[i].Value)))
+	}
+}
