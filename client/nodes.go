@@ -50,8 +50,18 @@ func (c *Client) Node(ctx context.Context, id string, options ...ReadOption) (No
 
 // Drain keeps new tasks away from a node; what runs there goes on.
 func (c *Client) Drain(ctx context.Context, id, reason string) (cluster.Node, error) {
+	return c.drain(ctx, &claryv1.DrainNodeRequest{Id: id, Reason: reason})
+}
+
+// Empty is Drain, and what runs on the node is asked to end, with its grace, and starts again
+// elsewhere from its checkpoints. It does not wait for that.
+func (c *Client) Empty(ctx context.Context, id, reason string) (cluster.Node, error) {
+	return c.drain(ctx, &claryv1.DrainNodeRequest{Id: id, Reason: reason, Move: true})
+}
+
+func (c *Client) drain(ctx context.Context, request *claryv1.DrainNodeRequest) (cluster.Node, error) {
 	return nodeOf(call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.Node, error) {
-		return claryv1.NewNodesClient(conn).Drain(ctx, &claryv1.DrainNodeRequest{Id: id, Reason: reason})
+		return claryv1.NewNodesClient(conn).Drain(ctx, request)
 	}))
 }
 

@@ -23,6 +23,7 @@ type Gang struct {
 	Held       bool          // not placed until released
 	Stop       bool          // its tasks are to end
 	StopReason string
+	Moves      bool // with Stop: the next attempt follows, elsewhere, and costs no retry
 
 	Revision uint64
 }

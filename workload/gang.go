@@ -30,7 +30,8 @@ type OneGang struct {
 //	queued      the gang waits for room; when its tasks exist the job runs
 //	running     a task ended badly: the rest is stopped, and when all have ended the
 //	            gang starts anew, unless the retries are used up. A task that was lost
-//	            with its node excuses the whole attempt: its peers fail because of it
+//	            with its node excuses the whole attempt: its peers fail because of it.
+//	            A gang that was told to move ends in the same way, and is excused too
 //	publishing  all have succeeded: outputs are committed, then copied
 //	stopping    the gang is told to stop and cannot be placed any more; when all its
 //	            tasks have ended the job is cancelled, or failed if it ran too long
@@ -138,6 +139,10 @@ func (s *step) running() Changes {
 		return s.again()
 	}
 	worst, bad := s.worst()
+	if reason := "moves: " + s.gang.StopReason; s.gang.Stop && s.gang.Moves && s.job.Reason != reason {
+		s.job.Reason = reason
+		return s.put(false)
+	}
 	if !bad || s.gang.Stop {
 		return Changes{WakeAt: s.deadline()}
 	}
@@ -150,8 +155,11 @@ func (s *step) running() Changes {
 func (s *step) again() Changes {
 	worst, _ := s.worst()
 	reason := describe(worst)
+	if s.gang.Moves {
+		reason = s.gang.StopReason
+	}
 	delay := time.Duration(0)
-	if worst.Status.State != cluster.TaskLost {
+	if worst.Status.State != cluster.TaskLost && !s.gang.Moves {
 		s.job.Failures++
 		if code := worst.Status.ExitCode; s.job.Retry.Limit > 0 && !s.job.Retry.Again(code) {
 			return s.end(cluster.JobFailed, fmt.Sprintf("%s (exit code %d is not tried again)", reason, code))
@@ -165,7 +173,7 @@ func (s *step) again() Changes {
 		delay = backoff(s.job.Retry.Backoff, s.job.Failures)
 	}
 	s.gang.Attempt++
-	s.gang.Stop, s.gang.StopReason, s.gang.Held = false, "", s.job.Held
+	s.gang.Stop, s.gang.StopReason, s.gang.Moves, s.gang.Held = false, "", false, s.job.Held
 	s.gang.NotBefore = 0
 	if delay > 0 {
 		s.gang.NotBefore = s.now + int64(delay)

@@ -279,6 +279,41 @@ func TestLifeOfAJob(t *testing.T) {
 				t.Errorf("failures %d, not before %d, attempt %d", w.job.Failures, w.gang().NotBefore, w.gang().Attempt)
 			}
 		}},
+		{"moves at once and uncounted when it is told to", 0, 0, "", func(t *testing.T, w *world) {
+			w.must(t, cluster.JobQueued, "")
+			w.place()
+			w.must(t, cluster.JobRunning, "")
+			w.gang().Stop, w.gang().StopReason, w.gang().Moves = true, "node a is drained", true
+			w.must(t, cluster.JobRunning, "moves: node a is drained")
+			w.report(0, stopped, 143, "node a is drained")
+			w.must(t, cluster.JobRunning, "moves: node a is drained")
+			w.report(1, failed, 1, "peer is gone")
+			w.must(t, cluster.JobQueued, "restarts: node a is drained")
+			if w.job.Failures != 0 || w.gang().NotBefore != 0 || w.gang().Attempt != 2 || w.gang().Stop || w.gang().Moves {
+				t.Errorf("failures %d, gang %+v", w.job.Failures, w.gang())
+			}
+		}},
+		{"is cancelled while it moves", 0, 0, "", func(t *testing.T, w *world) {
+			w.must(t, cluster.JobQueued, "")
+			w.place()
+			w.must(t, cluster.JobRunning, "")
+			w.gang().Stop, w.gang().StopReason, w.gang().Moves = true, "node a is drained", true
+			w.must(t, cluster.JobRunning, "moves")
+			w.job.Cancel = true
+			w.must(t, cluster.JobStopping, "cancelled")
+			w.report(0, stopped, 143, "")
+			w.report(1, stopped, 143, "")
+			w.must(t, cluster.JobCancelled, "cancelled")
+		}},
+		{"succeeds if it has before it could move", 0, 0, "", func(t *testing.T, w *world) {
+			w.must(t, cluster.JobQueued, "")
+			w.place()
+			w.must(t, cluster.JobRunning, "")
+			w.gang().Stop, w.gang().StopReason, w.gang().Moves = true, "node a is drained", true
+			w.report(0, ok, 0, "")
+			w.report(1, ok, 0, "")
+			w.must(t, cluster.JobSucceeded, "")
+		}},
 		{"is cancelled while it waits, in two steps", 0, 0, "", func(t *testing.T, w *world) {
 			w.must(t, cluster.JobQueued, "")
 			w.job.Cancel = true
@@ -398,10 +433,10 @@ func TestEveryHistoryEnds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		most := time.Duration(rapid.SampledFrom([]int{0, 0, 40}).Draw(t, "most")) * time.Second
 		output := rapid.SampledFrom([]string{"", "s3://b/p"}).Draw(t, "output")
-		w := newWorld(rapid.Int32Range(0, 3).Draw(t, "retries"), time.Second, most, output)
+		w := newWorld(rapid.SampledFrom([]int32{0, 0, 0, 1, 3}).Draw(t, "retries"), time.Second, most, output)
 		w.job.Held = rapid.Bool().Draw(t, "held")
-		for range rapid.IntRange(1, 40).Draw(t, "events") {
-			event := rapid.SampledFrom([]string{"step", "step", "settle", "place", "report", "report", "lose", "time", "release", "cancel?"}).Draw(t, "event")
+		for range rapid.IntRange(10, 40).Draw(t, "events") {
+			event := rapid.SampledFrom([]string{"step", "settle", "settle", "place", "place", "report", "report", "report", "report", "lose", "time", "release", "move", "cancel?"}).Draw(t, "event")
 			before, err := w.job, error(nil)
 			switch event {
 			case "step":
@@ -417,6 +452,11 @@ func TestEveryHistoryEnds(t *testing.T) {
 				w.report(rapid.IntRange(0, 1).Draw(t, "task"), rapid.SampledFrom(states).Draw(t, "state"), 1, "")
 			case "lose":
 				w.report(rapid.IntRange(0, 1).Draw(t, "task"), cluster.TaskLost, 0, "lost")
+			case "move":
+				if gang := w.gang(); gang != nil && !gang.Stop && len(w.tasks()) > 0 {
+					gang.Stop, gang.StopReason, gang.Moves = true, "moved", true
+					w.steps["moved"]++
+				}
 			case "time":
 				w.now += int64(time.Second) * rapid.Int64Range(1, 20).Draw(t, "seconds")
 			case "release":
@@ -432,6 +472,7 @@ func TestEveryHistoryEnds(t *testing.T) {
 			}
 		}
 		w.job.Held = w.job.Held && w.job.State.Ended()
+		last := rapid.SampledFrom([]cluster.TaskState{cluster.TaskSucceeded, cluster.TaskSucceeded, cluster.TaskFailed}).Draw(t, "last")
 		for round := 0; !w.job.State.Ended(); round++ {
 			if err := w.settle(); err != nil {
 				t.Fatal(err)
@@ -442,7 +483,7 @@ func TestEveryHistoryEnds(t *testing.T) {
 			w.now += int64(11 * time.Minute)
 			w.place()
 			for i := range w.tasks() {
-				w.report(i, cluster.TaskSucceeded, 0, "")
+				w.report(i, last, 0, "")
 			}
 		}
 		if changes := w.spec.Run(w.view, w.job, w.now+int64(time.Hour)); !changes.Empty() || changes.WakeAt != 0 {
@@ -452,7 +493,7 @@ func TestEveryHistoryEnds(t *testing.T) {
 			exercised[what] += n
 		}
 	})
-	for _, what := range []string{"running", "queued", "publishing", "stopping", "succeeded", "failed", "cancelled", "published", "delivered"} {
+	for _, what := range []string{"running", "queued", "publishing", "stopping", "succeeded", "failed", "cancelled", "published", "delivered", "moved"} {
 		if exercised[what] == 0 {
 			t.Errorf("%s was never exercised: %v", what, exercised)
 		}

@@ -49,7 +49,7 @@ func (w *recording) putGang(gang cluster.Gang, expected uint64) error {
 }
 
 func stopsOnly(old, gang cluster.Gang) bool {
-	old.Stop, old.StopReason = gang.Stop, gang.StopReason
+	old.Stop, old.StopReason, old.Moves = gang.Stop, gang.StopReason, gang.Moves
 	return gang.Stop && reflect.DeepEqual(old, gang)
 }
 

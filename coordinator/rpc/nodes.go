@@ -62,7 +62,40 @@ func (s *nodes) Drain(ctx context.Context, request *claryv1.DrainNodeRequest) (*
 	if reason == "" {
 		reason = "drained by " + caller(ctx).Name
 	}
-	return s.set(ctx, request.GetId(), cluster.NodeDraining, reason)
+	node, err := s.set(ctx, request.GetId(), cluster.NodeDraining, reason)
+	if err != nil || !request.GetMove() {
+		return node, err
+	}
+	return node, s.move(ctx, request.GetId(), "node "+request.GetId()+" is drained: "+reason)
+}
+
+// move has every gang with tasks on a node end, with its grace, and begin again. A node that
+// is draining gets no new tasks, so those that are there now are all.
+func (s *nodes) move(ctx context.Context, id, reason string) error {
+	for {
+		snapshot, err := s.replica.Read(ctx, false)
+		if err != nil {
+			return err
+		}
+		var changes []command.Change
+		seen := map[string]bool{}
+		for task := range snapshot.TasksOn(id) {
+			gang, ok := snapshot.Gang(task.Gang)
+			if ok && !task.Status.State.Ended() && !gang.Stop && gang.Attempt == task.Attempt && !seen[task.Gang] && len(changes) < command.MaxChanges {
+				seen[task.Gang] = true
+				gang.Stop, gang.StopReason, gang.Moves = true, cluster.Clip(reason), true
+				changes = append(changes, command.Change{Gang: &gang, Expect: gang.Revision})
+			}
+		}
+		snapshot.Close()
+		if len(changes) == 0 {
+			return nil
+		}
+		_, err = s.replica.Propose(ctx, command.Record{Changes: changes})
+		if err != nil && (!fault.Is(err, fault.Conflict) || ctx.Err() != nil) {
+			return err
+		}
+	}
 }
 
 func (s *nodes) Resume(ctx context.Context, request *claryv1.ResumeNodeRequest) (*claryv1.Node, error) {

@@ -48,7 +48,7 @@ func GangToProto(g cluster.Gang) *claryv1.Gang {
 		Job: g.Job, Name: g.Name, Queue: g.Queue, Owner: g.Owner, Priority: g.Priority,
 		Attempt: g.Attempt, Roles: list(g.Roles, RoleToProto),
 		Submitted: g.Submitted, NotBefore: g.NotBefore, MaxRuntime: int64(g.MaxRuntime),
-		Held: g.Held, Stop: g.Stop, StopReason: g.StopReason, Revision: g.Revision,
+		Held: g.Held, Stop: g.Stop, StopReason: g.StopReason, Moves: g.Moves, Revision: g.Revision,
 	}
 }
 
@@ -59,7 +59,7 @@ func GangFromProto(g *claryv1.Gang) cluster.Gang {
 		Priority: g.GetPriority(), Attempt: g.GetAttempt(), Roles: list(g.GetRoles(), RoleFromProto),
 		Submitted: g.GetSubmitted(), NotBefore: g.GetNotBefore(),
 		MaxRuntime: time.Duration(g.GetMaxRuntime()),
-		Held:       g.GetHeld(), Stop: g.GetStop(), StopReason: g.GetStopReason(),
+		Held:       g.GetHeld(), Stop: g.GetStop(), StopReason: g.GetStopReason(), Moves: g.GetMoves(),
 		Revision: g.GetRevision(),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -110,12 +111,51 @@ func (a *App) changeNode(use, short, said string, do func(context.Context, *clie
 
 func (a *App) drainCommand() *cobra.Command {
 	var reason string
-	command := a.changeNode("drain", "Give a node nothing new; what runs there goes on", "%s gets nothing new; clary nodes resume takes it back",
+	var move, wait bool
+	command := a.changeNode("drain", "Give a node nothing new; what runs there goes on, or moves", "%s gets nothing new; clary nodes resume takes it back",
 		func(ctx context.Context, c *client.Client, id string) (cluster.Node, error) {
-			return c.Drain(ctx, id, reason)
+			do := c.Drain
+			if move {
+				do = c.Empty
+			}
+			node, err := do(ctx, id, reason)
+			if err == nil && wait {
+				err = a.awaitEmpty(ctx, c, id)
+			}
+			return node, err
 		})
-	command.Flags().StringVar(&reason, "reason", "", "why, for those who look at the node later")
+	command.Long = "Give a node nothing new. What runs there goes on; with --move it is asked to end, with its job's grace, and starts\n" +
+		"again elsewhere from its checkpoints, which costs the job no retry."
+	command.Example = "  clary nodes drain a --reason 'new disk'\n  clary nodes drain a --move --wait"
+	flags := command.Flags()
+	flags.StringVar(&reason, "reason", "", "why, for those who look at the node later")
+	flags.BoolVar(&move, "move", false, "have what runs there end and start again elsewhere")
+	flags.BoolVarP(&wait, "wait", "w", false, "wait until nothing runs there any more")
 	return command
+}
+
+// emptyEvery is how often it is looked whether a node is empty.
+const emptyEvery = time.Second
+
+// awaitEmpty waits until a node has no task, and says how many are left.
+func (a *App) awaitEmpty(ctx context.Context, c *client.Client, id string) error {
+	clock := time.NewTicker(emptyEvery)
+	defer clock.Stop()
+	for said := -1; ; {
+		view, err := c.Node(ctx, id)
+		if err != nil || len(view.Tasks) == 0 {
+			return err
+		}
+		if len(view.Tasks) != said {
+			said = len(view.Tasks)
+			a.note("clary: %d tasks are left on %s", said, id)
+		}
+		select {
+		case <-clock.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (a *App) resumeCommand() *cobra.Command {

@@ -221,10 +221,12 @@ func (x *NodeView) GetTasks() []string {
 	return nil
 }
 
+// With move, what runs on the node is asked to end and starts again elsewhere.
 type DrainNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Move          bool                   `protobuf:"varint,3,opt,name=move,proto3" json:"move,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -271,6 +273,13 @@ func (x *DrainNodeRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *DrainNodeRequest) GetMove() bool {
+	if x != nil {
+		return x.Move
+	}
+	return false
 }
 
 type ResumeNodeRequest struct {
@@ -412,10 +421,11 @@ const file_clary_v1_nodes_proto_rawDesc = "" +
 	"\bNodeView\x12\"\n" +
 	"\x04node\x18\x01 \x01(\v2\x0e.clary.v1.NodeR\x04node\x12'\n" +
 	"\x04used\x18\x02 \x01(\v2\x13.clary.v1.ResourcesR\x04used\x12\x14\n" +
-	"\x05tasks\x18\x03 \x03(\tR\x05tasks\":\n" +
+	"\x05tasks\x18\x03 \x03(\tR\x05tasks\"N\n" +
 	"\x10DrainNodeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"#\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04move\x18\x03 \x01(\bR\x04move\"#\n" +
 	"\x11ResumeNodeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"#\n" +
 	"\x11RemoveNodeRequest\x12\x0e\n" +

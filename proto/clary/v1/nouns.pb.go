@@ -1277,6 +1277,7 @@ type Gang struct {
 	Stop          bool                   `protobuf:"varint,12,opt,name=stop,proto3" json:"stop,omitempty"`
 	StopReason    string                 `protobuf:"bytes,13,opt,name=stop_reason,json=stopReason,proto3" json:"stop_reason,omitempty"`
 	Revision      uint64                 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
+	Moves         bool                   `protobuf:"varint,20,opt,name=moves,proto3" json:"moves,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1407,6 +1408,13 @@ func (x *Gang) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Gang) GetMoves() bool {
+	if x != nil {
+		return x.Moves
+	}
+	return false
 }
 
 type Allocation struct {
@@ -3283,7 +3291,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x06labels\x18\x05 \x03(\v2\x1a.clary.v1.Role.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf7\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x03\n" +
 	"\x04Gang\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -3302,7 +3310,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x04stop\x18\f \x01(\bR\x04stop\x12\x1f\n" +
 	"\vstop_reason\x18\r \x01(\tR\n" +
 	"stopReason\x12\x1a\n" +
-	"\brevision\x18\x0e \x01(\x04R\brevision\"S\n" +
+	"\brevision\x18\x0e \x01(\x04R\brevision\x12\x14\n" +
+	"\x05moves\x18\x14 \x01(\bR\x05moves\"S\n" +
 	"\n" +
 	"Allocation\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x121\n" +
