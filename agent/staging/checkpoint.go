@@ -209,7 +209,8 @@ func (m *Mirror) send(ctx context.Context, name string) error {
 		return fault.New(fault.Internal, "read checkpoint %s: %w", name, err)
 	}
 	as := stamp{now.Size(), now.ModTime()} // it may have been replaced since the look
-	if err := m.Store.Put(ctx, m.Bucket, m.Prefix+name, &steady{file, as, as.size}, as.size); fault.Is(err, fault.Conflict) {
+	content := &steady{file: file, as: as, left: as.size}
+	if err := m.Store.Put(ctx, m.Bucket, m.Prefix+name, content, as.size); content.changed {
 		return nil // the next look sends it
 	} else if err != nil {
 		return fault.New(fault.KindOf(err), "mirror checkpoint %s: %w", name, err)

@@ -31,6 +31,8 @@ type steady struct {
 	file *os.File
 	as   stamp
 	left int64
+
+	changed bool // so that it was not read whole
 }
 
 func (s *steady) Read(p []byte) (int, error) {
@@ -43,6 +45,7 @@ func (s *steady) Read(p []byte) (int, error) {
 		return 0, failed
 	}
 	if (stamp{info.Size(), info.ModTime()}) != s.as {
+		s.changed = true
 		return 0, fault.New(fault.Conflict, "%s changes while it is read", s.file.Name())
 	}
 	return n, err

@@ -263,6 +263,7 @@ type jobFlags struct {
 	labels      []string
 	maxRuntime  string
 	retries     int32
+	backoff     string
 	only, never []int32
 	hold        bool
 	detach      bool
@@ -277,6 +278,7 @@ func (f *jobFlags) register(command *cobra.Command) {
 	flags.StringSliceVar(&f.labels, "label", nil, "your own words for finding it again, as key=value")
 	flags.StringVar(&f.maxRuntime, "max-runtime", "", "stop it after so long, e.g. 90s, 2h, 1d")
 	flags.Int32Var(&f.retries, "retries", 0, "restarts after a task failed; lost nodes do not count")
+	flags.StringVar(&f.backoff, "backoff", "", "wait before the first restart, e.g. 30s; doubles each time, up to 10m (default 0s)")
 	flags.Int32SliceVar(&f.only, "retry-only", nil, "exit codes to try again, others not")
 	flags.Int32SliceVar(&f.never, "retry-never", nil, "exit codes not to try again")
 	flags.BoolVar(&f.hold, "hold", false, "let it wait until clary release")
@@ -298,6 +300,13 @@ func (f *jobFlags) apply(command *cobra.Command, job *cluster.Job) error {
 	}
 	if changed("retries") {
 		job.Retry.Limit = f.retries
+	}
+	if changed("backoff") {
+		d, err := quantity.ParseDuration(f.backoff)
+		if err != nil {
+			return fault.New(fault.Invalid, "--backoff: %w", err)
+		}
+		job.Retry.Backoff = d.Std()
 	}
 	if changed("retry-only") {
 		job.Retry.Only = f.only
