@@ -9,6 +9,7 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/tuner"
 	"github.com/clary-ml/clary/tuner/plain"
+	"github.com/clary-ml/clary/tuner/tpe"
 )
 
 // all are the samplers of this build.
@@ -17,6 +18,7 @@ func all() map[string]tuner.Maker {
 		"random": plain.Random,
 		"quasi":  plain.Quasi,
 		"grid":   plain.Grid,
+		"tpe":    tpe.New,
 	}
 }
 

@@ -59,6 +59,19 @@ func (d Dim) At(level int) float64 { return d.axis.unit(d.axis.level(level)) }
 // Nearest is the level whose coordinate is nearest to x. The dimension must have levels.
 func (d Dim) Nearest(x float64) int { return d.axis.nearest(x) }
 
+// Cell is the part of [0,1] to which a level is the nearest.
+func (d Dim) Cell(level int) (from, to float64) {
+	at := d.At(level)
+	from, to = 0, 1
+	if level > 0 {
+		from = (d.At(level-1) + at) / 2
+	}
+	if level < d.Levels-1 {
+		to = (at + d.At(level+1)) / 2
+	}
+	return from, to
+}
+
 // Raw is the number of a Config that lies nearest to the coordinate x.
 func (d Dim) Raw(x float64) float64 { return d.axis.value(x) }
 

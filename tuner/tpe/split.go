@@ -1,0 +1,127 @@
+package tpe
+
+import (
+	"math"
+	"slices"
+
+	"github.com/clary-ml/clary/tuner"
+)
+
+// split is the fold over the trials that ended: the best mostGood, in order, and how many
+// there are in all.
+type split struct {
+	read  int
+	count int
+	best  []tuner.Merit
+	front front // with several objectives
+}
+
+func newSplit(h *tuner.History) split {
+	return split{front: front{many: len(h.Problem().Objectives) > 1}}
+}
+
+func (s *split) catchUp(h *tuner.History) {
+	ended := h.Ended()
+	for ; s.read < len(ended); s.read++ {
+		number := int(ended[s.read])
+		m, ok := h.MeritOf(number)
+		if !ok {
+			continue
+		}
+		s.count++
+		if s.front.many {
+			s.front.add(h, m)
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(s.best, m, tuner.Merit.Compare)
+		if at < mostGood {
+			s.best = slices.Insert(s.best, at, m)
+			s.best = s.best[:min(len(s.best), mostGood)]
+		}
+	}
+}
+
+// good are the numbers of the best tenth of the trials, ascending.
+func (s *split) good(h *tuner.History) []int {
+	n := min(int(math.Ceil(0.1*float64(s.count))), mostGood)
+	if s.front.many {
+		return s.front.best(h, n)
+	}
+	var numbers []int
+	for _, m := range s.best[:min(n, len(s.best))] {
+		if m.Good() || len(numbers) == 0 {
+			numbers = append(numbers, m.Number())
+		}
+	}
+	slices.Sort(numbers)
+	return numbers
+}
+
+// mixtures are the estimators of the good trials and of the others, pending ones among them.
+func (s *split) mixtures(h *tuner.History) (good, others *mixture) {
+	numbers := s.good(h)
+	good = newMixture(h.Problem().Space, len(numbers))
+	for _, number := range numbers {
+		good.add(h.Config(number), 1)
+	}
+	rest := make([]int, 0, min(h.Len(), mostOthers))
+	total := h.Len() - len(numbers)
+	// Of very many, every so manieth is taken, and all of the last half.
+	skip := max(1, int(math.Ceil(float64(total-mostOthers/2)/(mostOthers/2))))
+	for number, at := 0, 0; number < h.Len(); number++ {
+		if h.State(number) == tuner.Cancelled || len(numbers) > 0 && numbers[0] == number {
+			if len(numbers) > 0 && numbers[0] == number {
+				numbers = numbers[1:]
+			}
+			continue
+		}
+		if at++; skip == 1 || at%skip == 0 || total-at < mostOthers/2 {
+			rest = append(rest, number)
+		}
+	}
+	others = newMixture(h.Problem().Space, len(rest))
+	for i, number := range rest {
+		others.add(h.Config(number), age(i, len(rest)))
+	}
+	addPrior(h, good, others)
+	good.finish()
+	others.finish()
+	return good, others
+}
+
+// age is the weight of trial i of n: the last 25 count whole, those before less the older
+// they are.
+func age(i, n int) float64 {
+	const recent = 25
+	if n <= recent || i >= n-recent {
+		return 1
+	}
+	lowest := 1 / float64(n)
+	return lowest + (1-lowest)*float64(i)/float64(max(n-recent-1, 1))
+}
+
+// addPrior adds the trials of earlier sweeps. All those of a part together weigh as much as
+// so many own trials, and less the more own trials there are.
+func addPrior(h *tuner.History, good, others *mixture) {
+	const whole = 10
+	sweeps := make(map[int][]tuner.Prior)
+	for _, p := range h.Prior() {
+		sweeps[p.Sweep] = append(sweeps[p.Sweep], p)
+	}
+	fading := whole / (whole + float64(h.Len()))
+	for sweep := range len(h.Problem().Earlier) {
+		trials := slices.Clone(sweeps[sweep])
+		slices.SortStableFunc(trials, func(a, b tuner.Prior) int { return slices.Compare(a.Losses, b.Losses) })
+		n := min(int(math.Ceil(0.1*float64(len(trials)))), mostGood)
+		rest := trials[n:]
+		if len(rest) > mostOthers {
+			rest = rest[:mostOthers]
+		}
+		for _, p := range trials[:n] {
+			good.add(p.Config, fading*min(1, whole/float64(n)))
+		}
+		for _, p := range rest {
+			others.add(p.Config, fading*min(1, whole/float64(len(rest))))
+		}
+	}
+}
