@@ -59,5 +59,8 @@ func (m Merit) Compare(other Merit) int {
 // Good reports that the trial is complete and within all limits.
 func (m Merit) Good() bool { return m.class == meritFeasible }
 
+// Measured reports that the trial has at least a value on its way.
+func (m Merit) Measured() bool { return m.class < meritFailed && !math.IsInf(m.loss, 1) }
+
 // Number is that of the trial.
 func (m Merit) Number() int { return m.number }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/tuner"
+	"github.com/clary-ml/clary/tuner/cmaes"
 	"github.com/clary-ml/clary/tuner/plain"
 	"github.com/clary-ml/clary/tuner/tpe"
 )
@@ -19,6 +20,7 @@ func all() map[string]tuner.Maker {
 		"quasi":  plain.Quasi,
 		"grid":   plain.Grid,
 		"tpe":    tpe.New,
+		"cmaes":  cmaes.New,
 	}
 }
 

@@ -134,7 +134,7 @@ func counting(t *testing.T, least int, run func(count func(int))) {
 }
 
 func (s Suite) lawfulSuggestions(t *testing.T) {
-	counting(t, 500, func(count func(int)) {
+	counting(t, 300, func(count func(int)) {
 		rapid.Check(t, func(t *rapid.T) {
 			p, ok := s.start(t, drawProblem(t, Specs()))
 			for steps := rapid.IntRange(1, 60).Draw(t, "steps"); ok && steps > 0 && !p.step(t, Values()); steps-- {
@@ -147,7 +147,7 @@ func (s Suite) lawfulSuggestions(t *testing.T) {
 }
 
 func (s Suite) function(t *testing.T) {
-	counting(t, 100, func(count func(int)) {
+	counting(t, 40, func(count func(int)) {
 		rapid.Check(t, func(t *rapid.T) {
 			problem := drawProblem(t, Specs())
 			p, ok := s.start(t, problem)
