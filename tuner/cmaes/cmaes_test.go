@@ -44,20 +44,25 @@ func TestHardFunctionsAreSolvedWithEnoughTrials(t *testing.T) {
 	}
 }
 
-// Levels that are wider than the distribution must still be left.
-func TestNarrowLevelsDoNotHoldItUp(t *testing.T) {
+// Levels that are wider than the distribution must still be left, while it narrows on the
+// floats. Without margins this is solved a quarter of the time.
+func TestWideLevelsAreStillLeft(t *testing.T) {
 	var spec space.Spec
-	for i := range 4 {
-		low, high := 0.0, 9.0
-		spec.Parameters = append(spec.Parameters, space.Parameter{Name: fmt.Sprint("n", i), Type: space.Int, Low: &low, High: &high})
+	for i := range 6 {
+		low, high, one := 0.0, 2.0, 1.0
+		spec.Parameters = append(
+			spec.Parameters,
+			space.Parameter{Name: fmt.Sprint("n", i), Type: space.Int, Low: &low, High: &high},
+			space.Parameter{Name: fmt.Sprint("x", i), Type: space.Float, Low: &low, High: &one},
+		)
 	}
 	compiled, err := spec.Compile()
 	if err != nil {
 		t.Fatal(err)
 	}
 	solved := 0
-	for seed := range uint64(10) {
-		p := tuner.Problem{Space: compiled, Seed: seed, Objectives: []tuner.Objective{{Name: "loss"}}}
+	for seed := range 20 {
+		p := tuner.Problem{Space: compiled, Seed: uint64(seed), Objectives: []tuner.Objective{{Name: "loss"}}}
 		h, err := tuner.NewHistory(p)
 		if err != nil {
 			t.Fatal(err)
@@ -66,26 +71,26 @@ func TestNarrowLevelsDoNotHoldItUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 250 {
+		for range 800 {
 			n, err := tuner.Ask(sampler, h)
 			if err != nil {
 				t.Fatal(err)
 			}
 			loss := 0.0
-			for i, v := range h.Config(n) {
-				target := []float64{0, 9, 3, 6}[i]
-				loss += math.Pow(10, float64(i)) * (v - target) * (v - target)
+			for i := range 6 { // names sort the ints before the floats
+				off, far := h.Config(n)[i]-float64((i+seed)%3), h.Config(n)[6+i]-0.6
+				loss += off*off + 400*far*far
 			}
 			if err := h.End(n, tuner.Result{State: tuner.Complete, Values: []float64{loss}}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if best, _ := h.Best(); h.Loss(best, 0) == 0 {
+		if best, _ := h.Best(); h.Loss(best, 0) < 1 {
 			solved++
 		}
 	}
-	if solved < 8 { // of 10,000 points, 250 are tried
-		t.Errorf("solved %d of 10 times", solved)
+	if solved < 17 {
+		t.Errorf("solved %d of 20 times", solved)
 	}
 }
 

@@ -38,6 +38,10 @@ func Run(t *testing.T, s Suite) {
 	}
 	if s.Learns {
 		t.Run("is better than random", s.learns)
+		t.Run("is better than random within limits", s.learnsLimits)
+		t.Run("is better than random along conditions", s.learnsConditions)
+		t.Run("is better than random for two objectives", s.learnsFront)
+		t.Run("begins better with an earlier sweep", s.learnsEarlier)
 	}
 }
 
@@ -379,39 +383,5 @@ func (s Suite) seeds(t *testing.T) {
 			t.Errorf("seeds %d and %d go the same way", seed, other)
 		}
 		seen[key] = seed
-	}
-}
-
-// learns: after 60 trials of a sphere in three dimensions, the best of the median seed is
-// closer than random search gets in 600.
-func (s Suite) learns(t *testing.T) {
-	var best []float64
-	for seed := range uint64(9) {
-		p := square(t, 3, seed)
-		sampler, err := s.Make(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h, err := tuner.NewHistory(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for range 60 {
-			number, err := tuner.Ask(sampler, h)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := h.End(number, play{h, sampler}.score(number)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		number, _ := h.Best()
-		best = append(best, h.Loss(number, 0))
-	}
-	slices.Sort(best)
-	// 600 random points: the expected squared distance of the nearest, of the volume
-	// 4/3 pi r^3 = 1/600, is about 0.0054.
-	if best[4] > 0.0054 {
-		t.Errorf("the best losses of 9 seeds are %v, want a median below 0.0054", best)
 	}
 }
