@@ -16,6 +16,7 @@ import (
 // all are the samplers of this build.
 func all() map[string]tuner.Maker {
 	return map[string]tuner.Maker{
+		"auto":   auto,
 		"random": plain.Random,
 		"quasi":  plain.Quasi,
 		"grid":   plain.Grid,

@@ -27,7 +27,7 @@ func (a *App) tuneCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "tune",
 		Short:   "Search for good hyperparameters",
-		Example: "  clary tune bench --tables tables/ --sampler quasi --trials 100 --seeds 20",
+		Example: "  clary tune bench --tables tables/ --sampler tpe --trials 100 --seeds 20",
 		Args:    takes(),
 		RunE:    func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
@@ -54,9 +54,9 @@ func (a *App) tuneBenchCommand() *cobra.Command {
 			"begins with their family: hpobench_, hpolib_ or nasbench201_. With --bbob, the 24 noiseless functions are\n" +
 			"searched in five dimensions, and the figures are mean decimal logarithms of the distance to the optimum.\n" +
 			"Nothing here needs a cluster.",
-		Example: "  clary tune bench --tables tables/ --sampler quasi --trials 100 --seeds 20\n" +
-			"  clary tune bench --tables tables/ --sampler random --workers 8 -o json\n" +
-			"  clary tune bench --bbob --sampler quasi --seeds 5",
+		Example: "  clary tune bench --tables tables/ --sampler tpe --trials 100 --seeds 20\n" +
+			"  clary tune bench --tables tables/ --sampler cmaes --workers 8 -o json\n" +
+			"  clary tune bench --bbob --sampler tpe --seeds 5",
 		Args: takes(),
 		RunE: func(command *cobra.Command, _ []string) error {
 			switch {
@@ -78,7 +78,7 @@ func (a *App) tuneBenchCommand() *cobra.Command {
 	flags := command.Flags()
 	flags.StringVar(&b.tables, "tables", "", "the folder of tables")
 	flags.BoolVar(&b.bbob, "bbob", false, "search the BBOB functions instead")
-	flags.StringVar(&b.sampler, "sampler", "quasi", strings.Join(samplers.Names(), ", "))
+	flags.StringVar(&b.sampler, "sampler", "auto", strings.Join(samplers.Names(), ", "))
 	flags.IntVar(&b.play.Trials, "trials", 100, "how many trials a search completes")
 	flags.IntVar(&b.seeds, "seeds", 20, "how many searches of each table, with seeds from 0")
 	flags.IntVar(&b.play.Workers, "workers", 1, "how many trials run at once, each for an exponentially distributed time")
