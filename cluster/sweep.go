@@ -64,21 +64,23 @@ type Trial struct {
 	Limits []float64    // of the metrics that are limited; likewise
 	Curve  []CurvePoint // of the first objective, at the steps that count for the search
 	Order  uint64       // of its end among all results of the sweep, from 1
+	Since  uint64       // how many results the search knew when it proposed the trial
 
 	Started int64
 	Ended   int64
 	Cost    float64 // of all that ran for it
 	By      string  // who added it by hand
 
-	Runs        int32   // jobs that were made for it, or times that it was given to a worker
-	Failures    int32   // that were its own fault
-	Until       float64 // the fidelity at which it pauses; 0: it runs to its end
-	Job         string  // that runs it now, or ran it last
-	Worker      string  // that runs it now, or ran it last
-	Request     string  // of the worker, for which it was given out
-	Lease       int64   // until when the worker has it
-	Model       string  // s3:// address of what it made
-	Checkpoints string  // s3:// prefix that its next run goes on from
+	Runs        int32         // jobs that were made for it, or times that it was given to a worker
+	Failures    int32         // that were its own fault
+	Until       float64       // the fidelity at which it pauses; 0: it runs to its end
+	Job         string        // that runs it now, or ran it last
+	Worker      string        // that runs it now, or ran it last
+	Request     string        // of the worker, for which it was given out
+	Lease       int64         // until when the worker has it
+	Silence     time.Duration // how long the worker may say nothing
+	Model       string        // s3:// address of what it made
+	Checkpoints string        // s3:// prefix that its next run goes on from
 
 	Revision uint64
 }
@@ -95,6 +97,7 @@ type Sweep struct {
 	Job      string
 	Paused   bool   // no new trial begins
 	Closed   string // why none ever will, in words; "" while there may be more
+	Halt     bool   // what still runs is stopped too
 	Parallel int32  // how many trials run at once
 	Budget   Budget
 
@@ -186,8 +189,8 @@ func (t Trial) Equal(o Trial) bool {
 	same := t.Sweep == o.Sweep && t.Number == o.Number && t.State == o.State && t.Reason == o.Reason &&
 		t.Order == o.Order && t.Started == o.Started && t.Ended == o.Ended && sameNumber(t.Cost, o.Cost) && t.By == o.By
 	same = same && t.Runs == o.Runs && t.Failures == o.Failures && sameNumber(t.Until, o.Until) && t.Job == o.Job &&
-		t.Worker == o.Worker && t.Request == o.Request && t.Lease == o.Lease && t.Model == o.Model &&
-		t.Checkpoints == o.Checkpoints && t.Revision == o.Revision
+		t.Worker == o.Worker && t.Request == o.Request && t.Lease == o.Lease && t.Silence == o.Silence && t.Since == o.Since &&
+		t.Model == o.Model && t.Checkpoints == o.Checkpoints && t.Revision == o.Revision
 	return same && sameNumbers(t.Config, o.Config) && sameNumbers(t.Values, o.Values) && sameNumbers(t.Limits, o.Limits) &&
 		slices.EqualFunc(t.Curve, o.Curve, func(a, b CurvePoint) bool {
 			return sameNumber(a.Step, b.Step) && sameNumber(a.Value, b.Value) && a.Order == b.Order
@@ -228,7 +231,7 @@ func (t Trial) Validate() Problems {
 		p.Add("order", "is 0, and the trial is %s", t.State)
 	case !ended && t.Order != 0:
 		p.Add("order", "is %d, and the trial is %s", t.Order, t.State)
-	case ended && (t.Lease != 0 || t.Request != ""):
+	case ended && (t.Lease != 0 || t.Silence != 0 || t.Request != ""):
 		p.Add("lease", "a trial that is %s belongs to nobody", t.State)
 	}
 	return p

@@ -27,6 +27,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/reconciler"
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/rpc"
+	"github.com/clary-ml/clary/coordinator/sweeps"
 	"github.com/clary-ml/clary/coordinator/transport"
 	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
@@ -147,7 +148,8 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	keeping := keeper.New(n.replica, n.nodes.List, n.log)
 	planning := planner.New(n.replica, n.log)
 	reconciling := reconciler.New(n.replica, kinds, store, n.log)
-	n.leading = []func(context.Context) error{keeping.Run, planning.Run, reconciling.Run}
+	desk := sweeps.New(n.replica, kinds, n.log)
+	n.leading = []func(context.Context) error{keeping.Run, planning.Run, reconciling.Run, desk.Run}
 	n.beats = rpc.NewBeats(n.passBeats(keeping), n.log)
 	guard := rpc.NewGuard(n.replica, time.Now, n.log)
 	n.grpc = grpc.NewServer(append(guard.Options(),
@@ -159,7 +161,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)...)
 	rpc.Register(n.grpc, rpc.Config{
-		Replica: n.replica, Planner: planning, Keeper: keeping, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
+		Replica: n.replica, Planner: planning, Keeper: keeping, Desk: desk, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
 		Nodes: n.nodes, Beats: n.beats, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Log: n.log,
 		Welcome: func() *claryv1.Welcome {
 			return &claryv1.Welcome{

@@ -20,17 +20,26 @@ type Kind interface {
 	Reconcile(view View, job cluster.Job, now int64) Changes
 }
 
+// Foreseer is a kind whose jobs make others later.
+type Foreseer interface {
+	// Foresee makes gangs like those that will be made, so that a submission can be refused
+	// which could never run.
+	Foresee(job cluster.Job, now int64) []cluster.Gang
+}
+
 // View is what belongs to one job, from one snapshot.
 type View struct {
 	Gangs       []cluster.Gang
 	Tasks       []cluster.Task // of all attempts that are kept
 	Publication *cluster.Publication
+	Sweep       *cluster.Sweep
 }
 
 // Changes are what a kind wants. The zero Changes wants nothing.
 type Changes struct {
 	Job     *cluster.Job   // to put in place of the one it read
 	Gangs   []cluster.Gang // to put; Revision is that of the gang it read, 0 for a new one
+	Sweep   *cluster.Sweep // to put; of a job that has none yet
 	Publish *Publish       // outputs to commit
 	Deliver []Copy         // objects to copy; when all are there, the job is Delivered
 	WakeAt  int64          // reconcile again at this instant even if nothing happens; 0 is never
@@ -48,7 +57,7 @@ type Copy struct{ From, To string }
 
 // Empty reports whether nothing is to change now. A time to wake is no change.
 func (c Changes) Empty() bool {
-	return c.Job == nil && len(c.Gangs) == 0 && c.Publish == nil && len(c.Deliver) == 0
+	return c.Job == nil && len(c.Gangs) == 0 && c.Sweep == nil && c.Publish == nil && len(c.Deliver) == 0
 }
 
 // Gang returns the named gang of the view.

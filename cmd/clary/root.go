@@ -8,6 +8,7 @@ import (
 	"github.com/clary-ml/clary/internal/version"
 	"github.com/clary-ml/clary/workload/jobfile"
 	"github.com/clary-ml/clary/workload/training"
+	"github.com/clary-ml/clary/workload/tuning"
 )
 
 const groupMachines = "machines"
@@ -19,6 +20,7 @@ var machineCommands = []func() *cobra.Command{newDevCommand, newServerCommand, n
 func kinds() map[cluster.Kind]jobfile.Kind {
 	return map[cluster.Kind]jobfile.Kind{
 		cluster.KindTraining: {Check: training.Kind{}.Check, Spec: training.Spec{}},
+		cluster.KindTuning:   {Check: tuning.Kind{}.Check, Spec: tuning.Spec{}},
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
 	"github.com/clary-ml/clary/workload/training"
+	"github.com/clary-ml/clary/workload/tuning"
 )
 
 // ballast is memory that is never touched, so that it takes no room; the garbage
@@ -22,7 +23,7 @@ const ballast = 64 << 20
 
 // workloads are the kinds of job that coordinators of this build run.
 func workloads() map[cluster.Kind]workload.Kind {
-	return map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}}
+	return map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}}
 }
 
 func newServerCommand() *cobra.Command {

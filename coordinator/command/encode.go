@@ -241,7 +241,9 @@ func recordFromProto(record *claryv1.Record) (Command, error) {
 
 func keyToProto(key *Key) *claryv1.Key { return &claryv1.Key{Kind: string(key.Kind), Id: key.ID} }
 
-func keyFromProto(key *claryv1.Key) *Key { return &Key{Kind: state.Kind(key.GetKind()), ID: key.GetId()} }
+func keyFromProto(key *claryv1.Key) *Key {
+	return &Key{Kind: state.Kind(key.GetKind()), ID: key.GetId()}
+}
 
 func reportToProto(r TaskReport) *claryv1.TaskReport {
 	return &claryv1.TaskReport{Task: r.Task, Status: wire.TaskStatusToProto(r.Status)}

@@ -60,15 +60,22 @@ func New(ledger Ledger, kinds map[cluster.Kind]workload.Kind, copier Copier, log
 // it, so that one log entry does both. The gangs are returned too.
 func First(job cluster.Job, kind workload.Kind, now int64) (command.Record, []cluster.Gang) {
 	changes := kind.Reconcile(workload.View{}, job, now)
-	if changes.Job != nil && changes.Job.State == cluster.JobQueued {
+	switch {
+	case changes.Job != nil && changes.Job.State == cluster.JobQueued:
 		job = *changes.Job
-		return record(0, job, changes.Gangs), changes.Gangs
+		return record(0, job, changes), changes.Gangs
+	case changes.Sweep != nil:
+		return record(0, job, changes), nil
 	}
-	return record(0, job, nil), nil
+	return record(0, job, workload.Changes{}), nil
 }
 
-func record(expect uint64, job cluster.Job, gangs []cluster.Gang) command.Record {
+func record(expect uint64, job cluster.Job, wanted workload.Changes) command.Record {
 	changes := []command.Change{{Expect: expect, Job: &job}}
+	if wanted.Sweep != nil {
+		changes = append(changes, command.Change{Expect: wanted.Sweep.Revision, Sweep: wanted.Sweep})
+	}
+	gangs := wanted.Gangs
 	for i := range gangs {
 		changes = append(changes, command.Change{Expect: gangs[i].Revision, Gang: &gangs[i]})
 	}
@@ -116,8 +123,12 @@ func (w *round) all(ctx context.Context) error {
 	}
 	defer snapshot.Close()
 	for job := range snapshot.Jobs("") {
-		if !job.State.Ended() {
-			w.dirty[job.Name] = true
+		if job.State.Ended() {
+			continue
+		}
+		w.dirty[job.Name] = true
+		if job.Parent != "" {
+			w.dirty[job.Parent] = true // it may have ended
 		}
 	}
 	return nil
@@ -221,6 +232,9 @@ func (w *round) look(ctx context.Context, names []string) ([]step, error) {
 	var steps []step
 	for _, name := range names {
 		job, exists := snapshot.Job(name)
+		if job.Cancel || job.State.Ended() {
+			steps = append(steps, cancelled(snapshot, name)...)
+		}
 		if !exists || job.State.Ended() {
 			w.timers.set(name, 0)
 			w.deliveries.forget(name)
@@ -239,6 +253,20 @@ func (w *round) look(ctx context.Context, names []string) ([]step, error) {
 	return steps, nil
 }
 
+// cancelled takes the jobs along that an ending job has made.
+func cancelled(snapshot *state.Snapshot, parent string) []step {
+	var steps []step
+	for child := range snapshot.ChildrenOf(parent) {
+		if child.State.Ended() || child.Cancel {
+			continue
+		}
+		expect := child.Revision
+		child.Cancel, child.Reason = true, "job "+parent+", which made it, has ended"
+		steps = append(steps, step{parent, command.Record{Changes: []command.Change{{Expect: expect, Job: &child}}}})
+	}
+	return steps
+}
+
 func viewOf(snapshot *state.Snapshot, job string) workload.View {
 	view := workload.View{
 		Gangs: slices.Collect(snapshot.GangsOf(job)),
@@ -247,6 +275,9 @@ func viewOf(snapshot *state.Snapshot, job string) workload.View {
 	if publication, exists := snapshot.Publication(job); exists {
 		view.Publication = &publication
 	}
+	if sweep, exists := snapshot.Sweep(job); exists {
+		view.Sweep = &sweep
+	}
 	return view
 }
 
@@ -254,12 +285,12 @@ func viewOf(snapshot *state.Snapshot, job string) workload.View {
 func (w *round) commands(ctx context.Context, job cluster.Job, view workload.View, changes workload.Changes, now int64) []command.Command {
 	w.timers.set(job.Name, changes.WakeAt)
 	var commands []command.Command
-	if changes.Job != nil || len(changes.Gangs) > 0 {
+	if changes.Job != nil || len(changes.Gangs) > 0 || changes.Sweep != nil {
 		next := job
 		if changes.Job != nil {
 			next = *changes.Job
 		}
-		commands = append(commands, record(job.Revision, next, changes.Gangs))
+		commands = append(commands, record(job.Revision, next, changes))
 	}
 	if p := changes.Publish; p != nil {
 		commands = append(commands, command.Publish{Job: job.Name, Gang: p.Gang, Attempt: p.Attempt, Outputs: p.Outputs})
@@ -267,7 +298,7 @@ func (w *round) commands(ctx context.Context, job cluster.Job, view workload.Vie
 	if len(changes.Deliver) > 0 && view.Publication != nil {
 		next, changed, wake := w.deliveries.deliver(ctx, job, view.Publication.Revision, changes.Deliver, now)
 		if changed {
-			commands = append(commands, record(job.Revision, next, nil))
+			commands = append(commands, record(job.Revision, next, workload.Changes{}))
 		}
 		w.timers.set(job.Name, cmp.Or(wake, changes.WakeAt))
 	}

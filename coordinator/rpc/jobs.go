@@ -40,10 +40,14 @@ func (s *jobs) Submit(ctx context.Context, request *claryv1.SubmitRequest) (*cla
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkEarlier(ctx, job); err != nil {
+		return nil, err
+	}
 	if request.GetDryRun() {
 		return s.dryRun(ctx, request, job)
 	}
 	record, gangs := reconciler.First(job, s.kinds[job.Kind], job.Submitted)
+	gangs = append(gangs, s.foresee(job)...)
 	if err := s.couldFit(gangs); err != nil {
 		return nil, err
 	}
@@ -142,6 +146,14 @@ func (s *jobs) haveSecrets(ctx context.Context, gangs []cluster.Gang) error {
 	return missingSecret(snapshot, gangs)
 }
 
+// foresee are gangs like those that jobs will have which this one makes later.
+func (s *jobs) foresee(job cluster.Job) []cluster.Gang {
+	if kind, does := s.kinds[job.Kind].(workload.Foreseer); does {
+		return kind.Foresee(job, job.Submitted)
+	}
+	return nil
+}
+
 // couldFit refuses gangs for which the nodes of this cluster would be too small even
 // when empty. A cluster without nodes accepts everything: nodes may yet join.
 func (s *jobs) couldFit(gangs []cluster.Gang) error {
@@ -165,6 +177,7 @@ func (s *jobs) dryRun(ctx context.Context, request *claryv1.SubmitRequest, job c
 		return claryv1.NewJobsClient(conn).Submit(forwarded(ctx), request)
 	}
 	_, gangs := reconciler.First(job, s.kinds[job.Kind], job.Submitted)
+	gangs = append(gangs, s.foresee(job)...)
 	if err := s.haveSecrets(ctx, gangs); err != nil {
 		return nil, err
 	}
@@ -367,6 +380,9 @@ func (s *jobs) Delete(ctx context.Context, request *claryv1.DeleteJobRequest) (*
 		}
 		if !job.State.Ended() {
 			return nil, fault.New(fault.Conflict, "job %s is %s: cancel it first, then delete it", job.Name, job.State)
+		}
+		if err := s.deleteMade(ctx, job); err != nil {
+			return nil, err
 		}
 		if err := s.deleteObjects(ctx, job); err != nil {
 			return nil, err

@@ -60,6 +60,7 @@ type Config struct {
 	Replica      Replica
 	Planner      Planner
 	Keeper       Keeper
+	Desk         Desk
 	Kinds        map[cluster.Kind]workload.Kind
 	Coordinators Conns // to the other coordinators
 	Agents       Conns // to the agents
@@ -84,7 +85,7 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterAdminServer(server, &admin{replica: c.Replica, members: c.Members})
 	claryv1.RegisterHandsServer(server, &hands{replica: c.Replica, agents: c.Agents, log: c.Log})
 	claryv1.RegisterSecretsServer(server, &secrets{replica: c.Replica, sealer: c.Sealer})
-	claryv1.RegisterSweepsServer(server, &sweeps{})
+	claryv1.RegisterSweepsServer(server, &sweeps{replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, desk: c.Desk})
 	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, sealer: c.Sealer, beats: c.Beats, welcome: c.Welcome, signer: c.Signer, members: c.Members, log: c.Log})
 	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper})
 }

@@ -77,17 +77,22 @@ func (r reader) Jobs(after string) iter.Seq[cluster.Job] {
 
 // ChildrenOf walks the jobs that a job made, by an index, in the order of their names.
 func (r reader) ChildrenOf(parent string) iter.Seq[cluster.Job] {
-	return func(yield func(cluster.Job) bool) {
-		prefix := parent + "/"
-		for entry, err := range r.buckets.children.Range(r.from, prefix) {
+	prefix := parent + "/"
+	return indexed(r, r.buckets.children, prefix, func(key string) (cluster.Job, bool) { return r.Job(key[len(prefix):]) })
+}
+
+// indexed walks the nouns that an index names.
+func indexed[V any](r reader, index kv.Bucket[struct{}], prefix string, read func(key string) (V, bool)) iter.Seq[V] {
+	return func(yield func(V) bool) {
+		for entry, err := range index.Range(r.from, prefix) {
 			if err != nil {
 				panic(fmt.Sprintf("state: stored bytes cannot be read: %v", err))
 			}
-			job, ok := r.Job(entry.Key[len(prefix):])
+			noun, ok := read(entry.Key)
 			if !ok {
 				panic(fmt.Sprintf("state: the index names %q, which does not exist", entry.Key))
 			}
-			if !yield(job) {
+			if !yield(noun) {
 				return
 			}
 		}
@@ -103,6 +108,11 @@ func (r reader) Trial(id string) (cluster.Trial, bool) { return get(r, r.buckets
 // TrialsOf walks the trials of a sweep from a number on.
 func (r reader) TrialsOf(sweep string, from int64) iter.Seq[cluster.Trial] {
 	return all(r, r.buckets.trials, sweep+"/", cluster.TrialID(sweep, from))
+}
+
+// LiveTrialsOf walks the trials of a sweep that have not ended, by an index.
+func (r reader) LiveTrialsOf(sweep string) iter.Seq[cluster.Trial] {
+	return indexed(r, r.buckets.live, sweep+"/", r.Trial)
 }
 
 // Gangs walks all gangs in the order of their IDs.
@@ -128,21 +138,8 @@ func (r reader) TasksOfGang(gang string) iter.Seq[cluster.Task] {
 
 // TasksOn walks the tasks that a node has and that have not ended, by an index.
 func (r reader) TasksOn(node string) iter.Seq[cluster.Task] {
-	return func(yield func(cluster.Task) bool) {
-		prefix := node + "/"
-		for entry, err := range r.buckets.placed.Range(r.from, prefix) {
-			if err != nil {
-				panic(fmt.Sprintf("state: stored bytes cannot be read: %v", err))
-			}
-			task, ok := r.Task(entry.Key[len(prefix):])
-			if !ok {
-				panic(fmt.Sprintf("state: the index names %q, which does not exist", entry.Key))
-			}
-			if !yield(task) {
-				return
-			}
-		}
-	}
+	prefix := node + "/"
+	return indexed(r, r.buckets.placed, prefix, func(key string) (cluster.Task, bool) { return r.Task(key[len(prefix):]) })
 }
 
 // Nodes walks all nodes in the order of their IDs.

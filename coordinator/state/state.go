@@ -39,6 +39,7 @@ type buckets struct {
 	deeds        kv.Bucket[cluster.Deed]        // by id, in the order of time
 	sweeps       kv.Bucket[cluster.Sweep]       // by job
 	trials       kv.Bucket[cluster.Trial]       // by "job/number"
+	live         kv.Bucket[struct{}]            // "job/number" of every trial that has not ended
 	children     kv.Bucket[struct{}]            // "parent/job" of every job that another made
 	used         kv.Bucket[cluster.Resources]   // by node: the sum over its unended tasks
 	placed       kv.Bucket[struct{}]            // "node/task" of every unended task
@@ -66,6 +67,7 @@ func newBuckets() *buckets {
 		deeds:        kv.Bucket[cluster.Deed]{Name: "deeds", Codec: wire.DeedCodec()},
 		sweeps:       kv.Bucket[cluster.Sweep]{Name: "sweeps", Codec: wire.SweepCodec()},
 		trials:       kv.Bucket[cluster.Trial]{Name: "trials", Codec: wire.TrialCodec()},
+		live:         kv.Bucket[struct{}]{Name: "live", Codec: markCodec()},
 		children:     kv.Bucket[struct{}]{Name: "children", Codec: markCodec()},
 		used:         kv.Bucket[cluster.Resources]{Name: "used", Codec: wire.ResourcesCodec()},
 		placed:       kv.Bucket[struct{}]{Name: "placed", Codec: markCodec()},

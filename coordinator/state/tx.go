@@ -72,10 +72,20 @@ func (tx *Tx) HasTask(id string) bool { return tx.buckets.tasks.Has(tx.kv, id) }
 func (tx *Tx) PutJob(job cluster.Job) {
 	job.Revision = tx.revision
 	put(tx, tx.buckets.jobs, KindJob, job.Name, job)
-	if child := job.Parent + "/" + job.Name; job.Parent != "" && !tx.buckets.children.Has(tx.kv, child) {
-		if err := tx.buckets.children.Put(tx.kv, child, struct{}{}); err != nil && tx.err == nil {
+	if job.Parent != "" {
+		tx.mark(tx.buckets.children, job.Parent+"/"+job.Name, true)
+	}
+}
+
+// mark puts a key into an index, or takes it out.
+func (tx *Tx) mark(index kv.Bucket[struct{}], key string, in bool) {
+	switch was := index.Has(tx.kv, key); {
+	case in && !was:
+		if err := index.Put(tx.kv, key, struct{}{}); err != nil && tx.err == nil {
 			tx.err = err
 		}
+	case was && !in:
+		index.Delete(tx.kv, key)
 	}
 }
 
@@ -89,13 +99,17 @@ func (tx *Tx) PutSweep(sweep cluster.Sweep) {
 func (tx *Tx) PutTrial(trial cluster.Trial) {
 	trial.Revision = tx.revision
 	put(tx, tx.buckets.trials, KindTrial, trial.ID(), trial)
+	tx.mark(tx.buckets.live, trial.ID(), !trial.State.Ended())
 }
 
 // DeleteSweep deletes what changes of a tuning job. It leaves its trials to the caller.
 func (tx *Tx) DeleteSweep(job string) { remove(tx, tx.buckets.sweeps, KindSweep, job) }
 
 // DeleteTrial deletes a trial.
-func (tx *Tx) DeleteTrial(id string) { remove(tx, tx.buckets.trials, KindTrial, id) }
+func (tx *Tx) DeleteTrial(id string) {
+	remove(tx, tx.buckets.trials, KindTrial, id)
+	tx.mark(tx.buckets.live, id, false)
+}
 
 // PutGang writes a gang.
 func (tx *Tx) PutGang(gang cluster.Gang) {
@@ -164,7 +178,7 @@ func (tx *Tx) PutTask(task cluster.Task) {
 // DeleteJob deletes a job. It leaves its gangs, tasks and publication to the caller.
 func (tx *Tx) DeleteJob(name string) {
 	if job, ok := tx.Job(name); ok && job.Parent != "" {
-		tx.buckets.children.Delete(tx.kv, job.Parent+"/"+name)
+		tx.mark(tx.buckets.children, job.Parent+"/"+name, false)
 	}
 	remove(tx, tx.buckets.jobs, KindJob, name)
 }

@@ -14,7 +14,7 @@ func TrialToProto(t cluster.Trial) *claryv1.Trial {
 		Values: t.Values, Limits: t.Limits, Curve: list(t.Curve, CurvePointToProto), Order: t.Order,
 		Started: t.Started, Ended: t.Ended, Cost: t.Cost, By: t.By,
 		Runs: t.Runs, Failures: t.Failures, Until: t.Until, Job: t.Job, Worker: t.Worker, Request: t.Request,
-		Lease: t.Lease, Model: t.Model, Checkpoints: t.Checkpoints, Revision: t.Revision,
+		Lease: t.Lease, Since: t.Since, Silence: int64(t.Silence), Model: t.Model, Checkpoints: t.Checkpoints, Revision: t.Revision,
 	}
 }
 
@@ -25,7 +25,7 @@ func TrialFromProto(t *claryv1.Trial) cluster.Trial {
 		Values: some(t.GetValues()), Limits: some(t.GetLimits()), Curve: list(t.GetCurve(), CurvePointFromProto), Order: t.GetOrder(),
 		Started: t.GetStarted(), Ended: t.GetEnded(), Cost: t.GetCost(), By: t.GetBy(),
 		Runs: t.GetRuns(), Failures: t.GetFailures(), Until: t.GetUntil(), Job: t.GetJob(), Worker: t.GetWorker(), Request: t.GetRequest(),
-		Lease: t.GetLease(), Model: t.GetModel(), Checkpoints: t.GetCheckpoints(), Revision: t.GetRevision(),
+		Lease: t.GetLease(), Since: t.GetSince(), Silence: time.Duration(t.GetSilence()), Model: t.GetModel(), Checkpoints: t.GetCheckpoints(), Revision: t.GetRevision(),
 	}
 }
 
@@ -42,7 +42,7 @@ func CurvePointFromProto(p *claryv1.CurvePoint) cluster.CurvePoint {
 // SweepToProto converts what changes of a tuning job.
 func SweepToProto(s cluster.Sweep) *claryv1.Sweep {
 	return &claryv1.Sweep{
-		Job: s.Job, Paused: s.Paused, Closed: s.Closed, Parallel: s.Parallel, Budget: BudgetToProto(s.Budget),
+		Job: s.Job, Paused: s.Paused, Closed: s.Closed, Halt: s.Halt, Parallel: s.Parallel, Budget: BudgetToProto(s.Budget),
 		Next: s.Next, Order: s.Order, Counts: TrialCountsToProto(s.Counts),
 		Best: s.Best, BestValues: s.BestValues, BestLimits: s.BestLimits,
 		Started: s.Started, PausedAt: s.PausedAt, PausedIn: int64(s.PausedIn), Cost: s.Cost, Revision: s.Revision,
@@ -52,7 +52,7 @@ func SweepToProto(s cluster.Sweep) *claryv1.Sweep {
 // SweepFromProto converts what changes of a tuning job.
 func SweepFromProto(s *claryv1.Sweep) cluster.Sweep {
 	return cluster.Sweep{
-		Job: s.GetJob(), Paused: s.GetPaused(), Closed: s.GetClosed(), Parallel: s.GetParallel(), Budget: BudgetFromProto(s.GetBudget()),
+		Job: s.GetJob(), Paused: s.GetPaused(), Closed: s.GetClosed(), Halt: s.GetHalt(), Parallel: s.GetParallel(), Budget: BudgetFromProto(s.GetBudget()),
 		Next: s.GetNext(), Order: s.GetOrder(), Counts: TrialCountsFromProto(s.GetCounts()),
 		Best: s.GetBest(), BestValues: some(s.GetBestValues()), BestLimits: some(s.GetBestLimits()),
 		Started: s.GetStarted(), PausedAt: s.GetPausedAt(), PausedIn: time.Duration(s.GetPausedIn()), Cost: s.GetCost(), Revision: s.GetRevision(),

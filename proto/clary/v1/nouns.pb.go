@@ -2570,6 +2570,8 @@ type Trial struct {
 	Model         string                 `protobuf:"bytes,21,opt,name=model,proto3" json:"model,omitempty"`
 	Checkpoints   string                 `protobuf:"bytes,22,opt,name=checkpoints,proto3" json:"checkpoints,omitempty"`
 	Revision      uint64                 `protobuf:"varint,23,opt,name=revision,proto3" json:"revision,omitempty"`
+	Since         uint64                 `protobuf:"varint,24,opt,name=since,proto3" json:"since,omitempty"`
+	Silence       int64                  `protobuf:"varint,25,opt,name=silence,proto3" json:"silence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2765,6 +2767,20 @@ func (x *Trial) GetRevision() uint64 {
 	return 0
 }
 
+func (x *Trial) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Trial) GetSilence() int64 {
+	if x != nil {
+		return x.Silence
+	}
+	return 0
+}
+
 type CurvePoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Step          float64                `protobuf:"fixed64,1,opt,name=step,proto3" json:"step,omitempty"`
@@ -2843,6 +2859,7 @@ type Sweep struct {
 	PausedIn      int64                  `protobuf:"varint,14,opt,name=paused_in,json=pausedIn,proto3" json:"paused_in,omitempty"`
 	Cost          float64                `protobuf:"fixed64,15,opt,name=cost,proto3" json:"cost,omitempty"`
 	Revision      uint64                 `protobuf:"varint,16,opt,name=revision,proto3" json:"revision,omitempty"`
+	Halt          bool                   `protobuf:"varint,17,opt,name=halt,proto3" json:"halt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2987,6 +3004,13 @@ func (x *Sweep) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Sweep) GetHalt() bool {
+	if x != nil {
+		return x.Halt
+	}
+	return false
 }
 
 type Budget struct {
@@ -3417,7 +3441,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\arevoked\x18\b \x01(\bR\arevoked\x12\x1b\n" +
 	"\tbound_key\x18\t \x01(\tR\bboundKey\x12\x1a\n" +
 	"\brevision\x18\n" +
-	" \x01(\x04R\brevision\"\xb5\x04\n" +
+	" \x01(\x04R\brevision\"\xe5\x04\n" +
 	"\x05Trial\x12\x14\n" +
 	"\x05sweep\x18\x01 \x01(\tR\x05sweep\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x03R\x06number\x12\x16\n" +
@@ -3442,12 +3466,14 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x05lease\x18\x14 \x01(\x03R\x05lease\x12\x14\n" +
 	"\x05model\x18\x15 \x01(\tR\x05model\x12 \n" +
 	"\vcheckpoints\x18\x16 \x01(\tR\vcheckpoints\x12\x1a\n" +
-	"\brevision\x18\x17 \x01(\x04R\brevision\"L\n" +
+	"\brevision\x18\x17 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05since\x18\x18 \x01(\x04R\x05since\x12\x18\n" +
+	"\asilence\x18\x19 \x01(\x03R\asilence\"L\n" +
 	"\n" +
 	"CurvePoint\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x01R\x04step\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value\x12\x14\n" +
-	"\x05order\x18\x03 \x01(\x04R\x05order\"\xc2\x03\n" +
+	"\x05order\x18\x03 \x01(\x04R\x05order\"\xd6\x03\n" +
 	"\x05Sweep\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x16\n" +
 	"\x06paused\x18\x02 \x01(\bR\x06paused\x12\x16\n" +
@@ -3467,7 +3493,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\tpaused_at\x18\r \x01(\x03R\bpausedAt\x12\x1b\n" +
 	"\tpaused_in\x18\x0e \x01(\x03R\bpausedIn\x12\x12\n" +
 	"\x04cost\x18\x0f \x01(\x01R\x04cost\x12\x1a\n" +
-	"\brevision\x18\x10 \x01(\x04R\brevision\"H\n" +
+	"\brevision\x18\x10 \x01(\x04R\brevision\x12\x12\n" +
+	"\x04halt\x18\x11 \x01(\bR\x04halt\"H\n" +
 	"\x06Budget\x12\x16\n" +
 	"\x06trials\x18\x01 \x01(\x03R\x06trials\x12\x12\n" +
 	"\x04time\x18\x02 \x01(\x03R\x04time\x12\x12\n" +
