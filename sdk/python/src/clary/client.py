@@ -1,0 +1,249 @@
+"""The client: jobs and studies of one cluster."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from . import _api
+from ._channel import Channel
+from ._config import resolve
+from .errors import Conflict, JobFailed, TimedOut
+from .jobs import Job, LogChunk, job_of
+from .space import Parameter, objective_spec, space_spec
+from .study import Study
+
+
+class Client:
+    """A client of one cluster. Its methods may be called from several threads.
+
+    Without arguments it speaks to the cluster that `clary login` chose last, or to the one that CLARY_ADDRESS,
+    CLARY_CA_PIN and CLARY_TOKEN name. The connection is encrypted, and the server is known by the pin of its CA.
+    """
+
+    def __init__(
+        self,
+        context: str | None = None,
+        *,
+        addresses: str | list[str] | None = None,
+        ca_pin: str | None = None,
+        token: str | None = None,
+        patience: float = 15.0,
+    ) -> None:
+        """`patience` is how many seconds a request goes on trying while no coordinator can answer."""
+        self._channel = Channel(resolve(context, addresses=addresses, ca_pin=ca_pin, token=token), patience)
+
+    def close(self) -> None:
+        """End all connections."""
+        self._channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None) -> None:
+        self.close()
+
+    def _call(self, method: str, message: str, /, **fields: Any) -> Any:
+        return self._channel.call(method, _api.message(message)(**fields))
+
+    # Jobs.
+
+    def submit(
+        self,
+        spec: Mapping[str, Any],
+        *,
+        kind: str = "training",
+        name: str = "",
+        queue: str = "",
+        priority: int = 0,
+        labels: Mapping[str, str] | None = None,
+        max_runtime: float = 0.0,
+        retries: int = 0,
+        held: bool = False,
+    ) -> Job:
+        """Submit a job; `spec` is what stands under spec: in a job file (see `clary schema`).
+
+        When this returns, the cluster will not forget the job. `max_runtime` is in seconds.
+        """
+        job = _api.message("Job")(
+            name=name,
+            kind=kind,
+            queue=queue,
+            priority=priority,
+            labels=dict(labels or {}),
+            spec=json.dumps(spec).encode(),
+            request_id=secrets.token_hex(16),
+            max_runtime=int(max_runtime * 1e9),
+            held=held,
+        )
+        if retries:
+            job.retry.limit = retries
+        return job_of(self._call("Jobs.Submit", "SubmitRequest", job=job).job)
+
+    def job(self, name: str) -> Job:
+        """A job as it stands."""
+        view = self._call("Jobs.Get", "GetJobRequest", name=name)
+        return job_of(view.job, view)
+
+    def jobs(
+        self,
+        *,
+        states: Sequence[str] = (),
+        owner: str = "",
+        queue: str = "",
+        kind: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> Iterator[Job]:
+        """All jobs that match, by name."""
+        after = ""
+        while True:
+            answer = self._call(
+                "Jobs.List",
+                "ListJobsRequest",
+                states=list(states),
+                owner=owner,
+                queue=queue,
+                kind=kind,
+                labels=dict(labels or {}),
+                after=after,
+            )
+            yield from (job_of(j) for j in answer.jobs)
+            if not (after := answer.next):
+                return
+
+    def watch(self, name: str) -> Iterator[Job]:
+        """A job as it stands, and again after every change, until it has ended."""
+        for view in self._channel.stream(
+            "Jobs.Watch", lambda: _api.message("WatchJobRequest")(name=name), lambda v: job_of(v.job).done, ends=False
+        ):
+            yield job_of(view.job, view)
+
+    def wait(self, name: str, timeout: float | None = None, *, check: bool = True) -> Job:
+        """Wait until a job has ended. JobFailed is raised if it did not succeed, unless check is False."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.1
+        while deadline is not None:  # a stream that is silent could not be left in time
+            job = self.job(name)
+            if job.done:
+                return self._checked(job, check)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimedOut(f"job {name} has not ended after {timeout:g} s: it is {job.state}")
+            time.sleep(min(pause, left))
+            pause = min(1.5 * pause, 2.0)
+        for job in self.watch(name):
+            if job.done:
+                return self._checked(job, check)
+        raise AssertionError("a watch ends with the job")
+
+    def _checked(self, job: Job, check: bool) -> Job:
+        if check and job.state != "succeeded":
+            raise JobFailed(f"job {job.name} {job.state}: {job.reason}", job)
+        return job
+
+    def cancel(self, name: str, reason: str = "") -> Job:
+        """End a job: its tasks get SIGTERM, and SIGKILL after their grace."""
+        return job_of(self._call("Jobs.Cancel", "CancelJobRequest", name=name, reason=reason))
+
+    def release(self, name: str) -> Job:
+        """Let a held job go."""
+        return job_of(self._call("Jobs.Release", "ReleaseJobRequest", name=name))
+
+    def delete(self, name: str) -> None:
+        """Forget a job that has ended."""
+        self._call("Jobs.Delete", "DeleteJobRequest", name=name)
+
+    def logs(self, name: str, task: str = "", *, follow: bool = False, tail: int = 0, attempt: int = 0) -> Iterator[LogChunk]:
+        """What a job's tasks wrote; task is "worker-1", a role, or a task's whole ID.
+
+        Following goes on until the job has ended, also when the coordinator that shows them goes away.
+        """
+        read: dict[tuple[str, str], int] = {}
+        skip: dict[tuple[str, str], int] = {}
+
+        def request() -> Any:
+            if tail and read:
+                raise Conflict("the coordinator went away while it showed the last lines: ask again")
+            skip.clear()
+            skip.update(read)
+            return _api.message("LogsRequest")(job=name, task=task, follow=follow, tail=tail, attempt=attempt)
+
+        for chunk in self._channel.stream("Jobs.Logs", request, lambda _: False, ends=True):
+            log = (chunk.task, chunk.stream)
+            known = min(skip.get(log, 0), len(chunk.data))
+            skip[log] = skip.get(log, 0) - known
+            data = chunk.data[known:]
+            if data or chunk.note:
+                read[log] = read.get(log, 0) + len(data)
+                yield LogChunk(chunk.task, chunk.stream, data, chunk.note)
+
+    # Studies.
+
+    def study(self, name: str, *, worker: str = "", lease: float = 600.0) -> Study:
+        """A study that exists. `worker` is a name of one's own, made up if it is left out.
+
+        `lease` is how many seconds without a word may pass before a trial is given to another worker.
+        """
+        study = Study(self._channel, name, lease=lease)
+        if worker:
+            study.worker = worker
+        return study
+
+    def create_study(
+        self,
+        name: str,
+        space: Mapping[str, Parameter],
+        objective: str | Sequence[str] = "min:loss",
+        *,
+        constraints: Sequence[str] = (),
+        sampler: str = "",
+        stopper: str | Mapping[str, Any] | None = None,
+        max_step: float = 0.0,
+        trials: int = 0,
+        seconds: float = 0.0,
+        parallel: int = 0,
+        seed: int = 0,
+        initial: Sequence[Mapping[str, Any]] = (),
+        warm_start: Sequence[str] = (),
+        queue: str = "",
+        labels: Mapping[str, str] | None = None,
+        exists_ok: bool = False,
+        lease: float = 600.0,
+        more: Mapping[str, Any] | None = None,
+    ) -> Study:
+        """Make a study, whose trials its askers run.
+
+        An objective is "min:METRIC" or "max:METRIC"; of several none is more important. `max_step` is where a
+        trial's reports end (its epochs): a stopper needs it. `more` are other fields of a tuning job's spec
+        (see `clary schema tuning`). With exists_ok an existing study of that name is opened as it is.
+        """
+        objectives = [objective] if isinstance(objective, str) else list(objective)
+        spec: dict[str, Any] = {
+            "space": space_spec(space, constraints),
+            "objectives": [objective_spec(o) for o in objectives],
+            **_given(
+                sampler=sampler, seed=seed, parallel=parallel, initial=[dict(i) for i in initial], warm_start=list(warm_start)
+            ),
+            **(more or {}),
+        }
+        budget = _given(trials=trials, time=f"{seconds:g}s" if seconds else "")
+        if budget:
+            spec["budget"] = budget
+        if stopper:
+            spec["stopper"] = {"name": stopper} if isinstance(stopper, str) else dict(stopper)
+        if max_step:
+            spec["fidelity"] = {"max": max_step}
+        try:
+            self.submit(spec, kind="tuning", name=name, queue=queue, labels=labels)
+        except Conflict:
+            if not exists_ok:
+                raise
+        return self.study(name, lease=lease)
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value}
