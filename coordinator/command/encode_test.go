@@ -20,6 +20,9 @@ func samples() []command.Command {
 			command.Change{Expect: 3, Job: r.Changes[0].Job}, command.Change{Gang: r.Changes[1].Gang},
 			command.Change{Queue: &cluster.Queue{Name: "q", Weight: 2}}, command.Change{Token: &cluster.Token{ID: "t"}},
 			command.Change{Expect: 9, Delete: &command.Key{Kind: state.KindJob, ID: "two"}},
+			command.Change{Expect: 4, Check: &command.Key{Kind: state.KindJob, ID: "three"}},
+			command.Change{Expect: 5, Sweep: &cluster.Sweep{Job: "three", Parallel: 2, Next: 1, Counts: cluster.TrialCounts{Running: 1}}},
+			command.Change{Trial: &cluster.Trial{Sweep: "three", Config: []float64{1}, State: cluster.TrialRunning}},
 		),
 		command.CommitPlan{Placements: []cluster.Placement{{
 			Gang: "one/main", Attempt: 1, Revision: 4,

@@ -88,37 +88,7 @@ func (y tally) count(c command.Command, result command.Result) {
 }
 
 func TestReplicasOfOneLogAreEqualAndKeepTheLaws(t *testing.T) {
-	exercised, dir, runs := tally{}, t.TempDir(), 0
-	rapid.Check(t, func(t *rapid.T) {
-		runs++
-		path := func(name string) string { return filepath.Join(dir, fmt.Sprintf("%d-%s.db", runs, name)) }
-		one, two := newCopy(t, path("one")), newCopy(t, path("two"))
-		defer func() { _, _ = one.store.Close(), two.store.Close() }()
-		entries := rapid.IntRange(10, 60).Draw(t, "entries")
-		restoreAt := rapid.IntRange(0, entries-1).Draw(t, "restore at")
-		var late []*raft.Log // what the second copy has still to apply
-		for i := range entries {
-			entry, commands := drawEntry(t, one, uint64(i+1))
-			late = append(late, entry)
-			for j, result := range one.Apply(entry).([]command.Result) {
-				exercised.count(commands[j], result)
-			}
-			checkLaws(t, one)
-			if i == restoreAt || rapid.Bool().Draw(t, "catch up") {
-				two.ApplyBatch(late)
-				late = nil
-			}
-			if i == restoreAt {
-				restored := two.through(t, path("restored"))
-				_ = two.store.Close()
-				two = restored
-			}
-		}
-		two.ApplyBatch(late)
-		if a, b := one.dump(t), two.dump(t); a != b {
-			t.Fatalf("one replica has\n%s\nthe other\n%s", a, b)
-		}
-	})
+	exercised := equalReplicas(t, drawer.command)
 	for _, c := range []command.Command{
 		command.Record{},
 		command.CommitPlan{},
@@ -137,12 +107,50 @@ func TestReplicasOfOneLogAreEqualAndKeepTheLaws(t *testing.T) {
 	t.Log(exercised)
 }
 
-func drawEntry(t *rapid.T, from copyOf, index uint64) (*raft.Log, []command.Command) {
+// equalReplicas applies commands that are drawn on two stores, one of them through a
+// snapshot midway and in other batches, and counts what was exercised.
+func equalReplicas(t *testing.T, draw func(drawer) command.Command) tally {
+	exercised, dir, runs := tally{}, t.TempDir(), 0
+	rapid.Check(t, func(t *rapid.T) {
+		runs++
+		path := func(name string) string { return filepath.Join(dir, fmt.Sprintf("%d-%s.db", runs, name)) }
+		one, two := newCopy(t, path("one")), newCopy(t, path("two"))
+		defer func() { _, _ = one.store.Close(), two.store.Close() }()
+		entries := rapid.IntRange(10, 60).Draw(t, "entries")
+		restoreAt := rapid.IntRange(0, entries-1).Draw(t, "restore at")
+		var late []*raft.Log // what the second copy has still to apply
+		for i := range entries {
+			entry, commands := drawEntry(t, one, uint64(i+1), draw)
+			late = append(late, entry)
+			for j, result := range one.Apply(entry).([]command.Result) {
+				exercised.count(commands[j], result)
+				exercised.countSweeps(commands[j], result)
+			}
+			checkLaws(t, one)
+			if i == restoreAt || rapid.Bool().Draw(t, "catch up") {
+				two.ApplyBatch(late)
+				late = nil
+			}
+			if i == restoreAt {
+				restored := two.through(t, path("restored"))
+				_ = two.store.Close()
+				two = restored
+			}
+		}
+		two.ApplyBatch(late)
+		if a, b := one.dump(t), two.dump(t); a != b {
+			t.Fatalf("one replica has\n%s\nthe other\n%s", a, b)
+		}
+	})
+	return exercised
+}
+
+func drawEntry(t *rapid.T, from copyOf, index uint64, draw func(drawer) command.Command) (*raft.Log, []command.Command) {
 	snapshot := from.read(t)
 	defer snapshot.Close()
 	var commands []command.Command
 	for range rapid.IntRange(1, 3).Draw(t, "commands") {
-		commands = append(commands, drawer{t, snapshot}.command())
+		commands = append(commands, draw(drawer{t, snapshot}))
 	}
 	raw, err := command.Encode(int64(index), commands...)
 	if err != nil {
@@ -156,6 +164,7 @@ func drawEntry(t *rapid.T, from copyOf, index uint64) (*raft.Log, []command.Comm
 func checkLaws(t *rapid.T, c copyOf) {
 	s := c.read(t)
 	defer s.Close()
+	checkSweeps(t, s)
 	used := map[string]cluster.Resources{}
 	attempts := map[string]int{}
 	for task := range s.Tasks() {

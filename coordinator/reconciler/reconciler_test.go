@@ -18,6 +18,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/planner"
 	"github.com/clary-ml/clary/coordinator/reconciler"
 	"github.com/clary-ml/clary/coordinator/solo"
+	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/workload"
 	"github.com/clary-ml/clary/workload/training"
@@ -348,5 +349,31 @@ func TestManyJobsAtOnce(t *testing.T) {
 		for i := range many {
 			b.must(fmt.Sprintf("held-%d", i), cluster.JobCancelled, "", 0)
 		}
+	})
+}
+
+func TestWhatAJobHasMadeEndsWithIt(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		b.submit("parent", program, nil)
+		parent, _ := b.job("parent")
+		for _, name := range []string{"parent-a", "parent-b"} {
+			now := time.Now().UnixNano()
+			job := cluster.Job{
+				Name: name, Kind: cluster.KindTraining, Owner: "ann", Queue: "default", Parent: "parent", Spec: []byte(program), State: cluster.JobQueued, Submitted: now,
+			}
+			record, _ := reconciler.First(job, kinds[job.Kind], now)
+			check := command.Change{Expect: parent.Revision, Check: &command.Key{Kind: state.KindJob, ID: "parent"}}
+			record.Changes = append([]command.Change{check}, record.Changes...)
+			b.propose(record)
+		}
+		b.must("parent-a", cluster.JobRunning, "", 2)
+		parent.Cancel = true
+		b.propose(command.Record{Changes: []command.Change{{Expect: parent.Revision, Job: &parent}}})
+		b.must("parent-a", cluster.JobStopping, "", 2)
+		b.must("parent-b", cluster.JobCancelled, "", 0) // it had waited for room
+		for range 2 {
+			b.report("parent-a", cluster.TaskStopped, 0)
+		}
+		b.must("parent-a", cluster.JobCancelled, "", 0)
 	})
 }

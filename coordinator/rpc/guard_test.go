@@ -22,7 +22,7 @@ func methods() map[string]bool {
 	found := map[string]bool{} // name → streams
 	for _, service := range []grpc.ServiceDesc{
 		claryv1.Jobs_ServiceDesc, claryv1.Nodes_ServiceDesc, claryv1.Objects_ServiceDesc,
-		claryv1.Admin_ServiceDesc, claryv1.AgentLink_ServiceDesc, claryv1.Peer_ServiceDesc,
+		claryv1.Sweeps_ServiceDesc, claryv1.Admin_ServiceDesc, claryv1.AgentLink_ServiceDesc, claryv1.Peer_ServiceDesc,
 	} {
 		for _, method := range service.Methods {
 			found["/"+service.ServiceName+"/"+method.MethodName] = false
@@ -74,6 +74,12 @@ func mayCall(who, method string) bool {
 			return least >= 2
 		}
 		return least >= 1
+	case "Sweeps":
+		switch name {
+		case "Get", "Watch", "Trials":
+			return least >= 1
+		}
+		return least >= 2
 	case "Objects":
 		switch name {
 		case "Put", "Delete", "Credentials":

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -216,7 +217,9 @@ func (s *sweeps) AddTrial(ctx context.Context, request *claryv1.AddTrialRequest)
 	var view *claryv1.TrialView
 	err := s.desk.Do(ctx, name, func(search *tuning.Search, _ int64) error {
 		trial, err := search.Add(valuesOf(request.GetParameters()), caller(ctx).Name, request.GetRequestId())
-		view = &claryv1.TrialView{Trial: wire.TrialToProto(trial), Parameters: parameters(search.Values(trial))}
+		if err == nil {
+			view = showTrial(search, trial)
+		}
 		return err
 	})
 	return view, err
@@ -249,11 +252,18 @@ func (s *sweeps) Ask(ctx context.Context, request *claryv1.AskRequest) (*claryv1
 		}
 		answer = &claryv1.AskResponse{Reason: given.Reason, Done: given.Done, RetryAfter: int64(given.RetryAfter)}
 		for _, trial := range given.Trials {
-			answer.Trials = append(answer.Trials, &claryv1.TrialView{Trial: wire.TrialToProto(trial), Parameters: parameters(search.Values(trial))})
+			answer.Trials = append(answer.Trials, showTrial(search, trial))
 		}
 		return nil
 	})
+	if errors.Is(err, tuning.ErrEnded) {
+		return s.Ask(ctx, request) // and is told so
+	}
 	return answer, err
+}
+
+func showTrial(search *tuning.Search, trial cluster.Trial) *claryv1.TrialView {
+	return &claryv1.TrialView{Trial: wire.TrialToProto(trial), Parameters: parameters(search.Values(trial))}
 }
 
 // trialReader reads rows of trials that have ended.
@@ -296,6 +306,9 @@ func (s *sweeps) Report(ctx context.Context, request *claryv1.ReportRequest) (*c
 		answer = &claryv1.ReportResponse{GoOn: advice.GoOn, Reason: advice.Reason, Paused: advice.Paused, Lease: advice.Lease}
 		return err
 	})
+	if errors.Is(err, tuning.ErrEnded) {
+		return s.Report(ctx, request)
+	}
 	return answer, err
 }
 
@@ -321,16 +334,15 @@ func (s *sweeps) Tell(ctx context.Context, request *claryv1.TellRequest) (*clary
 	var answer *claryv1.TellResponse
 	err = s.desk.Do(ctx, name, func(search *tuning.Search, now int64) error {
 		told, err := search.Tell(tell, s.trialReader(ctx, name), now)
-		answer = &claryv1.TellResponse{
-			Trial: &claryv1.TrialView{Trial: wire.TrialToProto(told.Trial), Parameters: parameters(search.Values(told.Trial))},
-			Best:  told.Best, Done: told.Done,
+		if err == nil {
+			answer = &claryv1.TellResponse{Trial: showTrial(search, told.Trial), Best: told.Best, Done: told.Done}
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
+	if errors.Is(err, tuning.ErrEnded) {
+		return s.Tell(ctx, request)
 	}
-	return answer, nil
+	return answer, err
 }
 
 // toldBefore answers a worker that tells once more what ended the sweep: its answer was lost.

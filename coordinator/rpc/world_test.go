@@ -21,8 +21,10 @@ import (
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/keeper"
 	"github.com/clary-ml/clary/coordinator/planner"
+	"github.com/clary-ml/clary/coordinator/reconciler"
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/rpc"
+	"github.com/clary-ml/clary/coordinator/sweeps"
 	"github.com/clary-ml/clary/coordinator/transport"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/memnet"
@@ -31,6 +33,7 @@ import (
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
 	"github.com/clary-ml/clary/workload/training"
+	"github.com/clary-ml/clary/workload/tuning"
 )
 
 const (
@@ -104,11 +107,13 @@ func (w *world) open() {
 	mux := transport.NewMux(listener, pki.ServerTLS(w.certified(pki.Node{Role: pki.Coordinator, ID: "c1"})), log)
 	nodes := rpc.NewNodeCache(w.replica)
 	keeping, planning := keeper.New(w.replica, nodes.List, log), planner.New(w.replica, log)
+	kinds := map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}}
+	desk, reconciling := sweeps.New(w.replica, kinds, log), reconciler.New(w.replica, kinds, nil, log)
 	beats := rpc.NewBeats(func(_ context.Context, ids []string) ([]string, error) { return keeping.Beat(ids) }, log)
 	grpcServer := grpc.NewServer(append(rpc.NewGuard(w.replica, time.Now, log).Options(), grpc.Creds(transport.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
 	rpc.Register(grpcServer, rpc.Config{
 		Replica: w.replica, Planner: planning, Keeper: keeping, Nodes: nodes, Beats: beats, Members: w.members, Log: log,
-		Kinds: map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}}, Coordinators: nobody{}, Agents: nobody{},
+		Desk: desk, Kinds: kinds, Coordinators: nobody{}, Agents: nobody{},
 		Signer: func(task cluster.Task, csr []byte) ([]byte, []byte, error) {
 			identity := pki.Task{Job: task.Job, Gang: "main", Attempt: int(task.Attempt), Role: task.Role, Index: int(task.Index)}
 			certificate, err := w.ca.IssueCSR(csr, pki.Request{Identity: identity, Validity: pki.TaskValidity}, time.Now())
@@ -130,6 +135,8 @@ func (w *world) open() {
 			var loops sync.WaitGroup
 			loops.Go(func() { _ = keeping.Run(ctx) })
 			loops.Go(func() { _ = planning.Run(ctx) })
+			loops.Go(func() { _ = desk.Run(ctx) })
+			loops.Go(func() { _ = reconciling.Run(ctx) })
 			loops.Wait()
 			return nil
 		})

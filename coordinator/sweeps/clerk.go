@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -201,7 +202,7 @@ func (c *clerk) give(requests []*request) {
 
 func (c *clerk) answer(requests []*request, err error) {
 	if err == nil {
-		err = fault.New(fault.Conflict, "sweep %s has ended", c.sweep)
+		err = fmt.Errorf("%s: %w", c.sweep, tuning.ErrEnded)
 	}
 	for _, r := range requests {
 		r.answer <- err
@@ -296,12 +297,15 @@ func (c *clerk) rebuild(ctx context.Context, snapshot *state.Snapshot, job clust
 		}
 		earlier = append(earlier, tuning.Earlier{Job: before, Trials: snapshot.TrialsOf(name, 0)})
 	}
-	search, err := tuning.NewSearch(job, sweep, snapshot.TrialsOf(c.sweep, 0), earlier)
+	err := c.guard(func() (err error) {
+		c.search, err = tuning.NewSearch(job, sweep, snapshot.TrialsOf(c.sweep, 0), earlier)
+		return err
+	})
 	if err != nil {
+		c.search = nil
 		return broken{fmt.Errorf("its search cannot be built: %w", err)}
 	}
-	c.search = search
-	c.desk.log.Debug("a sweep's search was built", "sweep", c.sweep, "trials", search.Len(), "took", time.Since(began))
+	c.desk.log.Debug("a sweep's search was built", "sweep", c.sweep, "trials", c.search.Len(), "took", time.Since(began))
 	return nil
 }
 
@@ -342,7 +346,7 @@ func (c *clerk) compute(ctx context.Context, job cluster.Job, requests []*reques
 	for _, child := range c.children {
 		children = append(children, child)
 	}
-	if err := s.Observe(children, now); err != nil {
+	if err := c.guard(func() error { return s.Observe(children, now) }); err != nil {
 		w.done = requests
 		return w, broken{err}
 	}
@@ -352,7 +356,7 @@ func (c *clerk) compute(ctx context.Context, job cluster.Job, requests []*reques
 			w.more = true
 			break
 		}
-		err := r.operation(s, now)
+		err := c.guard(func() error { return r.operation(s, now) })
 		switch {
 		case err == nil:
 			w.done = append(w.done, r)
@@ -364,18 +368,33 @@ func (c *clerk) compute(ctx context.Context, job cluster.Job, requests []*reques
 			r.answer <- err
 		}
 	}
-	if err := s.Advance(now); err != nil {
-		return w, broken{err}
-	}
-	more, err := s.Fill(min(atOnce, max(maxBytes/max(len(job.Spec), 1), 1)), c.taken, now)
+	err := c.guard(func() error {
+		if err := s.Advance(now); err != nil {
+			return err
+		}
+		more, err := s.Fill(min(atOnce, max(maxBytes/max(len(job.Spec), 1), 1)), c.taken, now)
+		w.more = w.more || more
+		return err
+	})
 	if err != nil {
 		return w, broken{err}
 	}
-	w.more = w.more || more
 	w.changes = s.Changes()
 	w.cancelled, w.deleted = s.Tidy()
 	w.wakeAt = s.WakeAt(now)
 	return w, nil
+}
+
+// guard turns a panic into an error: what is broken is one sweep's search, and the next
+// leader would meet the same.
+func (c *clerk) guard(do func() error) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			c.desk.log.Error("a search panicked", "sweep", c.sweep, "cause", cause, "stack", string(debug.Stack()))
+			err = fault.New(fault.Internal, "its search is broken: %v", cause)
+		}
+	}()
+	return do()
 }
 
 // taken reports whether there is a job of a name.

@@ -43,7 +43,7 @@ func (s Spec) samplerName() string {
 	if s.Sampler != "" {
 		return s.Sampler
 	}
-	return "random"
+	return "auto"
 }
 
 // makers are the sampler and the stopper of a problem, nil for none.

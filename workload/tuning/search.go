@@ -34,6 +34,9 @@ type Search struct {
 	unsaved  unsaved
 }
 
+// ErrEnded says that a sweep has ended, and has no search any more.
+var ErrEnded = fault.New(fault.Conflict, "the sweep has ended")
+
 // note is a point of a curve that the search does not learn from.
 type note struct{ step, value float64 }
 

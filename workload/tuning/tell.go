@@ -213,7 +213,7 @@ func (s *Search) endingOf(r Tell) (ending, error) {
 	e := ending{state: r.State, reason: r.Reason}
 	switch r.State {
 	case "", cluster.TrialComplete:
-		e.state = cluster.TrialComplete
+		e.state, e.reason = cluster.TrialComplete, ""
 		var missing []string
 		e.values, e.limits, missing = s.pick(r.Metrics)
 		for _, name := range missing {
