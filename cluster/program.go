@@ -33,6 +33,7 @@ type Program struct {
 	Disk        int64         // most bytes that it may write on the node's disk; 0 leaves it to the node
 	ReadOnly    bool          // a container's own root cannot be written
 	Checkpoints bool          // mirror the checkpoints folder, restore it before a restart
+	Restore     string        // s3:// prefix of another job's checkpoints to begin with
 	Outputs     bool          // upload the model and output folders after success
 	HardCPU     bool          // hold to the asked cores even when the node idles
 	Exclusive   bool          // stop when the node's lease ends
@@ -121,6 +122,9 @@ const (
 	MaxRequirements = 64 << 10 // bytes
 )
 
+// CheckpointsOf is the s3:// prefix below which a job's attempts keep their checkpoints.
+func CheckpointsOf(job string) string { return "s3://clary/jobs/" + job + "/checkpoints/" }
+
 // Validate reports every mistake in the program.
 func (g Program) Validate() Problems {
 	var p Problems
@@ -133,6 +137,9 @@ func (g Program) Validate() Problems {
 	}
 	if g.Source != "" {
 		checkURI(&p, "source", g.Source)
+	}
+	if g.Restore != "" {
+		checkURI(&p, "restore", g.Restore)
 	}
 	if strings.HasPrefix(g.Image, "s3://") {
 		checkURI(&p, "image", g.Image)

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -91,7 +92,7 @@ func (t *task) tlsDir() string  { return filepath.Join(t.folder, "tls") }
 // stage fetches inputs and an earlier attempt's checkpoints.
 func (t *task) stage(ctx context.Context, assignment ledger.Assignment) error {
 	inputs := assignment.Program.Inputs
-	restore := assignment.Program.Checkpoints && assignment.RestoreFrom != ""
+	restore := assignment.Program.Checkpoints && (assignment.RestoreFrom != "" || assignment.Program.Restore != "")
 	source := assignment.Program.Source
 	if len(inputs) == 0 && !restore && source == "" {
 		return nil
@@ -126,13 +127,35 @@ func (t *task) stage(ctx context.Context, assignment ledger.Assignment) error {
 	if !restore {
 		return nil
 	}
-	return patiently(ctx, func() error {
-		from, err := staging.Restore(ctx, t.s.config.Store, assignment.RestoreFrom, assignment.Task, t.folders.Checkpoints())
-		if err == nil && from > 0 {
-			t.s.config.Log.Info("checkpoints restored", "task", t.id(), "from_attempt", from)
+	return t.restore(ctx, assignment)
+}
+
+// restore brings the newest checkpoints of the job's own attempts; without any, those of the
+// job that it goes on from.
+func (t *task) restore(ctx context.Context, assignment ledger.Assignment) error {
+	other := assignment.Task
+	other.Attempt = math.MaxInt32 // all of another job's attempts are earlier ones
+	for _, source := range []struct {
+		uri  string
+		task cluster.Task
+	}{{assignment.RestoreFrom, assignment.Task}, {assignment.Program.Restore, other}} {
+		if source.uri == "" {
+			continue
 		}
-		return err
-	})
+		from := int32(0)
+		err := patiently(ctx, func() (err error) {
+			from, err = staging.Restore(ctx, t.s.config.Store, source.uri, source.task, t.folders.Checkpoints())
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if from > 0 {
+			t.s.config.Log.Info("checkpoints restored", "task", t.id(), "below", source.uri, "from_attempt", from)
+			return nil
+		}
+	}
+	return nil
 }
 
 // fetchImage brings the task's image before anything is held for it: a pull takes its time,

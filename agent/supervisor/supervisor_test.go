@@ -3,6 +3,7 @@ package supervisor_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -300,6 +301,37 @@ func TestALaterAttemptContinuesFromTheCheckpoints(t *testing.T) {
 	b.run(attempt(2, `[ "$(cat $SAGEMAKER_BASE_DIR/checkpoints/epoch)" = 7 ]`))
 	if status := b.ended("digits/main/worker-0.2"); status.State != cluster.TaskSucceeded {
 		t.Errorf("the second attempt ended as %+v", status)
+	}
+}
+
+func TestAJobGoesOnFromAnothersCheckpointsUntilItHasItsOwn(t *testing.T) {
+	b := newBench(t, nil)
+	job := func(name string, attempt int32, text string) ledger.Assignment {
+		return script(text, func(a *ledger.Assignment) {
+			a.Task.ID, a.Task.Job, a.Task.Attempt = fmt.Sprintf("%s/main/worker-0.%d", name, attempt), name, attempt
+			if a.Program.Checkpoints = true; name != "first" {
+				a.Program.Restore = cluster.CheckpointsOf("first")
+			}
+			if attempt > 1 {
+				a.RestoreFrom = cluster.CheckpointsOf(name)
+			}
+		})
+	}
+	for _, c := range []struct {
+		job     string
+		attempt int32
+		text    string
+	}{
+		{"first", 1, "echo 3 > epoch"},
+		{"second", 1, `[ "$(cat epoch)" = 3 ] && rm epoch`}, // and fails before it has made one
+		{"second", 2, `[ "$(cat epoch)" = 3 ] && echo 9 > epoch`},
+		{"second", 3, `[ "$(cat epoch)" = 9 ]`},
+	} {
+		a := job(c.job, c.attempt, "cd $SAGEMAKER_BASE_DIR/checkpoints && "+c.text)
+		b.run(a)
+		if status := b.ended(a.Task.ID); status.State != cluster.TaskSucceeded {
+			t.Errorf("%s ended as %+v", a.Task.ID, status)
+		}
 	}
 }
 

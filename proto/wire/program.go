@@ -16,7 +16,7 @@ func ProgramToProto(p cluster.Program) *claryv1.Program {
 		Secrets: list(p.Secrets, secretRefToProto), Metrics: list(p.Metrics, metricToProto),
 		Framework: string(p.Framework), Network: string(p.Network), Grace: int64(p.Grace),
 		Checkpoints: p.Checkpoints, Outputs: p.Outputs, HardCpu: p.HardCPU,
-		Exclusive: p.Exclusive, Clary: p.Clary, Disk: p.Disk, ReadOnly: p.ReadOnly,
+		Exclusive: p.Exclusive, Clary: p.Clary, Disk: p.Disk, ReadOnly: p.ReadOnly, Restore: p.Restore,
 	}
 }
 
@@ -31,7 +31,7 @@ func ProgramFromProto(p *claryv1.Program) cluster.Program {
 		Framework: cluster.Framework(p.GetFramework()), Network: cluster.Network(p.GetNetwork()),
 		Grace:       time.Duration(p.GetGrace()),
 		Checkpoints: p.GetCheckpoints(), Outputs: p.GetOutputs(), HardCPU: p.GetHardCpu(),
-		Exclusive: p.GetExclusive(), Clary: p.GetClary(), Disk: p.GetDisk(), ReadOnly: p.GetReadOnly(),
+		Exclusive: p.GetExclusive(), Clary: p.GetClary(), Disk: p.GetDisk(), ReadOnly: p.GetReadOnly(), Restore: p.GetRestore(),
 	}
 }
 

@@ -69,6 +69,8 @@ type Spec struct {
 	// Checkpoints mirrors the checkpoints folder and restores it before a restart. If
 	// unset it is on, and off for a program on the node itself.
 	Checkpoints *bool `json:"checkpoints,omitempty"`
+	// Restore is the s3:// prefix of an earlier job's checkpoints, to go on from them.
+	Restore string `json:"restore,omitempty"`
 }
 
 // Program is a command with its environment.
@@ -128,6 +130,12 @@ func (s Spec) Validate() cluster.Problems {
 	s.validateInputs(&p)
 	if s.Output != "" {
 		checkAddress(&p, "output", s.Output)
+	}
+	if s.Restore != "" {
+		checkAddress(&p, "restore", s.Restore)
+		if s.Checkpoints != nil && !*s.Checkpoints || s.Checkpoints == nil && s.Program != nil && s.Image == "" {
+			p.Add("restore", "is for a job with checkpoints: set checkpoints: true")
+		}
 	}
 	if s.Disk != 0 && s.Disk < minDisk {
 		p.Add("disk", "%s is too little: from %s on", cluster.FormatBytes(int64(s.Disk)), cluster.FormatBytes(minDisk))

@@ -117,8 +117,8 @@ func (s *Search) start(t *cluster.Trial, now int64) {
 	s.move(t, cluster.TrialRunning)
 }
 
-// numbers are those of the live trials, ascending.
-func (s *Search) numbers() []int64 { return slices.Sorted(maps.Keys(s.live)) }
+// numbers are those of the trials that wait or run, ascending.
+func (s *Search) numbers() []int64 { return slices.Sorted(maps.Keys(s.active)) }
 
 // whyNot says why no trial begins now.
 type whyNot struct {
@@ -133,19 +133,16 @@ func (s *Search) next(now int64, make bool) (*cluster.Trial, whyNot, error) {
 	if why, may := s.mayBegin(now); !may {
 		return nil, why, nil
 	}
-	var paused []int
 	for _, number := range s.numbers() {
-		switch t := s.live[number]; t.State {
-		case cluster.TrialWaiting:
+		if t := s.live[number]; t.State == cluster.TrialWaiting {
 			return t, whyNot{}, nil
-		case cluster.TrialPaused:
-			paused = append(paused, int(number))
 		}
 	}
-	if s.stopper != nil && len(paused) > 0 {
-		if number, ok := s.stopper.Promote(s.history, paused); ok {
-			return s.live[int64(number)], whyNot{}, nil
+	if t := s.promoted(); t != nil {
+		if child, exists := s.children[t.Job]; exists && !child.Job.State.Ended() {
+			return nil, whyNot{text: fmt.Sprintf("trial %d goes on as soon as its checkpoint is saved", t.Number)}, nil
 		}
+		return t, whyNot{}, nil
 	}
 	if why, may := s.mayPropose(now); !may {
 		return nil, why, nil
@@ -162,6 +159,18 @@ func (s *Search) next(now int64, make bool) (*cluster.Trial, whyNot, error) {
 		return nil, whyNot{}, fault.New(fault.KindOf(err), "propose trial %d: %w", s.history.Len(), err)
 	}
 	return s.enter(number, cluster.TrialWaiting), whyNot{}, nil
+}
+
+// promoted is the paused trial that is to go on, nil if there is none.
+func (s *Search) promoted() *cluster.Trial {
+	if s.stopper == nil || s.sweep.Counts.Paused == 0 {
+		return nil
+	}
+	number, ok := s.stopper.Promote(s.history)
+	if !ok {
+		return nil
+	}
+	return s.live[int64(number)]
 }
 
 // mayBegin says whether a trial may begin now, be it new or not.

@@ -178,7 +178,7 @@ func (s *Search) charge(t *cluster.Trial, now int64) {
 func (s *Search) costNow(now int64) float64 {
 	total := s.sweep.Cost
 	for _, t := range s.live {
-		total += t.Cost
+		total += t.Cost // of earlier runs
 	}
 	for _, child := range s.children {
 		if s.lives(child) {
@@ -236,7 +236,7 @@ func (s *Search) Fill(atOnce int, taken func(string) bool, now int64) (more bool
 		if t == nil {
 			return why.later, nil
 		}
-		filled, problems := s.template.fill(s.space.Values(t.Config))
+		filled, problems := s.template.fill(s.space.Values(t.Config), t.Checkpoints)
 		if len(problems) > 0 {
 			s.start(t, now)
 			reason := strings.ReplaceAll(problems.Error(), "\n", "; ")

@@ -54,7 +54,7 @@ func (Kind) Foresee(job cluster.Job, now int64) []cluster.Gang {
 	if err != nil {
 		return nil
 	}
-	filled, problems := t.fill(compiled.Values(compiled.Start()))
+	filled, problems := t.fill(compiled.Values(compiled.Start()), "")
 	if len(problems) > 0 {
 		return nil
 	}

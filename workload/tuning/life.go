@@ -2,6 +2,8 @@ package tuning
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
@@ -128,12 +130,12 @@ func (s *Search) windDown(now int64) error {
 		e = ending{state: cluster.TrialCancelled, reason: "the sweep has ended: " + s.sweep.Closed}
 	case s.sweep.Halt:
 		e = ending{state: cluster.TrialStopped, reason: "the sweep has ended: " + s.sweep.Closed}
-	case closed && !s.sweep.Paused && s.sweep.Counts.Running+s.sweep.Counts.Waiting == 0 && s.sweep.Counts.Paused > 0 && !s.promotes():
+	case closed && !s.sweep.Paused && s.sweep.Counts.Running+s.sweep.Counts.Waiting == 0 && s.sweep.Counts.Paused > 0 && s.promoted() == nil:
 		e = ending{state: cluster.TrialStopped, reason: "others were better at its step"}
 	default:
 		return nil
 	}
-	for i, number := range s.numbers() {
+	for i, number := range slices.Sorted(maps.Keys(s.live)) {
 		if i == maxEnds {
 			return nil
 		}
@@ -149,21 +151,6 @@ func (s *Search) windDown(now int64) error {
 		}
 	}
 	return nil
-}
-
-// promotes reports whether a paused trial is to go on.
-func (s *Search) promotes() bool {
-	var paused []int
-	for _, number := range s.numbers() {
-		if s.live[number].State == cluster.TrialPaused {
-			paused = append(paused, int(number))
-		}
-	}
-	if s.stopper == nil || len(paused) == 0 {
-		return false
-	}
-	_, ok := s.stopper.Promote(s.history, paused)
-	return ok
 }
 
 // finish ends the job when no trial lives and none comes, one state at a time.
@@ -227,10 +214,8 @@ func (s *Search) WakeAt(now int64) int64 {
 			wake = at
 		}
 	}
-	for _, t := range s.live {
-		if t.State == cluster.TrialRunning {
-			sooner(t.Lease)
-		}
+	for number := range s.active {
+		sooner(s.live[number].Lease)
 	}
 	if s.job.MaxRuntime > 0 && s.job.Started > 0 {
 		sooner(s.job.Started + int64(s.job.MaxRuntime))

@@ -35,8 +35,8 @@ type stopper interface {
 	Wants(step float64) bool
 	// Judge says what becomes of a pending trial after the newest point of its curve.
 	Judge(h *tuner.History, number int) judgement
-	// Promote is the paused trial that is to go on next, of those that may.
-	Promote(h *tuner.History, paused []int) (number int, ok bool)
+	// Promote is the paused trial that is to go on next.
+	Promote(h *tuner.History) (number int, ok bool)
 }
 
 func (s Spec) samplerName() string {

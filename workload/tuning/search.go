@@ -29,6 +29,7 @@ type Search struct {
 
 	sweep    cluster.Sweep
 	live     map[int64]*cluster.Trial // that have not ended
+	active   map[int64]bool           // of those, that wait or run: the paused may be very many
 	notes    map[int64][]note         // points that are kept for people only
 	children map[string]Child         // the jobs that it has made, as they were last seen
 	unsaved  unsaved
@@ -62,7 +63,7 @@ func NewSearch(job cluster.Job, sweep cluster.Sweep, trials iter.Seq[cluster.Tri
 		return nil, fault.New(fault.Invalid, "its spec cannot be read: %w", err)
 	}
 	s := &Search{
-		spec: spec, job: job, sweep: sweep, live: map[int64]*cluster.Trial{}, notes: map[int64][]note{},
+		spec: spec, job: job, sweep: sweep, live: map[int64]*cluster.Trial{}, active: map[int64]bool{}, notes: map[int64][]note{},
 		unsaved: unsaved{trials: map[int64]cluster.Trial{}},
 	}
 	if s.space, err = spec.Space.spec().Compile(); err != nil {
@@ -99,6 +100,7 @@ func (s *Search) load(rows iter.Seq[cluster.Trial]) iter.Seq[tuner.Trial] {
 		for row := range rows {
 			if !row.State.Ended() {
 				s.live[row.Number] = &row
+				s.activate(&row)
 			}
 			if !yield(trialOf(row)) {
 				return
@@ -214,6 +216,15 @@ func (s *Search) move(t *cluster.Trial, to cluster.TrialState) {
 	t.State = to
 	*s.sweep.Counts.Of(to)++
 	s.touch(t)
+	s.activate(t)
+}
+
+func (s *Search) activate(t *cluster.Trial) {
+	if t.State == cluster.TrialWaiting || t.State == cluster.TrialRunning {
+		s.active[t.Number] = true
+	} else {
+		delete(s.active, t.Number)
+	}
 }
 
 // enter makes a row of a trial that the history has just got.

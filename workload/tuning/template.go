@@ -32,8 +32,9 @@ func newTemplate(s Spec) (template, error) {
 	return template{text: text, parameters: s.Space.Parameters, hyper: t.Program != nil || t.Script != nil || t.Image != ""}, nil
 }
 
-// fill puts values into the template. The problems' fields are those of the template.
-func (t template) fill(values map[string]expr.Value) ([]byte, cluster.Problems) {
+// fill puts values into the template, and where its checkpoints come from unless that is "".
+// The problems' fields are those of the template.
+func (t template) fill(values map[string]expr.Value, restore string) ([]byte, cluster.Problems) {
 	var p cluster.Problems
 	var doc map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(t.text))
@@ -43,6 +44,9 @@ func (t template) fill(values map[string]expr.Value) ([]byte, cluster.Problems) 
 		return nil, p
 	}
 	t.fillTexts(doc, values)
+	if restore != "" {
+		doc["restore"] = restore
+	}
 	for _, parameter := range t.parameters {
 		value, active := values[parameter.Name]
 		if !active {
@@ -199,7 +203,7 @@ func (s Spec) checkTemplate(compiled *space.Space) cluster.Problems {
 	said := map[string]bool{} // one mistake of each field will do
 	for _, config := range corners(compiled) {
 		values := compiled.Values(config)
-		_, problems := t.fill(values)
+		_, problems := t.fill(values, "")
 		for _, problem := range problems {
 			if said[problem.Field] {
 				continue

@@ -990,6 +990,7 @@ type Program struct {
 	Network         string                 `protobuf:"bytes,21,opt,name=network,proto3" json:"network,omitempty"`
 	Disk            int64                  `protobuf:"varint,30,opt,name=disk,proto3" json:"disk,omitempty"`
 	ReadOnly        bool                   `protobuf:"varint,31,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	Restore         string                 `protobuf:"bytes,41,opt,name=restore,proto3" json:"restore,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1183,6 +1184,13 @@ func (x *Program) GetReadOnly() bool {
 		return x.ReadOnly
 	}
 	return false
+}
+
+func (x *Program) GetRestore() string {
+	if x != nil {
+		return x.Restore
+	}
+	return ""
 }
 
 type Role struct {
@@ -3273,7 +3281,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x04file\x18\x03 \x01(\tR\x04file\"<\n" +
 	"\x10MetricDefinition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05regex\x18\x02 \x01(\tR\x05regex\"\xed\x06\n" +
+	"\x05regex\x18\x02 \x01(\tR\x05regex\"\x87\a\n" +
 	"\aProgram\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12,\n" +
 	"\x03env\x18\x02 \x03(\v2\x1a.clary.v1.Program.EnvEntryR\x03env\x12\x10\n" +
@@ -3300,7 +3308,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\tframework\x18\x14 \x01(\tR\tframework\x12\x18\n" +
 	"\anetwork\x18\x15 \x01(\tR\anetwork\x12\x12\n" +
 	"\x04disk\x18\x1e \x01(\x03R\x04disk\x12\x1b\n" +
-	"\tread_only\x18\x1f \x01(\bR\breadOnly\x1a6\n" +
+	"\tread_only\x18\x1f \x01(\bR\breadOnly\x12\x18\n" +
+	"\arestore\x18) \x01(\tR\arestore\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
