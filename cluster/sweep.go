@@ -73,7 +73,6 @@ type Trial struct {
 
 	Runs        int32         // jobs that were made for it, or times that it was given to a worker
 	Failures    int32         // that were its own fault
-	Until       float64       // the fidelity at which it pauses; 0: it runs to its end
 	Job         string        // that runs it now, or ran it last
 	Worker      string        // that runs it now, or ran it last
 	Request     string        // of the worker, for which it was given out
@@ -188,7 +187,7 @@ func (t Trial) ID() string { return TrialID(t.Sweep, t.Number) }
 func (t Trial) Equal(o Trial) bool {
 	same := t.Sweep == o.Sweep && t.Number == o.Number && t.State == o.State && t.Reason == o.Reason &&
 		t.Order == o.Order && t.Started == o.Started && t.Ended == o.Ended && sameNumber(t.Cost, o.Cost) && t.By == o.By
-	same = same && t.Runs == o.Runs && t.Failures == o.Failures && sameNumber(t.Until, o.Until) && t.Job == o.Job &&
+	same = same && t.Runs == o.Runs && t.Failures == o.Failures && t.Job == o.Job &&
 		t.Worker == o.Worker && t.Request == o.Request && t.Lease == o.Lease && t.Silence == o.Silence && t.Since == o.Since &&
 		t.Model == o.Model && t.Checkpoints == o.Checkpoints && t.Revision == o.Revision
 	return same && sameNumbers(t.Config, o.Config) && sameNumbers(t.Values, o.Values) && sameNumbers(t.Limits, o.Limits) &&

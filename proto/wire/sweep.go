@@ -13,7 +13,7 @@ func TrialToProto(t cluster.Trial) *claryv1.Trial {
 		Sweep: t.Sweep, Number: t.Number, Config: t.Config, State: string(t.State), Reason: t.Reason,
 		Values: t.Values, Limits: t.Limits, Curve: list(t.Curve, CurvePointToProto), Order: t.Order,
 		Started: t.Started, Ended: t.Ended, Cost: t.Cost, By: t.By,
-		Runs: t.Runs, Failures: t.Failures, Until: t.Until, Job: t.Job, Worker: t.Worker, Request: t.Request,
+		Runs: t.Runs, Failures: t.Failures, Job: t.Job, Worker: t.Worker, Request: t.Request,
 		Lease: t.Lease, Since: t.Since, Silence: int64(t.Silence), Model: t.Model, Checkpoints: t.Checkpoints, Revision: t.Revision,
 	}
 }
@@ -24,7 +24,7 @@ func TrialFromProto(t *claryv1.Trial) cluster.Trial {
 		Sweep: t.GetSweep(), Number: t.GetNumber(), Config: some(t.GetConfig()), State: cluster.TrialState(t.GetState()), Reason: t.GetReason(),
 		Values: some(t.GetValues()), Limits: some(t.GetLimits()), Curve: list(t.GetCurve(), CurvePointFromProto), Order: t.GetOrder(),
 		Started: t.GetStarted(), Ended: t.GetEnded(), Cost: t.GetCost(), By: t.GetBy(),
-		Runs: t.GetRuns(), Failures: t.GetFailures(), Until: t.GetUntil(), Job: t.GetJob(), Worker: t.GetWorker(), Request: t.GetRequest(),
+		Runs: t.GetRuns(), Failures: t.GetFailures(), Job: t.GetJob(), Worker: t.GetWorker(), Request: t.GetRequest(),
 		Lease: t.GetLease(), Since: t.GetSince(), Silence: time.Duration(t.GetSilence()), Model: t.GetModel(), Checkpoints: t.GetCheckpoints(), Revision: t.GetRevision(),
 	}
 }

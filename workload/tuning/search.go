@@ -276,7 +276,7 @@ func (s *Search) end(t *cluster.Trial, e ending, now int64) error {
 	s.charge(t, now)
 	t.Order, t.Ended, t.Reason = s.sweep.Order, now, cut(e.reason)
 	t.Values, t.Limits = e.values, e.limits
-	t.Request, t.Lease, t.Silence, t.Until = "", 0, 0, 0
+	t.Request, t.Lease, t.Silence = "", 0, 0
 	t.Curve = mix(t.Curve, s.notes[t.Number])
 	s.sweep.Cost += t.Cost
 	s.move(t, e.state)

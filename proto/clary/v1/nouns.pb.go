@@ -2570,7 +2570,6 @@ type Trial struct {
 	By            string                 `protobuf:"bytes,13,opt,name=by,proto3" json:"by,omitempty"`
 	Runs          int32                  `protobuf:"varint,14,opt,name=runs,proto3" json:"runs,omitempty"`
 	Failures      int32                  `protobuf:"varint,15,opt,name=failures,proto3" json:"failures,omitempty"`
-	Until         float64                `protobuf:"fixed64,16,opt,name=until,proto3" json:"until,omitempty"`
 	Job           string                 `protobuf:"bytes,17,opt,name=job,proto3" json:"job,omitempty"`
 	Worker        string                 `protobuf:"bytes,18,opt,name=worker,proto3" json:"worker,omitempty"`
 	Request       string                 `protobuf:"bytes,19,opt,name=request,proto3" json:"request,omitempty"`
@@ -2715,13 +2714,6 @@ func (x *Trial) GetRuns() int32 {
 func (x *Trial) GetFailures() int32 {
 	if x != nil {
 		return x.Failures
-	}
-	return 0
-}
-
-func (x *Trial) GetUntil() float64 {
-	if x != nil {
-		return x.Until
 	}
 	return 0
 }
@@ -3450,7 +3442,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\arevoked\x18\b \x01(\bR\arevoked\x12\x1b\n" +
 	"\tbound_key\x18\t \x01(\tR\bboundKey\x12\x1a\n" +
 	"\brevision\x18\n" +
-	" \x01(\x04R\brevision\"\xe5\x04\n" +
+	" \x01(\x04R\brevision\"\xcf\x04\n" +
 	"\x05Trial\x12\x14\n" +
 	"\x05sweep\x18\x01 \x01(\tR\x05sweep\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x03R\x06number\x12\x16\n" +
@@ -3467,8 +3459,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x04cost\x18\f \x01(\x01R\x04cost\x12\x0e\n" +
 	"\x02by\x18\r \x01(\tR\x02by\x12\x12\n" +
 	"\x04runs\x18\x0e \x01(\x05R\x04runs\x12\x1a\n" +
-	"\bfailures\x18\x0f \x01(\x05R\bfailures\x12\x14\n" +
-	"\x05until\x18\x10 \x01(\x01R\x05until\x12\x10\n" +
+	"\bfailures\x18\x0f \x01(\x05R\bfailures\x12\x10\n" +
 	"\x03job\x18\x11 \x01(\tR\x03job\x12\x16\n" +
 	"\x06worker\x18\x12 \x01(\tR\x06worker\x12\x18\n" +
 	"\arequest\x18\x13 \x01(\tR\arequest\x12\x14\n" +
