@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
@@ -21,6 +22,9 @@ import (
 
 // noEngine is the address of a container engine that is not used.
 const noEngine = "none"
+
+// enginePatience is how long an agent that begins waits for an answer of the engine.
+const enginePatience = 3 * time.Second
 
 // sockets are where engines are found, in the order in which they are looked for.
 var sockets = []string{"/run/docker.sock", "/var/run/docker.sock", "/run/podman/podman.sock"}
@@ -81,7 +85,9 @@ func (a *agent) openEngine(ctx context.Context) (*container.Driver, error) {
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "--container-engine: %w", err)
 	}
-	name, err := d.Engine(ctx)
+	asked, cancel := context.WithTimeout(ctx, enginePatience)
+	defer cancel()
+	name, err := d.Engine(asked)
 	switch {
 	case err == nil:
 		a.log.Info("containers run here", "engine", name, "address", address)

@@ -74,5 +74,38 @@ func available(dir string) []string {
 	return slices.DeleteFunc(strings.Fields(string(text)), func(name string) bool { return !slices.Contains(controllers, name) })
 }
 
+// deepest is how far below a hierarchy's root engines put their containers' groups.
+const deepest = 3
+
+// Named finds the control groups with an element of that name wherever they are: of a container
+// whose engine does not tell its process.
+func Named(name string) Group {
+	mounted, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || name == "" || strings.ContainsAny(name, "/*?[\\") {
+		return Group{}
+	}
+	at, group := parseMounts(string(mounted)), Group{}
+	find := func(mount string) string {
+		for depth := range deepest {
+			if found, _ := filepath.Glob(filepath.Join(mount, strings.Repeat("*/", depth), "*"+name+"*")); len(found) > 0 {
+				return found[0]
+			}
+		}
+		return ""
+	}
+	if at.unified != "" {
+		group.Unified = find(at.unified)
+	}
+	for controller, mount := range at.v1 {
+		if dir := find(mount); dir != "" {
+			if group.Legacy == nil {
+				group.Legacy = map[string]string{}
+			}
+			group.Legacy[controller] = dir
+		}
+	}
+	return group
+}
+
 // Gone reports whether none of the group's folders is there any more.
 func (g Group) Gone() bool { return !slices.ContainsFunc(g.folders(), exists) }

@@ -77,6 +77,9 @@ func TestAKillForMemoryIsSeenAlsoWhenTheGroupIsGone(t *testing.T) {
 		if found := Of(pid, "/eats"); len(found.folders()) != len(g.folders()) {
 			t.Errorf("its groups are found as %+v, and are %+v", found, g)
 		}
+		if found := Named("eats"); len(found.Pids()) != 1 || found.Pids()[0] != pid {
+			t.Errorf("by name are found %+v, with processes %v", found, found.Pids())
+		}
 	})
 	if status, ok := ended.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
 		t.Fatalf("it ended with %v", ended)
@@ -84,6 +87,9 @@ func TestAKillForMemoryIsSeenAlsoWhenTheGroupIsGone(t *testing.T) {
 	<-w.over
 	if err := g.Remove(); err != nil {
 		t.Fatal(err)
+	}
+	if left := Named("eats"); !left.Empty() {
+		t.Errorf("by name are found %+v", left)
 	}
 	if !g.Gone() || !w.Killed() {
 		t.Errorf("the group is gone: %t; killed for memory: %t", g.Gone(), w.Killed())

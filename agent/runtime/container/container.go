@@ -21,7 +21,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/google/go-containerregistry/pkg/authn"
 	moby "github.com/moby/moby/client"
 
@@ -67,7 +66,8 @@ type Driver struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	images    images
-	bringing  flights
+	bringing  flights // of images
+	turns     flights // of tasks whose container is made or removed
 	temporary string // folder of images' files
 	mu        sync.Mutex
 	tasks     map[string]*handle
@@ -187,13 +187,19 @@ func (d *Driver) containerName(folder string) string {
 	return "clary-" + d.agent + "-" + strings.ReplaceAll(folder, "~", "_")
 }
 
+// recoverPatience is for the engine to tell of tasks that there are: an agent begins without
+// one that does not answer.
+const recoverPatience = 5 * time.Second
+
 // Recover reads which tasks there are, from their folders: the engine may be away. What
-// the engine has of this agent's without a folder is removed.
+// the engine has of this agent's without a folder is removed behind its back.
 func (d *Driver) Recover(ctx context.Context) ([]runtime.Found, error) {
 	items, err := os.ReadDir(d.config.Root)
 	if err != nil {
 		return nil, fault.New(fault.Internal, "recover tasks: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, recoverPatience)
+	defer cancel()
 	var found []runtime.Found
 	for _, item := range items {
 		dir := filepath.Join(d.config.Root, item.Name())
@@ -203,11 +209,10 @@ func (d *Driver) Recover(ctx context.Context) ([]runtime.Found, error) {
 		}
 		h := &handle{id: runtime.TaskID(item.Name()), dir: dir, name: n.Container, note: n, started: n.Created, before: true}
 		state, err := d.state(ctx, h.name)
-		if err == nil && state.never {
-			// The agent died before the container was started: the task may begin again.
-			if err := errors.Join(d.discard(ctx, h.name), os.Remove(filepath.Join(dir, noteFile))); err != nil {
-				return nil, fault.New(fault.Internal, "recover task %s: %w", h.id, err)
-			}
+		if err == nil && state.never && !d.mayHaveRun(state.id) && os.Remove(filepath.Join(dir, noteFile)) == nil {
+			// The agent died before the container was started: the task may begin again. What
+			// cannot be removed now is when it does, or by the sweep.
+			_ = d.discard(ctx, h.name)
 			continue
 		}
 		if err == nil && !state.exit.Started.IsZero() {
@@ -216,48 +221,46 @@ func (d *Driver) Recover(ctx context.Context) ([]runtime.Found, error) {
 		d.follow(h)
 		found = append(found, runtime.Found{ID: h.id, Started: h.started, Running: err != nil && !fault.Is(err, fault.NotFound) || err == nil && state.running})
 	}
-	if !d.sweep(ctx) {
-		d.config.Log.Warn("the container engine does not answer: what nobody knows of its containers is removed when it does")
-		d.running.Go(func() {
-			for !d.sweep(d.ctx) {
-				select {
-				case <-time.After(askAgain):
-				case <-d.ctx.Done():
-					return
-				}
-			}
-		})
-	}
+	d.running.Go(func() {
+		for wait := askAgain; !d.sweep(d.ctx) && d.ctx.Err() == nil; wait = min(2*wait, time.Minute) {
+			pause(d.ctx, wait)
+		}
+	})
 	return found, nil
 }
 
-// sweep removes containers of tasks that have no folder any more; false if the engine does
-// not answer.
+// sweep removes containers of tasks that have no folder any more; false if it must be done
+// again.
 func (d *Driver) sweep(ctx context.Context) bool {
 	filters := moby.Filters{}.Add("label", labelAgent+"="+d.agent)
 	list, err := d.engine.ContainerList(ctx, moby.ContainerListOptions{All: true, Filters: filters})
 	if err != nil {
 		return false
 	}
+	all := true
 	for _, item := range list.Items {
 		if d.knows(item.Labels[labelTask]) {
 			continue
 		}
-		d.config.Log.Info("a container is removed whose task is not known", "container", item.ID, "task", item.Labels[labelTask])
-		if err := d.discard(ctx, item.ID); err != nil {
+		if err := d.sweepOne(ctx, item.ID, item.Labels[labelTask]); err != nil && ctx.Err() == nil {
 			d.config.Log.Warn("remove a container", "container", item.ID, "error", err)
+			all = false
 		}
 	}
-	return true
+	return all
 }
 
-// discard removes a container, running or not; one that is not there is no error.
-func (d *Driver) discard(ctx context.Context, name string) error {
-	_, err := d.engine.ContainerRemove(ctx, name, moby.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
-	if errdefs.IsNotFound(err) {
+func (d *Driver) sweepOne(ctx context.Context, container, task string) error {
+	leave, err := d.turns.enter(ctx, task)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if d.knows(task) { // by now
 		return nil
 	}
-	return err
+	d.config.Log.Info("a container is removed whose task is not known", "container", container, "task", task)
+	return d.discard(ctx, container)
 }
 
 // Wait returns how the task ended.

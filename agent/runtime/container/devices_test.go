@@ -47,9 +47,11 @@ func (p *playedDocker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.mu.Unlock()
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprint(w, `{"Id": "c1"}`)
-	default: // the task need not run
-		w.WriteHeader(http.StatusInternalServerError)
+	case strings.HasSuffix(call, "/start"): // the task need not run
+		w.WriteHeader(http.StatusBadRequest)
 		fmt.Fprint(w, `{"message": "this engine is played"}`)
+	default:
+		w.WriteHeader(http.StatusNotFound)
 	}
 }
 

@@ -28,7 +28,7 @@ const (
 // state is what the engine says of a container.
 type state struct {
 	running bool
-	never   bool // it was made, and not started
+	never   bool // it was made, and not started, as far as the engine knows
 	exit    runtime.Exit
 	pid     int
 	id      string // of the container, as the engine made it up
@@ -48,9 +48,9 @@ func (d *Driver) state(ctx context.Context, name string) (state, error) {
 	}
 	told := answer.Container.State
 	s := state{pid: told.Pid, id: answer.Container.ID, running: told.Running || told.Paused || told.Restarting}
-	s.never = !s.running && (told.Status == container.StateCreated || told.Status == "configured" || told.Status == "initialized")
 	s.exit.Started, _ = time.Parse(time.RFC3339Nano, told.StartedAt)
 	s.exit.Ended, _ = time.Parse(time.RFC3339Nano, told.FinishedAt)
+	s.never = !s.running && s.exit.Started.IsZero()
 	s.exit.Code, s.exit.OutOfMemory = told.ExitCode, told.OOMKilled
 	// An engine tells a signal as a shell does.
 	if signal := told.ExitCode - 128; signal > 0 && signal <= int(syscall.SIGSYS) {
@@ -96,7 +96,7 @@ func (d *Driver) live(h *handle) (runtime.Exit, error) {
 			return o.exit, o.err
 		}
 		why := o.saw.taken(o.exit)
-		if why == "" && d.goesAway(ctx) {
+		if why == "" && d.goesAway(ctx, o.exit.Ended) {
 			why = engineEnded
 		}
 		if why != "" {
@@ -165,7 +165,8 @@ func (d *Driver) await(ctx context.Context, h *handle) (exit runtime.Exit, saw w
 			pause(ctx, askAgain)
 			continue
 		case s.never:
-			return unknown(h, "its container was made and not started before the agent ended"), saw, nil
+			d.mayHaveRun(s.id) // then nothing of it may stay
+			return unknown(h, "its agent or its container engine ended while it was started"), saw, nil
 		case !s.running:
 			s.exit.Error = d.neverStarted(ctx, h, s.exit)
 			h.gauge.tell(&s.exit)
@@ -269,19 +270,18 @@ func bootTime() time.Time {
 }
 
 // goesAway reports whether the engine is about to end: one that is told to ends its
-// containers first, and still tells of it.
-func (d *Driver) goesAway(ctx context.Context) bool {
-	for range int(farewell / askOften) {
+// containers first, and still tells of it. What happened longer ago than that takes it was not
+// its doing.
+func (d *Driver) goesAway(ctx context.Context, happened time.Time) bool {
+	for {
 		if _, err := d.engine.Ping(ctx, moby.PingOptions{}); err != nil && ctx.Err() == nil {
 			return true
 		}
-		select {
-		case <-time.After(askOften):
-		case <-ctx.Done():
+		if time.Since(happened) > farewell || ctx.Err() != nil {
 			return false
 		}
+		pause(ctx, askOften)
 	}
-	return false
 }
 
 func unknown(h *handle, why string) runtime.Exit {

@@ -180,11 +180,8 @@ func (d *Driver) archived(ctx context.Context, uri string) (string, error) {
 	}
 	defer loadable.Close() //nolint:errcheck // temporary files
 	answer, err := d.engine.ImageLoad(ctx, loadable, moby.ImageLoadWithQuiet(true))
-	if moby.IsErrConnectionFailed(err) {
-		return "", fault.New(fault.Unready, "load image %s: %w", uri, err)
-	}
 	if err != nil {
-		return "", fault.New(fault.Invalid, "image %s: the engine cannot load it: %w", uri, err)
+		return "", fault.New(d.kindOf(ctx, err), "image %s: the engine cannot load it: %w", uri, err)
 	}
 	said, err := io.ReadAll(io.LimitReader(answer, 64<<10))
 	if err = errors.Join(err, answer.Close()); err != nil {

@@ -29,6 +29,11 @@ func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (time.Time, error
 		return time.Time{}, err
 	}
 	defer release()
+	leave, err := d.turns.enter(ctx, spec.ID)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer leave()
 	dir := filepath.Join(d.config.Root, folder)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return time.Time{}, fault.New(fault.Internal, "start task %s: %w", spec.ID, err)
@@ -47,30 +52,63 @@ func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (time.Time, error
 	return d.begin(ctx, h, spec)
 }
 
-// begin starts the container that is there.
+// begin starts the container that is there. What did not start leaves nothing, so that it may
+// be tried again.
 func (d *Driver) begin(ctx context.Context, h *handle, spec runtime.Spec) (time.Time, error) {
-	_, err := d.engine.ContainerStart(ctx, h.name, moby.ContainerStartOptions{})
+	err := d.start(ctx, h, spec)
 	state, unknown := d.state(ctx, h.name)
-	if err != nil && (unknown != nil || state.never || !state.running) {
-		// What did not start leaves nothing, so that it may be tried again.
-		ctx := context.WithoutCancel(ctx)
-		if left := errors.Join(d.discard(ctx, h.name), os.Remove(filepath.Join(h.dir, noteFile))); left != nil {
+	h.started = h.note.Created
+	switch {
+	case unknown == nil && !state.never: // it did start, whatever was answered
+		h.started = state.exit.Started
+		if state.running {
+			h.gauge.find(state.pid, state.id)
+		}
+	case err != nil && !fault.Is(unknown, fault.Unready) && !d.mayHaveRun(state.id): // it did not
+		tidy := context.WithoutCancel(ctx)
+		if left := errors.Join(d.discard(tidy, h.name), os.Remove(filepath.Join(h.dir, noteFile))); left != nil {
 			d.config.Log.Warn("remove a container that did not start", "task", spec.ID, "error", left)
 		}
-		if moby.IsErrConnectionFailed(err) {
-			return time.Time{}, fault.New(fault.Unready, "start task %s: %w", spec.ID, err)
-		}
-		return time.Time{}, fault.New(fault.Invalid, "start a container of %s: %w", spec.Image, err)
-	}
-	h.started = h.note.Created
-	if unknown == nil && !state.exit.Started.IsZero() {
-		h.started = state.exit.Started
-	}
-	if unknown == nil && state.running {
-		h.gauge.find(state.pid, state.id)
+		return time.Time{}, fault.New(d.kindOf(ctx, err), "start a container of %s: %w", spec.Image, err)
+	case err != nil:
+		// Nobody knows whether it started before the engine went: whoever follows it finds out.
+		d.config.Log.Warn("the container engine went away over a start", "task", spec.ID, "error", err)
 	}
 	d.follow(h)
 	return h.started, nil
+}
+
+// start starts a container. An engine that was killed may think that one of the same name is
+// connected still.
+func (d *Driver) start(ctx context.Context, h *handle, spec runtime.Spec) error {
+	_, err := d.engine.ContainerStart(ctx, h.name, moby.ContainerStartOptions{})
+	if err == nil || !strings.Contains(err.Error(), "already exists in network") {
+		return err
+	}
+	network := runtime.NetworkHost
+	if spec.Isolation != nil {
+		network = spec.Isolation.Network
+	}
+	_, left := d.engine.NetworkDisconnect(ctx, string(networks[network]), moby.NetworkDisconnectOptions{Container: h.name, Force: true})
+	if left != nil {
+		return errors.Join(err, left)
+	}
+	_, err = d.engine.ContainerStart(ctx, h.name, moby.ContainerStartOptions{})
+	return err
+}
+
+// kindOf says whether what the engine refused may be tried again. One that is about to end
+// refuses with errors of its own making.
+func (d *Driver) kindOf(ctx context.Context, err error) fault.Kind {
+	switch {
+	case moby.IsErrConnectionFailed(err), errdefs.IsUnavailable(err):
+		return fault.Unready
+	case errdefs.IsInvalidArgument(err), errdefs.IsNotFound(err), errdefs.IsConflict(err), errdefs.IsPermissionDenied(err):
+		return fault.Invalid
+	case d.goesAway(ctx, time.Now()):
+		return fault.Unready
+	}
+	return fault.Invalid
 }
 
 // check refuses what an engine cannot do as the seam asks.
@@ -114,20 +152,17 @@ func (d *Driver) create(ctx context.Context, h *handle, spec runtime.Spec, image
 	err = d.ask(ctx, options, have)
 	if errdefs.IsConflict(err) {
 		// Without a note it never ran: an earlier agent died before it could.
-		if state, known := d.state(ctx, h.name); known == nil && !state.never {
+		if state, known := d.state(ctx, h.name); known == nil && (!state.never || d.mayHaveRun(state.id)) {
 			return fault.New(fault.Conflict, "task %s was started before: a new run needs a new attempt", spec.ID)
 		}
 		if err = d.discard(ctx, h.name); err == nil {
 			err = d.ask(ctx, options, have)
 		}
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case moby.IsErrConnectionFailed(err), errdefs.IsUnavailable(err):
-		return fault.New(fault.Unready, "make a container of %s: %w", spec.Image, err)
 	}
-	return fault.New(fault.Invalid, "make a container of %s: %w", spec.Image, err)
+	return fault.New(d.kindOf(ctx, err), "make a container of %s: %w", spec.Image, err)
 }
 
 // ask has the engine make a container. Podman says only then whether it has an init.

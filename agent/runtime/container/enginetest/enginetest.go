@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -95,7 +94,10 @@ func (e *Engine) command(args ...string) *exec.Cmd {
 }
 
 func dockerd(e *Engine) *exec.Cmd {
-	flags := []string{"dockerd", "--data-root", e.Path("data"), "--exec-root", e.Path("exec"), "--pidfile", e.Path("pid"), "-H", e.Socket}
+	flags := []string{
+		"dockerd", "--data-root", e.Path("data"), "--exec-root", e.Path("exec"), "--pidfile", e.Path("pid"), "-H", e.Socket,
+		"--cgroup-parent", "/" + e.group(), "--exec-opt", "native.cgroupdriver=cgroupfs", // for systemd's the name would have to be a slice's
+	}
 	return e.command(append(flags, e.Extra...)...)
 }
 
@@ -116,10 +118,13 @@ func podman(e *Engine) *exec.Cmd {
 	return command
 }
 
-// maxRegistries are the most that a test may serve to one engine.
-const maxRegistries = 16
+// Registries that a test may serve to one engine.
+const (
+	firstRegistry = 5000 // port
+	maxRegistries = 16
+)
 
-func registryAddress(i int) string { return fmt.Sprintf("127.0.0.1:%d", 5000+i) }
+func registryAddress(i int) string { return fmt.Sprintf("127.0.0.1:%d", firstRegistry+i) }
 
 // Listen is where a registry is served: an address on the engine's own loopback that it
 // trusts without TLS. Dial reaches it from the test's network.
@@ -208,18 +213,17 @@ func (e *Engine) End(signal syscall.Signal) {
 
 // Clear removes all containers.
 func (e *Engine) Clear() {
-	client := e.Client()
-	defer client.Close()
-	list, err := client.ContainerList(context.Background(), moby.ContainerListOptions{All: true})
+	containers, err := e.Containers()
 	if err != nil {
 		e.t.Errorf("list the containers: %v", err)
 	}
-	for _, item := range list.Items {
-		// The list may be older than what was waited for.
-		if now, err := client.ContainerInspect(context.Background(), item.ID, moby.ContainerInspectOptions{}); err == nil && now.Container.State.Running && !e.t.Failed() {
-			e.t.Errorf("container %v still runs", item.Names)
+	client := e.Client()
+	defer client.Close()
+	for _, c := range containers {
+		if c.Running && !e.t.Failed() {
+			e.t.Errorf("container %v still runs", c.Name)
 		}
-		if _, err := client.ContainerRemove(context.Background(), item.ID, moby.ContainerRemoveOptions{Force: true}); err != nil {
+		if _, err := client.ContainerRemove(context.Background(), c.ID, moby.ContainerRemoveOptions{Force: true}); err != nil {
 			e.t.Error(err)
 		}
 	}
@@ -232,42 +236,10 @@ func (e *Engine) close() {
 		text, _ := os.ReadFile(e.Path("log"))
 		e.t.Logf("%s said:\n%s", e.Name, text[max(0, len(text)-2000):])
 	}
-	e.killMonitors()
-	e.unmount()
+	e.tidy()
 	e.ip("netns", "delete", e.space)
 	if err := os.RemoveAll(e.dir); err != nil {
 		e.t.Error(err)
-	}
-}
-
-// killMonitors ends what Podman lets live on for minutes, to tell of programs that ran beside
-// a container.
-func (e *Engine) killMonitors() {
-	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, line := range lines {
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(line)))
-		if text, err := os.ReadFile(line); err == nil && strings.Contains(string(text), e.dir+"/") {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	}
-}
-
-// unmount takes away what an engine leaves mounted in its own folders.
-func (e *Engine) unmount() {
-	text, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	var mounts []string
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); strings.HasPrefix(fields[4], e.dir+"/") {
-			mounts = append(mounts, fields[4])
-		}
-	}
-	for _, mount := range slices.Backward(mounts) {
-		if err := syscall.Unmount(mount, syscall.MNT_DETACH); err != nil {
-			e.t.Errorf("unmount %s: %v", mount, err)
-		}
 	}
 }
 

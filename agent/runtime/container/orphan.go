@@ -1,0 +1,92 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	moby "github.com/moby/moby/client"
+
+	"github.com/clary-ml/clary/agent/runtime/cgroup"
+)
+
+// An engine that is killed forgets: that a container which it was just about to start has
+// started, and what it had mounted for it. What it forgot is found by the container's ID.
+
+const orphanPatience = 5 * time.Second // until killed processes are gone
+
+// mayHaveRun reports whether there is a sign that a container was started of which its engine
+// says that it was not, and ends what there is of it.
+func (d *Driver) mayHaveRun(id string) bool {
+	group := cgroup.Named(id)
+	if group.Empty() {
+		return false
+	}
+	d.bury(id, group)
+	return true
+}
+
+// bury ends what is left of a container: its processes, its monitor, its control groups.
+func (d *Driver) bury(id string, group cgroup.Group) {
+	d.config.Log.Warn("a container's engine forgot what is left of it: ending that", "container", id, "processes", group.Pids())
+	for _, pid := range monitors(id) {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // containerd clears away after it
+	}
+	if err := errors.Join(group.Kill(orphanPatience), group.Remove()); err != nil {
+		d.config.Log.Error("end what is left of a container", "container", id, "error", err)
+	}
+}
+
+// monitors are the processes by which containerd watches over a container.
+func monitors(id string) []int {
+	var found []int
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, line := range lines {
+		text, _ := os.ReadFile(line)
+		words := strings.Split(string(text), "\x00")
+		if !strings.HasPrefix(filepath.Base(words[0]), "containerd-shim") || !strings.Contains(string(text), "\x00"+id+"\x00") {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(line))); err == nil {
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
+// discard removes a container, running or not, and all that is left of it; one that is not
+// there is no error.
+func (d *Driver) discard(ctx context.Context, name string) error {
+	known, err := d.engine.ContainerInspect(ctx, name, moby.ContainerInspectOptions{})
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	remove := func() error {
+		_, err := d.engine.ContainerRemove(ctx, name, moby.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+		return err
+	}
+	err = remove()
+	if graph := known.Container.GraphDriver; err != nil && graph != nil && strings.Contains(err.Error(), "busy") {
+		// It was mounted when the engine was killed, and the engine does not know that it is.
+		if folder := graph.Data["MergedDir"]; folder != "" && syscall.Unmount(folder, 0) == nil {
+			d.config.Log.Warn("a container's engine forgot a mount of it: unmounted", "container", name, "folder", folder)
+			err = remove()
+		}
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	if group := cgroup.Named(known.Container.ID); !group.Empty() {
+		d.bury(known.Container.ID, group)
+	}
+	return nil
+}
