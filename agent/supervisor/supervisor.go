@@ -298,20 +298,43 @@ func (s *Supervisor) Logs(ctx context.Context, id string, query runtime.LogQuery
 	return s.config.Driver.Logs(ctx, id, query, to)
 }
 
-// forget ends the story of a task that is no longer wanted.
-func (s *Supervisor) forget(id string) {
-	ctx := context.WithoutCancel(s.ctx)
-	err := s.config.Driver.Remove(ctx, id)
-	if name, errName := runtime.FolderName(id); errName == nil {
-		err = errors.Join(err, tree.RemoveAll(filepath.Join(s.config.Root, name)))
+// forget ends the story of a task that is no longer wanted. What the driver has of it goes
+// first, and the promise last: if that cannot be done now, or the agent dies before, it is
+// done again.
+func (s *Supervisor) forget(id string) error {
+	err := s.clear(id)
+	if name, errName := runtime.FolderName(id); err == nil && errName == nil {
+		err = tree.RemoveAll(filepath.Join(s.config.Root, name))
 	}
-	// The promise goes last: if the agent dies before, the next one comes here again.
-	if err = errors.Join(err, s.config.Ledger.Delete(id)); err != nil {
+	if err == nil {
+		err = s.config.Ledger.Delete(id)
+	}
+	if err != nil && s.ctx.Err() == nil {
 		s.config.Log.Error("clear away a task", "task", id, "error", err)
-		return
+	}
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.tasks, id)
 	s.bump()
+	return nil
+}
+
+// clear has the driver remove a task. After a restart the driver may know later than the
+// ledger that it has ended.
+func (s *Supervisor) clear(id string) error {
+	ctx, driver := context.WithoutCancel(s.ctx), s.config.Driver
+	err := driver.Remove(ctx, id)
+	if !fault.Is(err, fault.Conflict) {
+		return err
+	}
+	if err := driver.Stop(ctx, id, 0); err != nil {
+		return err
+	}
+	if _, err := driver.Wait(s.ctx, id); err != nil {
+		return err
+	}
+	return driver.Remove(ctx, id)
 }

@@ -10,9 +10,13 @@ import (
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/staging"
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
 )
 
-const defaultGrace = 30 * time.Second
+const (
+	defaultGrace = 30 * time.Second
+	forgetPause  = 2 * time.Second
+)
 
 // task is one task's goroutine and what others tell it.
 //
@@ -131,8 +135,15 @@ func (t *task) live(ctx context.Context, ran bool) {
 	t.tidy()
 	select {
 	case <-t.gone:
-		t.s.forget(t.id())
 	case <-ctx.Done():
+		return
+	}
+	for fault.Is(t.s.forget(t.id()), fault.Unready) { // what ran it cannot be reached now
+		select {
+		case <-time.After(forgetPause):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -171,7 +182,12 @@ func (t *task) prepareAndStart(ctx context.Context) bool {
 	spec, err := t.prepare(work)
 	if err == nil && work.Err() == nil && !isClosed(t.stop) {
 		var started time.Time
-		if started, err = t.s.config.Driver.Start(ctx, spec); err == nil {
+		err = patiently(work, func() error {
+			var err error
+			started, err = t.s.config.Driver.Start(ctx, spec)
+			return err
+		})
+		if err == nil {
 			t.become(func(s *cluster.TaskStatus) { s.State, s.Started = cluster.TaskRunning, started.UnixNano() })
 			return true
 		}
