@@ -58,8 +58,9 @@ e2e: build ## run the end-to-end tests on real processes
 	@internal/tools/setup.sh python torch net engines
 	CLARY_TEST_ENGINES=1 CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 20m ./test/e2e/...
 
-chaos: build ## break real processes in ways drawn from CLARY_CHAOS_SEED (1), and count what is lost or left
-	CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 30m -v ./test/chaos/...
+chaos: build ## break real processes and a Docker in ways drawn from CLARY_CHAOS_SEED (1), and count what is lost or left
+	@internal/tools/setup.sh engines net
+	CLARY_TEST_ENGINES=1 CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 30m -v ./test/chaos/...
 
 build: setup shim ## build bin/clary
 	go build -ldflags '$(GO_LDFLAGS)' -o bin/clary ./cmd/clary

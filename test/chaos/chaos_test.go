@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clary-ml/clary/agent/runtime/container/enginetest"
 	"github.com/clary-ml/clary/test/chaos"
 	"github.com/clary-ml/clary/test/testbed"
 )
@@ -23,12 +24,25 @@ func TestTheSameSeedIsTheSamePlanWithEveryKindOfFault(t *testing.T) {
 	if fmt.Sprint(one) != fmt.Sprint(two) || fmt.Sprint(one) == fmt.Sprint(chaos.Draw(8, 20, 30, kinds)) {
 		t.Error("the plan does not follow from the seed")
 	}
-	seen := map[chaos.Kind]int{}
+	seen, contained, paired := map[chaos.Kind]int{}, 0, 0
 	for _, fault := range one.Faults {
 		seen[fault.Kind]++
 	}
-	if len(one.Faults) != 20 || len(one.Jobs) != 30 || len(seen) != len(kinds) {
-		t.Errorf("%d faults of %d kinds, %d jobs", len(one.Faults), len(seen), len(one.Jobs))
+	for _, job := range one.Jobs {
+		if job.Contained {
+			contained++
+		}
+		if job.Paired {
+			paired++
+		}
+	}
+	if len(one.Faults) != 20 || len(one.Jobs) != 30 || len(seen) != len(kinds) || contained == 0 || contained == 30 || paired == 0 {
+		t.Errorf("%d faults of %d kinds, %d jobs, %d of them in containers and %d in pairs", len(one.Faults), len(seen), len(one.Jobs), contained, paired)
+	}
+	for _, job := range chaos.Draw(7, 20, 30, chaos.Engineless()).Jobs {
+		if job.Contained {
+			t.Errorf("%s is in a container, and there is no engine", job.Name)
+		}
 	}
 }
 
@@ -49,28 +63,44 @@ func number(t *testing.T, name string, otherwise int) int {
 // drill is one run.
 type drill struct {
 	*testbed.Machines
-	t    *testing.T
-	hang string // while this file is there, NVML does not answer
+	t      *testing.T
+	hang   string             // while this file is there, NVML does not answer
+	engine *enginetest.Engine // nil if none is asked for
 
-	excused map[string]bool // ids of tasks of which nobody can know how they ended
-	full    bool            // a disk was full: tasks may fail for that
+	excused map[string]string // why nobody can know how a task ended, by its id
+	full    bool              // a disk was full: tasks may fail for that
 	counts  map[chaos.Kind]int
+	judged  struct{ tasks, lost, contained int }
 }
 
-func TestNoExitIsLostAndNothingIsLeftOver(t *testing.T) {
-	seed := number(t, "CLARY_CHAOS_SEED", 1)
-	plan := chaos.Draw(uint64(seed), number(t, "CLARY_CHAOS_FAULTS", 14), number(t, "CLARY_CHAOS_JOBS", 40), kinds())
-	t.Logf("seed %d: run it again with CLARY_CHAOS_SEED=%d make chaos", seed, seed)
-	d := &drill{Machines: testbed.None(t), t: t, excused: map[string]bool{}, counts: map[chaos.Kind]int{}}
+// begin starts a cluster of one coordinator and two nodes with small disks.
+func begin(t *testing.T) *drill {
+	t.Helper()
+	d := &drill{t: t, excused: map[string]string{}, counts: map[chaos.Kind]int{}}
+	if os.Getenv("CLARY_TEST_ENGINES") != "" {
+		d.engine = enginetest.Open(t, "docker")
+	}
+	d.Machines = testbed.None(t)
 	d.pretendNVML()
 	d.Server("s1")
 	d.Login("s1")
 	for _, node := range nodes {
 		d.disk(node)
-		d.Agent(node)
+		if d.engine != nil {
+			d.Agent(node, "--container-engine", d.engine.Socket)
+			continue
+		}
+		d.Agent(node, "--container-engine", "none")
 	}
 	d.WaitFor("both nodes", 30*time.Second, func() bool { return d.Ready() == len(nodes) })
+	return d
+}
 
+func TestNoExitIsLostAndNothingIsLeftOver(t *testing.T) {
+	seed := number(t, "CLARY_CHAOS_SEED", 1)
+	d := begin(t)
+	plan := chaos.Draw(uint64(seed), number(t, "CLARY_CHAOS_FAULTS", 2*len(d.kinds())), number(t, "CLARY_CHAOS_JOBS", 40), d.kinds())
+	t.Logf("seed %d: run it again with CLARY_CHAOS_SEED=%d make chaos", seed, seed)
 	var working sync.WaitGroup
 	working.Go(func() { d.submit(plan.Jobs) })
 	for _, fault := range plan.Faults {
@@ -79,24 +109,43 @@ func TestNoExitIsLostAndNothingIsLeftOver(t *testing.T) {
 		d.strike(fault)
 	}
 	working.Wait()
+	names := []string{"delete"}
 	for _, job := range plan.Jobs {
 		d.judge(job)
+		names = append(names, job.Name)
 	}
-	d.WaitFor("tasks' processes, namespaces and control groups to go", 30*time.Second, func() bool { return len(d.traces()) == 0 })
-	if left := d.traces(); len(left) > 0 {
-		t.Errorf("left over of tasks that have ended:\n%s", strings.Join(left, "\n"))
-	}
-	for _, kind := range kinds() {
+	d.gone("tasks' processes, ports, namespaces and control groups", d.traces)
+	d.Clary(names...)
+	d.gone("what was kept of the tasks", d.kept)
+	for _, kind := range d.kinds() {
 		t.Logf("%3d times: %s", d.counts[kind], kind)
 	}
-	t.Logf("%d tasks could not be known to have ended this way or that", len(d.excused))
+	t.Logf("%d tasks, %d of them in containers; of %d nobody could know how they ended", d.judged.tasks, d.judged.contained, d.judged.lost)
+}
+
+// gone waits until a census counts nothing.
+func (d *drill) gone(what string, census func() []string) {
+	d.t.Helper()
+	var left []string
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if left = census(); len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			d.Logs()
+			d.t.Fatalf("%s do not go:\n%s", what, strings.Join(left, "\n"))
+		}
+	}
 }
 
 var nodes = []string{"n1", "n2"}
 
-// kinds are the faults that can be had on this machine.
-func kinds() []chaos.Kind {
-	return slices.DeleteFunc(chaos.Kinds(), func(kind chaos.Kind) bool { return kind == chaos.RestartEngine })
+// kinds are the faults that can be had here.
+func (d *drill) kinds() []chaos.Kind {
+	if d.engine == nil {
+		return chaos.Engineless()
+	}
+	return chaos.Kinds()
 }
 
 // pretendNVML builds an NVML library that can be made to hang, for the agents to load.
@@ -128,14 +177,33 @@ func (d *drill) disk(node string) {
 	d.t.Cleanup(func() { _ = syscall.Unmount(data, syscall.MNT_DETACH) })
 }
 
+// program is what a job runs. Perl is on every Debian, and busybox all there is in the image.
+func program(job chaos.Job) string {
+	listen := ""
+	if job.Paired {
+		listen = `perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(Listen => 1, LocalPort => $ENV{CLARY_PORTS}) or die; sleep 99' & `
+		if job.Contained {
+			listen = `nc -l -p $CLARY_PORTS & `
+		}
+	}
+	return listen + fmt.Sprintf("echo begins; sleep %.3f; echo ends; exit %d", job.Sleep.Seconds(), job.Code)
+}
+
 // submit hands in the jobs, one after the other, whatever happens meanwhile.
 func (d *drill) submit(jobs []chaos.Job) {
 	for _, job := range jobs {
 		time.Sleep(job.After)
-		script := fmt.Sprintf("echo begins; sleep %.3f; echo ends; exit %d", job.Sleep.Seconds(), job.Code)
+		args := []string{"run", "--detach", "--name", job.Name, "--cores", "0.2", "--memory", "32MiB"}
+		if job.Paired {
+			args = append(args, "--instances", "2")
+		}
+		if job.Contained {
+			args = append(args, "--image", enginetest.Image)
+		}
+		args = append(args, "--", "sh", "-c", program(job))
 		deadline := time.Now().Add(time.Minute)
 		for {
-			out, err := d.Try("run", "--detach", "--name", job.Name, "--cores", "0.2", "--memory", "32MiB", "--", "sh", "-c", script)
+			out, err := d.Try(args...)
 			if err == nil {
 				break
 			}
@@ -179,6 +247,11 @@ func (d *drill) strike(fault chaos.Fault) {
 		d.fill(d.Path(node), fault.Length)
 	case chaos.HangNVML:
 		d.hangNVML(fault.Length)
+	case chaos.RestartEngine:
+		d.loseEngine(fault, func() {})
+	case chaos.CutEngine:
+		d.loseEngine(fault, func() { d.Kill(node) })
+		d.Again(node)
 	default:
 		d.t.Fatalf("nothing does %q", fault.Kind)
 	}
@@ -201,7 +274,7 @@ func taskOf(pid int) string {
 
 func (d *drill) killShim(pid int) {
 	if task := taskOf(pid); task != "" {
-		d.excused[task] = true
+		d.excused[task] = "its shim was killed"
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
@@ -245,7 +318,18 @@ func (d *drill) judge(job chaos.Job) {
 	if len(view.Tasks) == 0 {
 		d.t.Errorf("%s is %s and has no task: %s", job.Name, view.State, view.Reason)
 	}
+	broken := map[int]bool{} // attempts in which a task ended badly: its peer may have been stopped for that
 	for _, task := range view.Tasks {
+		broken[task.Attempt] = broken[task.Attempt] || task.State == "lost" || task.State == "failed"
+	}
+	for _, task := range view.Tasks {
+		d.judged.tasks++
+		if job.Contained {
+			d.judged.contained++
+		}
+		if task.State == "lost" {
+			d.judged.lost++
+		}
 		code := 0
 		if task.ExitCode != nil {
 			code = *task.ExitCode
@@ -253,7 +337,9 @@ func (d *drill) judge(job chaos.Job) {
 		switch {
 		case task.State == "succeeded" && job.Code == 0:
 		case task.State == "failed" && job.Code != 0 && code == job.Code:
-		case task.State == "lost" && d.excused[task.ID]:
+		case task.State == "lost" && d.excused[task.ID] != "":
+		case task.State == "lost" && job.Contained && job.Code == 137 && strings.Contains(task.Reason, "while no agent was there"):
+		case task.State == "stopped" && job.Paired && broken[task.Attempt]:
 		case task.State == "failed" && d.full && strings.Contains(task.Reason, "no space left"):
 		default:
 			d.t.Errorf("%s ended as %s with %d (%s), its program with %d", task.ID, task.State, code, task.Reason, job.Code)
@@ -262,20 +348,4 @@ func (d *drill) judge(job chaos.Job) {
 	if view.State != "succeeded" && view.State != "failed" {
 		d.t.Errorf("%s is %s: %s", job.Name, view.State, view.Reason)
 	}
-}
-
-// traces are what is there of tasks.
-func (d *drill) traces() []string {
-	var found []string
-	for _, pid := range d.shims("") {
-		found = append(found, "the shim of "+taskOf(pid))
-	}
-	for name, pid := range d.Namespaces() {
-		found = append(found, fmt.Sprintf("namespace %s of process %d", name, pid))
-	}
-	for _, group := range d.Groups() {
-		tasks, _ := filepath.Glob(filepath.Join(group, "*~*"))
-		found = append(found, tasks...)
-	}
-	return append(found, d.Mounts()...)
 }

@@ -22,11 +22,17 @@ const (
 	FillDisk      Kind = "the node's disk is full"
 	HangNVML      Kind = "NVML does not answer"
 	RestartEngine Kind = "the container engine is killed, and started again"
+	CutEngine     Kind = "the agent is killed while the container engine is away"
 )
 
 // Kinds lists them all.
 func Kinds() []Kind {
-	return []Kind{KillAgent, FreezeAgent, KillShim, CutNode, KillServer, FillDisk, HangNVML, RestartEngine}
+	return append(Engineless(), RestartEngine, CutEngine)
+}
+
+// Engineless are those that need no container engine.
+func Engineless() []Kind {
+	return []Kind{KillAgent, FreezeAgent, KillShim, CutNode, KillServer, FillDisk, HangNVML}
 }
 
 // Fault is one thing that goes wrong.
@@ -45,6 +51,10 @@ type Job struct {
 	After time.Duration // from the submission of the job before
 	Sleep time.Duration
 	Code  int
+	// Contained runs it in a container.
+	Contained bool
+	// Paired runs two of it, each with a port on which it listens.
+	Paired bool
 }
 
 // Plan is what happens in one run.
@@ -71,7 +81,7 @@ func Draw(seed uint64, faults, jobs int, kinds []Kind) Plan {
 	for i := range jobs {
 		plan.Jobs = append(plan.Jobs, Job{
 			Name: fmt.Sprintf("job-%d", i), After: between(random, 0, 1000), Sleep: between(random, 0, 6000),
-			Code: codes[random.IntN(len(codes))],
+			Code: codes[random.IntN(len(codes))], Contained: slices.Contains(kinds, RestartEngine) && random.IntN(3) == 0, Paired: random.IntN(6) == 0,
 		})
 	}
 	return plan

@@ -82,6 +82,7 @@ func (m *Machines) Exits(code int, args ...string) string {
 type Task struct {
 	ID, Role, State, Reason, Node string
 	Devices                       []string
+	Ports                         []int
 	Attempt, Epoch                int
 	ExitCode                      *int `json:"exit_code"`
 }
