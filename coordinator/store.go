@@ -2,9 +2,11 @@ package coordinator
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"os"
+	"path"
 	"sync"
 
 	"github.com/clary-ml/clary/auth/pki"
@@ -70,18 +72,66 @@ func (s *objectStore) Copy(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
-	target, err := object.ParseURI(to)
+	client, target, err := s.target(ctx, to)
 	if err != nil {
-		return err
-	}
-	client, err := s.open()
-	if err != nil {
-		return err
-	}
-	if err := client.EnsureBucket(ctx, target.Bucket); err != nil {
 		return err
 	}
 	return client.Copy(ctx, target, source)
+}
+
+// Merge makes one archive of those of several tasks, each below a folder with its task's name.
+func (s *objectStore) Merge(ctx context.Context, from []string, to string) ([]string, error) {
+	client, target, err := s.target(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	var parts []object.Part
+	for _, text := range from {
+		source, err := object.ParseURI(text)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, object.Part{
+			Name: path.Base(path.Dir(source.Key)),
+			Open: func() (io.ReadCloser, error) { return client.Get(ctx, source, 0, -1) },
+		})
+	}
+	var clashes []object.Clash
+	var failed error
+	reader, writer := io.Pipe()
+	merged := make(chan struct{})
+	go func() {
+		defer close(merged)
+		clashes, failed = object.Merge(writer, parts)
+		_ = writer.CloseWithError(failed) // never fails
+	}()
+	_, err = client.Put(ctx, target, reader, -1)
+	_ = reader.CloseWithError(err) // never fails; ends the merging if it goes on
+	<-merged
+	if failed != nil { // it knows better whose fault it was
+		return nil, failed
+	}
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, clash := range clashes {
+		names = append(names, clash.String())
+	}
+	return names, nil
+}
+
+// target finds where an object is to go, and makes its bucket.
+func (s *objectStore) target(ctx context.Context, uri string) (*object.Client, object.URI, error) {
+	target, err := object.ParseURI(uri)
+	if err != nil {
+		return nil, target, err
+	}
+	client, err := s.open()
+	if err != nil {
+		return nil, target, err
+	}
+	return client, target, client.EnsureBucket(ctx, target.Bucket)
 }
 
 // forMembers is the store as agents are told of it.

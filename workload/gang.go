@@ -189,7 +189,7 @@ func (s *step) publishing() Changes {
 		return Changes{Publish: s.publish()}
 	}
 	if s.job.Delivered {
-		return s.end(cluster.JobSucceeded, "")
+		return s.end(cluster.JobSucceeded, s.job.Reason) // what there is to say of the copies
 	}
 	if copies := Copies(p.Outputs, s.spec.Output); len(copies) > 0 {
 		return Changes{Deliver: copies}
@@ -370,18 +370,22 @@ func (s *step) publish() *Publish {
 }
 
 // Copies says what to copy to bring outputs below an s3:// prefix: each keeps its file
-// name, below the task's name where several tasks have an output of one name.
+// name, and those of one name that several tasks have become one, as SageMaker does it with
+// the models of several hosts.
 func Copies(outputs []cluster.Output, prefix string) []Copy {
 	if prefix == "" {
 		return nil
 	}
 	var copies []Copy
+	at := map[string]int{}
 	for _, output := range outputs {
-		name := path.Base(output.URI)
-		if folder := path.Dir(output.Name); folder != "." {
-			name = folder + "/" + name
+		name := path.Base(output.Name)
+		if i, known := at[name]; known {
+			copies[i].From = append(copies[i].From, output.URI)
+			continue
 		}
-		copies = append(copies, Copy{From: output.URI, To: strings.TrimRight(prefix, "/") + "/" + name})
+		at[name] = len(copies)
+		copies = append(copies, Copy{From: []string{output.URI}, To: strings.TrimRight(prefix, "/") + "/" + path.Base(output.URI)})
 	}
 	return copies
 }

@@ -52,8 +52,12 @@ type Publish struct {
 	Outputs []cluster.Output
 }
 
-// Copy is an object to bring to where the user asked for it.
-type Copy struct{ From, To string }
+// Copy is an object to bring to where the user asked for it: one as it is, several .tar.gz
+// as one that holds what is in all of them.
+type Copy struct {
+	From []string
+	To   string
+}
 
 // Empty reports whether nothing is to change now. A time to wake is no change.
 func (c Changes) Empty() bool {

@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,11 +37,13 @@ type delivery struct {
 	tries       int
 	after       int64 // not tried again before
 	err         error // of the last try
+	clashes     []string
 }
 
 type delivered struct {
-	job string
-	err error
+	job     string
+	clashes []string
+	err     error
 }
 
 func newDeliveries(copier Copier, wait *sync.WaitGroup) *deliveries {
@@ -60,7 +63,7 @@ func (d *deliveries) deliver(ctx context.Context, job cluster.Job, publication u
 	}
 	switch {
 	case known.ready:
-		job.Delivered, job.Reason = true, ""
+		job.Delivered, job.Reason = true, clashing(known.clashes)
 		return job, true, 0
 	case known.busy:
 		return job, false, 0
@@ -73,7 +76,8 @@ func (d *deliveries) deliver(ctx context.Context, job cluster.Job, publication u
 	}
 	known.busy = true
 	d.wait.Go(func() {
-		outcome := delivered{job.Name, d.copy(ctx, copies)}
+		clashes, err := d.copy(ctx, copies)
+		outcome := delivered{job.Name, clashes, err}
 		select {
 		case d.done <- outcome:
 		case <-ctx.Done():
@@ -82,19 +86,39 @@ func (d *deliveries) deliver(ctx context.Context, job cluster.Job, publication u
 	return job, false, 0
 }
 
-func (d *deliveries) copy(ctx context.Context, copies []workload.Copy) error {
+func (d *deliveries) copy(ctx context.Context, copies []workload.Copy) (clashes []string, err error) {
 	select {
 	case d.seats <- struct{}{}:
 		defer func() { <-d.seats }()
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 	for _, c := range copies {
-		if err := d.copier.Copy(ctx, c.From, c.To); err != nil {
-			return fmt.Errorf("copy %s to %s: %w", c.From, c.To, err)
+		var clashed []string
+		if len(c.From) == 1 {
+			err = d.copier.Copy(ctx, c.From[0], c.To)
+		} else {
+			clashed, err = d.copier.Merge(ctx, c.From, c.To)
 		}
+		if err != nil {
+			return nil, fmt.Errorf("copy %s to %s: %w", strings.Join(c.From, ", "), c.To, err)
+		}
+		clashes = append(clashes, clashed...)
 	}
-	return nil
+	return clashes, nil
+}
+
+// clashing is what the job's owner is told of names that several instances took.
+func clashing(clashes []string) string {
+	if len(clashes) == 0 {
+		return ""
+	}
+	const shown = 5
+	text := strings.Join(clashes[:min(shown, len(clashes))], ", ")
+	if more := len(clashes) - shown; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return "of files that several instances wrote differently the first is in the merged output, and not " + text
 }
 
 // finish notes how a copy went.
@@ -103,7 +127,7 @@ func (d *deliveries) finish(done delivered) {
 	if known == nil {
 		return
 	}
-	known.busy, known.err = false, done.err
+	known.busy, known.err, known.clashes = false, done.err, done.clashes
 	if done.err == nil {
 		known.ready = true
 		return

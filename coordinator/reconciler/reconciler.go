@@ -29,9 +29,12 @@ type Ledger interface {
 	Events() *state.Bus
 }
 
-// Copier brings an object to another place in the stores; doing it twice is no harm.
+// Copier brings objects to another place in the stores; doing it twice is no harm.
 type Copier interface {
 	Copy(ctx context.Context, from, to string) error
+	// Merge makes one .tar.gz of several and returns what of them is not in it, since the
+	// name was taken by other content.
+	Merge(ctx context.Context, from []string, to string) (clashes []string, err error)
 }
 
 const (
