@@ -214,16 +214,54 @@ func checkInputs(inputs []Input) Problems {
 	if len(inputs) > MaxInputs {
 		p.Add("", "%d inputs: at most %d", len(inputs), MaxInputs)
 	}
+	p = append(p, CheckPipes(inputs)...)
 	seen := map[string]bool{}
 	for i, input := range inputs {
 		field := fmt.Sprintf("[%d]", i)
-		CheckName(&p, field+".channel", input.Channel)
+		p.Under(field, input.CheckChannel())
 		if seen[input.Channel] {
 			p.Add(field+".channel", "%q is there twice", Clip(input.Channel))
 		}
 		seen[input.Channel] = true
 		checkURI(&p, field+".uri", input.URI)
 		p.Under(field, input.CheckMode())
+	}
+	return p
+}
+
+// channelName is what SageMaker takes. A name that begins with a dot is none here: it would
+// be hidden, or another folder.
+var channelName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$`)
+
+// CheckChannel reports a name that no channel can have.
+func (i Input) CheckChannel() Problems {
+	var p Problems
+	if !channelName.MatchString(i.Channel) {
+		p.Add("channel", "%q is no channel: use 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-', not beginning with '.'", Clip(i.Channel))
+	}
+	return p
+}
+
+// epochOf is the channel whose pipe has a name, "" for a name that no pipe has.
+func epochOf(name string) string {
+	at := strings.LastIndexByte(name, '_')
+	if at <= 0 || strings.Trim(name[at+1:], "0123456789") != "" {
+		return ""
+	}
+	return name[:at]
+}
+
+// CheckPipes reports channels whose folder would stand where another one's pipes do.
+func CheckPipes(inputs []Input) Problems {
+	piped := map[string]bool{}
+	for _, input := range inputs {
+		piped[input.Channel] = input.Mode == InputPipe
+	}
+	var p Problems
+	for _, input := range inputs {
+		if of := epochOf(input.Channel); piped[of] {
+			p.Add("", "channel %q would stand where a pipe of channel %q does: rename it", Clip(input.Channel), Clip(of))
+		}
 	}
 	return p
 }

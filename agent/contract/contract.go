@@ -24,6 +24,14 @@ import (
 // Base is where a task with a view of its own, or in a container, finds its folders.
 const Base = "/opt/ml"
 
+// ownChannels are those by which version 3 of SageMaker's SDK brings code: it marks scripts in
+// them executable, and its drivers may write there.
+var ownChannels = []string{"code", "sm_drivers"}
+
+// Own reports whether a channel's files are the task's own, to change as it likes, and not
+// shared with other tasks of the node.
+func Own(channel string) bool { return slices.Contains(ownChannels, channel) }
+
 // Names that stand for what a cloud would say.
 const (
 	Region        = "local"

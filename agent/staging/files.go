@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -137,6 +138,28 @@ func onto(source, path string, fill func(to, from *os.File) error) error {
 		return errors.Join(fmt.Errorf("share %s: %w", source, err), os.Remove(path))
 	}
 	return nil
+}
+
+// Own makes each file of a folder a copy that is shared with nobody, and may be written. It is
+// for a folder of the agent's own, which no task has seen yet.
+func Own(folder string) error {
+	return filepath.WalkDir(folder, func(path string, item fs.DirEntry, err error) error {
+		if err != nil || !item.Type().IsRegular() {
+			return err
+		}
+		info, err := item.Info()
+		if err != nil || info.Mode().Perm()&0o200 != 0 { // done by an earlier agent
+			return err
+		}
+		copied := path + ".own"
+		if err := os.Remove(copied); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := duplicate(path, copied); err != nil {
+			return err
+		}
+		return errors.Join(os.Chmod(copied, 0o644), os.Rename(copied, path))
+	})
 }
 
 // move renames, or copies between file systems.

@@ -76,7 +76,7 @@ func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 	if err := t.giveSecrets(ctx, assignment, &view); err != nil {
 		return runtime.Spec{}, err
 	}
-	if err := view.own(t); err != nil {
+	if err := view.own(t, assignment.Program.Inputs); err != nil {
 		return runtime.Spec{}, err
 	}
 	if err := t.awaitGang(ctx); err != nil {
@@ -114,6 +114,11 @@ func (t *task) stage(ctx context.Context, assignment ledger.Assignment) error {
 		})
 		if err != nil {
 			return err
+		}
+		if contract.Own(input.Channel) {
+			if err := staging.Own(t.folders.Input(input.Channel)); err != nil {
+				return fault.New(fault.Internal, "input %s: %w", input.Channel, err)
+			}
 		}
 	}
 	if source != "" {

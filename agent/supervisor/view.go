@@ -132,8 +132,9 @@ func resolve(ctx context.Context, hosts map[string]string, network cluster.Netwo
 }
 
 // own gives the task's user what it may write, and what is for its eyes alone. Inputs and
-// configuration stay the agent's, and readable.
-func (v view) own(t *task) error {
+// configuration stay the agent's, and readable; in the folder that holds both a program may
+// leave files of its own, as SageMaker's do.
+func (v view) own(t *task, inputs []cluster.Input) error {
 	if v.user == nil {
 		return nil
 	}
@@ -143,9 +144,18 @@ func (v view) own(t *task) error {
 		}
 		return os.Lchown(path, int(v.user.UID), int(v.user.GID))
 	}
-	errs := []error{os.Lchown(t.folders.Base, int(v.user.UID), int(v.user.GID))}
+	var errs []error
+	for _, folder := range []string{t.folders.Base, filepath.Dir(t.folders.Data())} {
+		errs = append(errs, os.Lchown(folder, int(v.user.UID), int(v.user.GID)))
+	}
 	output := filepath.Dir(t.folders.OutputData())
-	for _, folder := range []string{t.folders.Model(), output, t.folders.Checkpoints(), t.folders.Code(), t.temp(), t.tlsDir()} {
+	theirs := []string{t.folders.Model(), output, t.folders.Checkpoints(), t.folders.Code(), t.temp(), t.tlsDir()}
+	for _, input := range inputs {
+		if input.Mode == cluster.InputFile && contract.Own(input.Channel) {
+			theirs = append(theirs, t.folders.Input(input.Channel))
+		}
+	}
+	for _, folder := range theirs {
 		if _, err := os.Lstat(folder); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

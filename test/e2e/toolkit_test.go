@@ -2,6 +2,9 @@ package e2e
 
 import (
 	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +89,73 @@ func TestThePublicTrainingToolkitFindsAllItNeeds(t *testing.T) {
 
 	// The toolkit's failure file is the job's reason.
 	if out := m.Exits(1, train("unlucky", "13")...); !strings.Contains(out, "ExecuteUserScriptError") {
+		t.Errorf("it failed with %s", out)
+	}
+}
+
+// sdkWheel is the part of the SDK's third version that has what runs inside a container.
+const sdkWheel = "sagemaker-train"
+
+// sdkScript makes sm_train.sh as the SDK's ModelTrainer does, from its own template.
+const sdkScript = `
+import importlib.util, pathlib, sys
+root = pathlib.Path(sys.argv[1])
+spec = importlib.util.spec_from_file_location("templates", root / "templates.py")
+templates = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(templates)
+print(templates.TRAIN_SCRIPT_TEMPLATE.format(
+    working_dir="cd /opt/ml/input/data/code", install_requirements="", execute_driver=templates.EXECUTE_BASIC_SCRIPT_DRIVER,
+))
+`
+
+func TestTheNewerSDKsDriversRunWithoutAToolkit(t *testing.T) {
+	wheels := t.TempDir()
+	if out, err := exec.Command("/usr/bin/python3", "-m", "venv", wheels+"/venv").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	python := wheels + "/venv/bin/python"
+	if out, err := exec.Command(python, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels, sdkWheel).CombinedOutput(); err != nil {
+		t.Skipf("skipped: the SDK cannot be had here: %v: %s", err, out)
+	}
+	found, err := filepath.Glob(wheels + "/*.whl")
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%v, %v", found, err)
+	}
+	if out, err := exec.Command(python, "-m", "zipfile", "-e", found[0], wheels+"/sdk").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	sdk := wheels + "/sdk/sagemaker/train"
+	script, err := exec.Command(python, "-c", sdkScript, sdk).Output()
+	if err != nil {
+		t.Fatalf("the SDK's template is another: %v", err)
+	}
+	drivers := sdk + "/container_drivers"
+	for name, text := range map[string]string{
+		"sm_train.sh": strings.TrimSpace(string(script)) + "\n", "sourcecode.json": `{"source_dir": "x", "entry_script": "run.sh"}`, "distributed.json": "{}",
+	} {
+		if err := os.WriteFile(filepath.Join(drivers, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := start(t, 1, 1)
+	// A .sh as entry point is made executable by the SDK's driver, in the channel itself.
+	code := m.tree("code", map[string]string{"run.sh": "#!/bin/bash\necho \"GOT $* $SM_HP_EPOCHS $SM_CURRENT_HOST $SM_HOST_COUNT\"\ncat $SM_CHANNEL_TRAIN/rows.csv\necho weights >$SM_MODEL_DIR/model.txt\ntest -z \"$SM_HP_FAIL\"\n"})
+	data := m.tree("data", map[string]string{"rows.csv": "1,2\n"})
+	begin := m.tree("begin", map[string]string{"start.sh": `exec /bin/bash -c "chmod +x /opt/ml/input/data/sm_drivers/sm_train.sh && /opt/ml/input/data/sm_drivers/sm_train.sh"`})
+	train := func(name string, more ...string) []string {
+		return append([]string{
+			"train", "--script", "start.sh", "--source", begin, "--requirements", m.File("pip.txt", "pip\n"), "--python", "/usr/bin/python3", "--data", data,
+			"--channel", "code=" + code, "--channel", "sm_drivers=" + drivers, "--name", name, "--hyperparameter", "epochs=3",
+		}, more...)
+	}
+	m.Exits(0, train("sdk")...)
+	if said := m.Clary("logs", "sdk"); !strings.Contains(said, "GOT --epochs 3 3 algo-1 1\n") || !strings.Contains(said, "1,2\n") {
+		t.Errorf("it said %s", said)
+	}
+	// The same objects serve the next job as they were: nothing that the first did to its
+	// files was done to the node's.
+	m.Exits(0, train("again")...)
+	if out := m.Exits(1, train("fails", "--hyperparameter", "fail=yes")...); !strings.Contains(out, "Execution failed") && !strings.Contains(out, "exit code 1") {
 		t.Errorf("it failed with %s", out)
 	}
 }

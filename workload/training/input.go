@@ -69,12 +69,13 @@ func (s Spec) inputs() []cluster.Input {
 }
 
 func (s Spec) validateInputs(p *cluster.Problems) {
+	p.Under("inputs", cluster.CheckPipes(s.inputs()))
 	for _, channel := range sortedKeys(s.Inputs) {
 		field, input := "inputs."+cluster.Clip(channel), s.Inputs[channel]
-		cluster.CheckName(p, field, channel)
+		p.Under(field, input.input(channel).CheckChannel())
 		checkAddress(p, field, input.URI)
 		p.Under(field, input.input(channel).CheckMode())
-		if input.Mode == cluster.InputPipe && s.Program == nil && s.Script == nil {
+		if input.Mode == cluster.InputPipe && s.Program == nil && s.Script == nil && s.Image == "" {
 			p.Add(field+".mode", "%q is for a program or a script: a network reads files", input.Mode)
 		}
 	}

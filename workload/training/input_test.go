@@ -60,6 +60,13 @@ func TestWhatAnInputCannotBeIsRefusedByItsField(t *testing.T) {
 	}
 }
 
+func TestAChannelHasAnyNameThatSageMakerTakesAndAnImageAnyMode(t *testing.T) {
+	s, problems := training.Parse([]byte(`{"image": "team/tool:1", "inputs": {"sm_drivers": "s3://d/x", "Code.v2-b": "s3://d/y", "train": {"uri": "s3://d/z", "mode": "pipe"}}}`))
+	if len(problems) > 0 || len(s.Inputs) != 3 {
+		t.Errorf("%v, %v", s.Inputs, problems)
+	}
+}
+
 func problemsText(problems cluster.Problems) string {
 	if len(problems) == 0 {
 		return ""

@@ -118,7 +118,9 @@ func TestNamesEveryMistake(t *testing.T) {
 		{"a network and a program", `{"program": {"command": ["x"]}, "epochs": 3, "workers": 2}`, "epochs: is for a declared network, and program is set"},
 		{"no command", `{"program": {"command": []}}`, "program.command: is empty"},
 		{"a variable that is none", `{"program": {"command": ["x"], "env": {"A=B": "1"}}}`, `env: "A=B" is not a variable's name`},
-		{"a channel's name", `{"program": {"command": ["x"]}, "inputs": {"Train": "s3://a/b"}}`, "inputs.Train: "},
+		{"a channel's name", `{"program": {"command": ["x"]}, "inputs": {"tr ain": "s3://a/b"}}`, "inputs.tr ain.channel: "},
+		{"a channel that hides", `{"program": {"command": ["x"]}, "inputs": {"..": "s3://a/b"}}`, "not beginning with '.'"},
+		{"a folder where a pipe stands", `{"program": {"command": ["x"]}, "inputs": {"a": {"uri": "s3://a/b", "mode": "pipe"}, "a_0": "s3://a/c"}}`, `channel "a_0" would stand where a pipe of channel "a" does`},
 		{"too long a grace", change(`"30s"`, `"2d"`), "grace: 48h0m0s is out of range"},
 	}
 	for _, test := range tests {
