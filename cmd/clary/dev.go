@@ -63,7 +63,11 @@ func newDevCommand() *cobra.Command {
 	return command
 }
 
+// devData is root's apart from its home, which tasks, being other users, could not enter.
 func devData() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/clary-dev"
+	}
 	home, err := os.UserHomeDir()
 	if err != nil {
 		return ".clary/dev"
@@ -77,7 +81,7 @@ func (d *dev) address(which int) string {
 
 // run starts both processes and waits: for Ctrl-C, or for one of them to end by itself.
 func (d *dev) run(ctx context.Context) error {
-	if err := os.MkdirAll(d.data, 0o700); err != nil {
+	if err := os.MkdirAll(d.data, 0o711); err != nil { // tasks are other users, and reach their Python through it
 		return fault.New(fault.Invalid, "--data: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -43,6 +43,10 @@ func TestDevIsAWholeClusterUntilCtrlC(t *testing.T) {
 		if out := m.Exits(0, "run", "--name", name, "--", "echo", "hello"); out != "hello\n" {
 			t.Errorf("said %q", out)
 		}
+		if round == 0 { // its data is where those who install and run can reach it
+			m.Exits(0, "train", "--script", m.File("try.py", "import pip; print('has packages')\n"), "--requirements", m.File("try.txt", "pip\n"), "--python", "/usr/bin/python3", "--name", "script")
+			m.Clary("delete", "script")
+		}
 		var jobs []testbed.Job
 		m.JSON(&jobs, "jobs", "-o", "json")
 		var names []string

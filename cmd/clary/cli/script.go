@@ -2,19 +2,13 @@ package cli
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"io"
 	"os"
-	"path"
-	"path/filepath"
 	"strings"
 
-	ignore "github.com/sabhiram/go-gitignore"
 	"github.com/spf13/cobra"
 
-	"github.com/clary-ml/clary/agent/staging"
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
@@ -187,123 +181,4 @@ func readRequirements(name string) (string, error) {
 		return "", fault.New(fault.Invalid, "--requirements: %s names no package: leave the flag out", name)
 	}
 	return string(text), nil
-}
-
-// packScript packs the code and uploads it under its digest, unless it is there already.
-// It returns the entry inside of it.
-func (a *App) packScript(ctx context.Context, c *client.Client, f *scriptFlags, dryRun bool) (entry, uri string, err error) {
-	folder, entry, err := f.locate()
-	if err != nil {
-		return "", "", err
-	}
-	skip := newIgnored(folder)
-	if f.source == "" {
-		skip = func(name string, _ bool) bool { return name != entry }
-	} else if skip(entry, false) {
-		return "", "", fault.New(fault.Invalid, "--script: %s is left out of the source by a .gitignore", entry)
-	}
-	file, err := os.CreateTemp("", "clary-source-*.tar.gz")
-	if err != nil {
-		return "", "", err
-	}
-	defer os.Remove(file.Name())
-	defer file.Close()
-	digest := sha256.New()
-	if err := staging.Pack(ctx, folder, io.MultiWriter(file, digest), skip); err != nil {
-		return "", "", fault.New(fault.Invalid, "--source: %s: %w", folder, err)
-	}
-	uri = uploadsPrefix + hex.EncodeToString(digest.Sum(nil)) + "/source.tar.gz"
-	if dryRun {
-		return entry, uri, nil
-	}
-	info, err := file.Stat()
-	if err != nil {
-		return "", "", err
-	}
-	if known, err := c.StatObject(ctx, uri); err == nil && known.Size == info.Size() {
-		return entry, uri, nil
-	} else if err != nil && !fault.Is(err, fault.NotFound) {
-		return "", "", err
-	}
-	return entry, uri, a.put(ctx, c, file.Name(), uri)
-}
-
-// locate finds the folder of the code, and the script in it. A script is named from here
-// or from the source.
-func (f *scriptFlags) locate() (folder, entry string, err error) {
-	if f.source == "" {
-		info, err := os.Stat(f.entry)
-		if err != nil || !info.Mode().IsRegular() {
-			return "", "", fault.New(fault.Invalid, "--script: there is no file %s", f.entry)
-		}
-		return filepath.Dir(f.entry), filepath.Base(f.entry), nil
-	}
-	if info, err := os.Stat(f.source); err != nil || !info.IsDir() {
-		return "", "", fault.New(fault.Invalid, "--source: there is no folder %s", f.source)
-	}
-	for _, base := range []string{f.source, "."} {
-		candidate := filepath.Join(base, f.entry)
-		if filepath.IsAbs(f.entry) {
-			candidate = f.entry
-		}
-		relative, err := relativeTo(f.source, candidate)
-		if info, stat := os.Stat(candidate); err == nil && stat == nil && info.Mode().IsRegular() {
-			return f.source, relative, nil
-		}
-	}
-	return "", "", fault.New(fault.Invalid, "--script: there is no file %s in %s", f.entry, f.source)
-}
-
-// relativeTo is a file's name inside a folder, with slashes; an error if it is outside.
-func relativeTo(folder, file string) (string, error) {
-	from, err := filepath.Abs(folder)
-	if err != nil {
-		return "", err
-	}
-	to, err := filepath.Abs(file)
-	if err != nil {
-		return "", err
-	}
-	name, err := filepath.Rel(from, to)
-	if err != nil || !filepath.IsLocal(name) {
-		return "", fault.New(fault.Invalid, "%s is not inside %s", file, folder)
-	}
-	return filepath.ToSlash(name), nil
-}
-
-// newIgnored says what .gitignore files of a folder, at any depth, leave out. What git
-// itself keeps is never packed.
-func newIgnored(folder string) func(name string, dir bool) bool {
-	rules := map[string]*ignore.GitIgnore{} // by folder; nil where there is no file
-	rulesOf := func(at string) *ignore.GitIgnore {
-		if known, ok := rules[at]; ok {
-			return known
-		}
-		compiled, err := ignore.CompileIgnoreFile(filepath.Join(folder, filepath.FromSlash(at), ".gitignore"))
-		if err != nil {
-			compiled = nil
-		}
-		rules[at] = compiled
-		return compiled
-	}
-	return func(name string, dir bool) bool {
-		if path.Base(name) == ".git" {
-			return true
-		}
-		for at := path.Dir(name); ; at = path.Dir(at) {
-			relative := name
-			if at != "." {
-				relative = strings.TrimPrefix(name, at+"/")
-			}
-			if dir {
-				relative += "/"
-			}
-			if rule := rulesOf(at); rule != nil && rule.MatchesPath(relative) {
-				return true
-			}
-			if at == "." {
-				return false
-			}
-		}
-	}
 }
