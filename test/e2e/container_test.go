@@ -3,6 +3,8 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -33,8 +35,8 @@ echo "rows=$rows" >/opt/ml/model/model.txt
 mkdir -p /opt/ml/output/data && echo done >/opt/ml/output/data/notes.txt
 `
 
-// trainImage writes the image as docker save would.
-func trainImage(t *testing.T, path string) {
+// trainImage writes the image as docker save would, made a little different if change says so.
+func trainImage(t *testing.T, path string, change ...func(*v1.Config)) {
 	t.Helper()
 	var program bytes.Buffer
 	archive := tar.NewWriter(&program)
@@ -68,7 +70,11 @@ func trainImage(t *testing.T, path string) {
 			t.Fatal(err)
 		}
 	}
-	image, err = mutate.Config(image, v1.Config{Env: []string{"PATH=/opt/program:/bin"}, WorkingDir: "/opt/program"})
+	config := v1.Config{Env: []string{"PATH=/opt/program:/bin"}, WorkingDir: "/opt/program"}
+	for _, c := range change {
+		c(&config)
+	}
+	image, err = mutate.Config(image, config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,6 +134,106 @@ func TestAHandMadeImageTrains(t *testing.T) {
 		t.Errorf("it needed %d attempts", view.Attempt)
 	}
 	m.Exits(0, "delete", "hand-made", "fails", "long", "stopped", "orphaned")
+}
+
+// What SageMaker promises of entry points and arguments, of several hosts, of a stop and of
+// checkpoints holds in a container as it does in a process.
+func TestTheContractHoldsInContainers(t *testing.T) {
+	e := enginetest.Open(t, "docker")
+	m := none(t)
+	m.Server("s1")
+	m.Login("s1")
+	m.Agent("n1", "--container-engine", e.Socket)
+	m.Agent("n2", "--container-engine", e.Socket)
+	m.WaitFor("both agents to be ready", 30*time.Second, func() bool { return m.Ready() == 2 })
+	image := m.Path("trainer.tar")
+	trainImage(t, image, func(c *v1.Config) { c.Entrypoint, c.Cmd = []string{"echo", "entry"}, []string{"by itself"} })
+	train := func(args ...string) string {
+		return m.Exits(0, append([]string{"train", "--image", image}, args...)...)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"plain":      {nil, "entry train\n"},                               // SageMaker's argument in place of the image's own
+		"argued":     {[]string{"--", "a", "b c"}, "entry a b c\n"},        // arguments in its place
+		"entered":    {[]string{"--entrypoint", "pwd"}, "/opt/program\n"},  // an entry point, and no argument
+		"both-given": {[]string{"--entrypoint", "echo", "--", "x"}, "x\n"}, // both
+	} {
+		train(append([]string{"--name", name}, c.args...)...)
+		if said := m.Clary("logs", name); said != c.want {
+			t.Errorf("%s: it said %q, want %q", name, said, c.want)
+		}
+	}
+
+	// Two hosts know one another by name; what both leave becomes one model, and what both
+	// name differently is told.
+	train("--name", "pair", "--instances", "2", "--cores", "3", "--to", "s3://models/pair/", "--entrypoint", "sh", "--", "-c",
+		`grep -E "algo-[12]$" /etc/hosts; hostname; cd /opt/ml/model; echo $CLARY_INDEX >who; echo same >same; echo x >only-$CLARY_INDEX`)
+	if said := m.Clary("logs", "pair", "worker-0"); strings.Count(said, "127.0.0.1") != 2 || !strings.HasSuffix(strings.TrimSpace(said), "algo-1") {
+		t.Errorf("the first host said %q", said)
+	}
+	if view := m.Job("pair"); !strings.Contains(view.Reason, "who of worker-1") || strings.Contains(view.Reason, "same") || len(view.Outputs) != 2 {
+		t.Errorf("the pair's reason is %q, its outputs %v", view.Reason, view.Outputs)
+	}
+	m.Clary("cp", "s3://models/pair/model.tar.gz", m.Path("merged.tar.gz"))
+	if merged := untar(t, m.Path("merged.tar.gz")); merged["who"] != "0\n" || merged["same"] != "same\n" || len(merged) != 4 {
+		t.Errorf("merged is %v", merged)
+	}
+
+	// Whoever is stopped has its grace, and what it leaves is kept.
+	train("--name", "stopped", "--detach", "--entrypoint", "sh", "--", "-c",
+		`trap "sleep 1; cat /opt/ml/input/config/PREEMPT_AT >/opt/ml/model/late; exit 0" TERM; echo here; while :; do sleep 0.1; done`)
+	m.WaitFor("the container to run", 30*time.Second, func() bool { out, _ := m.Try("logs", "stopped"); return strings.Contains(out, "here") })
+	m.Clary("cancel", "stopped")
+	m.Waits(1, "stopped")
+	m.Clary("cp", "s3://clary/jobs/stopped/attempts/1/worker-0/model.tar.gz", m.Path("late.tar.gz"))
+	if late := untar(t, m.Path("late.tar.gz")); !strings.HasPrefix(late["late"], "20") {
+		t.Errorf("the stopped one left %v", late)
+	}
+
+	// Its checkpoints outlive the engine that took it away.
+	train("--name", "resumes", "--detach", "--entrypoint", "sh", "--", "-c",
+		`cd /opt/ml/checkpoints; if [ -e last ]; then echo resumed from $(cat last); exit 0; fi; echo 7 >last; echo saved; while :; do sleep 0.1; done`)
+	m.WaitFor("a checkpoint in the store", 30*time.Second, func() bool {
+		out, _ := m.Try("ls", "-r", "s3://clary/jobs/resumes/checkpoints/")
+		return strings.Contains(out, "last")
+	})
+	e.Crash()
+	e.Run()
+	m.Waits(0, "resumes")
+	if said := m.Clary("logs", "resumes"); !strings.Contains(said, "resumed from 7") {
+		t.Errorf("the next attempt said %q", said)
+	}
+}
+
+// untar reads a .tar.gz's files by name.
+func untar(t *testing.T, path string) map[string]string {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	zipped, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for archive := tar.NewReader(zipped); ; {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[header.Name] = string(text)
+	}
 }
 
 func TestAnImageWithoutAnEngineSaysWhy(t *testing.T) {
