@@ -8,6 +8,7 @@ import (
 
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/tuner"
+	"github.com/clary-ml/clary/tuner/bayes"
 	"github.com/clary-ml/clary/tuner/cmaes"
 	"github.com/clary-ml/clary/tuner/plain"
 	"github.com/clary-ml/clary/tuner/tpe"
@@ -17,6 +18,7 @@ import (
 func all() map[string]tuner.Maker {
 	return map[string]tuner.Maker{
 		"auto":   auto,
+		"bayes":  bayes.New,
 		"random": plain.Random,
 		"quasi":  plain.Quasi,
 		"grid":   plain.Grid,

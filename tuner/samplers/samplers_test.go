@@ -55,7 +55,7 @@ func TestAutoChoosesByTheProblem(t *testing.T) {
 
 func TestASamplerThatIsNotThereIsRefusedWithTheNames(t *testing.T) {
 	_, err := samplers.Named("genetic")
-	if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), `there is no sampler "genetic": there are auto, cmaes, grid, quasi, random, tpe`) {
+	if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), `there is no sampler "genetic": there are auto, bayes, cmaes, grid, quasi, random, tpe`) {
 		t.Error(err)
 	}
 }

@@ -1,0 +1,295 @@
+package gp
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/blas/blas64"
+	"gonum.org/v1/gonum/lapack/lapack64"
+
+	"github.com/clary-ml/clary/tuner/lbfgs"
+)
+
+// Likelihood is the log posterior of hyperparameters given results, without its constant.
+// It is not for concurrent use.
+type Likelihood struct {
+	dims  []Dim
+	prior Prior
+	x     [][]float64 // by dimension
+	y     []float64
+	warp  bool
+	n     int
+
+	squared [][]float64 // by dimension, of pairs i > j: (1,0), (2,0), (2,1), …; unit lengthscales
+	r2, dr2 []float64   // of pairs
+	gram    []float64
+	mean    float64
+	z, a, o []float64
+	warped  []float64 // by pair of dimension and point
+	byA     []float64
+	byB     []float64
+}
+
+// NewLikelihood prepares the log posterior given the results y at the points x.
+func NewLikelihood(dims []Dim, prior Prior, x [][]float64, y []float64, warp bool) *Likelihood {
+	n, d := len(x), len(dims)
+	pairs := n * (n - 1) / 2
+	l := &Likelihood{
+		dims: dims, prior: prior, y: y, warp: warp, n: n,
+		x: make([][]float64, d), squared: make([][]float64, d),
+		r2: make([]float64, pairs), dr2: make([]float64, pairs), gram: make([]float64, n*n),
+		z: make([]float64, n), a: make([]float64, n), o: make([]float64, n),
+		warped: make([]float64, n), byA: make([]float64, n*d), byB: make([]float64, n*d),
+	}
+	for j := range dims {
+		l.x[j] = make([]float64, n)
+		for i, p := range x {
+			l.x[j][i] = p[j]
+		}
+		l.squared[j] = make([]float64, pairs)
+		l.distances(j, l.x[j])
+	}
+	return l
+}
+
+// distances writes the squared distances of a dimension whose values are u.
+func (l *Likelihood) distances(j int, u []float64) {
+	all := l.squared[j]
+	clear(all)
+	at := 0
+	for i := range l.n {
+		squares(l.dims[j], u[:i], u[i], 1, true, all[at:at+i])
+		at += i
+	}
+}
+
+// Parameters returns how many numbers Value takes: the logarithms of the lengthscales, the
+// scale, the noise, and with warping of a and b of each dimension in turn. The mean is
+// chosen for the best, given the others.
+func (l *Likelihood) Parameters() int {
+	if l.warp {
+		return 3*len(l.dims) + 2
+	}
+	return len(l.dims) + 2
+}
+
+// Value returns the log posterior at theta and writes its gradient to grad. It is -Inf
+// where the covariances are not positive definite.
+func (l *Likelihood) Value(theta, grad []float64) float64 {
+	d, n := len(l.dims), l.n
+	scale, noise := math.Exp(theta[d]), math.Exp(theta[d+1])
+	if l.warp {
+		l.rewarp(theta[d+2:])
+	}
+	clear(l.r2)
+	for j, squared := range l.squared {
+		axpy(math.Exp(-2*theta[j]), squared, l.r2)
+	}
+	matern(l.r2, scale, l.dr2)
+	at := 0
+	for i := range n {
+		copy(l.gram[i*n:], l.r2[at:at+i])
+		l.gram[i*n+i] = scale + noise
+		at += i
+	}
+	factor := blas64.Triangular{Uplo: blas.Lower, Diag: blas.NonUnit, N: n, Stride: max(1, n), Data: l.gram}
+	if _, ok := lapack64.Potrf(blas64.Symmetric{Uplo: blas.Lower, N: n, Stride: max(1, n), Data: l.gram}); !ok {
+		return math.Inf(-1)
+	}
+	value := l.fitMean(factor)
+	for i := range n {
+		value -= math.Log(l.gram[i*n+i])
+	}
+	lapack64.Potri(factor)
+	l.gradient(theta, scale, noise, grad)
+	return value + l.believe(theta, grad)
+}
+
+// fitMean chooses the mean, whose prior is standard normal, writes
+// covariance⁻¹ (y - mean) to a, and returns the part of the log posterior that depends on y.
+func (l *Likelihood) fitMean(factor blas64.Triangular) float64 {
+	z, o := blas64.Vector{N: l.n, Data: l.z, Inc: 1}, blas64.Vector{N: l.n, Data: l.o, Inc: 1}
+	copy(l.z, l.y)
+	for i := range l.o {
+		l.o[i] = 1
+	}
+	blas64.Trsv(blas.NoTrans, factor, z)
+	blas64.Trsv(blas.NoTrans, factor, o)
+	l.mean = blas64.Dot(o, z) / (blas64.Dot(o, o) + 1)
+	axpy(-l.mean, l.o, l.z)
+	value := -0.5*blas64.Dot(z, z) - 0.5*l.mean*l.mean
+	copy(l.a, l.z)
+	blas64.Trsv(blas.Trans, factor, blas64.Vector{N: l.n, Data: l.a, Inc: 1})
+	return value
+}
+
+// gradient of the log likelihood, given the inverse of the covariances in gram.
+func (l *Likelihood) gradient(theta []float64, scale, noise float64, grad []float64) {
+	d, n := len(l.dims), l.n
+	at, byScale, trace := 0, 0.0, 0.0
+	for i := range n {
+		row, ai := l.gram[i*n:i*n+i], l.a[i]
+		pair, slope := l.r2[at:at+i], l.dr2[at:at+i]
+		for j, inverse := range row {
+			m := ai*l.a[j] - inverse
+			byScale += m * pair[j]
+			slope[j] *= m
+		}
+		trace += ai*ai - l.gram[i*n+i]
+		at += i
+	}
+	grad[d] = byScale + 0.5*scale*trace
+	grad[d+1] = 0.5 * noise * trace
+	for j, squared := range l.squared {
+		w := math.Exp(-2 * theta[j])
+		grad[j] = -2 * w * dot(l.dr2, squared)
+		if l.warp {
+			grad[d+2+2*j], grad[d+3+2*j] = l.warpGradient(j, w, theta[d+2+2*j:])
+		}
+	}
+}
+
+// rewarp recomputes the distances of numeric dimensions under other exponents.
+func (l *Likelihood) rewarp(logs []float64) {
+	for j, dim := range l.dims {
+		if dim.Categorical {
+			continue
+		}
+		ab := [2]float64{math.Exp(logs[2*j]), math.Exp(logs[2*j+1])}
+		for i, v := range l.x[j] {
+			if v != v {
+				l.warped[i] = v
+				continue
+			}
+			l.warped[i] = warp(v, ab)
+			_, l.byA[j*l.n+i], l.byB[j*l.n+i] = warpSlopes(v, ab)
+		}
+		l.distances(j, l.warped)
+	}
+}
+
+// warpGradient returns the derivatives by the logarithms of a dimension's exponents, given
+// in dr2 those by the squared distances.
+func (l *Likelihood) warpGradient(j int, w float64, logs []float64) (a, b float64) {
+	if l.dims[j].Categorical {
+		return 0, 0
+	}
+	ab := [2]float64{math.Exp(logs[0]), math.Exp(logs[1])}
+	for i, v := range l.x[j] {
+		l.warped[i] = v
+		if v == v {
+			l.warped[i] = warp(v, ab)
+		}
+	}
+	byA, byB := l.byA[j*l.n:(j+1)*l.n], l.byB[j*l.n:(j+1)*l.n]
+	at := 0
+	for i := range l.n {
+		u := l.warped[i]
+		for k, s := range l.dr2[at : at+i] {
+			if t := u - l.warped[k]; t == t {
+				a += s * t * (byA[i] - byA[k])
+				b += s * t * (byB[i] - byB[k])
+			}
+		}
+		at += i
+	}
+	return 2 * w * a, 2 * w * b
+}
+
+// believe adds the prior's gradient to grad and returns its log density.
+func (l *Likelihood) believe(theta, grad []float64) float64 {
+	d := len(l.dims)
+	sum := 0.0
+	for i, log := range theta {
+		prior := l.prior.Warp
+		switch {
+		case i < d:
+			prior = l.prior.Length
+		case i == d:
+			prior = l.prior.Scale
+		case i == d+1:
+			prior = l.prior.Noise
+		}
+		value, slope := prior.Log(log)
+		sum += value
+		grad[i] += slope
+	}
+	return sum
+}
+
+// Encode returns the parameters of hyper, as Value takes them.
+func (l *Likelihood) Encode(hyper Hyper) []float64 {
+	d := len(l.dims)
+	theta := make([]float64, l.Parameters())
+	for j, v := range hyper.Length {
+		theta[j] = math.Log(v)
+	}
+	theta[d], theta[d+1] = math.Log(hyper.Scale), math.Log(hyper.Noise)
+	if l.warp && hyper.Warp != nil {
+		for j, ab := range hyper.Warp {
+			theta[d+2+2*j], theta[d+3+2*j] = math.Log(ab[0]), math.Log(ab[1])
+		}
+	}
+	return theta
+}
+
+// decode returns the hyperparameters of theta with the mean that fits them.
+func (l *Likelihood) decode(theta []float64) Hyper {
+	d := len(l.dims)
+	h := Hyper{Length: make([]float64, d), Scale: math.Exp(theta[d]), Noise: math.Exp(theta[d+1])}
+	for j := range h.Length {
+		h.Length[j] = math.Exp(theta[j])
+	}
+	if l.warp {
+		h.Warp = make([][2]float64, d)
+		for j := range h.Warp {
+			h.Warp[j] = [2]float64{math.Exp(theta[d+2+2*j]), math.Exp(theta[d+3+2*j])}
+		}
+	}
+	return h
+}
+
+// Fit climbs the log posterior from a start, and returns the hyperparameters where it ends
+// with their log posterior.
+func (l *Likelihood) Fit(start Hyper, evaluations int) (Hyper, float64) {
+	theta := l.Encode(start)
+	lower, upper := l.bounds()
+	descent := func(theta, grad []float64) float64 {
+		value := -l.Value(theta, grad)
+		for i := range grad {
+			grad[i] = -grad[i]
+		}
+		return value
+	}
+	lbfgs.Minimize(descent, theta, lower, upper, lbfgs.Options{Evaluations: evaluations, Gradient: 1e-2, Decrease: 1e-4, Step: 1})
+	value := l.Value(theta, make([]float64, len(theta)))
+	hyper := l.decode(theta)
+	hyper.Mean = l.mean
+	return hyper, value
+}
+
+func (l *Likelihood) bounds() (lower, upper []float64) {
+	d := len(l.dims)
+	lower, upper = make([]float64, l.Parameters()), make([]float64, l.Parameters())
+	for i := range lower {
+		b := l.prior.Bounds.Warp
+		switch {
+		case i < d:
+			b = l.prior.Bounds.Length
+		case i == d:
+			b = l.prior.Bounds.Scale
+		case i == d+1:
+			b = l.prior.Bounds.Noise
+		}
+		lower[i], upper[i] = math.Log(b[0]), math.Log(b[1])
+	}
+	return lower, upper
+}
+
+func axpy(a float64, x, y []float64) {
+	blas64.Axpy(a, blas64.Vector{N: len(x), Data: x, Inc: 1}, blas64.Vector{N: len(y), Data: y, Inc: 1})
+}
+
+func dot(x, y []float64) float64 {
+	return blas64.Dot(blas64.Vector{N: len(x), Data: x, Inc: 1}, blas64.Vector{N: len(y), Data: y, Inc: 1})
+}

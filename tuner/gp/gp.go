@@ -1,0 +1,131 @@
+// Package gp is Gaussian process regression for tuning: what is known of an objective from
+// the trials that have ended, with how sure that is.
+//
+// Inputs are points of [0,1]^d, one number a dimension: numeric dimensions are compared by
+// difference, categorical ones by whether they are the same (Hamming), and NaN says that a
+// dimension does not apply to a point, as a parameter under a condition that does not hold.
+// Outputs are expected standardized (see Transform). The kernel is Matérn-5/2 with a
+// lengthscale per dimension; hyperparameters are the most probable ones under weak priors
+// (Fit). A Model is the posterior under given hyperparameters; points whose result is
+// still to come are appended to it, in O(n²) each.
+//
+// Everything is a function of its arguments: no clock, no chance, no goroutine.
+package gp
+
+import (
+	"math"
+)
+
+// Dim says how points are compared in a dimension.
+type Dim struct {
+	Categorical bool // equal or not, instead of by difference
+}
+
+// Hyper are the hyperparameters of a Gaussian process.
+type Hyper struct {
+	Length []float64    // lengthscale per dimension
+	Scale  float64      // prior variance of the function
+	Noise  float64      // variance of an observation's noise
+	Mean   float64      // prior mean
+	Warp   [][2]float64 // Kumaraswamy's a and b per dimension; nil: inputs are taken as they are
+}
+
+// weights are the inverse squared lengthscales.
+func (h Hyper) weights() []float64 {
+	w := make([]float64, len(h.Length))
+	for j, l := range h.Length {
+		w[j] = 1 / (l * l)
+	}
+	return w
+}
+
+const warpEdge = 1e-6 // inputs are kept this far from 0 and 1 before they are warped
+
+// warp is Kumaraswamy's distribution function 1-(1-x^a)^b, a monotone map of [0,1] to
+// itself (Snoek et al. 2014 warp inputs with the Beta's, which has no closed form).
+func warp(x float64, ab [2]float64) float64 {
+	x = math.Min(math.Max(x, warpEdge), 1-warpEdge)
+	return -math.Expm1(ab[1] * math.Log1p(-math.Pow(x, ab[0])))
+}
+
+// warpSlopes returns the derivatives of warp by x, log a and log b.
+func warpSlopes(x float64, ab [2]float64) (byX, byA, byB float64) {
+	a, b := ab[0], ab[1]
+	x = math.Min(math.Max(x, warpEdge), 1-warpEdge)
+	power := math.Pow(x, a)
+	rest := math.Log1p(-power) // log(1-x^a)
+	outer := math.Exp((b - 1) * rest)
+	byX = a * b * power / x * outer
+	byA = a * b * power * math.Log(x) * outer
+	byB = -b * rest * math.Exp(b*rest)
+	return byX, byA, byB
+}
+
+// embed writes x, as the kernel compares it, to u: warped and divided by the lengthscale
+// where numeric.
+func (h Hyper) embed(dims []Dim, x, u []float64) {
+	for j, v := range x {
+		switch {
+		case dims[j].Categorical || v != v:
+			u[j] = v
+		case h.Warp != nil:
+			u[j] = warp(v, h.Warp[j]) / h.Length[j]
+		default:
+			u[j] = v / h.Length[j]
+		}
+	}
+}
+
+// squares adds the squared distances between the value u and each of column to r2.
+// far is the distance of different categories, and of a value that applies from one that
+// does not.
+func squares(dim Dim, column []float64, u, far float64, gaps bool, r2 []float64) {
+	r2 = r2[:len(column)]
+	switch {
+	case u != u:
+		for i, v := range column {
+			if v == v {
+				r2[i] += far
+			}
+		}
+	case dim.Categorical:
+		for i, v := range column {
+			if v != u { // also where v is NaN
+				r2[i] += far
+			}
+		}
+	case gaps:
+		for i, v := range column {
+			t := v - u
+			t *= t
+			if v != v {
+				t = far
+			}
+			r2[i] += t
+		}
+	default:
+		for i, v := range column {
+			t := v - u
+			r2[i] += t * t
+		}
+	}
+}
+
+// matern replaces squared distances by Matérn-5/2 covariances, and writes their
+// derivatives by the squared distance to slope unless that is nil.
+func matern(r2 []float64, scale float64, slope []float64) {
+	if slope == nil {
+		for i, v := range r2 {
+			q := math.Sqrt(5 * v)
+			r2[i] = scale * (1 + q + q*q*(1.0/3)) * exp(-q)
+		}
+		return
+	}
+	slope = slope[:len(r2)]
+	for i, v := range r2 {
+		q := math.Sqrt(5 * v)
+		e := scale * exp(-q)
+		r2[i] = (1 + q + q*q*(1.0/3)) * e
+		slope[i] = (-5.0 / 6) * (1 + q) * e
+	}
+}
