@@ -9,16 +9,11 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/auth/pki"
-	"github.com/clary-ml/clary/cluster"
-	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
+	"github.com/clary-ml/clary/storage/journal"
 )
-
-// maxTail is the most last lines that one request may ask for.
-const maxTail = 1 << 20
 
 // logsAddress is where coordinators reach this agent.
 func (a *agent) logsAddress() string {
@@ -50,26 +45,13 @@ type taskLogs struct {
 	agent *agent
 }
 
-func (s *taskLogs) Read(request *claryv1.ReadLogsRequest, stream grpc.ServerStreamingServer[claryv1.LogData]) error {
-	which := runtime.Stream(request.GetStream())
-	if which != runtime.Stdout && which != runtime.Stderr {
-		return wire.ToStatus(fault.New(fault.Invalid, "stream: %q is unknown: stdout or stderr", cluster.Clip(request.GetStream())))
+func (s *taskLogs) Read(request *claryv1.ReadLogsRequest, stream grpc.ServerStreamingServer[claryv1.ReadLogsResponse]) error {
+	query, err := wire.LogQuery(request)
+	if err != nil {
+		return wire.ToStatus(err)
 	}
-	if request.GetTail() < 0 || request.GetTail() > maxTail {
-		return wire.ToStatus(fault.New(fault.Invalid, "tail: %d is out of range: from 0 to %d", request.GetTail(), maxTail))
-	}
-	query := runtime.LogQuery{Stream: which, Tail: int(request.GetTail()), Follow: request.GetFollow()}
-	return wire.ToStatus(s.agent.tasks.Logs(stream.Context(), request.GetTask(), query, logWriter{stream}))
-}
-
-// logWriter sends what is written to it.
-type logWriter struct {
-	stream grpc.ServerStreamingServer[claryv1.LogData]
-}
-
-func (w logWriter) Write(p []byte) (int, error) {
-	if err := w.stream.Send(&claryv1.LogData{Data: append([]byte(nil), p...)}); err != nil {
-		return 0, err
-	}
-	return len(p), nil
+	query.After, query.Streams = request.GetAfter(), request.GetStreams()
+	return wire.ToStatus(s.agent.tasks.Logs(stream.Context(), request.GetTask(), query, func(batch []journal.Entry) error {
+		return stream.Send(&claryv1.ReadLogsResponse{Entries: wire.EntriesToProto(batch)})
+	}))
 }

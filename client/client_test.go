@@ -174,30 +174,6 @@ func TestAWatchEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestLogsGoOnWhereTheyWereWithoutRepeating(t *testing.T) {
-	fake := start(t, 2)
-	c := dial(t, fake.Context())
-	if _, err := c.Submit(t.Context(), cluster.Job{Name: "a", Kind: "training"}); err != nil {
-		t.Fatal(err)
-	}
-	fake.Log("a", "a/main/worker-0.1", "stdout", "one\n")
-	var out strings.Builder
-	for chunk, err := range c.Logs(t.Context(), client.LogRequest{Job: "a", Follow: true}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		out.Write(chunk.Data)
-		if out.String() == "one\n" {
-			fake.Kill(0)
-			fake.Log("a", "a/main/worker-0.1", "stdout", "two\n")
-			fake.Update("a", func(v *client.JobView) { v.Job.State = cluster.JobSucceeded })
-		}
-	}
-	if out.String() != "one\ntwo\n" {
-		t.Errorf("%q", out.String())
-	}
-}
-
 func TestObjectsComeBackAsTheyWentThoughACoordinatorDies(t *testing.T) {
 	fake := start(t, 2)
 	c := dial(t, fake.Context())

@@ -14,6 +14,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/tree"
+	"github.com/clary-ml/clary/storage/journal"
 )
 
 // Bounds on one installation.
@@ -104,8 +105,15 @@ func (c contained) run(ctx context.Context, o order) (said string, err error) {
 	}
 	exit, why := c.await(ctx, id, o)
 	last := &tail{}
-	for _, stream := range []runtime.Stream{runtime.Stdout, runtime.Stderr} {
-		if err := c.Driver.Logs(context.WithoutCancel(ctx), id, runtime.LogQuery{Stream: stream, Tail: 50}, last); err != nil {
+	for _, stream := range []string{runtime.Stdout, runtime.Stderr} {
+		query := journal.Query{Streams: []string{stream}, Tail: 50}
+		err := c.Driver.Logs(context.WithoutCancel(ctx), id, query, func(batch []journal.Entry) error {
+			for _, e := range batch {
+				_, _ = last.Write(e.AppendRaw(nil)) // it keeps the end, and never fails
+			}
+			return nil
+		})
+		if err != nil {
 			return "", err
 		}
 	}

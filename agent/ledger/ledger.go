@@ -28,6 +28,7 @@ type Assignment struct {
 type Entry struct {
 	Assignment Assignment
 	Status     cluster.TaskStatus
+	Archived   bool // all that it wrote is in the object store, and no longer here
 }
 
 // Ledger is the open file.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/storage/journal"
 )
 
 // Driver runs tasks. All methods may be called at the same time; a task is known
@@ -28,8 +29,10 @@ type Driver interface {
 	// Stop asks the task to end within the grace, after which it is killed, and does
 	// not wait. Asking again may shorten the grace. An ended task is no error.
 	Stop(ctx context.Context, id string, grace time.Duration) error
-	// Logs writes what the task wrote, as far as it is kept.
-	Logs(ctx context.Context, id string, query LogQuery, to io.Writer) error
+	// Logs gives what the query wants of what the task wrote, streams Stdout and Stderr, in the
+	// order in which it came, as far as it is kept. Times increase strictly. With Follow it goes
+	// on until the task has ended. NotFound says that there is no log, or no longer.
+	Logs(ctx context.Context, id string, query journal.Query, sink journal.Sink) error
 	// Remove forgets an ended task and deletes all that the driver kept of it. It
 	// refuses, with Conflict, while the task runs; an unknown ID is no error.
 	Remove(ctx context.Context, id string) error
@@ -40,6 +43,12 @@ type Driver interface {
 type Leaser interface {
 	// SetLease lets an exclusive task run for so long from now.
 	SetLease(id string, left time.Duration) error
+}
+
+// LogKeeper is implemented by drivers that keep logs themselves and can let go of them.
+type LogKeeper interface {
+	// DropLog deletes the log of an ended task. None is no error.
+	DropLog(id string) error
 }
 
 // Meter is implemented by drivers that can tell what a running task uses.
@@ -162,7 +171,7 @@ type Streams struct {
 	Stdout, Stderr io.Writer
 }
 
-// DefaultLogBytes are kept of a task's stdout and stderr together.
+// DefaultLogBytes are kept of a task's log on its node.
 const DefaultLogBytes = 64 << 20
 
 // Limits bounds a task; zero means no limit.
@@ -215,21 +224,11 @@ type Usage struct {
 	Refused int64
 }
 
-// Stream is one of a task's outputs.
-type Stream string
-
-// The streams.
+// The streams of a task's log.
 const (
-	Stdout Stream = "stdout"
-	Stderr Stream = "stderr"
+	Stdout = "stdout"
+	Stderr = "stderr"
 )
-
-// LogQuery says which part of which stream.
-type LogQuery struct {
-	Stream Stream
-	Tail   int  // the last n lines; 0 is all that is kept
-	Follow bool // go on until the task has ended
-}
 
 // FolderName turns a task's ID into the name of its folder and control group; ID
 // turns it back. "digits/main/worker-0.1" becomes "digits~main~worker-0.1".

@@ -121,17 +121,8 @@ func (t *task) saves(assignment ledger.Assignment, state cluster.TaskState) bool
 // save sends the last checkpoints and the outputs. While the store cannot be
 // reached it tries again, until the task is no longer wanted.
 func (t *task) save(ctx context.Context, assignment ledger.Assignment, state cluster.TaskState) ([]cluster.Output, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	over := make(chan struct{})
-	defer func() { cancel(); <-over }()
-	go func() {
-		defer close(over)
-		select {
-		case <-t.gone:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	ctx, stop := t.whileWanted(ctx)
+	defer stop()
 	for {
 		outputs, err := t.saveOnce(ctx, assignment, state)
 		if !fault.Is(err, fault.Unready) {
@@ -173,8 +164,8 @@ func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state
 }
 
 // tidy frees the room of what nobody reads any more once a task has ended, what it made
-// included, which is in the store or was never asked for; its logs stay until it is
-// forgotten.
+// included, which is in the store or was never asked for; its log stays until it is in
+// the store too.
 func (t *task) tidy() {
 	t.unfeed()
 	errs := []error{t.dropSecrets()}

@@ -9,7 +9,6 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -25,6 +24,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/tree"
+	"github.com/clary-ml/clary/storage/journal"
 )
 
 // Config is what the supervisor works with. Store and Certify may be nil; a task
@@ -293,9 +293,17 @@ func (s *Supervisor) Renew(left time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// Logs writes a task's output.
-func (s *Supervisor) Logs(ctx context.Context, id string, query runtime.LogQuery, to io.Writer) error {
-	return s.config.Driver.Logs(ctx, id, query, to)
+// Logs gives what the query wants of what a task wrote. NotFound says that it is not on this
+// node, or no longer: it is in the object store then.
+func (s *Supervisor) Logs(ctx context.Context, id string, query journal.Query, sink journal.Sink) error {
+	s.mu.Lock()
+	t := s.tasks[id]
+	archived := t != nil && t.entry.Archived
+	s.mu.Unlock()
+	if archived {
+		return fault.New(fault.NotFound, "the log of task %s is in the object store", id)
+	}
+	return s.config.Driver.Logs(ctx, id, query, sink)
 }
 
 // forget ends the story of a task that is no longer wanted. What the driver has of it goes

@@ -1,7 +1,6 @@
 package supervisor_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/agent/ledger"
-	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/runtime/cgroup"
 	"github.com/clary-ml/clary/agent/runtime/shim"
 	"github.com/clary-ml/clary/agent/staging/stagingtest"
@@ -235,18 +233,16 @@ func TestATaskSeesItsContract(t *testing.T) {
 			a.Hosts = map[string][]string{"worker": {"10.0.0.1:7"}, "server": {"10.0.0.2:8", "10.0.0.3:9"}}
 		}))
 	status := b.ended(worker)
-	var log, complaints bytes.Buffer
-	_ = b.agent.Logs(t.Context(), worker, runtime.LogQuery{Stream: runtime.Stdout}, &log)
-	_ = b.agent.Logs(t.Context(), worker, runtime.LogQuery{Stream: runtime.Stderr}, &complaints)
+	log := b.wrote(worker)
 	if status.State != cluster.TaskSucceeded {
-		t.Fatalf("it ended as %+v, saying %s%s", status, log.String(), complaints.String())
+		t.Fatalf("it ended as %+v, saying %s", status, log)
 	}
 	for _, want := range []string{
 		"digits digits/main/worker-0.1 worker 0 1\n", "10.0.0.1:7 10.0.0.2:8,10.0.0.3:9 ", " 127.0.0.1\n", `{"epochs":3}`,
 		"1,2\n3,4\n", "certificate for digits/main/worker-0.1", "GPU-1,GPU-2 mine\n",
 	} {
-		if !strings.Contains(log.String(), want) {
-			t.Errorf("it does not see %q; it sees\n%s", want, log.String())
+		if !strings.Contains(log, want) {
+			t.Errorf("it does not see %q; it sees\n%s", want, log)
 		}
 	}
 	p := status.Progress

@@ -41,7 +41,9 @@ type task struct {
 	condemned chan string
 	// releases give back what the task's goroutine holds for its process.
 	releases []func()
-	// Of the goroutine's own too: what it mirrors, and why the agent itself ended it.
+	// Of the goroutine's own too: what brings its log to the store, what it mirrors, and why the
+	// agent itself ended it.
+	shipping *shipment
 	mirrored []*staging.Mirror
 	why      string
 	left     sync.Once
@@ -125,6 +127,11 @@ func (t *task) show(status cluster.TaskStatus) {
 func (t *task) live(ctx context.Context, ran bool) {
 	if state := t.status().State; !state.Ended() {
 		t.drive(ctx, state, ran)
+	} else if ran && t.ships() {
+		t.shipping = t.ship(ctx)
+	}
+	if t.shipping != nil {
+		defer t.shipping.stop()
 	}
 	for _, release := range t.releases {
 		release()
@@ -133,6 +140,12 @@ func (t *task) live(ctx context.Context, ran bool) {
 		return
 	}
 	t.tidy()
+	switch {
+	case t.shipping != nil:
+		t.settle(t.shipping)
+	case t.entry.Archived:
+		t.dropRecords() // the agent before may have died over it
+	}
 	select {
 	case <-t.gone:
 	case <-ctx.Done():
@@ -158,6 +171,9 @@ func (t *task) drive(ctx context.Context, state cluster.TaskState, ran bool) {
 			t.release()
 			return
 		}
+	}
+	if t.ships() {
+		t.shipping = t.ship(ctx)
 	}
 	if exit, ok := t.follow(ctx); ok {
 		t.release()

@@ -167,35 +167,6 @@ func (s *jobs) Delete(_ context.Context, request *claryv1.DeleteJobRequest) (*cl
 	return &claryv1.DeleteJobResponse{}, nil
 }
 
-func (s *jobs) Logs(request *claryv1.LogsRequest, stream grpc.ServerStreamingServer[claryv1.LogChunk]) error {
-	for sent := 0; ; {
-		view, found, changed := s.c.Job(request.GetJob())
-		if !found {
-			return noJob(request.GetJob())
-		}
-		s.c.mu.Lock()
-		chunks := s.c.logs[request.GetJob()][sent:]
-		s.c.mu.Unlock()
-		for _, chunk := range chunks {
-			sent++
-			if request.GetStdout() && chunk.Stream != "stdout" || request.GetStderr() && chunk.Stream != "stderr" {
-				continue
-			}
-			if err := stream.Send(&claryv1.LogChunk{Task: chunk.Task, Stream: chunk.Stream, Data: chunk.Data, Note: chunk.Note}); err != nil {
-				return err
-			}
-		}
-		if view.Job.State.Ended() || !request.GetFollow() {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-stream.Context().Done():
-			return stream.Context().Err()
-		}
-	}
-}
-
 func (s *jobs) Why(_ context.Context, request *claryv1.WhyRequest) (*claryv1.WhyResponse, error) {
 	view, found, _ := s.c.Job(request.GetJob())
 	if !found {

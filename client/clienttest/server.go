@@ -48,10 +48,10 @@ type Cluster struct {
 	changed chan struct{} // closed and replaced at every change
 	jobs    map[string]client.JobView
 	nodes   map[string]client.NodeView
-	logs    map[string][]client.LogChunk // by job
-	objects map[string][]byte            // by URI
-	tokens  map[string]cluster.Token     // by secret
-	calls   map[string]int               // by method's last word
+	logs    map[string][]logged      // by job
+	objects map[string][]byte        // by URI
+	tokens  map[string]cluster.Token // by secret
+	calls   map[string]int           // by method's last word
 	revised uint64
 }
 
@@ -70,7 +70,7 @@ func Start(n int) (*Cluster, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{
 		authority: authority, ctx: ctx, cancel: cancel, changed: make(chan struct{}),
-		jobs: map[string]client.JobView{}, nodes: map[string]client.NodeView{}, logs: map[string][]client.LogChunk{},
+		jobs: map[string]client.JobView{}, nodes: map[string]client.NodeView{}, logs: map[string][]logged{},
 		objects: map[string][]byte{}, calls: map[string]int{},
 		tokens: map[string]cluster.Token{Token: {ID: "root", Kind: cluster.TokenUser, Name: "root", Role: cluster.RoleAdmin}},
 	}
@@ -214,14 +214,6 @@ func (c *Cluster) Update(name string, change func(*client.JobView)) {
 	c.revised++
 	view.Job.Revision = c.revised
 	c.jobs[name] = view
-	c.tell()
-}
-
-// Log adds to what a job's task wrote.
-func (c *Cluster) Log(job, task, stream, text string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.logs[job] = append(c.logs[job], client.LogChunk{Task: task, Stream: stream, Data: []byte(text)})
 	c.tell()
 }
 

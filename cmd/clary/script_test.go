@@ -71,7 +71,7 @@ func check(job cluster.Job) error {
 	return nil
 }
 
-// play is a job's life, by the first word of its name: fail-..., wait-..., any other
+// play is a job's life, by the first word of its name: fail-..., wait-..., talk-..., any other
 // succeeds after a line of log.
 func play(ctx context.Context, c *clienttest.Cluster, job cluster.Job) {
 	if job.Held {
@@ -83,7 +83,11 @@ func play(ctx context.Context, c *clienttest.Cluster, job cluster.Job) {
 		Status:     cluster.TaskStatus{State: cluster.TaskRunning, Started: time.Now().UnixNano()},
 	}
 	word, _, _ := strings.Cut(job.Name, "-")
-	if word == "stuck" {
+	switch word {
+	case "stuck":
+		return
+	case "talk":
+		talk(c, job, task)
 		return
 	}
 	c.Update(job.Name, func(v *client.JobView) {
@@ -106,6 +110,23 @@ func play(ctx context.Context, c *clienttest.Cluster, job cluster.Job) {
 		}
 	}
 	c.Update(job.Name, func(v *client.JobView) { end(word, v) })
+}
+
+// talk is a job of two tasks that wrote in turn, a line a minute, on a day long ago.
+func talk(c *clienttest.Cluster, job cluster.Job, first cluster.Task) {
+	second := first
+	second.ID, second.Index = job.Name+"/main/worker-1.1", 1
+	began := time.Date(2026, 1, 2, 10, 0, 0, 0, time.UTC)
+	for i, text := range []string{"loss 0.9\n", "loss 0.8\n", "warning: slow\n", "50%", "\r100%\n"} {
+		task, stream := []cluster.Task{first, second}[i%2], "stdout"
+		if i >= 2 {
+			task, stream = first, "stderr"
+		}
+		c.LogAt(began.Add(time.Duration(i)*time.Minute), job.Name, task.ID, stream, text)
+	}
+	c.Update(job.Name, func(v *client.JobView) {
+		v.Tasks, v.Gangs[0].Roles[0].Count, v.Job.State = []cluster.Task{first, second}, 2, cluster.JobSucceeded
+	})
 }
 
 func end(word string, v *client.JobView) {

@@ -19,6 +19,7 @@ import (
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
 	"github.com/clary-ml/clary/scheduler"
+	"github.com/clary-ml/clary/storage/journal/archive"
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
 )
@@ -33,6 +34,23 @@ type jobs struct {
 	nodes   *NodeCache
 	agents  Conns
 	store   func() (*object.Client, error)
+	archive func(object.URI) (archive.Store, error)
+}
+
+// archives is the part of the object store below an address, for logs.
+func (s *jobs) archives(prefix string) (archive.Store, error) {
+	uri, err := object.ParseURI(prefix)
+	if err != nil {
+		return nil, err
+	}
+	if s.archive != nil {
+		return s.archive(uri)
+	}
+	store, err := s.store()
+	if err != nil {
+		return nil, err
+	}
+	return archive.In(store, uri), nil
 }
 
 func (s *jobs) Submit(ctx context.Context, request *claryv1.SubmitRequest) (*claryv1.SubmitResponse, error) {

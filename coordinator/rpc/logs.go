@@ -1,10 +1,13 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"io"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -12,48 +15,115 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+	"github.com/clary-ml/clary/storage/journal"
 )
 
 // maxLogReaders is how many tasks' logs one request reads at once.
 const maxLogReaders = 256
 
-// Logs gathers the logs of a job's tasks from their agents. With follow it goes on
-// through new attempts until the job has ended.
-func (s *jobs) Logs(request *claryv1.LogsRequest, stream grpc.ServerStreamingServer[claryv1.LogChunk]) error {
-	if request.GetTail() < 0 {
-		return fault.New(fault.Invalid, "tail: %d is negative: say how many last lines to show, 0 for all", request.GetTail())
+// fullResponse is how many bytes a response has at least if more is at hand.
+const fullResponse = 128 << 10
+
+// Logs shows what a job's tasks wrote: from their agents while they have it, else from the object
+// store. Without follow the tasks' logs are merged by time; with it they come as they come, through
+// new attempts until the job has ended.
+func (s *jobs) Logs(request *claryv1.LogsRequest, stream grpc.ServerStreamingServer[claryv1.LogsResponse]) error {
+	query, err := wire.LogQuery(request)
+	if err != nil {
+		return err
+	}
+	if request.GetStdout() != request.GetStderr() {
+		query.Streams = []string{"stdout"}
+		if request.GetStderr() {
+			query.Streams = []string{"stderr"}
+		}
 	}
 	group, ctx := errgroup.WithContext(stream.Context())
-	chunks := make(chan *claryv1.LogChunk, 16)
-	gathering := &logGathering{jobs: s, request: request, chunks: chunks, started: map[string]bool{}}
+	g := &logGathering{jobs: s, request: request, query: query, out: make(chan []*claryv1.LogChunk, 8), started: map[string]bool{}}
 	group.Go(func() error {
-		defer close(chunks)
-		return gathering.run(ctx)
+		defer close(g.out)
+		if query.Follow {
+			return g.follow(ctx)
+		}
+		return g.merge(ctx)
 	})
-	group.Go(func() error {
-		for chunk := range chunks {
-			if err := stream.Send(chunk); err != nil {
-				return err
+	group.Go(func() error { return sendChunks(g.out, stream) })
+	return group.Wait()
+}
+
+// sendChunks sends chunks, as many in a response as are at hand.
+func sendChunks(from <-chan []*claryv1.LogChunk, stream grpc.ServerStreamingServer[claryv1.LogsResponse]) error {
+	for chunks := range from {
+		size := sizeOf(chunks)
+		for more := true; more && size < fullResponse; {
+			select {
+			case next := <-from: // nothing, once it is closed
+				chunks, size, more = append(chunks, next...), size+sizeOf(next), len(next) > 0
+			default:
+				more = false
 			}
 		}
-		return nil
-	})
-	return group.Wait()
+		if err := stream.Send(&claryv1.LogsResponse{Chunks: chunks}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sizeOf is about how many bytes chunks take.
+func sizeOf(chunks []*claryv1.LogChunk) int {
+	size := 0
+	for _, chunk := range chunks {
+		size += len(chunk.GetTask())
+		for _, e := range chunk.GetEntries() {
+			size += len(e.GetText()) + 32
+		}
+	}
+	return size
 }
 
 // logGathering is one Logs request at work.
 type logGathering struct {
 	jobs    *jobs
 	request *claryv1.LogsRequest
-	chunks  chan<- *claryv1.LogChunk
+	query   journal.Query
+	out     chan []*claryv1.LogChunk
+	base    int32           // the attempt that is shown, and with follow all after it
 	started map[string]bool // by task id
 }
 
-// run starts a reader for each task as it appears, and waits for all of them.
-func (g *logGathering) run(ctx context.Context) error {
+// reader reads one task's log, telling entries to one and notes to all.
+func (g *logGathering) reader(task cluster.Task, to func(context.Context, []*claryv1.LogEntry) error) *logReader {
+	query := g.query
+	if query.After = g.request.GetAfter()[task.ID]; query.After != 0 {
+		query.Tail = 0 // it was cut to its last lines before
+	}
+	return &logReader{jobs: g.jobs, task: task, query: query, to: to, note: func(ctx context.Context, text string) error {
+		return g.tell(ctx, &claryv1.LogChunk{Task: task.ID, Note: text})
+	}}
+}
+
+func (g *logGathering) tell(ctx context.Context, chunks ...*claryv1.LogChunk) error {
+	select {
+	case g.out <- chunks:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// follow starts a reader for each task as it appears, and waits for all of them.
+func (g *logGathering) follow(ctx context.Context) error {
 	events := g.jobs.replica.Events().Subscribe(ofJob(g.request.GetJob()))
 	defer events.Close()
 	readers, ctx := errgroup.WithContext(ctx)
+	var over <-chan time.Time
+	if g.query.Until != 0 {
+		timer := time.NewTimer(time.Until(time.Unix(0, g.query.Until)))
+		defer timer.Stop()
+		over = timer.C
+	}
 	stale := false
 	for {
 		tasks, ended, err := g.tasks(ctx, stale)
@@ -61,22 +131,24 @@ func (g *logGathering) run(ctx context.Context) error {
 			return errors.Join(err, readers.Wait())
 		}
 		stale = true // the first look was linearizable, what follows is told by events
-		if len(tasks) > maxLogReaders {
-			return fault.New(fault.Invalid, "task: the job has %d tasks, at most %d can be read at once: name one", len(tasks), maxLogReaders)
-		}
 		for _, task := range tasks {
 			if !g.started[task.ID] {
 				g.started[task.ID] = true
-				readers.Go(func() error { return g.read(ctx, task) })
+				readers.Go(func() error {
+					return g.reader(task, func(ctx context.Context, entries []*claryv1.LogEntry) error {
+						return g.tell(ctx, &claryv1.LogChunk{Task: task.ID, Entries: entries})
+					}).read(ctx)
+				})
 			}
 		}
-		if ended || !g.request.GetFollow() {
+		if ended {
 			return readers.Wait()
 		}
 		select {
 		case <-ctx.Done():
-			_ = readers.Wait()
-			return ctx.Err()
+			return errors.Join(readers.Wait(), ctx.Err())
+		case <-over:
+			return readers.Wait()
 		case _, open := <-events.C:
 			if !open {
 				_ = readers.Wait()
@@ -92,23 +164,69 @@ func (g *logGathering) tasks(ctx context.Context, stale bool) ([]cluster.Task, b
 	if err != nil {
 		return nil, false, err
 	}
-	defer snapshot.Close()
 	job, ok := snapshot.Job(g.request.GetJob())
+	all, gangs := slices.Collect(snapshot.TasksOf(job.Name)), slices.Collect(snapshot.GangsOf(job.Name))
+	snapshot.Close()
 	if !ok {
 		return nil, false, noJob(g.request.GetJob())
 	}
-	attempt := job.Attempt
-	if g.request.GetAttempt() != 0 {
-		attempt = g.request.GetAttempt()
+	if g.base == 0 {
+		g.base = cmp.Or(g.request.GetAttempt(), job.Attempt)
 	}
-	var chosen []cluster.Task
-	for task := range snapshot.TasksOf(job.Name) {
-		started := task.Status.Started != 0
-		if started && task.Attempt == attempt && named(task, g.request.GetTask()) {
-			chosen = append(chosen, task)
+	onRecord := slices.ContainsFunc(all, func(task cluster.Task) bool { return task.Attempt == g.base })
+	if !onRecord && g.base < job.Attempt {
+		if all, err = g.forgotten(ctx, gangs); err != nil {
+			return nil, false, err
 		}
 	}
+	chosen := slices.DeleteFunc(all, func(task cluster.Task) bool {
+		return task.Status.Started == 0 || !g.shows(task) || !named(task, g.request.GetTask())
+	})
+	if len(chosen) > maxLogReaders {
+		return nil, false, fault.New(fault.Invalid, "task: the job has %d tasks, at most %d can be read at once: name one", len(chosen), maxLogReaders)
+	}
 	return chosen, job.State.Ended(), nil
+}
+
+// shows reports whether a task's attempt is wanted, or was when the caller was first answered.
+func (g *logGathering) shows(task cluster.Task) bool {
+	if _, begun := g.request.GetAfter()[task.ID]; begun || task.Attempt == g.base {
+		return true
+	}
+	return g.request.GetFollow() && g.request.GetAttempt() == 0 && task.Attempt > g.base
+}
+
+// forgotten are the tasks of an attempt that is no longer on record, as far as the store has their logs.
+func (g *logGathering) forgotten(ctx context.Context, gangs []cluster.Gang) ([]cluster.Task, error) {
+	store, err := g.jobs.archives(attemptPrefix(g.request.GetJob(), g.base))
+	if err != nil {
+		return nil, err
+	}
+	names, err := store.List(ctx)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	logs := map[string]bool{}
+	for _, name := range names {
+		if folder, _, has := strings.Cut(name, "/"+logsFolder+"/"); has {
+			logs[folder] = true
+		}
+	}
+	var tasks []cluster.Task
+	for _, gang := range gangs {
+		gang.Attempt = g.base
+		for _, role := range gang.Roles {
+			for index := range role.Count {
+				if logs[role.Name+"-"+strconv.Itoa(int(index))] {
+					tasks = append(tasks, cluster.Task{
+						ID: gang.TaskID(role.Name, index), Job: gang.Job, Gang: gang.ID(), Role: role.Name, Index: index, Attempt: g.base,
+						Status: cluster.TaskStatus{State: cluster.TaskLost, Started: 1},
+					})
+				}
+			}
+		}
+	}
+	return tasks, nil
 }
 
 // named reports whether the task is the one a user means by "worker-1", by a role's
@@ -120,57 +238,4 @@ func named(task cluster.Task, name string) bool {
 	short := task.ID[strings.LastIndexByte(task.ID, '/')+1:]
 	short, _, _ = strings.Cut(short, ".")
 	return name == short
-}
-
-func (g *logGathering) read(ctx context.Context, task cluster.Task) error {
-	both := !g.request.GetStdout() && !g.request.GetStderr()
-	readers, ctx := errgroup.WithContext(ctx)
-	for name, wanted := range map[string]bool{"stdout": g.request.GetStdout(), "stderr": g.request.GetStderr()} {
-		if wanted || both {
-			readers.Go(func() error { return g.readStream(ctx, task, name) })
-		}
-	}
-	return readers.Wait()
-}
-
-// readStream passes one log on. That a node cannot be asked is told as a note: the logs
-// of the other tasks are still worth having.
-func (g *logGathering) readStream(ctx context.Context, task cluster.Task, name string) error {
-	send := func(chunk *claryv1.LogChunk) error {
-		chunk.Task, chunk.Stream = task.ID, name
-		select {
-		case g.chunks <- chunk:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	err := g.copyStream(ctx, task, name, send)
-	if errors.Is(err, io.EOF) || ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return send(&claryv1.LogChunk{Note: "logs of " + task.ID + " on node " + task.Allocation.Node + " cannot be read now: " + err.Error()})
-}
-
-// copyStream sends on what the task's agent sends; at the log's end it returns io.EOF.
-func (g *logGathering) copyStream(ctx context.Context, task cluster.Task, name string, send func(*claryv1.LogChunk) error) error {
-	conn, err := g.jobs.agents.Conn(task.Allocation.Node)
-	if err != nil {
-		return err
-	}
-	source, err := claryv1.NewTaskLogsClient(conn).Read(ctx, &claryv1.ReadLogsRequest{
-		Task: task.ID, Stream: name, Follow: g.request.GetFollow(), Tail: g.request.GetTail(),
-	})
-	if err != nil {
-		return err
-	}
-	for {
-		data, err := source.Recv()
-		if err != nil {
-			return err
-		}
-		if err := send(&claryv1.LogChunk{Data: data.GetData(), Note: data.GetNote()}); err != nil {
-			return err
-		}
-	}
 }

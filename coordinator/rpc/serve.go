@@ -14,6 +14,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/state"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/storage/journal/archive"
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
 )
@@ -70,6 +71,7 @@ type Config struct {
 	Sealer       Sealer
 	Welcome      func() *claryv1.Welcome
 	Store        func() (*object.Client, error)
+	Archive      func(below object.URI) (archive.Store, error) // of logs; in Store if nil
 	Credentials  func(Identity) (*claryv1.CredentialsResponse, error)
 	Members      Members
 	Log          *slog.Logger
@@ -78,7 +80,7 @@ type Config struct {
 // Register adds every service to a gRPC server that was made with Options.
 func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterJobsServer(server, &jobs{
-		replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, kinds: c.Kinds, planner: c.Planner, nodes: c.Nodes, agents: c.Agents, store: c.Store,
+		replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, kinds: c.Kinds, planner: c.Planner, nodes: c.Nodes, agents: c.Agents, store: c.Store, archive: c.Archive,
 	})
 	claryv1.RegisterNodesServer(server, &nodes{replica: c.Replica})
 	claryv1.RegisterObjectsServer(server, &objects{store: c.Store, credentials: c.Credentials})

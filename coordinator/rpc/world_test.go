@@ -51,6 +51,8 @@ type world struct {
 	users   map[string]string // role → secret
 	members *members
 	defect  bool // the service of credentials panics
+	agents  agents
+	logs    logStores
 }
 
 // members admits machines as the coordinator does.
@@ -113,7 +115,7 @@ func (w *world) open() {
 	grpcServer := grpc.NewServer(append(rpc.NewGuard(w.replica, time.Now, log).Options(), grpc.Creds(transport.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
 	rpc.Register(grpcServer, rpc.Config{
 		Replica: w.replica, Planner: planning, Keeper: keeping, Nodes: nodes, Beats: beats, Members: w.members, Log: log,
-		Desk: desk, Kinds: kinds, Coordinators: nobody{}, Agents: nobody{},
+		Desk: desk, Kinds: kinds, Coordinators: nobody{}, Agents: &w.agents, Archive: w.logs.below,
 		Signer: func(task cluster.Task, csr []byte) ([]byte, []byte, error) {
 			identity := pki.Task{Job: task.Job, Gang: "main", Attempt: int(task.Attempt), Role: task.Role, Index: int(task.Index)}
 			certificate, err := w.ca.IssueCSR(csr, pki.Request{Identity: identity, Validity: pki.TaskValidity}, time.Now())

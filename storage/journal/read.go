@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	readBlock   = 256 << 10              // bytes of a file that are looked at together
+	readBlock   = 64 << 10               // bytes of a file that are looked at together
 	followEvery = 100 * time.Millisecond // how often a followed journal is looked at
 	lookBack    = 4 * maxLine            // before a cursor, for the beginning of lines that come in pieces
 )

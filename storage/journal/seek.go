@@ -8,6 +8,9 @@ import (
 	"os"
 )
 
+// tailStep is how far from the end the search for the last lines begins.
+const tailStep = 256 << 10
+
 // searchStep is how near the search for an instant comes: the rest is read.
 const searchStep = 32 << 10
 
@@ -24,7 +27,7 @@ func (c *chain) total() int64 {
 func (c *chain) starts() []int64 {
 	var starts []int64
 	total := c.total()
-	for back := int64(readBlock); back < total; back *= 8 {
+	for back := int64(tailStep); back < total; back *= 8 {
 		at, i := total-back, 0
 		for ; at >= c.sizes[i]; i++ {
 			at -= c.sizes[i]

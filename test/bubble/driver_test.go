@@ -3,7 +3,6 @@ package bubble_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"sync"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/storage/journal"
 )
 
 // stopTakes is how long a program takes to end when it is asked to.
@@ -173,7 +173,7 @@ func (d *driver) Stop(_ context.Context, id string, _ time.Duration) error {
 	return nil
 }
 
-func (d *driver) Logs(context.Context, string, runtime.LogQuery, io.Writer) error { return nil }
+func (d *driver) Logs(context.Context, string, journal.Query, journal.Sink) error { return nil }
 
 func (d *driver) Remove(_ context.Context, id string) error {
 	d.floor.mu.Lock()

@@ -25,6 +25,7 @@ import (
 	driver "github.com/clary-ml/clary/agent/runtime/container"
 	"github.com/clary-ml/clary/agent/runtime/container/enginetest"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/storage/journal"
 )
 
 // bench is one driver with folders of its own.
@@ -71,6 +72,22 @@ func (b *bench) again() []runtime.Found {
 		b.Fatal(err)
 	}
 	return found
+}
+
+// said is what a task wrote to stdout.
+func (b *bench) said(id string) string {
+	b.Helper()
+	var text []byte
+	err := b.d.Logs(b.Context(), id, journal.Query{Streams: []string{runtime.Stdout}}, func(batch []journal.Entry) error {
+		for _, e := range batch {
+			text = e.AppendRaw(text)
+		}
+		return nil
+	})
+	if err != nil {
+		b.Error(err)
+	}
+	return string(text)
 }
 
 func (b *bench) start(id, image, script string) error {
@@ -424,9 +441,8 @@ func bridged(t *testing.T, e *enginetest.Engine) {
 			t.Fatalf("it said %q, %v", said, err)
 		}
 	}
-	var interfaces strings.Builder
-	if err := b.d.Logs(t.Context(), id, runtime.LogQuery{Stream: runtime.Stdout}, &interfaces); err != nil || !strings.HasPrefix(interfaces.String(), "eth0\nlo\n") {
-		t.Errorf("it has the interfaces %q, %v", interfaces.String(), err)
+	if interfaces := b.said(id); !strings.HasPrefix(interfaces, "eth0\nlo\n") {
+		t.Errorf("it has the interfaces %q", interfaces)
 	}
 	if err := b.d.Stop(t.Context(), id, 0); err != nil {
 		t.Fatal(err)

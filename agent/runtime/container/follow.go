@@ -14,6 +14,7 @@ import (
 
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/storage/journal"
 )
 
 const (
@@ -199,11 +200,14 @@ func (d *Driver) neverStarted(ctx context.Context, h *handle, exit runtime.Exit)
 	if exit.Code != 1 && exit.Code != 126 && exit.Code != 127 {
 		return ""
 	}
-	said := &lastLines{most: 1}
-	if err := d.copyLogs(ctx, h, moby.ContainerLogsOptions{ShowStderr: true}, said); err != nil {
+	line := ""
+	_, err := d.readLog(ctx, h, journal.Query{Streams: []string{runtime.Stderr}}, func(batch []journal.Entry) error {
+		line = strings.TrimSpace(string(batch[len(batch)-1].Text))
+		return nil
+	})
+	if err != nil {
 		return ""
 	}
-	line := strings.TrimSpace(string(said.text()))
 	if _, why, fatal := strings.Cut(line, "[FATAL tini"); fatal {
 		_, why, _ = strings.Cut(why, "] ")
 		return "start the program: " + why

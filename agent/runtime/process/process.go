@@ -18,6 +18,7 @@ import (
 	"github.com/clary-ml/clary/agent/runtime/cgroup"
 	"github.com/clary-ml/clary/agent/runtime/shim"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/storage/journal"
 )
 
 // Config is what the driver needs.
@@ -29,7 +30,7 @@ type Config struct {
 	Log    *slog.Logger
 }
 
-// Driver implements runtime.Driver, Leaser, Meter, Isolator, Execer, Dialer and Occupant.
+// Driver implements runtime.Driver, Leaser, LogKeeper, Meter, Isolator, Execer, Dialer and Occupant.
 type Driver struct {
 	config    Config
 	isolation func() error // tried once
@@ -188,10 +189,9 @@ func (d *Driver) Remove(_ context.Context, id string) error {
 	if err != nil && locked(dir) {
 		return fault.New(fault.Conflict, "task %s still runs: recover and stop it first", id)
 	}
-	var errs []error
+	errs := []error{journal.Remove(filepath.Join(dir, shim.LogFile))}
 	for _, file := range []string{
-		shim.Stdout, shim.Stdout + ".1", shim.Stderr, shim.Stderr + ".1", shimLog,
-		shim.SpecFile, shim.StopFile, shim.LeaseFile, shim.StartFile, shim.ExitFile, shim.LockFile,
+		shimLog, shim.SpecFile, shim.StopFile, shim.LeaseFile, shim.StartFile, shim.ExitFile, shim.LockFile,
 	} {
 		if err := os.Remove(filepath.Join(dir, file)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)

@@ -5,13 +5,13 @@ package route
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"time"
 
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/storage/journal"
 )
 
 // Driver implements runtime.Driver and what else one of its two does. A task's own driver is
@@ -84,9 +84,17 @@ func (d *Driver) Stop(ctx context.Context, id string, grace time.Duration) error
 	return d.of(id).Stop(ctx, id, grace)
 }
 
-// Logs writes what the task wrote.
-func (d *Driver) Logs(ctx context.Context, id string, query runtime.LogQuery, to io.Writer) error {
-	return d.of(id).Logs(ctx, id, query, to)
+// Logs gives what the task wrote.
+func (d *Driver) Logs(ctx context.Context, id string, query journal.Query, sink journal.Sink) error {
+	return d.of(id).Logs(ctx, id, query, sink)
+}
+
+// DropLog lets go of an ended task's log. A container's stays with its engine until it is removed.
+func (d *Driver) DropLog(id string) error {
+	if keeper, ok := d.of(id).(runtime.LogKeeper); ok {
+		return keeper.DropLog(id)
+	}
+	return nil
 }
 
 // Remove has its driver forget the task.

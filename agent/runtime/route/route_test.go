@@ -2,7 +2,6 @@ package route_test
 
 import (
 	"context"
-	"io"
 	"net"
 	"reflect"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/runtime/route"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/storage/journal"
 )
 
 // Whatever one of two drivers can do, both together can.
@@ -22,6 +22,7 @@ var _ interface {
 	runtime.Fetcher
 	runtime.Execer
 	runtime.Dialer
+	runtime.LogKeeper
 } = (*route.Driver)(nil)
 
 // recorder is a driver that only says what was asked of it.
@@ -52,8 +53,13 @@ func (r *recorder) Stop(_ context.Context, id string, _ time.Duration) error {
 	return nil
 }
 
-func (r *recorder) Logs(_ context.Context, id string, _ runtime.LogQuery, _ io.Writer) error {
+func (r *recorder) Logs(_ context.Context, id string, _ journal.Query, _ journal.Sink) error {
 	r.note("logs", id)
+	return nil
+}
+
+func (r *recorder) DropLog(id string) error {
+	r.note("drop", id)
 	return nil
 }
 
@@ -88,7 +94,7 @@ func asks(t *testing.T, d *route.Driver, id string) {
 		t.Errorf("task %s: answers are lost: %+v, %+v, %d", id, exit, use, code)
 	}
 	for _, err := range []error{
-		errWait, errUsage, errExec, errDial, d.Stop(t.Context(), id, 0), d.Logs(t.Context(), id, runtime.LogQuery{}, io.Discard), d.Remove(t.Context(), id),
+		errWait, errUsage, errExec, errDial, d.Stop(t.Context(), id, 0), d.Logs(t.Context(), id, journal.Query{}, nil), d.DropLog(id), d.Remove(t.Context(), id),
 	} {
 		if err != nil {
 			t.Error(err)
@@ -98,7 +104,7 @@ func asks(t *testing.T, d *route.Driver, id string) {
 
 func all(id string) []string {
 	var calls []string
-	for _, call := range []string{"wait", "usage", "exec", "dial", "stop", "logs", "remove"} {
+	for _, call := range []string{"wait", "usage", "exec", "dial", "stop", "logs", "drop", "remove"} {
 		calls = append(calls, call+" "+id)
 	}
 	return calls

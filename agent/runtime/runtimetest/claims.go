@@ -55,37 +55,6 @@ func twice(b *bench) {
 	b.wantKind(err, fault.Conflict)
 }
 
-func logs(b *bench) {
-	id := b.start("echo to stdout; echo to stderr >&2; printf unfinished")
-	b.wait(id)
-	for stream, want := range map[runtime.Stream]string{runtime.Stdout: "to stdout\nunfinished", runtime.Stderr: "to stderr\n"} {
-		if got := b.log(id, runtime.LogQuery{Stream: stream}); got != want {
-			b.Errorf("%s is %q, want %q", stream, got, want)
-		}
-	}
-	b.wantKind(b.driver.Logs(b.ctx, id, runtime.LogQuery{Stream: "stdlog"}, &bytes.Buffer{}), fault.Invalid)
-}
-
-func follow(b *bench) {
-	id := b.start("for i in 1 2 3; do echo $i; sleep 0.05; done")
-	if got := b.log(id, runtime.LogQuery{Stream: runtime.Stdout, Follow: true}); got != "1\n2\n3\n" {
-		b.Errorf("followed %q", got)
-	}
-}
-
-func tail(b *bench) {
-	id := b.start("seq 1 1000")
-	b.wait(id)
-	for n, want := range map[int]string{1: "1000\n", 3: "998\n999\n1000\n"} {
-		if got := b.log(id, runtime.LogQuery{Stream: runtime.Stdout, Tail: n}); got != want {
-			b.Errorf("last %d lines are %q", n, got)
-		}
-	}
-	if got := b.log(id, runtime.LogQuery{Stream: runtime.Stdout, Tail: 5000}); strings.Count(got, "\n") != 1000 {
-		b.Errorf("asking for more lines than there are gives %d", strings.Count(got, "\n"))
-	}
-}
-
 func stopGentle(b *bench) {
 	id := b.start(`trap "echo bye; exit 7" TERM; echo ready; while :; do sleep 0.01; done`)
 	b.until(id, "ready")
@@ -164,7 +133,7 @@ func restart(b *bench) {
 	if exit := b.wait(id); exit.Code != 42 || !exit.Started.Equal(found[0].Started) {
 		b.Errorf("it ended as %+v", exit)
 	}
-	if pids := strings.Fields(b.log(id, runtime.LogQuery{Stream: runtime.Stdout})); len(pids) != 2 || pids[0] != pids[1] {
+	if pids := strings.Fields(b.log(id, runtime.Stdout)); len(pids) != 2 || pids[0] != pids[1] {
 		b.Errorf("the task noticed: its pids are %v", pids)
 	}
 }
@@ -252,7 +221,7 @@ func devices(b *bench) {
 		b.must(err)
 		b.wait(spec.ID)
 		want := "[" + strings.Join(uuids, ",") + "]\n"
-		if got := b.log(spec.ID, runtime.LogQuery{Stream: runtime.Stdout}); got != want {
+		if got := b.log(spec.ID, runtime.Stdout); got != want {
 			b.Errorf("with devices %v it sees %q", uuids, got)
 		}
 	}

@@ -62,7 +62,7 @@ func beside(b *bench) {
 		b.wants(own.String(), "234567\n", inside+"\n")
 		b.wants(strings.ReplaceAll(stdout.String(), "\t", ""), "CapEff:0000000000000000", "NoNewPrivs:1", "Seccomp:2")
 	}
-	for line := range strings.Lines(b.log(id, runtime.LogQuery{Stream: runtime.Stdout})) {
+	for line := range strings.Lines(b.log(id, runtime.Stdout)) {
 		limiting := strings.Contains(line, ":pids:") || strings.Contains(line, ":memory:") || strings.HasPrefix(line, "0::")
 		if b.Limited && limiting && !strings.Contains(own.String(), line) {
 			b.Errorf("the task is in %sbut it is in the control groups %s", line, own.String())
@@ -157,7 +157,7 @@ func dial(b *bench) {
 			}
 		})
 		b.until(id, "port ")
-		_, text, _ := strings.Cut(b.log(id, runtime.LogQuery{Stream: runtime.Stdout}), "port ")
+		_, text, _ := strings.Cut(b.log(id, runtime.Stdout), "port ")
 		port := 0
 		text, _, _ = strings.Cut(text, "\n")
 		for _, digit := range text {

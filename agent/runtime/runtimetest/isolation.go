@@ -30,7 +30,7 @@ func (b *bench) say(script string, change ...func(*runtime.Spec)) string {
 	b.Helper()
 	id := b.start(script, append([]func(*runtime.Spec){b.Isolate}, change...)...)
 	b.wait(id)
-	return b.log(id, runtime.LogQuery{Stream: runtime.Stdout}) + b.log(id, runtime.LogQuery{Stream: runtime.Stderr})
+	return b.log(id, runtime.Stdout) + b.log(id, runtime.Stderr)
 }
 
 func (b *bench) wants(said string, words ...string) {

@@ -3,7 +3,6 @@
 package runtimetest
 
 import (
-	"bytes"
 	"context"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/storage/journal"
 )
 
 // Harness makes drivers for one test.
@@ -45,6 +45,7 @@ type claim struct {
 
 // The claims that a harness may be without.
 const (
+	PartialClaim       = "shows the beginning of a line at once"
 	LeaseClaim         = "ends an exclusive task with its lease"
 	RenewedClaim       = "keeps an exclusive task whose lease is renewed"
 	OutOfMemoryClaim   = "reports a kill for memory as such"
@@ -74,9 +75,6 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"reports the signal that ended a task", exitSignal},
 		{"refuses a program that does not exist", noProgram},
 		{"refuses to run an ID twice", twice},
-		{"keeps what a task writes, by stream", logs},
-		{"follows a log until the task has ended", follow},
-		{"gives only the last lines when asked", tail},
 		{"ends a task that heeds SIGTERM", stopGentle},
 		{"kills a task that ignores SIGTERM after its grace", stopStubborn},
 		{"shortens the grace of a stop under way", stopShorter},
@@ -92,7 +90,7 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"gives a task its devices and no others", devices},
 		{"answers for an unknown task that it is not there", unknown},
 	}
-	all := slices.Concat(claims, meterClaims, handsClaims, isolationClaims)
+	all := slices.Concat(claims, logClaims, meterClaims, handsClaims, isolationClaims)
 	for _, c := range all {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -167,11 +165,10 @@ func (b *bench) wait(id string) runtime.Exit {
 	return exit
 }
 
-func (b *bench) log(id string, query runtime.LogQuery) string {
+// log is what a task wrote to a stream.
+func (b *bench) log(id, stream string) string {
 	b.Helper()
-	var text bytes.Buffer
-	b.must(b.driver.Logs(b.ctx, id, query, &text))
-	return text.String()
+	return raw(b.entries(id, journal.Query{Streams: []string{stream}}))
 }
 
 // until reads the log until it says the word.
@@ -179,25 +176,19 @@ func (b *bench) until(id, word string) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.ctx)
 	defer cancel()
-	w := &watcher{word: word, found: cancel}
-	_ = b.driver.Logs(ctx, id, runtime.LogQuery{Stream: runtime.Stdout, Follow: true}, w)
-	if !strings.Contains(w.text.String(), word) {
-		b.Fatalf("the task ended without saying %q; it said %q", word, w.text.String())
+	var said []byte
+	err := b.driver.Logs(ctx, id, journal.Query{Streams: []string{runtime.Stdout}, Follow: true}, func(batch []journal.Entry) error {
+		for _, e := range batch {
+			said = e.AppendRaw(said)
+		}
+		if strings.Contains(string(said), word) {
+			cancel()
+		}
+		return nil
+	})
+	if !strings.Contains(string(said), word) {
+		b.Fatalf("the task ended without saying %q; it said %q, %v", word, said, err)
 	}
-}
-
-type watcher struct {
-	word  string
-	text  strings.Builder
-	found func()
-}
-
-func (w *watcher) Write(p []byte) (int, error) {
-	n, err := w.text.Write(p)
-	if strings.Contains(w.text.String(), w.word) {
-		w.found()
-	}
-	return n, err
 }
 
 // restartAgent lets go of the driver and opens another one over the same tasks.

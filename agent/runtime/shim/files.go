@@ -11,7 +11,7 @@
 //	stop.json    agent → shim   the wish to end it (Stop); followed by SIGUSR1
 //	lease        agent → shim   until when an exclusive task may run (SetLease)
 //	exit.json    shim → agent   how it ended (Exit); written last, synced
-//	stdout.log, stderr.log, and .1 of each: what it wrote, bounded
+//	output.log, output.log.1   what it wrote, a bounded journal of two streams
 //
 // A free lock with start.json and without exit.json means that the shim was killed:
 // how the task ended is unknown.
@@ -38,8 +38,7 @@ const (
 	StopFile  = "stop.json"
 	LeaseFile = "lease"
 	ExitFile  = "exit.json"
-	Stdout    = "stdout.log"
-	Stderr    = "stderr.log"
+	LogFile   = "output.log" // see storage/journal
 )
 
 // Spec is what a shim is told to run.
@@ -56,7 +55,7 @@ type Spec struct {
 	Rlimits []Rlimit     `json:"rlimits,omitempty"`
 	Group   cgroup.Group `json:"group"`
 
-	LogBytes   int64         `json:"log_bytes"`             // kept of stdout and stderr together
+	LogBytes   int64         `json:"log_bytes"`             // kept of what it writes
 	MaxRuntime time.Duration `json:"max_runtime,omitempty"` // 0 is no limit
 	Grace      time.Duration `json:"grace"`                 // between SIGTERM and SIGKILL
 	Exclusive  bool          `json:"exclusive,omitempty"`   // ends when the lease file's instant has passed

@@ -6,10 +6,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/clary-ml/clary/storage/journal"
 )
 
 const (
@@ -65,7 +68,7 @@ type task struct {
 	secrets []string // variables that stand in no file
 	start   Start
 	signals chan os.Signal
-	logs    [2]*rotor
+	log     *journal.Writer
 	copied  chan struct{}
 
 	cause  Cause
@@ -97,7 +100,7 @@ func (t *task) run(ready *os.File) Exit {
 	exit := Exit{
 		Code: status.ExitStatus(), Cause: t.cause,
 		Started: t.start.Time, Ended: ended, Ran: ended.Sub(t.start.Time),
-		Usage: t.spec.Group.Usage(), Dropped: t.logs[0].dropped.Load() + t.logs[1].dropped.Load(),
+		Usage: t.spec.Group.Usage(), Dropped: t.log.Dropped(),
 	}
 	exit.Usage.Refused = refused
 	if status.Signaled() {
@@ -116,33 +119,34 @@ func tell(ready *os.File, text string) {
 	}
 }
 
-// begin opens the logs and starts the process.
+// streams are what a task writes to.
+var streams = [2]string{"stdout", "stderr"}
+
+// begin opens the log and starts the process.
 func (t *task) begin() (*child, error) {
 	var readers, writers [2]*os.File
-	for i, name := range []string{Stdout, Stderr} {
+	for i := range streams {
 		reader, writer, err := os.Pipe()
 		if err != nil {
 			return nil, err
 		}
 		defer writer.Close() //nolint:errcheck // the process has its own copy
 		readers[i], writers[i] = reader, writer
-		t.logs[i] = openRotor(filepath.Join(t.dir, name), t.spec.LogBytes/4)
 	}
+	t.log = journal.Open(filepath.Join(t.dir, LogFile), journal.Options{Bytes: t.spec.LogBytes})
 	c, err := spawn(t.spec, t.secrets, writers[0], writers[1])
 	t.secrets = nil
 	if err != nil {
 		return nil, err
 	}
 	t.copied = make(chan struct{})
+	var copying sync.WaitGroup
+	for i, name := range streams {
+		copying.Go(func() { t.log.Stream(name).Drain(readers[i]) })
+	}
 	go func() {
 		defer close(t.copied)
-		other := make(chan struct{})
-		go func() {
-			defer close(other)
-			copyLog(t.logs[1], readers[1])
-		}()
-		copyLog(t.logs[0], readers[0])
-		<-other
+		copying.Wait()
 	}()
 	return c, nil
 }
@@ -239,6 +243,7 @@ func (t *task) clear(c *child) {
 	case <-t.copied:
 	case <-time.After(logPatience):
 	}
+	t.log.Close()
 }
 
 func isClosed(c <-chan struct{}) bool {

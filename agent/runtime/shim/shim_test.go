@@ -91,10 +91,3 @@ func TestAProgramIsFoundInTheTasksOwnPath(t *testing.T) {
 		}
 	}
 }
-
-func TestALogThatCannotBeWrittenIsCountedNotFatal(t *testing.T) {
-	r := openRotor(filepath.Join(t.TempDir(), "no", "such", "folder"), 4096)
-	if n, err := r.Write(make([]byte, 100)); n != 100 || err != nil || r.dropped.Load() != 100 {
-		t.Errorf("%d, %v, %d dropped", n, err, r.dropped.Load())
-	}
-}

@@ -217,7 +217,9 @@ func (a *App) benchLogs(ctx context.Context, c *client.Client, size int64, after
 		if err != nil {
 			return err
 		}
-		result.Shown += int64(len(chunk.Data))
+		for _, e := range chunk.Entries {
+			result.Shown += e.Size()
+		}
 	}
 	shown := time.Now()
 	view, err := lastView(ctx, c, job.Name)

@@ -87,24 +87,6 @@ func TestALiveLineIsDrawnOverOnATerminalAndWrittenOnceElsewhere(t *testing.T) {
 	}
 }
 
-func TestLinesOfTasksAreNotMixed(t *testing.T) {
-	var out strings.Builder
-	a, b := &lineWriter{out: &out, prefix: "a | "}, &lineWriter{out: &out, prefix: "b | "}
-	a.write([]byte("one "))
-	b.write([]byte("two\nthree"))
-	a.write([]byte("more\n"))
-	b.flush()
-	a.flush()
-	if want := "b | two\na | one more\nb | three\n"; out.String() != want {
-		t.Errorf("%q, want %q", out.String(), want)
-	}
-	out.Reset()
-	a.write(bytes.Repeat([]byte("x"), longestLine+1))
-	if !strings.Contains(out.String(), "x\n") {
-		t.Error("an endless line fills the memory")
-	}
-}
-
 func TestYAMLSaysWhatJSONSays(t *testing.T) {
 	value := jobToJSON(client.JobView{
 		Job:         cluster.Job{Name: "a", Reason: "yes: no", Labels: map[string]string{"on": "true", "n": "12"}, Spec: []byte(`{"b":[1,2.5,"3",null]}`)},

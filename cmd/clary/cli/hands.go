@@ -120,7 +120,7 @@ func (a *App) attachCommand() *cobra.Command {
 			if len(args) > 1 {
 				request.Task = args[1]
 			}
-			return a.showLogs(ctx, c, request, true)
+			return a.showLogs(ctx, c, request, false)
 		}),
 	}
 	return command

@@ -254,7 +254,7 @@ func (a *App) attend(ctx context.Context, c *client.Client, name string) (client
 	defer cancel()
 	var logs, waiting sync.WaitGroup
 	var logErr error
-	logs.Go(func() { logErr = a.showLogs(ctx, c, client.LogRequest{Job: name, Follow: true}, true) })
+	logs.Go(func() { logErr = a.showLogs(ctx, c, client.LogRequest{Job: name, Follow: true}, false) })
 	placed, stopWaiting := context.WithCancel(ctx)
 	defer stopWaiting()
 	waiting.Go(func() { a.sayWhatItWaitsFor(placed, c, name) })

@@ -657,15 +657,21 @@ func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
 	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{10}
 }
 
+// LogsRequest: the tasks' logs are merged by time, or with follow told as they come, through
+// new attempts until the job has ended.
 type LogsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
-	Task          string                 `protobuf:"bytes,2,opt,name=task,proto3" json:"task,omitempty"`
+	Task          string                 `protobuf:"bytes,2,opt,name=task,proto3" json:"task,omitempty"` // "worker-1", a role, or a task's whole id; all tasks if empty
 	Follow        bool                   `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
-	Tail          int64                  `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`
-	Stderr        bool                   `protobuf:"varint,5,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	Tail          int64                  `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`     // the last lines of each task; 0 is all
+	Stderr        bool                   `protobuf:"varint,5,opt,name=stderr,proto3" json:"stderr,omitempty"` // neither is both
 	Stdout        bool                   `protobuf:"varint,6,opt,name=stdout,proto3" json:"stdout,omitempty"`
-	Attempt       int32                  `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Attempt       int32                  `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`                                                                        // 0 is the newest
+	Since         int64                  `protobuf:"varint,8,opt,name=since,proto3" json:"since,omitempty"`                                                                            // Unix nanoseconds, from then on; 0 is from the beginning
+	Until         int64                  `protobuf:"varint,9,opt,name=until,proto3" json:"until,omitempty"`                                                                            // and before; 0 is no bound
+	Match         string                 `protobuf:"bytes,10,opt,name=match,proto3" json:"match,omitempty"`                                                                            // lines in which this RE2 expression is found
+	After         map[string]int64       `protobuf:"bytes,11,rep,name=after,proto3" json:"after,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // by task: the time of the last entry that was received, to go on after it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -749,19 +755,91 @@ func (x *LogsRequest) GetAttempt() int32 {
 	return 0
 }
 
+func (x *LogsRequest) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *LogsRequest) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *LogsRequest) GetMatch() string {
+	if x != nil {
+		return x.Match
+	}
+	return ""
+}
+
+func (x *LogsRequest) GetAfter() map[string]int64 {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+type LogsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Chunks        []*LogChunk            `protobuf:"bytes,1,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogsResponse) Reset() {
+	*x = LogsResponse{}
+	mi := &file_clary_v1_jobs_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogsResponse) ProtoMessage() {}
+
+func (x *LogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_jobs_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
+func (*LogsResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LogsResponse) GetChunks() []*LogChunk {
+	if x != nil {
+		return x.Chunks
+	}
+	return nil
+}
+
+// LogChunk is what one task wrote, in order of time, or a note about what cannot be told.
 type LogChunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Task          string                 `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
-	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
-	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
-	Note          string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	Entries       []*LogEntry            `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	Note          string                 `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[12]
+	mi := &file_clary_v1_jobs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +851,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[12]
+	mi := &file_clary_v1_jobs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +864,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LogChunk) GetTask() string {
@@ -796,16 +874,9 @@ func (x *LogChunk) GetTask() string {
 	return ""
 }
 
-func (x *LogChunk) GetStream() string {
+func (x *LogChunk) GetEntries() []*LogEntry {
 	if x != nil {
-		return x.Stream
-	}
-	return ""
-}
-
-func (x *LogChunk) GetData() []byte {
-	if x != nil {
-		return x.Data
+		return x.Entries
 	}
 	return nil
 }
@@ -826,7 +897,7 @@ type WhyRequest struct {
 
 func (x *WhyRequest) Reset() {
 	*x = WhyRequest{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[13]
+	mi := &file_clary_v1_jobs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +909,7 @@ func (x *WhyRequest) String() string {
 func (*WhyRequest) ProtoMessage() {}
 
 func (x *WhyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[13]
+	mi := &file_clary_v1_jobs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +922,7 @@ func (x *WhyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhyRequest.ProtoReflect.Descriptor instead.
 func (*WhyRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WhyRequest) GetJob() string {
@@ -871,7 +942,7 @@ type WhyResponse struct {
 
 func (x *WhyResponse) Reset() {
 	*x = WhyResponse{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[14]
+	mi := &file_clary_v1_jobs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +954,7 @@ func (x *WhyResponse) String() string {
 func (*WhyResponse) ProtoMessage() {}
 
 func (x *WhyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[14]
+	mi := &file_clary_v1_jobs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +967,7 @@ func (x *WhyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhyResponse.ProtoReflect.Descriptor instead.
 func (*WhyResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WhyResponse) GetJob() *Job {
@@ -963,7 +1034,7 @@ const file_clary_v1_jobs_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"&\n" +
 	"\x10DeleteJobRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
-	"\x11DeleteJobResponse\"\xa9\x01\n" +
+	"\x11DeleteJobResponse\"\xdd\x02\n" +
 	"\vLogsRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04task\x18\x02 \x01(\tR\x04task\x12\x16\n" +
@@ -971,18 +1042,28 @@ const file_clary_v1_jobs_proto_rawDesc = "" +
 	"\x04tail\x18\x04 \x01(\x03R\x04tail\x12\x16\n" +
 	"\x06stderr\x18\x05 \x01(\bR\x06stderr\x12\x16\n" +
 	"\x06stdout\x18\x06 \x01(\bR\x06stdout\x12\x18\n" +
-	"\aattempt\x18\a \x01(\x05R\aattempt\"^\n" +
+	"\aattempt\x18\a \x01(\x05R\aattempt\x12\x14\n" +
+	"\x05since\x18\b \x01(\x03R\x05since\x12\x14\n" +
+	"\x05until\x18\t \x01(\x03R\x05until\x12\x14\n" +
+	"\x05match\x18\n" +
+	" \x01(\tR\x05match\x126\n" +
+	"\x05after\x18\v \x03(\v2 .clary.v1.LogsRequest.AfterEntryR\x05after\x1a8\n" +
+	"\n" +
+	"AfterEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\":\n" +
+	"\fLogsResponse\x12*\n" +
+	"\x06chunks\x18\x01 \x03(\v2\x12.clary.v1.LogChunkR\x06chunks\"`\n" +
 	"\bLogChunk\x12\x12\n" +
-	"\x04task\x18\x01 \x01(\tR\x04task\x12\x16\n" +
-	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\x12\x12\n" +
-	"\x04note\x18\x04 \x01(\tR\x04note\"\x1e\n" +
+	"\x04task\x18\x01 \x01(\tR\x04task\x12,\n" +
+	"\aentries\x18\x02 \x03(\v2\x12.clary.v1.LogEntryR\aentries\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\"\x1e\n" +
 	"\n" +
 	"WhyRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\"Q\n" +
 	"\vWhyResponse\x12\x1f\n" +
 	"\x03job\x18\x01 \x01(\v2\r.clary.v1.JobR\x03job\x12!\n" +
-	"\x04whys\x18\x02 \x03(\v2\r.clary.v1.WhyR\x04whys2\x86\x04\n" +
+	"\x04whys\x18\x02 \x03(\v2\r.clary.v1.WhyR\x04whys2\x8a\x04\n" +
 	"\x04Jobs\x12;\n" +
 	"\x06Submit\x12\x17.clary.v1.SubmitRequest\x1a\x18.clary.v1.SubmitResponse\x121\n" +
 	"\x03Get\x12\x17.clary.v1.GetJobRequest\x1a\x11.clary.v1.JobView\x12=\n" +
@@ -990,8 +1071,8 @@ const file_clary_v1_jobs_proto_rawDesc = "" +
 	"\x05Watch\x12\x19.clary.v1.WatchJobRequest\x1a\x11.clary.v1.JobView0\x01\x123\n" +
 	"\x06Cancel\x12\x1a.clary.v1.CancelJobRequest\x1a\r.clary.v1.Job\x125\n" +
 	"\aRelease\x12\x1b.clary.v1.ReleaseJobRequest\x1a\r.clary.v1.Job\x12A\n" +
-	"\x06Delete\x12\x1a.clary.v1.DeleteJobRequest\x1a\x1b.clary.v1.DeleteJobResponse\x123\n" +
-	"\x04Logs\x12\x15.clary.v1.LogsRequest\x1a\x12.clary.v1.LogChunk0\x01\x122\n" +
+	"\x06Delete\x12\x1a.clary.v1.DeleteJobRequest\x1a\x1b.clary.v1.DeleteJobResponse\x127\n" +
+	"\x04Logs\x12\x15.clary.v1.LogsRequest\x1a\x16.clary.v1.LogsResponse0\x01\x122\n" +
 	"\x03Why\x12\x14.clary.v1.WhyRequest\x1a\x15.clary.v1.WhyResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
@@ -1006,7 +1087,7 @@ func file_clary_v1_jobs_proto_rawDescGZIP() []byte {
 	return file_clary_v1_jobs_proto_rawDescData
 }
 
-var file_clary_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_clary_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_clary_v1_jobs_proto_goTypes = []any{
 	(*SubmitRequest)(nil),     // 0: clary.v1.SubmitRequest
 	(*SubmitResponse)(nil),    // 1: clary.v1.SubmitResponse
@@ -1020,54 +1101,60 @@ var file_clary_v1_jobs_proto_goTypes = []any{
 	(*DeleteJobRequest)(nil),  // 9: clary.v1.DeleteJobRequest
 	(*DeleteJobResponse)(nil), // 10: clary.v1.DeleteJobResponse
 	(*LogsRequest)(nil),       // 11: clary.v1.LogsRequest
-	(*LogChunk)(nil),          // 12: clary.v1.LogChunk
-	(*WhyRequest)(nil),        // 13: clary.v1.WhyRequest
-	(*WhyResponse)(nil),       // 14: clary.v1.WhyResponse
-	nil,                       // 15: clary.v1.ListJobsRequest.LabelsEntry
-	(*Job)(nil),               // 16: clary.v1.Job
-	(*Placement)(nil),         // 17: clary.v1.Placement
-	(*Why)(nil),               // 18: clary.v1.Why
-	(*Gang)(nil),              // 19: clary.v1.Gang
-	(*Task)(nil),              // 20: clary.v1.Task
-	(*Publication)(nil),       // 21: clary.v1.Publication
+	(*LogsResponse)(nil),      // 12: clary.v1.LogsResponse
+	(*LogChunk)(nil),          // 13: clary.v1.LogChunk
+	(*WhyRequest)(nil),        // 14: clary.v1.WhyRequest
+	(*WhyResponse)(nil),       // 15: clary.v1.WhyResponse
+	nil,                       // 16: clary.v1.ListJobsRequest.LabelsEntry
+	nil,                       // 17: clary.v1.LogsRequest.AfterEntry
+	(*Job)(nil),               // 18: clary.v1.Job
+	(*Placement)(nil),         // 19: clary.v1.Placement
+	(*Why)(nil),               // 20: clary.v1.Why
+	(*Gang)(nil),              // 21: clary.v1.Gang
+	(*Task)(nil),              // 22: clary.v1.Task
+	(*Publication)(nil),       // 23: clary.v1.Publication
+	(*LogEntry)(nil),          // 24: clary.v1.LogEntry
 }
 var file_clary_v1_jobs_proto_depIdxs = []int32{
-	16, // 0: clary.v1.SubmitRequest.job:type_name -> clary.v1.Job
-	16, // 1: clary.v1.SubmitResponse.job:type_name -> clary.v1.Job
-	17, // 2: clary.v1.SubmitResponse.placements:type_name -> clary.v1.Placement
-	18, // 3: clary.v1.SubmitResponse.whys:type_name -> clary.v1.Why
-	19, // 4: clary.v1.SubmitResponse.gangs:type_name -> clary.v1.Gang
-	16, // 5: clary.v1.JobView.job:type_name -> clary.v1.Job
-	19, // 6: clary.v1.JobView.gangs:type_name -> clary.v1.Gang
-	20, // 7: clary.v1.JobView.tasks:type_name -> clary.v1.Task
-	21, // 8: clary.v1.JobView.publication:type_name -> clary.v1.Publication
-	15, // 9: clary.v1.ListJobsRequest.labels:type_name -> clary.v1.ListJobsRequest.LabelsEntry
-	16, // 10: clary.v1.ListJobsResponse.jobs:type_name -> clary.v1.Job
-	16, // 11: clary.v1.WhyResponse.job:type_name -> clary.v1.Job
-	18, // 12: clary.v1.WhyResponse.whys:type_name -> clary.v1.Why
-	0,  // 13: clary.v1.Jobs.Submit:input_type -> clary.v1.SubmitRequest
-	2,  // 14: clary.v1.Jobs.Get:input_type -> clary.v1.GetJobRequest
-	4,  // 15: clary.v1.Jobs.List:input_type -> clary.v1.ListJobsRequest
-	6,  // 16: clary.v1.Jobs.Watch:input_type -> clary.v1.WatchJobRequest
-	7,  // 17: clary.v1.Jobs.Cancel:input_type -> clary.v1.CancelJobRequest
-	8,  // 18: clary.v1.Jobs.Release:input_type -> clary.v1.ReleaseJobRequest
-	9,  // 19: clary.v1.Jobs.Delete:input_type -> clary.v1.DeleteJobRequest
-	11, // 20: clary.v1.Jobs.Logs:input_type -> clary.v1.LogsRequest
-	13, // 21: clary.v1.Jobs.Why:input_type -> clary.v1.WhyRequest
-	1,  // 22: clary.v1.Jobs.Submit:output_type -> clary.v1.SubmitResponse
-	3,  // 23: clary.v1.Jobs.Get:output_type -> clary.v1.JobView
-	5,  // 24: clary.v1.Jobs.List:output_type -> clary.v1.ListJobsResponse
-	3,  // 25: clary.v1.Jobs.Watch:output_type -> clary.v1.JobView
-	16, // 26: clary.v1.Jobs.Cancel:output_type -> clary.v1.Job
-	16, // 27: clary.v1.Jobs.Release:output_type -> clary.v1.Job
-	10, // 28: clary.v1.Jobs.Delete:output_type -> clary.v1.DeleteJobResponse
-	12, // 29: clary.v1.Jobs.Logs:output_type -> clary.v1.LogChunk
-	14, // 30: clary.v1.Jobs.Why:output_type -> clary.v1.WhyResponse
-	22, // [22:31] is the sub-list for method output_type
-	13, // [13:22] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	18, // 0: clary.v1.SubmitRequest.job:type_name -> clary.v1.Job
+	18, // 1: clary.v1.SubmitResponse.job:type_name -> clary.v1.Job
+	19, // 2: clary.v1.SubmitResponse.placements:type_name -> clary.v1.Placement
+	20, // 3: clary.v1.SubmitResponse.whys:type_name -> clary.v1.Why
+	21, // 4: clary.v1.SubmitResponse.gangs:type_name -> clary.v1.Gang
+	18, // 5: clary.v1.JobView.job:type_name -> clary.v1.Job
+	21, // 6: clary.v1.JobView.gangs:type_name -> clary.v1.Gang
+	22, // 7: clary.v1.JobView.tasks:type_name -> clary.v1.Task
+	23, // 8: clary.v1.JobView.publication:type_name -> clary.v1.Publication
+	16, // 9: clary.v1.ListJobsRequest.labels:type_name -> clary.v1.ListJobsRequest.LabelsEntry
+	18, // 10: clary.v1.ListJobsResponse.jobs:type_name -> clary.v1.Job
+	17, // 11: clary.v1.LogsRequest.after:type_name -> clary.v1.LogsRequest.AfterEntry
+	13, // 12: clary.v1.LogsResponse.chunks:type_name -> clary.v1.LogChunk
+	24, // 13: clary.v1.LogChunk.entries:type_name -> clary.v1.LogEntry
+	18, // 14: clary.v1.WhyResponse.job:type_name -> clary.v1.Job
+	20, // 15: clary.v1.WhyResponse.whys:type_name -> clary.v1.Why
+	0,  // 16: clary.v1.Jobs.Submit:input_type -> clary.v1.SubmitRequest
+	2,  // 17: clary.v1.Jobs.Get:input_type -> clary.v1.GetJobRequest
+	4,  // 18: clary.v1.Jobs.List:input_type -> clary.v1.ListJobsRequest
+	6,  // 19: clary.v1.Jobs.Watch:input_type -> clary.v1.WatchJobRequest
+	7,  // 20: clary.v1.Jobs.Cancel:input_type -> clary.v1.CancelJobRequest
+	8,  // 21: clary.v1.Jobs.Release:input_type -> clary.v1.ReleaseJobRequest
+	9,  // 22: clary.v1.Jobs.Delete:input_type -> clary.v1.DeleteJobRequest
+	11, // 23: clary.v1.Jobs.Logs:input_type -> clary.v1.LogsRequest
+	14, // 24: clary.v1.Jobs.Why:input_type -> clary.v1.WhyRequest
+	1,  // 25: clary.v1.Jobs.Submit:output_type -> clary.v1.SubmitResponse
+	3,  // 26: clary.v1.Jobs.Get:output_type -> clary.v1.JobView
+	5,  // 27: clary.v1.Jobs.List:output_type -> clary.v1.ListJobsResponse
+	3,  // 28: clary.v1.Jobs.Watch:output_type -> clary.v1.JobView
+	18, // 29: clary.v1.Jobs.Cancel:output_type -> clary.v1.Job
+	18, // 30: clary.v1.Jobs.Release:output_type -> clary.v1.Job
+	10, // 31: clary.v1.Jobs.Delete:output_type -> clary.v1.DeleteJobResponse
+	12, // 32: clary.v1.Jobs.Logs:output_type -> clary.v1.LogsResponse
+	15, // 33: clary.v1.Jobs.Why:output_type -> clary.v1.WhyResponse
+	25, // [25:34] is the sub-list for method output_type
+	16, // [16:25] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_jobs_proto_init() }
@@ -1082,7 +1169,7 @@ func file_clary_v1_jobs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_jobs_proto_rawDesc), len(file_clary_v1_jobs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -44,7 +44,7 @@ type JobsClient interface {
 	Cancel(ctx context.Context, in *CancelJobRequest, opts ...grpc.CallOption) (*Job, error)
 	Release(ctx context.Context, in *ReleaseJobRequest, opts ...grpc.CallOption) (*Job, error)
 	Delete(ctx context.Context, in *DeleteJobRequest, opts ...grpc.CallOption) (*DeleteJobResponse, error)
-	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogChunk], error)
+	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error)
 	Why(ctx context.Context, in *WhyRequest, opts ...grpc.CallOption) (*WhyResponse, error)
 }
 
@@ -135,13 +135,13 @@ func (c *jobsClient) Delete(ctx context.Context, in *DeleteJobRequest, opts ...g
 	return out, nil
 }
 
-func (c *jobsClient) Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogChunk], error) {
+func (c *jobsClient) Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Jobs_ServiceDesc.Streams[1], Jobs_Logs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[LogsRequest, LogChunk]{ClientStream: stream}
+	x := &grpc.GenericClientStream[LogsRequest, LogsResponse]{ClientStream: stream}
 	if err := x.ClientStream.SendMsg(in); err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func (c *jobsClient) Logs(ctx context.Context, in *LogsRequest, opts ...grpc.Cal
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Jobs_LogsClient = grpc.ServerStreamingClient[LogChunk]
+type Jobs_LogsClient = grpc.ServerStreamingClient[LogsResponse]
 
 func (c *jobsClient) Why(ctx context.Context, in *WhyRequest, opts ...grpc.CallOption) (*WhyResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -178,7 +178,7 @@ type JobsServer interface {
 	Cancel(context.Context, *CancelJobRequest) (*Job, error)
 	Release(context.Context, *ReleaseJobRequest) (*Job, error)
 	Delete(context.Context, *DeleteJobRequest) (*DeleteJobResponse, error)
-	Logs(*LogsRequest, grpc.ServerStreamingServer[LogChunk]) error
+	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error
 	Why(context.Context, *WhyRequest) (*WhyResponse, error)
 	mustEmbedUnimplementedJobsServer()
 }
@@ -211,7 +211,7 @@ func (UnimplementedJobsServer) Release(context.Context, *ReleaseJobRequest) (*Jo
 func (UnimplementedJobsServer) Delete(context.Context, *DeleteJobRequest) (*DeleteJobResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Delete not implemented")
 }
-func (UnimplementedJobsServer) Logs(*LogsRequest, grpc.ServerStreamingServer[LogChunk]) error {
+func (UnimplementedJobsServer) Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error {
 	return status.Error(codes.Unimplemented, "method Logs not implemented")
 }
 func (UnimplementedJobsServer) Why(context.Context, *WhyRequest) (*WhyResponse, error) {
@@ -362,11 +362,11 @@ func _Jobs_Logs_Handler(srv interface{}, stream grpc.ServerStream) error {
 	if err := stream.RecvMsg(m); err != nil {
 		return err
 	}
-	return srv.(JobsServer).Logs(m, &grpc.GenericServerStream[LogsRequest, LogChunk]{ServerStream: stream})
+	return srv.(JobsServer).Logs(m, &grpc.GenericServerStream[LogsRequest, LogsResponse]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Jobs_LogsServer = grpc.ServerStreamingServer[LogChunk]
+type Jobs_LogsServer = grpc.ServerStreamingServer[LogsResponse]
 
 func _Jobs_Why_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(WhyRequest)

@@ -972,12 +972,18 @@ func (x *RenewResponse) GetCertificatePem() []byte {
 	return nil
 }
 
+// ReadLogsRequest: NotFound says that the log is not on the node, or no longer. The fields are as in
+// LogsRequest; no streams are all.
 type ReadLogsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Task          string                 `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
-	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
+	Streams       []string               `protobuf:"bytes,2,rep,name=streams,proto3" json:"streams,omitempty"`
 	Follow        bool                   `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
 	Tail          int64                  `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`
+	Since         int64                  `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`
+	Until         int64                  `protobuf:"varint,6,opt,name=until,proto3" json:"until,omitempty"`
+	Match         string                 `protobuf:"bytes,7,opt,name=match,proto3" json:"match,omitempty"`
+	After         int64                  `protobuf:"varint,8,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1019,11 +1025,11 @@ func (x *ReadLogsRequest) GetTask() string {
 	return ""
 }
 
-func (x *ReadLogsRequest) GetStream() string {
+func (x *ReadLogsRequest) GetStreams() []string {
 	if x != nil {
-		return x.Stream
+		return x.Streams
 	}
-	return ""
+	return nil
 }
 
 func (x *ReadLogsRequest) GetFollow() bool {
@@ -1040,28 +1046,55 @@ func (x *ReadLogsRequest) GetTail() int64 {
 	return 0
 }
 
-type LogData struct {
+func (x *ReadLogsRequest) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *ReadLogsRequest) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *ReadLogsRequest) GetMatch() string {
+	if x != nil {
+		return x.Match
+	}
+	return ""
+}
+
+func (x *ReadLogsRequest) GetAfter() int64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+type ReadLogsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
-	Note          string                 `protobuf:"bytes,2,opt,name=note,proto3" json:"note,omitempty"`
+	Entries       []*LogEntry            `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *LogData) Reset() {
-	*x = LogData{}
+func (x *ReadLogsResponse) Reset() {
+	*x = ReadLogsResponse{}
 	mi := &file_clary_v1_link_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *LogData) String() string {
+func (x *ReadLogsResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*LogData) ProtoMessage() {}
+func (*ReadLogsResponse) ProtoMessage() {}
 
-func (x *LogData) ProtoReflect() protoreflect.Message {
+func (x *ReadLogsResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_clary_v1_link_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1073,23 +1106,16 @@ func (x *LogData) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use LogData.ProtoReflect.Descriptor instead.
-func (*LogData) Descriptor() ([]byte, []int) {
+// Deprecated: Use ReadLogsResponse.ProtoReflect.Descriptor instead.
+func (*ReadLogsResponse) Descriptor() ([]byte, []int) {
 	return file_clary_v1_link_proto_rawDescGZIP(), []int{17}
 }
 
-func (x *LogData) GetData() []byte {
+func (x *ReadLogsResponse) GetEntries() []*LogEntry {
 	if x != nil {
-		return x.Data
+		return x.Entries
 	}
 	return nil
-}
-
-func (x *LogData) GetNote() string {
-	if x != nil {
-		return x.Note
-	}
-	return ""
 }
 
 var File_clary_v1_link_proto protoreflect.FileDescriptor
@@ -1163,22 +1189,25 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"8\n" +
 	"\rRenewResponse\x12'\n" +
-	"\x0fcertificate_pem\x18\x01 \x01(\fR\x0ecertificatePem\"i\n" +
+	"\x0fcertificate_pem\x18\x01 \x01(\fR\x0ecertificatePem\"\xc3\x01\n" +
 	"\x0fReadLogsRequest\x12\x12\n" +
-	"\x04task\x18\x01 \x01(\tR\x04task\x12\x16\n" +
-	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x16\n" +
+	"\x04task\x18\x01 \x01(\tR\x04task\x12\x18\n" +
+	"\astreams\x18\x02 \x03(\tR\astreams\x12\x16\n" +
 	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x12\n" +
-	"\x04tail\x18\x04 \x01(\x03R\x04tail\"1\n" +
-	"\aLogData\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
-	"\x04note\x18\x02 \x01(\tR\x04note2\x95\x02\n" +
+	"\x04tail\x18\x04 \x01(\x03R\x04tail\x12\x14\n" +
+	"\x05since\x18\x05 \x01(\x03R\x05since\x12\x14\n" +
+	"\x05until\x18\x06 \x01(\x03R\x05until\x12\x14\n" +
+	"\x05match\x18\a \x01(\tR\x05match\x12\x14\n" +
+	"\x05after\x18\b \x01(\x03R\x05after\"@\n" +
+	"\x10ReadLogsResponse\x12,\n" +
+	"\aentries\x18\x01 \x03(\v2\x12.clary.v1.LogEntryR\aentries2\x95\x02\n" +
 	"\tAgentLink\x12C\n" +
 	"\aConnect\x12\x16.clary.v1.AgentMessage\x1a\x1c.clary.v1.CoordinatorMessage(\x010\x01\x12A\n" +
 	"\bSignTask\x12\x19.clary.v1.SignTaskRequest\x1a\x1a.clary.v1.SignTaskResponse\x12F\n" +
 	"\aSecrets\x12\x1c.clary.v1.TaskSecretsRequest\x1a\x1d.clary.v1.TaskSecretsResponse\x128\n" +
-	"\x05Renew\x12\x16.clary.v1.RenewRequest\x1a\x17.clary.v1.RenewResponse2B\n" +
-	"\bTaskLogs\x126\n" +
-	"\x04Read\x12\x19.clary.v1.ReadLogsRequest\x1a\x11.clary.v1.LogData0\x01B2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
+	"\x05Renew\x12\x16.clary.v1.RenewRequest\x1a\x17.clary.v1.RenewResponse2K\n" +
+	"\bTaskLogs\x12?\n" +
+	"\x04Read\x12\x19.clary.v1.ReadLogsRequest\x1a\x1a.clary.v1.ReadLogsResponse0\x01B2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
 	file_clary_v1_link_proto_rawDescOnce sync.Once
@@ -1211,7 +1240,7 @@ var file_clary_v1_link_proto_goTypes = []any{
 	(*RenewRequest)(nil),        // 14: clary.v1.RenewRequest
 	(*RenewResponse)(nil),       // 15: clary.v1.RenewResponse
 	(*ReadLogsRequest)(nil),     // 16: clary.v1.ReadLogsRequest
-	(*LogData)(nil),             // 17: clary.v1.LogData
+	(*ReadLogsResponse)(nil),    // 17: clary.v1.ReadLogsResponse
 	nil,                         // 18: clary.v1.Assignment.HostsEntry
 	nil,                         // 19: clary.v1.TaskSecretsResponse.ValuesEntry
 	(*Node)(nil),                // 20: clary.v1.Node
@@ -1219,6 +1248,7 @@ var file_clary_v1_link_proto_goTypes = []any{
 	(*ObjectStore)(nil),         // 22: clary.v1.ObjectStore
 	(*Task)(nil),                // 23: clary.v1.Task
 	(*Program)(nil),             // 24: clary.v1.Program
+	(*LogEntry)(nil),            // 25: clary.v1.LogEntry
 }
 var file_clary_v1_link_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.AgentMessage.hello:type_name -> clary.v1.Hello
@@ -1236,22 +1266,23 @@ var file_clary_v1_link_proto_depIdxs = []int32{
 	24, // 12: clary.v1.Assignment.program:type_name -> clary.v1.Program
 	18, // 13: clary.v1.Assignment.hosts:type_name -> clary.v1.Assignment.HostsEntry
 	19, // 14: clary.v1.TaskSecretsResponse.values:type_name -> clary.v1.TaskSecretsResponse.ValuesEntry
-	8,  // 15: clary.v1.Assignment.HostsEntry.value:type_name -> clary.v1.HostList
-	0,  // 16: clary.v1.AgentLink.Connect:input_type -> clary.v1.AgentMessage
-	12, // 17: clary.v1.AgentLink.SignTask:input_type -> clary.v1.SignTaskRequest
-	10, // 18: clary.v1.AgentLink.Secrets:input_type -> clary.v1.TaskSecretsRequest
-	14, // 19: clary.v1.AgentLink.Renew:input_type -> clary.v1.RenewRequest
-	16, // 20: clary.v1.TaskLogs.Read:input_type -> clary.v1.ReadLogsRequest
-	4,  // 21: clary.v1.AgentLink.Connect:output_type -> clary.v1.CoordinatorMessage
-	13, // 22: clary.v1.AgentLink.SignTask:output_type -> clary.v1.SignTaskResponse
-	11, // 23: clary.v1.AgentLink.Secrets:output_type -> clary.v1.TaskSecretsResponse
-	15, // 24: clary.v1.AgentLink.Renew:output_type -> clary.v1.RenewResponse
-	17, // 25: clary.v1.TaskLogs.Read:output_type -> clary.v1.LogData
-	21, // [21:26] is the sub-list for method output_type
-	16, // [16:21] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	25, // 15: clary.v1.ReadLogsResponse.entries:type_name -> clary.v1.LogEntry
+	8,  // 16: clary.v1.Assignment.HostsEntry.value:type_name -> clary.v1.HostList
+	0,  // 17: clary.v1.AgentLink.Connect:input_type -> clary.v1.AgentMessage
+	12, // 18: clary.v1.AgentLink.SignTask:input_type -> clary.v1.SignTaskRequest
+	10, // 19: clary.v1.AgentLink.Secrets:input_type -> clary.v1.TaskSecretsRequest
+	14, // 20: clary.v1.AgentLink.Renew:input_type -> clary.v1.RenewRequest
+	16, // 21: clary.v1.TaskLogs.Read:input_type -> clary.v1.ReadLogsRequest
+	4,  // 22: clary.v1.AgentLink.Connect:output_type -> clary.v1.CoordinatorMessage
+	13, // 23: clary.v1.AgentLink.SignTask:output_type -> clary.v1.SignTaskResponse
+	11, // 24: clary.v1.AgentLink.Secrets:output_type -> clary.v1.TaskSecretsResponse
+	15, // 25: clary.v1.AgentLink.Renew:output_type -> clary.v1.RenewResponse
+	17, // 26: clary.v1.TaskLogs.Read:output_type -> clary.v1.ReadLogsResponse
+	22, // [22:27] is the sub-list for method output_type
+	17, // [17:22] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_link_proto_init() }

@@ -253,7 +253,7 @@ const (
 //
 // TaskLogs is served by agents to coordinators.
 type TaskLogsClient interface {
-	Read(ctx context.Context, in *ReadLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogData], error)
+	Read(ctx context.Context, in *ReadLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadLogsResponse], error)
 }
 
 type taskLogsClient struct {
@@ -264,13 +264,13 @@ func NewTaskLogsClient(cc grpc.ClientConnInterface) TaskLogsClient {
 	return &taskLogsClient{cc}
 }
 
-func (c *taskLogsClient) Read(ctx context.Context, in *ReadLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogData], error) {
+func (c *taskLogsClient) Read(ctx context.Context, in *ReadLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadLogsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &TaskLogs_ServiceDesc.Streams[0], TaskLogs_Read_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[ReadLogsRequest, LogData]{ClientStream: stream}
+	x := &grpc.GenericClientStream[ReadLogsRequest, ReadLogsResponse]{ClientStream: stream}
 	if err := x.ClientStream.SendMsg(in); err != nil {
 		return nil, err
 	}
@@ -281,7 +281,7 @@ func (c *taskLogsClient) Read(ctx context.Context, in *ReadLogsRequest, opts ...
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type TaskLogs_ReadClient = grpc.ServerStreamingClient[LogData]
+type TaskLogs_ReadClient = grpc.ServerStreamingClient[ReadLogsResponse]
 
 // TaskLogsServer is the server API for TaskLogs service.
 // All implementations must embed UnimplementedTaskLogsServer
@@ -289,7 +289,7 @@ type TaskLogs_ReadClient = grpc.ServerStreamingClient[LogData]
 //
 // TaskLogs is served by agents to coordinators.
 type TaskLogsServer interface {
-	Read(*ReadLogsRequest, grpc.ServerStreamingServer[LogData]) error
+	Read(*ReadLogsRequest, grpc.ServerStreamingServer[ReadLogsResponse]) error
 	mustEmbedUnimplementedTaskLogsServer()
 }
 
@@ -300,7 +300,7 @@ type TaskLogsServer interface {
 // pointer dereference when methods are called.
 type UnimplementedTaskLogsServer struct{}
 
-func (UnimplementedTaskLogsServer) Read(*ReadLogsRequest, grpc.ServerStreamingServer[LogData]) error {
+func (UnimplementedTaskLogsServer) Read(*ReadLogsRequest, grpc.ServerStreamingServer[ReadLogsResponse]) error {
 	return status.Error(codes.Unimplemented, "method Read not implemented")
 }
 func (UnimplementedTaskLogsServer) mustEmbedUnimplementedTaskLogsServer() {}
@@ -329,11 +329,11 @@ func _TaskLogs_Read_Handler(srv interface{}, stream grpc.ServerStream) error {
 	if err := stream.RecvMsg(m); err != nil {
 		return err
 	}
-	return srv.(TaskLogsServer).Read(m, &grpc.GenericServerStream[ReadLogsRequest, LogData]{ServerStream: stream})
+	return srv.(TaskLogsServer).Read(m, &grpc.GenericServerStream[ReadLogsRequest, ReadLogsResponse]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type TaskLogs_ReadServer = grpc.ServerStreamingServer[LogData]
+type TaskLogs_ReadServer = grpc.ServerStreamingServer[ReadLogsResponse]
 
 // TaskLogs_ServiceDesc is the grpc.ServiceDesc for TaskLogs service.
 // It's only intended for direct use with grpc.RegisterService,

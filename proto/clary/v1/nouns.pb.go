@@ -3173,6 +3173,75 @@ func (x *TrialCounts) GetCancelled() int64 {
 	return 0
 }
 
+// LogEntry is a line of a task's log, or a piece of one. Times increase strictly within a task.
+type LogEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Time          int64                  `protobuf:"varint,1,opt,name=time,proto3" json:"time,omitempty"`       // Unix nanoseconds
+	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`    // stdout or stderr
+	Partial       bool                   `protobuf:"varint,3,opt,name=partial,proto3" json:"partial,omitempty"` // the line goes on
+	Text          []byte                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`        // without its newline
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogEntry) Reset() {
+	*x = LogEntry{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogEntry) ProtoMessage() {}
+
+func (x *LogEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
+func (*LogEntry) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *LogEntry) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *LogEntry) GetStream() string {
+	if x != nil {
+		return x.Stream
+	}
+	return ""
+}
+
+func (x *LogEntry) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
+}
+
+func (x *LogEntry) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
 var File_clary_v1_nouns_proto protoreflect.FileDescriptor
 
 const file_clary_v1_nouns_proto_rawDesc = "" +
@@ -3509,7 +3578,12 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\n" +
 	"infeasible\x18\a \x01(\x03R\n" +
 	"infeasible\x12\x1c\n" +
-	"\tcancelled\x18\b \x01(\x03R\tcancelledB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
+	"\tcancelled\x18\b \x01(\x03R\tcancelled\"d\n" +
+	"\bLogEntry\x12\x12\n" +
+	"\x04time\x18\x01 \x01(\x03R\x04time\x12\x16\n" +
+	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x18\n" +
+	"\apartial\x18\x03 \x01(\bR\apartial\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\fR\x04textB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
 	file_clary_v1_nouns_proto_rawDescOnce sync.Once
@@ -3523,7 +3597,7 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
 	(*Ask)(nil),              // 1: clary.v1.Ask
@@ -3557,30 +3631,31 @@ var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Sweep)(nil),            // 29: clary.v1.Sweep
 	(*Budget)(nil),           // 30: clary.v1.Budget
 	(*TrialCounts)(nil),      // 31: clary.v1.TrialCounts
-	nil,                      // 32: clary.v1.Node.LabelsEntry
-	nil,                      // 33: clary.v1.Job.LabelsEntry
-	nil,                      // 34: clary.v1.Program.EnvEntry
-	nil,                      // 35: clary.v1.Program.HyperparametersEntry
-	nil,                      // 36: clary.v1.Role.LabelsEntry
-	nil,                      // 37: clary.v1.Progress.MetricsEntry
+	(*LogEntry)(nil),         // 32: clary.v1.LogEntry
+	nil,                      // 33: clary.v1.Node.LabelsEntry
+	nil,                      // 34: clary.v1.Job.LabelsEntry
+	nil,                      // 35: clary.v1.Program.EnvEntry
+	nil,                      // 36: clary.v1.Program.HyperparametersEntry
+	nil,                      // 37: clary.v1.Role.LabelsEntry
+	nil,                      // 38: clary.v1.Progress.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	2,  // 0: clary.v1.Node.devices:type_name -> clary.v1.Device
-	32, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
-	33, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	33, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	34, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	4,  // 3: clary.v1.Job.retry:type_name -> clary.v1.Retry
-	34, // 4: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	35, // 4: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
 	6,  // 5: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	35, // 6: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	36, // 6: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
 	7,  // 7: clary.v1.Program.python:type_name -> clary.v1.Python
 	8,  // 8: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
 	9,  // 9: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
 	1,  // 10: clary.v1.Role.ask:type_name -> clary.v1.Ask
 	10, // 11: clary.v1.Role.program:type_name -> clary.v1.Program
-	36, // 12: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	37, // 12: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
 	11, // 13: clary.v1.Gang.roles:type_name -> clary.v1.Role
 	0,  // 14: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	37, // 15: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	38, // 15: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
 	14, // 16: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
 	15, // 17: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
 	13, // 18: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
@@ -3611,7 +3686,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -6,6 +6,8 @@
 // gzip of the journal's own lines, in one member or several.
 //
 //	1795628409123456789-1795628470000000001-1048612.log.gz
+//
+// An empty object named "complete" says that the journal has ended and nothing of it is missing.
 package archive
 
 import (
@@ -87,7 +89,10 @@ type segment struct {
 	bytes       int64 // before compression
 }
 
-const suffix = ".log.gz"
+const (
+	suffix   = ".log.gz"
+	complete = "complete"
+)
 
 func (s segment) name() string {
 	return fmt.Sprintf("%019d-%019d-%d%s", s.first, s.last, s.bytes, suffix)
@@ -109,18 +114,25 @@ func parseName(name string) (s segment, ok bool) {
 	return s, s.name() == name && s.first <= s.last
 }
 
-// list returns the segments in order of time. Those whose entries are all in another one, which was
-// written later, are told apart.
-func list(ctx context.Context, store Store) (segments, covered []segment, err error) {
+// listing is what a store has of a journal.
+type listing struct {
+	segments []segment // in order of time
+	covered  []segment // whose entries are all in another one, which was written later
+	complete bool
+}
+
+func list(ctx context.Context, store Store) (listing, error) {
 	names, err := store.List(ctx)
-	if err != nil {
-		return nil, nil, err
+	if err != nil && !fault.Is(err, fault.NotFound) { // there is no bucket yet
+		return listing{}, err
 	}
 	var all []segment
+	var l listing
 	for _, name := range names {
 		if s, ok := parseName(name); ok {
 			all = append(all, s)
 		}
+		l.complete = l.complete || name == complete
 	}
 	slices.SortFunc(all, func(a, b segment) int {
 		return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(b.last, a.last), cmp.Compare(b.bytes, a.bytes))
@@ -128,10 +140,10 @@ func list(ctx context.Context, store Store) (segments, covered []segment, err er
 	last := int64(math.MinInt64)
 	for _, s := range all {
 		if s.last <= last {
-			covered = append(covered, s)
+			l.covered = append(l.covered, s)
 			continue
 		}
-		segments, last = append(segments, s), s.last
+		l.segments, last = append(l.segments, s), s.last
 	}
-	return segments, covered, nil
+	return l, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -65,12 +66,17 @@ func (t *task) ship() (kill func(), over <-chan error) {
 	return cancel, done
 }
 
+// segments are the names of those in the store.
+func (t *task) segments() []string {
+	return slices.DeleteFunc(t.store.Names(), func(name string) bool { return name == "complete" })
+}
+
 // shown is what a query gives of the store, line by line.
 func (t *task) shown(query journal.Query) []string {
 	t.Helper()
 	var lines []string
 	var last int64
-	err := archive.Read(context.Background(), t.store, query, func(batch []journal.Entry) error {
+	_, err := archive.Read(context.Background(), t.store, query, func(batch []journal.Entry) error {
 		for _, e := range batch {
 			if e.Time <= last {
 				t.Errorf("%d follows %d", e.Time, last)
@@ -111,7 +117,7 @@ func TestAJournalIsInTheStoreWithinAMinuteAndAtItsEnd(t *testing.T) {
 		t.say(0, 10)
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
-		if names := t.store.Names(); len(names) != 0 {
+		if names := t.segments(); len(names) != 0 {
 			t.Errorf("after half a minute there is %v", names)
 		}
 		time.Sleep(31 * time.Second)
@@ -121,7 +127,7 @@ func TestAJournalIsInTheStoreWithinAMinuteAndAtItsEnd(t *testing.T) {
 		time.Sleep(61 * time.Second)
 		synctest.Wait()
 		t.complete(0, 20)
-		if names := t.store.Names(); len(names) != 1 {
+		if names := t.segments(); len(names) != 1 {
 			t.Errorf("a segment that fills is told more than once: %v", names)
 		}
 		t.say(20, 30)
@@ -130,6 +136,33 @@ func TestAJournalIsInTheStoreWithinAMinuteAndAtItsEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.complete(0, 30)
+	})
+}
+
+func TestAJournalIsWholeInTheStoreOnceItHasEnded(t *testing.T) {
+	bubble(t, archive.Limits{}, func(t *task) {
+		whole := func() bool {
+			whole, err := archive.Read(context.Background(), t.store, journal.Query{}, func([]journal.Entry) error { return nil })
+			if err != nil {
+				t.Error(err)
+			}
+			return whole
+		}
+		_, over := t.ship()
+		t.say(0, 10)
+		time.Sleep(2 * time.Minute)
+		if whole() {
+			t.Error("it is said to be whole while it is written")
+		}
+		t.end()
+		if err := <-over; err != nil || !whole() {
+			t.Errorf("at its end it is not: %v", err)
+		}
+		puts := t.store.Count("Put")
+		_, over = t.ship()
+		if err := <-over; err != nil || t.store.Count("Put") != puts {
+			t.Errorf("what is whole is sent again: %v", err)
+		}
 	})
 }
 
@@ -145,7 +178,7 @@ func TestSegmentsAreFullAtTheirSizeAndNamedByWhatIsInThem(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.complete(0, 2000)
-		names := t.store.Names()
+		names := t.segments()
 		if len(names) != 20 {
 			t.Errorf("there are %d segments", len(names))
 		}
@@ -180,12 +213,12 @@ func TestAShipperThatIsKilledAnywhereLosesAndDoublesNothing(t *testing.T) {
 			}
 			kill()
 			t.complete(0, 1000)
-			before := t.store.Names()
+			before := t.segments()
 			_, over = t.ship() // an agent that was killed before it could write down that all is there
 			if err := <-over; err != nil {
 				t.Fatal(err)
 			}
-			if after := t.store.Names(); strings.Join(after, " ") != strings.Join(before, " ") {
+			if after := t.segments(); strings.Join(after, " ") != strings.Join(before, " ") {
 				t.Errorf("shipped again: %v, before %v", after, before)
 			}
 		})
@@ -295,7 +328,7 @@ func TestAReaderGoesOnWhereSegmentsAreReplacedUnderIt(t *testing.T) {
 		synctest.Wait()
 		var more sync.Once
 		count := 0
-		err := archive.Read(context.Background(), t.store, journal.Query{}, func(batch []journal.Entry) error {
+		_, err := archive.Read(context.Background(), t.store, journal.Query{}, func(batch []journal.Entry) error {
 			more.Do(func() {
 				t.say(300, 340)
 				time.Sleep(3 * time.Second)
@@ -325,17 +358,17 @@ func TestADamagedSegmentDoesNotHideTheOthers(t *testing.T) {
 		if err := <-over; err != nil {
 			t.Fatal(err)
 		}
-		t.store.Change(t.store.Names()[1], func(whole []byte) []byte { return whole[:len(whole)/2] })
+		t.store.Change(t.segments()[1], func(whole []byte) []byte { return whole[:len(whole)/2] })
 		count := 0
-		err := archive.Read(context.Background(), t.store, journal.Query{}, func(batch []journal.Entry) error {
+		_, err := archive.Read(context.Background(), t.store, journal.Query{}, func(batch []journal.Entry) error {
 			count += len(batch)
 			return nil
 		})
-		if err == nil || !strings.Contains(err.Error(), t.store.Names()[1]) || count < 200 || count >= 300 {
+		if err == nil || !strings.Contains(err.Error(), t.segments()[1]) || count < 200 || count >= 300 {
 			t.Errorf("%d lines, %v", count, err)
 		}
 		full := errors.New("full")
-		if err := archive.Read(context.Background(), t.store, journal.Query{}, func([]journal.Entry) error { return full }); !errors.Is(err, full) {
+		if _, err := archive.Read(context.Background(), t.store, journal.Query{}, func([]journal.Entry) error { return full }); !errors.Is(err, full) {
 			t.Errorf("a sink's error is %v", err)
 		}
 	})
@@ -351,7 +384,7 @@ func TestASegmentIsGzipOfTheJournalsLines(t *testing.T) {
 		if err := <-over; err != nil {
 			t.Fatal(err)
 		}
-		content, err := t.store.Open(context.Background(), t.store.Names()[0])
+		content, err := t.store.Open(context.Background(), t.segments()[0])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,22 +15,22 @@ import (
 
 // Read gives sink what the query wants of the segments in the store. It opens one at a time, and
 // none that its name says holds nothing of interest. Follow means nothing here. A segment that is
-// damaged is read as far as it can be, and told of at the end.
-func Read(ctx context.Context, store Store, query journal.Query, sink journal.Sink) error {
-	segments, _, err := list(ctx, store)
-	if err != nil {
-		return err
+// damaged is read as far as it can be, and told of at the end. whole says that the journal has ended
+// and nothing of it is missing in the store but what its bound made go.
+func Read(ctx context.Context, store Store, query journal.Query, sink journal.Sink) (whole bool, err error) {
+	r := &reader{store: store}
+	if r.listing, err = list(ctx, store); err != nil {
+		return false, err
 	}
-	r := &reader{store: store, segments: segments}
-	query, err = query.Cut(starts(segments), func(part journal.Query, sink journal.Sink) error { return r.read(ctx, part, sink) })
+	query, err = query.Cut(starts(r.segments), func(part journal.Query, sink journal.Sink) error { return r.read(ctx, part, sink) })
 	if err != nil {
-		return err
+		return false, err
 	}
 	r.damaged = nil // what the look for the last lines met does not matter
 	if err := r.read(ctx, query, sink); err != nil {
-		return err
+		return false, err
 	}
-	return errors.Join(r.damaged...)
+	return r.complete, errors.Join(r.damaged...)
 }
 
 // starts are instants for Query.Cut to look from: ever more segments from the end.
@@ -43,9 +43,9 @@ func starts(segments []segment) []int64 {
 }
 
 type reader struct {
-	store    Store
-	segments []segment
-	damaged  []error
+	store Store
+	listing
+	damaged []error
 }
 
 func (r *reader) read(ctx context.Context, query journal.Query, sink journal.Sink) error {
@@ -56,7 +56,7 @@ func (r *reader) read(ctx context.Context, query journal.Query, sink journal.Sin
 			return err
 		}
 		// It was written again with more in it, or was the oldest: what is there now goes on.
-		if r.segments, _, err = list(ctx, r.store); err != nil {
+		if r.listing, err = list(ctx, r.store); err != nil {
 			return err
 		}
 	}
@@ -111,13 +111,4 @@ func (r *reader) segment(ctx context.Context, s segment, selection *journal.Sele
 		r.damaged = append(r.damaged, fault.New(fault.Internal, "the log's segment %s is damaged: %w", s.name(), err))
 	}
 	return nil
-}
-
-// Last is the time of the last entry in the store, 0 if there is none.
-func Last(ctx context.Context, store Store) (int64, error) {
-	segments, _, err := list(ctx, store)
-	if err != nil || len(segments) == 0 {
-		return 0, err
-	}
-	return segments[len(segments)-1].last, nil
 }

@@ -61,13 +61,15 @@ func (s Shipper) Ship(ctx context.Context) error {
 		s.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &cargo{Shipper: s}
+	var there listing
 	err := c.patiently(ctx, func() (err error) {
-		c.kept, c.stale, err = list(ctx, s.Store)
+		there, err = list(ctx, s.Store)
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	c.kept, c.stale = there.segments, there.covered
 	if n := len(c.kept); n > 0 {
 		c.after = c.kept[n-1].last
 	}
@@ -79,7 +81,10 @@ func (s Shipper) Ship(ctx context.Context) error {
 		defer close(read)
 		c.read(reading, read)
 	}()
-	return c.run(ctx, read)
+	if err := c.run(ctx, read); err != nil || there.complete {
+		return err
+	}
+	return c.patiently(ctx, func() error { return s.Store.Put(ctx, complete, nil) })
 }
 
 // parcel is some of a journal's lines.
