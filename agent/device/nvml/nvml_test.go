@@ -4,6 +4,7 @@ package nvml_test
 
 import (
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
@@ -85,5 +86,40 @@ func TestModelNamesAreThoseThatPeopleAskFor(t *testing.T) {
 		if got := nvml.Model(name); got != want {
 			t.Errorf("%q becomes %q, want %q", name, got, want)
 		}
+	}
+}
+
+var _ device.Meter = (*nvml.Source)(nil)
+
+func TestAGPUTellsWhatItCanOfItsUse(t *testing.T) {
+	one := &mock.Device{
+		GetUUIDFunc:             func() (string, lib.Return) { return "GPU-one", lib.SUCCESS },
+		GetUtilizationRatesFunc: func() (lib.Utilization, lib.Return) { return lib.Utilization{Gpu: 75}, lib.SUCCESS },
+		GetMemoryInfoFunc:       func() (lib.Memory, lib.Return) { return lib.Memory{Total: 40 << 30, Used: 3 << 30}, lib.SUCCESS },
+		GetPowerUsageFunc:       func() (uint32, lib.Return) { return 250_500, lib.SUCCESS },
+		GetTemperatureFunc: func(lib.TemperatureSensors) (uint32, lib.Return) {
+			return 0, lib.ERROR_NOT_SUPPORTED
+		},
+	}
+	source, err := nvml.Over(&mock.Interface{
+		InitFunc:           func() lib.Return { return lib.SUCCESS },
+		DeviceGetCountFunc: func() (int, lib.Return) { return 2, lib.SUCCESS },
+		DeviceGetHandleByIndexFunc: func(i int) (lib.Device, lib.Return) {
+			if i == 1 {
+				return nil, lib.ERROR_GPU_IS_LOST
+			}
+			return one, lib.SUCCESS
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	usage, err := source.Usage(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "GPU 1") {
+		t.Errorf("of the lost GPU it says %v", err)
+	}
+	want := map[string]float64{device.Utilization: 0.75, device.Memory: 3 << 30, device.Power: 250.5}
+	if len(usage) != 1 || !maps.Equal(usage["GPU-one"], want) {
+		t.Errorf("usage %v", usage)
 	}
 }
