@@ -101,7 +101,7 @@ func (a *agent) open(ctx context.Context) error {
 	feeders := &feeder.Host{Program: c.Executable, Shelter: shelter, Log: c.Log}
 	a.tasks, err = supervisor.Open(ctx, supervisor.Config{
 		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.store, Cache: cache,
-		Certify: a.certify, Secrets: a.secrets, Memory: memoryFolder(c.groupName()), Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Log: c.Log,
+		Certify: a.certify, Secrets: a.secrets, Memory: memoryFolder(c.groupName()), Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Gauge: a.machine.gauge.Latest, Log: c.Log,
 		Feeders: feeders, Disk: disk, DiskReserve: reserve,
 		Feed: feeder.Instructions{Access: c.path(accessFile), Cache: c.path("blocks"), Limit: c.CacheBytes / blockShare},
 		Hide: []string{c.Data}, User: a.users(), Interface: interfaceOf(c.Address), Environments: python,
@@ -214,6 +214,7 @@ func (a *agent) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.gossip.Run(ctx) })
 	group.Go(func() error { return a.remember(ctx) })
+	group.Go(func() error { return a.machine.gauge.Run(ctx) })
 	group.Go(func() error { return a.serveLogs(ctx) })
 	group.Go(func() error { return a.keepLinked(ctx) })
 	group.Go(func() error { return a.renew(ctx) })

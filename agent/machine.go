@@ -16,11 +16,15 @@ import (
 // amount: a tenth of the machine.
 const memoryReserve = 10
 
+// gaugeEvery is how often GPUs are asked what they use.
+const gaugeEvery = 5 * time.Second
+
 // machine is what this node offers.
 type machine struct {
 	config  Config
 	host    inventory.Host
 	devices device.Source
+	gauge   *device.Gauge // what the devices use
 	close   func() error
 }
 
@@ -33,8 +37,11 @@ func lookAround(c Config) (*machine, error) {
 	}
 	m := &machine{config: c, host: host, devices: device.None{}, close: func() error { return nil }}
 	if c.SimulateGPUs != "" {
-		m.devices, err = device.ParseSimulated(c.ID, c.SimulateGPUs)
-		return m, err
+		if m.devices, err = device.ParseSimulated(c.ID, c.SimulateGPUs); err != nil {
+			return nil, err
+		}
+		m.gauge = device.NewGauge(m.devices, gaugeEvery, c.Log)
+		return m, nil
 	}
 	source, err := nvml.Open()
 	switch {
@@ -45,6 +52,7 @@ func lookAround(c Config) (*machine, error) {
 	default:
 		m.devices, m.close = source, source.Close
 	}
+	m.gauge = device.NewGauge(m.devices, gaugeEvery, c.Log)
 	return m, nil
 }
 

@@ -207,12 +207,8 @@ type AuditRequest struct {
 
 // Audit lists what people did in tasks, newest last.
 func (c *Client) Audit(ctx context.Context, request AuditRequest) ([]cluster.Deed, error) {
-	since := int64(0)
-	if !request.Since.IsZero() {
-		since = request.Since.UnixNano()
-	}
 	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.AuditResponse, error) {
-		return claryv1.NewHandsClient(conn).Audit(ctx, &claryv1.AuditRequest{Since: since, User: request.User, Job: request.Job, Limit: request.Limit})
+		return claryv1.NewHandsClient(conn).Audit(ctx, &claryv1.AuditRequest{Since: nanos(request.Since), User: request.User, Job: request.Job, Limit: request.Limit})
 	})
 	return each(response.GetDeeds(), wire.DeedFromProto), err
 }

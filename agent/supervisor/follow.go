@@ -40,14 +40,18 @@ func (t *task) follow(ctx context.Context) (runtime.Exit, bool) {
 	}
 	starved, watched := t.watchFeeder(ctx)
 	defer watched()
-	progress := newProgressReader(t.folders.Base, t.folders.Metrics())
+	watcher := t.watch(ctx)
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	stop := t.stop
 	for {
 		select {
 		case o := <-ended:
-			t.progress(progress)
+			if o.err != nil {
+				watcher.close()
+			} else {
+				watcher.end(o.exit)
+			}
 			if o.err != nil && ctx.Err() == nil && !fault.Is(o.err, fault.Unready) {
 				return runtime.Exit{Code: -1, Unknown: true, Ended: time.Now()}, true
 			}
@@ -61,7 +65,7 @@ func (t *task) follow(ctx context.Context) (runtime.Exit, bool) {
 			t.s.config.Log.Warn("a task's inputs can no longer be served; ending it", "task", t.id(), "error", err)
 			t.terminate(ctx)
 		case <-tick.C:
-			t.progress(progress)
+			watcher.look()
 		}
 	}
 }
@@ -71,15 +75,6 @@ func (t *task) terminate(ctx context.Context) {
 	t.warn()
 	if err := t.s.config.Driver.Stop(ctx, t.id(), grace(t.assignment().Program)); err != nil {
 		t.s.config.Log.Error("stop a task", "task", t.id(), "error", err)
-	}
-}
-
-// progress tells what the task has newly said of its work.
-func (t *task) progress(reader *progressReader) {
-	if now, news := reader.read(); news {
-		status := t.status()
-		status.Progress = now
-		t.show(status)
 	}
 }
 

@@ -16,19 +16,22 @@ import (
 	"github.com/clary-ml/clary/storage/journal/archive"
 )
 
-// LogsFolder is where a task's log is, below what its attempt keeps in the store.
-const LogsFolder = "logs"
+// The records of a task: folders below what its attempt keeps in the store.
+const (
+	LogsFolder    = "logs"    // what it wrote
+	MetricsFolder = "metrics" // what it said of its work, and used
+)
 
 // record is a journal of a task that is brought to the store while it is written.
 type record struct {
 	folder string // below what the task's attempt keeps in the store
-	// read follows the journal until the task has ended. NotFound says that there is none.
+	// read follows the journal until it grows no more. NotFound says that there is none.
 	read func(context.Context, journal.Query, journal.Sink) error
 	drop func() error // deletes the node's copy
 }
 
-// records are all of a task's.
-func (t *task) records() []record {
+// records are all of a task's; ended is closed when they grow no more.
+func (t *task) records(ended <-chan struct{}) []record {
 	return []record{{
 		folder: LogsFolder,
 		read: func(ctx context.Context, query journal.Query, sink journal.Sink) error {
@@ -40,6 +43,12 @@ func (t *task) records() []record {
 			}
 			return nil
 		},
+	}, {
+		folder: MetricsFolder,
+		read: func(ctx context.Context, query journal.Query, sink journal.Sink) error {
+			return t.readMetrics(ctx, query, ended, sink)
+		},
+		drop: func() error { return journal.Remove(t.metricsPath()) },
 	}}
 }
 
@@ -68,7 +77,7 @@ func (t *task) ship(ctx context.Context) *shipment {
 	go func() {
 		defer close(s.over)
 		group, ctx := errgroup.WithContext(ctx)
-		for _, record := range t.records() {
+		for _, record := range t.records(s.ended) {
 			shipper := archive.Shipper{Store: t.segments(record.folder), Ended: s.ended, Log: t.s.config.Log.With("task", t.id())}
 			shipper.Read = func(ctx context.Context, query journal.Query, sink journal.Sink) error {
 				err := record.read(ctx, query, sink)
@@ -98,14 +107,14 @@ func (t *task) settle(s *shipment) {
 	t.s.mu.Unlock()
 	// From here on nobody reads the copies: they go after that is written down.
 	if err := t.s.config.Ledger.Put(entry); err != nil {
-		t.s.config.Log.Error("record that a task's log is in the object store", "task", t.id(), "error", err)
+		t.s.config.Log.Error("record that what a task wrote is in the object store", "task", t.id(), "error", err)
 		return
 	}
 	t.dropRecords()
 }
 
 func (t *task) dropRecords() {
-	for _, record := range t.records() {
+	for _, record := range t.records(nil) {
 		if err := record.drop(); err != nil {
 			t.s.config.Log.Warn("delete what the object store has of a task", "task", t.id(), "what", record.folder, "error", err)
 		}

@@ -54,8 +54,10 @@ type Config struct {
 	// looks; nil is diskuse.RoomOf.
 	Disk, DiskReserve int64
 	Room              func(folder string) (diskuse.Room, error)
-	Lease             func() time.Duration // how long this node counts as alive for sure; cluster.LeaseTime if nil
-	Log               *slog.Logger
+	// Gauge is what a device measures of itself lately; nil if nobody knows.
+	Gauge func(uuid string) map[string]float64
+	Lease func() time.Duration // how long this node counts as alive for sure; cluster.LeaseTime if nil
+	Log   *slog.Logger
 }
 
 // Environments makes Python environments, one for each set of requirements.
@@ -296,14 +298,24 @@ func (s *Supervisor) Renew(left time.Duration) error {
 // Logs gives what the query wants of what a task wrote. NotFound says that it is not on this
 // node, or no longer: it is in the object store then.
 func (s *Supervisor) Logs(ctx context.Context, id string, query journal.Query, sink journal.Sink) error {
-	s.mu.Lock()
-	t := s.tasks[id]
-	archived := t != nil && t.entry.Archived
-	s.mu.Unlock()
-	if archived {
-		return fault.New(fault.NotFound, "the log of task %s is in the object store", id)
+	if _, err := s.recorded(id); err != nil {
+		return err
 	}
 	return s.config.Driver.Logs(ctx, id, query, sink)
+}
+
+// recorded is the task of whose records this node has its copy.
+func (s *Supervisor) recorded(id string) (*task, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tasks[id]
+	if t == nil {
+		return nil, fault.New(fault.NotFound, "task %s is not on this node", cluster.Clip(id))
+	}
+	if t.entry.Archived {
+		return nil, fault.New(fault.NotFound, "the records of task %s are in the object store", id)
+	}
+	return t, nil
 }
 
 // forget ends the story of a task that is no longer wanted. What the driver has of it goes

@@ -48,7 +48,8 @@ type Cluster struct {
 	changed chan struct{} // closed and replaced at every change
 	jobs    map[string]client.JobView
 	nodes   map[string]client.NodeView
-	logs    map[string][]logged      // by job
+	logs    map[string][]logged // by job
+	metrics map[string][]cluster.Series
 	objects map[string][]byte        // by URI
 	tokens  map[string]cluster.Token // by secret
 	calls   map[string]int           // by method's last word
@@ -70,7 +71,7 @@ func Start(n int) (*Cluster, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{
 		authority: authority, ctx: ctx, cancel: cancel, changed: make(chan struct{}),
-		jobs: map[string]client.JobView{}, nodes: map[string]client.NodeView{}, logs: map[string][]logged{},
+		jobs: map[string]client.JobView{}, nodes: map[string]client.NodeView{}, logs: map[string][]logged{}, metrics: map[string][]cluster.Series{},
 		objects: map[string][]byte{}, calls: map[string]int{},
 		tokens: map[string]cluster.Token{Token: {ID: "root", Kind: cluster.TokenUser, Name: "root", Role: cluster.RoleAdmin}},
 	}
@@ -130,6 +131,7 @@ func (c *Cluster) serve(member *coordinator, listener net.Listener, secure *tls.
 	)
 	claryv1.RegisterJobsServer(member.server, &jobs{c: c})
 	claryv1.RegisterNodesServer(member.server, &nodes{c: c})
+	claryv1.RegisterMetricsServer(member.server, &metrics{c: c})
 	claryv1.RegisterObjectsServer(member.server, &objects{c: c})
 	claryv1.RegisterAdminServer(member.server, &admin{c: c})
 	c.running.Go(func() { _ = member.server.Serve(listener) })

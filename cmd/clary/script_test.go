@@ -98,6 +98,7 @@ func play(ctx context.Context, c *clienttest.Cluster, job cluster.Job) {
 	c.Update(job.Name, func(v *client.JobView) {
 		v.Tasks[0].Status.Progress = cluster.Progress{Epoch: 3, Step: 30, Total: 30, Metrics: map[string]float64{"validation_accuracy": 0.9712}}
 	})
+	c.SetMetrics(job.Name, said()...)
 	for word == "wait" {
 		view, _, changed := c.Job(job.Name)
 		if view.Job.Cancel {
@@ -127,6 +128,16 @@ func talk(c *clienttest.Cluster, job cluster.Job, first cluster.Task) {
 	c.Update(job.Name, func(v *client.JobView) {
 		v.Tasks, v.Gangs[0].Roles[0].Count, v.Job.State = []cluster.Task{first, second}, 2, cluster.JobSucceeded
 	})
+}
+
+// said is a loss that falls over 30 steps, and what the task used meanwhile.
+func said() []cluster.Series {
+	loss := cluster.Series{Task: "worker-0", Name: "train_loss", Attempt: 1, Count: 30, Min: 1.0 / 30, Max: 1}
+	used := cluster.Series{Task: "worker-0", Name: "usage/cores", Attempt: 1, Count: 1, Min: 1.5, Max: 1.5, Points: []cluster.Point{{Time: 1, Value: 1.5}}}
+	for step := range int64(30) {
+		loss.Points = append(loss.Points, cluster.Point{Time: 1e9 * step, Epoch: int32(step / 10), Step: step + 1, Value: 1 / float64(step+1)})
+	}
+	return []cluster.Series{loss, used}
 }
 
 func end(word string, v *client.JobView) {

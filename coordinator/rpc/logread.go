@@ -16,8 +16,12 @@ import (
 	"github.com/clary-ml/clary/storage/journal/archive"
 )
 
-// logsFolder is where agents put a task's log, below what its attempt keeps in the store.
-const logsFolder = "logs"
+// The records of a task, as agents call them: also the folders in which they are below what
+// its attempt keeps in the store.
+const (
+	logsFolder    = "logs"
+	metricsFolder = "metrics"
+)
 
 const (
 	askAgain      = time.Second      // while an agent cannot be asked for a log that is followed
@@ -32,13 +36,14 @@ func attemptPrefix(job string, attempt int32) string {
 	return jobPrefix(job) + "attempts/" + strconv.Itoa(int(attempt)) + "/"
 }
 
-// logReader reads one task's log: from its agent while that has it, else from the store.
+// logReader reads one record of a task: from its agent while that has it, else from the store.
 type logReader struct {
-	jobs  *jobs
-	task  cluster.Task
-	query journal.Query // whose cursor goes on with what is told
-	to    func(context.Context, []*claryv1.LogEntry) error
-	note  func(context.Context, string) error
+	jobs   *jobs
+	task   cluster.Task
+	record string        // logsFolder or metricsFolder
+	query  journal.Query // whose cursor goes on with what is told
+	to     func(context.Context, []*claryv1.LogEntry) error
+	note   func(context.Context, string) error
 }
 
 // read tells the whole log, or until ctx ends. That a part of it cannot be had is told as a note:
@@ -96,7 +101,7 @@ func (r *logReader) fromAgent(ctx context.Context) error {
 	}
 	request := &claryv1.ReadLogsRequest{
 		Task: r.task.ID, Streams: r.query.Streams, Follow: r.query.Follow, Tail: int64(r.query.Tail),
-		Since: r.query.Since, Until: r.query.Until, After: r.query.After,
+		Since: r.query.Since, Until: r.query.Until, After: r.query.After, Record: r.record,
 	}
 	if r.query.Match != nil {
 		request.Match = r.query.Match.String()
@@ -127,7 +132,7 @@ func (r *logReader) tell(ctx context.Context, entries []*claryv1.LogEntry) error
 
 // fromStore goes on with what the store has. lacking says what is missing if not all of it is there.
 func (r *logReader) fromStore(ctx context.Context, lacking string) error {
-	store, err := r.jobs.archives(attemptPrefix(r.task.Job, r.task.Attempt) + r.task.Role + "-" + strconv.Itoa(int(r.task.Index)) + "/" + logsFolder)
+	store, err := r.jobs.archives(attemptPrefix(r.task.Job, r.task.Attempt) + r.task.Role + "-" + strconv.Itoa(int(r.task.Index)) + "/" + r.record)
 	whole := false
 	if err == nil {
 		query := r.query
@@ -145,5 +150,5 @@ func (r *logReader) fromStore(ctx context.Context, lacking string) error {
 	case whole:
 		return nil
 	}
-	return r.note(ctx, "the log of "+r.task.ID+" is not whole: "+lacking)
+	return r.note(ctx, "of the "+r.record+" of "+r.task.ID+" a part is missing: "+lacking)
 }

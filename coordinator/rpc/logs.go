@@ -99,7 +99,7 @@ func (g *logGathering) reader(task cluster.Task, to func(context.Context, []*cla
 	if query.After = g.request.GetAfter()[task.ID]; query.After != 0 {
 		query.Tail = 0 // it was cut to its last lines before
 	}
-	return &logReader{jobs: g.jobs, task: task, query: query, to: to, note: func(ctx context.Context, text string) error {
+	return &logReader{jobs: g.jobs, task: task, record: logsFolder, query: query, to: to, note: func(ctx context.Context, text string) error {
 		return g.tell(ctx, &claryv1.LogChunk{Task: task.ID, Note: text})
 	}}
 }

@@ -140,9 +140,13 @@ func (a *agent) Read(request *claryv1.ReadLogsRequest, stream grpc.ServerStreami
 		return wire.ToStatus(err)
 	}
 	query.After, query.Streams = request.GetAfter(), request.GetStreams()
+	name := request.GetTask()
+	if request.GetRecord() == "metrics" {
+		name = "metrics of " + name
+	}
 	for first := true; ; first = false {
 		a.mu.Lock()
-		entries, there := a.tasks[request.GetTask()]
+		entries, there := a.tasks[name]
 		entries, changed, runs := slices.Clone(entries), a.changed, a.running[request.GetTask()]
 		a.asked++
 		a.mu.Unlock()

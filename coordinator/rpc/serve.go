@@ -79,9 +79,11 @@ type Config struct {
 
 // Register adds every service to a gRPC server that was made with Options.
 func Register(server *grpc.Server, c Config) {
-	claryv1.RegisterJobsServer(server, &jobs{
+	work := &jobs{
 		replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, kinds: c.Kinds, planner: c.Planner, nodes: c.Nodes, agents: c.Agents, store: c.Store, archive: c.Archive,
-	})
+	}
+	claryv1.RegisterJobsServer(server, work)
+	claryv1.RegisterMetricsServer(server, &metrics{jobs: work})
 	claryv1.RegisterNodesServer(server, &nodes{replica: c.Replica})
 	claryv1.RegisterObjectsServer(server, &objects{store: c.Store, credentials: c.Credentials})
 	claryv1.RegisterAdminServer(server, &admin{replica: c.Replica, members: c.Members})

@@ -152,7 +152,9 @@ func (r *Row) Merge(later Row) {
 			r.put(name, value)
 		}
 	}
-	r.Cursor = max(r.Cursor, later.Cursor)
+	if later.Cursor != 0 {
+		r.Cursor = later.Cursor
+	}
 }
 
 // Advance brings a task's progress up to the row.

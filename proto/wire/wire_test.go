@@ -47,6 +47,8 @@ func nouns() []noun {
 		line(wire.TaskStatusToProto, wire.TaskStatusFromProto, &claryv1.TaskStatus{}),
 		line(wire.ProgressToProto, wire.ProgressFromProto, &claryv1.Progress{}),
 		line(wire.OutputToProto, wire.OutputFromProto, &claryv1.Output{}),
+		line(wire.SeriesToProto, wire.SeriesFromProto, &claryv1.Series{}),
+		line(wire.PointToProto, wire.PointFromProto, &claryv1.Point{}),
 		line(wire.PublicationToProto, wire.PublicationFromProto, &claryv1.Publication{}),
 		line(wire.PlacementToProto, wire.PlacementFromProto, &claryv1.Placement{}),
 		line(wire.PlanToProto, wire.PlanFromProto, &claryv1.Plan{}),

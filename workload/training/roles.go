@@ -44,6 +44,9 @@ func (s Spec) programRole() cluster.Role {
 	for _, secret := range s.Secrets {
 		program.Secrets = append(program.Secrets, cluster.SecretRef(secret))
 	}
+	for _, metric := range s.Metrics {
+		program.Metrics = append(program.Metrics, cluster.MetricDefinition(metric))
+	}
 	if s.NetworkIsolation {
 		program.Network = cluster.NetworkNone
 	}

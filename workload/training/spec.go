@@ -47,6 +47,9 @@ type Spec struct {
 	// Secrets of the job's queue are given to a program, script or image, each as a variable
 	// or as a file below /run/secrets.
 	Secrets []Secret `json:"secrets,omitempty"`
+	// Metrics are found in what a program, script or image writes. One that is called epoch,
+	// step or total says where the work stands.
+	Metrics []Metric `json:"metrics,omitempty"`
 	// Inputs maps channels such as train and validation to s3:// addresses, or to objects
 	// that say more.
 	Inputs map[string]Input `json:"inputs,omitempty"`
@@ -86,6 +89,12 @@ type Secret struct {
 	Name string `json:"name"`
 	Env  string `json:"env,omitempty"`
 	File string `json:"file,omitempty"`
+}
+
+// Metric finds a number in what a task writes: the first group of a regular expression (RE2).
+type Metric struct {
+	Name  string `json:"name"`
+	Regex string `json:"regex"`
 }
 
 // Resources are what one task is promised. What is 0 gets a default: one core, and
@@ -211,6 +220,7 @@ func (s Spec) validateNetwork(p *cluster.Problems) {
 		{"framework", s.Framework != ""},
 		{"entrypoint", len(s.Entrypoint) > 0},
 		{"secrets", len(s.Secrets) > 0},
+		{"metrics", len(s.Metrics) > 0},
 		{"network_isolation", s.NetworkIsolation},
 	} {
 		if other.set {

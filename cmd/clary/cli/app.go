@@ -26,6 +26,8 @@ type App struct {
 
 	// Terminal says that Err is a terminal of a person: progress may be drawn there.
 	Terminal bool
+	// OutTerminal says that Out is one: what is meant to be seen may be drawn there.
+	OutTerminal bool
 	// Width is how many columns that terminal has now.
 	Width func() int
 	// ReadSecret asks a person for a secret without showing it; nil if there is nobody.
@@ -42,6 +44,7 @@ type App struct {
 func System(kinds map[cluster.Kind]jobfile.Kind) *App {
 	app := &App{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Kinds: kinds}
 	app.Terminal = term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("TERM") != "dumb" && os.Getenv("CI") == ""
+	app.OutTerminal = term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("TERM") != "dumb"
 	app.Width = func() int {
 		if columns, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil && columns > 0 {
 			return columns
@@ -79,7 +82,7 @@ func Groups() []*cobra.Group {
 func (a *App) Commands() []*cobra.Command {
 	groups := map[string][]func() *cobra.Command{
 		GroupJobs: {
-			a.trainCommand, a.tuneCommand, a.runCommand, a.submitCommand, a.jobsCommand, a.jobCommand, a.logsCommand, a.attachCommand, a.execCommand, a.portForwardCommand, a.waitCommand,
+			a.trainCommand, a.tuneCommand, a.runCommand, a.submitCommand, a.jobsCommand, a.jobCommand, a.logsCommand, a.metricsCommand, a.attachCommand, a.execCommand, a.portForwardCommand, a.waitCommand,
 			a.cancelCommand, a.rerunCommand, a.releaseCommand, a.deleteCommand, a.whyCommand, a.schemaCommand,
 		},
 		GroupData:    {a.cpCommand, a.lsCommand, a.rmCommand, a.s3Command, a.evaluateCommand, a.predictCommand},

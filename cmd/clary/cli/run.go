@@ -84,7 +84,7 @@ type runFlags struct {
 	resources                 resourceFlags
 	image                     imageFlags
 	env, inputs, inputOptions []string
-	secrets                   []string
+	secrets, metrics          []string
 	instances                 int32
 	dir                       string
 	checkpoints, isolated     bool
@@ -104,6 +104,7 @@ func (f *runFlags) register(command *cobra.Command) {
 	flags.StringArrayVar(&f.inputs, "input", nil, "data for it, as CHANNEL=s3://... or CHANNEL=PATH, which is uploaded")
 	flags.StringArrayVar(&f.inputOptions, "input-option", nil, channelOptionHelp)
 	flags.StringArrayVar(&f.secrets, "secret", nil, secretHelp)
+	flags.StringArrayVar(&f.metrics, "metric", nil, metricHelp)
 }
 
 // spec is the job that the flags describe, but for its image.
@@ -117,6 +118,9 @@ func (f *runFlags) spec(a *App, command *cobra.Command, args []string) (training
 		return spec, err
 	}
 	if spec.Inputs, err = channelInputs("--input", f.inputs, f.inputOptions); err != nil {
+		return spec, err
+	}
+	if spec.Metrics, err = metricDefinitions(f.metrics); err != nil {
 		return spec, err
 	}
 	if spec.Secrets, err = secretRefs(f.secrets); err != nil {

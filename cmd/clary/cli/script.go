@@ -19,7 +19,7 @@ import (
 type scriptFlags struct {
 	entry, source, requirements, python string
 	hyperparameters, channels, env      []string
-	secrets                             []string
+	secrets, metrics                    []string
 	channelOptions                      []string
 	framework                           string
 	instances                           int32
@@ -47,6 +47,7 @@ func (f *scriptFlags) register(command *cobra.Command) {
 	flags.Int32VarP(&f.instances, "instances", "n", 1, "how many of the script to start together")
 	flags.BoolVar(&f.isolated, "network-isolation", false, "cut the script off from every network")
 	flags.StringArrayVar(&f.secrets, "secret", nil, secretHelp)
+	flags.StringArrayVar(&f.metrics, "metric", nil, metricHelp)
 	f.image.register(command)
 	_ = command.MarkFlagFilename("script", "py", "sh")
 	_ = command.MarkFlagDirname("source")
@@ -56,7 +57,7 @@ func (f *scriptFlags) register(command *cobra.Command) {
 // sourceOnly are flags of a script, and scriptOnly those of a script or an image.
 var (
 	sourceOnly = []string{"source", "requirements", "python"}
-	scriptOnly = []string{"hyperparameter", "channel", "channel-option", "env", "framework", "instances", "network-isolation", "entrypoint", "secret"}
+	scriptOnly = []string{"hyperparameter", "channel", "channel-option", "env", "framework", "instances", "network-isolation", "entrypoint", "secret", "metric"}
 )
 
 // notForScript are flags of a network.
@@ -132,6 +133,9 @@ func (a *App) scriptSpec(f *scriptFlags, t *trainFlags, args []string) (training
 		f.channels = append(f.channels, channel+"="+data)
 	}
 	if s.Inputs, err = channelInputs("--channel", f.channels, f.channelOptions); err != nil {
+		return s, err
+	}
+	if s.Metrics, err = metricDefinitions(f.metrics); err != nil {
 		return s, err
 	}
 	if s.Secrets, err = secretRefs(f.secrets); err != nil {

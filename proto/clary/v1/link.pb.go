@@ -984,6 +984,7 @@ type ReadLogsRequest struct {
 	Until         int64                  `protobuf:"varint,6,opt,name=until,proto3" json:"until,omitempty"`
 	Match         string                 `protobuf:"bytes,7,opt,name=match,proto3" json:"match,omitempty"`
 	After         int64                  `protobuf:"varint,8,opt,name=after,proto3" json:"after,omitempty"`
+	Record        string                 `protobuf:"bytes,9,opt,name=record,proto3" json:"record,omitempty"` // "logs", also if it is empty, or "metrics"
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1072,6 +1073,13 @@ func (x *ReadLogsRequest) GetAfter() int64 {
 		return x.After
 	}
 	return 0
+}
+
+func (x *ReadLogsRequest) GetRecord() string {
+	if x != nil {
+		return x.Record
+	}
+	return ""
 }
 
 type ReadLogsResponse struct {
@@ -1189,7 +1197,7 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"8\n" +
 	"\rRenewResponse\x12'\n" +
-	"\x0fcertificate_pem\x18\x01 \x01(\fR\x0ecertificatePem\"\xc3\x01\n" +
+	"\x0fcertificate_pem\x18\x01 \x01(\fR\x0ecertificatePem\"\xdb\x01\n" +
 	"\x0fReadLogsRequest\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12\x18\n" +
 	"\astreams\x18\x02 \x03(\tR\astreams\x12\x16\n" +
@@ -1198,7 +1206,8 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\x05since\x18\x05 \x01(\x03R\x05since\x12\x14\n" +
 	"\x05until\x18\x06 \x01(\x03R\x05until\x12\x14\n" +
 	"\x05match\x18\a \x01(\tR\x05match\x12\x14\n" +
-	"\x05after\x18\b \x01(\x03R\x05after\"@\n" +
+	"\x05after\x18\b \x01(\x03R\x05after\x12\x16\n" +
+	"\x06record\x18\t \x01(\tR\x06record\"@\n" +
 	"\x10ReadLogsResponse\x12,\n" +
 	"\aentries\x18\x01 \x03(\v2\x12.clary.v1.LogEntryR\aentries2\x95\x02\n" +
 	"\tAgentLink\x12C\n" +
