@@ -134,4 +134,3 @@ func TestATaskThatIsNotKnownHasNoMetrics(t *testing.T) {
 		}
 	}
 }
-

@@ -68,7 +68,7 @@ type Driver struct {
 	images    images
 	bringing  flights // of images
 	turns     flights // of tasks whose container is made or removed
-	temporary string // folder of images' files
+	temporary string  // folder of images' files
 	mu        sync.Mutex
 	tasks     map[string]*handle
 	starting  map[string]bool // by ID: those that are not among tasks yet
