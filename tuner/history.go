@@ -23,6 +23,7 @@ type History struct {
 	curves  map[int][]Point
 
 	ended   []int32 // in the order of their end
+	events  []int32 // the trial of each point of a curve, and the complement of one that ended
 	pending []int   // ascending
 	results uint64  // reports and ends so far
 	best    int     // -1: none
@@ -85,20 +86,42 @@ func (h *History) Report(number int, step, value float64) error {
 	}
 	h.results++
 	if finite(value) {
+		h.events = append(h.events, int32(number))
 		h.curves[number] = append(curve, Point{Step: step, Value: value, Order: h.results})
 	}
 	return nil
 }
 
-// End ends a pending trial. One that says Complete with a value that is not finite is
+// Pause says that a pending trial holds no worker any more, and waits.
+func (h *History) Pause(number int) error {
+	if err := h.checkPending(number); err != nil {
+		return err
+	}
+	h.states[number] = Paused
+	return nil
+}
+
+// Resume says that a paused trial goes on.
+func (h *History) Resume(number int) error {
+	if err := h.checkOpen(number); err != nil {
+		return err
+	}
+	if h.states[number] != Paused {
+		return fault.New(fault.Conflict, "trial %d is %s: only a paused one goes on", number, h.states[number])
+	}
+	h.states[number] = Pending
+	return nil
+}
+
+// End ends a pending or paused trial. One that says Complete with a value that is not finite is
 // Failed: nothing can be learned from the value.
 func (h *History) End(number int, r Result) error {
-	if err := h.checkPending(number); err != nil {
+	if err := h.checkOpen(number); err != nil {
 		return err
 	}
 	objectives, limits := len(h.problem.Objectives), len(h.problem.Limits)
 	switch {
-	case r.State == Pending || r.State > Cancelled:
+	case !r.State.Ended() || r.State > Paused:
 		return fault.New(fault.Invalid, "trial %d: it cannot end as %s", number, r.State)
 	case r.State == Complete && (len(r.Values) != objectives || len(r.Limits) != limits):
 		return fault.New(fault.Invalid, "trial %d: %d values and %d limits: the problem has %d objectives and %d limits", number, len(r.Values), len(r.Limits), objectives, limits)
@@ -108,6 +131,7 @@ func (h *History) End(number int, r Result) error {
 	h.results++
 	h.states[number], h.orders[number] = r.State, h.results
 	h.ended = append(h.ended, int32(number))
+	h.events = append(h.events, ^int32(number))
 	if at, found := slices.BinarySearch(h.pending, number); found {
 		h.pending = slices.Delete(h.pending, at, at+1)
 	}
@@ -123,10 +147,20 @@ func (h *History) End(number int, r Result) error {
 }
 
 func (h *History) checkPending(number int) error {
+	if err := h.checkOpen(number); err != nil {
+		return err
+	}
+	if h.states[number] == Paused {
+		return fault.New(fault.Conflict, "trial %d is paused: resume it first", number)
+	}
+	return nil
+}
+
+func (h *History) checkOpen(number int) error {
 	if number < 0 || number >= h.Len() {
 		return fault.New(fault.NotFound, "trial %d: there are trials 0 to %d", number, h.Len()-1)
 	}
-	if h.states[number] != Pending {
+	if h.states[number].Ended() {
 		return fault.New(fault.Conflict, "trial %d is %s already", number, h.states[number])
 	}
 	return nil

@@ -124,6 +124,12 @@ func TestWrongReportsAreRefusedAndChangeNothing(t *testing.T) {
 	if err := h.End(1, tuner.Result{State: tuner.Cancelled}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := h.Add(space.Config{1, 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Pause(2); err != nil {
+		t.Fatal(err)
+	}
 	before := fmt.Sprint(slices.Collect(h.All()))
 	_, outside := h.Add(space.Config{0, 0.5})
 	for i, c := range []struct {
@@ -131,11 +137,17 @@ func TestWrongReportsAreRefusedAndChangeNothing(t *testing.T) {
 		kind fault.Kind
 		want string
 	}{
-		{outside, fault.Invalid, "trial 2: b: 0.5: give an int from 0 to 9"},
+		{outside, fault.Invalid, "trial 3: b: 0.5: give an int from 0 to 9"},
 		{h.Report(0, 2, 1), fault.Invalid, "trial 0: step 2: steps are above 0 and ascend"},
 		{h.Report(0, math.NaN(), 1), fault.Invalid, "step NaN"},
-		{h.Report(7, 1, 1), fault.NotFound, "trial 7: there are trials 0 to 1"},
+		{h.Report(7, 1, 1), fault.NotFound, "trial 7: there are trials 0 to 2"},
 		{h.Report(1, 1, 1), fault.Conflict, "trial 1 is cancelled already"},
+		{h.Report(2, 1, 1), fault.Conflict, "trial 2 is paused: resume it first"},
+		{h.Pause(2), fault.Conflict, "trial 2 is paused"},
+		{h.Pause(1), fault.Conflict, "trial 1 is cancelled already"},
+		{h.Resume(0), fault.Conflict, "trial 0 is pending: only a paused one goes on"},
+		{h.Resume(1), fault.Conflict, "trial 1 is cancelled already"},
+		{h.End(0, tuner.Result{State: tuner.Paused}), fault.Invalid, "trial 0: it cannot end as paused"},
 		{h.End(-1, tuner.Result{}), fault.NotFound, "trial -1"},
 		{h.End(0, tuner.Result{}), fault.Invalid, "trial 0: it cannot end as pending"},
 		{h.End(0, tuner.Result{State: 99}), fault.Invalid, "it cannot end as state(99)"},
@@ -168,6 +180,18 @@ func randomly(t *rapid.T, h *tuner.History, steps int) {
 			continue
 		}
 		trial := rapid.SampledFrom(pending).Draw(t, "trial")
+		if h.State(trial) == tuner.Paused {
+			if err := h.Resume(trial); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if rapid.IntRange(0, 4).Draw(t, "pause") == 0 {
+			if err := h.Pause(trial); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
 		if rapid.Bool().Draw(t, "report") {
 			step := 1.0
 			if curve := h.Curve(trial); len(curve) > 0 {
@@ -208,6 +232,12 @@ func TestARestoredHistoryIsTheSame(t *testing.T) {
 		results += len(h.Ended())
 		if a, b := fmt.Sprint(slices.Collect(h.All())), fmt.Sprint(slices.Collect(again.All())); a != b {
 			t.Fatalf("%s\nbecame\n%s", a, b)
+		}
+		for i := range max(h.Events(), again.Events()) {
+			a, endA := h.Event(i)
+			if b, endB := again.Event(i); a != b || endA != endB {
+				t.Fatalf("event %d is of trial %d, and of %d when restored", i, a, b)
+			}
 		}
 		if !slices.Equal(h.Ended(), again.Ended()) || !slices.Equal(h.Pending(), again.Pending()) {
 			t.Fatal("another order")

@@ -48,7 +48,21 @@ func (h *History) Curve(number int) []Point { return h.curves[number] }
 // beginning never change, so a sampler that has read n of them goes on at n.
 func (h *History) Ended() []int32 { return h.ended }
 
-// Pending are the numbers of the trials that have not ended, ascending.
+// Events is how many points of curves and ends there are. They never change, so that what
+// has read n of them goes on at n.
+func (h *History) Events() int { return len(h.events) }
+
+// Event is the trial of an event, and whether it ended; else its curve has one point more.
+// The points of a trial come in the order of its curve.
+func (h *History) Event(i int) (number int, ended bool) {
+	if e := h.events[i]; e < 0 {
+		return int(^e), true
+	}
+	return int(h.events[i]), false
+}
+
+// Pending are the numbers of the trials that have not ended, ascending; paused ones are
+// among them.
 func (h *History) Pending() []int { return h.pending }
 
 // Prior are the trials of earlier sweeps that say something about this space.
@@ -116,15 +130,19 @@ func Restore(problem Problem, trials iter.Seq[Trial]) (*History, error) {
 		result Result
 	}
 	var events []event
+	var paused []int
 	for t := range trials {
 		number, err := h.Add(t.Config)
 		if err != nil {
 			return nil, err
 		}
+		if t.State == Paused {
+			paused = append(paused, number)
+		}
 		for i := range t.Curve {
 			events = append(events, event{order: t.Curve[i].Order, number: number, point: &t.Curve[i]})
 		}
-		if t.State != Pending {
+		if t.State.Ended() {
 			events = append(events, event{order: t.Order, number: number, result: Result{State: t.State, Values: t.Values, Limits: t.Limits}})
 		}
 	}
@@ -142,6 +160,11 @@ func Restore(problem Problem, trials iter.Seq[Trial]) (*History, error) {
 			err = h.End(e.number, e.result)
 		}
 		if err != nil {
+			return nil, err
+		}
+	}
+	for _, number := range paused {
+		if err := h.Pause(number); err != nil {
 			return nil, err
 		}
 	}

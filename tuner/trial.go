@@ -9,13 +9,13 @@ import (
 // State is where a trial stands.
 //
 //	Pending ──► Complete    its values are known
-//	        ├─► Stopped     a stopper ended it; its curve is what is known
-//	        ├─► Failed      it has no values, and probably never would
-//	        ├─► Infeasible  its configuration cannot be run
+//	│   ▲   ├─► Stopped     a stopper ended it; its curve is what is known
+//	▼   │   ├─► Failed      it has no values, and probably never would
+//	Paused ─┼─► Infeasible  its configuration cannot be run
 //	        └─► Cancelled   ended for reasons that say nothing about it
 type State uint8
 
-// The states. All but Pending are final.
+// The states. Pending and Paused are not final.
 const (
 	Pending State = iota
 	Complete
@@ -23,9 +23,13 @@ const (
 	Failed
 	Infeasible
 	Cancelled
+	Paused // holds no worker, and waits for whether it goes on
 )
 
-var stateNames = [...]string{"pending", "complete", "stopped", "failed", "infeasible", "cancelled"}
+var stateNames = [...]string{"pending", "complete", "stopped", "failed", "infeasible", "cancelled", "paused"}
+
+// Ended reports that the state is final.
+func (s State) Ended() bool { return s != Pending && s != Paused }
 
 // String is the state's name in lower case.
 func (s State) String() string {

@@ -55,9 +55,8 @@ func (p Play) Run(task Instance) (curve []float64, err error) {
 	if err != nil {
 		return nil, err
 	}
-	run := running{
-		noise: chance.New(p.Seed, 'n', 'o', 'i', 's', 'e'), times: chance.New(p.Seed, 't', 'i', 'm', 'e'),
-	}
+	noise := chance.New(p.Seed, 'n', 'o', 'i', 's', 'e')
+	run := running{times: chance.New(p.Seed, 't', 'i', 'm', 'e')}
 	regret := math.Inf(1)
 	for best := -1; len(curve) < p.Trials; {
 		for len(run.until) < problem.Workers && h.Len() < p.Trials {
@@ -74,7 +73,7 @@ func (p Play) Run(task Instance) (curve []float64, err error) {
 			break
 		}
 		trial := run.finish()
-		value := task.Observe(h.Config(trial), run.noise)
+		value := task.Observe(h.Config(trial), noise)
 		if err := h.End(trial, tuner.Result{State: tuner.Complete, Values: []float64{value}}); err != nil {
 			return nil, err
 		}
@@ -91,10 +90,10 @@ func (p Play) Run(task Instance) (curve []float64, err error) {
 
 // running are the trials under way with the instants of their ends.
 type running struct {
-	now          float64
-	trials       []int
-	until        []float64
-	noise, times *chance.Rand
+	now    float64
+	trials []int
+	until  []float64
+	times  *chance.Rand
 }
 
 func (r *running) start(trial int) {

@@ -1,0 +1,139 @@
+package bench
+
+import (
+	"errors"
+	"math"
+
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/tuner"
+	"github.com/clary-ml/clary/tuner/chance"
+	"github.com/clary-ml/clary/tuner/space"
+	"github.com/clary-ml/clary/tuner/stop"
+)
+
+// Curved is an Instance whose trials report on their way, at the steps 1 to the problem's
+// Fidelity.Max.
+type Curved interface {
+	Instance
+	At(c space.Config, step int, r *chance.Rand) float64
+}
+
+// Race is a search over curves, in which a stopper may end trials before their last step.
+type Race struct {
+	Make tuner.Maker
+	// Stopper makes the stopper; nil lets every trial run to its end.
+	Stopper func(tuner.Fidelity) (stop.Stopper, error)
+	// Time is how long the race is, in units of the mean time of a whole trial; each step
+	// takes an exponentially distributed part of it. Workers run at once; 0 means 1.
+	Time    float64
+	Workers int
+	Seed    uint64
+}
+
+// Run plays the race. Element i of curve is the regret at the time i+1 of the trial whose
+// report was the best by then, NaN as long as there is none.
+func (c Race) Run(task Curved) (curve []float64, err error) {
+	if !(c.Time >= 1 && c.Time <= MaxTrials) {
+		return nil, fault.New(fault.Invalid, "time %v: give 1 to %d", c.Time, MaxTrials)
+	}
+	problem := task.Problem()
+	problem.Seed, problem.Workers = c.Seed, max(c.Workers, 1)
+	r := race{task: task, steps: int(problem.Fidelity.Max), best: math.Inf(1), regret: math.NaN()}
+	if r.sampler, err = c.Make(problem); err != nil {
+		return nil, err
+	}
+	if r.h, err = tuner.NewHistory(problem); err != nil {
+		return nil, err
+	}
+	if c.Stopper != nil {
+		if r.stopper, err = c.Stopper(problem.Fidelity); err != nil {
+			return nil, err
+		}
+	}
+	r.noise, r.running.times = chance.New(c.Seed, 'n', 'o', 'i', 's', 'e'), chance.New(c.Seed, 't', 'i', 'm', 'e')
+	for {
+		for len(r.running.until) < problem.Workers {
+			if started, err := r.start(); err != nil {
+				return nil, err
+			} else if !started {
+				break
+			}
+		}
+		next := math.Inf(1)
+		for _, at := range r.running.until {
+			next = min(next, at)
+		}
+		for float64(len(curve)+1) <= min(next/float64(r.steps), c.Time) {
+			curve = append(curve, r.regret)
+		}
+		if next/float64(r.steps) > c.Time {
+			return curve, nil
+		}
+		if err := r.step(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+type race struct {
+	task    Curved
+	steps   int
+	sampler tuner.Sampler
+	stopper stop.Stopper
+	h       *tuner.History
+	running running
+	noise   *chance.Rand
+	best    float64
+	regret  float64
+}
+
+// start gives a worker a promoted trial, or a new one.
+func (r *race) start() (started bool, err error) {
+	if promoter, ok := r.stopper.(stop.Promoter); ok {
+		if trial, ok := promoter.Promote(r.h); ok {
+			r.running.start(trial)
+			return true, r.h.Resume(trial)
+		}
+	}
+	trial, err := tuner.Ask(r.sampler, r.h)
+	if errors.Is(err, tuner.ErrExhausted) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	r.running.start(trial)
+	return true, nil
+}
+
+// step lets the trial whose step ends next report.
+func (r *race) step() error {
+	trial := r.running.finish()
+	at := 1
+	if curve := r.h.Curve(trial); len(curve) > 0 {
+		at += int(curve[len(curve)-1].Step)
+	}
+	c := r.h.Config(trial)
+	value := r.task.At(c, at, r.noise)
+	if err := r.h.Report(trial, float64(at), value); err != nil {
+		return err
+	}
+	if loss := r.h.Problem().Objectives[0].Loss(value); loss < r.best {
+		r.best, r.regret = loss, r.task.Regret(c)
+	}
+	if at == r.steps {
+		return r.h.End(trial, tuner.Result{State: tuner.Complete, Values: []float64{value}})
+	}
+	verdict := stop.Continue
+	if r.stopper != nil {
+		verdict = r.stopper.Judge(r.h, trial)
+	}
+	switch verdict {
+	case stop.Stop:
+		return r.h.End(trial, tuner.Result{State: tuner.Stopped})
+	case stop.Pause:
+		return r.h.Pause(trial)
+	}
+	r.running.start(trial)
+	return nil
+}
