@@ -2,6 +2,7 @@ package stop
 
 import (
 	"math"
+	"slices"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/tuner"
@@ -79,16 +80,20 @@ func (c Halving) steps() []float64 {
 
 // ASHA stops each trial that, when it reaches a rung, is not in the best part of those that
 // have reached it before.
-func ASHA(c Halving, f tuner.Fidelity) (Stopper, error) { return newHalving(c, f) }
+func ASHA(c Halving, f tuner.Fidelity) (Stopper, error) {
+	if err := c.Validate(f).Err(); err != nil {
+		return nil, err
+	}
+	return newHalving(c.normal(f)), nil
+}
 
 // PromotingASHA pauses each trial at every rung, and lets it go on once it is in the best
 // part of those that have reached it.
 func PromotingASHA(c Halving, f tuner.Fidelity) (Promoter, error) {
-	h, err := newHalving(c, f)
-	if err != nil {
+	if err := c.Validate(f).Err(); err != nil {
 		return nil, err
 	}
-	return promoting{h}, nil
+	return promoting{newHalving(c.normal(f))}, nil
 }
 
 type halving struct {
@@ -97,11 +102,8 @@ type halving struct {
 	shares   []float64 // of trials, summed up
 }
 
-func newHalving(c Halving, f tuner.Fidelity) (*halving, error) {
-	if err := c.Validate(f).Err(); err != nil {
-		return nil, err
-	}
-	c = c.normal(f)
+// newHalving expects a valid and normal config.
+func newHalving(c Halving) *halving {
 	steps := c.steps()
 	h := &halving{eta: c.Eta}
 	total := 0.0
@@ -115,7 +117,7 @@ func newHalving(c Halving, f tuner.Fidelity) (*halving, error) {
 	for b := range h.shares {
 		h.shares[b] /= total
 	}
-	return h, nil
+	return h
 }
 
 // bracket is that of a trial. It hangs on its number alone, in the brackets' shares.
@@ -133,6 +135,15 @@ func (s *halving) catchUp(h *tuner.History) {
 	for b, r := range s.brackets {
 		r.catchUp(h, func(number int) bool { return len(s.brackets) == 1 || s.bracket(number) == b })
 	}
+}
+
+// Wants is for the first step at or beyond a rung.
+func (s *halving) Wants(h *tuner.History, number int, step float64) bool {
+	before := 0.0
+	if curve := h.Curve(number); len(curve) > 0 {
+		before = curve[len(curve)-1].Step
+	}
+	return slices.ContainsFunc(s.brackets[s.bracket(number)].steps, func(rung float64) bool { return before < rung && rung <= step })
 }
 
 // Judge stops a trial at a rung that it has just reached.

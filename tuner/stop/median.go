@@ -33,6 +33,9 @@ func (c Median) Validate() cluster.Problems {
 // latest is how many complete trials are looked at, the last ones first.
 const latest = 1000
 
+// Wants implements Stopper: a mean over a curve needs all of it.
+func (c Median) Wants(*tuner.History, int, float64) bool { return true }
+
 // Judge implements Stopper. It looks at the latest 1,000 complete trials.
 func (c Median) Judge(h *tuner.History, number int) Verdict {
 	curve := h.Curve(number)

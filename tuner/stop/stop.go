@@ -31,7 +31,11 @@ func (v Verdict) String() string {
 // Stopper judges trials by their learning curves. What it keeps is worked out from the
 // history that it was asked about last, so that a new one answers the same.
 type Stopper interface {
-	// Judge is asked about a pending trial after each of its reports.
+	// Wants reports whether it learns from what a pending trial reports at a step. What it
+	// does not want need not go to the history, which then stays small.
+	Wants(h *tuner.History, number int, step float64) bool
+	// Judge is asked about a pending trial each time its curve has got a point; a value that
+	// is not finite makes none.
 	Judge(h *tuner.History, number int) Verdict
 }
 

@@ -198,10 +198,17 @@ func play(t *rapid.T, h *tuner.History, s stop.Stopper, each func(number int, ve
 			step += curve[len(curve)-1].Step
 		}
 		value := tunertest.Values().Draw(t, "value")
+		wanted := s.Wants(h, number, step)
 		must(t, h.Report(number, step, value))
+		if verdict := s.Judge(h, number); !wanted && !math.IsNaN(value) && !math.IsInf(value, 0) && verdict != stop.Continue {
+			t.Fatalf("step %v of trial %d was not wanted, and is judged: %s", step, number, verdict)
+		}
 		if step >= 27 {
 			must(t, h.End(number, tuner.Result{State: tuner.Complete, Values: []float64{value}}))
 			leave()
+			continue
+		}
+		if math.IsNaN(value) || math.IsInf(value, 0) {
 			continue
 		}
 		verdict := s.Judge(h, number)
@@ -339,6 +346,43 @@ func TestHalvingThatMakesNoSenseIsRefused(t *testing.T) {
 		if _, err := stop.ASHA(c.c, tuner.Fidelity{Max: c.max}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %s", c.c, err, c.want)
 		}
+	}
+}
+
+func TestStoppersAreMadeByName(t *testing.T) {
+	f := tuner.Fidelity{Max: 81}
+	for name, want := range map[string]string{
+		"": "<nil>", "none": "<nil>", "median": "stop.Median", "asha": "*stop.halving", "asha_promotion": "stop.promoting", "hyperband": "*stop.halving",
+	} {
+		s, err := stop.Spec{Name: name}.Stopper(f)
+		if got := fmt.Sprintf("%T", s); err != nil || got != want {
+			t.Errorf("%q makes %s (%v), want %s", name, got, err, want)
+		}
+	}
+	for want, spec := range map[string]stop.Spec{
+		`name: there is no stopper "magic": there are none, asha, asha_promotion, hyperband, median`: {Name: "magic"},
+		`eta: the stopper "median" has none: leave it out`:                                           {Name: "median", Eta: 3},
+		"trials: the stopper \"asha\" has none: leave it out\nwarmup: the stopper":                   {Name: "asha", Trials: 3, Warmup: 2},
+		"eta: 0.5: give a number above 1, such as 3":                                                 {Name: "hyperband", Eta: 0.5},
+	} {
+		if got := spec.Validate(f).Error(); !strings.Contains(got, want) {
+			t.Errorf("%+v: %s, want %s", spec, got, want)
+		}
+	}
+}
+
+func TestHalvingWantsTheFirstStepOfEachRung(t *testing.T) {
+	h, s := search(t, tuner.Minimize), asha(t, stop.Halving{Min: 2})
+	number := begin(t, h)
+	var wanted []float64
+	for step := 1.0; step < 27; step++ {
+		if s.Wants(h, number, step) {
+			wanted = append(wanted, step)
+			must(t, h.Report(number, step, 1))
+		}
+	}
+	if !slices.Equal(wanted, []float64{2, 6, 18}) {
+		t.Errorf("wants steps %v", wanted)
 	}
 }
 
