@@ -5,8 +5,8 @@ import (
 	"math"
 )
 
-// Merit orders the trials of one objective that ended: complete and feasible ones by their
-// loss, then those outside the limits by how far, then stopped ones, first those that got
+// Merit orders the trials of one objective: complete and feasible ones by their loss, then
+// those outside the limits by how far, then those with a curve only, first those that got
 // further, then failed ones. Equal ones go by number. It is a total order, and depends on
 // nothing but how losses compare.
 type Merit struct {
@@ -24,8 +24,8 @@ const (
 	meritFailed
 )
 
-// MeritOf is the merit of a trial; ok is false if it says nothing: it is pending or was
-// cancelled. With several objectives only the first counts.
+// MeritOf is the merit of a trial; ok is false if it says nothing: it was cancelled, or has
+// not ended and no curve. That of an ended trial never changes. With several objectives only the first counts.
 func (h *History) MeritOf(number int) (m Merit, ok bool) {
 	m.number = number
 	switch h.states[number] {
@@ -34,7 +34,10 @@ func (h *History) MeritOf(number int) (m Merit, ok bool) {
 		if m.rank > 0 {
 			m.class = meritOutside
 		}
-	case Stopped:
+	case Stopped, Pending, Paused:
+		if len(h.curves[number]) == 0 && !h.states[number].Ended() {
+			return m, false
+		}
 		m.class, m.rank, m.loss = meritStopped, math.Inf(1), math.Inf(1)
 		if curve := h.curves[number]; len(curve) > 0 {
 			last := curve[len(curve)-1]

@@ -1,7 +1,6 @@
 package bench_test
 
 import (
-	"fmt"
 	"math"
 	"testing"
 
@@ -72,6 +71,6 @@ func TestStoppingEarlyBeatsRunningEveryTrialToItsEnd(t *testing.T) {
 		if got >= whole {
 			t.Errorf("%s: regret %.3f, without stopping %.3f", name, got, whole)
 		}
-		t.Log(fmt.Sprintf("%s: %.3f, whole: %.3f", name, got, whole))
+		t.Logf("%s: %.3f, whole: %.3f", name, got, whole)
 	}
 }

@@ -23,33 +23,49 @@ func newSplit(h *tuner.History) split {
 func (s *split) catchUp(h *tuner.History) {
 	ended := h.Ended()
 	for ; s.read < len(ended); s.read++ {
-		number := int(ended[s.read])
-		m, ok := h.MeritOf(number)
+		m, ok := h.MeritOf(int(ended[s.read]))
 		if !ok {
 			continue
 		}
 		s.count++
 		if s.front.many {
 			s.front.add(h, m)
-			continue
-		}
-		at, _ := slices.BinarySearchFunc(s.best, m, tuner.Merit.Compare)
-		if at < mostGood {
-			s.best = slices.Insert(s.best, at, m)
-			s.best = s.best[:min(len(s.best), mostGood)]
+		} else {
+			s.best = enter(s.best, m)
 		}
 	}
 }
 
-// good are the numbers of the best tenth of the trials, ascending.
+// enter keeps the best mostGood sorted.
+func enter(best []tuner.Merit, m tuner.Merit) []tuner.Merit {
+	at, _ := slices.BinarySearchFunc(best, m, tuner.Merit.Compare)
+	if at == mostGood {
+		return best
+	}
+	best = slices.Insert(best, at, m)
+	return best[:min(len(best), mostGood)]
+}
+
+// good are the numbers of the best tenth of the trials, ascending. Those that have not ended
+// count as far as their curves got.
 func (s *split) good(h *tuner.History) []int {
-	n := min(int(math.Ceil(0.1*float64(s.count))), mostGood)
+	best, count := s.best, s.count
+	if h.Problem().Fidelity.Max > 0 && !s.front.many {
+		best = slices.Clone(best)
+		for _, number := range h.Pending() {
+			if m, ok := h.MeritOf(number); ok {
+				best = enter(best, m)
+				count++
+			}
+		}
+	}
+	n := min(int(math.Ceil(0.1*float64(count))), mostGood)
 	if s.front.many {
 		return s.front.best(h, n)
 	}
 	var numbers []int
-	for _, m := range s.best[:min(n, len(s.best))] {
-		if m.Good() || len(numbers) == 0 {
+	for _, m := range best[:min(n, len(best))] {
+		if m.Measured() || len(numbers) == 0 {
 			numbers = append(numbers, m.Number())
 		}
 	}
