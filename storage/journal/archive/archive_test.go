@@ -111,26 +111,38 @@ func bubble(t *testing.T, limits archive.Limits, f func(*task)) {
 	synctest.Test(t, func(t *testing.T) { f(newTask(t, limits)) })
 }
 
-func TestAJournalIsInTheStoreWithinAMinuteAndAtItsEnd(t *testing.T) {
+func TestAJournalIsInTheStoreSoonThenWithinAMinuteAndAtItsEnd(t *testing.T) {
 	bubble(t, archive.Limits{}, func(t *task) {
 		_, over := t.ship()
 		t.say(0, 10)
-		time.Sleep(30 * time.Second)
+		time.Sleep(4 * time.Second)
 		synctest.Wait()
 		if names := t.segments(); len(names) != 0 {
-			t.Errorf("after half a minute there is %v", names)
+			t.Errorf("at once there is %v", names)
 		}
-		time.Sleep(31 * time.Second)
+		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		t.complete(0, 10)
-		t.say(10, 20)
-		time.Sleep(61 * time.Second)
+		for at := 10; at < 14; at++ { // after 10, 20, 40 and 60 seconds
+			t.say(at, at+1)
+			time.Sleep(2 * time.Minute)
+		}
+		t.complete(0, 14)
+		t.say(14, 20)
+		time.Sleep(50 * time.Second)
+		synctest.Wait()
+		t.complete(0, 14) // by now it waits for a minute
+		time.Sleep(11 * time.Second)
 		synctest.Wait()
 		t.complete(0, 20)
+		t.say(20, 21)
+		time.Sleep(61 * time.Second)
+		synctest.Wait()
+		t.complete(0, 21)
 		if names := t.segments(); len(names) != 1 {
 			t.Errorf("a segment that fills is told more than once: %v", names)
 		}
-		t.say(20, 30)
+		t.say(21, 30)
 		t.end()
 		if err := <-over; err != nil {
 			t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 type Limits struct {
 	Segment int64         // bytes before compression after which a segment is full; 1 MiB
 	Every   time.Duration // that an entry waits at most; a minute
+	First   time.Duration // that the first ones wait at most, and later ones twice as long each time; 5 s
 	Total   int64         // bytes before compression kept in the store, of the newest; 64 MiB
 	Rate    int64         // bytes before compression in a second while the journal is written; 4 MiB
 }
@@ -26,6 +27,10 @@ func (l Limits) orDefaults() Limits {
 	if l.Every == 0 {
 		l.Every = time.Minute
 	}
+	if l.First == 0 {
+		l.First = 5 * time.Second
+	}
+	l.First = min(l.First, l.Every)
 	if l.Total == 0 {
 		l.Total = 64 << 20
 	}
@@ -60,7 +65,7 @@ func (s Shipper) Ship(ctx context.Context) error {
 	if s.Log == nil {
 		s.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &cargo{Shipper: s}
+	c := &cargo{Shipper: s, wait: s.First}
 	var there listing
 	err := c.patiently(ctx, func() (err error) {
 		there, err = list(ctx, s.Store)
@@ -104,8 +109,9 @@ type cargo struct {
 	packed  bytes.Buffer
 	pending []byte // lines that are not in packed
 	sent    bool
-	since   time.Time // the oldest pending line
-	cut     time.Time // the last segment was full
+	since   time.Time     // the oldest pending line
+	wait    time.Duration // that it waits at most
+	cut     time.Time     // the last segment was full
 }
 
 // read hands over the journal until it ends or ctx does.
@@ -130,7 +136,7 @@ func (c *cargo) read(ctx context.Context, to chan<- parcel) {
 
 // run takes what was read until there is no more.
 func (c *cargo) run(ctx context.Context, read <-chan parcel) error {
-	timer := time.NewTimer(c.Every)
+	timer := time.NewTimer(c.wait)
 	defer timer.Stop()
 	for {
 		select {
@@ -150,10 +156,11 @@ func (c *cargo) run(ctx context.Context, read <-chan parcel) error {
 			}
 			c.begin(ctx)
 		case <-timer.C:
-			if len(c.pending) > 0 && time.Since(c.since) >= c.Every {
+			if len(c.pending) > 0 && time.Since(c.since) >= c.wait {
 				if err := c.send(ctx); err != nil {
 					return err
 				}
+				c.wait = min(2*c.wait, c.Every)
 			}
 			timer.Reset(c.nextSend())
 		case <-ctx.Done():
@@ -164,9 +171,9 @@ func (c *cargo) run(ctx context.Context, read <-chan parcel) error {
 
 func (c *cargo) nextSend() time.Duration {
 	if len(c.pending) == 0 {
-		return c.Every
+		return c.wait
 	}
-	return max(c.Every-time.Since(c.since), time.Millisecond)
+	return max(c.wait-time.Since(c.since), time.Millisecond)
 }
 
 func (c *cargo) load(p parcel) {
