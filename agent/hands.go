@@ -16,27 +16,29 @@ import (
 )
 
 const (
-	maxSessions  = 64       // programs beside tasks and connections to them, of a node at a time
+	maxPrograms  = 64       // beside tasks of a node at a time
+	maxForwards  = 512      // connections to ports of tasks of a node at a time
 	forwardChunk = 32 << 10 // bytes
 )
 
 // taskHands lets coordinators reach into tasks, in the name of people whom they know.
 type taskHands struct {
 	claryv1.UnimplementedTaskHandsServer
-	agent    *agent
-	sessions chan struct{}
+	agent              *agent
+	programs, forwards chan struct{}
 }
 
 func newTaskHands(a *agent) *taskHands {
-	return &taskHands{agent: a, sessions: make(chan struct{}, maxSessions)}
+	return &taskHands{agent: a, programs: make(chan struct{}, maxPrograms), forwards: make(chan struct{}, maxForwards)}
 }
 
-func (s *taskHands) enter() (leave func(), err error) {
+// place takes one of so many.
+func place(places chan struct{}, what string) (leave func(), err error) {
 	select {
-	case s.sessions <- struct{}{}:
-		return func() { <-s.sessions }, nil
+	case places <- struct{}{}:
+		return func() { <-places }, nil
 	default:
-		return nil, fault.New(fault.Exhausted, "%d programs and connections of people run on this node: end some", maxSessions)
+		return nil, fault.New(fault.Exhausted, "%d %s of people are open on this node: end some", cap(places), what)
 	}
 }
 
@@ -46,7 +48,7 @@ func (s *taskHands) Exec(stream grpc.BidiStreamingServer[claryv1.ExecInput, clar
 }
 
 func (s *taskHands) exec(stream grpc.BidiStreamingServer[claryv1.ExecInput, claryv1.ExecOutput]) error {
-	leave, err := s.enter()
+	leave, err := place(s.programs, "programs")
 	if err != nil {
 		return err
 	}
@@ -148,7 +150,7 @@ func (s *taskHands) Forward(stream grpc.BidiStreamingServer[claryv1.ForwardInput
 }
 
 func (s *taskHands) forward(stream grpc.BidiStreamingServer[claryv1.ForwardInput, claryv1.ForwardOutput]) error {
-	leave, err := s.enter()
+	leave, err := place(s.forwards, "connections")
 	if err != nil {
 		return err
 	}

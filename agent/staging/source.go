@@ -54,7 +54,15 @@ func FetchSource(ctx context.Context, store Reader, cache *Cache, uri, scratch, 
 
 // Unpack writes a .tar.gz's files, folders and links below a folder. Names and links that
 // lead out of it are refused, and so is what is none of these.
-func Unpack(from io.Reader, folder string) error {
+func Unpack(from io.Reader, folder string) error { return unpack(from, folder, "", nil) }
+
+// UnpackBelow is Unpack of an archive whose files are all in one folder of that name, out of
+// which no link leads either. What Unpack would refuse is left out, and told.
+func UnpackBelow(from io.Reader, folder, name string, leftOut func(name string, why error)) error {
+	return unpack(from, folder, name, leftOut)
+}
+
+func unpack(from io.Reader, folder, within string, leftOut func(name string, why error)) error {
 	zipped, err := gzip.NewReader(from)
 	if err != nil {
 		return fault.New(fault.Invalid, "it is no .tar.gz: %w", err)
@@ -77,14 +85,19 @@ func Unpack(from io.Reader, folder string) error {
 		if left -= header.Size; left < 0 {
 			return fault.New(fault.Invalid, "it holds more than %d bytes", int64(maxSourceBytes))
 		}
-		if err := unpackOne(root, header, archive); err != nil {
+		err = unpackOne(root, header, within, archive)
+		if fault.Is(err, fault.Invalid) && leftOut != nil {
+			leftOut(header.Name, err)
+			continue
+		}
+		if err != nil {
 			return fault.New(fault.Invalid, "%q cannot be unpacked: %w", cluster.Clip(header.Name), err)
 		}
 	}
 	return fault.New(fault.Invalid, "it holds more than %d files", maxSourceFiles)
 }
 
-func unpackOne(root *os.Root, header *tar.Header, content io.Reader) error {
+func unpackOne(root *os.Root, header *tar.Header, within string, content io.Reader) error {
 	name := path.Clean(header.Name)
 	if name == "." {
 		return nil
@@ -99,8 +112,9 @@ func unpackOne(root *os.Root, header *tar.Header, content io.Reader) error {
 	case tar.TypeDir:
 		return root.MkdirAll(name, 0o755)
 	case tar.TypeSymlink:
-		if path.IsAbs(header.Linkname) || !filepath.IsLocal(path.Join(path.Dir(name), header.Linkname)) {
-			return fault.New(fault.Invalid, "it links to %s, outside of the source", header.Linkname)
+		to := path.Join(path.Dir(name), header.Linkname)
+		if path.IsAbs(header.Linkname) || !filepath.IsLocal(to) || within != "" && to != within && !strings.HasPrefix(to, within+"/") {
+			return fault.New(fault.Invalid, "it links to %s, outside of the folder", cluster.Clip(header.Linkname))
 		}
 		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

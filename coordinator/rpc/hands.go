@@ -61,7 +61,7 @@ func (s *hands) Exec(stream grpc.BidiStreamingServer[claryv1.ExecInput, claryv1.
 		return err
 	}
 	start.Task = task.ID
-	result := ""
+	result, begun := "", false
 	return s.onRecord(stream.Context(), cluster.Deed{Action: action, Task: task.ID, Node: task.Allocation.Node, Detail: strings.Join(start.GetArgv(), " ")}, func(ctx context.Context) (string, error) {
 		conn, err := s.agents.Conn(task.Allocation.Node)
 		if err != nil {
@@ -72,15 +72,27 @@ func (s *hands) Exec(stream grpc.BidiStreamingServer[claryv1.ExecInput, claryv1.
 			err = agent.Send(first)
 		}
 		if err != nil {
-			return "", wire.FromStatus(err)
+			return "", agentAway(task.Allocation.Node, begun, wire.FromStatus(err))
 		}
 		err = relay(stream, agent, agent.CloseSend, func(output *claryv1.ExecOutput) {
+			begun = true
 			if code, ended := output.GetOutput().(*claryv1.ExecOutput_ExitCode); ended {
 				result = fmt.Sprintf("exit code %d", code.ExitCode)
 			}
 		})
-		return result, err
+		return result, agentAway(task.Allocation.Node, begun, err)
 	})
+}
+
+// agentAway says more of an agent that cannot be reached, or no longer.
+func agentAway(node string, begun bool, err error) error {
+	switch {
+	case !fault.Is(err, fault.Unready):
+		return err
+	case begun:
+		return fault.New(fault.Unready, "the connection to node %s was lost, and what ran there for you with it: %w", node, err)
+	}
+	return fault.New(fault.Unready, "node %s: %w", node, err)
 }
 
 // Forward connects to a port of a task.
@@ -108,11 +120,14 @@ func (s *hands) Forward(stream grpc.BidiStreamingServer[claryv1.ForwardInput, cl
 			err = agent.Send(first)
 		}
 		if err != nil {
-			return "", wire.FromStatus(err)
+			return "", agentAway(task.Allocation.Node, false, wire.FromStatus(err))
 		}
-		sent := 0
-		err = relay(stream, agent, agent.CloseSend, func(output *claryv1.ForwardOutput) { sent += len(output.GetData()) })
-		return fmt.Sprintf("%d bytes came", sent), err
+		sent, begun := 0, false
+		err = relay(stream, agent, agent.CloseSend, func(output *claryv1.ForwardOutput) {
+			begun = true
+			sent += len(output.GetData())
+		})
+		return fmt.Sprintf("%d bytes came", sent), agentAway(task.Allocation.Node, begun, err)
 	})
 }
 

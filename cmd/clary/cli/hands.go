@@ -249,13 +249,24 @@ func (a *App) auditCommand() *cobra.Command {
 		list, rows := make([]deedJSON, len(deeds)), make([][]string, len(deeds))
 		for i, d := range deeds {
 			list[i] = deedJSON{moment(d.Time), d.User, d.Action, d.Task, d.Node, d.Detail, moment(d.Ended), d.Result}
-			rows[i] = []string{moment(d.Time), d.User, d.Action, d.Task, oneLine(d.Detail), oneLine(d.Result)}
+			rows[i] = []string{moment(d.Time), d.User, d.Action, d.Task, brief(d.Detail), brief(d.Result)}
 		}
 		return a.print(list, func(out io.Writer) error {
 			return table(out, []string{"time", "user", "action", "task", "what", "result"}, rows)
 		})
 	})
 	return command
+}
+
+// briefly is how much of a deed a table shows; -o json has it all.
+const briefly = 72
+
+func brief(text string) string {
+	text = oneLine(text)
+	if runes := []rune(text); len(runes) > briefly {
+		return string(runes[:briefly-1]) + "…"
+	}
+	return text
 }
 
 // taskFile splits JOB:PATH or JOB/TASK:PATH; false if the text is a file of this machine.
@@ -268,14 +279,14 @@ func taskFile(text string) (job, task, path string, ok bool) {
 	return job, task, path, true
 }
 
-var errNoTar = errors.New("the task has no tar, which copies files: use clary exec with a program that it has")
+var errNoTar = errors.New("the task has no tar, or no sh, which copy files: use clary exec with a program that it has")
 
 // execTar runs tar beside a task.
 func (a *App) execTar(ctx context.Context, c *client.Client, job, task string, argv []string, stdin io.Reader, stdout io.Writer) error {
 	var said strings.Builder
 	code, err := c.Exec(ctx, client.ExecRequest{Job: job, Task: task, Argv: argv, Action: "cp", Stdin: stdin, Stdout: stdout, Stderr: &said})
 	switch {
-	case fault.Is(err, fault.Invalid) && strings.Contains(err.Error(), "tar"):
+	case fault.Is(err, fault.Invalid) && strings.Contains(err.Error(), argv[0]):
 		return fault.New(fault.Invalid, "%w: %w", errNoTar, err)
 	case err != nil:
 		return err

@@ -13,7 +13,8 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 )
 
-// getFromTask copies a file or folder of a running task to this machine.
+// getFromTask copies a file or folder of a running task to this machine, or a file to
+// standard output.
 func (a *App) getFromTask(ctx context.Context, c *client.Client, job, task, from, to string) error {
 	if from == "" {
 		return fault.New(fault.Invalid, "name a file of the task: JOB:PATH")
@@ -26,29 +27,19 @@ func (a *App) getFromTask(ctx context.Context, c *client.Client, job, task, from
 		to = filepath.Join(to, name)
 	}
 	parent := filepath.Dir(filepath.Clean(to))
+	if to == "-" {
+		parent = ""
+	}
 	scratch, err := os.MkdirTemp(parent, ".clary-cp-*")
 	if err != nil {
 		return fault.New(fault.Invalid, "write %s: %w", to, err)
 	}
 	defer os.RemoveAll(scratch)
-	archive, written := io.Pipe()
-	unpacked := make(chan error, 1)
-	go func() {
-		err := staging.Unpack(archive, scratch)
-		_, drained := io.Copy(io.Discard, archive) // tar ends with blocks of zeros
-		unpacked <- errors.Join(err, drained)
-	}()
-	argv := []string{"tar", "-czf", "-"}
-	if folder != "" {
-		argv = append(argv, "-C", folder)
-	}
-	err = a.execTar(ctx, c, job, task, append(argv, "--", name), nil, written)
-	_ = written.CloseWithError(err)
-	if failed := <-unpacked; err == nil && failed != nil {
-		err = fault.New(fault.Invalid, "what came from the task cannot be unpacked: %w", failed)
-	}
-	if err != nil {
+	if err := a.fetchFromTask(ctx, c, job, task, folder, name, scratch); err != nil {
 		return err
+	}
+	if to == "-" {
+		return a.show(filepath.Join(scratch, name), from)
 	}
 	if err := os.Rename(filepath.Join(scratch, name), to); err != nil {
 		return fault.New(fault.Invalid, "write %s: %w", to, err)
@@ -56,15 +47,72 @@ func (a *App) getFromTask(ctx context.Context, c *client.Client, job, task, from
 	return nil
 }
 
-// putIntoTask copies a file or folder of this machine into a folder of a running task.
+// fetchFromTask unpacks a file or folder of a running task into a folder here. What leads
+// out of it, or is no file, is left out: a task could mean harm.
+func (a *App) fetchFromTask(ctx context.Context, c *client.Client, job, task, folder, name, scratch string) error {
+	archive, written := io.Pipe()
+	unpacked := make(chan error, 1)
+	within := name
+	if name == "." {
+		within = ""
+	}
+	go func() {
+		err := staging.UnpackBelow(archive, scratch, within, func(name string, why error) {
+			a.note("clary: %s is left out: %s", oneLine(name), oneLine(why.Error()))
+		})
+		_, drained := io.Copy(io.Discard, archive) // tar ends with blocks of zeros
+		unpacked <- errors.Join(err, drained)
+	}()
+	argv := []string{"tar", "-czf", "-"}
+	if folder != "" {
+		argv = append(argv, "-C", folder)
+	}
+	err := a.execTar(ctx, c, job, task, append(argv, "--", name), nil, written)
+	_ = written.CloseWithError(err)
+	if failed := <-unpacked; err == nil && failed != nil {
+		err = fault.New(fault.Invalid, "what came from the task cannot be unpacked: %w", failed)
+	}
+	return err
+}
+
+// show writes a file to standard output.
+func (a *App) show(file, from string) error {
+	info, err := os.Lstat(file)
+	if err != nil || !info.Mode().IsRegular() {
+		return fault.New(fault.Invalid, "%s is no file: name a folder to copy it into instead of -", from)
+	}
+	content, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	_, err = io.Copy(a.Out, content)
+	return err
+}
+
+// receive is what a task does with an archive: it comes to be at $1, or in $1 if that is a
+// folder, as $2, by way of the new folder $3 beside it.
+const receive = `to=${1:-$2}; [ -d "$to" ] && to=$to/$2
+by=$(dirname -- "$to")/$3; mkdir -- "$by" && tar -xzf - -C "$by" && {
+	if [ "$4" = file ]; then mv -f -- "$by/$2" "$to"
+	elif [ -d "$to" ]; then cp -R -- "$by/." "$to"
+	else mv -- "$by" "$to"; fi
+}; said=$?; rm -rf -- "$by"; exit $said`
+
+// putIntoTask copies a file or folder of this machine into a running task: into a folder
+// that is there, or to a new name.
 func (a *App) putIntoTask(ctx context.Context, c *client.Client, from, job, task, to string) error {
 	info, err := os.Stat(from)
 	if err != nil {
 		return fault.New(fault.Invalid, "read %s: %w", from, err)
 	}
-	folder, only := from, ""
+	absolute, err := filepath.Abs(from)
+	if err != nil {
+		return err
+	}
+	folder, only, kind := from, "", "folder"
 	if !info.IsDir() {
-		folder, only = filepath.Dir(from), filepath.Base(from)
+		folder, only, kind = filepath.Dir(from), filepath.Base(from), "file"
 	}
 	archive, written := io.Pipe()
 	packed := make(chan error, 1)
@@ -72,13 +120,10 @@ func (a *App) putIntoTask(ctx context.Context, c *client.Client, from, job, task
 		err := staging.Pack(ctx, folder, written, func(name string, _ bool) bool { return only != "" && name != only })
 		packed <- errors.Join(err, written.CloseWithError(err))
 	}()
-	argv := []string{"tar", "-xzf", "-"}
-	if to != "" {
-		argv = append(argv, "-C", to)
-	}
+	argv := []string{"sh", "-c", receive, "sh", to, filepath.Base(absolute), freshName(".clary-cp"), kind}
 	err = a.execTar(ctx, c, job, task, argv, archive, nil)
 	_ = archive.Close()
-	if failed := <-packed; err == nil && failed != nil {
+	if failed := <-packed; failed != nil && !errors.Is(failed, io.ErrClosedPipe) {
 		err = fault.New(fault.Invalid, "read %s: %w", from, failed)
 	}
 	return err
