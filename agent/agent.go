@@ -92,6 +92,7 @@ func (a *agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.warnOfViews()
 	python, err := environment.Open(environment.Config{
 		Root: c.path("python"), Index: c.PipIndex, Wheelhouse: c.Wheelhouse, Keep: keptEnvironments, UID: installer(), Contain: a.contain(disk), Log: c.Log,
 	})
@@ -121,6 +122,18 @@ func memoryFolder(agent string) string { return filepath.Join("/dev/shm", agent)
 
 // keptEnvironments are how many Python environments stay that nobody uses.
 const keptEnvironments = 20
+
+// warnOfViews says if tasks of this node are not kept apart from it and from one another.
+func (a *agent) warnOfViews() {
+	isolator, can := a.driver.(runtime.Isolator)
+	switch {
+	case !can:
+	case a.users() == nil:
+		a.log.Warn("tasks run as this agent does and see all that it sees: give it --task-uids to keep them apart")
+	case isolator.CanIsolate() != nil:
+		a.log.Warn("tasks run as this agent does and see all that it sees", "error", isolator.CanIsolate())
+	}
+}
 
 // contain has Python packages installed as tasks run, by users whom no queue has; nil where
 // tasks have no view and no users of their own either.

@@ -205,7 +205,7 @@ func (n *coordinator) run(ctx context.Context) error {
 	}
 	reload := make(chan struct{}, 1)
 	if n.self.servesStore() {
-		group.Go(func() error { return serveStore(ctx, n.config, n.self, reload, n.log) })
+		group.Go(func() error { return serveStore(ctx, n.config, n.self, n.replica, reload, n.log) })
 	}
 	group.Go(func() error {
 		return n.self.renew(ctx, n.config, func() {

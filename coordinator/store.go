@@ -8,9 +8,15 @@ import (
 	"os"
 	"path"
 	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/rpc"
+	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/gossip"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
@@ -181,15 +187,64 @@ func (s *objectStore) credentials(who rpc.Identity) (*claryv1.CredentialsRespons
 	}, nil
 }
 
-// serveStore runs the embedded store on the coordinator that founded the cluster.
-func serveStore(ctx context.Context, c Config, self membership, reload <-chan struct{}, log *slog.Logger) error {
+// holdersFile tells the embedded store whose keys are good.
+const holdersFile = "objects.holders"
+
+// serveStore runs the embedded store on the coordinator that founded the cluster, and tells
+// it of tokens as they come and go.
+func serveStore(ctx context.Context, c Config, self membership, tokens *replica.Replica, reload <-chan struct{}, log *slog.Logger) error {
 	if err := os.MkdirAll(c.path("objects"), 0o700); err != nil {
 		return err
 	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return tellHolders(ctx, tokens, c.path(holdersFile), log) })
+	group.Go(func() error { return superviseStore(ctx, c, self, reload, log) })
+	return group.Wait()
+}
+
+// tellHolders keeps the file of tokens whose keys open the store like the ledger.
+func tellHolders(ctx context.Context, tokens *replica.Replica, path string, log *slog.Logger) error {
+	events := tokens.Events().Subscribe(func(change state.Change) bool { return change.Kind == state.KindToken })
+	defer events.Close()
+	for {
+		snapshot, err := tokens.Read(ctx, true)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var list []embedded.Holder
+		for token := range snapshot.Tokens() {
+			if token.Kind != cluster.TokenUser || token.Revoked {
+				continue
+			}
+			holder := embedded.Holder{Token: token.ID}
+			if token.Expires != 0 {
+				holder.Expires = time.Unix(0, token.Expires)
+			}
+			list = append(list, holder)
+		}
+		snapshot.Close()
+		if err := embedded.WriteHolders(path, list); err != nil {
+			log.Error("the object store is not told whose keys are good", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, open := <-events.C:
+			if !open {
+				return nil
+			}
+		}
+	}
+}
+
+func superviseStore(ctx context.Context, c Config, self membership, reload <-chan struct{}, log *slog.Logger) error {
 	supervisor := embedded.Supervisor{
 		Config: embedded.Config{
 			Dir: c.path("objects"), Address: c.StoreListen, CertFile: c.path(tlsFolder, pki.CertFile), KeyFile: c.path(tlsFolder, pki.KeyFile),
-			RootSecret: self.keyring.ObjectSecret, DataKey: self.keyring.DataKey,
+			RootSecret: self.keyring.ObjectSecret, DataKey: self.keyring.DataKey, Holders: c.path(holdersFile),
 		},
 		CA: self.keyring.Authority.Certificate(), Log: log, Executable: c.Executable, Args: []string{"objectstore"}, Reload: reload,
 	}

@@ -1,6 +1,7 @@
 package supervisor_test
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -87,4 +88,26 @@ func TestAFullDiskEndsTheTaskThatHasMostOfIt(t *testing.T) {
 		t.Errorf("it ended as %+v", status)
 	}
 	b.becomes(worker, cluster.TaskRunning)
+}
+
+func TestATaskThatFloodsItsMetricsIsStillToldToEnd(t *testing.T) {
+	b := newBench(t, nil)
+	b.run(script(`yes '{"epoch":1,"metrics":{"loss":0.5}}' >>$SAGEMAKER_BASE_DIR/output/metrics.jsonl`, func(a *ledger.Assignment) {
+		a.Program.Grace = time.Second
+	}))
+	metrics := filepath.Join(b.dir, "tasks", "digits~main~worker-0.1", "ml", "output", "metrics.jsonl")
+	for {
+		if info, err := os.Stat(metrics); err == nil && info.Size() > 256<<20 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond) // until there is more than can be read in a while
+	}
+	began := time.Now()
+	b.run(script("", func(a *ledger.Assignment) { a.Stop = true }))
+	if status := b.ended(worker); status.State != cluster.TaskStopped || status.Progress.Epoch != 1 {
+		t.Errorf("it ended as %+v", status)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %s", took)
+	}
 }

@@ -7,6 +7,10 @@ import (
 	"github.com/clary-ml/clary/monitor/metric"
 )
 
+// mostAtALook bounds what is read at a time; of more the last is. A task that says more than
+// can be read must not keep its goroutine from hearing that it is to end.
+const mostAtALook = 4 << 20 // bytes
+
 // rowReader reads the lines that a task appends to its metrics file.
 type rowReader struct {
 	base string // folder out of which no link leads
@@ -23,11 +27,18 @@ func (r *rowReader) read(add func(metric.Row)) {
 		return
 	}
 	defer file.Close() //nolint:errcheck // only read
-	if info, err := file.Stat(); err == nil && info.Size() < r.next {
+	info, err := file.Stat()
+	if err != nil {
+		return
+	}
+	if info.Size() < r.next {
 		r.next, r.rest, r.skip = 0, nil, false // it was begun anew
 	}
+	if over := info.Size() - r.next - mostAtALook; over > 0 {
+		r.next, r.rest, r.skip = r.next+over, nil, true // in the middle of a line
+	}
 	block := make([]byte, 64<<10)
-	for {
+	for until := r.next + mostAtALook; r.next < until; {
 		n, err := file.ReadAt(block, r.next)
 		r.take(block[:n], add)
 		if err != nil || n == 0 {

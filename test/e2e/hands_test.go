@@ -61,7 +61,7 @@ func TestHandsOnATask(t *testing.T) {
 		m.refuses(nil, []string{"exec", "nothing", "--", "true"}, "nothing")
 	})
 	t.Run("exec with a terminal", func(t *testing.T) {
-		command := exec.Command(m.Binary, "exec", "busy", "--", "sh", "-c", "stty size; read word; echo got $word; sleep 60")
+		command := exec.Command(m.Binary, "exec", "busy", "--", "sh", "-c", "stty size; read word; echo got $word; cat")
 		command.Env = append(m.Env, "TERM=xterm")
 		screen, err := pty.StartWithSize(command, &pty.Winsize{Rows: 31, Cols: 71})
 		if err != nil {
@@ -80,6 +80,9 @@ func TestHandsOnATask(t *testing.T) {
 		expect("31 71")
 		_, _ = screen.WriteString("hello\r")
 		expect("got hello")
+		_, _ = screen.WriteString("again\r")
+		expect("again") // the terminal's echo
+		expect("again") // cat's word: it is there to be interrupted
 		_, _ = screen.WriteString("\x03") // Ctrl-C is the program's
 		go func() { _, _ = io.Copy(io.Discard, reader) }()
 		if err := command.Wait(); err == nil || command.ProcessState.ExitCode() != 130 {

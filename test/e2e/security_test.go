@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"io"
 	"net"
 	"os"
@@ -16,7 +17,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/test/testbed"
 )
 
@@ -206,7 +209,30 @@ func TestRolesBoundWhatUsersDo(t *testing.T) {
 	if out, err := m.As(ada, "cancel", "adas"); err != nil {
 		t.Errorf("its owner may: %v: %s", err, out)
 	}
+	var keys struct {
+		Endpoint  string `json:"endpoint_url"`
+		AccessKey string `json:"access_key_id"`
+		SecretKey string `json:"secret_access_key"`
+	}
+	if out, err := m.As(ada, "s3", "-o", "json"); err != nil || json.Unmarshal([]byte(out), &keys) != nil || keys.SecretKey == "" {
+		t.Fatalf("her S3 keys: %v: %s", err, out)
+	}
+	ca, err := os.ReadFile(filepath.Join(m.Path("s1"), "tls", "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := object.Open(object.Config{Endpoint: strings.TrimPrefix(keys.Endpoint, "https://"), AccessKey: keys.AccessKey, SecretKey: keys.SecretKey, CA: ca})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.EnsureBucket(t.Context(), "adas"); err != nil {
+		t.Errorf("with her S3 keys: %v", err)
+	}
 	m.Clary("token", "revoke", ids["ada"])
+	m.WaitFor("her S3 keys to be refused", 10*time.Second, func() bool {
+		_, err := store.List(t.Context(), object.URI{Bucket: "adas"})
+		return fault.Is(err, fault.Denied)
+	})
 	m.refuses(ada, []string{"jobs"}, "the token was revoked", "ask an admin")
 	m.refuses([]string{"CLARY_TOKEN=clary_u_rubbish"}, []string{"jobs"}, "not a whole token")
 	m.refuses([]string{"CLARY_TOKEN=" + m.Token("agent")}, []string{"jobs"}, "this is a join token")

@@ -46,6 +46,9 @@ type Config struct {
 	KeyFile    string
 	RootSecret string // of RootAccess; from the keyring
 	DataKey    []byte // what other secrets derive from; from the keyring
+	// Holders is the file of tokens whose keys are good (WriteHolders); "" takes all that
+	// derive from the data key.
+	Holders string
 }
 
 // Validate reports every mistake in the configuration.
@@ -68,7 +71,7 @@ func (c Config) Validate() error {
 }
 
 func (c Config) args() []string {
-	return []string{"--dir", c.Dir, "--address", c.Address, "--cert", c.CertFile, "--key", c.KeyFile}
+	return []string{"--dir", c.Dir, "--address", c.Address, "--cert", c.CertFile, "--key", c.KeyFile, "--holders", c.Holders}
 }
 
 func (c Config) env() []string {
@@ -84,6 +87,7 @@ func Main(ctx context.Context, args []string, getenv func(string) string) error 
 	flags.StringVar(&c.Address, "address", "", "host:port to listen at")
 	flags.StringVar(&c.CertFile, "cert", "", "certificate file")
 	flags.StringVar(&c.KeyFile, "key", "", "key file")
+	flags.StringVar(&c.Holders, "holders", "", "file of the tokens whose keys are good")
 	if err := flags.Parse(args); err != nil {
 		return fault.New(fault.Invalid, "objectstore: %w", err)
 	}
@@ -102,6 +106,11 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	var err error
+	if c.Holders != "" {
+		if c.Holders, err = filepath.Abs(c.Holders); err != nil {
+			return fault.New(fault.Internal, "object store: %w", err)
+		}
+	}
 	for _, path := range []*string{&c.Dir, &c.CertFile, &c.KeyFile} {
 		if *path, err = filepath.Abs(*path); err != nil {
 			return fault.New(fault.Internal, "object store: %w", err)
@@ -126,7 +135,7 @@ func Run(ctx context.Context, c Config) error {
 		Quiet:             true,
 		DisableACLs:       true,
 		HealthPath:        healthPath,
-		IAMService:        iam{auth.NewIAMServiceSingle(root), c.DataKey},
+		IAMService:        iam{auth.NewIAMServiceSingle(root), c.DataKey, newHolders(c.Holders)},
 		S3Options:         []s3api.Option{s3api.WithMiddleware("/", refuse)},
 		SigHup:            hangups(ctx),
 	})

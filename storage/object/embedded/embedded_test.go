@@ -41,6 +41,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// testToken is whose keys are good in a store that a test starts.
+const testToken = "0123456789abcdef"
+
 // store is a running store with its secrets.
 type store struct {
 	keys    *keyring.Keyring
@@ -93,12 +96,15 @@ func start(t *testing.T) *store {
 	if err := credentials.Save(dir); err != nil {
 		t.Fatal(err)
 	}
+	if err := embedded.WriteHolders(filepath.Join(dir, "holders"), []embedded.Holder{{Token: testToken}}); err != nil {
+		t.Fatal(err)
+	}
 	s := &store{keys: keys, address: freeAddress(t), dir: dir, ready: make(chan struct{}, 8), log: &syncBuffer{}}
 	supervisor := embedded.Supervisor{
 		Config: embedded.Config{
 			Dir: filepath.Join(dir, "objects"), Address: s.address,
 			CertFile: filepath.Join(dir, pki.CertFile), KeyFile: filepath.Join(dir, pki.KeyFile),
-			RootSecret: keys.ObjectSecret, DataKey: keys.DataKey,
+			RootSecret: keys.ObjectSecret, DataKey: keys.DataKey, Holders: filepath.Join(dir, "holders"),
 		},
 		CA:    keys.Authority.Certificate(),
 		Log:   slog.New(slog.NewTextHandler(s.log, nil)),
@@ -147,7 +153,7 @@ func (s *store) open(t *testing.T, access, secret string) *object.Client {
 
 func (s *store) as(t *testing.T, role string) *object.Client {
 	t.Helper()
-	access, secret, err := embedded.Keys(s.keys.DataKey, role, "0123456789abcdef")
+	access, secret, err := embedded.Keys(s.keys.DataKey, role, testToken)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,6 +294,67 @@ func TestRolesHoldInTheStore(t *testing.T) {
 		if !fault.Is(err, fault.NotFound) {
 			t.Errorf("%s: %v, want NotFound", name, err)
 		}
+	}
+}
+
+func TestKeysEndWithTheirToken(t *testing.T) {
+	s := start(t)
+	ctx := t.Context()
+	c := s.as(t, embedded.RoleUser)
+	allows := func() bool {
+		t.Helper()
+		_, err := c.List(ctx, object.URI{Bucket: "clary"})
+		if err != nil && !fault.Is(err, fault.Denied) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	holders := filepath.Join(s.dir, "holders")
+	write := func(list ...embedded.Holder) {
+		t.Helper()
+		if err := embedded.WriteHolders(holders, list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.open(t, embedded.RootAccess, s.keys.ObjectSecret).EnsureBucket(ctx, "clary"); err != nil {
+		t.Fatal(err)
+	}
+	if !allows() {
+		t.Error("a good token's key is refused")
+	}
+	write(embedded.Holder{Token: "another"})
+	if allows() {
+		t.Error("a revoked token's key is good")
+	}
+	write(embedded.Holder{Token: testToken, Expires: time.Now().Add(-time.Second)})
+	if allows() {
+		t.Error("an expired token's key is good")
+	}
+	write(embedded.Holder{Token: testToken, Expires: time.Now().Add(time.Hour)})
+	if !allows() {
+		t.Error("a token's key is refused before it expires")
+	}
+	// One that was made elsewhere a moment ago is waited for.
+	write(embedded.Holder{Token: "another"})
+	arrived := make(chan error, 1)
+	go func() {
+		time.Sleep(300 * time.Millisecond) // as a follower is behind
+		arrived <- embedded.WriteHolders(holders, []embedded.Holder{{Token: testToken}})
+	}()
+	if !allows() {
+		t.Error("a new token's key is refused for good")
+	}
+	if err := <-arrived; err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(holders); err != nil {
+		t.Fatal(err)
+	}
+	if allows() {
+		t.Error("without the file everybody is let in")
+	}
+	if _, err := s.open(t, embedded.RootAccess, s.keys.ObjectSecret).List(ctx, object.URI{Bucket: "clary"}); err != nil {
+		t.Errorf("the cluster's own key: %v", err)
 	}
 }
 

@@ -59,11 +59,22 @@ func roleOf(access string) string {
 	return ""
 }
 
-// iam is the gateway's account service: root, and every derived key. It stores
-// nothing, so the parts that change accounts answer as root's alone does: unsupported.
+// tokenOf is the token that an access key of ours belongs to.
+func tokenOf(access string) string {
+	for _, prefix := range accessPrefixes {
+		if id, ok := strings.CutPrefix(access, prefix); ok {
+			return id
+		}
+	}
+	return ""
+}
+
+// iam is the gateway's account service: root, and every derived key whose token is good. It
+// stores nothing, so the parts that change accounts answer as root's alone does: unsupported.
 type iam struct {
 	auth.IAMService // of root alone
 	dataKey         []byte
+	holders         *holders
 }
 
 // GetUserAccount answers with an admin in the gateway's sense, who may use every
@@ -72,7 +83,7 @@ func (s iam) GetUserAccount(access string) (auth.Account, error) {
 	switch {
 	case access == RootAccess:
 		return s.IAMService.GetUserAccount(access)
-	case roleOf(access) == "":
+	case roleOf(access) == "" || !s.holders.admit(tokenOf(access)):
 		return auth.Account{}, auth.ErrNoSuchUser
 	}
 	return auth.Account{Access: access, Secret: derive(s.dataKey, access), Role: auth.RoleAdmin}, nil
