@@ -81,8 +81,8 @@ func TestHandsOnATask(t *testing.T) {
 		_, _ = screen.WriteString("hello\r")
 		expect("got hello")
 		_, _ = screen.WriteString("again\r")
-		expect("again") // the terminal's echo
-		expect("again") // cat's word: it is there to be interrupted
+		expect("again")                   // the terminal's echo
+		expect("again")                   // cat's word: it is there to be interrupted
 		_, _ = screen.WriteString("\x03") // Ctrl-C is the program's
 		go func() { _, _ = io.Copy(io.Discard, reader) }()
 		if err := command.Wait(); err == nil || command.ProcessState.ExitCode() != 130 {
