@@ -9,6 +9,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -34,9 +35,11 @@ type bench struct {
 	ledger *solo.Ledger
 	desk   *sweeps.Desk
 
-	mu   sync.Mutex
-	most int // trials' tasks that ran at once
-	runs map[string]bool
+	mu    sync.Mutex
+	most  int             // trials' tasks that ran at once
+	runs  map[string]bool // tasks that began
+	saved map[string]int  // steps that a job's checkpoint has
+	steps map[int64]int   // that were run of each trial
 }
 
 var kinds = map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}}
@@ -49,7 +52,7 @@ func inBubble(t *testing.T, play func(*bench)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := &bench{T: t, ledger: ledger, runs: map[string]bool{}}
+		b := &bench{T: t, ledger: ledger, runs: map[string]bool{}, saved: map[string]int{}, steps: map[int64]int{}}
 		defer ledger.Close()
 		b.propose(command.PutNode{Node: cluster.Node{ID: "a", Address: "a", State: cluster.NodeReady, MilliCPU: 64000, Memory: 1 << 40, PortFirst: 1, PortLast: 9}})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -146,6 +149,7 @@ func (b *bench) crew(ctx context.Context) {
 
 // play is what a trial's job says of itself.
 type play struct {
+	Restore         string `json:"restore"`
 	Hyperparameters struct {
 		Rate  float64 `json:"rate"`
 		Steps int     `json:"steps"`
@@ -165,7 +169,7 @@ func (b *bench) run(ctx context.Context, task cluster.Task, job cluster.Job) {
 	}
 	b.count()
 	status := cluster.TaskStatus{State: cluster.TaskRunning, Started: time.Now().UnixNano()}
-	for step := range max(h.Steps, 1) {
+	for step := b.checkpoint(p.Restore); step < max(h.Steps, 1); step++ {
 		select {
 		case <-ctx.Done():
 			return
@@ -180,11 +184,13 @@ func (b *bench) run(ctx context.Context, task cluster.Task, job cluster.Job) {
 			return
 		}
 		if stop {
+			b.save(job, step)
 			status.State = cluster.TaskStopped
 			report(status)
 			return
 		}
 		status.Progress = cluster.Progress{Epoch: int32(step + 1), Metrics: map[string]float64{"loss": loss(h.Rate, step+1), "size": h.Rate}}
+		b.save(job, step+1)
 		switch {
 		case h.How == "silent":
 			status.Progress.Metrics = map[string]float64{"other": 1}
@@ -198,6 +204,32 @@ func (b *bench) run(ctx context.Context, task cluster.Task, job cluster.Job) {
 		status.State, status.ExitCode, status.Reason = cluster.TaskFailed, 3, "exit code 3"
 	}
 	report(status)
+}
+
+// checkpoint is how many steps were done by the job whose checkpoints are below a prefix.
+func (b *bench) checkpoint(prefix string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for job, step := range b.saved {
+		if cluster.CheckpointsOf(job) == prefix {
+			return step
+		}
+	}
+	return 0
+}
+
+// save notes the steps that a job has done.
+func (b *bench) save(job cluster.Job, step int) {
+	trial, err := strconv.ParseInt(job.Labels[tuning.LabelTrial], 10, 64)
+	if err != nil {
+		b.Error(err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if step > b.saved[job.Name] {
+		b.saved[job.Name] = step
+		b.steps[trial] = max(b.steps[trial], step)
+	}
 }
 
 func loss(rate float64, step int) float64 { return (rate-0.3)*(rate-0.3) + 1/float64(step) }
@@ -265,5 +297,5 @@ func spec(rest string, extra ...string) string {
 		hyper = append(hyper, `"steps": 3`)
 	}
 	return `{"space": {"parameters": [{"name": "rate", "type": "float", "low": 0, "high": 1}]}, "objectives": [{"name": "loss"}], ` + rest +
-		`, "trial": {"program": {"command": ["train"]}, "hyperparameters": {` + strings.Join(hyper, ", ") + `}, "resources": {"memory": "1GiB"}}}`
+		`, "trial": {"program": {"command": ["train"]}, "checkpoints": true, "hyperparameters": {` + strings.Join(hyper, ", ") + `}, "resources": {"memory": "1GiB"}}}`
 }

@@ -129,7 +129,7 @@ func TestABudgetOfTimeOrMoneyAndATargetStopWhatRuns(t *testing.T) {
 	}{
 		"time":   {`"budget": {"time": "30s"}, "parallel": 2`, "its time of 30s is up"},
 		"cost":   {`"budget": {"cost": 2}, "prices": {"core_hour": 60}, "parallel": 2`, "its budget of 2 is spent"},
-		"target": {`"target": 0.35, "parallel": 2`, "reached the target: loss is 0.3"},
+		"target": {`"target": 0.35, "parallel": 2`, "the target is 0.35"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(b *bench) {
@@ -159,6 +159,67 @@ func TestAFiniteSpaceEndsWhenAllWasTried(t *testing.T) {
 		}
 		if values := trials[sweep.Best].Config; values[0] != 2 {
 			t.Errorf("the best is %v", values)
+		}
+	})
+}
+
+func TestHalvingStopsTrialsAndFreesTheirPlacesAtOnce(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		defer b.reign()()
+		b.submit("sweep", spec(`"budget": {"trials": 30}, "parallel": 3, "seed": 2, "fidelity": {"max": 9}, "stopper": "asha"`, `"steps": 9`), nil)
+		began := time.Now()
+		job, sweep, trials := b.ends("sweep", 5*time.Minute)
+		if job.State != cluster.JobSucceeded || sweep.Counts.Stopped < 10 || sweep.Counts.Stopped+sweep.Counts.Complete != 30 || b.most > 3 {
+			t.Errorf("%s (%s), %d at most: %+v\n%s", job.State, job.Reason, b.most, sweep, table(trials))
+		}
+		if took := time.Since(began); took > 75*time.Second { // ten rounds of nine steps without any stop
+			t.Errorf("it took %s", took)
+		}
+		for _, trial := range trials {
+			if counted := points(trial); trial.State == cluster.TrialStopped && counted != 1 && counted != 2 || trial.State == cluster.TrialComplete && counted != 2 {
+				t.Errorf("trial %d is %s with %d points that count, of rungs 1 and 3: %v", trial.Number, trial.State, counted, trial.Curve)
+			}
+		}
+		if err := tuning.Verify(job, trials, nil); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// points is how many points of a trial's curve the search has learned from.
+func points(t cluster.Trial) int {
+	n := 0
+	for _, point := range t.Curve {
+		if point.Order > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func TestPromotedTrialsGoOnFromTheirCheckpoints(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		stop := b.reign()
+		b.submit("sweep", spec(`"budget": {"trials": 27}, "parallel": 3, "seed": 2, "fidelity": {"max": 9}, "stopper": {"name": "asha", "promote": true}`,
+			`"steps": 9`), nil)
+		time.Sleep(20 * time.Second)
+		stop()
+		defer b.reign()()
+		job, sweep, trials := b.ends("sweep", 5*time.Minute)
+		counts := sweep.Counts
+		if job.State != cluster.JobSucceeded || counts.Complete < 2 || counts.Complete > 8 || counts.Complete+counts.Stopped != 27 || b.most > 3 {
+			t.Errorf("%s (%s): %+v\n%s", job.State, job.Reason, sweep, table(trials))
+		}
+		for _, trial := range trials {
+			if trial.State == cluster.TrialComplete && (trial.Runs != 3 || b.steps[trial.Number] != 9) {
+				t.Errorf("trial %d ran %d times, %d steps", trial.Number, trial.Runs, b.steps[trial.Number])
+			}
+			if trial.State == cluster.TrialStopped && b.steps[trial.Number] > 5 {
+				t.Errorf("trial %d has stopped (%s) after %d steps", trial.Number, trial.Reason, b.steps[trial.Number])
+			}
+		}
+		if err := tuning.Verify(job, trials, nil); err != nil {
+			t.Error(err)
 		}
 	})
 }

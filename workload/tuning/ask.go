@@ -98,14 +98,21 @@ func (s *Search) Ask(a Ask, now int64) (Given, error) {
 			t.Silence = DefaultSilence
 		}
 		t.Lease = now + int64(t.Silence)
-		s.start(t, now)
+		if err := s.start(t, now); err != nil {
+			return Given{}, err
+		}
 		given.Trials = append(given.Trials, *t)
 	}
 	return given, nil
 }
 
 // start begins a trial, or goes on with it.
-func (s *Search) start(t *cluster.Trial, now int64) {
+func (s *Search) start(t *cluster.Trial, now int64) error {
+	if t.State == cluster.TrialPaused {
+		if err := s.history.Resume(int(t.Number)); err != nil {
+			return err
+		}
+	}
 	t.Runs++
 	t.Reason = ""
 	if t.Started == 0 {
@@ -115,6 +122,7 @@ func (s *Search) start(t *cluster.Trial, now int64) {
 		s.sweep.Started = now
 	}
 	s.move(t, cluster.TrialRunning)
+	return nil
 }
 
 // numbers are those of the trials that wait or run, ascending.
@@ -166,7 +174,7 @@ func (s *Search) promoted() *cluster.Trial {
 	if s.stopper == nil || s.sweep.Counts.Paused == 0 {
 		return nil
 	}
-	number, ok := s.stopper.Promote(s.history)
+	number, ok := s.stopper.promote(s.history)
 	if !ok {
 		return nil
 	}
@@ -184,7 +192,7 @@ func (s *Search) mayBegin(now int64) (whyNot, bool) {
 		return whyNot{text: s.sweep.Closed, final: true}, false
 	case s.sweep.Paused:
 		return whyNot{text: "the sweep pauses"}, false
-	case s.sweep.Counts.Running >= int64(s.sweep.Parallel):
+	case s.sweep.Counts.Running+s.lingering() >= int64(s.sweep.Parallel):
 		return whyNot{text: fmt.Sprintf("%d trials run, as many as may at once", s.sweep.Counts.Running)}, false
 	}
 	return whyNot{}, true

@@ -63,7 +63,7 @@ func (s *Search) observe(t *cluster.Trial, child Child, now int64) error {
 			if err != nil {
 				return err
 			}
-			if child.Job.State == cluster.JobRunning {
+			if !child.Job.State.Ended() && child.Job.State != cluster.JobPublishing {
 				if err := s.obey(t, verdict, now); err != nil || t.State != cluster.TrialRunning {
 					return err
 				}
@@ -210,6 +210,17 @@ func (s *Search) lives(child Child) bool {
 	return t != nil && t.State == cluster.TrialRunning && t.Job == child.Job.Name
 }
 
+// lingering is how many jobs are on their way to their end, and still hold their places.
+func (s *Search) lingering() int64 {
+	n := int64(0)
+	for _, child := range s.children {
+		if !child.Job.State.Ended() && !s.lives(child) {
+			n++
+		}
+	}
+	return n
+}
+
 // trialNumber is the trial that a job was made for; -1 if it does not say.
 func trialNumber(job cluster.Job) int64 {
 	number, err := strconv.ParseInt(job.Labels[LabelTrial], 10, 64)
@@ -237,15 +248,16 @@ func (s *Search) Fill(atOnce int, taken func(string) bool, now int64) (more bool
 			return why.later, nil
 		}
 		filled, problems := s.template.fill(s.space.Values(t.Config), t.Checkpoints)
+		if err := s.start(t, now); err != nil {
+			return false, err
+		}
 		if len(problems) > 0 {
-			s.start(t, now)
 			reason := strings.ReplaceAll(problems.Error(), "\n", "; ")
 			if err := s.end(t, ending{state: cluster.TrialInfeasible, reason: "its configuration makes no job: " + reason}, now); err != nil {
 				return false, err
 			}
 			continue
 		}
-		s.start(t, now)
 		t.Job = s.childName(t, taken)
 		t.Worker, t.Request = "", ""
 		s.touch(t)

@@ -42,20 +42,12 @@ func (Kind) Reconcile(view workload.View, job cluster.Job, now int64) workload.C
 
 // Foresee makes the gang of the first trial.
 func (Kind) Foresee(job cluster.Job, now int64) []cluster.Gang {
-	spec, err := read(job.Spec)
-	if err != nil || spec.Trial == nil {
+	show, err := NewShower(job.Spec)
+	if err != nil || show.spec.Trial == nil {
 		return nil
 	}
-	compiled, err := spec.Space.spec().Compile()
+	filled, err := show.TrialSpec(cluster.Trial{Config: show.space.Start()})
 	if err != nil {
-		return nil
-	}
-	t, err := newTemplate(spec)
-	if err != nil {
-		return nil
-	}
-	filled, problems := t.fill(compiled.Values(compiled.Start()), "")
-	if len(problems) > 0 {
 		return nil
 	}
 	child := cluster.Job{

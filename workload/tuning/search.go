@@ -13,6 +13,7 @@ import (
 	"github.com/clary-ml/clary/tuner"
 	"github.com/clary-ml/clary/tuner/expr"
 	"github.com/clary-ml/clary/tuner/space"
+	"github.com/clary-ml/clary/tuner/stop"
 )
 
 // Search is one sweep while it goes on: its rows, and what they say to its sampler. What it
@@ -25,7 +26,8 @@ type Search struct {
 	template *template // nil: a study
 	history  *tuner.History
 	sampler  tuner.Sampler
-	stopper  stopper
+	stopper  *stopper // nil: none
+	enders   []stop.Ender
 
 	sweep    cluster.Sweep
 	live     map[int64]*cluster.Trial // that have not ended
@@ -87,9 +89,13 @@ func NewSearch(job cluster.Job, sweep cluster.Sweep, trials iter.Seq[cluster.Tri
 		}
 		problem.Earlier = append(problem.Earlier, before)
 	}
-	if s.sampler, s.stopper, err = spec.makers(problem); err != nil {
+	if s.sampler, err = spec.newSampler(problem); err != nil {
 		return nil, err
 	}
+	if s.stopper, problems = spec.Stopper.make(problem.Fidelity); len(problems) > 0 {
+		return nil, fault.New(fault.Invalid, "its stopper: %w", problems)
+	}
+	s.enders = spec.enders()
 	s.history, err = tuner.Restore(problem, s.load(trials))
 	return s, err
 }
@@ -111,7 +117,7 @@ func (s *Search) load(rows iter.Seq[cluster.Trial]) iter.Seq[tuner.Trial] {
 
 var states = map[cluster.TrialState]tuner.State{
 	cluster.TrialComplete: tuner.Complete, cluster.TrialStopped: tuner.Stopped, cluster.TrialFailed: tuner.Failed,
-	cluster.TrialInfeasible: tuner.Infeasible, cluster.TrialCancelled: tuner.Cancelled,
+	cluster.TrialInfeasible: tuner.Infeasible, cluster.TrialCancelled: tuner.Cancelled, cluster.TrialPaused: tuner.Paused,
 }
 
 // trialOf is a row as the history has it.
@@ -240,14 +246,18 @@ func (s *Search) enter(number int, state cluster.TrialState) *cluster.Trial {
 
 // report adds a point to a live trial's curve. A step that is not wanted is kept for people,
 // and the search does not learn from it.
-func (s *Search) report(t *cluster.Trial, step, value float64) (judgement, error) {
+func (s *Search) report(t *cluster.Trial, step, value float64) (stop.Verdict, error) {
+	last := 0.0
+	if n := len(t.Curve); n > 0 {
+		last = t.Curve[n-1].Step
+	}
 	finite := !math.IsNaN(value) && !math.IsInf(value, 0)
-	if s.stopper == nil || !finite || !s.stopper.Wants(step) {
+	if s.stopper == nil || !finite || !s.stopper.wants(last, step) || len(t.Curve) >= cluster.MaxCurve {
 		s.notes[t.Number] = append(s.notes[t.Number], note{step, value})
-		return goOn, nil
+		return stop.Continue, nil
 	}
 	if err := s.history.Report(int(t.Number), step, value); err != nil {
-		return goOn, err
+		return stop.Continue, err
 	}
 	s.sweep.Order++
 	t.Curve = append(t.Curve, cluster.CurvePoint{Step: step, Value: value, Order: s.sweep.Order})
@@ -282,27 +292,26 @@ func (s *Search) end(t *cluster.Trial, e ending, now int64) error {
 	s.move(t, e.state)
 	delete(s.live, t.Number)
 	delete(s.notes, t.Number)
-	if e.state == cluster.TrialComplete {
-		s.rank()
-	}
+	s.rank()
 	return nil
 }
 
-// rank notes the best trial, and ends the sweep if it has reached its target.
+// rank notes the best trial, and ends the sweep if that is how it should end.
 func (s *Search) rank() {
-	best, ok := s.history.Best()
-	if !ok {
-		return
+	if best, ok := s.history.Best(); ok {
+		s.sweep.Best = int64(best)
+		s.sweep.BestValues = slices.Clone(s.history.Values(best))
+		s.sweep.BestLimits = nil
+		if len(s.spec.Limits) > 0 {
+			s.sweep.BestLimits = slices.Clone(s.history.Limits(best))
+		}
 	}
-	s.sweep.Best = int64(best)
-	s.sweep.BestValues = slices.Clone(s.history.Values(best))
-	s.sweep.BestLimits = nil
-	if len(s.spec.Limits) > 0 {
-		s.sweep.BestLimits = slices.Clone(s.history.Limits(best))
-	}
-	if target := s.spec.Target; target != nil && s.history.Excess(best) == 0 {
-		if o := s.spec.Objectives[0]; o.Loss(s.sweep.BestValues[0]) <= o.Loss(*target) {
-			s.halt(fmt.Sprintf("trial %d has reached the target: %s is %v", best, o.Name, s.sweep.BestValues[0]))
+	for _, ender := range s.enders {
+		if s.sweep.Halt {
+			return
+		}
+		if reason := ender.Over(s.history); reason != "" {
+			s.halt(reason)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/tuner/expr"
 	"github.com/clary-ml/clary/tuner/space"
 )
@@ -39,6 +40,22 @@ func (s Shower) Values(t cluster.Trial) map[string]expr.Value {
 		return nil
 	}
 	return s.space.Values(t.Config)
+}
+
+// TrialSpec is the training job that a trial is: the template with its parameters put in.
+func (s Shower) TrialSpec(t cluster.Trial) ([]byte, error) {
+	if s.spec.Trial == nil {
+		return nil, fault.New(fault.Invalid, "the sweep is a study: it has no trial to fill in")
+	}
+	filling, err := newTemplate(s.spec)
+	if err != nil {
+		return nil, err
+	}
+	filled, problems := filling.fill(s.Values(t), "")
+	if err := problems.Err(); err != nil {
+		return nil, fault.New(fault.Invalid, "%w", err)
+	}
+	return filled, nil
 }
 
 // Progress is what the tasks of a trial's job have said.

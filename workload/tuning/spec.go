@@ -44,8 +44,11 @@ type Spec struct {
 	Prices Prices `json:"prices,omitzero"`
 	// Parallel is how many trials run at once; 0 means 1.
 	Parallel int32 `json:"parallel,omitempty"`
-	// Target ends the sweep once a trial reaches it.
-	Target *float64 `json:"target,omitempty"`
+	// Target ends the sweep once a trial reaches it, Patience after so many trials in a row
+	// without a better one, Convergence when little more is expected.
+	Target      *float64     `json:"target,omitempty"`
+	Patience    int          `json:"patience,omitempty"`
+	Convergence *Convergence `json:"convergence,omitempty"`
 	// MaxFailed is how many trials may fail, before any has succeeded, until the sweep has
 	// failed; 0 means 5, or as many as run at once if that is more.
 	MaxFailed int32 `json:"max_failed,omitempty"`

@@ -7,6 +7,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/tuner/stop"
 )
 
 // find is a live trial that a worker may speak for. A trial that has ended is found too.
@@ -114,14 +115,20 @@ func (s *Search) lastPoint(t *cluster.Trial) (note, bool) {
 }
 
 // obey does what the stopper has decided.
-func (s *Search) obey(t *cluster.Trial, verdict judgement, now int64) error {
+func (s *Search) obey(t *cluster.Trial, verdict stop.Verdict, now int64) error {
 	last, _ := s.lastPoint(t)
 	switch verdict {
-	case stop:
+	case stop.Stop:
 		return s.end(t, ending{state: cluster.TrialStopped, reason: fmt.Sprintf("not worth going on with after step %v", last.step), values: []float64{last.value}}, now)
-	case pause:
+	case stop.Pause:
+		if err := s.history.Pause(int(t.Number)); err != nil {
+			return err
+		}
 		t.Reason = fmt.Sprintf("waits at step %v: it goes on if it is among the best there", last.step)
 		t.Lease, t.Request = 0, ""
+		if s.template != nil {
+			t.Checkpoints = cluster.CheckpointsOf(t.Job)
+		}
 		s.charge(t, now)
 		s.move(t, cluster.TrialPaused)
 	}

@@ -33,7 +33,7 @@ func Verify(job cluster.Job, trials []cluster.Trial, earlier []Earlier) error {
 			}
 			continue
 		}
-		sampler, _, err := s.spec.makers(h.Problem())
+		sampler, err := s.spec.newSampler(h.Problem())
 		if err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func resultsOf(trials []cluster.Trial) []result {
 				results = append(results, result{order: t.Curve[i].Order, number: int(t.Number), point: &t.Curve[i]})
 			}
 		}
-		if row := trialOf(t); row.State != tuner.Pending {
+		if row := trialOf(t); row.State.Ended() {
 			results = append(results, result{order: t.Order, number: int(t.Number), end: tuner.Result{State: row.State, Values: row.Values, Limits: row.Limits}})
 		}
 	}
