@@ -60,8 +60,11 @@ func (t *task) view(ctx context.Context, assignment ledger.Assignment) (view, er
 	}
 	place.Folders, place.Home, place.Temp = staging.Folders{Base: contract.Base}, insideTemp, insideTemp
 	place.Metrics = place.Folders.Metrics()
-	if assignment.Program.Network == cluster.NetworkNone {
+	switch assignment.Program.Network {
+	case cluster.NetworkNone:
 		place.Interface = "lo"
+	case cluster.NetworkBridge:
+		place.Interface = "eth0" // as engines call it
 	}
 	names, addresses := contract.Task{Assignment: assignment, Place: place}.Hosts()
 	isolation := &runtime.Isolation{
@@ -120,7 +123,7 @@ func (t *task) user(queue string) (*runtime.User, error) {
 func resolve(ctx context.Context, hosts map[string]string, network cluster.Network) map[string]string {
 	found := map[string]string{}
 	for name, host := range hosts {
-		if network == cluster.NetworkNone {
+		if network != cluster.NetworkHost { // it is alone there
 			found[name] = "127.0.0.1"
 			continue
 		}

@@ -166,6 +166,13 @@ func TestTheContractHoldsInContainers(t *testing.T) {
 		}
 	}
 
+	// A container may have an address of its own, and knows itself there.
+	train("--name", "bridged", "--container-network", "bridge", "--entrypoint", "sh", "--", "-c",
+		`ls /sys/class/net; grep network_interface_name /opt/ml/input/config/resourceconfig.json; grep algo-1 /etc/hosts`)
+	if said := m.Clary("logs", "bridged"); !strings.HasPrefix(said, "eth0\nlo\n") || !strings.Contains(said, `"network_interface_name":"eth0"`) || !strings.Contains(said, "127.0.0.1") {
+		t.Errorf("behind a bridge it said %q", said)
+	}
+
 	// Two hosts know one another by name; what both leave becomes one model, and what both
 	// name differently is told.
 	train("--name", "pair", "--instances", "2", "--cores", "3", "--to", "s3://models/pair/", "--entrypoint", "sh", "--", "-c",

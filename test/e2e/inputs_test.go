@@ -129,6 +129,34 @@ func TestEachInstanceReadsItsShare(t *testing.T) {
 	}
 }
 
+func TestAManifestsObjectsAndAttributesAreRead(t *testing.T) {
+	m := start(t, 1, 1)
+	for name, text := range map[string]string{
+		"set/a": "object a\n", "set/b": "object b\n", "set/c": "nobody reads c\n",
+		"list/plain.json": `[{"prefix": "s3://data/set/"}, "a", "b"]`,
+		"list/augmented.jsonl": `{"source-ref": "s3://data/set/b", "label": 7, "other": "x"}` + "\n" +
+			`{"source-ref": "s3://data/set/a", "label": 9, "other": "y"}` + "\n",
+	} {
+		m.Clary("cp", m.File("object", text), "s3://data/"+name)
+	}
+	for name, c := range map[string]struct{ uri, options, program, want string }{
+		"plain": {"s3://data/list/plain.json", "manifest", "cat input/data/train/*", "object a\nobject b\n"},
+		"augmented": {
+			"s3://data/list/augmented.jsonl", "pipe,augmented_manifest,attribute:label,attribute:source-ref", "cat input/data/train_0; cat input/data/train_1 >/dev/null",
+			"7\nobject b\n9\nobject a\n",
+		},
+		"records": {
+			"s3://data/list/augmented.jsonl", "pipe,augmented_manifest,attribute:source-ref,record_io", "od -An -tx4 -N8 input/data/train_0",
+			" ced7230a 00000009\n",
+		},
+	} {
+		m.Exits(0, "run", "--name", name, "--input", "train="+c.uri, "--input-option", "train="+c.options, "--", "sh", "-c", c.program)
+		if said := m.Clary("logs", name); said != c.want {
+			t.Errorf("%s: it read %q, want %q", name, said, c.want)
+		}
+	}
+}
+
 func TestWhatCannotBeReadFailsTheJobAndNamesTheObject(t *testing.T) {
 	m := start(t, 1, 1)
 	data := m.tree("data", map[string]string{"plain.gz": "not gzip at all"})

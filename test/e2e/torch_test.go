@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"math"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -57,6 +58,7 @@ func TestTorchOverTwoMachinesIsOneProcessAndSurvivesALostOne(t *testing.T) {
 	train("pair", gang...)
 	m.Exits(0, "wait", "pair")
 	pair := m.losses("pair")
+	launched := m.torchrun(t, example)
 	train("wounded", gang...)
 	saved := func() bool {
 		out, _ := m.Try("ls", "-r", "s3://clary/jobs/wounded/checkpoints/")
@@ -86,11 +88,33 @@ func TestTorchOverTwoMachinesIsOneProcessAndSurvivesALostOne(t *testing.T) {
 		t.Fatalf("epochs seen: %d alone, %d in a pair, %d after the loss", len(alone), len(pair), len(wounded))
 	}
 	for epoch, want := range alone {
-		for name, found := range map[string]map[int]float64{"pair": pair, "wounded": wounded} {
+		for name, found := range map[string]map[int]float64{"pair": pair, "torchrun": launched, "wounded": wounded} {
 			if got, ok := found[epoch]; ok && math.Abs(got-want) > 1e-3*want+1e-5 {
 				t.Errorf("%s: loss %g after epoch %d, and %g in one process", name, got, epoch, want)
 			}
 		}
 	}
 	t.Logf("last losses: %g alone, %g in a pair, %g after a loss in %d epochs", alone[epochs-1], pair[epochs-1], wounded[epochs-1], len(wounded))
+}
+
+// torchrun trains for a while with torch's own launcher, which finds all it needs in its
+// environment. Debian's crashes unless it is told not to redirect.
+func (m *machines) torchrun(t *testing.T, example string) map[int]float64 {
+	t.Helper()
+	program, err := os.ReadFile(filepath.Join(example, "torch", "train.py"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := m.tree("launched", map[string]string{
+		"train.py":  string(program),
+		"launch.sh": `exec /usr/bin/python3 -m torch.distributed.run --redirects 2 --tee 2 train.py "$@"`,
+	})
+	const epochs = 10
+	m.Exits(0, "train", "--script", "launch.sh", "--source", source, "--name", "launched", "--framework", "torch", "--instances", "2", "--cores", "3",
+		"--data", filepath.Join(example, "digits", "train.csv.gz"), "--hyperparameter", "epochs="+strconv.Itoa(epochs))
+	found := m.losses("launched")
+	if len(found) != epochs {
+		t.Errorf("torchrun trained for %d epochs", len(found))
+	}
+	return found
 }

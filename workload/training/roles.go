@@ -47,6 +47,7 @@ func (s Spec) programRole() cluster.Role {
 	for _, metric := range s.Metrics {
 		program.Metrics = append(program.Metrics, cluster.MetricDefinition(metric))
 	}
+	program.Network = s.ContainerNetwork
 	if s.NetworkIsolation {
 		program.Network = cluster.NetworkNone
 	}

@@ -35,6 +35,9 @@ type Spec struct {
 	// it is made to run, with the argument "train". Entrypoint stands in for the image's own.
 	Image      string   `json:"image,omitempty"`
 	Entrypoint []string `json:"entrypoint,omitempty"`
+	// ContainerNetwork is bridge for an address of the container's own behind the node's; by
+	// default it has the node's network.
+	ContainerNetwork cluster.Network `json:"container_network,omitempty"`
 	// Hyperparameters are for a program or a script: it finds them in input/config, and a
 	// script in its arguments and SM_ variables too.
 	Hyperparameters map[string]json.RawMessage `json:"hyperparameters,omitempty"`
@@ -182,6 +185,7 @@ func (s Spec) validateProgram(p *cluster.Problems) {
 			p.Add(fmt.Sprintf("secrets[%d].env", i), "is for a process: a container engine would write the variable to its disk; use file")
 		}
 	}
+	s.validateNetworkOf(p)
 	if s.NetworkIsolation && s.Instances > 1 {
 		p.Add("network_isolation", "cuts instances off from each other too: it is for one instance")
 	}
@@ -205,6 +209,22 @@ func (s Spec) validateProgram(p *cluster.Problems) {
 	}
 }
 
+// validateNetworkOf checks what a container may reach.
+func (s Spec) validateNetworkOf(p *cluster.Problems) {
+	const field = "container_network"
+	switch {
+	case s.ContainerNetwork == cluster.NetworkHost:
+	case s.ContainerNetwork != cluster.NetworkBridge:
+		p.Add(field, "%q is unknown: bridge, or nothing; see network_isolation too", cluster.Clip(string(s.ContainerNetwork)))
+	case s.Image == "":
+		p.Add(field, "is for a container: name an image")
+	case s.NetworkIsolation:
+		p.Add(field, "stands beside network_isolation: remove one of the two")
+	case s.Instances > 1 || s.Framework != cluster.FrameworkNone:
+		p.Add(field, "%q is for one instance alone: nobody could reach its ports", s.ContainerNetwork)
+	}
+}
+
 func (s Spec) validateNetwork(p *cluster.Problems) {
 	for _, problem := range s.Training.Validate() {
 		p.Add(problem.Path, "%s", problem.Message)
@@ -219,6 +239,7 @@ func (s Spec) validateNetwork(p *cluster.Problems) {
 		{"hyperparameters", len(s.Hyperparameters) > 0},
 		{"framework", s.Framework != ""},
 		{"entrypoint", len(s.Entrypoint) > 0},
+		{"container_network", s.ContainerNetwork != ""},
 		{"secrets", len(s.Secrets) > 0},
 		{"metrics", len(s.Metrics) > 0},
 		{"network_isolation", s.NetworkIsolation},

@@ -30,8 +30,9 @@ const noInit = "container-init binary not found"
 // traits are what an engine is and has.
 type traits struct {
 	podman bool
-	init   bool // may be asked for; Podman's may turn out not to be there
-	cdi    bool // knows devices by the names of the Container Device Interface
+	init   bool   // may be asked for; Podman's may turn out not to be there
+	cdi    bool   // knows devices by the names of the Container Device Interface
+	filter string // file of system calls to use instead of the engine's own, if any
 }
 
 func (d *Driver) traits(ctx context.Context) (traits, error) {
@@ -40,7 +41,7 @@ func (d *Driver) traits(ctx context.Context) (traits, error) {
 		return traits{}, err
 	}
 	if name == podmanEngine {
-		return traits{podman: true, init: true, cdi: true}, nil
+		return traits{podman: true, init: true, cdi: true, filter: d.podmanFilter(ctx)}, nil
 	}
 	info, err := d.engine.Info(ctx, moby.InfoOptions{})
 	if err != nil {
@@ -72,6 +73,9 @@ func (d *Driver) arrange(spec runtime.Spec, have traits) (*container.Config, *co
 	slices.Sort(host.ExtraHosts)
 	for _, m := range own.Mounts {
 		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeBind, Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly})
+	}
+	if have.filter != "" {
+		host.SecurityOpt = append(host.SecurityOpt, filterOption+have.filter)
 	}
 	if have.init { // it hands signals on and reaps: most programs do neither as process 1
 		host.Init = &have.init

@@ -69,10 +69,14 @@ type Driver struct {
 	bringing  flights // of images
 	turns     flights // of tasks whose container is made or removed
 	temporary string  // folder of images' files
-	mu        sync.Mutex
-	tasks     map[string]*handle
-	starting  map[string]bool // by ID: those that are not among tasks yet
-	running   sync.WaitGroup
+
+	filter     sync.Mutex
+	filterFile string // Podman's, once it is made
+
+	mu       sync.Mutex
+	tasks    map[string]*handle
+	starting map[string]bool // by ID: those that are not among tasks yet
+	running  sync.WaitGroup
 }
 
 // handle follows one task's container.

@@ -89,9 +89,6 @@ func harness(t *testing.T, e *enginetest.Engine) runtimetest.Harness {
 	if e.Name == "docker" {
 		h.Without[runtimetest.PartialClaim] = "dockerd keeps a line back until its end, or 16 KiB of it"
 	}
-	if e.Name == "podman" {
-		h.Without[runtimetest.UserNamespaceClaim] = "Podman's own filter lets programs make user namespaces"
-	}
 	t.Cleanup(func() { e.Clear() }) // tests of single tasks leave them to be looked at
 	return h
 }

@@ -16,9 +16,11 @@ import (
 	moby "github.com/moby/moby/client"
 )
 
-// libpodCreatePath is Podman's own way to make a container: the one that is like Docker's
-// drops device requests without a word (as of Podman 4).
-const libpodCreatePath = "/v4.0.0/libpod/containers/create"
+// libpodPrefix is where Podman's own API begins. A container with devices is made by it: the
+// API that is like Docker's drops them without a word (as of Podman 4).
+const libpodPrefix = "/v4.0.0/libpod"
+
+const maxAnswer = 1 << 20 // bytes
 
 // libpodSpec is what of Podman's container specification a task needs
 // (SpecGenerator of its REST API).
@@ -36,6 +38,8 @@ type libpodSpec struct {
 	Init            bool              `json:"init,omitempty"`
 	CapDrop         []string          `json:"cap_drop,omitempty"`
 	NoNewPrivileges bool              `json:"no_new_privileges"`
+	ReadOnly        bool              `json:"read_only_filesystem"`
+	Filter          string            `json:"seccomp_profile_path,omitempty"`
 	ShmSize         int64             `json:"shm_size"`
 	NetNS           libpodNamespace   `json:"netns"`
 	HostAdd         []string          `json:"hostadd,omitempty"`
@@ -95,10 +99,15 @@ func libpodOf(options moby.ContainerCreateOptions) libpodSpec {
 	s := libpodSpec{
 		Name: options.Name, Image: config.Image, Entrypoint: config.Entrypoint, Command: config.Cmd, WorkDir: config.WorkingDir,
 		Hostname: config.Hostname, Labels: config.Labels, User: config.User, StopSignal: int(syscall.SIGTERM),
-		Init: host.Init != nil && *host.Init, CapDrop: host.CapDrop, NoNewPrivileges: true, ShmSize: host.ShmSize,
+		Init: host.Init != nil && *host.Init, CapDrop: host.CapDrop, NoNewPrivileges: true, ReadOnly: host.ReadonlyRootfs, ShmSize: host.ShmSize,
 		NetNS: libpodNamespace{string(host.NetworkMode)}, HostAdd: host.ExtraHosts,
 		Env: map[string]string{}, Log: libpodLog{Driver: host.LogConfig.Type, Size: logBytes(host.LogConfig)},
 		Limits: libpodLimits{CPU: libpodCPU{Shares: host.CPUShares}},
+	}
+	for _, option := range host.SecurityOpt {
+		if path, ok := strings.CutPrefix(option, filterOption); ok {
+			s.Filter = path
+		}
 	}
 	for _, entry := range config.Env {
 		name, value, _ := strings.Cut(entry, "=")
@@ -141,9 +150,14 @@ func (d *Driver) libpodCreate(ctx context.Context, options moby.ContainerCreateO
 	if err != nil {
 		return err
 	}
+	return d.libpod(ctx, http.MethodPost, "/containers/create", body, nil)
+}
+
+// libpod asks Podman by its own API, and reads the answer into a value if there is one.
+func (d *Driver) libpod(ctx context.Context, method, path string, body []byte, into any) error {
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.engine.Dialer()(ctx) }}
 	defer transport.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://podman"+libpodCreatePath, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, method, "http://podman"+libpodPrefix+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -153,13 +167,19 @@ func (d *Driver) libpodCreate(ctx context.Context, options moby.ContainerCreateO
 		return fmt.Errorf("%w: %w", errdefs.ErrUnavailable, err)
 	}
 	defer answer.Body.Close() //nolint:errcheck // only read
-	if answer.StatusCode == http.StatusCreated {
-		return nil
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("%w: %w", errdefs.ErrUnavailable, err)
+	}
+	if answer.StatusCode < http.StatusBadRequest {
+		if into == nil {
+			return nil
+		}
+		return json.Unmarshal(text, into)
 	}
 	var told struct {
 		Message string `json:"message"`
 	}
-	text, _ := io.ReadAll(io.LimitReader(answer.Body, 64<<10))
 	_ = json.Unmarshal(text, &told) // then the status is all there is to say
 	err = fmt.Errorf("podman: %s: %s", answer.Status, told.Message)
 	switch {

@@ -19,7 +19,10 @@ import (
 // An engine that is killed forgets: that a container which it was just about to start has
 // started, and what it had mounted for it. What it forgot is found by the container's ID.
 
-const orphanPatience = 5 * time.Second // until killed processes are gone
+const (
+	orphanPatience = 5 * time.Second // until killed processes are gone
+	removalEcho    = time.Second     // until what an engine removes is gone, after it has said so
+)
 
 // mayHaveRun reports whether there is a sign that a container was started of which its engine
 // says that it was not, and ends what there is of it.
@@ -85,8 +88,14 @@ func (d *Driver) discard(ctx context.Context, name string) error {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	if group := cgroup.Named(known.Container.ID); !group.Empty() {
-		d.bury(known.Container.ID, group)
+	for deadline := time.Now().Add(removalEcho); ; pause(ctx, askOften) {
+		group := cgroup.Named(known.Container.ID)
+		if group.Empty() {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			d.bury(known.Container.ID, group)
+			return nil
+		}
 	}
-	return nil
 }

@@ -58,7 +58,7 @@ func gpus(t *testing.T, e *enginetest.Engine) {
 	if exit := b.wait(spec.ID); exit.Code != 0 {
 		t.Errorf("it ended as %+v", exit)
 	}
-	if said := b.said(spec.ID); said != "0a.b here "+uuid+"\n" {
+	if said := b.said(spec.ID); said != "0a.b here "+uuid+" confined\n" {
 		t.Errorf("it said %q", said)
 	}
 	given := inspect(t, e, spec.ID)
@@ -90,12 +90,12 @@ func whole(t *testing.T) runtime.Spec {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(shown) })
 	return runtime.Spec{
-		Image: image, Argv: []string{"-c", `head -c 1 /dev/clary-gpu | od -An -tx1 | tr -d " 0\n"; echo "$A $CDI_SAID $NVIDIA_VISIBLE_DEVICES"`},
+		Image: image, Argv: []string{"-c", `head -c 1 /dev/clary-gpu | od -An -tx1 | tr -d " 0\n"; unshare -U true 2>/dev/null || how=confined; echo "$A $CDI_SAID $NVIDIA_VISIBLE_DEVICES $how"`},
 		Entrypoint: []string{"sh"}, Env: []string{"PATH=/bin", "A=0a.b"}, Dir: "/data", LogBytes: 1 << 20,
 		Limits: runtime.Limits{MilliCPU: 1500, HardCPU: true, Memory: 64 << 20, Pids: 77}, User: &runtime.User{UID: uid, GID: uid},
 		Isolation: &runtime.Isolation{
 			Mounts: []runtime.Mount{{Source: shown, Target: "/data", ReadOnly: true}, {Source: shown, Target: "/more"}},
-			Hosts:  map[string]string{"algo-1": "10.1.2.3", "algo-2": "10.1.2.4"}, Hostname: "algo-1", Network: runtime.NetworkNone,
+			Hosts:  map[string]string{"algo-1": "10.1.2.3", "algo-2": "10.1.2.4"}, Hostname: "algo-1", Network: runtime.NetworkNone, ReadOnly: true,
 		},
 	}
 }
@@ -106,7 +106,7 @@ type made struct {
 	Entrypoint, CapDrop, Security, Hosts                 []string
 	Labels                                               map[string]string
 	Memory, Swap, Shares, Nano, Shm, Pids                int64
-	Init                                                 bool
+	Init, ReadOnly                                       bool
 	Mounts                                               []string
 }
 
@@ -129,9 +129,14 @@ func madeAs(c container.InspectResponse) made {
 	m := made{
 		User: c.Config.User, WorkingDir: c.Config.WorkingDir, Hostname: c.Config.Hostname, StopSignal: c.Config.StopSignal,
 		Network: string(c.HostConfig.NetworkMode), Log: fmt.Sprint(c.HostConfig.LogConfig.Type),
-		Entrypoint: c.Config.Entrypoint, CapDrop: c.HostConfig.CapDrop, Security: c.HostConfig.SecurityOpt, Hosts: c.HostConfig.ExtraHosts,
+		Entrypoint: c.Config.Entrypoint, CapDrop: c.HostConfig.CapDrop, Hosts: c.HostConfig.ExtraHosts,
 		Memory: c.HostConfig.Memory, Swap: c.HostConfig.MemorySwap, Shares: c.HostConfig.CPUShares, Nano: c.HostConfig.NanoCPUs, Shm: c.HostConfig.ShmSize,
-		Init: c.HostConfig.Init != nil && *c.HostConfig.Init,
+		Init: c.HostConfig.Init != nil && *c.HostConfig.Init, ReadOnly: c.HostConfig.ReadonlyRootfs,
+	}
+	for _, option := range c.HostConfig.SecurityOpt {
+		if !strings.HasPrefix(option, "seccomp=") { // told of one way only: the task itself sees
+			m.Security = append(m.Security, option)
+		}
 	}
 	if c.HostConfig.PidsLimit != nil {
 		m.Pids = *c.HostConfig.PidsLimit

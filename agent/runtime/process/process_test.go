@@ -106,7 +106,7 @@ func harness(t *testing.T, host *cgroup.Host) runtimetest.Harness {
 	work := t.TempDir()
 	without := map[string]string{}
 	if lacks := host.Lacks(); len(lacks) > 0 {
-		for _, claim := range []string{runtimetest.OutOfMemoryClaim, runtimetest.ForkBombClaim, runtimetest.UsageClaim} {
+		for _, claim := range []string{runtimetest.OutOfMemoryClaim, runtimetest.ForkBombClaim, runtimetest.UsageClaim, runtimetest.CoresClaim} {
 			without[claim] = strings.Join(lacks, "; ")
 		}
 	}

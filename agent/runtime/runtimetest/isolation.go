@@ -13,7 +13,7 @@ import (
 var isolationClaims = []claim{
 	{"runs a task as its user, with its name", ownUser},
 	{"gives a task no privileges and no way to any", noPrivileges},
-	{UserNamespaceClaim, noNamespaces},
+	{"lets a task make no namespace in which it has privileges", noNamespaces},
 	{"shows a task its mounts and lets it write only where it may", mounts},
 	{"resolves the names that a task was given", names},
 	{"hides what is not the task's", hidden},

@@ -10,7 +10,29 @@ import (
 )
 
 // meterClaims hold for what a driver tells of the use of a node.
-var meterClaims = []claim{{UsageClaim, used}}
+var meterClaims = []claim{
+	{UsageClaim, used},
+	{CoresClaim, cores},
+}
+
+// cores has two processes compute with a tenth of a core for both. That they get no more shows in a
+// second; that they may get less on a busy machine is no matter.
+func cores(b *bench) {
+	const (
+		allowed = 0.1
+		slack   = 1.5 // the kernel counts in periods of a tenth of a second
+	)
+	id := b.start(`while :; do :; done & echo busy; while :; do :; done`, func(s *runtime.Spec) {
+		s.Limits.MilliCPU, s.Limits.HardCPU = 1000*allowed, true
+	})
+	b.until(id, "busy")
+	began, before := time.Now(), b.usage(id, func(u runtime.Usage) bool { return u.CPU > 0 })
+	after := b.usage(id, func(runtime.Usage) bool { return time.Since(began) > time.Second })
+	if used, most := after.CPU-before.CPU, time.Duration(allowed*slack*float64(time.Since(began))); used > most {
+		b.Errorf("it computed for %s in %s, with %g cores", used, time.Since(began), allowed)
+	}
+	b.stop(id)
+}
 
 // used has a task hold some memory and compute until it is told to go. 16 bytes are doubled
 // 20 times: a shell has nothing simpler.

@@ -45,15 +45,15 @@ type claim struct {
 
 // The claims that a harness may be without.
 const (
-	PartialClaim       = "shows the beginning of a line at once"
-	LeaseClaim         = "ends an exclusive task with its lease"
-	RenewedClaim       = "keeps an exclusive task whose lease is renewed"
-	OutOfMemoryClaim   = "reports a kill for memory as such"
-	ForkBombClaim      = "bounds a fork bomb"
-	UsageClaim         = "tells what a task uses, and what it has used"
-	UserNamespaceClaim = "lets a task make no namespace in which it has privileges"
-	PrivateTempClaim   = "gives a task a private and bounded /tmp"
-	SecretsClaim       = "gives a task its secrets and leaves them in no file"
+	PartialClaim     = "shows the beginning of a line at once"
+	LeaseClaim       = "ends an exclusive task with its lease"
+	RenewedClaim     = "keeps an exclusive task whose lease is renewed"
+	OutOfMemoryClaim = "reports a kill for memory as such"
+	ForkBombClaim    = "bounds a fork bomb"
+	CoresClaim       = "holds a task to its cores when it is asked to"
+	UsageClaim       = "tells what a task uses, and what it has used"
+	PrivateTempClaim = "gives a task a private and bounded /tmp"
+	SecretsClaim     = "gives a task its secrets and leaves them in no file"
 )
 
 const patience = 30 * time.Second

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/workload/training"
 )
 
@@ -15,12 +16,14 @@ import (
 type imageFlags struct {
 	image      string
 	entrypoint []string
+	network    string
 	readOnly   bool
 }
 
 func (f *imageFlags) register(command *cobra.Command) {
 	flags := command.Flags()
 	flags.StringVar(&f.image, "image", "", "container image to run in: a registry's, or a file of docker save or an OCI archive, here or as s3://...")
+	flags.StringVar(&f.network, "container-network", "", "bridge for an address of its own behind the node's (default: the node's network)")
 	flags.StringArrayVar(&f.entrypoint, "entrypoint", nil, "program to start in the container instead of the image's own; once for each word")
 	flags.BoolVar(&f.readOnly, "read-only-root", false, "the container writes to its folders and /tmp only")
 }
@@ -29,7 +32,7 @@ func (f *imageFlags) register(command *cobra.Command) {
 // is a dry run.
 func (f *imageFlags) apply(ctx context.Context, a *App, c *client.Client, command *cobra.Command, spec *training.Spec, dryRun bool) error {
 	if f.image == "" {
-		for _, flag := range []string{"entrypoint", "read-only-root"} {
+		for _, flag := range []string{"entrypoint", "container-network", "read-only-root"} {
 			if command.Flags().Changed(flag) {
 				return usage(command, "--%s is for a container: name one with --image", flag)
 			}
@@ -37,6 +40,7 @@ func (f *imageFlags) apply(ctx context.Context, a *App, c *client.Client, comman
 		return nil
 	}
 	spec.Image, spec.Entrypoint, spec.ReadOnlyRoot = f.image, f.entrypoint, f.readOnly
+	spec.ContainerNetwork = cluster.Network(f.network)
 	info, err := os.Stat(f.image)
 	if strings.Contains(f.image, "://") || err != nil || !info.Mode().IsRegular() {
 		return nil

@@ -57,7 +57,7 @@ func (f *scriptFlags) register(command *cobra.Command) {
 // sourceOnly are flags of a script, and scriptOnly those of a script or an image.
 var (
 	sourceOnly = []string{"source", "requirements", "python"}
-	scriptOnly = []string{"hyperparameter", "channel", "channel-option", "env", "framework", "instances", "network-isolation", "entrypoint", "secret", "metric"}
+	scriptOnly = []string{"hyperparameter", "channel", "channel-option", "env", "framework", "instances", "network-isolation", "entrypoint", "container-network", "secret", "metric"}
 )
 
 // notForScript are flags of a network.
