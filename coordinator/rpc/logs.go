@@ -171,7 +171,7 @@ func (g *logGathering) tasks(ctx context.Context, stale bool) ([]cluster.Task, b
 		return nil, false, noJob(g.request.GetJob())
 	}
 	if g.base == 0 {
-		g.base = cmp.Or(g.request.GetAttempt(), job.Attempt)
+		g.base = cmp.Or(g.request.GetAttempt(), newest(all), job.Attempt)
 	}
 	onRecord := slices.ContainsFunc(all, func(task cluster.Task) bool { return task.Attempt == g.base })
 	if !onRecord && g.base < job.Attempt {
@@ -186,6 +186,17 @@ func (g *logGathering) tasks(ctx context.Context, stale bool) ([]cluster.Task, b
 		return nil, false, fault.New(fault.Invalid, "task: the job has %d tasks, at most %d can be read at once: name one", len(chosen), maxLogReaders)
 	}
 	return chosen, job.State.Ended(), nil
+}
+
+// newest is the last attempt that has begun: one that waits for its place has nothing to show yet.
+func newest(tasks []cluster.Task) int32 {
+	last := int32(0)
+	for _, task := range tasks {
+		if task.Status.Started != 0 {
+			last = max(last, task.Attempt)
+		}
+	}
+	return last
 }
 
 // shows reports whether a task's attempt is wanted, or was when the caller was first answered.

@@ -378,6 +378,7 @@ func TestOfALostNodeIsToldWhatTheStoreHasAndThatTheRestIsLost(t *testing.T) {
 		a.server.Stop()
 		w.wants(&claryv1.LogsRequest{}, []string{"worker-0.1 one"}, "node n1 cannot be asked")
 		w.propose(command.SetNodeState{Node: "n1", State: cluster.NodeLost})
+		w.wants(&claryv1.LogsRequest{}, []string{"worker-0.1 one"}, "its node is lost") // the next attempt has not begun
 		w.wants(&claryv1.LogsRequest{Attempt: 1}, []string{"worker-0.1 one"}, "its node is lost")
 		w.wants(&claryv1.LogsRequest{Attempt: 1, Follow: true, Until: time.Now().Add(5 * time.Second).UnixNano()}, []string{"worker-0.1 one"}, "its node is lost")
 	})

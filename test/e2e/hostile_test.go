@@ -58,21 +58,4 @@ echo done`)
 		t.Errorf("links ended as %+v", view)
 	}
 	m.refuses(nil, []string{"run", "--name", "packed", "--", "sh", "-c", "ln -s /etc/shadow /opt/ml/model/weights"}, "links to /etc/shadow, outside of the folder")
-
-	// One that floods its log.
-	m.Exits(0, "run", "-d", "--name", "flood", "--", "sh", "-c", "yes 0123456789abcdef | head -c 300000000; echo end")
-	m.Waits(0, "flood")
-	var kept int64
-	logs, _ := filepath.Glob(filepath.Join(m.Path("n1"), "tasks", "flood*", "*.log*"))
-	for _, log := range logs {
-		if info, err := os.Stat(log); err == nil {
-			kept += info.Size()
-		}
-	}
-	if kept == 0 || kept > 80<<20 {
-		t.Errorf("%d bytes are kept of the flood", kept)
-	}
-	if out := m.Clary("logs", "flood", "--tail", "1"); !strings.HasSuffix(out, "end\n") {
-		t.Errorf("its last line is %q", out)
-	}
 }

@@ -667,7 +667,7 @@ type LogsRequest struct {
 	Tail          int64                  `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`     // the last lines of each task; 0 is all
 	Stderr        bool                   `protobuf:"varint,5,opt,name=stderr,proto3" json:"stderr,omitempty"` // neither is both
 	Stdout        bool                   `protobuf:"varint,6,opt,name=stdout,proto3" json:"stdout,omitempty"`
-	Attempt       int32                  `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`                                                                        // 0 is the newest
+	Attempt       int32                  `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`                                                                        // 0 is the newest that has begun
 	Since         int64                  `protobuf:"varint,8,opt,name=since,proto3" json:"since,omitempty"`                                                                            // Unix nanoseconds, from then on; 0 is from the beginning
 	Until         int64                  `protobuf:"varint,9,opt,name=until,proto3" json:"until,omitempty"`                                                                            // and before; 0 is no bound
 	Match         string                 `protobuf:"bytes,10,opt,name=match,proto3" json:"match,omitempty"`                                                                            // lines in which this RE2 expression is found
