@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"math"
 	"path"
 	"regexp"
 	"strings"
@@ -26,6 +27,7 @@ type Program struct {
 	Python          *Python // environment that the command runs in; nil for the node's own
 	Secrets         []SecretRef
 	Metrics         []MetricDefinition
+	Track           *Tracking
 
 	Framework   Framework     // how the tasks of the gang find each other
 	Network     Network       // what the task may reach
@@ -92,6 +94,14 @@ type MetricDefinition struct {
 	Regex string // RE2; its first group is the number
 }
 
+// Tracking keeps the curve of a metric with a task's progress: the points that are wanted,
+// and the newest.
+type Tracking struct {
+	Metric string
+	Steps  []float64 // wanted: the first point at or after each
+	ByStep bool      // points are counted in steps, not in epochs
+}
+
 // Framework is a way in which the tasks of a gang find each other. With any, tasks start
 // only when all of the gang are ready to.
 type Framework string
@@ -119,6 +129,7 @@ const (
 	MaxInputs       = 64
 	MaxSecrets      = 64
 	MaxMetrics      = 64
+	MaxTracked      = 64       // steps that are wanted of a curve
 	MaxRequirements = 64 << 10 // bytes
 )
 
@@ -162,6 +173,9 @@ func (g Program) Validate() Problems {
 	p.Under("inputs", checkInputs(g.Inputs))
 	p.Under("secrets", checkSecrets(g.Secrets))
 	p.Under("metrics", checkMetrics(g.Metrics))
+	if g.Track != nil {
+		p.Under("track", g.Track.Validate())
+	}
 	return p
 }
 
@@ -205,6 +219,23 @@ func (y Python) validate(image string) Problems {
 	}
 	if strings.ContainsRune(y.Interpreter, 0) || strings.ContainsRune(y.Requirements, 0) {
 		p.Add("", "holds a NUL byte")
+	}
+	return p
+}
+
+// Validate reports every mistake in what is tracked.
+func (t Tracking) Validate() Problems {
+	var p Problems
+	if t.Metric == "" || len(t.Metric) > 255 {
+		p.Add("metric", "%q: takes 1 to 255 bytes", Clip(t.Metric))
+	}
+	if len(t.Steps) > MaxTracked {
+		p.Add("steps", "%d: at most %d", len(t.Steps), MaxTracked)
+	}
+	for i, step := range t.Steps {
+		if !(step > 0) || math.IsInf(step, 0) || i > 0 && step <= t.Steps[i-1] {
+			p.Add("steps", "%v: steps are above 0 and ascend", step)
+		}
 	}
 	return p
 }

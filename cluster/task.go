@@ -84,6 +84,7 @@ type Progress struct {
 	Step    int64
 	Total   int64 // steps in all; 0 if unknown
 	Metrics map[string]float64
+	Curve   []CurvePoint // of the metric that the program has tracked
 }
 
 // Output is an object that a task uploaded.

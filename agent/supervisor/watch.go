@@ -82,11 +82,19 @@ func (w *watcher) replay(batch []journal.Entry) error {
 		}
 		w.cursors[entry.Stream] = max(w.cursors[entry.Stream], row.Cursor)
 		if entry.Stream != streamUsage {
-			row.Advance(&w.progress)
-			w.news = true
+			w.advance(row)
 		}
 	}
 	return nil
+}
+
+// advance brings the progress up to a row.
+func (w *watcher) advance(row metric.Row) {
+	row.Advance(&w.progress)
+	if track := w.t.assignment().Program.Track; track != nil {
+		row.Track(&w.progress, *track)
+	}
+	w.news = true
 }
 
 // look takes in what the task has newly said, and tells its progress.
@@ -112,8 +120,7 @@ func (w *watcher) add(stream string, at int64, row metric.Row) {
 		w.log.Append(at, stream, row.Text())
 		return
 	}
-	row.Advance(&w.progress)
-	w.news = true
+	w.advance(row)
 	held := w.held[stream]
 	held.Merge(row)
 	w.held[stream] = held

@@ -85,6 +85,7 @@ func TestEachMetricIsKeptOnceThroughKillsOfTheAgent(t *testing.T) {
 		"for i in 1 2 3 4 5 6; do echo step=$i a=$i >> $CLARY_METRICS; echo found $i; [ $i = 3 ] && { echo $$ > "+said+"; while [ ! -e "+goOn+" ]; do sleep 0.01; done; }; done; exit 0",
 		func(a *ledger.Assignment) {
 			a.Program.Metrics = []cluster.MetricDefinition{{Name: "b", Regex: `found (\d+)`}}
+			a.Program.Track = &cluster.Tracking{Metric: "a", ByStep: true}
 		},
 	))
 	awaitFile(t, said)
@@ -97,8 +98,14 @@ func TestEachMetricIsKeptOnceThroughKillsOfTheAgent(t *testing.T) {
 	if err := os.WriteFile(goOn, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if status := b.ended(worker); status.Progress.Step != 6 || status.Progress.Metrics["b"] != 6 {
+	status := b.ended(worker)
+	if status.Progress.Step != 6 || status.Progress.Metrics["b"] != 6 || len(status.Progress.Curve) != 6 {
 		t.Errorf("its progress is %+v", status.Progress)
+	}
+	for i, p := range status.Progress.Curve {
+		if want := float64(i + 1); p.Step != want || p.Value != want {
+			t.Errorf("point %d of the curve is %+v", i, p)
+		}
 	}
 	series := b.collected()
 	for _, name := range []string{"a", "b"} {

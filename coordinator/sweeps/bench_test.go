@@ -189,7 +189,10 @@ func (b *bench) run(ctx context.Context, task cluster.Task, job cluster.Job) {
 			report(status)
 			return
 		}
-		status.Progress = cluster.Progress{Epoch: int32(step + 1), Metrics: map[string]float64{"loss": loss(h.Rate, step+1), "size": h.Rate}}
+		point := cluster.CurvePoint{Step: float64(step + 1), Value: loss(h.Rate, step+1)}
+		status.Progress = cluster.Progress{
+			Epoch: int32(step + 1), Metrics: map[string]float64{"loss": point.Value, "size": h.Rate}, Curve: append(slices.Clone(status.Progress.Curve), point),
+		}
 		b.save(job, step+1)
 		switch {
 		case h.How == "silent":

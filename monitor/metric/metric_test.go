@@ -1,6 +1,7 @@
 package metric_test
 
 import (
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -192,5 +193,59 @@ func TestACollectionIsBounded(t *testing.T) {
 	}
 	if len(names) != metric.MaxSeries || names["no"] {
 		t.Errorf("%d series are held: %v", len(names), slices.Sorted(maps.Keys(names))[0])
+	}
+}
+
+// tracked is the curve that is kept of lines.
+func tracked(t *testing.T, track cluster.Tracking, lines ...string) []cluster.CurvePoint {
+	t.Helper()
+	var p cluster.Progress
+	for _, line := range lines {
+		row, ok := metric.ParseRow([]byte(line))
+		if !ok {
+			t.Fatal(line)
+		}
+		row.Advance(&p)
+		row.Track(&p, track)
+	}
+	return p.Curve
+}
+
+func TestOfACurveWhatIsWantedIsKeptAndTheNewest(t *testing.T) {
+	var lines []string
+	for epoch := 2; epoch <= 200; epoch += 2 {
+		lines = append(lines, fmt.Sprintf("epoch=%d loss=%d acc=1", epoch, 1000-epoch), fmt.Sprintf("epoch=%d loss=7", epoch)) // and in the middle of the next
+	}
+	var steps []float64
+	for _, p := range tracked(t, cluster.Tracking{Metric: "loss", Steps: []float64{1, 3, 9, 27, 81}}, lines...) {
+		steps = append(steps, p.Step)
+		if p.Value != 1000-p.Step {
+			t.Errorf("%+v", p)
+		}
+	}
+	want := []float64{2, 4, 10, 28, 82}
+	for epoch := 170.0; epoch <= 200; epoch += 2 {
+		want = append(want, epoch)
+	}
+	if !slices.Equal(steps, want) {
+		t.Errorf("%v\nwant\n%v", steps, want)
+	}
+}
+
+func TestACurveCountsWhatTheProgramCounts(t *testing.T) {
+	for name, c := range map[string]struct {
+		track cluster.Tracking
+		lines []string
+		want  []cluster.CurvePoint
+	}{
+		"no epochs":   {cluster.Tracking{Metric: "loss"}, []string{"loss=3", "acc=1", "loss=2"}, []cluster.CurvePoint{{Step: 1, Value: 3}, {Step: 2, Value: 2}}},
+		"steps":       {cluster.Tracking{Metric: "loss", ByStep: true}, []string{"step=100 loss=3", "epoch=1 step=250 loss=2"}, []cluster.CurvePoint{{Step: 100, Value: 3}, {Step: 250, Value: 2}}},
+		"first epoch": {cluster.Tracking{Metric: "loss"}, []string{"epoch=0 loss=9", "epoch=0 loss=8", "epoch=1 loss=3"}, []cluster.CurvePoint{{Step: 1, Value: 3}}},
+		"going back":  {cluster.Tracking{Metric: "loss"}, []string{"epoch=3 loss=9", "epoch=2 loss=8", "epoch=4 loss=3"}, []cluster.CurvePoint{{Step: 3, Value: 9}, {Step: 4, Value: 3}}},
+		"another":     {cluster.Tracking{Metric: "loss"}, []string{"epoch=3 acc=9"}, nil},
+	} {
+		if got := tracked(t, c.track, c.lines...); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
 	}
 }

@@ -16,7 +16,7 @@ func ProgramToProto(p cluster.Program) *claryv1.Program {
 		Secrets: list(p.Secrets, secretRefToProto), Metrics: list(p.Metrics, metricToProto),
 		Framework: string(p.Framework), Network: string(p.Network), Grace: int64(p.Grace),
 		Checkpoints: p.Checkpoints, Outputs: p.Outputs, HardCpu: p.HardCPU,
-		Exclusive: p.Exclusive, Clary: p.Clary, Disk: p.Disk, ReadOnly: p.ReadOnly, Restore: p.Restore,
+		Exclusive: p.Exclusive, Clary: p.Clary, Disk: p.Disk, ReadOnly: p.ReadOnly, Restore: p.Restore, Track: trackingToProto(p.Track),
 	}
 }
 
@@ -31,7 +31,7 @@ func ProgramFromProto(p *claryv1.Program) cluster.Program {
 		Framework: cluster.Framework(p.GetFramework()), Network: cluster.Network(p.GetNetwork()),
 		Grace:       time.Duration(p.GetGrace()),
 		Checkpoints: p.GetCheckpoints(), Outputs: p.GetOutputs(), HardCPU: p.GetHardCpu(),
-		Exclusive: p.GetExclusive(), Clary: p.GetClary(), Disk: p.GetDisk(), ReadOnly: p.GetReadOnly(), Restore: p.GetRestore(),
+		Exclusive: p.GetExclusive(), Clary: p.GetClary(), Disk: p.GetDisk(), ReadOnly: p.GetReadOnly(), Restore: p.GetRestore(), Track: trackingFromProto(p.GetTrack()),
 	}
 }
 
@@ -80,4 +80,20 @@ func metricToProto(m cluster.MetricDefinition) *claryv1.MetricDefinition {
 
 func metricFromProto(m *claryv1.MetricDefinition) cluster.MetricDefinition {
 	return cluster.MetricDefinition{Name: m.GetName(), Regex: m.GetRegex()}
+}
+
+// trackingToProto converts what is tracked of a task.
+func trackingToProto(t *cluster.Tracking) *claryv1.Tracking {
+	if t == nil {
+		return nil
+	}
+	return &claryv1.Tracking{Metric: t.Metric, Steps: t.Steps, ByStep: t.ByStep}
+}
+
+// trackingFromProto converts what is tracked of a task.
+func trackingFromProto(t *claryv1.Tracking) *cluster.Tracking {
+	if t == nil {
+		return nil
+	}
+	return &cluster.Tracking{Metric: t.GetMetric(), Steps: some(t.GetSteps()), ByStep: t.GetByStep()}
 }

@@ -39,7 +39,7 @@ func (s Spec) programRole() cluster.Role {
 	}
 	program := cluster.Program{
 		Hyperparameters: s.hyperparameters(), Inputs: s.inputs(), Framework: s.Framework, Grace: s.grace(), Disk: int64(s.Disk), Outputs: true,
-		Checkpoints: s.Checkpoints != nil && *s.Checkpoints, Restore: s.Restore,
+		Checkpoints: s.Checkpoints != nil && *s.Checkpoints, Restore: s.Restore, Track: (*cluster.Tracking)(s.Track),
 	}
 	for _, secret := range s.Secrets {
 		program.Secrets = append(program.Secrets, cluster.SecretRef(secret))
@@ -104,7 +104,7 @@ func (s Spec) networkRoles() ([]cluster.Role, error) {
 			Name: roleWorker, Count: max(s.Workers, 1), Ask: s.Resources.ask(workerCores, worker), Labels: s.Labels,
 			Program: cluster.Program{
 				Command: []string{"clary", "trainer", "worker"}, Spec: run, Inputs: s.inputs(), Grace: s.grace(), Disk: int64(s.Disk),
-				Checkpoints: s.Checkpoints == nil || *s.Checkpoints, Restore: s.Restore, Outputs: true, Clary: true,
+				Checkpoints: s.Checkpoints == nil || *s.Checkpoints, Restore: s.Restore, Track: (*cluster.Tracking)(s.Track), Outputs: true, Clary: true,
 			},
 		},
 	}, nil

@@ -75,6 +75,8 @@ type Spec struct {
 	// Checkpoints mirrors the checkpoints folder and restores it before a restart. If
 	// unset it is on, and off for a program on the node itself.
 	Checkpoints *bool `json:"checkpoints,omitempty"`
+	// Track keeps the curve of a metric with the progress of the job's tasks.
+	Track *Track `json:"track,omitempty"`
 	// Restore is the s3:// prefix of an earlier job's checkpoints, to go on from them.
 	Restore string `json:"restore,omitempty"`
 }
@@ -98,6 +100,15 @@ type Secret struct {
 type Metric struct {
 	Name  string `json:"name"`
 	Regex string `json:"regex"`
+}
+
+// Track says which points of a metric's curve are kept: the first at or after each of the
+// steps, and the newest.
+type Track struct {
+	Metric string    `json:"metric"`
+	Steps  []float64 `json:"steps,omitempty"`
+	// ByStep counts in steps; otherwise in epochs.
+	ByStep bool `json:"by_step,omitempty"`
 }
 
 // Resources are what one task is promised. What is 0 gets a default: one core, and

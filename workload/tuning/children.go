@@ -54,20 +54,22 @@ func (s *Search) Observe(children []Child, now int64) error {
 	return nil
 }
 
+// observe takes in the new points of a trial's curve, one after the other, and its end.
 func (s *Search) observe(t *cluster.Trial, child Child, now int64) error {
-	seen := s.see(child)
-	if seen.stepped {
-		last, known := s.lastPoint(t)
-		if !known || seen.step > last.step {
-			verdict, err := s.report(t, seen.step, seen.value)
-			if err != nil {
-				return err
-			}
-			if !child.Job.State.Ended() && child.Job.State != cluster.JobPublishing {
-				if err := s.obey(t, verdict, now); err != nil || t.State != cluster.TrialRunning {
-					return err
-				}
-			}
+	seen := see(child)
+	for _, point := range seen.curve {
+		if last, known := s.lastPoint(t); known && point.Step <= last.step {
+			continue
+		}
+		verdict, err := s.report(t, point.Step, point.Value)
+		if err != nil {
+			return err
+		}
+		if child.Job.State.Ended() || child.Job.State == cluster.JobPublishing {
+			continue // there is nothing left to spare
+		}
+		if err := s.obey(t, verdict, now); err != nil || t.State != cluster.TrialRunning {
+			return err
 		}
 	}
 	if !child.Job.State.Ended() {
@@ -115,35 +117,27 @@ func said(metrics map[string]float64) string {
 // sight is what is known of a trial's work.
 type sight struct {
 	metrics map[string]float64
-	step    float64
-	value   float64
-	stepped bool // step and value are a point of its curve
+	curve   []cluster.CurvePoint
 }
 
 // see gathers what the tasks of a job have said: the newest attempt first, since one that
-// goes on from a checkpoint of the last step says nothing more.
-func (s *Search) see(child Child) sight {
+// goes on from a checkpoint of the last step says nothing more. Where attempts have said the
+// same step, the first has been heard.
+func see(child Child) sight {
 	tasks := slices.Clone(child.Tasks)
 	slices.SortFunc(tasks, func(a, b cluster.Task) int {
 		return cmp.Or(cmp.Compare(b.Attempt, a.Attempt), cmp.Compare(a.Role, b.Role), cmp.Compare(a.Index, b.Index))
 	})
 	seen := sight{metrics: map[string]float64{}}
-	first := s.spec.Objectives[0].Name
 	for _, task := range tasks {
-		progress := task.Status.Progress
-		for name, value := range progress.Metrics {
+		for name, value := range task.Status.Progress.Metrics {
 			if _, known := seen.metrics[name]; !known {
 				seen.metrics[name] = value
 			}
 		}
-		step := float64(progress.Epoch)
-		if s.spec.bySteps() == stepStep {
-			step = float64(progress.Step)
-		}
-		if value, is := progress.Metrics[first]; is && !seen.stepped && step > 0 {
-			seen.step, seen.value, seen.stepped = step, value, true
-		}
+		seen.curve = append(seen.curve, task.Status.Progress.Curve...)
 	}
+	slices.SortStableFunc(seen.curve, func(a, b cluster.CurvePoint) int { return cmp.Compare(a.Step, b.Step) })
 	return seen
 }
 

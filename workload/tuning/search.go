@@ -342,9 +342,6 @@ func (s *Search) describe(values, limits []float64) string {
 	return text[min(len(text), 2):]
 }
 
-// keptNotes is how many points of a curve are kept for people.
-const keptNotes = 32
-
 // mix adds notes to the points of a curve: of many, some that are evenly spread.
 func mix(curve []cluster.CurvePoint, notes []note) []cluster.CurvePoint {
 	stride := max((len(notes)+keptNotes-1)/keptNotes, 1)

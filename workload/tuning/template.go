@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +22,7 @@ type template struct {
 	text       []byte      // of the training spec, in JSON
 	parameters []Parameter // in the order of the file
 	hyper      bool        // parameters without a path are hyperparameters
+	track      *training.Track
 }
 
 func newTemplate(s Spec) (template, error) {
@@ -29,7 +31,33 @@ func newTemplate(s Spec) (template, error) {
 		return template{}, fault.New(fault.Internal, "write the template: %w", err)
 	}
 	t := s.Trial
-	return template{text: text, parameters: s.Space.Parameters, hyper: t.Program != nil || t.Script != nil || t.Image != ""}, nil
+	return template{
+		text: text, parameters: s.Space.Parameters, hyper: t.Program != nil || t.Script != nil || t.Image != "", track: s.track(),
+	}, nil
+}
+
+// keptNotes is how many points of a curve are kept for people.
+const keptNotes = 32
+
+// track has a trial's job keep the points that its stopper judges; without one, some for
+// people to see.
+func (s Spec) track() *training.Track {
+	if len(s.Objectives) == 0 || s.Objectives[0].Name == "" {
+		return nil // a mistake that is told elsewhere
+	}
+	track := &training.Track{Metric: s.Objectives[0].Name, ByStep: s.bySteps() == stepStep}
+	f := s.fidelity()
+	if stopper, problems := s.Stopper.make(f); len(problems) == 0 && stopper != nil {
+		track.Steps = stopper.rungs
+		return track
+	}
+	for i := range keptNotes {
+		step := math.Ceil(f.Max * float64(i+1) / keptNotes)
+		if n := len(track.Steps); step > 0 && (n == 0 || step > track.Steps[n-1]) {
+			track.Steps = append(track.Steps, step)
+		}
+	}
+	return track
 }
 
 // fill puts values into the template, and where its checkpoints come from unless that is "".
@@ -44,6 +72,9 @@ func (t template) fill(values map[string]expr.Value, restore string) ([]byte, cl
 		return nil, p
 	}
 	t.fillTexts(doc, values)
+	if t.track != nil {
+		doc["track"] = t.track
+	}
 	if restore != "" {
 		doc["restore"] = restore
 	}

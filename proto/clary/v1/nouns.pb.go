@@ -913,6 +913,66 @@ func (x *SecretRef) GetFile() string {
 	return ""
 }
 
+type Tracking struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metric        string                 `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
+	Steps         []float64              `protobuf:"fixed64,2,rep,packed,name=steps,proto3" json:"steps,omitempty"`
+	ByStep        bool                   `protobuf:"varint,3,opt,name=by_step,json=byStep,proto3" json:"by_step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tracking) Reset() {
+	*x = Tracking{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tracking) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tracking) ProtoMessage() {}
+
+func (x *Tracking) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tracking.ProtoReflect.Descriptor instead.
+func (*Tracking) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Tracking) GetMetric() string {
+	if x != nil {
+		return x.Metric
+	}
+	return ""
+}
+
+func (x *Tracking) GetSteps() []float64 {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *Tracking) GetByStep() bool {
+	if x != nil {
+		return x.ByStep
+	}
+	return false
+}
+
 type MetricDefinition struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -923,7 +983,7 @@ type MetricDefinition struct {
 
 func (x *MetricDefinition) Reset() {
 	*x = MetricDefinition{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[9]
+	mi := &file_clary_v1_nouns_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +995,7 @@ func (x *MetricDefinition) String() string {
 func (*MetricDefinition) ProtoMessage() {}
 
 func (x *MetricDefinition) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[9]
+	mi := &file_clary_v1_nouns_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1008,7 @@ func (x *MetricDefinition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricDefinition.ProtoReflect.Descriptor instead.
 func (*MetricDefinition) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{9}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MetricDefinition) GetName() string {
@@ -991,13 +1051,14 @@ type Program struct {
 	Disk            int64                  `protobuf:"varint,30,opt,name=disk,proto3" json:"disk,omitempty"`
 	ReadOnly        bool                   `protobuf:"varint,31,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	Restore         string                 `protobuf:"bytes,41,opt,name=restore,proto3" json:"restore,omitempty"`
+	Track           *Tracking              `protobuf:"bytes,42,opt,name=track,proto3" json:"track,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Program) Reset() {
 	*x = Program{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[10]
+	mi := &file_clary_v1_nouns_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1070,7 @@ func (x *Program) String() string {
 func (*Program) ProtoMessage() {}
 
 func (x *Program) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[10]
+	mi := &file_clary_v1_nouns_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1083,7 @@ func (x *Program) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Program.ProtoReflect.Descriptor instead.
 func (*Program) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{10}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Program) GetCommand() []string {
@@ -1193,6 +1254,13 @@ func (x *Program) GetRestore() string {
 	return ""
 }
 
+func (x *Program) GetTrack() *Tracking {
+	if x != nil {
+		return x.Track
+	}
+	return nil
+}
+
 type Role struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1206,7 +1274,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[11]
+	mi := &file_clary_v1_nouns_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1218,7 +1286,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[11]
+	mi := &file_clary_v1_nouns_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1231,7 +1299,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Role) GetName() string {
@@ -1292,7 +1360,7 @@ type Gang struct {
 
 func (x *Gang) Reset() {
 	*x = Gang{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[12]
+	mi := &file_clary_v1_nouns_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1372,7 @@ func (x *Gang) String() string {
 func (*Gang) ProtoMessage() {}
 
 func (x *Gang) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[12]
+	mi := &file_clary_v1_nouns_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1385,7 @@ func (x *Gang) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gang.ProtoReflect.Descriptor instead.
 func (*Gang) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Gang) GetJob() string {
@@ -1435,7 +1503,7 @@ type Allocation struct {
 
 func (x *Allocation) Reset() {
 	*x = Allocation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[13]
+	mi := &file_clary_v1_nouns_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1515,7 @@ func (x *Allocation) String() string {
 func (*Allocation) ProtoMessage() {}
 
 func (x *Allocation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[13]
+	mi := &file_clary_v1_nouns_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1528,7 @@ func (x *Allocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allocation.ProtoReflect.Descriptor instead.
 func (*Allocation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Allocation) GetNode() string {
@@ -1483,13 +1551,14 @@ type Progress struct {
 	Step          int64                  `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
 	Total         int64                  `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
 	Metrics       map[string]float64     `protobuf:"bytes,4,rep,name=metrics,proto3" json:"metrics,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	Curve         []*CurvePoint          `protobuf:"bytes,5,rep,name=curve,proto3" json:"curve,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[14]
+	mi := &file_clary_v1_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1570,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[14]
+	mi := &file_clary_v1_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1583,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Progress) GetEpoch() int32 {
@@ -1545,6 +1614,13 @@ func (x *Progress) GetMetrics() map[string]float64 {
 	return nil
 }
 
+func (x *Progress) GetCurve() []*CurvePoint {
+	if x != nil {
+		return x.Curve
+	}
+	return nil
+}
+
 type Output struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1557,7 +1633,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[15]
+	mi := &file_clary_v1_nouns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1645,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[15]
+	mi := &file_clary_v1_nouns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1658,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{15}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Output) GetName() string {
@@ -1628,7 +1704,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[16]
+	mi := &file_clary_v1_nouns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +1716,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[16]
+	mi := &file_clary_v1_nouns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +1729,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{16}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TaskStatus) GetState() string {
@@ -1723,7 +1799,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[17]
+	mi := &file_clary_v1_nouns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +1811,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[17]
+	mi := &file_clary_v1_nouns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +1824,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{17}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Task) GetId() string {
@@ -1834,7 +1910,7 @@ type Publication struct {
 
 func (x *Publication) Reset() {
 	*x = Publication{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[18]
+	mi := &file_clary_v1_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1846,7 +1922,7 @@ func (x *Publication) String() string {
 func (*Publication) ProtoMessage() {}
 
 func (x *Publication) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[18]
+	mi := &file_clary_v1_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1859,7 +1935,7 @@ func (x *Publication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publication.ProtoReflect.Descriptor instead.
 func (*Publication) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{18}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Publication) GetJob() string {
@@ -1909,7 +1985,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[19]
+	mi := &file_clary_v1_nouns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +1997,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[19]
+	mi := &file_clary_v1_nouns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2010,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{19}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Placement) GetGang() string {
@@ -1978,7 +2054,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[20]
+	mi := &file_clary_v1_nouns_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2066,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[20]
+	mi := &file_clary_v1_nouns_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2079,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{20}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Block) GetConstraint() string {
@@ -2052,7 +2128,7 @@ type Why struct {
 
 func (x *Why) Reset() {
 	*x = Why{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[21]
+	mi := &file_clary_v1_nouns_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2140,7 @@ func (x *Why) String() string {
 func (*Why) ProtoMessage() {}
 
 func (x *Why) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[21]
+	mi := &file_clary_v1_nouns_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2153,7 @@ func (x *Why) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Why.ProtoReflect.Descriptor instead.
 func (*Why) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{21}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Why) GetGang() string {
@@ -2111,7 +2187,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[22]
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2199,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[22]
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2212,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{22}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Plan) GetPlacements() []*Placement {
@@ -2165,7 +2241,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2177,7 +2253,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2190,7 +2266,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{23}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Queue) GetName() string {
@@ -2237,7 +2313,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[24]
+	mi := &file_clary_v1_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2249,7 +2325,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[24]
+	mi := &file_clary_v1_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2262,7 +2338,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{24}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Secret) GetQueue() string {
@@ -2339,7 +2415,7 @@ type Deed struct {
 
 func (x *Deed) Reset() {
 	*x = Deed{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[25]
+	mi := &file_clary_v1_nouns_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2427,7 @@ func (x *Deed) String() string {
 func (*Deed) ProtoMessage() {}
 
 func (x *Deed) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[25]
+	mi := &file_clary_v1_nouns_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2440,7 @@ func (x *Deed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deed.ProtoReflect.Descriptor instead.
 func (*Deed) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{25}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Deed) GetId() string {
@@ -2455,7 +2531,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[26]
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2467,7 +2543,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[26]
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2480,7 +2556,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{26}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Token) GetId() string {
@@ -2585,7 +2661,7 @@ type Trial struct {
 
 func (x *Trial) Reset() {
 	*x = Trial{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +2673,7 @@ func (x *Trial) String() string {
 func (*Trial) ProtoMessage() {}
 
 func (x *Trial) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +2686,7 @@ func (x *Trial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trial.ProtoReflect.Descriptor instead.
 func (*Trial) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{27}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Trial) GetSweep() string {
@@ -2792,7 +2868,7 @@ type CurvePoint struct {
 
 func (x *CurvePoint) Reset() {
 	*x = CurvePoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2804,7 +2880,7 @@ func (x *CurvePoint) String() string {
 func (*CurvePoint) ProtoMessage() {}
 
 func (x *CurvePoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2817,7 +2893,7 @@ func (x *CurvePoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CurvePoint.ProtoReflect.Descriptor instead.
 func (*CurvePoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{28}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CurvePoint) GetStep() float64 {
@@ -2866,7 +2942,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2878,7 +2954,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2891,7 +2967,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{29}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Sweep) GetJob() string {
@@ -3024,7 +3100,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3036,7 +3112,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3049,7 +3125,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{30}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Budget) GetTrials() int64 {
@@ -3089,7 +3165,7 @@ type TrialCounts struct {
 
 func (x *TrialCounts) Reset() {
 	*x = TrialCounts{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3177,7 @@ func (x *TrialCounts) String() string {
 func (*TrialCounts) ProtoMessage() {}
 
 func (x *TrialCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3114,7 +3190,7 @@ func (x *TrialCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrialCounts.ProtoReflect.Descriptor instead.
 func (*TrialCounts) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{31}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TrialCounts) GetWaiting() int64 {
@@ -3186,7 +3262,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	mi := &file_clary_v1_nouns_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3198,7 +3274,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	mi := &file_clary_v1_nouns_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3211,7 +3287,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{32}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LogEntry) GetTime() int64 {
@@ -3339,10 +3415,14 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\tSecretRef\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03env\x18\x02 \x01(\tR\x03env\x12\x12\n" +
-	"\x04file\x18\x03 \x01(\tR\x04file\"<\n" +
+	"\x04file\x18\x03 \x01(\tR\x04file\"Q\n" +
+	"\bTracking\x12\x16\n" +
+	"\x06metric\x18\x01 \x01(\tR\x06metric\x12\x14\n" +
+	"\x05steps\x18\x02 \x03(\x01R\x05steps\x12\x17\n" +
+	"\aby_step\x18\x03 \x01(\bR\x06byStep\"<\n" +
 	"\x10MetricDefinition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05regex\x18\x02 \x01(\tR\x05regex\"\x87\a\n" +
+	"\x05regex\x18\x02 \x01(\tR\x05regex\"\xb1\a\n" +
 	"\aProgram\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12,\n" +
 	"\x03env\x18\x02 \x03(\v2\x1a.clary.v1.Program.EnvEntryR\x03env\x12\x10\n" +
@@ -3370,7 +3450,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\anetwork\x18\x15 \x01(\tR\anetwork\x12\x12\n" +
 	"\x04disk\x18\x1e \x01(\x03R\x04disk\x12\x1b\n" +
 	"\tread_only\x18\x1f \x01(\bR\breadOnly\x12\x18\n" +
-	"\arestore\x18) \x01(\tR\arestore\x1a6\n" +
+	"\arestore\x18) \x01(\tR\arestore\x12(\n" +
+	"\x05track\x18* \x01(\v2\x12.clary.v1.TrackingR\x05track\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
@@ -3409,12 +3490,13 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\n" +
 	"Allocation\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x121\n" +
-	"\tresources\x18\x02 \x01(\v2\x13.clary.v1.ResourcesR\tresources\"\xc1\x01\n" +
+	"\tresources\x18\x02 \x01(\v2\x13.clary.v1.ResourcesR\tresources\"\xed\x01\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x05R\x05epoch\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x03R\x04step\x12\x14\n" +
 	"\x05total\x18\x03 \x01(\x03R\x05total\x129\n" +
-	"\ametrics\x18\x04 \x03(\v2\x1f.clary.v1.Progress.MetricsEntryR\ametrics\x1a:\n" +
+	"\ametrics\x18\x04 \x03(\v2\x1f.clary.v1.Progress.MetricsEntryR\ametrics\x12*\n" +
+	"\x05curve\x18\x05 \x03(\v2\x14.clary.v1.CurvePointR\x05curve\x1a:\n" +
 	"\fMetricsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"Z\n" +
@@ -3597,7 +3679,7 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
 	(*Ask)(nil),              // 1: clary.v1.Ask
@@ -3608,71 +3690,74 @@ var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Input)(nil),            // 6: clary.v1.Input
 	(*Python)(nil),           // 7: clary.v1.Python
 	(*SecretRef)(nil),        // 8: clary.v1.SecretRef
-	(*MetricDefinition)(nil), // 9: clary.v1.MetricDefinition
-	(*Program)(nil),          // 10: clary.v1.Program
-	(*Role)(nil),             // 11: clary.v1.Role
-	(*Gang)(nil),             // 12: clary.v1.Gang
-	(*Allocation)(nil),       // 13: clary.v1.Allocation
-	(*Progress)(nil),         // 14: clary.v1.Progress
-	(*Output)(nil),           // 15: clary.v1.Output
-	(*TaskStatus)(nil),       // 16: clary.v1.TaskStatus
-	(*Task)(nil),             // 17: clary.v1.Task
-	(*Publication)(nil),      // 18: clary.v1.Publication
-	(*Placement)(nil),        // 19: clary.v1.Placement
-	(*Block)(nil),            // 20: clary.v1.Block
-	(*Why)(nil),              // 21: clary.v1.Why
-	(*Plan)(nil),             // 22: clary.v1.Plan
-	(*Queue)(nil),            // 23: clary.v1.Queue
-	(*Secret)(nil),           // 24: clary.v1.Secret
-	(*Deed)(nil),             // 25: clary.v1.Deed
-	(*Token)(nil),            // 26: clary.v1.Token
-	(*Trial)(nil),            // 27: clary.v1.Trial
-	(*CurvePoint)(nil),       // 28: clary.v1.CurvePoint
-	(*Sweep)(nil),            // 29: clary.v1.Sweep
-	(*Budget)(nil),           // 30: clary.v1.Budget
-	(*TrialCounts)(nil),      // 31: clary.v1.TrialCounts
-	(*LogEntry)(nil),         // 32: clary.v1.LogEntry
-	nil,                      // 33: clary.v1.Node.LabelsEntry
-	nil,                      // 34: clary.v1.Job.LabelsEntry
-	nil,                      // 35: clary.v1.Program.EnvEntry
-	nil,                      // 36: clary.v1.Program.HyperparametersEntry
-	nil,                      // 37: clary.v1.Role.LabelsEntry
-	nil,                      // 38: clary.v1.Progress.MetricsEntry
+	(*Tracking)(nil),         // 9: clary.v1.Tracking
+	(*MetricDefinition)(nil), // 10: clary.v1.MetricDefinition
+	(*Program)(nil),          // 11: clary.v1.Program
+	(*Role)(nil),             // 12: clary.v1.Role
+	(*Gang)(nil),             // 13: clary.v1.Gang
+	(*Allocation)(nil),       // 14: clary.v1.Allocation
+	(*Progress)(nil),         // 15: clary.v1.Progress
+	(*Output)(nil),           // 16: clary.v1.Output
+	(*TaskStatus)(nil),       // 17: clary.v1.TaskStatus
+	(*Task)(nil),             // 18: clary.v1.Task
+	(*Publication)(nil),      // 19: clary.v1.Publication
+	(*Placement)(nil),        // 20: clary.v1.Placement
+	(*Block)(nil),            // 21: clary.v1.Block
+	(*Why)(nil),              // 22: clary.v1.Why
+	(*Plan)(nil),             // 23: clary.v1.Plan
+	(*Queue)(nil),            // 24: clary.v1.Queue
+	(*Secret)(nil),           // 25: clary.v1.Secret
+	(*Deed)(nil),             // 26: clary.v1.Deed
+	(*Token)(nil),            // 27: clary.v1.Token
+	(*Trial)(nil),            // 28: clary.v1.Trial
+	(*CurvePoint)(nil),       // 29: clary.v1.CurvePoint
+	(*Sweep)(nil),            // 30: clary.v1.Sweep
+	(*Budget)(nil),           // 31: clary.v1.Budget
+	(*TrialCounts)(nil),      // 32: clary.v1.TrialCounts
+	(*LogEntry)(nil),         // 33: clary.v1.LogEntry
+	nil,                      // 34: clary.v1.Node.LabelsEntry
+	nil,                      // 35: clary.v1.Job.LabelsEntry
+	nil,                      // 36: clary.v1.Program.EnvEntry
+	nil,                      // 37: clary.v1.Program.HyperparametersEntry
+	nil,                      // 38: clary.v1.Role.LabelsEntry
+	nil,                      // 39: clary.v1.Progress.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	2,  // 0: clary.v1.Node.devices:type_name -> clary.v1.Device
-	33, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
-	34, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	34, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	35, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	4,  // 3: clary.v1.Job.retry:type_name -> clary.v1.Retry
-	35, // 4: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	36, // 4: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
 	6,  // 5: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	36, // 6: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	37, // 6: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
 	7,  // 7: clary.v1.Program.python:type_name -> clary.v1.Python
 	8,  // 8: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
-	9,  // 9: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
-	1,  // 10: clary.v1.Role.ask:type_name -> clary.v1.Ask
-	10, // 11: clary.v1.Role.program:type_name -> clary.v1.Program
-	37, // 12: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
-	11, // 13: clary.v1.Gang.roles:type_name -> clary.v1.Role
-	0,  // 14: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	38, // 15: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
-	14, // 16: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
-	15, // 17: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
-	13, // 18: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
-	16, // 19: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
-	15, // 20: clary.v1.Publication.outputs:type_name -> clary.v1.Output
-	13, // 21: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
-	20, // 22: clary.v1.Why.blocks:type_name -> clary.v1.Block
-	19, // 23: clary.v1.Plan.placements:type_name -> clary.v1.Placement
-	21, // 24: clary.v1.Plan.whys:type_name -> clary.v1.Why
-	28, // 25: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
-	30, // 26: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
-	31, // 27: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	10, // 9: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
+	9,  // 10: clary.v1.Program.track:type_name -> clary.v1.Tracking
+	1,  // 11: clary.v1.Role.ask:type_name -> clary.v1.Ask
+	11, // 12: clary.v1.Role.program:type_name -> clary.v1.Program
+	38, // 13: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	12, // 14: clary.v1.Gang.roles:type_name -> clary.v1.Role
+	0,  // 15: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
+	39, // 16: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	29, // 17: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
+	15, // 18: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
+	16, // 19: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
+	14, // 20: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
+	17, // 21: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
+	16, // 22: clary.v1.Publication.outputs:type_name -> clary.v1.Output
+	14, // 23: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
+	21, // 24: clary.v1.Why.blocks:type_name -> clary.v1.Block
+	20, // 25: clary.v1.Plan.placements:type_name -> clary.v1.Placement
+	22, // 26: clary.v1.Plan.whys:type_name -> clary.v1.Why
+	29, // 27: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
+	31, // 28: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
+	32, // 29: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
@@ -3686,7 +3771,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
