@@ -20,8 +20,7 @@ func TestKeepsTheLawsOfSamplers(t *testing.T) {
 	tunertest.Run(t, tunertest.Suite{Make: small.New, Learns: true})
 }
 
-// play searches for a number of trials; judge says what each measures.
-func play(t *testing.T, make tuner.Maker, p tuner.Problem, trials int, judge func(map[string]expr.Value) tuner.Result) *tuner.History {
+func newPlay(t *testing.T, make tuner.Maker, p tuner.Problem) (*tuner.History, tuner.Sampler) {
 	t.Helper()
 	s, err := make(p)
 	if err != nil {
@@ -31,6 +30,13 @@ func play(t *testing.T, make tuner.Maker, p tuner.Problem, trials int, judge fun
 	if err != nil {
 		t.Fatal(err)
 	}
+	return h, s
+}
+
+// play searches for a number of trials; judge says what each measures.
+func play(t *testing.T, make tuner.Maker, p tuner.Problem, trials int, judge func(map[string]expr.Value) tuner.Result) *tuner.History {
+	t.Helper()
+	h, s := newPlay(t, make, p)
 	for range trials {
 		number, err := tuner.Ask(s, h)
 		if err != nil {
@@ -180,6 +186,44 @@ func TestBeginsWhereAnEarlierSweepWasGood(t *testing.T) {
 	})
 	if got > 0.01 {
 		t.Fatalf("loss %g after 5 trials", got)
+	}
+}
+
+// After twenty trials that were all stopped at a third of the way, the first few that run
+// to their end are good.
+func TestLearnsFromTrialsThatWereStopped(t *testing.T) {
+	p := tuner.Problem{
+		Space:      compile(t, number("x", 0, 1), number("y", 0, 1)),
+		Objectives: []tuner.Objective{{Name: "loss"}},
+		Fidelity:   tuner.Fidelity{Name: "epoch", Max: 9},
+	}
+	final := func(c space.Config) float64 { return (c[0]-0.3)*(c[0]-0.3) + (c[1]-0.6)*(c[1]-0.6) }
+	got := mean(func(seed uint64) float64 {
+		p.Seed = seed
+		h, s := newPlay(t, bayes.New, p)
+		for i := range 23 {
+			number, err := tuner.Ask(s, h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			result := complete(final(h.Config(number)))
+			if i < 20 {
+				result = tuner.Result{State: tuner.Stopped}
+				for step := 1.0; step <= 3; step++ {
+					if err := h.Report(number, step, final(h.Config(number))+math.Exp(-step/3)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := h.End(number, result); err != nil {
+				t.Fatal(err)
+			}
+		}
+		best, _ := h.Best()
+		return h.Values(best)[0]
+	})
+	if got > 0.01 {
+		t.Fatalf("loss %g on average", got)
 	}
 }
 

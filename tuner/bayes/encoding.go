@@ -15,7 +15,9 @@ const tabled = 4096
 // encoding leads between configurations and the points that models and searches work on.
 // Coordinates have a number in every dimension; in points, what does not apply is NaN. If
 // there are earlier sweeps, points have one more dimension: which sweep they are from, 0
-// for this one.
+// for this one. If there are learning curves, the last dimension is how far a trial went,
+// the logarithm of its step with all of it at 1: a model learns by itself what half a
+// trial says of a whole one.
 type encoding struct {
 	space  *space.Space
 	dims   []space.Dim
@@ -23,6 +25,7 @@ type encoding struct {
 	axes   []acquisition.Axis
 	tree   bool // some dimensions are not always active
 	sweeps bool
+	full   float64 // the step of a whole trial; 0: there are no curves
 
 	active []bool
 	coords []float64
@@ -31,6 +34,9 @@ type encoding struct {
 
 func newEncoding(p tuner.Problem) *encoding {
 	e := &encoding{space: p.Space, dims: p.Space.Dims(), sweeps: len(p.Earlier) > 0}
+	if len(p.Objectives)+len(p.Limits) == 1 && p.Fidelity.Max > 0 {
+		e.full = p.Fidelity.Max
+	}
 	for i := range e.dims {
 		d := &e.dims[i]
 		e.kinds = append(e.kinds, gp.Dim{Categorical: d.Kind == space.Nominal})
@@ -39,6 +45,9 @@ func newEncoding(p tuner.Problem) *encoding {
 	}
 	if e.sweeps {
 		e.kinds = append(e.kinds, gp.Dim{Categorical: true})
+	}
+	if e.full > 0 {
+		e.kinds = append(e.kinds, gp.Dim{})
 	}
 	e.active = make([]bool, len(e.dims))
 	e.coords = make([]float64, len(e.dims))
@@ -70,6 +79,9 @@ func (e *encoding) point(c space.Config, sweep int) []float64 {
 	if e.sweeps {
 		x[len(e.dims)] = float64(sweep)
 	}
+	if e.full > 0 {
+		x[len(x)-1] = 1
+	}
 	return x
 }
 
@@ -87,6 +99,14 @@ func (e *encoding) canonical(x, point []float64) {
 	if e.sweeps {
 		point[len(e.dims)] = 0
 	}
+	if e.full > 0 {
+		point[len(point)-1] = 1
+	}
+}
+
+// reached sets how far the trial of a point went.
+func (e *encoding) reached(point []float64, step float64) {
+	point[len(point)-1] = math.Min(math.Max(math.Log1p(step)/math.Log1p(e.full), 0), 1)
 }
 
 // snap moves a coordinate to where the dimension has one.

@@ -48,9 +48,9 @@ func (s *sampler) catchUp(h *tuner.History) {
 	if s.record.of != h {
 		s.record.begin(h, s.encoding)
 		s.anchor, s.fits = fits{}, fits{}
-		s.learnIfDue(s.record.count + s.record.news(h))
+		s.learnIfDue(s.record.count + s.record.news(h, s.encoding))
 	}
-	final := s.record.count + s.record.news(h)
+	final := s.record.count + s.record.news(h, s.encoding)
 	for s.record.count < final {
 		s.record.next(h, s.encoding)
 		s.learnIfDue(final)

@@ -23,7 +23,8 @@ const (
 type observation struct {
 	point   []float64
 	metrics []float64 // more is better; NaN where it failed
-	worth   float64   // for choosing the best: NaN sorts last
+	worth   float64   // for choosing the best: NaN sorts last, -Inf is no candidate for it
+	partial bool      // of a trial that was stopped on the way
 	order   int       // among all observations
 }
 
@@ -55,19 +56,25 @@ func (r *record) begin(h *tuner.History, e *encoding) {
 }
 
 // news counts the observations not yet read.
-func (r *record) news(h *tuner.History) int {
+func (r *record) news(h *tuner.History, e *encoding) int {
 	count := 0
 	for _, number := range h.Ended()[r.read:] {
-		if tells(h.State(int(number))) {
+		if tells(h, e, int(number)) {
 			count++
 		}
 	}
 	return count
 }
 
-// tells reports whether a trial that ended so says something about its configuration.
-func tells(s tuner.State) bool {
-	return s == tuner.Complete || s == tuner.Failed || s == tuner.Infeasible
+// tells reports whether a trial that ended says something about its configuration.
+func tells(h *tuner.History, e *encoding, number int) bool {
+	switch h.State(number) {
+	case tuner.Complete, tuner.Failed, tuner.Infeasible:
+		return true
+	case tuner.Stopped:
+		return e.full > 0 && len(h.Curve(number)) > 0
+	}
+	return false
 }
 
 // next reads up to the next observation.
@@ -75,7 +82,7 @@ func (r *record) next(h *tuner.History, e *encoding) {
 	for {
 		number := int(h.Ended()[r.read])
 		r.read++
-		if tells(h.State(number)) {
+		if tells(h, e, number) {
 			r.add(observe(h, e, number), len(h.Problem().Objectives))
 			return
 		}
@@ -85,6 +92,14 @@ func (r *record) next(h *tuner.History, e *encoding) {
 func observe(h *tuner.History, e *encoding, number int) observation {
 	p := h.Problem()
 	o := observation{point: e.point(h.Config(number), 0), metrics: make([]float64, len(p.Objectives)+len(p.Limits))}
+	if h.State(number) == tuner.Stopped {
+		curve := h.Curve(number)
+		last := curve[len(curve)-1]
+		e.reached(o.point, last.Step)
+		o.metrics[0] = -p.Objectives[0].Loss(last.Value)
+		o.partial = true
+		return o
+	}
 	for i := range o.metrics {
 		switch {
 		case h.State(number) != tuner.Complete:
@@ -102,6 +117,9 @@ func (r *record) add(o observation, objectives int) {
 	o.order = r.count
 	r.count++
 	o.worth = o.metrics[0]
+	if o.partial {
+		o.worth = math.Inf(-1)
+	}
 	for _, v := range o.metrics[objectives:] {
 		if v < 0 {
 			o.worth = math.Inf(-1) // outside a limit
