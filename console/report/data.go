@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/console/axis"
 	"github.com/clary-ml/clary/tuner"
 	"github.com/clary-ml/clary/tuner/space"
 )
@@ -64,7 +65,7 @@ func newFigures(s Sweep) *figures {
 		f.shade = append(f.shade, f.shaded(objective))
 	}
 	if len(f.problem.Objectives) > 1 {
-		f.front = paretoFront(s.History)
+		f.front = s.History.Front()
 	}
 	return f
 }
@@ -117,7 +118,7 @@ func (f *figures) last(number int) float64 {
 	if f.sweep.History.State(number) == tuner.Complete {
 		return math.NaN()
 	}
-	if curve := f.sweep.History.Curve(number); len(curve) > 0 {
+	if curve := f.sweep.Trials[number].Curve; len(curve) > 0 {
 		return curve[len(curve)-1].Value
 	}
 	if values := f.sweep.Trials[number].Values; len(values) > 0 {
@@ -187,7 +188,7 @@ func (f *figures) columns() ([]byte, error) {
 	c.Values = make([][]figure, len(c.Objectives)+len(c.Limits))
 	c.Params = make([]column, len(f.params))
 	for i, q := range f.params {
-		c.Params[i] = column{Name: q.Name, Choices: choices(q)}
+		c.Params[i] = column{Name: q.Name, Choices: axis.Choices(q)}
 	}
 	states := make([]byte, h.Len())
 	for number := range h.Len() {
@@ -203,7 +204,7 @@ func (f *figures) columns() ([]byte, error) {
 		c.Last = append(c.Last, figure(f.last(number)))
 		c.Place = append(c.Place, f.place[number])
 		if trial.Reason != "" && len(c.Reasons) < maxReasons {
-			c.Reasons[strconv.Itoa(number)] = shorten(trial.Reason, maxReason)
+			c.Reasons[strconv.Itoa(number)] = axis.Shorten(trial.Reason, maxReason)
 		}
 		if trial.By != "" {
 			c.Made[strconv.Itoa(number)] = trial.By
@@ -222,24 +223,4 @@ func took(t cluster.Trial, now time.Time) time.Duration {
 		return max(now.Sub(time.Unix(0, t.Started)), 0)
 	}
 	return time.Duration(t.Ended - t.Started)
-}
-
-// paretoFront are the complete trials within the limits that no other dominates.
-func paretoFront(h *tuner.History) []int {
-	var front []int
-	covers := func(a, b int) bool {
-		for i := range h.Problem().Objectives {
-			if h.Loss(a, i) > h.Loss(b, i) {
-				return false
-			}
-		}
-		return true
-	}
-	for number := range h.Len() {
-		if h.State(number) != tuner.Complete || h.Excess(number) > 0 || slices.ContainsFunc(front, func(other int) bool { return covers(other, number) }) {
-			continue
-		}
-		front = append(slices.DeleteFunc(front, func(other int) bool { return covers(number, other) }), number)
-	}
-	return front
 }

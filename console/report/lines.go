@@ -8,7 +8,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/clary-ml/clary/tuner"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/console/axis"
 )
 
 // Bounds on what is drawn of very many trials: the best, and some of the rest.
@@ -23,7 +24,7 @@ const (
 type vertical struct {
 	Column string  `json:"column"`
 	X      float64 `json:"x"`
-	axis
+	axis.Axis
 
 	name    string
 	lacking bool // some trials do not have it
@@ -70,9 +71,9 @@ func (f *figures) parallel(objective int) template.HTML {
 		}
 		d.line("axis", a.X, a.From, a.X, a.To)
 		d.clipped("label x", a.X, a.To-18-15*float64(i%2*stagger), a.name, room)
-		for _, t := range thin(a.ticks, 9) {
-			d.line("axis", a.X-4, a.at(t.at), a.X, a.at(t.at))
-			d.text("tick y halo", a.X-7, a.at(t.at)+3.5, t.text)
+		for _, t := range axis.Thin(a.Ticks, 9) {
+			d.line("axis", a.X-4, a.Place(t.At), a.X, a.Place(t.At))
+			d.text("tick y halo", a.X-7, a.Place(t.At)+3.5, t.Text)
 		}
 	}
 	d.close()
@@ -84,7 +85,7 @@ func (a vertical) place(number int) float64 {
 	if math.IsNaN(v) {
 		return a.From + noValue
 	}
-	return a.at(v)
+	return a.Place(v)
 }
 
 func (f *figures) bestLine(axes []vertical, objective int) string {
@@ -111,13 +112,13 @@ func (f *figures) verticals(from, to float64) []vertical {
 	for _, param := range f.order[:min(len(f.order), maxAxes-min(len(f.problem.Objectives), 3))] {
 		q := f.params[param]
 		axes = append(axes, vertical{
-			Column: "p" + strconv.Itoa(param), axis: paramAxis(q, from, to), name: q.Name, lacking: q.When != nil,
+			Column: "p" + strconv.Itoa(param), Axis: axis.OfParameter(q, from, to), name: q.Name, lacking: q.When != nil,
 			value: func(number int) float64 { return spread(q, number, h.Config(number)[param]) },
 		})
 	}
 	for i, o := range f.problem.Objectives[:min(len(f.problem.Objectives), 3)] {
 		axes = append(axes, vertical{
-			Column: "v" + strconv.Itoa(i), axis: valueAxis(f.complete(i), o.Direction, from, to), name: o.Name,
+			Column: "v" + strconv.Itoa(i), Axis: axis.OfValues(f.complete(i), o.Direction, from, to), name: o.Name,
 			value: func(number int) float64 { return h.Values(number)[i] },
 		})
 	}
@@ -164,7 +165,7 @@ func (f *figures) curves() template.HTML {
 	var ends []float64
 	first, last := math.Inf(1), 0.0
 	for number := range h.Len() {
-		curve := h.Curve(number)
+		curve := f.sweep.Trials[number].Curve
 		if len(curve) < 2 {
 			continue
 		}
@@ -182,9 +183,9 @@ func (f *figures) curves() template.HTML {
 		return ""
 	}
 	o := f.problem.Objectives[0]
-	x := axis{Scale: "linear", Low: first, High: max(last, first+1e-9), From: left, To: width - right}
-	x.ticks = ticks(x.Scale, x.Low, x.High, false)
-	y := valueAxis(ends, o.Direction, height-bottom, top)
+	x := axis.Axis{Scale: "linear", Low: first, High: max(last, first+1e-9), From: left, To: width - right}
+	x.Ticks = axis.Ticks(x.Scale, x.Low, x.High, false)
+	y := axis.OfValues(ends, o.Direction, height-bottom, top)
 	var d drawing
 	d.begin(width, height, "learning curves of "+o.Name)
 	name := f.problem.Fidelity.Name
@@ -195,13 +196,13 @@ func (f *figures) curves() template.HTML {
 	d.open("curves")
 	var stopped strings.Builder
 	for _, number := range sample(others, maxCurves/2) {
-		d.curve(&stopped, h.Curve(number), x, y)
+		d.curve(&stopped, f.sweep.Trials[number].Curve, x, y)
 	}
 	d.path("stopped", stopped.String())
 	complete = sample(sortedBy(complete, func(number int) float64 { return -h.Loss(number, 0) }), maxCurves/2)
 	lines := make([]strings.Builder, shades)
 	for _, number := range complete {
-		d.curve(&lines[f.shade[0][number]], h.Curve(number), x, y)
+		d.curve(&lines[f.shade[0][number]], f.sweep.Trials[number].Curve, x, y)
 	}
 	for shade := range lines {
 		d.path(shadeClass(shade), lines[shade].String())
@@ -209,13 +210,13 @@ func (f *figures) curves() template.HTML {
 	d.close()
 	if best := f.best(0); best >= 0 {
 		var line strings.Builder
-		d.curve(&line, h.Curve(best), x, y)
+		d.curve(&line, f.sweep.Trials[best].Curve, x, y)
 		d.path("bestline", line.String())
 	}
 	return d.end()
 }
 
-func (d *drawing) curve(b *strings.Builder, points []tuner.Point, x, y axis) {
+func (d *drawing) curve(b *strings.Builder, points []cluster.CurvePoint, x, y axis.Axis) {
 	for i, every := 0, max(len(points)/maxCurve, 1); i < len(points); i++ {
 		if i%every != 0 && i != len(points)-1 {
 			continue
@@ -224,6 +225,6 @@ func (d *drawing) curve(b *strings.Builder, points []tuner.Point, x, y axis) {
 		if i == 0 {
 			command = "M"
 		}
-		b.WriteString(command + px(x.at(points[i].Step)) + " " + px(y.at(points[i].Value)))
+		b.WriteString(command + px(x.Place(points[i].Step)) + " " + px(y.Place(points[i].Value)))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/clary-ml/clary/console/axis"
 	"github.com/clary-ml/clary/tuner"
 	"github.com/clary-ml/clary/tuner/space"
 )
@@ -23,20 +24,20 @@ const (
 func (f *figures) history(objective int) template.HTML {
 	const width, height = 760, 340
 	h, o := f.sweep.History, f.problem.Objectives[objective]
-	x := countAxis(1, float64(len(h.Ended())), left, width-right)
-	y := valueAxis(f.complete(objective), o.Direction, height-bottom-16, top)
+	x := axis.OfCounts(1, float64(len(h.Ended())), left, width-right)
+	y := axis.OfValues(f.complete(objective), o.Direction, height-bottom-16, top)
 	var d drawing
 	d.begin(width, height, "history of "+o.Name, "x", f.point("place", x), "y", f.point("h"+strconv.Itoa(objective), y), "shades", strconv.Itoa(objective))
-	d.frame(x, axis{Scale: y.Scale, Low: y.Low, High: y.High, From: height - bottom, To: y.To}, "trials that have ended, in the order of their end", "")
+	d.frame(x, axis.Axis{Scale: y.Scale, Low: y.Low, High: y.High, From: height - bottom, To: y.To}, "trials that have ended, in the order of their end", "")
 	d.yTicks(x, y, o.Name)
 	var stopped, outside, failed strings.Builder
 	shaded := make([]strings.Builder, shades)
 	for _, ended := range h.Ended() {
 		number := int(ended)
-		at := x.at(float64(f.place[number]))
+		at := x.Place(float64(f.place[number]))
 		switch h.State(number) {
 		case tuner.Complete:
-			value := y.at(h.Values(number)[objective])
+			value := y.Place(h.Values(number)[objective])
 			if shade := f.shade[objective][number]; shade >= 0 {
 				dot(&shaded[shade], at, value)
 			} else {
@@ -44,7 +45,7 @@ func (f *figures) history(objective int) template.HTML {
 			}
 		case tuner.Stopped:
 			if last := f.last(number); objective == 0 && !math.IsNaN(last) {
-				dot(&stopped, at, y.at(last))
+				dot(&stopped, at, y.Place(last))
 			}
 		case tuner.Failed, tuner.Infeasible:
 			fmt.Fprintf(&failed, "M%s %dl5 5m0-5l-5 5", px(at-2.5), height-bottom-9)
@@ -63,18 +64,18 @@ func (f *figures) history(objective int) template.HTML {
 }
 
 // yTicks draws the values of an axis that is shorter than its frame.
-func (d *drawing) yTicks(x, y axis, name string) {
+func (d *drawing) yTicks(x, y axis.Axis, name string) {
 	d.open("frame")
-	for _, t := range y.ticks {
-		d.line("grid", x.From, y.at(t.at), x.To, y.at(t.at))
-		d.text("tick y", x.From-8, y.at(t.at)+3.5, t.text)
+	for _, t := range y.Ticks {
+		d.line("grid", x.From, y.Place(t.At), x.To, y.Place(t.At))
+		d.text("tick y", x.From-8, y.Place(t.At)+3.5, t.Text)
 	}
 	d.clipped("label y", x.From-8, y.To-12, name, 48)
 	d.close()
 }
 
 // bestSoFar draws a step at each trial that was the best of all before it.
-func (d *drawing) bestSoFar(f *figures, objective int, x, y axis) {
+func (d *drawing) bestSoFar(f *figures, objective int, x, y axis.Axis) {
 	h := f.sweep.History
 	best, loss := -1, math.Inf(1)
 	var path strings.Builder
@@ -83,7 +84,7 @@ func (d *drawing) bestSoFar(f *figures, objective int, x, y axis) {
 		if h.State(number) != tuner.Complete || h.Excess(number) > 0 || h.Loss(number, objective) >= loss {
 			continue
 		}
-		at, value := px(x.at(float64(f.place[number]))), px(y.at(h.Values(number)[objective]))
+		at, value := px(x.Place(float64(f.place[number]))), px(y.Place(h.Values(number)[objective]))
 		if best < 0 {
 			path.WriteString("M" + at + " " + value)
 		} else {
@@ -97,14 +98,14 @@ func (d *drawing) bestSoFar(f *figures, objective int, x, y axis) {
 	}
 	path.WriteString("H" + px(x.To))
 	d.path("best", path.String())
-	d.circle("bestdot", x.at(float64(f.place[best])), y.at(h.Values(best)[objective]), 5.5)
+	d.circle("bestdot", x.Place(float64(f.place[best])), y.Place(h.Values(best)[objective]), 5.5)
 }
 
 // point is what the page's script needs to place trials along an axis.
-func (f *figures) point(column string, a axis) string {
+func (f *figures) point(column string, a axis.Axis) string {
 	return asJSON(struct {
 		Column string `json:"column"`
-		axis
+		axis.Axis
 	}{column, a})
 }
 
@@ -139,17 +140,17 @@ func (d *drawing) scatter(f *figures, objective int, at func(number int) (x, y f
 func (f *figures) slice(param, objective int) template.HTML {
 	const width, height = third, 240
 	q, o := f.params[param], f.problem.Objectives[objective]
-	x := paramAxis(q, left-6, width-right)
-	y := valueAxis(f.complete(objective), o.Direction, height-bottom, top-8)
+	x := axis.OfParameter(q, left-6, width-right)
+	y := axis.OfValues(f.complete(objective), o.Direction, height-bottom, top-8)
 	var d drawing
 	d.begin(width, height, o.Name+" by "+q.Name, "x", f.point("p"+strconv.Itoa(param), x), "y", f.point("v"+strconv.Itoa(objective), y), "shades", strconv.Itoa(objective))
 	d.frame(x, y, q.Name, "")
 	h := f.sweep.History
 	d.scatter(f, objective, func(number int) (float64, float64) {
-		return x.at(spread(q, number, h.Config(number)[param])), y.at(h.Values(number)[objective])
+		return x.Place(spread(q, number, h.Config(number)[param])), y.Place(h.Values(number)[objective])
 	})
 	d.bestMark(f, objective, func(best int) (float64, float64) {
-		return x.at(spread(q, best, h.Config(best)[param])), y.at(h.Values(best)[objective])
+		return x.Place(spread(q, best, h.Config(best)[param])), y.Place(h.Values(best)[objective])
 	})
 	return d.end()
 }
@@ -191,15 +192,15 @@ func spread(q space.Parameter, number int, raw float64) float64 {
 func (f *figures) pareto(first, second int) template.HTML {
 	const width, height = half, 400
 	one, two := f.problem.Objectives[first], f.problem.Objectives[second]
-	x := valueAxis(f.complete(first), one.Direction, left, width-right)
-	y := valueAxis(f.complete(second), two.Direction, height-bottom, top)
+	x := axis.OfValues(f.complete(first), one.Direction, left, width-right)
+	y := axis.OfValues(f.complete(second), two.Direction, height-bottom, top)
 	var d drawing
 	d.begin(width, height, two.Name+" by "+one.Name, "x", f.point("v"+strconv.Itoa(first), x), "y", f.point("v"+strconv.Itoa(second), y), "shades", strconv.Itoa(first))
 	d.frame(x, y, arrow(one), arrow(two))
 	h := f.sweep.History
 	at := func(number int) (float64, float64) {
 		values := h.Values(number)
-		return x.at(values[first]), y.at(values[second])
+		return x.Place(values[first]), y.Place(values[second])
 	}
 	d.scatter(f, first, at)
 	if len(f.problem.Objectives) == 2 {

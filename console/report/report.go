@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/console/axis"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/tuner"
 )
@@ -173,7 +174,7 @@ func (f *figures) notes() (parallel, curves string) {
 		if f.shade[0][number] >= 0 {
 			complete++
 		}
-		if len(f.sweep.History.Curve(number)) > 1 {
+		if len(f.sweep.Trials[number].Curve) > 1 {
 			curved++
 		}
 	}
@@ -251,7 +252,7 @@ func (f *figures) tiles() []tile {
 		tiles = append(tiles, tile{Label: "time", Value: span(ran)})
 	}
 	if s.Sweep.Cost > 0 {
-		tiles = append(tiles, tile{Label: "cost", Value: format(s.Sweep.Cost)})
+		tiles = append(tiles, tile{Label: "cost", Value: axis.Format(s.Sweep.Cost)})
 	}
 	return tiles
 }
@@ -341,7 +342,7 @@ func (f *figures) value(param int, raw float64) string {
 	if raw != raw {
 		return "–"
 	}
-	if names := choices(f.params[param]); names != nil {
+	if names := axis.Choices(f.params[param]); names != nil {
 		return names[int(raw)]
 	}
 	return number5(raw)

@@ -106,6 +106,9 @@ func play(t testing.TB, h *tuner.History, number int) cluster.Trial {
 			}
 		}
 	}
+	for _, point := range h.Curve(number) {
+		trial.Curve = append(trial.Curve, cluster.CurvePoint(point))
+	}
 	if number > 10 && number%100 >= 98 {
 		trial.State, trial.Values = cluster.TrialRunning, []float64{loss}
 		return trial

@@ -7,6 +7,8 @@ import (
 	"html/template"
 	"strconv"
 	"strings"
+
+	"github.com/clary-ml/clary/console/axis"
 )
 
 // drawing is an SVG picture in the making.
@@ -38,7 +40,7 @@ func (d *drawing) text(class string, x, y float64, text string) {
 
 // clipped is a text of at most so many characters, with the whole as its title.
 func (d *drawing) clipped(class string, x, y float64, text string, most int) {
-	short := shorten(text, most)
+	short := axis.Shorten(text, most)
 	if short == text {
 		d.text(class, x, y, text)
 		return
@@ -60,23 +62,23 @@ func (d *drawing) open(class string) { fmt.Fprintf(&d.b, `<g class="%s">`, class
 func (d *drawing) close()            { d.b.WriteString("</g>") }
 
 // frame draws the axes of a plot with their grid.
-func (d *drawing) frame(x, y axis, xName, yName string) {
+func (d *drawing) frame(x, y axis.Axis, xName, yName string) {
 	d.open("frame")
-	for _, t := range y.ticks {
-		at := y.at(t.at)
+	for _, t := range y.Ticks {
+		at := y.Place(t.At)
 		d.line("grid", x.From, at, x.To, at)
-		d.text("tick y", x.From-8, at+3.5, t.text)
+		d.text("tick y", x.From-8, at+3.5, t.Text)
 	}
 	last := x.From - 1e9
-	for _, t := range x.ticks {
-		at := x.at(t.at)
+	for _, t := range x.Ticks {
+		at := x.Place(t.At)
 		d.line("grid", at, y.From, at, y.To)
-		width := 6.5 * float64(len([]rune(t.text)))
+		width := 6.5 * float64(len([]rune(t.Text)))
 		if at-last < width+6 { // no room for its text
 			continue
 		}
 		last = at
-		d.text("tick x", at, y.From+16, t.text)
+		d.text("tick x", at, y.From+16, t.Text)
 	}
 	d.line("axis", x.From, y.From, x.To, y.From)
 	d.clipped("label x", (x.From+x.To)/2, y.From+34, xName, int((x.To-x.From)/6.5))

@@ -1,4 +1,6 @@
-package report
+// Package axis maps what is measured and searched to places along the axes of plots, on
+// pages and in terminals.
+package axis
 
 import (
 	"math"
@@ -10,20 +12,22 @@ import (
 	"github.com/clary-ml/clary/tuner/space"
 )
 
-// axis maps values to pixels. Its fields are what the page's script maps with, too.
-type axis struct {
+// Axis maps values to places: pixels, or columns and lines of a terminal. Its fields are what
+// the script of a page maps with, too.
+type Axis struct {
 	Scale space.Scale `json:"scale"` // linear for choices, whose values are their places
 	Low   float64     `json:"low"`   // values; Low is below High
 	High  float64     `json:"high"`
-	From  float64     `json:"from"` // pixels of Low and High
+	From  float64     `json:"from"` // places of Low and High
 	To    float64     `json:"to"`
 
-	ticks []tick
+	Ticks []Tick `json:"-"`
 }
 
-type tick struct {
-	at   float64 // a value
-	text string
+// Tick is a mark along an axis.
+type Tick struct {
+	At   float64 // a value
+	Text string
 }
 
 func warped(scale space.Scale, v float64) float64 {
@@ -38,8 +42,8 @@ func warped(scale space.Scale, v float64) float64 {
 	return v
 }
 
-// at is the pixel of a value; values beyond the axis stand at its end.
-func (a axis) at(v float64) float64 {
+// Place is where a value stands; values beyond the axis stand at its end.
+func (a Axis) Place(v float64) float64 {
 	v = min(max(v, a.Low), a.High)
 	low, high := warped(a.Scale, a.Low), warped(a.Scale, a.High)
 	if high <= low {
@@ -48,30 +52,30 @@ func (a axis) at(v float64) float64 {
 	return a.From + (warped(a.Scale, v)-low)/(high-low)*(a.To-a.From)
 }
 
-// paramAxis is the axis of all that a parameter can be.
-func paramAxis(q space.Parameter, from, to float64) axis {
-	a := axis{Scale: q.Scale, From: from, To: to}
+// OfParameter is the axis of all that a parameter can be.
+func OfParameter(q space.Parameter, from, to float64) Axis {
+	a := Axis{Scale: q.Scale, From: from, To: to}
 	if a.Scale == "" {
 		a.Scale = space.Linear
 	}
-	if names := choices(q); names != nil {
+	if names := Choices(q); names != nil {
 		a.High = float64(len(names) - 1)
 		for i, name := range names {
-			a.ticks = append(a.ticks, tick{float64(i), shorten(name, 18)})
+			a.Ticks = append(a.Ticks, Tick{float64(i), Shorten(name, 18)})
 		}
-		a.ticks = thin(a.ticks, 12)
+		a.Ticks = Thin(a.Ticks, 12)
 		if len(names) > 1 { // half a place at the ends, so that nothing stands on the frame
 			a.Low, a.High = -0.5, a.High+0.5
 		}
 		return a
 	}
 	a.Low, a.High = *q.Low, *q.High
-	a.ticks = ticks(a.Scale, a.Low, a.High, q.Type == space.Int)
+	a.Ticks = Ticks(a.Scale, a.Low, a.High, q.Type == space.Int)
 	return a
 }
 
-// choices are the texts of a parameter's choices; nil of a number.
-func choices(q space.Parameter) []string {
+// Choices are the texts of a parameter's choices; nil of a number.
+func Choices(q space.Parameter) []string {
 	switch q.Type {
 	case space.Constant:
 		return []string{q.Value.String()}
@@ -85,12 +89,12 @@ func choices(q space.Parameter) []string {
 	return nil
 }
 
-// valueAxis is an axis for measured values. Their good end is always on it; what lies far
+// OfValues is an axis for measured values. Their good end is always on it; what lies far
 // beyond the rest at the bad end is not.
-func valueAxis(values []float64, direction tuner.Direction, from, to float64) axis {
+func OfValues(values []float64, direction tuner.Direction, from, to float64) Axis {
 	sorted := slices.Sorted(slices.Values(values))
 	if len(sorted) == 0 {
-		return axis{Scale: space.Linear, High: 1, From: from, To: to}
+		return Axis{Scale: space.Linear, High: 1, From: from, To: to}
 	}
 	low, high := sorted[0], sorted[len(sorted)-1]
 	if n := len(sorted); n >= 8 {
@@ -101,7 +105,7 @@ func valueAxis(values []float64, direction tuner.Direction, from, to float64) ax
 			high = min(high, late+2*(late-early))
 		}
 	}
-	a := axis{Scale: space.Linear, Low: low, High: high, From: from, To: to}
+	a := Axis{Scale: space.Linear, Low: low, High: high, From: from, To: to}
 	switch {
 	case low == high:
 		margin := max(math.Abs(low)*0.1, 1e-12)
@@ -117,41 +121,42 @@ func valueAxis(values []float64, direction tuner.Direction, from, to float64) ax
 	if math.IsInf(a.Low, 0) || math.IsInf(a.High, 0) || math.IsInf(a.High-a.Low, 0) {
 		a.Low, a.High = max(low, -math.MaxFloat64/4), min(high, math.MaxFloat64/4)
 	}
-	a.ticks = ticks(a.Scale, a.Low, a.High, false)
+	a.Ticks = Ticks(a.Scale, a.Low, a.High, false)
 	return a
 }
 
-// countAxis is an axis of whole numbers.
-func countAxis(low, high, from, to float64) axis {
-	a := axis{Scale: space.Linear, Low: low, High: max(high, low+1), From: from, To: to}
-	a.ticks = ticks(space.Linear, a.Low, a.High, true)
+// OfCounts is an axis of whole numbers.
+func OfCounts(low, high, from, to float64) Axis {
+	a := Axis{Scale: space.Linear, Low: low, High: max(high, low+1), From: from, To: to}
+	a.Ticks = Ticks(space.Linear, a.Low, a.High, true)
 	return a
 }
 
-func ticks(scale space.Scale, low, high float64, whole bool) []tick {
+// Ticks are round numbers between two others, as many as fit along a plot.
+func Ticks(scale space.Scale, low, high float64, whole bool) []Tick {
 	var at []float64
 	switch scale {
 	case space.Log:
 		at = decades(low, high)
 	case space.ReverseLog:
-		at = within([]float64{0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999}, low, high)
+		at = wiThin([]float64{0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999}, low, high)
 	case space.Logit:
-		at = within([]float64{1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999}, low, high)
+		at = wiThin([]float64{1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999}, low, high)
 	}
-	write := format
+	write := Format
 	if len(at) < 2 {
 		var step float64
 		at, step = evenly(low, high, whole)
 		write = func(v float64) string { return formatStep(v, step) }
 	}
-	marks := make([]tick, len(at))
+	marks := make([]Tick, len(at))
 	for i, v := range at {
-		marks[i] = tick{v, write(v)}
+		marks[i] = Tick{v, write(v)}
 	}
 	return marks
 }
 
-func within(candidates []float64, low, high float64) []float64 {
+func wiThin(candidates []float64, low, high float64) []float64 {
 	return slices.DeleteFunc(candidates, func(v float64) bool { return v < low || v > high })
 }
 
@@ -162,11 +167,11 @@ func decades(low, high float64) []float64 {
 	var at []float64
 	for power := first; power <= last; power += step {
 		at = append(at, math.Pow(10, power))
-		if last-first <= 3 {
+		if last-first <= 2 {
 			at = append(at, 2*math.Pow(10, power), 5*math.Pow(10, power))
 		}
 	}
-	return within(at, low*(1-1e-9), high*(1+1e-9))
+	return wiThin(at, low*(1-1e-9), high*(1+1e-9))
 }
 
 // evenly are some round numbers between two others, and the step between them.
@@ -189,7 +194,7 @@ func evenly(low, high float64, whole bool) (at []float64, step float64) {
 func formatStep(v, step float64) string {
 	size := math.Abs(v)
 	if step <= 0 || size != 0 && (size < 1e-3 || size >= 1e6) || step < 1e-9*size {
-		return format(v)
+		return Format(v)
 	}
 	return strconv.FormatFloat(v, 'f', max(0, -int(math.Floor(math.Log10(step*1.0000001)))), 64)
 }
@@ -207,20 +212,20 @@ func round125(v float64) float64 {
 	return 10 * power
 }
 
-// thin leaves so many at most, evenly.
-func thin(marks []tick, most int) []tick {
+// Thin leaves so many at most, evenly.
+func Thin(marks []Tick, most int) []Tick {
 	if len(marks) <= most {
 		return marks
 	}
-	var left []tick
+	var left []Tick
 	for i := range most {
 		left = append(left, marks[i*(len(marks)-1)/(most-1)])
 	}
 	return left
 }
 
-// format writes a number in four digits, the shortest way.
-func format(v float64) string {
+// Format writes a number in four digits, the shortest way.
+func Format(v float64) string {
 	if v != 0 && (math.Abs(v) < 1e-3 || math.Abs(v) >= 1e6) {
 		mantissa, exponent, _ := strings.Cut(strconv.FormatFloat(v, 'e', 3, 64), "e")
 		mantissa = strings.TrimRight(strings.TrimRight(mantissa, "0"), ".")
@@ -240,7 +245,8 @@ func rounded(v float64) float64 {
 	return math.Round(v*power) / power
 }
 
-func shorten(text string, most int) string {
+// Shorten cuts a text to at most so many characters.
+func Shorten(text string, most int) string {
 	if runes := []rune(text); len(runes) > most {
 		return string(runes[:most-1]) + "…"
 	}
