@@ -161,7 +161,7 @@ func (c *Client) ControlSweep(ctx context.Context, sweep string, change SweepCon
 func (c *Client) AddTrial(ctx context.Context, sweep string, parameters map[string]any) (TrialView, error) {
 	request := &claryv1.AddTrialRequest{Sweep: sweep, Parameters: map[string]*claryv1.ParameterValue{}, RequestId: rand.Text()}
 	for name, value := range parameters {
-		converted, err := parameterToProto(value)
+		converted, err := wire.ParameterToProto(value)
 		if err != nil {
 			return TrialView{}, fault.New(fault.Invalid, "parameters.%s: %w", name, err)
 		}
@@ -270,28 +270,7 @@ func trialOf(v *claryv1.TrialView) TrialView {
 		if view.Parameters == nil {
 			view.Parameters = map[string]any{}
 		}
-		switch value := value.GetValue().(type) {
-		case *claryv1.ParameterValue_Number:
-			view.Parameters[name] = value.Number
-		case *claryv1.ParameterValue_Text:
-			view.Parameters[name] = value.Text
-		case *claryv1.ParameterValue_Truth:
-			view.Parameters[name] = value.Truth
-		}
+		view.Parameters[name] = wire.ParameterFromProto(value)
 	}
 	return view
-}
-
-func parameterToProto(value any) (*claryv1.ParameterValue, error) {
-	switch value := value.(type) {
-	case float64:
-		return &claryv1.ParameterValue{Value: &claryv1.ParameterValue_Number{Number: value}}, nil
-	case int:
-		return &claryv1.ParameterValue{Value: &claryv1.ParameterValue_Number{Number: float64(value)}}, nil
-	case string:
-		return &claryv1.ParameterValue{Value: &claryv1.ParameterValue_Text{Text: value}}, nil
-	case bool:
-		return &claryv1.ParameterValue{Value: &claryv1.ParameterValue_Truth{Truth: value}}, nil
-	}
-	return nil, fault.New(fault.Invalid, "a %T is no parameter's value: give a number, a text, or true or false", value)
 }

@@ -92,7 +92,7 @@ func (s *jobs) List(_ context.Context, request *claryv1.ListJobsRequest) (*clary
 	for _, name := range slices.Sorted(maps.Keys(s.c.jobs)) {
 		job := s.c.jobs[name].Job
 		if name <= request.GetAfter() || len(request.GetStates()) > 0 && !slices.Contains(request.GetStates(), string(job.State)) ||
-			request.GetOwner() != "" && request.GetOwner() != job.Owner || request.GetQueue() != "" && request.GetQueue() != job.Queue {
+			request.GetKind() != "" && request.GetKind() != string(job.Kind) || request.GetOwner() != "" && request.GetOwner() != job.Owner || request.GetQueue() != "" && request.GetQueue() != job.Queue {
 			continue
 		}
 		if len(response.Jobs) == limit {

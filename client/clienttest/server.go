@@ -37,6 +37,10 @@ type Cluster struct {
 	// Run plays a job that was submitted; it is called in a goroutine of its own, with a
 	// context that ends when the cluster is closed.
 	Run func(ctx context.Context, c *Cluster, job cluster.Job)
+	// Show are the parameters of a trial, and Read makes a configuration of parameters: only
+	// the test knows spaces.
+	Show func(job cluster.Job, trial cluster.Trial) map[string]any
+	Read func(job cluster.Job, parameters map[string]any) ([]float64, error)
 
 	authority    *pki.Authority
 	coordinators []*coordinator
@@ -47,6 +51,7 @@ type Cluster struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every change
 	jobs    map[string]client.JobView
+	sweeps  map[string]Sweep // by job
 	nodes   map[string]client.NodeView
 	logs    map[string][]logged // by job
 	metrics map[string][]cluster.Series
@@ -71,7 +76,7 @@ func Start(n int) (*Cluster, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{
 		authority: authority, ctx: ctx, cancel: cancel, changed: make(chan struct{}),
-		jobs: map[string]client.JobView{}, nodes: map[string]client.NodeView{}, logs: map[string][]logged{}, metrics: map[string][]cluster.Series{},
+		jobs: map[string]client.JobView{}, sweeps: map[string]Sweep{}, nodes: map[string]client.NodeView{}, logs: map[string][]logged{}, metrics: map[string][]cluster.Series{},
 		objects: map[string][]byte{}, calls: map[string]int{},
 		tokens: map[string]cluster.Token{Token: {ID: "root", Kind: cluster.TokenUser, Name: "root", Role: cluster.RoleAdmin}},
 	}
@@ -130,6 +135,7 @@ func (c *Cluster) serve(member *coordinator, listener net.Listener, secure *tls.
 		}),
 	)
 	claryv1.RegisterJobsServer(member.server, &jobs{c: c})
+	claryv1.RegisterSweepsServer(member.server, &sweeps{c: c})
 	claryv1.RegisterNodesServer(member.server, &nodes{c: c})
 	claryv1.RegisterMetricsServer(member.server, &metrics{c: c})
 	claryv1.RegisterObjectsServer(member.server, &objects{c: c})

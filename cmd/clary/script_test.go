@@ -39,6 +39,7 @@ func TestScripts(t *testing.T) {
 			})
 			fake.Run = play
 			fake.Check = check
+			fake.Show, fake.Read = showTrial, readTrial
 			fake.PutNode(client.NodeView{
 				Node: cluster.Node{
 					ID: "n1", Address: "10.0.0.1", State: cluster.NodeReady, MilliCPU: 4000, Memory: 8 << 30,
@@ -65,7 +66,7 @@ func TestScripts(t *testing.T) {
 }
 
 func check(job cluster.Job) error {
-	if problems := kinds()[cluster.KindTraining].Check(job.Spec); problems != nil {
+	if problems := kinds()[job.Kind].Check(job.Spec); problems != nil {
 		return fault.New(fault.Invalid, "%w", problems)
 	}
 	return nil
@@ -75,6 +76,10 @@ func check(job cluster.Job) error {
 // succeeds after a line of log.
 func play(ctx context.Context, c *clienttest.Cluster, job cluster.Job) {
 	if job.Held {
+		return
+	}
+	if job.Kind == cluster.KindTuning {
+		playSweep(ctx, c, job)
 		return
 	}
 	task := cluster.Task{

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
-	"github.com/clary-ml/clary/console/axis"
+	"github.com/clary-ml/clary/console/axes"
 	"github.com/clary-ml/clary/tuner"
 	"github.com/clary-ml/clary/tuner/space"
 )
@@ -188,7 +188,7 @@ func (f *figures) columns() ([]byte, error) {
 	c.Values = make([][]figure, len(c.Objectives)+len(c.Limits))
 	c.Params = make([]column, len(f.params))
 	for i, q := range f.params {
-		c.Params[i] = column{Name: q.Name, Choices: axis.Choices(q)}
+		c.Params[i] = column{Name: q.Name, Choices: axes.Choices(q)}
 	}
 	states := make([]byte, h.Len())
 	for number := range h.Len() {
@@ -204,7 +204,7 @@ func (f *figures) columns() ([]byte, error) {
 		c.Last = append(c.Last, figure(f.last(number)))
 		c.Place = append(c.Place, f.place[number])
 		if trial.Reason != "" && len(c.Reasons) < maxReasons {
-			c.Reasons[strconv.Itoa(number)] = axis.Shorten(trial.Reason, maxReason)
+			c.Reasons[strconv.Itoa(number)] = axes.Shorten(trial.Reason, maxReason)
 		}
 		if trial.By != "" {
 			c.Made[strconv.Itoa(number)] = trial.By

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/clary-ml/clary/cluster"
-	"github.com/clary-ml/clary/console/axis"
+	"github.com/clary-ml/clary/console/axes"
 )
 
 // Bounds on what is drawn of very many trials: the best, and some of the rest.
@@ -24,29 +24,29 @@ const (
 type vertical struct {
 	Column string  `json:"column"`
 	X      float64 `json:"x"`
-	axis.Axis
+	axes.Axis
 
 	name    string
 	lacking bool // some trials do not have it
 	value   func(number int) float64
 }
 
-// noValue is where lines of trials pass that lack the parameter, below the axis.
+// noValue is where lines of trials pass that lack the parameter, below the sides.
 const noValue = 20
 
 // parallel draws each complete trial as a line over all parameters and objectives.
 func (f *figures) parallel(objective int) template.HTML {
 	const width, height, under = wide, 390, 34
-	axes := f.verticals(height-under, top+16)
-	for i := range axes {
-		axes[i].X = 60 + float64(i)*(width-140)/float64(max(len(axes)-1, 1))
+	sides := f.verticals(height-under, top+16)
+	for i := range sides {
+		sides[i].X = 60 + float64(i)*(width-140)/float64(max(len(sides)-1, 1))
 	}
 	var d drawing
-	d.begin(width, height, "parallel coordinates", "axes", asJSON(axes), "shades", strconv.Itoa(objective))
+	d.begin(width, height, "parallel coordinates", "axes", asJSON(sides), "shades", strconv.Itoa(objective))
 	lines := make([]strings.Builder, shades)
 	for _, number := range f.some(objective, maxParallel) {
 		shade := f.shade[objective][number]
-		for i, a := range axes {
+		for i, a := range sides {
 			command := "L"
 			if i == 0 {
 				command = "M"
@@ -59,19 +59,19 @@ func (f *figures) parallel(objective int) template.HTML {
 		d.path(shadeClass(shade), lines[shade].String())
 	}
 	d.close()
-	d.path("bestline", f.bestLine(axes, objective))
-	room, stagger := int((width-140)/7/float64(max(len(axes)-1, 1))), 0
-	if slices.ContainsFunc(axes, func(a vertical) bool { return len([]rune(a.name)) > room }) {
+	d.path("bestline", f.bestLine(sides, objective))
+	room, stagger := int((width-140)/7/float64(max(len(sides)-1, 1))), 0
+	if slices.ContainsFunc(sides, func(a vertical) bool { return len([]rune(a.name)) > room }) {
 		room, stagger = 2*room, 1
 	}
 	d.open("frame")
-	for i, a := range axes {
+	for i, a := range sides {
 		if a.lacking {
 			d.text("tick y halo", a.X-7, a.From+noValue+3.5, "off")
 		}
 		d.line("axis", a.X, a.From, a.X, a.To)
 		d.clipped("label x", a.X, a.To-18-15*float64(i%2*stagger), a.name, room)
-		for _, t := range axis.Thin(a.Ticks, 9) {
+		for _, t := range axes.Thin(a.Ticks, 9) {
 			d.line("axis", a.X-4, a.Place(t.At), a.X, a.Place(t.At))
 			d.text("tick y halo", a.X-7, a.Place(t.At)+3.5, t.Text)
 		}
@@ -88,13 +88,13 @@ func (a vertical) place(number int) float64 {
 	return a.Place(v)
 }
 
-func (f *figures) bestLine(axes []vertical, objective int) string {
+func (f *figures) bestLine(sides []vertical, objective int) string {
 	best := f.best(objective)
 	if best < 0 {
 		return ""
 	}
 	var path strings.Builder
-	for i, a := range axes {
+	for i, a := range sides {
 		command := "L"
 		if i == 0 {
 			command = "M"
@@ -108,21 +108,21 @@ func (f *figures) bestLine(axes []vertical, objective int) string {
 // the objectives.
 func (f *figures) verticals(from, to float64) []vertical {
 	h := f.sweep.History
-	var axes []vertical
+	var sides []vertical
 	for _, param := range f.order[:min(len(f.order), maxAxes-min(len(f.problem.Objectives), 3))] {
 		q := f.params[param]
-		axes = append(axes, vertical{
-			Column: "p" + strconv.Itoa(param), Axis: axis.OfParameter(q, from, to), name: q.Name, lacking: q.When != nil,
+		sides = append(sides, vertical{
+			Column: "p" + strconv.Itoa(param), Axis: axes.OfParameter(q, from, to), name: q.Name, lacking: q.When != nil,
 			value: func(number int) float64 { return spread(q, number, h.Config(number)[param]) },
 		})
 	}
 	for i, o := range f.problem.Objectives[:min(len(f.problem.Objectives), 3)] {
-		axes = append(axes, vertical{
-			Column: "v" + strconv.Itoa(i), Axis: axis.OfValues(f.complete(i), o.Direction, from, to), name: o.Name,
+		sides = append(sides, vertical{
+			Column: "v" + strconv.Itoa(i), Axis: axes.OfValues(f.complete(i), o.Direction, from, to), name: o.Name,
 			value: func(number int) float64 { return h.Values(number)[i] },
 		})
 	}
-	return axes
+	return sides
 }
 
 // some are trials within the limits, the worst first: all, or a quarter of them the best and
@@ -183,9 +183,9 @@ func (f *figures) curves() template.HTML {
 		return ""
 	}
 	o := f.problem.Objectives[0]
-	x := axis.Axis{Scale: "linear", Low: first, High: max(last, first+1e-9), From: left, To: width - right}
-	x.Ticks = axis.Ticks(x.Scale, x.Low, x.High, false)
-	y := axis.OfValues(ends, o.Direction, height-bottom, top)
+	x := axes.Axis{Scale: "linear", Low: first, High: max(last, first+1e-9), From: left, To: width - right}
+	x.Ticks = axes.Ticks(x.Scale, x.Low, x.High, false)
+	y := axes.OfValues(ends, o.Direction, height-bottom, top)
 	var d drawing
 	d.begin(width, height, "learning curves of "+o.Name)
 	name := f.problem.Fidelity.Name
@@ -216,7 +216,7 @@ func (f *figures) curves() template.HTML {
 	return d.end()
 }
 
-func (d *drawing) curve(b *strings.Builder, points []cluster.CurvePoint, x, y axis.Axis) {
+func (d *drawing) curve(b *strings.Builder, points []cluster.CurvePoint, x, y axes.Axis) {
 	for i, every := 0, max(len(points)/maxCurve, 1); i < len(points); i++ {
 		if i%every != 0 && i != len(points)-1 {
 			continue

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/clary-ml/clary/console/axis"
+	"github.com/clary-ml/clary/console/axes"
 	"github.com/clary-ml/clary/tuner"
 	"github.com/clary-ml/clary/tuner/space"
 )
@@ -24,11 +24,11 @@ const (
 func (f *figures) history(objective int) template.HTML {
 	const width, height = 760, 340
 	h, o := f.sweep.History, f.problem.Objectives[objective]
-	x := axis.OfCounts(1, float64(len(h.Ended())), left, width-right)
-	y := axis.OfValues(f.complete(objective), o.Direction, height-bottom-16, top)
+	x := axes.OfCounts(1, float64(len(h.Ended())), left, width-right)
+	y := axes.OfValues(f.complete(objective), o.Direction, height-bottom-16, top)
 	var d drawing
 	d.begin(width, height, "history of "+o.Name, "x", f.point("place", x), "y", f.point("h"+strconv.Itoa(objective), y), "shades", strconv.Itoa(objective))
-	d.frame(x, axis.Axis{Scale: y.Scale, Low: y.Low, High: y.High, From: height - bottom, To: y.To}, "trials that have ended, in the order of their end", "")
+	d.frame(x, axes.Axis{Scale: y.Scale, Low: y.Low, High: y.High, From: height - bottom, To: y.To}, "trials that have ended, in the order of their end", "")
 	d.yTicks(x, y, o.Name)
 	var stopped, outside, failed strings.Builder
 	shaded := make([]strings.Builder, shades)
@@ -64,7 +64,7 @@ func (f *figures) history(objective int) template.HTML {
 }
 
 // yTicks draws the values of an axis that is shorter than its frame.
-func (d *drawing) yTicks(x, y axis.Axis, name string) {
+func (d *drawing) yTicks(x, y axes.Axis, name string) {
 	d.open("frame")
 	for _, t := range y.Ticks {
 		d.line("grid", x.From, y.Place(t.At), x.To, y.Place(t.At))
@@ -75,7 +75,7 @@ func (d *drawing) yTicks(x, y axis.Axis, name string) {
 }
 
 // bestSoFar draws a step at each trial that was the best of all before it.
-func (d *drawing) bestSoFar(f *figures, objective int, x, y axis.Axis) {
+func (d *drawing) bestSoFar(f *figures, objective int, x, y axes.Axis) {
 	h := f.sweep.History
 	best, loss := -1, math.Inf(1)
 	var path strings.Builder
@@ -101,11 +101,11 @@ func (d *drawing) bestSoFar(f *figures, objective int, x, y axis.Axis) {
 	d.circle("bestdot", x.Place(float64(f.place[best])), y.Place(h.Values(best)[objective]), 5.5)
 }
 
-// point is what the page's script needs to place trials along an axis.
-func (f *figures) point(column string, a axis.Axis) string {
+// point is what the page's script needs to place trials along an axes.
+func (f *figures) point(column string, a axes.Axis) string {
 	return asJSON(struct {
 		Column string `json:"column"`
-		axis.Axis
+		axes.Axis
 	}{column, a})
 }
 
@@ -140,8 +140,8 @@ func (d *drawing) scatter(f *figures, objective int, at func(number int) (x, y f
 func (f *figures) slice(param, objective int) template.HTML {
 	const width, height = third, 240
 	q, o := f.params[param], f.problem.Objectives[objective]
-	x := axis.OfParameter(q, left-6, width-right)
-	y := axis.OfValues(f.complete(objective), o.Direction, height-bottom, top-8)
+	x := axes.OfParameter(q, left-6, width-right)
+	y := axes.OfValues(f.complete(objective), o.Direction, height-bottom, top-8)
 	var d drawing
 	d.begin(width, height, o.Name+" by "+q.Name, "x", f.point("p"+strconv.Itoa(param), x), "y", f.point("v"+strconv.Itoa(objective), y), "shades", strconv.Itoa(objective))
 	d.frame(x, y, q.Name, "")
@@ -192,8 +192,8 @@ func spread(q space.Parameter, number int, raw float64) float64 {
 func (f *figures) pareto(first, second int) template.HTML {
 	const width, height = half, 400
 	one, two := f.problem.Objectives[first], f.problem.Objectives[second]
-	x := axis.OfValues(f.complete(first), one.Direction, left, width-right)
-	y := axis.OfValues(f.complete(second), two.Direction, height-bottom, top)
+	x := axes.OfValues(f.complete(first), one.Direction, left, width-right)
+	y := axes.OfValues(f.complete(second), two.Direction, height-bottom, top)
 	var d drawing
 	d.begin(width, height, two.Name+" by "+one.Name, "x", f.point("v"+strconv.Itoa(first), x), "y", f.point("v"+strconv.Itoa(second), y), "shades", strconv.Itoa(first))
 	d.frame(x, y, arrow(one), arrow(two))

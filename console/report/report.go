@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
-	"github.com/clary-ml/clary/console/axis"
+	"github.com/clary-ml/clary/console/axes"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/tuner"
 )
@@ -42,7 +42,7 @@ type Importance struct {
 	Shares    []Share
 }
 
-// Share is the part of one parameter, from 0 to 1, and its standard error.
+// Share is the part of one parameter, or of a pair, from 0 to 1, and how far it is uncertain.
 type Share struct {
 	Parameter    string
 	Share, Error float64
@@ -252,7 +252,7 @@ func (f *figures) tiles() []tile {
 		tiles = append(tiles, tile{Label: "time", Value: span(ran)})
 	}
 	if s.Sweep.Cost > 0 {
-		tiles = append(tiles, tile{Label: "cost", Value: axis.Format(s.Sweep.Cost)})
+		tiles = append(tiles, tile{Label: "cost", Value: axes.Format(s.Sweep.Cost)})
 	}
 	return tiles
 }
@@ -342,7 +342,7 @@ func (f *figures) value(param int, raw float64) string {
 	if raw != raw {
 		return "–"
 	}
-	if names := axis.Choices(f.params[param]); names != nil {
+	if names := axes.Choices(f.params[param]); names != nil {
 		return names[int(raw)]
 	}
 	return number5(raw)

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/clary-ml/clary/console/axis"
+	"github.com/clary-ml/clary/console/axes"
 )
 
 // drawing is an SVG picture in the making.
@@ -40,7 +40,7 @@ func (d *drawing) text(class string, x, y float64, text string) {
 
 // clipped is a text of at most so many characters, with the whole as its title.
 func (d *drawing) clipped(class string, x, y float64, text string, most int) {
-	short := axis.Shorten(text, most)
+	short := axes.Shorten(text, most)
 	if short == text {
 		d.text(class, x, y, text)
 		return
@@ -62,7 +62,7 @@ func (d *drawing) open(class string) { fmt.Fprintf(&d.b, `<g class="%s">`, class
 func (d *drawing) close()            { d.b.WriteString("</g>") }
 
 // frame draws the axes of a plot with their grid.
-func (d *drawing) frame(x, y axis.Axis, xName, yName string) {
+func (d *drawing) frame(x, y axes.Axis, xName, yName string) {
 	d.open("frame")
 	for _, t := range y.Ticks {
 		at := y.Place(t.At)

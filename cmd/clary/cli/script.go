@@ -94,6 +94,9 @@ func (a *App) scriptJob(ctx context.Context, c *client.Client, command *cobra.Co
 		}
 	}
 	s, err := a.scriptSpec(f, t, args)
+	if err == nil && t.bestOf != "" {
+		err = takeParameters(ctx, c, &s, t.bestOf, t.trial)
+	}
 	if err == nil {
 		err = resources.apply(command, &s)
 	}

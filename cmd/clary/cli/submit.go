@@ -144,16 +144,8 @@ func (a *App) submitAndWait(ctx context.Context, c *client.Client, job cluster.J
 
 // dryRun says where the job's tasks would go now, or what they would wait for.
 func (a *App) dryRun(ctx context.Context, c *client.Client, job cluster.Job, folder string) error {
-	inputs, err := localInputs(job.Spec)
+	job, err := placeInputs(job, folder)
 	if err != nil {
-		return err
-	}
-	for channel, path := range inputs {
-		if inputs[channel], err = uploadURI(filepath.Join(folder, path)); err != nil {
-			return err
-		}
-	}
-	if job.Spec, err = setInputs(job.Spec, inputs); err != nil {
 		return err
 	}
 	answer, err := c.DryRun(ctx, job)

@@ -18,6 +18,8 @@ import (
 // trainFlags describe the common case: a network of dense layers over rows of numbers.
 type trainFlags struct {
 	file       string
+	bestOf     string // a sweep
+	trial      int64  // of it; -1 is the best
 	network    string
 	activation string
 	dropout    float64
@@ -87,7 +89,8 @@ func (a *App) trainCommand() *cobra.Command {
   clary train -f digits.yaml --epochs 5 --dry-run
   clary train --script train.py --source src/ --requirements requirements.txt --data train.csv -- --epochs 3
   clary train --image registry.local/team/trainer:3 --data train.csv --hyperparameter lr=0.1
-  clary train --script ddp.py --framework torch --instances 2 --hyperparameter lr=0.1`,
+  clary train --script ddp.py --framework torch --instances 2 --hyperparameter lr=0.1
+  clary train --best-of digits-sweep --epochs 100 --name digits`,
 	}
 	command.Args = func(command *cobra.Command, args []string) error {
 		if script.given() {
@@ -99,9 +102,15 @@ func (a *App) trainCommand() *cobra.Command {
 	script.register(command)
 	job.register(command)
 	resources.register(command)
+	command.Flags().StringVar(&t.bestOf, "best-of", "", "a sweep: train again what its best trial was, as other flags change it; a --script or --image gets its parameters")
+	command.Flags().Int64Var(&t.trial, "trial", -1, "of the sweep of --best-of, instead of its best")
+	_ = command.RegisterFlagCompletionFunc("best-of", a.completeSweeps())
 	command.RunE = func(command *cobra.Command, args []string) error {
 		return a.with(func(ctx context.Context, c *client.Client, _ []string) error {
 			make := func() (cluster.Job, string, error) { return a.trainingJob(ctx, c, command, &t, &resources) }
+			if flags := command.Flags(); flags.Changed("trial") && t.bestOf == "" {
+				return usage(command, "--trial is one of a sweep: name it with --best-of")
+			}
 			if script.given() {
 				make = func() (cluster.Job, string, error) {
 					j, err := a.scriptJob(ctx, c, command, &script, &t, &resources, job.dryRun, args)
@@ -135,7 +144,18 @@ func (a *App) trainingJob(ctx context.Context, c *client.Client, command *cobra.
 	j, folder := cluster.Job{Kind: cluster.KindTraining}, "."
 	var s training.Spec
 	var err error
-	if t.file != "" {
+	switch {
+	case t.bestOf != "" && t.file != "":
+		return j, "", usage(command, "-f goes without --best-of: the sweep says what to train")
+	case t.bestOf != "":
+		if j, err = bestJob(ctx, c, t.bestOf, t.trial); err != nil {
+			return j, "", err
+		}
+		if err := json.Unmarshal(j.Spec, &s); err != nil {
+			return j, "", fault.New(fault.Invalid, "the trial of %s: %w", t.bestOf, err)
+		}
+		err = t.change(command, &s)
+	case t.file != "":
 		if j, err = a.readJobFile(t.file); err != nil {
 			return j, "", err
 		}
@@ -147,7 +167,7 @@ func (a *App) trainingJob(ctx context.Context, c *client.Client, command *cobra.
 		}
 		folder = folderOf(t.file)
 		err = t.change(command, &s)
-	} else {
+	default:
 		s, err = t.spec(ctx, c, command)
 	}
 	if err == nil {
@@ -170,6 +190,9 @@ func (t *trainFlags) change(command *cobra.Command, s *training.Spec) error {
 	flags := command.Flags()
 	for _, fixed := range []string{"network", "activation", "dropout", "loss", "optimizer", "rate", "format", "label-column", "header", "scale", "input", "classes", "validation-fraction", "data", "validation"} {
 		if flags.Changed(fixed) {
+			if t.bestOf != "" {
+				return usage(command, "--%s goes without --best-of: the trial of %s says it", fixed, t.bestOf)
+			}
 			return usage(command, "--%s goes without -f: change it in %s", fixed, t.file)
 		}
 	}

@@ -23,18 +23,6 @@ import (
 	"github.com/clary-ml/clary/tuner/samplers"
 )
 
-func (a *App) tuneCommand() *cobra.Command {
-	command := &cobra.Command{
-		Use:     "tune",
-		Short:   "Search for good hyperparameters",
-		Example: "  clary tune bench --tables tables/ --sampler tpe --trials 100 --seeds 20",
-		Args:    takes(),
-		RunE:    func(command *cobra.Command, _ []string) error { return command.Help() },
-	}
-	command.AddCommand(a.tuneBenchCommand())
-	return command
-}
-
 // tuneBench is what is measured.
 type tuneBench struct {
 	tables  string

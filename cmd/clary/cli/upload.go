@@ -23,13 +23,20 @@ import (
 // same file twice is one object.
 const uploadsPrefix = "s3://clary/uploads/"
 
+// inputsOf are the inputs of a spec: those of a sweep stand in its trial.
+type inputsOf struct {
+	Inputs map[string]training.Input `json:"inputs"`
+	Trial  *inputsOf                 `json:"trial"`
+}
+
 // localInputs are the channels of a spec whose value is a path and not an address.
 func localInputs(spec []byte) (map[string]string, error) {
-	var holder struct {
-		Inputs map[string]training.Input `json:"inputs"`
-	}
+	var holder inputsOf
 	if err := json.Unmarshal(spec, &holder); err != nil {
 		return nil, fault.New(fault.Invalid, "spec: %w", err)
+	}
+	if holder.Trial != nil {
+		holder = *holder.Trial
 	}
 	local := map[string]string{}
 	for channel, input := range holder.Inputs {
@@ -48,6 +55,14 @@ func setInputs(spec []byte, values map[string]string) ([]byte, error) {
 	var whole map[string]json.RawMessage
 	if err := json.Unmarshal(spec, &whole); err != nil {
 		return nil, fault.New(fault.Invalid, "spec: %w", err)
+	}
+	if trial := whole["trial"]; trial != nil {
+		filled, err := setInputs(trial, values)
+		if err != nil {
+			return nil, err
+		}
+		whole["trial"] = filled
+		return json.Marshal(whole)
 	}
 	inputs := map[string]training.Input{}
 	if err := json.Unmarshal(whole["inputs"], &inputs); err != nil {
@@ -80,6 +95,24 @@ func (a *App) uploadInputs(ctx context.Context, c *client.Client, job cluster.Jo
 		}
 		if inputs[channel], err = a.upload(ctx, c, path); err != nil {
 			return job, fmt.Errorf("input %s: %w", channel, err)
+		}
+	}
+	job.Spec, err = setInputs(job.Spec, inputs)
+	return job, err
+}
+
+// placeInputs puts addresses in place of paths as uploadInputs would, and uploads nothing.
+func placeInputs(job cluster.Job, folder string) (cluster.Job, error) {
+	inputs, err := localInputs(job.Spec)
+	if err != nil {
+		return job, err
+	}
+	for channel, path := range inputs {
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(folder, path)
+		}
+		if inputs[channel], err = uploadURI(path); err != nil {
+			return job, err
 		}
 	}
 	job.Spec, err = setInputs(job.Spec, inputs)

@@ -1,6 +1,6 @@
-// Package axis maps what is measured and searched to places along the axes of plots, on
+// Package axes maps what is measured and searched to places along the axes of plots, on
 // pages and in terminals.
-package axis
+package axes
 
 import (
 	"math"
@@ -24,7 +24,7 @@ type Axis struct {
 	Ticks []Tick `json:"-"`
 }
 
-// Tick is a mark along an axis.
+// Tick is a mark along an axes.
 type Tick struct {
 	At   float64 // a value
 	Text string

@@ -1,4 +1,4 @@
-package axis_test
+package axes_test
 
 import (
 	"math"
@@ -7,12 +7,12 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/clary-ml/clary/console/axis"
+	"github.com/clary-ml/clary/console/axes"
 	"github.com/clary-ml/clary/tuner"
 	"github.com/clary-ml/clary/tuner/space"
 )
 
-func texts(ticks []axis.Tick) string {
+func texts(ticks []axes.Tick) string {
 	var all []string
 	for _, t := range ticks {
 		all = append(all, t.Text)
@@ -39,7 +39,7 @@ func TestTicksAreRoundAndTellOneFromTheNext(t *testing.T) {
 		{space.ReverseLog, 0.5, 0.999, false, "0.5 0.9 0.99 0.999"},
 		{space.Logit, 0.01, 0.99, false, "0.01 0.1 0.5 0.9 0.99"},
 	} {
-		if got := texts(axis.Ticks(row.scale, row.low, row.high, row.whole)); got != row.want {
+		if got := texts(axes.Ticks(row.scale, row.low, row.high, row.whole)); got != row.want {
 			t.Errorf("%s from %v to %v: %s, want %s", row.scale, row.low, row.high, got, row.want)
 		}
 	}
@@ -47,14 +47,14 @@ func TestTicksAreRoundAndTellOneFromTheNext(t *testing.T) {
 
 func TestTheGoodEndIsOnTheAxisAndFarOutliersAtTheBadEndAreNot(t *testing.T) {
 	values := []float64{0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1e9}
-	a := axis.OfValues(values, tuner.Minimize, 100, 0)
+	a := axes.OfValues(values, tuner.Minimize, 100, 0)
 	if a.Low > 0.1 || a.High > 10 {
 		t.Errorf("from %v to %v", a.Low, a.High)
 	}
 	if a.Place(1e9) != 0 || a.Place(0.1) < 90 {
 		t.Error(a.Place(1e9), a.Place(0.1))
 	}
-	if a = axis.OfValues(values, tuner.Maximize, 100, 0); a.High < 1e9 {
+	if a = axes.OfValues(values, tuner.Maximize, 100, 0); a.High < 1e9 {
 		t.Errorf("to maximise, up to %v", a.High)
 	}
 }
@@ -64,7 +64,7 @@ func TestChoicesHavePlacesOfTheirOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := axis.OfParameter(q, 0, 30)
+	a := axes.OfParameter(q, 0, 30)
 	if got := texts(a.Ticks); got != "relu tanh elu" {
 		t.Error(got)
 	}
@@ -79,7 +79,7 @@ func TestPlacesLieOnTheAxisAndInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		values := rapid.SliceOfN(rapid.Float64Range(-math.MaxFloat64, math.MaxFloat64), 1, 30).Draw(t, "values")
 		direction := rapid.SampledFrom([]tuner.Direction{tuner.Minimize, tuner.Maximize}).Draw(t, "direction")
-		a := axis.OfValues(values, direction, 10, 200)
+		a := axes.OfValues(values, direction, 10, 200)
 		for _, v := range values {
 			at := a.Place(v)
 			if !(at >= 10 && at <= 200) {
