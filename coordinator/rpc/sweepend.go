@@ -31,7 +31,7 @@ func (s *jobs) checkEarlier(ctx context.Context, job cluster.Job) error {
 		earlier, exists := snapshot.Job(name)
 		switch {
 		case !exists:
-			p.Add(field, "there is no job %q: see clary jobs --kind tuning", name)
+			p.Add(field, "there is no job %q: see clary sweeps", name)
 		case earlier.Kind != cluster.KindTuning:
 			p.Add(field, "job %q is of kind %s: there is something to learn from tuning jobs only", name, earlier.Kind)
 		case !earlier.State.Ended():

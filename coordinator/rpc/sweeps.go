@@ -48,7 +48,7 @@ func (s *sweeps) read(ctx context.Context, name string, stale bool) (sweepRead, 
 	sweep, begun := snapshot.Sweep(name)
 	switch {
 	case !exists:
-		err = fault.New(fault.NotFound, "sweep: there is no job %q: see clary jobs --kind tuning", cluster.Clip(name))
+		err = fault.New(fault.NotFound, "sweep: there is no job %q: see clary sweeps", cluster.Clip(name))
 	case job.Kind != cluster.KindTuning:
 		err = fault.New(fault.Invalid, "sweep: job %q is of kind %s: only tuning jobs have trials", name, job.Kind)
 	case !begun:

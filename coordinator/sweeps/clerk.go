@@ -242,7 +242,7 @@ func (c *clerk) look(ctx context.Context) (cluster.Job, error) {
 	job, exists := snapshot.Job(c.sweep)
 	sweep, begun := snapshot.Sweep(c.sweep)
 	if !exists || !begun {
-		return job, fault.New(fault.NotFound, "there is no sweep %q: see clary jobs --kind tuning", cluster.Clip(c.sweep))
+		return job, fault.New(fault.NotFound, "there is no sweep %q: see clary sweeps", cluster.Clip(c.sweep))
 	}
 	if job.State.Ended() {
 		return job, nil

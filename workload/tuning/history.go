@@ -45,7 +45,7 @@ func Preview(spec []byte, count int) ([]map[string]expr.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	sampler, _, err := s.makers(h.Problem())
+	sampler, err := s.newSampler(h.Problem())
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ type tuneFlags struct {
 	sampler, stopper, fidelity              string
 	trials                                  int64
 	parallel, maxFailed                     int32
+	patience                                int
 	maxTime                                 string
 	maxCost, corePrice, gpuPrice            float64
 	target                                  float64
@@ -63,7 +64,7 @@ func (f *tuneFlags) register(command *cobra.Command) {
 	flags.StringArrayVar(&f.first, "try", nil, "a configuration to try first, as NAME=VALUE,NAME=VALUE")
 	flags.StringArrayVar(&f.warmStart, "warm-start", nil, "a sweep that has ended, to learn from")
 	flags.StringVar(&f.sampler, "sampler", "", "what proposes trials: "+strings.Join(samplers.Names(), ", ")+" (default chosen by the space)")
-	flags.StringVar(&f.stopper, "stopper", "", "what ends trials that are not worth going on with (default none)")
+	flags.StringVar(&f.stopper, "stopper", "", "what ends trials that are not worth going on with: median, asha or hyperband, perhaps with options, as in asha,min=2,eta=4")
 	flags.StringVar(&f.fidelity, "fidelity", "", "where a trial is complete, as MAX epochs, or step:MAX; a stopper needs it")
 	flags.Int64Var(&f.trials, "trials", 0, "how many trials to begin at most (default: no bound)")
 	flags.Int32Var(&f.parallel, "parallel", 1, "how many trials run at once")
@@ -72,6 +73,7 @@ func (f *tuneFlags) register(command *cobra.Command) {
 	flags.Float64Var(&f.corePrice, "core-price", 0, "what an hour of a core costs")
 	flags.Float64Var(&f.gpuPrice, "gpu-price", 0, "what an hour of a GPU costs")
 	flags.Float64Var(&f.target, "target", 0, "end once the objective reaches this value")
+	flags.IntVar(&f.patience, "patience", 0, "end when so many trials in a row were no better than the best")
 	flags.Int32Var(&f.maxFailed, "max-failed", 0, "give up when so many trials failed and none has succeeded (default 5, or --parallel)")
 	flags.BoolVar(&f.noiseless, "noiseless", false, "the same parameters give the same values again")
 	flags.BoolVar(&f.study, "study", false, "run nothing: whoever asks runs the trials and tells what came of them")

@@ -39,7 +39,7 @@ func (f *templateFlags) register(command *cobra.Command) {
 // searchFlags change a tuning job's file, besides those of jobs.
 var searchFlags = []string{
 	"file", "seed", "param", "constraint", "objective", "limit", "try", "warm-start", "sampler", "stopper", "fidelity", "trials", "parallel",
-	"max-time", "max-cost", "core-price", "gpu-price", "target", "max-failed", "noiseless",
+	"max-time", "max-cost", "core-price", "gpu-price", "target", "patience", "max-failed", "noiseless",
 	"name", "queue", "priority", "label", "max-runtime", "retries", "backoff", "retry-only", "retry-never", "hold", "detach", "dry-run", "context", "output",
 }
 
@@ -276,18 +276,24 @@ func (f *tuneFlags) applyMetrics(s *tuning.Spec) error {
 func (f *tuneFlags) applyNumbers(command *cobra.Command, s *tuning.Spec) error {
 	for flag, write := range map[string]func(){
 		"sampler":    func() { s.Sampler = f.sampler },
-		"stopper":    func() { s.Stopper = tuning.Stopper{Name: f.stopper} },
 		"trials":     func() { s.Budget.Trials = f.trials },
 		"parallel":   func() { s.Parallel = f.parallel },
 		"max-cost":   func() { s.Budget.Cost = f.maxCost },
 		"core-price": func() { s.Prices.CoreHour = f.corePrice },
 		"gpu-price":  func() { s.Prices.GPUHour = f.gpuPrice },
 		"target":     func() { s.Target = &f.target },
+		"patience":   func() { s.Patience = f.patience },
 		"max-failed": func() { s.MaxFailed = f.maxFailed },
 		"noiseless":  func() { s.Noiseless = f.noiseless },
 	} {
 		if command.Flags().Changed(flag) {
 			write()
+		}
+	}
+	if f.stopper != "" {
+		var err error
+		if s.Stopper, err = parseStopper(f.stopper); err != nil {
+			return err
 		}
 	}
 	if f.maxTime != "" {
@@ -309,6 +315,29 @@ func (f *tuneFlags) applyNumbers(command *cobra.Command, s *tuning.Spec) error {
 		s.Fidelity = tuner.Fidelity{Name: name, Max: v}
 	}
 	return nil
+}
+
+// parseStopper reads a stopper's name, and options as NAME=VALUE after commas.
+func parseStopper(text string) (tuning.Stopper, error) {
+	var stopper tuning.Stopper
+	name, options, more := strings.Cut(text, ",")
+	fields := map[string]any{}
+	if more {
+		values, err := assignments(strings.Split(options, ","))
+		if err != nil {
+			return stopper, fault.New(fault.Invalid, "--stopper: %w", err)
+		}
+		fields = plainValues(values)
+	}
+	fields["name"] = name
+	written, err := json.Marshal(fields)
+	if err != nil {
+		return stopper, err
+	}
+	if err := stopper.UnmarshalJSON(written); err != nil {
+		return stopper, fault.New(fault.Invalid, "--stopper %s: %w", text, err)
+	}
+	return stopper, nil
 }
 
 // assignments read NAME=VALUE texts.
@@ -334,7 +363,8 @@ var inBrackets = regexp.MustCompile(`^(space\.parameters|space\.constraints|obje
 
 // flagsOf says which flag writes a field of a sweep's spec.
 var flagsOf = map[string]string{
-	"space.parameters": "--param", "objectives": "--objective", "sampler": "--sampler", "stopper.name": "--stopper", "stopper": "--stopper",
+	"space.parameters": "--param", "objectives": "--objective", "sampler": "--sampler", "stopper.name": "--stopper", "stopper.max": "--stopper: max", "stopper": "--stopper",
+	"patience":     "--patience",
 	"fidelity.max": "--fidelity", "budget.trials": "--trials", "budget.time": "--max-time", "budget.cost": "--max-cost",
 	"prices.core_hour": "--core-price", "prices.gpu_hour": "--gpu-price", "parallel": "--parallel", "target": "--target",
 	"max_failed": "--max-failed", "trial_runtime": "--max-runtime",
