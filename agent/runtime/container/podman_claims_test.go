@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -144,5 +145,6 @@ func madeAs(c container.InspectResponse) made {
 	for _, mount := range c.Mounts {
 		m.Mounts = append(m.Mounts, fmt.Sprint(mount.Type, mount.Destination, mount.RW))
 	}
+	slices.Sort(m.Mounts) // Podman tells them in any order
 	return m
 }
