@@ -255,9 +255,13 @@ func (c *clerk) look(ctx context.Context) (cluster.Job, error) {
 	}
 	if anew {
 		c.children = map[string]tuning.Child{}
+		unheard := false
 		for child := range snapshot.ChildrenOf(c.sweep) {
-			c.desk.owns(c.sweep, child.Name)
+			unheard = c.desk.owns(c.sweep, child.Name) || unheard
 			c.children[child.Name] = childOf(snapshot, child)
+		}
+		if unheard { // what changed of them since the snapshot was made was told to nobody
+			c.forget()
 		}
 		return job, nil
 	}

@@ -190,15 +190,16 @@ func (d *Desk) leave(c *clerk) bool {
 	return true
 }
 
-// owns notes whose a trial's job is.
-func (d *Desk) owns(sweep string, jobs ...string) {
+// owns notes whose a trial's job is, and reports whether that is news: what changed of the
+// job before was told to nobody.
+func (d *Desk) owns(sweep, job string) (news bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, job := range jobs {
-		if d.jobs != nil {
-			d.jobs[job] = sweep
-		}
+	if d.jobs == nil || d.jobs[job] == sweep {
+		return false
 	}
+	d.jobs[job] = sweep
+	return true
 }
 
 func (d *Desk) disowns(job string) {
