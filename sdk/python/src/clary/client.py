@@ -162,24 +162,20 @@ class Client:
 
         Following goes on until the job has ended, also when the coordinator that shows them goes away.
         """
-        read: dict[tuple[str, str], int] = {}
-        skip: dict[tuple[str, str], int] = {}
+        after: dict[str, int] = {}  # by task, the time of its last entry: where a second stream begins
+        noted: set[str] = set()
 
         def request() -> Any:
-            if tail and read:
-                raise Conflict("the coordinator went away while it showed the last lines: ask again")
-            skip.clear()
-            skip.update(read)
-            return _api.message("LogsRequest")(job=name, task=task, follow=follow, tail=tail, attempt=attempt)
+            return _api.message("LogsRequest")(job=name, task=task, follow=follow, tail=tail, attempt=attempt, after=after)
 
-        for chunk in self._channel.stream("Jobs.Logs", request, lambda _: False, ends=True):
-            log = (chunk.task, chunk.stream)
-            known = min(skip.get(log, 0), len(chunk.data))
-            skip[log] = skip.get(log, 0) - known
-            data = chunk.data[known:]
-            if data or chunk.note:
-                read[log] = read.get(log, 0) + len(data)
-                yield LogChunk(chunk.task, chunk.stream, data, chunk.note)
+        for response in self._channel.stream("Jobs.Logs", request, lambda _: False, ends=True):
+            for chunk in response.chunks:
+                for entry in chunk.entries:
+                    after[chunk.task] = entry.time
+                    yield LogChunk(chunk.task, entry.stream, entry.text + (b"" if entry.partial else b"\n"), "")
+                if chunk.note and chunk.note not in noted:
+                    noted.add(chunk.note)
+                    yield LogChunk(chunk.task, "", b"", chunk.note)
 
     # Studies.
 
