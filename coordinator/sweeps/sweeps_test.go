@@ -1,6 +1,7 @@
 package sweeps_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -220,6 +221,29 @@ func TestPromotedTrialsGoOnFromTheirCheckpoints(t *testing.T) {
 		}
 		if err := tuning.Verify(job, trials, nil); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+func TestTrialsDoNotWriteOverOneAnother(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		defer b.reign()()
+		text := strings.Replace(spec(`"budget": {"trials": 3}, "parallel": 3`, `"steps": 1000`), `"checkpoints": true`, `"checkpoints": true, "output": "s3://models/digits/"`, 1)
+		b.submit("sweep", text, nil)
+		time.Sleep(5 * time.Second)
+		places := map[string]bool{}
+		for _, child := range b.children("sweep") {
+			var filled struct{ Output string }
+			if err := json.Unmarshal(child.Spec, &filled); err != nil {
+				t.Fatal(err)
+			}
+			if want := "s3://models/digits/" + child.Name + "/"; filled.Output != want {
+				t.Errorf("%s writes to %q, want %q", child.Name, filled.Output, want)
+			}
+			places[filled.Output] = true
+		}
+		if len(places) != 3 {
+			t.Errorf("three trials write to %v", places)
 		}
 	})
 }

@@ -241,7 +241,7 @@ func (s *Search) Fill(atOnce int, taken func(string) bool, now int64) (more bool
 		if t == nil {
 			return why.later, nil
 		}
-		filled, problems := s.template.fill(s.space.Values(t.Config), t.Checkpoints)
+		filled, problems := s.template.fill(s.space.Values(t.Config), t.Checkpoints, jobName(t.Sweep, t.Number, 1))
 		if err := s.start(t, now); err != nil {
 			return false, err
 		}

@@ -76,6 +76,6 @@ func TrainingOf(spec []byte, values map[string]expr.Value) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	filled, problems := t.fill(values, "")
+	filled, problems := t.fill(values, "", "")
 	return filled, problems.Err()
 }

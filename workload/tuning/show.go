@@ -51,7 +51,7 @@ func (s Shower) TrialSpec(t cluster.Trial) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	filled, problems := filling.fill(s.Values(t), "")
+	filled, problems := filling.fill(s.Values(t), "", "")
 	if err := problems.Err(); err != nil {
 		return nil, fault.New(fault.Invalid, "%w", err)
 	}

@@ -60,9 +60,10 @@ func (s Spec) track() *training.Track {
 	return track
 }
 
-// fill puts values into the template, and where its checkpoints come from unless that is "".
+// fill puts values into the template, and where its checkpoints come from and the folder below
+// its output that is the trial's own, unless those are "".
 // The problems' fields are those of the template.
-func (t template) fill(values map[string]expr.Value, restore string) ([]byte, cluster.Problems) {
+func (t template) fill(values map[string]expr.Value, restore, folder string) ([]byte, cluster.Problems) {
 	var p cluster.Problems
 	var doc map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(t.text))
@@ -77,6 +78,9 @@ func (t template) fill(values map[string]expr.Value, restore string) ([]byte, cl
 	}
 	if restore != "" {
 		doc["restore"] = restore
+	}
+	if output, _ := doc["output"].(string); output != "" && folder != "" {
+		doc["output"] = strings.TrimRight(output, "/") + "/" + folder + "/"
 	}
 	for _, parameter := range t.parameters {
 		value, active := values[parameter.Name]
@@ -234,7 +238,7 @@ func (s Spec) checkTemplate(compiled *space.Space) cluster.Problems {
 	said := map[string]bool{} // one mistake of each field will do
 	for _, config := range corners(compiled) {
 		values := compiled.Values(config)
-		_, problems := t.fill(values, "")
+		_, problems := t.fill(values, "", "")
 		for _, problem := range problems {
 			if said[problem.Field] {
 				continue
