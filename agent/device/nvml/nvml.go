@@ -63,36 +63,51 @@ func (s *Source) Close() error {
 // Devices asks for every GPU. One that no longer answers is told as unhealthy if it
 // can still be named; else it is left out, and the error says so beside the rest.
 func (s *Source) Devices(context.Context) ([]cluster.Device, error) {
+	var devices []cluster.Device
+	err := s.each(func(i int) error {
+		device, err := s.device(i)
+		if err == nil {
+			devices = append(devices, device)
+		}
+		return err
+	})
+	return devices, err
+}
+
+// each calls do for every GPU's index, and gathers what could not be done.
+func (s *Source) each(do func(index int) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.open {
-		return nil, errors.New("read GPUs: NVML is closed")
+		return errors.New("read GPUs: NVML is closed")
 	}
 	count, code := s.library.DeviceGetCount()
 	if code != nvml.SUCCESS {
-		return nil, fmt.Errorf("count GPUs: %w", code)
+		return fmt.Errorf("count GPUs: %w", code)
 	}
-	var devices []cluster.Device
 	var errs []error
 	for i := range count {
-		device, err := s.device(i)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		devices = append(devices, device)
+		errs = append(errs, do(i))
 	}
-	return devices, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
-func (s *Source) device(index int) (cluster.Device, error) {
+func (s *Source) handle(index int) (nvml.Device, string, error) {
 	handle, code := s.library.DeviceGetHandleByIndex(index)
 	if code != nvml.SUCCESS {
-		return cluster.Device{}, fmt.Errorf("open GPU %d: %w", index, code)
+		return nil, "", fmt.Errorf("open GPU %d: %w", index, code)
 	}
 	uuid, code := handle.GetUUID()
 	if code != nvml.SUCCESS {
-		return cluster.Device{}, fmt.Errorf("read the UUID of GPU %d: %w", index, code)
+		return nil, "", fmt.Errorf("read the UUID of GPU %d: %w", index, code)
+	}
+	return handle, uuid, nil
+}
+
+func (s *Source) device(index int) (cluster.Device, error) {
+	handle, uuid, err := s.handle(index)
+	if err != nil {
+		return cluster.Device{}, err
 	}
 	device := cluster.Device{UUID: uuid, Kind: cluster.DeviceGPU, Healthy: true}
 	if name, code := handle.GetName(); code == nvml.SUCCESS {

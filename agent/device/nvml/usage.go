@@ -4,8 +4,6 @@ package nvml
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
@@ -15,31 +13,15 @@ import (
 // Usage asks every GPU what it measures of itself. What a GPU does not support is left
 // out; one that cannot be asked at all is left out and named in the error.
 func (s *Source) Usage(context.Context) (map[string]map[string]float64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.open {
-		return nil, errors.New("read GPUs: NVML is closed")
-	}
-	count, code := s.library.DeviceGetCount()
-	if code != nvml.SUCCESS {
-		return nil, fmt.Errorf("count GPUs: %w", code)
-	}
 	usage := map[string]map[string]float64{}
-	var errs []error
-	for i := range count {
-		handle, code := s.library.DeviceGetHandleByIndex(i)
-		if code != nvml.SUCCESS {
-			errs = append(errs, fmt.Errorf("open GPU %d: %w", i, code))
-			continue
+	err := s.each(func(i int) error {
+		handle, uuid, err := s.handle(i)
+		if err == nil {
+			usage[uuid] = measure(handle)
 		}
-		uuid, code := handle.GetUUID()
-		if code != nvml.SUCCESS {
-			errs = append(errs, fmt.Errorf("read the UUID of GPU %d: %w", i, code))
-			continue
-		}
-		usage[uuid] = measure(handle)
-	}
-	return usage, errors.Join(errs...)
+		return err
+	})
+	return usage, err
 }
 
 func measure(handle nvml.Device) map[string]float64 {
