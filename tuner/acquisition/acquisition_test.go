@@ -98,8 +98,7 @@ func TestGradientsAgreeWithDifferences(t *testing.T) {
 		b, _ := known(t, 3, 1)
 		y := [][]float64{{1, -0.5}, {0, 0.3}}
 		objective := acquisition.NewHypervolume([]*gp.Model{a, b}, y, []float64{-1, -1}, [][]float64{{0.6, 0.8}, {0.8, 0.6}}, pending(t))
-		// The nodes move with the point, which the gradient leaves out.
-		checkGradient(t, objective, somewhere(t, dims), 2, 0.05)
+		checkGradient(t, objective, somewhere(t, dims), 2, 1e-3)
 	}))
 }
 

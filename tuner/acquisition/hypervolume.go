@@ -73,7 +73,7 @@ func (m *Hypervolume) Values(points [][]float64) []float64 {
 	return out
 }
 
-// Gradient implements Objective. The nodes of the quadrature are taken as fixed.
+// Gradient implements Objective.
 func (m *Hypervolume) Gradient(x, grad []float64) float64 {
 	mean, deviation := make([]float64, len(m.models)), make([]float64, len(m.models))
 	for j, model := range m.models {
@@ -118,18 +118,15 @@ func (m *Hypervolume) value(mean, deviation, byMean, byDeviation []float64) floa
 	power := float64(len(mean) - 1)
 	most := math.Inf(-1)
 	for k, direction := range m.directions {
-		width := math.Inf(1)
-		for j, mu := range mean {
-			z := (mu - m.reference[j] - direction[j]*m.best[k]) / deviation[j]
-			width = math.Min(width, deviation[j]/direction[j]*(math.Max(z, 0)+6/(1+math.Max(-z, 0))))
-		}
+		width := m.span(k, mean, deviation).width
 		for _, node := range gauss {
 			t := m.best[k] + width*node[0]
 			log := math.Log(width*node[1]) + power*math.Log(t)
 			for j, mu := range mean {
-				v, slope := logBelow((mu - m.reference[j] - direction[j]*t) / deviation[j])
+				z := (mu - m.reference[j] - direction[j]*t) / deviation[j]
+				v, slope := logBelow(z)
 				log += v
-				m.scratch = append(m.scratch, slope, (mu-m.reference[j]-direction[j]*t)/deviation[j])
+				m.scratch = append(m.scratch, slope, z)
 			}
 			m.logs = append(m.logs, log)
 			most = math.Max(most, log)
@@ -144,15 +141,61 @@ func (m *Hypervolume) value(mean, deviation, byMean, byDeviation []float64) floa
 	}
 	if byMean != nil {
 		for i, log := range m.logs {
-			w := math.Exp(log-most) / sum
-			for j := range mean {
-				at := 2 * (i*len(mean) + j)
-				byMean[j] += w * m.scratch[at] / deviation[j]
-				byDeviation[j] -= w * m.scratch[at] * m.scratch[at+1] / deviation[j]
-			}
+			m.logs[i] = math.Exp(log-most) / sum
 		}
+		m.differentiate(mean, deviation, byMean, byDeviation)
 	}
 	return most + math.Log(sum/float64(len(m.directions)))
+}
+
+// differentiate adds the derivatives of value, of whose nodes logs holds the shares in the
+// sum. The nodes move with the span, which moves with one of the objectives.
+func (m *Hypervolume) differentiate(mean, deviation, byMean, byDeviation []float64) {
+	power := float64(len(mean) - 1)
+	for k, direction := range m.directions {
+		span := m.span(k, mean, deviation)
+		byWidth := 0.0
+		for n, node := range gauss {
+			i := k*len(gauss) + n
+			slopes := m.scratch[2*i*len(mean) : 2*(i+1)*len(mean)]
+			byLevel := power / (m.best[k] + span.width*node[0])
+			for j := range mean {
+				slope, z := slopes[2*j], slopes[2*j+1]
+				byMean[j] += m.logs[i] * slope / deviation[j]
+				byDeviation[j] -= m.logs[i] * slope * z / deviation[j]
+				byLevel -= slope * direction[j] / deviation[j]
+			}
+			byWidth += m.logs[i] * (1/span.width + node[0]*byLevel)
+		}
+		byMean[span.of] += byWidth * span.byMean
+		byDeviation[span.of] += byWidth * span.byDeviation
+	}
+}
+
+// span is how far above the best level of a direction the integrand matters, and the
+// objective whose model ends it, with derivatives by that model's mean and deviation.
+type span struct {
+	width, byMean, byDeviation float64
+	of                         int
+}
+
+// span of a direction: to where the first of the objectives is 6 deviations out of reach,
+// and less if the best level is out of reach already, where the tail falls faster.
+func (m *Hypervolume) span(k int, mean, deviation []float64) span {
+	least := span{width: math.Inf(1)}
+	direction := m.directions[k]
+	for j, mu := range mean {
+		z := (mu - m.reference[j] - direction[j]*m.best[k]) / deviation[j]
+		reach, slope := z+6, 1.0
+		if z < 0 {
+			reach = 6 / (1 - z)
+			slope = reach / (1 - z)
+		}
+		if width := reach * deviation[j] / direction[j]; width < least.width {
+			least = span{width: width, byMean: slope / direction[j], byDeviation: (reach - slope*z) / direction[j], of: j}
+		}
+	}
+	return least
 }
 
 // logBelow returns log Φ(z) and its derivative.
