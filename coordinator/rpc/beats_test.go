@@ -63,7 +63,7 @@ func collecting(t *testing.T) (*Beats, *leader) {
 func TestBeatsGoToTheLeaderInRounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, l := collecting(t)
-		time.Sleep(5 * BeatEvery)
+		time.Sleep(5*BeatEvery + BeatEvery/2) // between two rounds, not at one
 		l.set(func() {
 			if l.rounds != 0 {
 				t.Error("rounds without beats")
