@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -219,10 +220,12 @@ func flood(b *bench) {
 	if size > keep || len(all) == 0 || string(all[len(all)-1].Text) != "end" {
 		b.Errorf("%d bytes in %d entries are kept", size, len(all))
 	}
-	for i := 1; i < len(all)-1; i++ {
-		var before, now int
-		if _, err := fmt.Sscan(raw(all[i-1:i])+raw(all[i:i+1]), &before, &now); err == nil && now != before+1 && i > 1 {
-			b.Fatalf("%q follows %q", all[i].Text, all[i-1].Text)
+	// An engine may cut a line in two, and what is kept may begin inside one.
+	lines := strings.Split(strings.TrimSuffix(raw(all), "\nend\n"), "\n")
+	for i := 2; i < len(lines); i++ {
+		before, err := strconv.Atoi(lines[i-1])
+		if now, err2 := strconv.Atoi(lines[i]); err != nil || err2 != nil || now != before+1 {
+			b.Fatalf("%q follows %q", lines[i], lines[i-1])
 		}
 	}
 }
