@@ -116,6 +116,17 @@ func (h *History) Resume(number int) error {
 // End ends a pending or paused trial. One that says Complete with a value that is not finite is
 // Failed: nothing can be learned from the value.
 func (h *History) End(number int, r Result) error {
+	if err := h.end(number, r); err != nil {
+		return err
+	}
+	if at, found := slices.BinarySearch(h.pending, number); found {
+		h.pending = slices.Delete(h.pending, at, at+1)
+	}
+	return nil
+}
+
+// end leaves the trial among those pending.
+func (h *History) end(number int, r Result) error {
 	if err := h.checkOpen(number); err != nil {
 		return err
 	}
@@ -132,9 +143,6 @@ func (h *History) End(number int, r Result) error {
 	h.states[number], h.orders[number] = r.State, h.results
 	h.ended = append(h.ended, int32(number))
 	h.events = append(h.events, ^int32(number))
-	if at, found := slices.BinarySearch(h.pending, number); found {
-		h.pending = slices.Delete(h.pending, at, at+1)
-	}
 	if r.State == Complete {
 		row := h.row(number)
 		copy(row, r.Values)

@@ -157,12 +157,13 @@ func Restore(problem Problem, trials iter.Seq[Trial]) (*History, error) {
 		if e.point != nil {
 			err = h.Report(e.number, e.point.Step, e.point.Value)
 		} else {
-			err = h.End(e.number, e.result)
+			err = h.end(e.number, e.result)
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
+	h.pending = slices.DeleteFunc(h.pending, func(number int) bool { return h.states[number].Ended() })
 	for _, number := range paused {
 		if err := h.Pause(number); err != nil {
 			return nil, err

@@ -169,6 +169,13 @@ func TestSummariesAreMeansWithTheirStandardErrors(t *testing.T) {
 	}
 }
 
+func TestTheTimeToARegretIsAMeanOverThoseThatGetThereAndNot(t *testing.T) {
+	curves := [][]float64{{math.NaN(), 0.5, 0.01, 0.5}, {1, 1, 0.02, 0.02}}
+	if got, want := bench.TimeTo(curves, 0.01), math.Sqrt(3*5); math.Abs(got-want) > 1e-12 {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 func TestPlaysWithoutTrialsAreRefused(t *testing.T) {
 	if _, err := (bench.Play{Make: plain.Random}).Run(nasbench(t)); !fault.Is(err, fault.Invalid) {
 		t.Error(err)

@@ -48,3 +48,17 @@ func standardError(values []float64) float64 {
 	n := float64(len(values))
 	return math.Sqrt(sum / (n - 1) / n)
 }
+
+// TimeTo is when curves first come down to a regret: the geometric mean of their element's
+// number, from 1. One that never does counts as its length and one more.
+func TimeTo(curves [][]float64, regret float64) float64 {
+	sum := 0.0
+	for _, curve := range curves {
+		at := slices.IndexFunc(curve, func(v float64) bool { return v <= regret })
+		if at < 0 {
+			at = len(curve)
+		}
+		sum += math.Log(float64(at+1)) / float64(len(curves))
+	}
+	return math.Exp(sum)
+}
