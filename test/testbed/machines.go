@@ -3,6 +3,7 @@
 package testbed
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -186,10 +187,21 @@ func (m *Machines) Kill(name string) {
 	<-p.ended
 }
 
-// Again starts a killed process with the arguments it had.
+// Again starts a killed process with the arguments it had. An agent has then taken over what
+// the killed one held: the cluster may count the node as ready before, by the old one's lease.
 func (m *Machines) Again(name string) {
 	m.T.Helper()
+	starts := m.starts(name)
 	m.Run(name, m.Args[name]...)
+	if m.Args[name][0] == "agent" {
+		m.WaitFor("the start of "+name, 30*time.Second, func() bool { return m.starts(name) > starts })
+	}
+}
+
+// starts is how often the log of an agent says that it has started.
+func (m *Machines) starts(name string) int {
+	log, _ := os.ReadFile(m.Path(name) + ".log")
+	return bytes.Count(log, []byte(`msg="agent started"`))
 }
 
 // End stops a process as its operator would.

@@ -47,3 +47,14 @@ int nvmlDeviceGetUtilizationRates(void *device, utilization_t *rates) {
   rates->memory = 25;
   return answer();
 }
+int nvmlDeviceGetPowerUsage(void *device, unsigned int *milliwatts) {
+  (void)device;
+  *milliwatts = 250500;
+  return answer();
+}
+int nvmlDeviceGetTemperature(void *device, int sensor, unsigned int *celsius) {
+  (void)device;
+  (void)sensor;
+  *celsius = 61;
+  return answer();
+}
