@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: engines help demo test race lint generate bench bench-inputs bench-exec microbench fuzz e2e chaos build install setup shim
+.PHONY: engines help demo test race lint generate bench bench-inputs bench-exec bench-tune microbench fuzz e2e chaos build install setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -17,7 +17,7 @@ export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 export GOFLAGS := -buildvcs=false $(GOFLAGS)
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## build, start a cluster with TLS on this machine, train on digits, show it, clean up
 	@test/demo.sh
@@ -43,6 +43,10 @@ bench-inputs: build ## measure 2 GiB of inputs in every mode, as in docs/perform
 bench-exec: build ## measure starts, bursts, logs and memory of tasks, as in docs/performance.md (needs root)
 	@internal/tools/setup.sh python net engines
 	@test/exec.sh
+
+bench-tune: build ## measure the tuner beside Optuna, Ax, HEBO and SMAC, as in docs/performance.md (TUNE_TABLES=FOLDER adds tables)
+	@internal/tools/setup.sh python
+	@test/tune.sh
 
 microbench: setup shim ## run the benchmarks of all packages
 	go test -run '^$$' -bench . -benchmem ./...

@@ -33,6 +33,9 @@ type Play struct {
 	// distributed times of mean 1, and are asked for again as soon as they end.
 	Trials, Workers int
 	Seed            uint64
+	// Repeats lets the sampler suggest what was tried before, to be measured again, which
+	// tuner.Ask refuses. Clary's samplers have no use for it, those of others may.
+	Repeats bool
 }
 
 // MaxTrials bounds a Play.
@@ -60,7 +63,7 @@ func (p Play) Run(task Instance) (curve []float64, err error) {
 	regret := math.Inf(1)
 	for best := -1; len(curve) < p.Trials; {
 		for len(run.until) < problem.Workers && h.Len() < p.Trials {
-			trial, err := tuner.Ask(sampler, h)
+			trial, err := p.ask(sampler, h)
 			if errors.Is(err, tuner.ErrExhausted) {
 				break
 			}
@@ -86,6 +89,17 @@ func (p Play) Run(task Instance) (curve []float64, err error) {
 		curve = append(curve, regret)
 	}
 	return curve, nil
+}
+
+func (p Play) ask(s tuner.Sampler, h *tuner.History) (trial int, err error) {
+	if !p.Repeats {
+		return tuner.Ask(s, h)
+	}
+	c, err := s.Suggest(h)
+	if err != nil {
+		return 0, err
+	}
+	return h.Add(c)
 }
 
 // running are the trials under way with the instants of their ends.

@@ -1,12 +1,10 @@
 package cli
 
 import (
-	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,7 +18,6 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/tuner"
 	"github.com/clary-ml/clary/tuner/bench"
-	"github.com/clary-ml/clary/tuner/bench/bbob"
 	"github.com/clary-ml/clary/tuner/samplers"
 	"github.com/clary-ml/clary/tuner/stop"
 )
@@ -33,7 +30,10 @@ type tuneBench struct {
 	tables  string
 	bbob    bool
 	curves  bool
+	cost    []int // results after which suggestions are measured
+	only    []string
 	sampler string
+	program string
 	stopper stop.Spec
 	seeds   int
 	play    bench.Play
@@ -62,27 +62,24 @@ func (a *App) tuneBenchCommand() *cobra.Command {
 			"searched in five dimensions, and the figures are mean decimal logarithms of the distance to the optimum. With\n" +
 			"--curves, the Hartmann functions are searched by trials of 81 steps that a stopper may end early: T counts\n" +
 			"whole trials' times, the figures are shares of the optimum, and \"to 1 %\" is when the best is within 1 % of it.\n" +
-			"Nothing here needs a cluster.",
+			"With --cost, the figures are processor time a suggestion in six dimensions, after so many results.\n" +
+			"Nothing here needs a cluster.\n\n" + programHelp,
 		Example: "  clary tune bench --tables tables/ --sampler tpe --trials 100 --seeds 20\n" +
 			"  clary tune bench --tables tables/ --sampler cmaes --workers 8 -o json\n" +
-			"  clary tune bench --bbob --sampler tpe --seeds 5\n" +
+			"  clary tune bench --bbob --sampler tpe --seeds 5 --only bbob_f08,bbob_f15\n" +
+			"  clary tune bench --cost 50,200 --sampler bayes --trials 20 --seeds 3\n" +
+			"  clary tune bench --bbob --program 'python3 mine.py' --seeds 5\n" +
 			"  clary tune bench --curves --sampler tpe --stopper asha --workers 4 --trials 60",
 		Args: takes(),
 		RunE: func(command *cobra.Command, _ []string) error {
-			switch {
-			case count(b.tables != "", b.bbob, b.curves) != 1:
-				return usage(command, "give one of --tables, --bbob and --curves")
-			case b.stopper.Name != "" && !b.curves:
-				return usage(command, "--stopper is for --curves")
-			case b.seeds < 1 || b.seeds > 10_000:
-				return usage(command, "--seeds %d: give 1 to 10000", b.seeds)
-			case b.play.Trials < 1 || b.play.Trials > bench.MaxTrials:
-				return usage(command, "--trials %d: give 1 to %d", b.play.Trials, bench.MaxTrials)
-			case b.play.Workers < 1 || b.play.Workers > 10_000:
-				return usage(command, "--workers %d: give 1 to 10000", b.play.Workers)
+			if err := b.check(command); err != nil {
+				return err
 			}
 			if err := a.checkFormat(); err != nil {
 				return err
+			}
+			if len(b.cost) > 0 {
+				return a.tuneCost(command.Context(), b)
 			}
 			return a.tuneBench(command.Context(), b)
 		},
@@ -92,6 +89,9 @@ func (a *App) tuneBenchCommand() *cobra.Command {
 	flags.BoolVar(&b.bbob, "bbob", false, "search the BBOB functions instead")
 	flags.BoolVar(&b.curves, "curves", false, "search the Hartmann functions, by trials that report on their way")
 	flags.StringVar(&b.stopper.Name, "stopper", "", "which trials end early, with --curves: "+strings.Join(stop.Names(), ", "))
+	flags.IntSliceVar(&b.cost, "cost", nil, "measure suggestions after so many results instead, as in 50,200,1000")
+	flags.StringSliceVar(&b.only, "only", nil, "search these tables or functions only, as in hpobench_car or bbob_f08")
+	flags.StringVar(&b.program, "program", "", "a program that proposes, instead of a sampler of Clary's")
 	flags.StringVar(&b.sampler, "sampler", "auto", strings.Join(samplers.Names(), ", "))
 	flags.IntVar(&b.play.Trials, "trials", 100, "how many trials a search completes")
 	flags.IntVar(&b.seeds, "seeds", 20, "how many searches of each table, with seeds from 0")
@@ -101,12 +101,30 @@ func (a *App) tuneBenchCommand() *cobra.Command {
 	return command
 }
 
-func (a *App) tuneBench(ctx context.Context, b tuneBench) error {
-	maker, err := samplers.Named(b.sampler)
-	if err != nil {
-		return err
+// check says what is wrong with the flags.
+func (b tuneBench) check(command *cobra.Command) error {
+	switch {
+	case count(b.tables != "", b.bbob, b.curves, len(b.cost) > 0) != 1:
+		return usage(command, "give one of --tables, --bbob, --curves and --cost")
+	case b.program != "" && command.Flags().Changed("sampler"):
+		return usage(command, "give either --sampler or --program")
+	case b.program != "" && b.curves:
+		return usage(command, "--program is not told of curves: give --sampler with --curves")
+	case len(b.only) > 0 && len(b.cost) > 0:
+		return usage(command, "--only names tables or functions: --cost has none")
+	case b.stopper.Name != "" && !b.curves:
+		return usage(command, "--stopper is for --curves")
+	case b.seeds < 1 || b.seeds > 10_000:
+		return usage(command, "--seeds %d: give 1 to 10000", b.seeds)
+	case b.play.Trials < 1 || b.play.Trials > bench.MaxTrials:
+		return usage(command, "--trials %d: give 1 to %d", b.play.Trials, bench.MaxTrials)
+	case b.play.Workers < 1 || b.play.Workers > 10_000:
+		return usage(command, "--workers %d: give 1 to 10000", b.play.Workers)
 	}
-	b.play.Make = maker
+	return nil
+}
+
+func (a *App) tuneBench(ctx context.Context, b tuneBench) error {
 	if _, err := b.stopper.Stopper(tuner.Fidelity{Max: hartmannSteps}); err != nil {
 		return fault.New(fault.Invalid, "--stopper: %w", err)
 	}
@@ -114,77 +132,25 @@ func (a *App) tuneBench(ctx context.Context, b tuneBench) error {
 	if err != nil {
 		return err
 	}
-	before := processorTime()
-	curves, err := a.playAll(ctx, tasks, b)
+	c, err := b.crew(ctx, a.Err)
 	if err != nil {
 		return err
 	}
-	perAsk := (processorTime() - before) / time.Duration(len(tasks)*b.seeds*b.play.Trials)
-	return a.showTuneBench(b, tasks, curves, perAsk)
-}
-
-// tasks are what is searched.
-func (b tuneBench) tasks() ([]bench.Task, error) {
-	var tasks []bench.Task
-	if b.curves {
-		for _, dims := range []int{3, 6} {
-			h, err := bench.NewHartmann(dims, hartmannSteps, 0.3, 0.1)
-			if err != nil {
-				return nil, err
-			}
-			tasks = append(tasks, h)
-		}
-		return tasks, nil
+	before := processorTime()
+	curves, err := a.playAll(ctx, tasks, b, c)
+	used := processorTime() - before
+	if err := errors.Join(err, c.close()); err != nil {
+		return err
 	}
-	if b.bbob {
-		for number := 1; number <= bbob.Functions; number++ {
-			f, err := bench.NewFunction(number, 5)
-			if err != nil {
-				return nil, err
-			}
-			tasks = append(tasks, f)
-		}
-		return tasks, nil
+	if b.program != "" {
+		used = c.used()
 	}
-	entries, err := os.ReadDir(b.tables)
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "--tables: %w", err)
-	}
-	for _, entry := range entries {
-		name, ok := strings.CutSuffix(strings.TrimSuffix(entry.Name(), ".gz"), ".csv")
-		if !ok {
-			continue
-		}
-		table, err := readTable(filepath.Join(b.tables, entry.Name()), name)
-		if err != nil {
-			return nil, err
-		}
-		tasks = append(tasks, table)
-	}
-	if len(tasks) == 0 {
-		return nil, fault.New(fault.Invalid, "--tables %s: there is no file NAME.csv or NAME.csv.gz", b.tables)
-	}
-	return tasks, nil
-}
-
-func readTable(path, name string) (*bench.Table, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	var text io.Reader = file
-	if strings.HasSuffix(path, ".gz") {
-		if text, err = gzip.NewReader(file); err != nil {
-			return nil, fault.New(fault.Invalid, "read %s: %w", path, err)
-		}
-	}
-	return bench.ReadTable(name, text)
+	return a.showTuneBench(b, tasks, curves, used/time.Duration(len(tasks)*b.seeds*b.play.Trials))
 }
 
 // playAll runs every search, as many at a time as there are processors. The curves of a
 // task stand in the order of the seeds.
-func (a *App) playAll(ctx context.Context, tasks []bench.Task, b tuneBench) ([][][]float64, error) {
+func (a *App) playAll(ctx context.Context, tasks []bench.Task, b tuneBench, c *crew) ([][][]float64, error) {
 	curves := make([][][]float64, len(tasks))
 	line := live{out: a.Err, terminal: a.Terminal, width: a.Width}
 	defer line.clear()
@@ -199,7 +165,7 @@ func (a *App) playAll(ctx context.Context, tasks []bench.Task, b tuneBench) ([][
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				curve, err := b.run(task, uint64(seed))
+				curve, err := c.search(b, task, uint64(seed))
 				if err != nil {
 					return fmt.Errorf("%s with seed %d: %w", task.Name(), seed, err)
 				}
@@ -243,12 +209,13 @@ type tuneBenchJSON struct {
 	Mean   map[string]float64            `json:"mean"`
 	Within map[string]float64            `json:"time_to_1_percent,omitempty"`
 	CPU    float64                       `json:"cpu_ms_per_ask"`
+	Seeds  int                           `json:"seeds"`
 }
 
 func (a *App) showTuneBench(b tuneBench, tasks []bench.Task, curves [][][]float64, perAsk time.Duration) error {
 	result := tuneBenchJSON{
 		Tables: make(map[string]map[string]float64), Errors: make(map[string]map[string]float64), Mean: make(map[string]float64),
-		Within: make(map[string]float64), CPU: float64(perAsk.Microseconds()) / 1000,
+		Within: make(map[string]float64), CPU: float64(perAsk.Microseconds()) / 1000, Seeds: len(curves[0]),
 	}
 	heading := []string{"name"}
 	var rows [][]string
