@@ -41,6 +41,9 @@ func (f *resourceFlags) register(command *cobra.Command) {
 	flags.StringSliceVar(&f.nodeLabels, "on", nil, "only on nodes with this label, as key=value")
 }
 
+// resourceFlagNames are those that register makes.
+var resourceFlagNames = []string{"cores", "memory", "disk", "grace", "gpus", "gpu-model", "on"}
+
 // apply writes the flags that were set over a spec.
 func (f *resourceFlags) apply(command *cobra.Command, spec *training.Spec) error {
 	changed := command.Flags().Changed

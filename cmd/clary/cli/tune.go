@@ -28,6 +28,7 @@ type tuneFlags struct {
 	maxCost, corePrice, gpuPrice            float64
 	target                                  float64
 	noiseless, study                        bool
+	sagemaker                               string // a file
 }
 
 const paramHelp = "what to choose, as NAME=VALUES; see above"
@@ -53,7 +54,8 @@ ${NAME} stands for the value. For a declared network NAME is the path of a field
 network.layers[0].dense.units.
 
 With -f, the file is a tuning job (see clary schema tuning), whose search other flags change, or a training job to
-search the parameters of.`
+search the parameters of. With --sagemaker it is the JSON that aws sagemaker create-hyper-parameter-tuning-job takes;
+--cores, --memory and --gpus stand for its instance types.`
 
 func (f *tuneFlags) register(command *cobra.Command) {
 	flags := command.Flags()
@@ -77,6 +79,8 @@ func (f *tuneFlags) register(command *cobra.Command) {
 	flags.Int32Var(&f.maxFailed, "max-failed", 0, "give up when so many trials failed and none has succeeded (default 5, or --parallel)")
 	flags.BoolVar(&f.noiseless, "noiseless", false, "the same parameters give the same values again")
 	flags.BoolVar(&f.study, "study", false, "run nothing: whoever asks runs the trials and tells what came of them")
+	flags.StringVar(&f.sagemaker, "sagemaker", "", "a request of SageMaker's CreateHyperParameterTuningJob in JSON, which other flags change")
+	_ = command.MarkFlagFilename("sagemaker", "json")
 	_ = command.RegisterFlagCompletionFunc("sampler", cobra.FixedCompletions(samplers.Names(), cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -92,7 +96,8 @@ func (a *App) tuneCommand() *cobra.Command {
   clary tune -f digits.yaml --param optimizer.adam.rate=log:1e-4..1e-1 --param batch=ordered:16,32,64 --objective max:validation_accuracy --trials 40
   clary tune --param x=-5.0..5.0 --param act=relu,tanh --objective min:loss --trials 20 -- ./train --x '${x}' --act '${act}'
   clary tune -f sweep.yaml --parallel 16 --detach
-  clary tune -f sweep.yaml --dry-run`,
+  clary tune -f sweep.yaml --dry-run
+  clary tune --sagemaker request.json --cores 4 --memory 8GiB`,
 		Args: func(*cobra.Command, []string) error { return nil },
 	}
 	f.register(command)

@@ -38,7 +38,7 @@ func (f *templateFlags) register(command *cobra.Command) {
 
 // searchFlags change a tuning job's file, besides those of jobs.
 var searchFlags = []string{
-	"file", "seed", "param", "constraint", "objective", "limit", "try", "warm-start", "sampler", "stopper", "fidelity", "trials", "parallel",
+	"file", "sagemaker", "seed", "param", "constraint", "objective", "limit", "try", "warm-start", "sampler", "stopper", "fidelity", "trials", "parallel",
 	"max-time", "max-cost", "core-price", "gpu-price", "target", "patience", "max-failed", "noiseless",
 	"name", "queue", "priority", "label", "max-runtime", "retries", "backoff", "retry-only", "retry-never", "hold", "detach", "dry-run", "context", "output",
 }
@@ -53,21 +53,35 @@ func (a *App) tuningJob(ctx context.Context, c *client.Client, command *cobra.Co
 	seeded := seed.Changed
 	seed.Changed = false // it is the search's, not the network's
 	inline := true
-	switch file, err := a.tuneFile(t.train.file); {
+	file, err := a.tuneFile(t.train.file)
+	if f.sagemaker != "" {
+		file, err = a.sageMakerJob(command, f.sagemaker, t)
+	}
+	switch {
 	case err != nil:
 		return j, "", err
-	case file.Kind == cluster.KindTuning:
-		if j, folder, inline = file, folderOf(t.train.file), false; len(args) > 0 {
-			return j, "", usage(command, "%q is too much: the trials are described by %s", args[0], t.train.file)
+	case f.sagemaker != "":
+		j, inline = file, false
+		if s, trial, err = splitSpec(file.Spec); err == nil && trial == nil {
+			var template cluster.Job
+			template, folder, err = a.template(ctx, c, command, t, job.dryRun, args)
+			trial = template.Spec
+		} else if err == nil {
+			err = t.refuse(command, f.sagemaker, args)
 		}
+		if err != nil {
+			return j, "", err
+		}
+	case file.Kind == cluster.KindTuning:
+		j, folder, inline = file, folderOf(t.train.file), false
 		if s, trial, err = splitSpec(file.Spec); err == nil {
-			err = t.refuse(command)
+			err = t.refuse(command, t.train.file, args)
 		}
 		if err != nil {
 			return j, "", err
 		}
 	case f.study:
-		if err := t.refuse(command); err != nil {
+		if err := t.refuse(command, "", args); err != nil {
 			return j, "", err
 		}
 	default:
@@ -90,7 +104,6 @@ func (a *App) tuningJob(ctx context.Context, c *client.Client, command *cobra.Co
 	if j.Name == "" {
 		j.Name = sweepName(t, args)
 	}
-	var err error
 	if j.Spec, err = joinSpec(s, trial); err != nil {
 		return j, "", err
 	}
@@ -135,21 +148,27 @@ func (a *App) tuneFile(path string) (cluster.Job, error) {
 	return file, err
 }
 
-// refuse says no to flags that describe a training where something else does.
-func (f *templateFlags) refuse(command *cobra.Command) error {
+// refuse says no to flags and arguments that describe a training where a file does, or
+// nothing.
+func (f *templateFlags) refuse(command *cobra.Command, file string, args []string) error {
 	changed := ""
 	command.Flags().Visit(func(flag *pflag.Flag) {
-		if !slices.Contains(searchFlags, flag.Name) && flag.Name != "study" {
+		inSageMaker := command.Flags().Changed("sagemaker") && slices.Contains(resourceFlagNames, flag.Name)
+		if !slices.Contains(searchFlags, flag.Name) && flag.Name != "study" && !inSageMaker {
 			changed = flag.Name
 		}
 	})
 	switch {
-	case changed == "":
-		return nil
-	case f.train.file != "":
-		return usage(command, "--%s goes without a sweep's file: change it in %s", changed, f.train.file)
+	case changed != "" && file != "":
+		return usage(command, "--%s goes without a sweep's file: change it in %s", changed, file)
+	case changed != "":
+		return usage(command, "--%s goes without --study: a study runs nothing", changed)
+	case len(args) > 0 && file != "":
+		return usage(command, "%q is too much: the trials are described by %s", args[0], file)
+	case len(args) > 0:
+		return usage(command, "%q is too much: a study runs nothing", args[0])
 	}
-	return usage(command, "--%s goes without --study: a study runs nothing", changed)
+	return nil
 }
 
 // template is the training job that each trial is.

@@ -1,4 +1,4 @@
-package tuning
+package sagemaker
 
 import (
 	"fmt"
@@ -12,11 +12,11 @@ import (
 	"github.com/clary-ml/clary/tuner/expr"
 	"github.com/clary-ml/clary/tuner/space"
 	"github.com/clary-ml/clary/tuner/stop"
+	"github.com/clary-ml/clary/workload/tuning"
 )
 
-// SageMaker is a HyperParameterTuningJobConfig of Amazon SageMaker's API, with the
-// WarmStartConfig that stands beside it there.
-type SageMaker struct {
+// Config is a HyperParameterTuningJobConfig.
+type Config struct {
 	Strategy       string
 	StrategyConfig struct {
 		HyperbandStrategyConfig struct{ MinResource, MaxResource int }
@@ -28,11 +28,12 @@ type SageMaker struct {
 		MaxRuntimeInSeconds     int64
 	}
 	ParameterRanges struct {
-		IntegerParameterRanges, ContinuousParameterRanges []SageMakerRange
+		IntegerParameterRanges, ContinuousParameterRanges []Range
 		CategoricalParameterRanges                        []struct {
 			Name   string
 			Values []string
 		}
+		AutoParameters []any // refused
 	}
 	TrainingJobEarlyStoppingType string
 	TuningJobCompletionCriteria  struct {
@@ -40,15 +41,11 @@ type SageMaker struct {
 		BestObjectiveNotImproving  struct{ MaxNumberOfTrainingJobsNotImproving int }
 		ConvergenceDetected        struct{ CompleteOnConvergence string }
 	}
-	RandomSeed      uint64
-	WarmStartConfig struct {
-		ParentHyperParameterTuningJobs []struct{ HyperParameterTuningJobName string }
-		WarmStartType                  string
-	}
+	RandomSeed uint64
 }
 
-// SageMakerRange is a range of whole or real numbers, whose bounds are texts there.
-type SageMakerRange struct {
+// Range is one of whole or real numbers, whose bounds are texts there.
+type Range struct {
 	Name, MinValue, MaxValue, ScalingType string
 }
 
@@ -58,11 +55,11 @@ const autoLog = 1000
 
 // Spec is the sweep that the configuration asks for, still without its trial. The mistakes'
 // fields are SageMaker's.
-func (c SageMaker) Spec() (Spec, cluster.Problems) {
+func (c Config) Spec() (tuning.Spec, cluster.Problems) {
 	var p cluster.Problems
-	s := Spec{
-		Seed: c.RandomSeed, Parallel: max(c.ResourceLimits.MaxParallelTrainingJobs, 1),
-		Budget: Budget{
+	s := tuning.Spec{
+		Seed: c.RandomSeed, Parallel: c.ResourceLimits.MaxParallelTrainingJobs,
+		Budget: tuning.Budget{
 			Trials: c.ResourceLimits.MaxNumberOfTrainingJobs,
 			Time:   quantity.Duration(time.Duration(c.ResourceLimits.MaxRuntimeInSeconds) * time.Second),
 		},
@@ -81,23 +78,20 @@ func (c SageMaker) Spec() (Spec, cluster.Problems) {
 	c.ranges(&s, &p)
 	c.strategy(&s, &p)
 	c.endings(&s, &p)
-	for _, parent := range c.WarmStartConfig.ParentHyperParameterTuningJobs {
-		s.WarmStart = append(s.WarmStart, parent.HyperParameterTuningJobName)
-	}
-	switch kind := c.WarmStartConfig.WarmStartType; kind {
-	case "", "IdenticalDataAndAlgorithm", "TransferLearning":
-	default:
-		p.Add("WarmStartConfig.WarmStartType", "%q: give IdenticalDataAndAlgorithm or TransferLearning", cluster.Clip(kind))
-	}
 	return s, p
 }
 
-func (c SageMaker) ranges(s *Spec, p *cluster.Problems) {
-	add := func(q space.Parameter) { s.Space.Parameters = append(s.Space.Parameters, Parameter{Parameter: q}) }
+func (c Config) ranges(s *tuning.Spec, p *cluster.Problems) {
+	if len(c.ParameterRanges.AutoParameters) > 0 {
+		p.Add("ParameterRanges.AutoParameters", "ranges are not chosen automatically here: give each as one of integers, continuous or categorical")
+	}
+	add := func(q space.Parameter) {
+		s.Space.Parameters = append(s.Space.Parameters, tuning.Parameter{Parameter: q})
+	}
 	for _, part := range []struct {
 		field  string
 		kind   space.Type
-		ranges []SageMakerRange
+		ranges []Range
 	}{
 		{"IntegerParameterRanges", space.Int, c.ParameterRanges.IntegerParameterRanges},
 		{"ContinuousParameterRanges", space.Float, c.ParameterRanges.ContinuousParameterRanges},
@@ -117,7 +111,7 @@ func (c SageMaker) ranges(s *Spec, p *cluster.Problems) {
 	}
 }
 
-func (r SageMakerRange) parameter(kind space.Type, p *cluster.Problems) space.Parameter {
+func (r Range) parameter(kind space.Type, p *cluster.Problems) space.Parameter {
 	q := space.Parameter{Name: r.Name, Type: kind}
 	bound := func(field, text string) *float64 {
 		v, err := strconv.ParseFloat(text, 64)
@@ -147,7 +141,7 @@ func (r SageMakerRange) parameter(kind space.Type, p *cluster.Problems) space.Pa
 	return q
 }
 
-func (c SageMaker) strategy(s *Spec, p *cluster.Problems) {
+func (c Config) strategy(s *tuning.Spec, p *cluster.Problems) {
 	switch c.Strategy {
 	case "", "Bayesian":
 		s.Sampler = "bayes"
@@ -160,7 +154,7 @@ func (c SageMaker) strategy(s *Spec, p *cluster.Problems) {
 		}
 	case "Hyperband":
 		limits := c.StrategyConfig.HyperbandStrategyConfig
-		s.Stopper = Stopper{Name: stopHyperband, Halving: stop.Halving{Min: float64(limits.MinResource)}}
+		s.Stopper = tuning.Stopper{Name: "hyperband", Halving: stop.Halving{Min: float64(limits.MinResource)}}
 		s.Fidelity.Max = float64(limits.MaxResource)
 		if limits.MaxResource <= 0 {
 			p.Add("StrategyConfig.HyperbandStrategyConfig.MaxResource", "is missing: say after how many epochs a training is complete")
@@ -173,12 +167,12 @@ func (c SageMaker) strategy(s *Spec, p *cluster.Problems) {
 	}
 }
 
-func (c SageMaker) endings(s *Spec, p *cluster.Problems) {
+func (c Config) endings(s *tuning.Spec, p *cluster.Problems) {
 	switch kind := c.TrainingJobEarlyStoppingType; kind {
 	case "", "Off":
 	case "Auto":
 		if s.Stopper.Name == "" {
-			s.Stopper.Name = stopMedian
+			s.Stopper.Name = "median"
 		}
 	default:
 		p.Add("TrainingJobEarlyStoppingType", "%q: give Off or Auto", cluster.Clip(kind))
@@ -188,7 +182,7 @@ func (c SageMaker) endings(s *Spec, p *cluster.Problems) {
 	switch kind := criteria.ConvergenceDetected.CompleteOnConvergence; kind {
 	case "", "Disabled":
 	case "Enabled":
-		s.Convergence = &Convergence{}
+		s.Convergence = &tuning.Convergence{}
 	default:
 		p.Add("TuningJobCompletionCriteria.ConvergenceDetected.CompleteOnConvergence", "%q: give Enabled or Disabled", cluster.Clip(kind))
 	}
