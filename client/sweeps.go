@@ -141,11 +141,12 @@ type SweepControl struct {
 	Trials   *int64
 	Time     *time.Duration
 	Cost     *float64
+	Close    bool // begin no new trial any more
 }
 
 // ControlSweep pauses, resumes or extends a sweep, or changes how many trials run at once.
 func (c *Client) ControlSweep(ctx context.Context, sweep string, change SweepControl) (SweepView, error) {
-	request := &claryv1.ControlSweepRequest{Sweep: sweep, Pause: change.Pause, Parallel: change.Parallel, Trials: change.Trials, Cost: change.Cost}
+	request := &claryv1.ControlSweepRequest{Sweep: sweep, Pause: change.Pause, Parallel: change.Parallel, Trials: change.Trials, Cost: change.Cost, Close: change.Close}
 	if change.Time != nil {
 		nanoseconds := int64(*change.Time)
 		request.Time = &nanoseconds

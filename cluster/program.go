@@ -172,7 +172,7 @@ func (g Program) Validate() Problems {
 	}
 	p.Under("inputs", checkInputs(g.Inputs))
 	p.Under("secrets", checkSecrets(g.Secrets))
-	p.Under("metrics", checkMetrics(g.Metrics))
+	p.Under("metrics", CheckMetrics(g.Metrics))
 	if g.Track != nil {
 		p.Under("track", g.Track.Validate())
 	}
@@ -338,7 +338,8 @@ func checkSecrets(secrets []SecretRef) Problems {
 	return p
 }
 
-func checkMetrics(metrics []MetricDefinition) Problems {
+// CheckMetrics reports every mistake in definitions of metrics.
+func CheckMetrics(metrics []MetricDefinition) Problems {
 	var p Problems
 	if len(metrics) > MaxMetrics {
 		p.Add("", "%d definitions: at most %d", len(metrics), MaxMetrics)

@@ -210,6 +210,9 @@ func (s *sweeps) Control(_ context.Context, request *claryv1.ControlSweepRequest
 		if request.Cost != nil {
 			sweep.Budget.Cost = request.GetCost()
 		}
+		if request.GetClose() {
+			sweep.Closed = "stopped"
+		}
 	})
 	changed, _ := s.c.Sweep(job.Name)
 	return s.view(job, changed), nil

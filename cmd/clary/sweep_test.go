@@ -20,7 +20,7 @@ import (
 // playSweep is a tuning job's life in the cluster in memory: trials end one after another
 // with values that their configurations decide, every seventh fails and every fifth is
 // stopped. One whose name begins with wait stands still after half of its budget, until it
-// is cancelled or its bound is where it stands.
+// is cancelled or closed.
 func playSweep(ctx context.Context, c *clienttest.Cluster, job cluster.Job) {
 	spec, problems := tuning.Parse(job.Spec)
 	if problems != nil {
@@ -68,7 +68,7 @@ func standStill(ctx context.Context, c *clienttest.Cluster, name string) {
 	for {
 		view, _, changed := c.Job(name)
 		sweep, _ := c.Sweep(name)
-		if view.Job.Cancel || sweep.Budget.Trials == sweep.Next {
+		if view.Job.Cancel || sweep.Closed != "" {
 			break
 		}
 		select {

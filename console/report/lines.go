@@ -163,13 +163,16 @@ func (f *figures) curves() template.HTML {
 	h := f.sweep.History
 	var complete, others []int
 	var ends []float64
-	first, last := math.Inf(1), 0.0
+	first, last, whole := math.Inf(1), 0.0, true
 	for number := range h.Len() {
 		curve := f.sweep.Trials[number].Curve
 		if len(curve) < 2 {
 			continue
 		}
 		first, last = min(first, curve[0].Step), max(last, curve[len(curve)-1].Step)
+		for _, p := range curve {
+			whole = whole && p.Step == math.Trunc(p.Step)
+		}
 		for _, p := range curve[len(curve)/4:] { // where most begin is seldom of interest
 			ends = append(ends, p.Value)
 		}
@@ -184,13 +187,13 @@ func (f *figures) curves() template.HTML {
 	}
 	o := f.problem.Objectives[0]
 	x := axes.Axis{Scale: "linear", Low: first, High: max(last, first+1e-9), From: left, To: width - right}
-	x.Ticks = axes.Ticks(x.Scale, x.Low, x.High, false)
+	x.Ticks = axes.Ticks(x.Scale, x.Low, x.High, whole)
 	y := axes.OfValues(ends, o.Direction, height-bottom, top)
 	var d drawing
 	d.begin(width, height, "learning curves of "+o.Name)
 	name := f.problem.Fidelity.Name
 	if name == "" {
-		name = "step"
+		name = "epoch"
 	}
 	d.frame(x, y, name, o.Name)
 	d.open("curves")

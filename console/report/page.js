@@ -4,6 +4,7 @@
   const count = data.state.length;
   const root = document.documentElement;
   const states = { w: "waiting", r: "running", p: "paused", c: "complete", s: "stopped", f: "failed", i: "infeasible", x: "cancelled" };
+  const state = (t) => data.state[t] === "c" && data.shades[0][t] === "." ? "outside the limits" : states[data.state[t]];
   const svgNS = "http://www.w3.org/2000/svg";
 
   // A column of figures by its name: place, seconds, number, v0 (an objective or limit), h0
@@ -27,7 +28,7 @@
       const choices = data.params[Number(name.slice(1))].choices;
       return choices ? choices[value] : text(value);
     }
-    if (name === "state") return states[data.state[t]];
+    if (name === "state") return state(t);
     if (name === "seconds") return value ? span(value) : "–";
     return text(value);
   };
@@ -148,7 +149,7 @@
     if (tip.hidden) return;
     tip.replaceChildren();
     const head = tip.appendChild(document.createElement("b"));
-    head.textContent = "trial " + t + (data.state[t] === "c" ? "" : " · " + states[data.state[t]]);
+    head.textContent = "trial " + t + (state(t) === "complete" ? "" : " · " + state(t));
     const list = tip.appendChild(document.createElement("dl"));
     const row = (name, value, kind) => {
       const dt = list.appendChild(document.createElement("dt")), dd = list.appendChild(document.createElement("dd"));
@@ -204,7 +205,7 @@
   const headings = [...document.querySelectorAll("#trials th")];
   const more = document.getElementById("more"), shown = document.getElementById("shown"), clear = document.getElementById("clear");
   let sorted = { column: "v0", down: data.maximize[0] }, most = 25, rows = null;
-  const key = (name) => name === "state" ? (t) => states[data.state[t]] : column(name);
+  const key = (name) => name === "state" ? state : column(name);
   const table = () => {
     if (!rows) {
       const value = key(sorted.column);

@@ -191,6 +191,9 @@ func (s *sweeps) Control(ctx context.Context, request *claryv1.ControlSweepReque
 		t := time.Duration(request.GetTime())
 		control.Time = &t
 	}
+	if request.GetClose() {
+		control.Close = "stopped by " + caller(ctx).Name
+	}
 	if err := s.desk.Do(ctx, name, func(search *tuning.Search, now int64) error { return search.Control(control, now) }); err != nil {
 		return nil, err
 	}

@@ -337,3 +337,35 @@ func TestASweepIsPausedExtendedAndWatched(t *testing.T) {
 		}
 	})
 }
+
+func TestAStoppedSweepBeginsNothingAndEndsWithWhatItHas(t *testing.T) {
+	inWorld(t, func(w *world) {
+		t := w.T
+		d := w.study(study, nil)
+		d.one("a")
+		d.one("a")
+		yes := true
+		if _, err := d.api.Control(t.Context(), &claryv1.ControlSweepRequest{Sweep: d.name, Pause: &yes}); err != nil {
+			t.Fatal(err)
+		}
+		view, err := d.api.Control(t.Context(), &claryv1.ControlSweepRequest{Sweep: d.name, Close: true})
+		if err != nil || !strings.HasPrefix(view.GetSweep().GetClosed(), "stopped by ") || view.GetSweep().GetPaused() || view.GetSweep().GetBudget().GetTrials() != 30 {
+			t.Fatalf("%+v, %v", view.GetSweep(), err)
+		}
+		if answer, err := d.ask("a", 1); err != nil || len(answer.GetTrials()) != 0 || answer.GetDone() || !strings.HasPrefix(answer.GetReason(), "stopped by ") {
+			t.Errorf("%v, %v", answer, err)
+		}
+		for number := range int64(2) {
+			if _, err := d.tell("a", number, "", map[string]float64{"loss": 1, "size": 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		watch, err := claryv1.NewSweepsClient(w.as(cluster.RoleViewer)).Watch(t.Context(), &claryv1.WatchSweepRequest{Name: d.name})
+		for err == nil && !cluster.JobState(view.GetJob().GetState()).Ended() {
+			view, err = watch.Recv()
+		}
+		if job := view.GetJob(); err != nil || job.GetState() != string(cluster.JobSucceeded) || !strings.HasPrefix(job.GetReason(), "stopped by ") {
+			t.Errorf("%s: %s, %v", job.GetState(), job.GetReason(), err)
+		}
+	})
+}

@@ -45,7 +45,7 @@ func TestFailedTrialsAreRetriedAndCountedAndASweepThatCannotSucceedEnds(t *testi
 	}{
 		"fails":      {0, cluster.JobFailed, 0, "exit code 3"},
 		"fails once": {1, cluster.JobSucceeded, 6, ""},
-		"silent":     {0, cluster.JobFailed, 0, "without a word of loss; it told other"},
+		"silent":     {0, cluster.JobFailed, 0, "without a finite value of loss; it told other"},
 		"mad":        {0, cluster.JobFailed, 0, "not finite: loss +Inf"},
 	} {
 		t.Run(how, func(t *testing.T) {
@@ -55,6 +55,9 @@ func TestFailedTrialsAreRetriedAndCountedAndASweepThatCannotSucceedEnds(t *testi
 				job, sweep, trials := b.ends("sweep", time.Minute)
 				if job.State != c.state || sweep.Counts.Complete != c.complete || !strings.Contains(trials[0].Reason, c.reason) {
 					t.Errorf("%s (%s): %+v\n%s", job.State, job.Reason, sweep, table(trials))
+				}
+				if c.state == cluster.JobFailed && !strings.Contains(job.Reason, c.reason) {
+					t.Errorf("the sweep says %s", job.Reason)
 				}
 				if c.state == cluster.JobFailed && sweep.Counts.Failed != 5 {
 					t.Errorf("%d trials failed before it was given up: %s", sweep.Counts.Failed, sweep.Closed)

@@ -23,22 +23,23 @@ func TestALineIsAnObjectOrWordsAndRubbishIsRefusedWhole(t *testing.T) {
 	for line, want := range map[string]*metric.Row{
 		`{"epoch":3,"step":1200,"total":4000,"metrics":{"loss":0.31,"val/acc":0.9}}`: &whole,
 		" epoch=3  step=1200 total=4000\tloss=0.31 val/acc=9e-1\n":                   &whole,
-		`{"metrics":{"loss":NaN,"acc":1,"far":-Infinity}}`:                           {Values: map[string]float64{"acc": 1}},
-		"loss=nan acc=1 far=-inf huge=1e999":                                         {Values: map[string]float64{"acc": 1}},
-		`{"step":7}`:                                                                 {Step: ptr(int64(7))},
-		"":                                                                           nil,
-		"{}":                                                                         nil,
-		"training has begun":                                                         nil,
-		"loss=0.3 done":                                                              nil,
-		"loss=":                                                                      nil,
-		"=1":                                                                         nil,
-		"step=1.5 loss=2":                                                            nil,
-		"epoch=99999999999 loss=2":                                                   nil,
-		`{"metrics":{"loss":"low"}}`:                                                 nil,
-		`{"epoch":"two"}`:                                                            nil,
-		`[1,2]`:                                                                      nil,
-		"x=1 " + strings.Repeat("y=2 ", 2e4):                                         nil,
-		strings.Repeat("n", 257) + "=1":                                              nil,
+		`{"metrics":{"loss":NaN,"acc":1,"far":-Infinity}}`:                           {Values: map[string]float64{"acc": 1}, Lost: []string{"far", "loss"}},
+		"loss=nan acc=1 far=-inf huge=1e999":                                         {Values: map[string]float64{"acc": 1}, Lost: []string{"far", "huge", "loss"}},
+		`{"metrics":{"loss":1},"lost":["loss","acc"]}`:                               {Values: map[string]float64{"loss": 1}, Lost: []string{"acc"}},
+		`{"step":7}`:                         {Step: ptr(int64(7))},
+		"":                                   nil,
+		"{}":                                 nil,
+		"training has begun":                 nil,
+		"loss=0.3 done":                      nil,
+		"loss=":                              nil,
+		"=1":                                 nil,
+		"step=1.5 loss=2":                    nil,
+		"epoch=99999999999 loss=2":           nil,
+		`{"metrics":{"loss":"low"}}`:         nil,
+		`{"epoch":"two"}`:                    nil,
+		`[1,2]`:                              nil,
+		"x=1 " + strings.Repeat("y=2 ", 2e4): nil,
+		strings.Repeat("n", 257) + "=1":      nil,
 	} {
 		row, ok := metric.ParseRow([]byte(line))
 		if ok != (want != nil) || ok && !same(row, *want) {
@@ -51,7 +52,9 @@ func TestARowSurvivesItsOwnText(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		row := metric.Row{
 			Step: ptr(rapid.Int64Range(-1<<53, 1<<53).Draw(t, "step")), Cursor: rapid.Int64Min(0).Draw(t, "cursor"),
-			Values: rapid.MapOfN(rapid.StringN(1, 20, 80), rapid.Float64(), 1, 5).Draw(t, "values"),
+		}
+		for name, value := range rapid.MapOfN(rapid.StringN(1, 20, 80), rapid.Float64(), 1, 5).Draw(t, "values") {
+			row.Merge(metric.Row{Values: map[string]float64{name: value}})
 		}
 		again, ok := metric.ParseRow(row.Text())
 		if !ok || !same(again, row) {
@@ -89,7 +92,7 @@ func TestPatternsFindMetricsInWhatATaskWrites(t *testing.T) {
 	for line, want := range map[string]*metric.Row{
 		"step 40 loss: 1.5e-2":              {Step: ptr(int64(40)), Values: map[string]float64{"loss": 0.015}},
 		" 1% loss=3\r 2% loss=2\r3% loss=1": {Values: map[string]float64{"loss": 1}},
-		"loss=nan acc=high":                 nil,
+		"loss=nan acc=high":                 {Lost: []string{"loss"}},
 		"nothing here":                      nil,
 	} {
 		row, ok := m.Match([]byte(line))
@@ -116,6 +119,31 @@ func TestProgressIsBoundedAndWhatWasToldIsNotChanged(t *testing.T) {
 	}
 	if len(p.Metrics) > metric.MaxNames || p.Metrics["m0"] != 3*metric.MaxNames-1 || p.Epoch != 1 {
 		t.Errorf("%d metrics, m0 is %v, epoch %d", len(p.Metrics), p.Metrics["m0"], p.Epoch)
+	}
+}
+
+func TestAMetricThatIsNoNumberAnyMoreIsNotKnownAnyMore(t *testing.T) {
+	var p cluster.Progress
+	var held metric.Row
+	for _, line := range []string{"epoch=1 loss=2 acc=0.5", "epoch=2 loss=nan acc=0.6", "epoch=3 acc=0.1"} {
+		row, ok := metric.ParseRow([]byte(line))
+		if !ok {
+			t.Fatal(line)
+		}
+		row.Advance(&p)
+		held.Merge(row)
+	}
+	var merged cluster.Progress
+	merged.Metrics = map[string]float64{"loss": 7}
+	held.Advance(&merged)
+	for _, got := range []cluster.Progress{p, merged} {
+		if _, known := got.Metrics["loss"]; known || got.Metrics["acc"] != 0.1 || got.Epoch != 3 {
+			t.Errorf("%+v", got)
+		}
+	}
+	row, _ := metric.ParseRow([]byte("loss=1"))
+	if row.Advance(&p); p.Metrics["loss"] != 1 {
+		t.Errorf("%+v", p)
 	}
 }
 

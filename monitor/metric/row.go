@@ -29,13 +29,15 @@ const (
 //	{"epoch": 3, "step": 1200, "total": 4000, "metrics": {"loss": 0.31, "accuracy": 0.9}}
 //	epoch=3 step=1200 loss=0.31 accuracy=0.9
 //
-// total is how many steps there will be. A value that is not finite is left out, as JSON
-// has none; so a loss that has become NaN leaves a gap.
+// total is how many steps there will be. A value that is not finite is none, as JSON has
+// none, and ends what was said before: a loss that has become NaN leaves a gap.
 type Row struct {
 	Epoch  *int32             `json:"epoch,omitempty"`
 	Step   *int64             `json:"step,omitempty"`
 	Total  *int64             `json:"total,omitempty"`
 	Values map[string]float64 `json:"metrics,omitempty"`
+	// Lost are metrics whose newest value is not finite, sorted.
+	Lost []string `json:"lost,omitempty"`
 
 	// Cursor is where the row's source goes on after it, for whoever reads on after a
 	// restart: an offset in a file, or a time.
@@ -66,10 +68,15 @@ func parseObject(line []byte) (Row, bool) {
 		return Row{}, false
 	}
 	row := Row{Epoch: said.Epoch, Step: said.Step, Total: said.Total, Cursor: said.Cursor}
+	for _, name := range said.Lost {
+		row.put(name, math.NaN())
+	}
 	for _, name := range slices.Sorted(maps.Keys(said.Values)) {
-		if value := said.Values[name]; value != nil {
-			row.put(name, *value)
+		value := math.NaN()
+		if said.Values[name] != nil {
+			value = *said.Values[name]
 		}
+		row.put(name, value)
 	}
 	return row, !row.empty()
 }
@@ -114,8 +121,19 @@ func (r *Row) say(name, text string) bool {
 }
 
 func (r *Row) put(name string, value float64) {
-	if name == "" || len(name) > MaxName || math.IsInf(value, 0) || math.IsNaN(value) || len(r.Values) >= MaxNames {
+	lost, isLost := slices.BinarySearch(r.Lost, name)
+	_, isKnown := r.Values[name]
+	if name == "" || len(name) > MaxName || !isKnown && !isLost && len(r.Values)+len(r.Lost) >= MaxNames {
 		return
+	}
+	if math.IsInf(value, 0) || math.IsNaN(value) {
+		if delete(r.Values, name); !isLost {
+			r.Lost = slices.Insert(slices.Clone(r.Lost), lost, name)
+		}
+		return
+	}
+	if isLost {
+		r.Lost = slices.Delete(slices.Clone(r.Lost), lost, lost+1)
 	}
 	if r.Values == nil {
 		r.Values = map[string]float64{}
@@ -124,7 +142,7 @@ func (r *Row) put(name string, value float64) {
 }
 
 func (r *Row) empty() bool {
-	return r.Epoch == nil && r.Step == nil && r.Total == nil && len(r.Values) == 0
+	return r.Epoch == nil && r.Step == nil && r.Total == nil && len(r.Values)+len(r.Lost) == 0
 }
 
 // Text is the row as one line of JSON, without its end.
@@ -147,10 +165,11 @@ func (r *Row) Merge(later Row) {
 	if later.Total != nil {
 		r.Total = later.Total
 	}
-	for name, value := range later.Values {
-		if _, known := r.Values[name]; known || len(r.Values) < MaxNames {
-			r.put(name, value)
-		}
+	for _, name := range later.Lost {
+		r.put(name, math.NaN())
+	}
+	for _, name := range slices.Sorted(maps.Keys(later.Values)) {
+		r.put(name, later.Values[name])
 	}
 	if later.Cursor != 0 {
 		r.Cursor = later.Cursor
@@ -168,12 +187,15 @@ func (r *Row) Advance(p *cluster.Progress) {
 	if r.Total != nil {
 		p.Total = *r.Total
 	}
-	if len(r.Values) == 0 {
+	if len(r.Values)+len(r.Lost) == 0 {
 		return
 	}
 	metrics := maps.Clone(p.Metrics) // what was told before is not changed
 	if metrics == nil {
 		metrics = map[string]float64{}
+	}
+	for _, name := range r.Lost {
+		delete(metrics, name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Values)) {
 		if _, known := metrics[name]; known || len(metrics) < MaxNames {

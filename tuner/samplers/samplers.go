@@ -30,6 +30,15 @@ func all() map[string]tuner.Maker {
 // Names are the names of all samplers, sorted.
 func Names() []string { return slices.Sorted(maps.Keys(all())) }
 
+// Chosen is the name of the sampler that takes a problem: another than the one that was
+// named only if that chooses one.
+func Chosen(name string, p tuner.Problem) string {
+	if name == "auto" {
+		return choice(p)
+	}
+	return name
+}
+
 // Named is the sampler of that name.
 func Named(name string) (tuner.Maker, error) {
 	make, known := all()[name]

@@ -196,6 +196,11 @@ func (s Spec) validateProgram(p *cluster.Problems) {
 			p.Add(fmt.Sprintf("secrets[%d].env", i), "is for a process: a container engine would write the variable to its disk; use file")
 		}
 	}
+	definitions := make([]cluster.MetricDefinition, len(s.Metrics))
+	for i, metric := range s.Metrics {
+		definitions[i] = cluster.MetricDefinition(metric)
+	}
+	p.Under("metrics", cluster.CheckMetrics(definitions))
 	s.validateNetworkOf(p)
 	if s.NetworkIsolation && s.Instances > 1 {
 		p.Add("network_isolation", "cuts instances off from each other too: it is for one instance")

@@ -90,7 +90,7 @@ func (s *Search) conclude(t *cluster.Trial, child Child, seen sight, now int64) 
 		values, limits, missing := s.pick(seen.metrics)
 		e = s.sane(ending{state: cluster.TrialComplete, values: values, limits: limits})
 		if len(missing) > 0 {
-			e = ending{state: cluster.TrialFailed, reason: fmt.Sprintf("it ended without a word of %s; it told %s", strings.Join(missing, ", "), said(seen.metrics))}
+			e = ending{state: cluster.TrialFailed, reason: fmt.Sprintf("it ended without a finite value of %s; it told %s", strings.Join(missing, ", "), said(seen.metrics))}
 		}
 		if child.Publication != nil && len(child.Publication.Outputs) > 0 {
 			t.Model = child.Publication.Outputs[0].URI

@@ -54,6 +54,8 @@ type Control struct {
 	Trials   *int64
 	Time     *time.Duration
 	Cost     *float64
+	// Close has no new trial begin any more, and says why; "" does not.
+	Close string
 }
 
 // Control changes how the sweep goes on.
@@ -80,6 +82,12 @@ func (s *Search) Control(c Control, now int64) error {
 		} else {
 			next.PausedIn += time.Duration(now - next.PausedAt)
 			next.PausedAt = 0
+		}
+	}
+	if c.Close != "" && next.Closed == "" {
+		next.Closed = cut(c.Close)
+		if next.Paused { // nothing would end it
+			next.Paused, next.PausedAt, next.PausedIn = false, 0, next.PausedIn+time.Duration(now-next.PausedAt)
 		}
 	}
 	if problems := next.Validate(); len(problems) > 0 {

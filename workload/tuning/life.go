@@ -179,14 +179,26 @@ func (s *Search) finish(now int64) {
 		job.State, job.Reason = cluster.JobStopping, "ran longer than its maximum run time of "+job.MaxRuntime.String()
 	case done && s.spent(now) != "" && !s.sweep.Paused:
 		job.State, job.Reason = cluster.JobPublishing, s.spent(now)
-		if counts := s.sweep.Counts; counts.Complete+counts.Stopped == 0 && counts.Failed+counts.Infeasible > 0 {
-			job.State, job.Ended = cluster.JobFailed, now
-			job.Reason = fmt.Sprintf("none of its %d trials has succeeded: see the reasons of the trials", counts.Total())
+		if reason := s.fruitless(); reason != "" {
+			job.State, job.Ended, job.Reason = cluster.JobFailed, now, reason
 		}
 	default:
 		return
 	}
 	s.unsaved.job = &job
+}
+
+// fruitless says why a sweep that is over has found nothing; "" if it has, or was to try
+// nothing.
+func (s *Search) fruitless() string {
+	counts := s.sweep.Counts
+	switch {
+	case counts.Complete > 0 || counts.Total() == counts.Cancelled:
+		return ""
+	case counts.Stopped == 0:
+		return fmt.Sprintf("none of its %d trials has succeeded; the last that failed: %s", counts.Total(), s.failure.Reason)
+	}
+	return fmt.Sprintf("none of its %d trials has come to its end: %s", counts.Total(), s.spent(0))
 }
 
 // anyLives reports whether a job of the sweep has not ended.

@@ -175,6 +175,15 @@ func (s Spec) samplerName() string {
 	return "auto"
 }
 
+// chosenName is the sampler's name, and that of the one that auto has chosen.
+func (s Spec) chosenName(problem tuner.Problem) string {
+	name := s.samplerName()
+	if chosen := samplers.Chosen(name, problem); chosen != name {
+		return name + " (" + chosen + ")"
+	}
+	return name
+}
+
 // newSampler is the sampler of a problem.
 func (s Spec) newSampler(problem tuner.Problem) (tuner.Sampler, error) {
 	maker, err := samplers.Named(s.samplerName())

@@ -32,6 +32,7 @@ type Search struct {
 	sweep    cluster.Sweep
 	live     map[int64]*cluster.Trial // that have not ended
 	active   map[int64]bool           // of those, that wait or run: the paused may be very many
+	failure  cluster.Trial            // the last that failed
 	notes    map[int64][]note         // points that are kept for people only
 	children map[string]Child         // the jobs that it has made, as they were last seen
 	unsaved  unsaved
@@ -108,6 +109,7 @@ func (s *Search) load(rows iter.Seq[cluster.Trial]) iter.Seq[tuner.Trial] {
 				s.live[row.Number] = &row
 				s.activate(&row)
 			}
+			s.mourn(row)
 			if !yield(trialOf(row)) {
 				return
 			}
@@ -118,6 +120,13 @@ func (s *Search) load(rows iter.Seq[cluster.Trial]) iter.Seq[tuner.Trial] {
 var states = map[cluster.TrialState]tuner.State{
 	cluster.TrialComplete: tuner.Complete, cluster.TrialStopped: tuner.Stopped, cluster.TrialFailed: tuner.Failed,
 	cluster.TrialInfeasible: tuner.Infeasible, cluster.TrialCancelled: tuner.Cancelled, cluster.TrialPaused: tuner.Paused,
+}
+
+// mourn remembers the last trial that failed.
+func (s *Search) mourn(row cluster.Trial) {
+	if (row.State == cluster.TrialFailed || row.State == cluster.TrialInfeasible) && row.Order >= s.failure.Order {
+		s.failure = row
+	}
 }
 
 // trialOf is a row as the history has it.
@@ -290,6 +299,7 @@ func (s *Search) end(t *cluster.Trial, e ending, now int64) error {
 	t.Curve = mix(t.Curve, s.notes[t.Number])
 	s.sweep.Cost += t.Cost
 	s.move(t, e.state)
+	s.mourn(*t)
 	delete(s.live, t.Number)
 	delete(s.notes, t.Number)
 	s.rank()

@@ -14,7 +14,7 @@ import (
 
 // Shower tells what a sweep's rows mean, without a search.
 type Shower struct {
-	Sampler string
+	Sampler string // with the one that auto has chosen, as in "auto (bayes)"
 	Stopper string // "" for none
 
 	spec  Spec
@@ -31,7 +31,11 @@ func NewShower(spec []byte) (Shower, error) {
 	if err != nil {
 		return Shower{}, err
 	}
-	return Shower{Sampler: s.samplerName(), Stopper: s.Stopper.name(), spec: s, space: compiled}, nil
+	initial := s.Initial
+	s.Initial = nil // they decide nothing here, and may be many
+	problem, _ := s.problem(compiled)
+	s.Initial = initial
+	return Shower{Sampler: s.chosenName(problem), Stopper: s.Stopper.name(), spec: s, space: compiled}, nil
 }
 
 // Values are the active parameters of a trial.

@@ -90,7 +90,7 @@ func plot(series []cluster.Series, over axis, width int, color bool) string {
 		origin = least
 	}
 	options := []asciigraph.Option{
-		asciigraph.Height(plotHeight), asciigraph.XAxisRange(least-origin, most-origin), asciigraph.XAxisTickCount(plotTicks),
+		asciigraph.Height(plotHeight), asciigraph.XAxisRange(least-origin, most-origin), asciigraph.XAxisTickCount(over.ticks(most - least)),
 		asciigraph.YAxisValueFormatter(func(v float64) string { return fmt.Sprintf("%9.4g", v) }),
 		asciigraph.XAxisValueFormatter(over.label),
 	}
@@ -102,6 +102,19 @@ func plot(series []cluster.Series, over axis, width int, color bool) string {
 	}
 	title := fmt.Sprintf("%s over %s: %s", oneLine(series[0].Name), over, flat(series))
 	return title + "\n" + strings.TrimRight(asciigraph.PlotMany(lines, options...), "\n") + "\n"
+}
+
+// ticks are as many as can be told apart: steps and epochs are whole.
+func (x axis) ticks(length float64) int {
+	if x == byTime {
+		return plotTicks
+	}
+	for n := plotTicks; n > 2; n-- {
+		if math.Mod(length, float64(n-1)) == 0 {
+			return n
+		}
+	}
+	return min(plotTicks, int(length)+1)
 }
 
 func (x axis) label(v float64) string {

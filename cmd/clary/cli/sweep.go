@@ -223,6 +223,19 @@ func describeSweep(out io.Writer, view client.SweepView, spec tuning.Spec) error
 	if counts := countsText(sweep.Counts); counts != "" {
 		trials += ": " + strings.ReplaceAll(counts, "  ", ", ")
 	}
+	closed := sweep.Closed
+	if job.State.Ended() {
+		closed = "" // the reason says it
+	}
+	var limits []string
+	for _, l := range spec.Limits {
+		if l.Min != nil {
+			limits = append(limits, l.Name+">="+digits5(*l.Min))
+		}
+		if l.Max != nil {
+			limits = append(limits, l.Name+"<="+digits5(*l.Max))
+		}
+	}
 	cost := ""
 	if sweep.Cost > 0 {
 		cost = digits5(sweep.Cost) + suffixed(boundText(sweep.Budget.Cost), "")
@@ -237,8 +250,8 @@ func describeSweep(out io.Writer, view client.SweepView, spec tuning.Spec) error
 	}
 	return fields(
 		out,
-		"name", job.Name, "state", sweepStateText(view), "reason", job.Reason, "closed", sweep.Closed, "owner", job.Owner,
-		"objective", strings.Join(objectives, " "), "sampler", view.Sampler, "stopper", view.Stopper,
+		"name", job.Name, "state", sweepStateText(view), "reason", job.Reason, "closed", closed, "owner", job.Owner,
+		"objective", strings.Join(objectives, " "), "limit", strings.Join(limits, " "), "sampler", view.Sampler, "stopper", view.Stopper,
 		"trials", trials, "parallel", parallel, "ran", ran, "left", strings.TrimSuffix(leftText(view, 0), " left"), "cost", cost,
 	)
 }
@@ -384,6 +397,9 @@ func (a *App) trialsCommand() *cobra.Command {
 	return command
 }
 
+// reasonWidth is how much of a trial's reason a table shows; -o json has it all.
+const reasonWidth = 140
+
 func (a *App) listTrials(ctx context.Context, c *client.Client, name string, filter client.TrialFilter, limit int) error {
 	view, err := c.Sweep(ctx, name, client.ReadOption(filter.Stale))
 	if err != nil {
@@ -412,7 +428,7 @@ func (a *App) listTrials(ctx context.Context, c *client.Client, name string, fil
 			row = append(row, numberAt(trial.Limits, i))
 		}
 		row = append(row, parameterCells(names, trial.Parameters)...)
-		rows = append(rows, append(row, trialTook(trial.Trial), cut(trial.Reason, 60)))
+		rows = append(rows, append(row, trialTook(trial.Trial), cut(oneLine(trial.Reason), reasonWidth)))
 	}
 	return a.print(list, func(out io.Writer) error {
 		if len(rows) == 0 {
@@ -436,7 +452,10 @@ func objectiveNames(spec tuning.Spec) []string {
 }
 
 // shownPairs is how many pairs of parameters are told of.
-const shownPairs = 3
+const (
+	shownPairs = 3
+	leastShare = 0.005 // of a pair that is told of
+)
 
 // importanceOf is how much each parameter matters, and the pairs that matter most; nothing
 // while too little is known.
@@ -448,7 +467,8 @@ func importanceOf(h *tuner.History) []importanceJSON {
 			continue
 		}
 		one := importanceJSON{Objective: o.Name, Method: importance.Method}
-		for _, share := range slices.Concat(singles, pairs[:min(len(pairs), shownPairs)]) {
+		pairs = slices.DeleteFunc(pairs[:min(len(pairs), shownPairs)], func(s importance.Share) bool { return s.Share < leastShare })
+		for _, share := range slices.Concat(singles, pairs) {
 			one.Shares = append(one.Shares, shareJSON{share.Names, share.Share, share.Error})
 		}
 		all = append(all, one)

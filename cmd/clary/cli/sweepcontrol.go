@@ -149,16 +149,10 @@ func (a *App) sweepStopCommand() *cobra.Command {
 		Example: "  clary sweep stop digits\n  clary sweep stop digits --now",
 		Args:    takes("NAME"), ValidArgsFunction: a.completeSweeps(),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
-			name := args[0]
-			view, err := c.Sweep(ctx, name)
-			if err != nil {
-				return err
-			}
-			if now || view.Sweep.Next == 0 {
+			if now {
 				return a.forEachJob(args, func(name string) (cluster.Job, error) { return c.Cancel(ctx, name, "stopped") }, "%s is to end")
 			}
-			begun := view.Sweep.Next
-			return a.control(ctx, c, name, client.SweepControl{Trials: &begun}, "%s begins no more trials: %s")
+			return a.control(ctx, c, args[0], client.SweepControl{Close: true}, "%s begins no more trials: %s")
 		}),
 	}
 	command.Flags().BoolVar(&now, "now", false, "cancel the trials that run")

@@ -63,13 +63,13 @@ func (t *trials) plot(out io.Writer, name string, width int, color bool) error {
 			lines = append(lines, t.historyPlot(i, width)...)
 		}
 	case "importance":
-		lines = t.importancePlot(width)
+		lines = append(t.importancePlot(width), "")
 	case "slices":
 		for i := range objectives {
 			lines = append(lines, t.slicesPlot(i, width)...)
 		}
 	case "parallel":
-		lines = t.parallelPlot(width)
+		lines = append(t.parallelPlot(width), "")
 	case "pareto":
 		if objectives < 2 {
 			return fault.New(fault.Conflict, "there is one objective: a Pareto front takes two; see --plot history")
@@ -327,8 +327,9 @@ func (t *trials) ranked() []int {
 // curvesPlot draws the first objective on the way of the best trials, or of the last ones if
 // none has completed.
 func (t *trials) curvesPlot(width int, color bool) string {
-	numbers := t.ranked()
+	numbers, which := t.ranked(), "the best"
 	if len(numbers) == 0 {
+		which = "the last"
 		for number := range t.rows {
 			numbers = append([]int{number}, numbers...)
 		}
@@ -338,6 +339,7 @@ func (t *trials) curvesPlot(width int, color bool) string {
 		over = byStep
 	}
 	var best []cluster.Series
+	var shown []int
 	for _, number := range numbers {
 		curve := t.rows[number].Curve
 		if len(curve) < 2 || len(best) == plotLegends {
@@ -348,10 +350,11 @@ func (t *trials) curvesPlot(width int, color bool) string {
 			one.Points = append(one.Points, cluster.Point{Epoch: int32(p.Step), Step: int64(p.Step), Value: p.Value})
 			one.Min, one.Max = min(one.Min, p.Value), max(one.Max, p.Value)
 		}
-		best = append(best, one)
+		best, shown = append(best, one), append(shown, number)
 	}
 	if best == nil {
 		return ""
 	}
-	return plot(best, over, width, color)
+	_, lines, _ := strings.Cut(plot(best, over, width, color), "\n")
+	return fmt.Sprintf("%s over %s of %s: %s\n%s", best[0].Name, over, which, numbersText(shown), lines)
 }

@@ -138,6 +138,7 @@ func (a *App) submitSweep(ctx context.Context, c *client.Client, j cluster.Job, 
 		return err
 	}
 	name := submitted.Job.Name
+	a.endlessNote(submitted.Job)
 	if !detach {
 		return a.followSweep(ctx, c, name)
 	}
@@ -145,6 +146,15 @@ func (a *App) submitSweep(ctx context.Context, c *client.Client, j cluster.Job, 
 		fmt.Fprintf(out, "%s is submitted; follow it with clary sweep %s --watch, end it with clary sweep stop %s\n", name, name, name)
 		return nil
 	})
+}
+
+// endlessNote says of a sweep without any bound that it has none.
+func (a *App) endlessNote(j cluster.Job) {
+	s, err := readTuning(j)
+	if err != nil || s.Budget != (tuning.Budget{}) || s.Target != nil || s.Patience > 0 || s.Convergence != nil || j.MaxRuntime > 0 {
+		return
+	}
+	a.note("%s has no bound (--trials, --max-time, --max-cost): it goes on until clary sweep stop %s, or until its space is exhausted", j.Name, j.Name)
 }
 
 // previewed is how many trials a dry run shows.

@@ -265,7 +265,7 @@ func (d *sweepDrawing) bestLine() string {
 		return ""
 	}
 	if len(d.spec.Objectives) > 1 {
-		return fmt.Sprintf("front %d trials, the first: %s", len(best), d.trialText(best[0]))
+		return fmt.Sprintf("front of %d, the first: %s", len(best), d.trialText(best[0]))
 	}
 	return "best  " + d.trialText(best[0])
 }

@@ -95,6 +95,9 @@ func (a *App) tuningJob(ctx context.Context, c *client.Client, command *cobra.Co
 	if err := f.apply(command, &s); err != nil {
 		return j, "", err
 	}
+	if err := t.fixedToo(command, s); err != nil {
+		return j, "", err
+	}
 	if seeded {
 		s.Seed = uint64(t.train.seed)
 	}
@@ -169,6 +172,17 @@ func (f *templateFlags) refuse(command *cobra.Command, file string, args []strin
 		return usage(command, "%q is too much: a study runs nothing", args[0])
 	}
 	return nil
+}
+
+// fixedToo refuses a parameter that a flag has fixed.
+func (f *templateFlags) fixedToo(command *cobra.Command, s tuning.Spec) error {
+	fixed, err := pairs("--hyperparameter", f.script.hyperparameters)
+	for _, q := range s.Space.Parameters {
+		if value, is := fixed[q.Name]; is && err == nil {
+			return usage(command, "--param %s: --hyperparameter %s=%s fixes it: remove one of the two", q.Name, q.Name, value)
+		}
+	}
+	return err
 }
 
 // template is the training job that each trial is.
@@ -276,7 +290,7 @@ func (f *tuneFlags) applyMetrics(s *tuning.Spec) error {
 			return fault.New(fault.Invalid, "--limit: %q is not METRIC<=NUMBER or METRIC>=NUMBER, like memory<=800", text)
 		}
 		bound, err := strconv.ParseFloat(match[3], 64)
-		if err != nil {
+		if err != nil || !isFinite(bound) {
 			return fault.New(fault.Invalid, "--limit: %q: %q is no number", text, match[3])
 		}
 		at := slices.IndexFunc(s.Limits, func(l tuner.Limit) bool { return l.Name == match[1] })
@@ -309,6 +323,11 @@ func (f *tuneFlags) applyNumbers(command *cobra.Command, s *tuning.Spec) error {
 			write()
 		}
 	}
+	for flag, v := range map[string]float64{"--max-cost": f.maxCost, "--core-price": f.corePrice, "--gpu-price": f.gpuPrice, "--target": f.target} {
+		if !isFinite(v) {
+			return fault.New(fault.Invalid, "%s: %v: give a finite number", flag, v)
+		}
+	}
 	if f.stopper != "" {
 		var err error
 		if s.Stopper, err = parseStopper(f.stopper); err != nil {
@@ -328,7 +347,7 @@ func (f *tuneFlags) applyNumbers(command *cobra.Command, s *tuning.Spec) error {
 			name, most = "", f.fidelity
 		}
 		v, err := strconv.ParseFloat(most, 64)
-		if err != nil {
+		if err != nil || !isFinite(v) {
 			return fault.New(fault.Invalid, "--fidelity: %q is not MAX or NAME:MAX, like 20 or step:1000", f.fidelity)
 		}
 		s.Fidelity = tuner.Fidelity{Name: name, Max: v}
@@ -378,7 +397,7 @@ func assignments(texts []string) (map[string]expr.Value, error) {
 	return values, nil
 }
 
-var inBrackets = regexp.MustCompile(`^(space\.parameters|space\.constraints|objectives|limits|initial|warm_start)\[(\d+)\]`)
+var inBrackets = regexp.MustCompile(`^(space\.parameters|space\.constraints|objectives|limits|initial|warm_start|trial\.metrics)\[(\d+)\]`)
 
 // flagsOf says which flag writes a field of a sweep's spec.
 var flagsOf = map[string]string{
@@ -398,6 +417,7 @@ func inFlags(problems cluster.Problems, s tuning.Spec) cluster.Problems {
 		"limits":            func(i int) string { return "--limit " + s.Limits[i].Name },
 		"initial":           func(i int) string { return fmt.Sprintf("--try %d", i+1) },
 		"warm_start":        func(i int) string { return "--warm-start " + s.WarmStart[i] },
+		"trial.metrics":     func(i int) string { return fmt.Sprintf("--metric %d", i+1) },
 	}
 	out := slices.Clone(problems)
 	for i := range out {

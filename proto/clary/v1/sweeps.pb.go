@@ -562,6 +562,7 @@ type ControlSweepRequest struct {
 	Trials        *int64                 `protobuf:"varint,4,opt,name=trials,proto3,oneof" json:"trials,omitempty"` // the new bound, in all
 	Time          *int64                 `protobuf:"varint,5,opt,name=time,proto3,oneof" json:"time,omitempty"`     // nanoseconds
 	Cost          *float64               `protobuf:"fixed64,6,opt,name=cost,proto3,oneof" json:"cost,omitempty"`
+	Close         bool                   `protobuf:"varint,7,opt,name=close,proto3" json:"close,omitempty"` // begin no new trial any more, and end when those that live have
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -636,6 +637,13 @@ func (x *ControlSweepRequest) GetCost() float64 {
 		return *x.Cost
 	}
 	return 0
+}
+
+func (x *ControlSweepRequest) GetClose() bool {
+	if x != nil {
+		return x.Close
+	}
+	return false
 }
 
 type AddTrialRequest struct {
@@ -1196,14 +1204,15 @@ const file_clary_v1_sweeps_proto_rawDesc = "" +
 	"\x05stale\x18\b \x01(\bR\x05stale\"U\n" +
 	"\x12ListTrialsResponse\x12+\n" +
 	"\x06trials\x18\x01 \x03(\v2\x13.clary.v1.TrialViewR\x06trials\x12\x12\n" +
-	"\x04next\x18\x02 \x01(\tR\x04next\"\xea\x01\n" +
+	"\x04next\x18\x02 \x01(\tR\x04next\"\x80\x02\n" +
 	"\x13ControlSweepRequest\x12\x14\n" +
 	"\x05sweep\x18\x01 \x01(\tR\x05sweep\x12\x19\n" +
 	"\x05pause\x18\x02 \x01(\bH\x00R\x05pause\x88\x01\x01\x12\x1f\n" +
 	"\bparallel\x18\x03 \x01(\x05H\x01R\bparallel\x88\x01\x01\x12\x1b\n" +
 	"\x06trials\x18\x04 \x01(\x03H\x02R\x06trials\x88\x01\x01\x12\x17\n" +
 	"\x04time\x18\x05 \x01(\x03H\x03R\x04time\x88\x01\x01\x12\x17\n" +
-	"\x04cost\x18\x06 \x01(\x01H\x04R\x04cost\x88\x01\x01B\b\n" +
+	"\x04cost\x18\x06 \x01(\x01H\x04R\x04cost\x88\x01\x01\x12\x14\n" +
+	"\x05close\x18\a \x01(\bR\x05closeB\b\n" +
 	"\x06_pauseB\v\n" +
 	"\t_parallelB\t\n" +
 	"\a_trialsB\a\n" +

@@ -365,6 +365,10 @@ class Study:
         """Set new bounds of the budget, in all and not added to the old."""
         return self._control(trials=trials, time=None if seconds is None else int(seconds * 1e9), cost=cost)
 
+    def stop(self) -> SweepView:
+        """Begin no new trial any more: the study ends when those that live have."""
+        return self._control(close=True)
+
     def parallel(self, trials: int) -> SweepView:
         """Change how many trials run at once."""
         return self._control(parallel=trials)
