@@ -43,59 +43,30 @@ var searchFlags = []string{
 	"name", "queue", "priority", "label", "max-runtime", "retries", "backoff", "retry-only", "retry-never", "hold", "detach", "dry-run", "context", "output",
 }
 
+// described is a sweep before the search's flags are written over it.
+type described struct {
+	job    cluster.Job // without its spec
+	search tuning.Spec
+	trial  json.RawMessage
+	folder string // that paths of its inputs are relative to
+	inline bool   // the flags alone describe it
+}
+
 // tuningJob is the sweep that the flags describe. Paths of its inputs are relative to the
 // folder.
 func (a *App) tuningJob(ctx context.Context, c *client.Client, command *cobra.Command, f *tuneFlags, t *templateFlags, job *jobFlags, args []string) (cluster.Job, string, error) {
-	j, folder := cluster.Job{Kind: cluster.KindTuning}, "."
-	var s tuning.Spec
-	var trial json.RawMessage
 	seed := command.Flags().Lookup("seed")
 	seeded := seed.Changed
 	seed.Changed = false // it is the search's, not the network's
-	inline := true
-	file, err := a.tuneFile(t.train.file)
-	if f.sagemaker != "" {
-		file, err = a.sageMakerJob(command, f.sagemaker, t)
+	d, err := a.describe(ctx, c, command, f, t, job.dryRun, args)
+	j, s := d.job, d.search
+	if err == nil {
+		err = f.apply(command, &s)
 	}
-	switch {
-	case err != nil:
-		return j, "", err
-	case f.sagemaker != "":
-		j, inline = file, false
-		if s, trial, err = splitSpec(file.Spec); err == nil && trial == nil {
-			var template cluster.Job
-			template, folder, err = a.template(ctx, c, command, t, job.dryRun, args)
-			trial = template.Spec
-		} else if err == nil {
-			err = t.refuse(command, f.sagemaker, args)
-		}
-		if err != nil {
-			return j, "", err
-		}
-	case file.Kind == cluster.KindTuning:
-		j, folder, inline = file, folderOf(t.train.file), false
-		if s, trial, err = splitSpec(file.Spec); err == nil {
-			err = t.refuse(command, t.train.file, args)
-		}
-		if err != nil {
-			return j, "", err
-		}
-	case f.study:
-		if err := t.refuse(command, "", args); err != nil {
-			return j, "", err
-		}
-	default:
-		template, from, err := a.template(ctx, c, command, t, job.dryRun, args)
-		if err != nil {
-			return j, "", err
-		}
-		j, trial, folder = template, template.Spec, from
-		j.Kind, j.Spec = cluster.KindTuning, nil
+	if err == nil {
+		err = t.fixedToo(command, s)
 	}
-	if err := f.apply(command, &s); err != nil {
-		return j, "", err
-	}
-	if err := t.fixedToo(command, s); err != nil {
+	if err != nil {
 		return j, "", err
 	}
 	if seeded {
@@ -107,16 +78,51 @@ func (a *App) tuningJob(ctx context.Context, c *client.Client, command *cobra.Co
 	if j.Name == "" {
 		j.Name = sweepName(t, args)
 	}
-	if j.Spec, err = joinSpec(s, trial); err != nil {
+	if j.Spec, err = joinSpec(s, d.trial); err != nil {
 		return j, "", err
 	}
 	if problems := a.localKinds()[cluster.KindTuning].Check(j.Spec); problems != nil {
-		if inline {
+		if d.inline {
 			problems = inFlags(problems, s)
 		}
 		return j, "", fault.New(fault.Invalid, "%w", problems)
 	}
-	return j, folder, nil
+	return j, d.folder, nil
+}
+
+// describe reads a sweep's file, or what is to be tried.
+func (a *App) describe(ctx context.Context, c *client.Client, command *cobra.Command, f *tuneFlags, t *templateFlags, dryRun bool, args []string) (described, error) {
+	d := described{job: cluster.Job{Kind: cluster.KindTuning}, folder: "."}
+	path := t.train.file
+	file, err := a.tuneFile(path)
+	if f.sagemaker != "" {
+		path = f.sagemaker
+		file, err = a.sageMakerJob(command, path, t)
+	}
+	switch {
+	case err != nil:
+		return d, err
+	case file.Kind == cluster.KindTuning:
+		d.job, d.folder = file, folderOf(path)
+		if d.search, d.trial, err = splitSpec(file.Spec); err != nil {
+			return d, err
+		}
+		if d.trial != nil || f.sagemaker == "" {
+			return d, t.refuse(command, path, args)
+		}
+		var template cluster.Job
+		template, d.folder, err = a.template(ctx, c, command, t, dryRun, args)
+		d.trial = template.Spec
+	case f.study:
+		d.inline = true
+		err = t.refuse(command, "", args)
+	default:
+		d.inline = true
+		d.job, d.folder, err = a.template(ctx, c, command, t, dryRun, args)
+		d.trial = d.job.Spec
+		d.job.Kind, d.job.Spec = cluster.KindTuning, nil
+	}
+	return d, err
 }
 
 // sweepName is made from what is tried.
