@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/trainer/channel"
 )
 
 // maxLine bounds one line of CSV.
@@ -47,7 +48,7 @@ func ReadCSV(r io.Reader, l Layout, visit Visit) error {
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
 		return fault.New(fault.Invalid, "line %d is longer than %d bytes: is this a CSV file?", p.line+1, maxLine)
 	} else if err != nil {
-		return broken(err)
+		return channel.Broken(err)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/trainer/channel"
 )
 
 // An idx file is two zero bytes, a type, the number of dimensions, each dimension as a
@@ -32,7 +33,7 @@ const (
 func readIDXHeader(r io.Reader) (idxHeader, error) {
 	var magic [4]byte
 	if _, err := io.ReadFull(r, magic[:]); err != nil {
-		return idxHeader{}, broken(err)
+		return idxHeader{}, channel.Broken(err)
 	}
 	h := idxHeader{kind: magic[2]}
 	n := int(magic[3])
@@ -41,7 +42,7 @@ func readIDXHeader(r io.Reader) (idxHeader, error) {
 	}
 	sizes := make([]byte, 4*n)
 	if _, err := io.ReadFull(r, sizes); err != nil {
-		return h, broken(err)
+		return h, channel.Broken(err)
 	}
 	total := int64(1)
 	for i := range n {
@@ -75,7 +76,7 @@ func (h idxHeader) read(r io.Reader, buffer []byte, values []float32) error {
 	for len(values) > 0 {
 		n := min(len(values), len(buffer)/size)
 		if _, err := io.ReadFull(r, buffer[:n*size]); err != nil {
-			return broken(err)
+			return channel.Broken(err)
 		}
 		for i := range n {
 			if size == 1 {
@@ -148,7 +149,7 @@ func ended(what string, r io.Reader) error {
 	case errors.Is(err, io.EOF):
 		return nil
 	default:
-		return fmt.Errorf("%s: %w", what, broken(err))
+		return fmt.Errorf("%s: %w", what, channel.Broken(err))
 	}
 }
 
@@ -157,7 +158,7 @@ func ended(what string, r io.Reader) error {
 func readPairs(files []string, l Layout, visit Visit) error {
 	var features, labels []string
 	for _, name := range files {
-		r, err := open(name)
+		r, err := channel.Open(name)
 		if err != nil {
 			return err
 		}
@@ -187,7 +188,7 @@ func readPairs(files []string, l Layout, visit Visit) error {
 }
 
 func readPair(features, labels string, l Layout, visit Visit) (err error) {
-	f, err := open(features)
+	f, err := channel.Open(features)
 	if err != nil {
 		return err
 	}
@@ -195,7 +196,7 @@ func readPair(features, labels string, l Layout, visit Visit) (err error) {
 	if l.Unlabelled {
 		return ReadIDX(f, nil, l, visit)
 	}
-	s, err := open(labels)
+	s, err := channel.Open(labels)
 	if err != nil {
 		return err
 	}
