@@ -167,69 +167,79 @@ type Count struct {
 // Map reads all rows: each batch goes through f, several at once, and what comes of it through
 // take, one after another in the order of the files.
 func Map[T any](ctx context.Context, s *Source, f func(Batch) (T, error), take func(T) error) (Count, error) {
-	type done struct {
+	type parsed struct {
 		value  T
 		rows   int
 		broken []Broken
-		err    error
+	}
+	var count Count
+	err := Parallel(ctx, s.options.Workers, s.cut, func(u unit) (p parsed, err error) {
+		var b Batch
+		b, p.broken = u()
+		if p.rows = b.Rows; b.Rows > 0 {
+			p.value, err = f(b)
+		}
+		return p, err
+	}, func(p parsed) error {
+		if err := s.setAside(&count, p.broken); err != nil || p.rows == 0 {
+			return err
+		}
+		count.Rows += int64(p.rows)
+		return take(p.value)
+	})
+	return count, err
+}
+
+// Parallel takes what feed yields through f, so many at once, and what comes of it through take,
+// one after another in the order of feed. It ends at the first error, and when all has ended.
+func Parallel[T, U any](ctx context.Context, workers int, feed func(yield func(T) error) error, f func(T) (U, error), take func(U) error) error {
+	type done struct {
+		value U
+		err   error
+	}
+	type job struct {
+		given  T
+		answer chan done
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	order := make(chan chan done, s.options.Workers)
-	work := make(chan func(), s.options.Workers)
+	order, work := make(chan job, workers), make(chan job, workers)
 	group.Go(func() error {
 		defer close(order)
 		defer close(work)
-		return s.cut(func(u unit) error {
-			answer := make(chan done, 1)
-			job := func() {
-				var d done
-				var b Batch
-				b, d.broken = u()
-				if d.rows = b.Rows; b.Rows > 0 {
-					d.value, d.err = f(b)
-				}
-				answer <- d
-			}
-			for _, send := range []func() bool{
-				func() bool { return offer(ctx, order, answer) },
-				func() bool { return offer(ctx, work, job) },
-			} {
-				if !send() {
-					return context.Cause(ctx)
-				}
+		return feed(func(given T) error {
+			j := job{given, make(chan done, 1)}
+			if !offer(ctx, order, j) || !offer(ctx, work, j) {
+				return context.Cause(ctx)
 			}
 			return nil
 		})
 	})
-	for range s.options.Workers {
+	for range workers {
 		group.Go(func() error {
-			for job := range work {
-				job()
+			for j := range work {
+				value, err := f(j.given)
+				j.answer <- done{value, err}
 			}
 			return nil
 		})
 	}
-	var count Count
 	group.Go(func() error {
-		for answer := range order {
-			var d done
+		for j := range order {
 			select {
-			case d = <-answer:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-			if err := errors.Join(s.setAside(&count, d.broken), d.err); err != nil {
-				return err
-			}
-			if count.Rows += int64(d.rows); d.rows > 0 {
+			case d := <-j.answer:
+				if d.err != nil {
+					return d.err
+				}
 				if err := take(d.value); err != nil {
 					return err
 				}
+			case <-ctx.Done():
+				return context.Cause(ctx)
 			}
 		}
 		return nil
 	})
-	return count, group.Wait()
+	return group.Wait()
 }
 
 func offer[T any](ctx context.Context, to chan<- T, value T) bool {
@@ -240,6 +250,9 @@ func offer[T any](ctx context.Context, to chan<- T, value T) bool {
 		return false
 	}
 }
+
+// Workers is how many batches are worked on at once.
+func (s *Source) Workers() int { return s.options.Workers }
 
 // Each reads all rows, batch by batch.
 func (s *Source) Each(ctx context.Context, visit func(Batch) error) (Count, error) {

@@ -87,6 +87,22 @@ func Parse(data []byte, kinds map[cluster.Kind]Kind) (cluster.Job, error) {
 	return file.Job(), nil
 }
 
+// Decode reads a file of fields, YAML or JSON, that is not a job, into v, a pointer to a struct.
+// The error, if any, is Mistakes.
+func Decode(data []byte, v any) error {
+	if len(data) > MaxSize {
+		return single("the file has %d bytes: at most %d", len(data), MaxSize)
+	}
+	text, lines, err := toJSON(data)
+	if err != nil {
+		return err
+	}
+	if problems := strictjson.Decode(text, v); problems != nil {
+		return locate(problems, lines)
+	}
+	return nil
+}
+
 // Job is the noun that the file describes.
 func (f File) Job() cluster.Job {
 	return cluster.Job{
