@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +9,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/workload/tuning"
 )
 
 // pythonClient installs sdk/python into a virtual environment and returns its interpreter.
@@ -35,18 +40,71 @@ func (m *machines) pythonClient() string {
 }
 
 func TestThePythonClientRunsJobsAndStudies(t *testing.T) {
-	m := start(t, 1, 1)
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	tests := exec.CommandContext(ctx, m.pythonClient(), "-m", "unittest", "discover", "-v", "-s", "tests")
-	tests.Dir = m.Path("python")
-	tests.Env = slices.Clone(m.Env)
-	out, err := tests.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	m := start(t, 3, 1)
+	python := m.pythonClient()
+	t.Run("tests", m.pythonTests(python))
+	t.Run("another leader", m.pythonWorkers(python))
+}
+
+func (m *machines) pythonTests(python string) func(*testing.T) {
+	return func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		tests := exec.CommandContext(ctx, python, "-m", "unittest", "discover", "-v", "-s", "tests")
+		tests.Dir, tests.Env = m.Path("python"), slices.Clone(m.Env)
+		out, err := tests.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		for _, name := range []string{"test_a_job_is_submitted_followed_and_waited_for", "test_many_workers_share_a_study"} {
+			if strings.Contains(string(out), "skipped") || !strings.Contains(string(out), name) {
+				t.Errorf("not all was tested:\n%s", out)
+			}
+		}
+		t.Logf("%s", out)
 	}
-	if strings.Contains(string(out), "skipped") || !strings.Contains(string(out), "test_a_job_is_submitted_followed_and_waited_for") {
-		t.Errorf("not all was tested:\n%s", out)
+}
+
+// pythonWorkers kills the leader while workers ask, report and tell: they go on with the next
+// one, and no suggestion differs from what it would have been.
+func (m *machines) pythonWorkers(python string) func(*testing.T) {
+	return func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		c := m.Client()
+		const study = `{"space": {"parameters": [{"name": "lr", "type": "float", "low": 1e-4, "high": 0.1, "scale": "log"}, {"name": "depth", "type": "int", "low": 1, "high": 8}]},
+			"objectives": [{"name": "loss"}], "seed": 3, "budget": {"trials": 60}, "parallel": 6}`
+		if _, err := c.Submit(ctx, cluster.Job{Name: "study", Kind: cluster.KindTuning, Spec: []byte(study)}); err != nil {
+			t.Fatal(err)
+		}
+		workers := exec.CommandContext(ctx, python, "tests/workers.py", "study", "6")
+		workers.Dir = m.Path("python")
+		workers.Env = append(slices.Clone(m.Env), "CLARY_ADDRESS="+strings.Join(m.Context().Addresses, ","))
+		var said bytes.Buffer
+		workers.Stdout, workers.Stderr = &said, &said
+		if err := workers.Start(); err != nil {
+			t.Fatal(err)
+		}
+		m.ended(ctx, c, "study", 15)
+		m.killLeader()
+		m.ended(ctx, c, "study", 30)
+		m.killLeader()
+		if err := workers.Wait(); err != nil {
+			t.Fatalf("%v\n%s", err, said.String())
+		}
+		view := m.swept(ctx, c, "study")
+		if view.Job.State != cluster.JobSucceeded || view.Sweep.Counts != (cluster.TrialCounts{Complete: 60}) {
+			t.Fatalf("%s (%s): %+v", view.Job.State, view.Job.Reason, view.Sweep)
+		}
+		var trials []cluster.Trial
+		for trial, err := range c.AllTrials(ctx, "study", client.TrialFilter{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			trials = append(trials, trial.Trial)
+		}
+		if err := tuning.Verify(view.Job, trials, nil); err != nil {
+			t.Error(err)
+		}
 	}
-	t.Logf("%s", out)
 }

@@ -39,17 +39,17 @@ func TestASweepEndsAsItShouldWhateverIsKilledOnTheWay(t *testing.T) {
 	if _, err := c.Submit(ctx, cluster.Job{Name: "digits", Kind: cluster.KindTuning, Spec: []byte(digitsSweep), Retry: cluster.Retry{Limit: 2}}); err != nil {
 		t.Fatal(err)
 	}
-	m.ended(ctx, c, 8)
+	m.ended(ctx, c, "digits", 8)
 	m.killLeader()
-	m.ended(ctx, c, 16)
+	m.ended(ctx, c, "digits", 16)
 	m.killLeader()
-	m.ended(ctx, c, 24)
+	m.ended(ctx, c, "digits", 24)
 	m.Kill("n1")
-	m.ended(ctx, c, 32)
+	m.ended(ctx, c, "digits", 32)
 	m.Again("n1")
 	broken := m.breakTrial(ctx, c)
 
-	view := m.swept(ctx, c)
+	view := m.swept(ctx, c, "digits")
 	t.Logf("60 trials took %s; trial %d was killed", time.Since(began).Round(time.Second), broken)
 	if view.Job.State != cluster.JobSucceeded || view.Sweep.Counts != (cluster.TrialCounts{Complete: 60}) {
 		t.Fatalf("%s (%s): %+v", view.Job.State, view.Job.Reason, view.Sweep)
@@ -97,9 +97,9 @@ func (m *machines) killLeader() {
 }
 
 // ended waits until so many trials of the sweep have ended.
-func (m *machines) ended(ctx context.Context, c *client.Client, many int64) {
+func (m *machines) ended(ctx context.Context, c *client.Client, sweep string, many int64) {
 	m.T.Helper()
-	for view, err := range c.WatchSweep(ctx, "digits") {
+	for view, err := range c.WatchSweep(ctx, sweep) {
 		if err != nil {
 			m.T.Fatal(err)
 		}
@@ -110,9 +110,9 @@ func (m *machines) ended(ctx context.Context, c *client.Client, many int64) {
 }
 
 // swept waits for the sweep's end.
-func (m *machines) swept(ctx context.Context, c *client.Client) (last client.SweepView) {
+func (m *machines) swept(ctx context.Context, c *client.Client, sweep string) (last client.SweepView) {
 	m.T.Helper()
-	for view, err := range c.WatchSweep(ctx, "digits") {
+	for view, err := range c.WatchSweep(ctx, sweep) {
 		if err != nil {
 			m.T.Fatalf("%v; it was %+v with %d alive", err, last.Sweep, len(last.Live))
 		}

@@ -14,7 +14,7 @@ import clary
 from clary import _api, _config, _tls
 from clary._channel import Channel
 from clary._config import Context
-from clary.space import objective_spec, space_spec
+from clary.space import limit_specs, objective_spec, space_spec
 
 PIN = "sha256:" + "0" * 64
 
@@ -105,6 +105,13 @@ class Spaces(unittest.TestCase):
             with self.assertRaisesRegex(clary.Invalid, "is no parameter: give clary.Float"):
                 space_spec({"x": wrong})  # type: ignore[dict-item]
         self.assertEqual(objective_spec("max:accuracy"), {"name": "accuracy", "direction": "maximize"})
+        self.assertEqual(
+            limit_specs(["memory<=800", "acc >= 0.5", "acc<=1"]),
+            [{"name": "memory", "max": 800.0}, {"name": "acc", "min": 0.5, "max": 1.0}],
+        )
+        for wrong_limit in ("memory", "memory<800", "memory<=much", "<=3", "memory<=nan"):
+            with self.assertRaisesRegex(clary.Invalid, "give METRIC<=NUMBER"):
+                limit_specs([wrong_limit])
         for wrong_objective in ("loss", "min:", "least:loss"):
             with self.assertRaisesRegex(clary.Invalid, "give min:METRIC or max:METRIC"):
                 objective_spec(wrong_objective)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
 import types
@@ -12,9 +13,9 @@ from typing import Any
 from . import _api
 from ._channel import Channel
 from ._config import resolve
-from .errors import Conflict, JobFailed, TimedOut
+from .errors import Conflict, Invalid, JobFailed, TimedOut
 from .jobs import Job, LogChunk, job_of
-from .space import Parameter, objective_spec, space_spec
+from .space import Parameter, limit_specs, objective_spec, space_spec
 from .study import Study
 
 
@@ -75,7 +76,7 @@ class Client:
             queue=queue,
             priority=priority,
             labels=dict(labels or {}),
-            spec=json.dumps(spec).encode(),
+            spec=_json(spec),
             request_id=secrets.token_hex(16),
             max_runtime=int(max_runtime * 1e9),
             held=held,
@@ -196,6 +197,7 @@ class Client:
         objective: str | Sequence[str] = "min:loss",
         *,
         constraints: Sequence[str] = (),
+        limits: Sequence[str] = (),
         sampler: str = "",
         stopper: str | Mapping[str, Any] | None = None,
         max_step: float = 0.0,
@@ -213,7 +215,8 @@ class Client:
     ) -> Study:
         """Make a study, whose trials its askers run.
 
-        An objective is "min:METRIC" or "max:METRIC"; of several none is more important. `max_step` is where a
+        An objective is "min:METRIC" or "max:METRIC"; of several none is more important. `limits` are what a good trial
+        keeps to, as "METRIC<=NUMBER" or "METRIC>=NUMBER". `max_step` is where a
         trial's reports end (its epochs): a stopper needs it. `more` are other fields of a tuning job's spec
         (see `clary schema tuning`). With exists_ok an existing study of that name is opened as it is.
         """
@@ -226,6 +229,8 @@ class Client:
             ),
             **(more or {}),
         }
+        if limits:
+            spec["limits"] = limit_specs(limits)
         budget = _given(trials=trials, time=f"{seconds:g}s" if seconds else "")
         if budget:
             spec["budget"] = budget
@@ -239,6 +244,27 @@ class Client:
             if not exists_ok:
                 raise
         return self.study(name, lease=lease)
+
+
+def _json(spec: Mapping[str, Any]) -> bytes:
+    """A spec as JSON, which has no word for numbers that are not finite."""
+    try:
+        return json.dumps(spec, allow_nan=False).encode()
+    except ValueError:
+        raise Invalid("; ".join(_strange(spec, "spec"))) from None
+    except TypeError as error:
+        raise Invalid(f"spec: {error}: give numbers, texts, truths, lists and dictionaries") from None
+
+
+def _strange(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _strange(part, f"{path}.{name}")
+    elif isinstance(value, (list, tuple)):
+        for i, part in enumerate(value):
+            yield from _strange(part, f"{path}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{path}: {value}: give a finite number"
 
 
 def _given(**fields: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +95,24 @@ def space_spec(space: Mapping[str, Parameter], constraints: Sequence[str] = ()) 
     if constraints:
         spec["constraints"] = list(constraints)
     return spec
+
+
+_LIMIT = re.compile(r"(.+?)\s*([<>])=\s*(\S+)")
+
+
+def limit_specs(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Limits such as "memory<=800" as a job's spec has them: one entry for each metric."""
+    limits: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        found = _LIMIT.fullmatch(text.strip())
+        try:
+            bound = float(found[3]) if found else math.nan
+        except ValueError:
+            bound = math.nan
+        if found is None or not math.isfinite(bound):
+            raise Invalid(f"limit {text!r}: give METRIC<=NUMBER or METRIC>=NUMBER, like memory<=800")
+        limits.setdefault(found[1], {"name": found[1]})["max" if found[2] == "<" else "min"] = bound
+    return list(limits.values())
 
 
 def objective_spec(text: str) -> dict[str, str]:
