@@ -2,6 +2,7 @@ package clienttest
 
 import (
 	"context"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -243,4 +244,43 @@ func (s *sweeps) AddTrial(ctx context.Context, request *claryv1.AddTrialRequest)
 		sweep.Trials = append(sweep.Trials, trial)
 	})
 	return s.trial(job, trial), nil
+}
+
+// Ask gives a worker new trials of a study with one parameter, all of the same configuration.
+func (s *sweeps) Ask(_ context.Context, request *claryv1.AskRequest) (*claryv1.AskResponse, error) {
+	job, _, _, err := s.read(request.GetSweep())
+	if err != nil {
+		return nil, err
+	}
+	answer := &claryv1.AskResponse{}
+	s.c.UpdateSweep(job.Name, func(sweep *Sweep) {
+		for range max(request.GetCount(), 1) {
+			trial := cluster.Trial{Sweep: job.Name, Number: int64(len(sweep.Trials)), Config: []float64{0}, State: cluster.TrialRunning, Worker: request.GetWorker()}
+			sweep.Trials = append(sweep.Trials, trial)
+			answer.Trials = append(answer.Trials, s.trial(job, trial))
+		}
+	})
+	return answer, nil
+}
+
+// Tell ends a trial of a study as complete, with all that it is told.
+func (s *sweeps) Tell(_ context.Context, request *claryv1.TellRequest) (*claryv1.TellResponse, error) {
+	job, sweep, _, err := s.read(request.GetSweep())
+	if err != nil {
+		return nil, err
+	}
+	number := request.GetTrial()
+	if number < 0 || number >= int64(len(sweep.Trials)) || sweep.Trials[number].Worker != request.GetWorker() {
+		return nil, fault.New(fault.Denied, "trial: %d is not of worker %q", number, request.GetWorker())
+	}
+	answer := &claryv1.TellResponse{}
+	s.c.UpdateSweep(job.Name, func(sweep *Sweep) {
+		trial := &sweep.Trials[number]
+		trial.State, trial.Order = cluster.TrialComplete, sweep.Order+1
+		for _, name := range slices.Sorted(maps.Keys(request.GetMetrics())) {
+			trial.Values = append(trial.Values, request.GetMetrics()[name])
+		}
+		answer.Trial = s.trial(job, *trial)
+	})
+	return answer, nil
 }

@@ -20,7 +20,7 @@ import (
 // playSweep is a tuning job's life in the cluster in memory: trials end one after another
 // with values that their configurations decide, every seventh fails and every fifth is
 // stopped. One whose name begins with wait stands still after half of its budget, until it
-// is cancelled or closed.
+// is cancelled or closed. A study is left to its workers.
 func playSweep(ctx context.Context, c *clienttest.Cluster, job cluster.Job) {
 	spec, problems := tuning.Parse(job.Spec)
 	if problems != nil {
@@ -35,6 +35,11 @@ func playSweep(ctx context.Context, c *clienttest.Cluster, job cluster.Job) {
 		s.Budget, s.Started = cluster.Budget{Trials: spec.Budget.Trials, Time: spec.Budget.Time.Std()}, time.Now().UnixNano()
 	})
 	c.Update(job.Name, func(v *client.JobView) { v.Job.State, v.Job.Started = cluster.JobRunning, time.Now().UnixNano() })
+	if spec.Trial == nil {
+		untilCancelled(ctx, c, job.Name)
+		c.Update(job.Name, func(v *client.JobView) { v.Job.State, v.Job.Ended = cluster.JobCancelled, time.Now().UnixNano() })
+		return
+	}
 	sampler, _ := plain.Random(h.Problem())
 	waits := strings.HasPrefix(job.Name, "wait")
 	for range spec.Budget.Trials {
@@ -61,6 +66,20 @@ func playSweep(ctx context.Context, c *clienttest.Cluster, job cluster.Job) {
 			v.Job.State, v.Job.Reason = cluster.JobCancelled, "as asked"
 		}
 	})
+}
+
+func untilCancelled(ctx context.Context, c *clienttest.Cluster, name string) {
+	for {
+		view, _, changed := c.Job(name)
+		if view.Job.Cancel {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
 }
 
 // standStill waits until nobody wants more of a sweep, and ends its last trial.

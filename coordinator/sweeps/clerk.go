@@ -355,7 +355,7 @@ func (c *clerk) compute(ctx context.Context, job cluster.Job, requests []*reques
 		return w, broken{err}
 	}
 	for i, r := range requests {
-		if len(s.Changes().Trials) >= maxRows {
+		if s.Unsaved() >= maxRows {
 			c.give(requests[i:])
 			w.more = true
 			break

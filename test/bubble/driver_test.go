@@ -2,9 +2,12 @@ package bubble_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,8 +55,9 @@ func newFloor(counts *tally) *floor {
 	return &floor{started: map[string]string{}, holders: map[string]string{}, counts: counts}
 }
 
-// driver runs one node's programs: "run 3s 0" runs for three seconds and exits with 0.
-// It outlives its agent, as shims do.
+// driver runs one node's programs: "run 3s 0" runs for three seconds and exits with 0, "try
+// 0.4 3" is a trial of rate 0.4 and three steps of a second each, see trialLoss. It outlives
+// its agent, as shims do.
 type driver struct {
 	floor *floor
 	node  string
@@ -76,11 +80,7 @@ func (d *driver) Start(_ context.Context, spec runtime.Spec) (time.Time, error) 
 	f := d.floor
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	length, err := time.ParseDuration(spec.Argv[1])
-	if err != nil {
-		return time.Time{}, fault.New(fault.Invalid, "%w", err)
-	}
-	code, err := strconv.Atoi(spec.Argv[2])
+	play, err := playOf(spec)
 	if err != nil {
 		return time.Time{}, fault.New(fault.Invalid, "%w", err)
 	}
@@ -97,9 +97,91 @@ func (d *driver) Start(_ context.Context, spec runtime.Spec) (time.Time, error) 
 	f.counts.add("started")
 	p := &program{spec: spec, running: true, ended: make(chan struct{})}
 	p.exit.Started = time.Now()
-	p.timer = time.AfterFunc(length, func() { d.end(p, func(e *runtime.Exit) { e.Code = code }) })
 	d.tasks[spec.ID] = p
+	d.step(p, play, 0)
 	return p.exit.Started, nil
+}
+
+// play is what a program does: so many steps of some length, each of which it may tell of.
+type play struct {
+	steps   int
+	length  time.Duration
+	code    int
+	metrics string                 // the file to tell in
+	loss    func(step int) float64 // nil: it tells nothing
+}
+
+func playOf(spec runtime.Spec) (play, error) {
+	p := play{steps: 1}
+	var err error
+	if spec.Argv[0] == "run" {
+		if p.length, err = time.ParseDuration(spec.Argv[1]); err != nil {
+			return p, err
+		}
+		p.code, err = strconv.Atoi(spec.Argv[2])
+		return p, err
+	}
+	rate, err := strconv.ParseFloat(spec.Argv[1], 64)
+	if err != nil {
+		return p, err
+	}
+	if p.steps, err = strconv.Atoi(spec.Argv[2]); err != nil {
+		return p, err
+	}
+	p.length = time.Second
+	p.loss = func(step int) float64 { return trialLoss(rate, step) }
+	if rate > trialFails {
+		p.code = 3
+	}
+	for _, variable := range spec.Env {
+		if path, is := strings.CutPrefix(variable, "CLARY_METRICS="); is {
+			p.metrics = path
+		}
+	}
+	return p, nil
+}
+
+// trialFails is the rate above which a trial ends with an exit code.
+const trialFails = 0.9
+
+// trialLoss is what a trial tells after a step.
+func trialLoss(rate float64, step int) float64 { return (rate-0.3)*(rate-0.3) + 1/float64(step) }
+
+// step lets a program work at the step after those that are done. The floor's lock is held.
+func (d *driver) step(p *program, play play, done int) {
+	p.timer = time.AfterFunc(play.length, func() {
+		done++
+		if play.loss != nil {
+			d.tell(p, play, done)
+		}
+		if done >= play.steps {
+			d.end(p, func(e *runtime.Exit) { e.Code = play.code })
+			return
+		}
+		d.floor.mu.Lock()
+		defer d.floor.mu.Unlock()
+		if p.running {
+			d.step(p, play, done)
+		}
+	})
+}
+
+// tell appends what a trial says after a step to its file of metrics.
+func (d *driver) tell(p *program, play play, step int) {
+	d.floor.mu.Lock()
+	defer d.floor.mu.Unlock()
+	if !p.running {
+		return
+	}
+	file, err := os.OpenFile(play.metrics, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = fmt.Fprintf(file, "{\"epoch\": %d, \"metrics\": {\"loss\": %v}}\n", step, play.loss(step))
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
+		d.floor.broken = append(d.floor.broken, fmt.Sprintf("%s cannot tell its loss: %v", p.spec.ID, err))
+	}
+	d.floor.counts.add("told")
 }
 
 // end lets a program end, once.

@@ -31,6 +31,7 @@ import (
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
 	"github.com/clary-ml/clary/workload/training"
+	"github.com/clary-ml/clary/workload/tuning"
 )
 
 // world is one cluster.
@@ -159,7 +160,7 @@ func (w *world) coordinator(id string) {
 		config.Join, config.Token = hostOf("c1")+":7420", w.token(id, pki.Coordinator)
 	}
 	w.launch(id, func(ctx context.Context) error {
-		return coordinator.Run(ctx, config, map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}})
+		return coordinator.Run(ctx, config, map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}})
 	})
 }
 

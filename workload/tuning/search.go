@@ -188,6 +188,9 @@ func (s *Search) Changes() Changes {
 	return c
 }
 
+// Unsaved is how many trials have changed since the last Saved.
+func (s *Search) Unsaved() int { return len(s.unsaved.trials) }
+
 // Saved says that the changes are in the log, at a revision.
 func (s *Search) Saved(revision uint64) {
 	if s.unsaved.sweep {

@@ -24,12 +24,12 @@ import (
 func (a *App) benchCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "bench",
-		Short:   "Measure the cluster: how fast it takes jobs, how fast it starts them",
+		Short:   "Measure the cluster: how fast it takes jobs, starts them, and takes results of studies",
 		Example: "  clary bench submit --clients 64 --seconds 10 -o json\n  clary bench start --count 20",
 		Args:    takes(),
 		RunE:    func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
-	command.AddCommand(a.benchSubmitCommand(), a.benchStartCommand(), a.benchBurstCommand(), a.benchLogsCommand())
+	command.AddCommand(a.benchSubmitCommand(), a.benchStartCommand(), a.benchBurstCommand(), a.benchLogsCommand(), a.benchStudyCommand())
 	return command
 }
 
@@ -106,27 +106,9 @@ const ballast = 64 << 20
 func (a *App) benchSubmit(ctx context.Context, clients int, length time.Duration, keep bool) error {
 	defer runtime.KeepAlive(make([]byte, ballast))
 	prefix := freshName("bench")
-	all := make([]*client.Client, clients)
-	defer func() {
-		for _, c := range all {
-			if c != nil {
-				_ = c.Close()
-			}
-		}
-	}()
-	var connecting errgroup.Group
-	for i := range all {
-		connecting.Go(func() error {
-			c, err := a.connect()
-			if err != nil {
-				return err
-			}
-			all[i] = c
-			_, err = c.WhoAmI(ctx)
-			return err
-		})
-	}
-	if err := connecting.Wait(); err != nil {
+	all, closeAll, err := a.connectMany(ctx, clients)
+	defer closeAll()
+	if err != nil {
 		return err
 	}
 	times := make([][]time.Duration, clients)
@@ -135,7 +117,7 @@ func (a *App) benchSubmit(ctx context.Context, clients int, length time.Duration
 	for i, c := range all {
 		group.Go(func() error { return submitMany(submitting, c, prefix, i, began.Add(length), &times[i]) })
 	}
-	err := group.Wait()
+	err = group.Wait()
 	took := time.Since(began)
 	sorted := slices.Sorted(func(yield func(time.Duration) bool) {
 		for _, own := range times {
@@ -160,6 +142,31 @@ func (a *App) benchSubmit(ctx context.Context, clients int, length time.Duration
 		PerSecond: math.Round(float64(len(sorted))/took.Seconds()*10) / 10, P50: quantile(sorted, 0.5), P99: quantile(sorted, 0.99),
 		Count: len(sorted), Clients: clients, Seconds: math.Round(took.Seconds()*100) / 100,
 	}, "submissions")
+}
+
+// connectMany makes clients that have each a connection of their own, and one that closes all.
+func (a *App) connectMany(ctx context.Context, clients int) (all []*client.Client, closeAll func(), err error) {
+	all = make([]*client.Client, clients)
+	closeAll = func() {
+		for _, c := range all {
+			if c != nil {
+				_ = c.Close()
+			}
+		}
+	}
+	var connecting errgroup.Group
+	for i := range all {
+		connecting.Go(func() error {
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			all[i] = c
+			_, err = c.WhoAmI(ctx)
+			return err
+		})
+	}
+	return all, closeAll, connecting.Wait()
 }
 
 func benchName(prefix string, worker, index int) string {
