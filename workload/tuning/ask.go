@@ -164,7 +164,7 @@ func (s *Search) next(now int64, make bool) (*cluster.Trial, whyNot, error) {
 		s.close(err.Error())
 		return nil, whyNot{text: s.sweep.Closed, final: s.sweep.Counts.Live() == 0}, nil
 	case err != nil:
-		return nil, whyNot{}, fault.New(fault.KindOf(err), "propose trial %d: %w", s.history.Len(), err)
+		return nil, whyNot{}, fault.New(fault.Internal, "propose trial %d: %w", s.history.Len(), err)
 	}
 	return s.enter(number, cluster.TrialWaiting), whyNot{}, nil
 }

@@ -215,7 +215,8 @@ func (s *Search) overrun(now int64) bool {
 	return s.job.MaxRuntime > 0 && s.job.Started > 0 && now >= s.job.Started+int64(s.job.MaxRuntime)
 }
 
-// WakeAt is when to advance even if nothing happens; 0 is never.
+// WakeAt is when to advance even if nothing happens; 0 is never. What has come about already,
+// such as the end of the time that it may take, is no reason any more.
 func (s *Search) WakeAt(now int64) int64 {
 	if s.job.State.Ended() {
 		return 0
@@ -229,8 +230,14 @@ func (s *Search) WakeAt(now int64) int64 {
 	for number := range s.active {
 		sooner(s.live[number].Lease)
 	}
+	if s.ending() {
+		return wake
+	}
 	if s.job.MaxRuntime > 0 && s.job.Started > 0 {
 		sooner(s.job.Started + int64(s.job.MaxRuntime))
+	}
+	if s.sweep.Halt {
+		return wake
 	}
 	sooner(s.timeEnd())
 	if budget := s.sweep.Budget.Cost; budget > 0 {

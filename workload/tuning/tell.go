@@ -70,6 +70,12 @@ func (s *Search) Report(r Report, ended func(int64) (cluster.Trial, bool), now i
 		return Advice{Reason: fmt.Sprintf("the trial is %s: %s", t.State, t.Reason)}, nil
 	case t.State == cluster.TrialPaused:
 		return Advice{Reason: t.Reason, Paused: true}, nil
+	}
+	fresh, err := s.fresh(t, r)
+	if err != nil {
+		return Advice{}, err
+	}
+	switch {
 	case t.State == cluster.TrialWaiting: // nobody took it since its lease ended
 		t.Reason = ""
 		t.Lease = now + int64(t.Silence)
@@ -78,28 +84,29 @@ func (s *Search) Report(r Report, ended func(int64) (cluster.Trial, bool), now i
 		t.Lease = now + int64(t.Silence)
 		s.touch(t)
 	}
-	if r.Point {
-		if err := s.take(t, r, now); err != nil {
+	if fresh {
+		verdict, err := s.report(t, r.Step, r.Value)
+		if err != nil {
+			return Advice{}, err
+		}
+		if err := s.obey(t, verdict, now); err != nil {
 			return Advice{}, err
 		}
 	}
 	return s.advice(t), nil
 }
 
-// take adds the point of a report; the same again is no mistake.
-func (s *Search) take(t *cluster.Trial, r Report, now int64) error {
+// fresh reports whether a report has a point that is not known yet; the same again is no
+// mistake.
+func (s *Search) fresh(t *cluster.Trial, r Report) (bool, error) {
 	last, known := s.lastPoint(t)
-	if known && last.step == r.Step && (last.value == r.Value || math.IsNaN(r.Value)) {
-		return nil
+	switch {
+	case !r.Point || known && last.step == r.Step && (last.value == r.Value || math.IsNaN(r.Value)):
+		return false, nil
+	case known && r.Step <= last.step:
+		return false, fault.New(fault.Invalid, "step: %v: trial %d has reported step %v: steps ascend", r.Step, t.Number, last.step)
 	}
-	if known && r.Step <= last.step {
-		return fault.New(fault.Invalid, "step: %v: trial %d has reported step %v: steps ascend", r.Step, t.Number, last.step)
-	}
-	verdict, err := s.report(t, r.Step, r.Value)
-	if err != nil {
-		return err
-	}
-	return s.obey(t, verdict, now)
+	return true, nil
 }
 
 // lastPoint is the newest point of a live trial's curve.
