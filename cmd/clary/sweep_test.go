@@ -20,7 +20,7 @@ import (
 // playSweep is a tuning job's life in the cluster in memory: trials end one after another
 // with values that their configurations decide, every seventh fails and every fifth is
 // stopped. One whose name begins with wait stands still after half of its budget, until it
-// is cancelled or closed. A study is left to its workers.
+// is cancelled or closed. One whose budget has no end is left to its workers.
 func playSweep(ctx context.Context, c *clienttest.Cluster, job cluster.Job) {
 	spec, problems := tuning.Parse(job.Spec)
 	if problems != nil {
@@ -35,7 +35,7 @@ func playSweep(ctx context.Context, c *clienttest.Cluster, job cluster.Job) {
 		s.Budget, s.Started = cluster.Budget{Trials: spec.Budget.Trials, Time: spec.Budget.Time.Std()}, time.Now().UnixNano()
 	})
 	c.Update(job.Name, func(v *client.JobView) { v.Job.State, v.Job.Started = cluster.JobRunning, time.Now().UnixNano() })
-	if spec.Trial == nil {
+	if spec.Budget.Trials == cluster.MaxTrials {
 		untilCancelled(ctx, c, job.Name)
 		c.Update(job.Name, func(v *client.JobView) { v.Job.State, v.Job.Ended = cluster.JobCancelled, time.Now().UnixNano() })
 		return
