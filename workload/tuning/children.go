@@ -31,6 +31,9 @@ func (s *Search) Observe(children []Child, now int64) error {
 	s.children = make(map[string]Child, len(children))
 	for _, child := range children {
 		s.children[child.Job.Name] = child
+		if t := s.live[trialNumber(child.Job)]; t != nil && t.State == cluster.TrialPaused && t.Job == child.Job.Name {
+			s.remember(t, child)
+		}
 	}
 	if s.template == nil {
 		return nil
@@ -52,6 +55,20 @@ func (s *Search) Observe(children []Child, now int64) error {
 		}
 	}
 	return nil
+}
+
+// remember keeps what the job of a paused trial has said. The job may come to its last step
+// while it is being stopped: then its checkpoint has all steps, and the job that goes on from
+// that says nothing more.
+func (s *Search) remember(t *cluster.Trial, child Child) {
+	values, limits, missing := s.pick(see(child).metrics)
+	if len(missing) > 0 || s.sane(ending{state: cluster.TrialComplete, values: values, limits: limits}).state != cluster.TrialComplete {
+		return
+	}
+	if !slices.Equal(values, t.Values) || !slices.Equal(limits, t.Limits) {
+		t.Values, t.Limits = values, limits
+		s.touch(t)
+	}
 }
 
 // observe takes in the new points of a trial's curve, one after the other, and its end.
@@ -88,6 +105,9 @@ func (s *Search) conclude(t *cluster.Trial, child Child, seen sight, now int64) 
 	switch child.Job.State {
 	case cluster.JobSucceeded:
 		values, limits, missing := s.pick(seen.metrics)
+		if len(seen.metrics) == 0 && len(t.Values) > 0 {
+			values, limits, missing = t.Values, t.Limits, nil // of the run before
+		}
 		e = s.sane(ending{state: cluster.TrialComplete, values: values, limits: limits})
 		if len(missing) > 0 {
 			e = ending{state: cluster.TrialFailed, reason: fmt.Sprintf("it ended without a finite value of %s; it told %s", strings.Join(missing, ", "), said(seen.metrics))}
