@@ -5,6 +5,7 @@ package fsm
 
 import (
 	"io"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 
@@ -19,11 +20,40 @@ type FSM struct {
 	store  *state.Store
 	fatal  func(error)
 	broken error // raft calls from one goroutine
+	since  atomic.Pointer[Since]
+	grown  chan struct{}
+}
+
+// Since is what was applied since the last snapshot was taken, or restored.
+type Since struct{ Entries, Bytes int64 }
+
+// Since tells how far the log has gone beyond the last snapshot.
+func (f *FSM) Since() Since { return *f.since.Load() }
+
+// Applied rings when entries have been applied.
+func (f *FSM) Applied() <-chan struct{} { return f.grown }
+
+// count notes what was applied.
+func (f *FSM) count(entries []*raft.Log) {
+	since := f.Since()
+	for _, entry := range entries {
+		since.Entries++
+		since.Bytes += int64(len(entry.Data))
+	}
+	f.since.Store(&since)
+	select {
+	case f.grown <- struct{}{}:
+	default:
+	}
 }
 
 // New makes an FSM over a store. fatal is called once, when an entry cannot be decoded or
 // the state cannot be written: this replica must stop, for it would differ from the others.
-func New(store *state.Store, fatal func(error)) *FSM { return &FSM{store: store, fatal: fatal} }
+func New(store *state.Store, fatal func(error)) *FSM {
+	f := &FSM{store: store, fatal: fatal, grown: make(chan struct{}, 1)}
+	f.since.Store(&Since{})
+	return f
+}
 
 // Apply applies one entry.
 func (f *FSM) Apply(entry *raft.Log) any { return f.ApplyBatch([]*raft.Log{entry})[0] }
@@ -44,6 +74,7 @@ func (f *FSM) ApplyBatch(entries []*raft.Log) []any {
 			answers[i] = err
 		}
 	}
+	f.count(entries)
 	return answers
 }
 
@@ -76,12 +107,14 @@ func (f *FSM) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.since.Store(&Since{})
 	return held{snapshot}, nil
 }
 
 // Restore replaces the state by a snapshot.
 func (f *FSM) Restore(source io.ReadCloser) error {
 	defer source.Close()
+	f.since.Store(&Since{})
 	return f.store.Restore(source)
 }
 

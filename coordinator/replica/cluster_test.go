@@ -19,9 +19,10 @@ import (
 
 // net joins replicas of one process. A link that is cut loses what is sent both ways.
 type net struct {
-	mu       sync.Mutex
-	replicas map[raft.ServerID]*member
-	cut      map[[2]raft.ServerID]bool
+	mu            sync.Mutex
+	replicas      map[raft.ServerID]*member
+	snapshotBytes int64
+	cut           map[[2]raft.ServerID]bool
 }
 
 // member is one replica with its own end of the network.
@@ -82,8 +83,9 @@ func (n *net) start(t testing.TB, dir string, id raft.ServerID, bootstrap bool) 
 	r, err := replica.Open(replica.Config{
 		ID: string(id), Dir: filepath.Join(dir, string(id)), Transport: transport,
 		Peers: forwarder{n, id}, Bootstrap: bootstrap,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Fatal:  func(err error) { t.Errorf("%s broke: %v", id, err) },
+		Logger:        slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Fatal:         func(err error) { t.Errorf("%s broke: %v", id, err) },
+		SnapshotBytes: n.snapshotBytes,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package replica
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -96,15 +95,4 @@ func (r *Replica) Stats() Stats {
 		State: r.raft.State().String(), Leader: r.Leader(), Term: r.raft.CurrentTerm(),
 		Last: r.raft.LastIndex(), Committed: r.raft.CommitIndex(), Applied: r.store.Index(),
 	}
-}
-
-// Compact has raft take a snapshot now and cut its log, as it does by itself now and then.
-func (r *Replica) Compact(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := r.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
-		return fmt.Errorf("take a snapshot: %w", err)
-	}
-	return nil
 }

@@ -7,6 +7,7 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,8 @@ type Config struct {
 	Bootstrap bool // begin a cluster of one, if Dir holds none yet
 	Logger    *slog.Logger
 	Fatal     func(error) // told once if this replica can no longer follow; may be nil
+	// SnapshotBytes is how far the log grows until it is cut; 0 is 64 MiB.
+	SnapshotBytes int64
 }
 
 // Timing. A leader that dies is missed after Heartbeat to twice that, and another is
@@ -63,24 +66,26 @@ const (
 
 // Replica is one member of the cluster.
 type Replica struct {
-	id    string
-	log   *slog.Logger
-	store *state.Store
-	files *raftlog.Store
-	raft  *raft.Raft
-	peers Forwarder
+	id      string
+	log     *slog.Logger
+	store   *state.Store
+	machine *fsm.FSM
+	files   *raftlog.Store
+	raft    *raft.Raft
+	peers   Forwarder
 
 	notify      chan bool // raft: leadership gained or lost
 	observed    chan raft.Observation
 	established atomic.Uint64 // the term in which this replica leads and has applied all before it; else 0
 	changed     signal        // rings when the leader, or established, may have changed
 
-	queue   chan *proposal
-	reads   chan *reading
-	fatal   chan error
-	gate    sync.Mutex    // nobody enters while stop is being closed
-	stop    chan struct{} // closed when Run ends: nothing new is taken
-	callers sync.WaitGroup
+	queue         chan *proposal
+	reads         chan *reading
+	fatal         chan error
+	snapshotBytes int64
+	gate          sync.Mutex    // nobody enters while stop is being closed
+	stop          chan struct{} // closed when Run ends: nothing new is taken
+	callers       sync.WaitGroup
 }
 
 // Open opens the folder and starts to take part. Run must follow, and ends it.
@@ -89,7 +94,7 @@ func Open(config Config) (*Replica, error) {
 		id: config.ID, log: config.Logger, peers: config.Peers,
 		notify: make(chan bool, 16), observed: make(chan raft.Observation, 1),
 		queue: make(chan *proposal, 1024), reads: make(chan *reading, 1024),
-		fatal: make(chan error, 1), stop: make(chan struct{}),
+		fatal: make(chan error, 1), stop: make(chan struct{}), snapshotBytes: cmp.Or(config.SnapshotBytes, snapshotBytes),
 	}
 	if err := os.MkdirAll(config.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the state: %w", err)
@@ -110,7 +115,7 @@ func Open(config Config) (*Replica, error) {
 func (r *Replica) start(config Config) error {
 	entries, stable, snapshots := r.files.Log, r.files.Stable, r.files.Snapshots
 	settings := r.settings()
-	machine := fsm.New(r.store, func(err error) {
+	r.machine = fsm.New(r.store, func(err error) {
 		r.log.Error("this coordinator can no longer follow the others and must stop", "error", err)
 		r.fatal <- err
 		if config.Fatal != nil {
@@ -137,7 +142,7 @@ func (r *Replica) start(config Config) error {
 	if err != nil {
 		return err
 	}
-	if r.raft, err = raft.NewRaft(settings, machine, cached, stable, snapshots, config.Transport); err != nil {
+	if r.raft, err = raft.NewRaft(settings, r.machine, cached, stable, snapshots, config.Transport); err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
 	r.raft.RegisterObserver(raft.NewObserver(r.observed, false, func(o *raft.Observation) bool {
@@ -174,6 +179,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	loops.Go(func() error { r.propose(work); return nil })
 	loops.Go(func() error { r.read(work); return nil })
 	loops.Go(func() error { r.lead(work); return nil })
+	loops.Go(func() error { r.compact(work); return nil })
 	var err error
 	select {
 	case <-ctx.Done():

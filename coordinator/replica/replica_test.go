@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -210,6 +211,46 @@ func TestWhatWasAcknowledgedIsThereAfterRestartsSnapshotIncluded(t *testing.T) {
 		t.Errorf("%d jobs of 150 after all were restarted", len(got))
 	}
 	haltAll(t, n, members...)
+}
+
+// Raft itself looks for 8,192 entries twice a minute.
+func TestALogIsCutByItsBytesToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, dir := newNet(), t.TempDir()
+		n.snapshotBytes = 64 << 10
+		m := n.start(t, dir, "a", true)
+		snapshots := func() []string {
+			found, err := filepath.Glob(filepath.Join(dir, "a", "raft", "snapshots", "*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return found
+		}
+		for i := range 20 {
+			if _, err := m.Propose(t.Context(), submission(fmt.Sprintf("job-%03d", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		if early := snapshots(); len(early) != 0 {
+			t.Errorf("a log of 20 submissions was cut: %v", early)
+		}
+		for i := range 200 {
+			if _, err := m.Propose(t.Context(), submission(fmt.Sprintf("more-%03d", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		if len(snapshots()) == 0 {
+			t.Error("a log of 220 submissions was not cut")
+		}
+		haltAll(t, n, m)
+		again := n.start(t, dir, "a", true)
+		if got := names(t, again, false); len(got) != 220 {
+			t.Errorf("%d jobs of 220 after a start", len(got))
+		}
+		haltAll(t, n, again)
+	})
 }
 
 // The copied folder is what a kill -9 would leave: nothing was closed or told to stop.

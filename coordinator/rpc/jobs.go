@@ -61,6 +61,9 @@ func (s *jobs) Submit(ctx context.Context, request *claryv1.SubmitRequest) (*cla
 	if err := s.checkEarlier(ctx, job); err != nil {
 		return nil, err
 	}
+	if err := s.checkName(ctx, job.Name); err != nil {
+		return nil, err
+	}
 	if request.GetDryRun() {
 		return s.dryRun(ctx, request, job)
 	}

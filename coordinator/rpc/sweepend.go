@@ -44,6 +44,25 @@ func (s *jobs) checkEarlier(ctx context.Context, job cluster.Job) error {
 	return nil
 }
 
+// checkName refuses the name of a job that a trial had: what the trial left in the object
+// store is there under it, for as long as its sweep is.
+func (s *jobs) checkName(ctx context.Context, name string) error {
+	sweep, number, ok := tuning.TrialNamed(name)
+	if !ok {
+		return nil
+	}
+	snapshot, err := s.replica.Read(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer snapshot.Close()
+	trial, exists := snapshot.Trial(cluster.TrialID(sweep, number))
+	if _, there := snapshot.Job(name); there || !exists || !slices.Contains(tuning.JobsOf(trial), name) {
+		return nil // a job that is there says so itself
+	}
+	return fault.New(fault.Conflict, "name: %q was the job of trial %d of sweep %s, and what that left is kept under it: choose another name", name, number, sweep)
+}
+
 // learners are sweeps that go on and learn from an earlier one.
 func learners(snapshot *state.Snapshot, earlier string) []string {
 	var names []string

@@ -369,3 +369,30 @@ func TestAStoppedSweepBeginsNothingAndEndsWithWhatItHas(t *testing.T) {
 		}
 	})
 }
+
+func TestTheNameOfATrialsJobIsItsOwnForAsLongAsTheSweepIs(t *testing.T) {
+	inWorld(t, func(w *world) {
+		t := w.T
+		jobs := claryv1.NewJobsClient(w.as(cluster.RoleUser))
+		d := w.study(`{"space": {"parameters": [{"name": "rate", "type": "float", "low": 0, "high": 1}]}, "objectives": [{"name": "loss"}], "budget": {"trials": 3},
+			"trial": {"program": {"command": ["true"]}, "resources": {"memory": "1MiB"}}}`, nil)
+		for d.get().GetSweep().GetNext() == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if _, err := jobs.Cancel(t.Context(), &claryv1.CancelJobRequest{Name: d.name}); err != nil {
+			t.Fatal(err)
+		}
+		for !cluster.JobState(d.get().GetJob().GetState()).Ended() {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if _, err := jobs.Get(t.Context(), &claryv1.GetJobRequest{Name: "study-t0"}); !fault.Is(wire.FromStatus(err), fault.NotFound) {
+			t.Errorf("the trial's job is there: %v", err)
+		}
+		for name, free := range map[string]bool{"study-t0": false, "study-t1": true, "study-t0-2": true, "study-t00": true, "other-t0": true} {
+			_, err := w.submit(cluster.RoleUser, func(job *cluster.Job) { job.Name = name })
+			if err = wire.FromStatus(err); free && err != nil || !free && (!fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "was the job of trial 0 of sweep study")) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}

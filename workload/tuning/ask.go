@@ -1,9 +1,11 @@
 package tuning
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -75,11 +77,12 @@ func (s *Search) Ask(a Ask, now int64) (Given, error) {
 	}
 	var given Given
 	if a.Request != "" {
-		for _, number := range s.numbers() {
+		for number := range s.active {
 			if t := s.live[number]; t.Worker == a.Worker && t.Request == a.Request && t.State == cluster.TrialRunning {
 				given.Trials = append(given.Trials, *t)
 			}
 		}
+		slices.SortFunc(given.Trials, func(a, b cluster.Trial) int { return cmp.Compare(a.Number, b.Number) })
 	}
 	for before := s.sweep.Next; len(given.Trials) < max(a.Count, 1); {
 		t, why, err := s.next(now, s.sweep.Next-before < atOnce)
@@ -141,10 +144,8 @@ func (s *Search) next(now int64, make bool) (*cluster.Trial, whyNot, error) {
 	if why, may := s.mayBegin(now); !may {
 		return nil, why, nil
 	}
-	for _, number := range s.numbers() {
-		if t := s.live[number]; t.State == cluster.TrialWaiting {
-			return t, whyNot{}, nil
-		}
+	if t := s.waiting(); t != nil {
+		return t, whyNot{}, nil
 	}
 	if t := s.promoted(); t != nil {
 		if child, exists := s.children[t.Job]; exists && !child.Job.State.Ended() {
@@ -167,6 +168,20 @@ func (s *Search) next(now int64, make bool) (*cluster.Trial, whyNot, error) {
 		return nil, whyNot{}, fault.New(fault.Internal, "propose trial %d: %w", s.history.Len(), err)
 	}
 	return s.enter(number, cluster.TrialWaiting), whyNot{}, nil
+}
+
+// waiting is the first trial that waits, nil if none does.
+func (s *Search) waiting() *cluster.Trial {
+	if s.sweep.Counts.Waiting == 0 {
+		return nil
+	}
+	first := int64(math.MaxInt64)
+	for number := range s.active {
+		if s.live[number].State == cluster.TrialWaiting {
+			first = min(first, number)
+		}
+	}
+	return s.live[first]
 }
 
 // promoted is the paused trial that is to go on, nil if there is none.

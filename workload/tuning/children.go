@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -305,6 +306,18 @@ func JobsOf(t cluster.Trial) []string {
 		names = append(names, jobName(t.Sweep, t.Number, run+1))
 	}
 	return names
+}
+
+var jobNames = regexp.MustCompile(`^(.+)-t(0|[1-9][0-9]{0,8})(-[0-9]+)?$`)
+
+// TrialNamed is the trial whose job would have a name, if it is such a name.
+func TrialNamed(job string) (sweep string, number int64, ok bool) {
+	parts := jobNames.FindStringSubmatch(job)
+	if parts == nil {
+		return "", 0, false
+	}
+	number, err := strconv.ParseInt(parts[2], 10, 64)
+	return parts[1], number, err == nil
 }
 
 // child is the job of a trial.

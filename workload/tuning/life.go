@@ -97,11 +97,15 @@ func (s *Search) timeEnd() int64 {
 
 // leases takes trials from workers that are silent.
 func (s *Search) leases(now int64) error {
-	for _, number := range s.numbers() {
-		t := s.live[number]
-		if t.State != cluster.TrialRunning || t.Lease == 0 || now < t.Lease {
-			continue
+	var silent []int64
+	for number := range s.active {
+		if t := s.live[number]; t.State == cluster.TrialRunning && t.Lease != 0 && now >= t.Lease {
+			silent = append(silent, number)
 		}
+	}
+	slices.Sort(silent)
+	for _, number := range silent {
+		t := s.live[number]
 		reason := fmt.Sprintf("worker %s was silent for %s", t.Worker, t.Silence)
 		if t.Failures < s.job.Retry.Limit {
 			s.again(t, reason)
