@@ -46,7 +46,16 @@ func (a *App) followSweep(ctx context.Context, c *client.Client, name string) er
 	if view.Job.State == cluster.JobSucceeded {
 		return nil
 	}
+	a.failureNote(ctx, c, name)
 	return &exitError{ExitFailed, joined(fmt.Sprintf("%s %s", name, view.Job.State), oneLine(view.Job.Reason))}
+}
+
+// failureNote says where to read what the first trial that failed has written.
+func (a *App) failureNote(ctx context.Context, c *client.Client, name string) {
+	failed, _, err := c.Trials(ctx, name, client.TrialFilter{States: []cluster.TrialState{cluster.TrialFailed}, Limit: 1})
+	if err == nil && len(failed) > 0 && failed[0].Job != "" {
+		a.note("see clary trials %s --state failed, and clary logs %s", name, failed[0].Job)
+	}
 }
 
 // readTuning reads the spec of a tuning job that the cluster accepted.
@@ -331,7 +340,7 @@ func (d *sweepDrawing) news() string {
 	case sweep.Budget.Trials > 0:
 		text = fmt.Sprintf("%d %% of %d trials", 10*(10*ended/sweep.Budget.Trials), sweep.Budget.Trials)
 	case ended > 0: // the first, the second, the fourth, ...
-		text = "over " + strconv.Itoa(1<<int(math.Log2(float64(ended)))-1) + " trials"
+		text = strconv.Itoa(1<<int(math.Log2(float64(ended)))) + " trials and more"
 	}
 	return joined(d.view.Job.Name, sweepStateText(d.view), text, d.bestLine())
 }
