@@ -49,6 +49,11 @@ func (h *History) MeritOf(number int) (m Merit, ok bool) {
 	return m, true
 }
 
+// MeritAt is the merit that a trial had at a point of its curve.
+func (h *History) MeritAt(number, point int) Merit {
+	return Merit{number: number, loss: h.problem.Objectives[0].Loss(h.curves[number][point].Value)}
+}
+
 // Compare is negative if m is better than other.
 func (m Merit) Compare(other Merit) int {
 	return cmp.Or(

@@ -12,7 +12,7 @@ import (
 // Suggest is a function of the history: it answers with a configuration for trial number
 // h.Len() that is Fresh, or with ErrExhausted. A sampler may keep what it has worked out
 // for the history it was asked about last, as long as a new sampler that is asked about the
-// same history answers the same. So it keeps no more than a fold over h.Ended(), in that
+// same history answers the same. So it keeps no more than a fold over h.Ended() or h.Event, in that
 // order, and what depends on the pending trials is worked out in the call. A restart is a
 // new sampler and the restored history.
 type Sampler interface {

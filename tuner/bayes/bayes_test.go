@@ -10,6 +10,7 @@ import (
 	"github.com/clary-ml/clary/tuner/expr"
 	"github.com/clary-ml/clary/tuner/plain"
 	"github.com/clary-ml/clary/tuner/space"
+	"github.com/clary-ml/clary/tuner/stop"
 	"github.com/clary-ml/clary/tuner/tunertest"
 )
 
@@ -259,6 +260,62 @@ func TestARestartAfterManyResultsChangesNothing(t *testing.T) {
 		if errA != nil || errB != nil || a.Key() != b.Key() {
 			t.Fatalf("%d results: %v (%v), after a restart %v (%v)", results, a, errA, b, errB)
 		}
+	}
+}
+
+// Also in the middle of curves, of which some wait at a rung.
+func TestARestartInTheMiddleOfCurvesChangesNothing(t *testing.T) {
+	p := floats(t, 3)
+	p.Fidelity = tuner.Fidelity{Name: "epoch", Max: 9}
+	h, lived := newPlay(t, bayes.New, p)
+	s, err := stop.PromotingASHA(stop.Halving{}, p.Fidelity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compared := map[tuner.State]int{}
+	for turn := range 150 {
+		number, promoted := s.Promote(h)
+		if promoted {
+			err = h.Resume(number)
+		} else {
+			number, err = tuner.Ask(lived, h)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for paused := false; !paused && h.State(number) == tuner.Pending; {
+			step := 1.0
+			if curve := h.Curve(number); len(curve) > 0 {
+				step += curve[len(curve)-1].Step
+			}
+			if step == p.Fidelity.Max {
+				err = h.End(number, complete(bowl(h.Config(number))))
+			} else if err = h.Report(number, step, bowl(h.Config(number))+10/step); err == nil && s.Judge(h, number) == stop.Pause {
+				paused, err = true, h.Pause(number)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if compared[h.State(number)]++; turn%10 > 0 {
+			continue
+		}
+		restored, err := tuner.Restore(p, h.All())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fresh, err := bayes.New(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, errA := lived.Suggest(h)
+		b, errB := fresh.Suggest(restored)
+		if errA != nil || errB != nil || a.Key() != b.Key() {
+			t.Fatalf("after %d turns: %v (%v), after a restart %v (%v)", turn, a, errA, b, errB)
+		}
+	}
+	if compared[tuner.Paused] < 20 || compared[tuner.Complete] < 4 {
+		t.Errorf("%v: that is not what was to be tested", compared)
 	}
 }
 

@@ -16,8 +16,8 @@ const tabled = 4096
 // Coordinates have a number in every dimension; in points, what does not apply is NaN. If
 // there are earlier sweeps, points have one more dimension: which sweep they are from, 0
 // for this one. If there are learning curves, the last dimension is how far a trial went,
-// the logarithm of its step with all of it at 1: a model learns by itself what half a
-// trial says of a whole one.
+// the logarithm of its step with all of it at 1: models learn how much less is to be relied
+// on what was stopped earlier (curves.go says what is expected of it).
 type encoding struct {
 	space  *space.Space
 	dims   []space.Dim
@@ -47,7 +47,7 @@ func newEncoding(p tuner.Problem) *encoding {
 		e.kinds = append(e.kinds, gp.Dim{Categorical: true})
 	}
 	if e.full > 0 {
-		e.kinds = append(e.kinds, gp.Dim{})
+		e.kinds = append(e.kinds, gp.Dim{Fidelity: true})
 	}
 	e.active = make([]bool, len(e.dims))
 	e.coords = make([]float64, len(e.dims))

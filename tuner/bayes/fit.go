@@ -65,7 +65,7 @@ func (s *sampler) learnIfDue(final int) {
 	if n == 0 || n != anchor && n != count || n < leastResults {
 		return
 	}
-	points := choose(s.record.pool, fitMost*2/5, fitMost*3/10, fitMost, uint64(n))
+	points := choose(compared(s.record.pool), fitMost*2/5, fitMost*3/10, fitMost, uint64(n))
 	data := newSample(points, s.metrics)
 	if n == anchor && s.anchor.count != n {
 		s.anchor = fits{count: n}

@@ -23,7 +23,7 @@ type view struct {
 const topMost = 8
 
 func (s *sampler) view(h *tuner.History) view {
-	kept := choose(s.record.pool, modelBest, modelNear, modelMost, uint64(s.record.count))
+	kept := choose(compared(s.record.pool), modelBest, modelNear, modelMost, uint64(s.record.count))
 	v := view{sample: newSample(kept, s.metrics)}
 	order := make([]int, len(kept))
 	for i, o := range kept {
@@ -33,9 +33,12 @@ func (s *sampler) view(h *tuner.History) view {
 	slices.SortStableFunc(order, func(a, b int) int { return -cmp.Compare(v.worth[a], v.worth[b]) })
 	v.top = order[:min(topMost, len(order))]
 	pending := h.Pending()
-	for _, number := range pending[max(0, len(pending)-pendingMost):] {
-		v.pending = append(v.pending, s.point(h.Config(number), 0))
+	for i := len(pending) - 1; i >= 0 && len(v.pending) < pendingMost; i-- {
+		if h.State(pending[i]) != tuner.Paused {
+			v.pending = append(v.pending, s.point(h.Config(pending[i]), 0))
+		}
 	}
+	slices.Reverse(v.pending)
 	return v
 }
 

@@ -19,117 +19,129 @@ const (
 	fitMost   = 160  // observations that hyperparameters are fitted to
 )
 
-// observation is a trial that ended and says something about its configuration.
+// observation is a trial that says something about its configuration.
 type observation struct {
+	number  int // of the trial; -1: of an earlier sweep
 	point   []float64
 	metrics []float64 // more is better; NaN where it failed
+	curve   []stay    // if there are curves and it has not failed: stages descend
 	worth   float64   // for choosing the best: NaN sorts last, -Inf is no candidate for it
-	partial bool      // of a trial that was stopped on the way
 	order   int       // among all observations
 }
 
-// record is what has been read of a history: a fold over the trials that ended, of bounded
-// size.
+// record is what has been read of a history: a fold over its events, of bounded size.
 type record struct {
-	of    *tuner.History
-	read  int // of Ended
-	count int // observations so far, those of earlier sweeps included
-	prior int // observations of earlier sweeps
-	pool  []observation
+	of      *tuner.History
+	scanned int              // events
+	open    map[int]progress // of trials that have not ended
+	told    []told           // scanned, but not yet observed
+	count   int              // told and observed so far, observations of earlier sweeps included
+	prior   int              // observations of earlier sweeps
+	pool    []observation
+	places  map[int]int // in the pool, by trial
 }
 
 // begin reads the earlier sweeps.
 func (r *record) begin(h *tuner.History, e *encoding) {
-	*r = record{of: h}
+	*r = record{of: h, open: make(map[int]progress), places: make(map[int]int)}
 	metrics := len(h.Problem().Objectives) + len(h.Problem().Limits)
 	for _, prior := range h.Prior() {
-		o := observation{point: e.point(prior.Config, prior.Sweep+1), metrics: make([]float64, metrics)}
+		o := observation{number: -1, point: e.point(prior.Config, prior.Sweep+1), metrics: make([]float64, metrics)}
 		for i := range o.metrics {
 			o.metrics[i] = math.NaN()
 			if i < len(prior.Losses) {
 				o.metrics[i] = -prior.Losses[i]
 			}
 		}
+		if e.full > 0 && len(prior.Losses) > 0 {
+			o.curve = []stay{{0, o.metrics[0]}}
+		}
 		r.add(o, len(h.Problem().Objectives))
 	}
 	r.prior = r.count
 }
 
-// news counts the observations not yet read.
+// news counts what was told and not yet observed.
 func (r *record) news(h *tuner.History, e *encoding) int {
-	count := 0
-	for _, number := range h.Ended()[r.read:] {
-		if tells(h, e, int(number)) {
-			count++
-		}
-	}
-	return count
+	r.scan(h, e)
+	return len(r.told)
 }
 
-// tells reports whether a trial that ended says something about its configuration.
-func tells(h *tuner.History, e *encoding, number int) bool {
-	switch h.State(number) {
-	case tuner.Complete, tuner.Failed, tuner.Infeasible:
-		return true
-	case tuner.Stopped:
-		return e.full > 0 && len(h.Curve(number)) > 0
-	}
-	return false
-}
-
-// next reads up to the next observation.
+// next observes what was told next.
 func (r *record) next(h *tuner.History, e *encoding) {
-	for {
-		number := int(h.Ended()[r.read])
-		r.read++
-		if tells(h, e, number) {
-			r.add(observe(h, e, number), len(h.Problem().Objectives))
-			return
+	t := r.told[0]
+	r.told = r.told[1:]
+	at, known := r.places[t.number]
+	o := observation{number: t.number}
+	if known {
+		o = r.pool[at]
+	} else {
+		o.point = e.point(h.Config(t.number), 0)
+	}
+	p := h.Problem()
+	switch {
+	case t.point >= 0:
+		point := h.Curve(t.number)[t.point]
+		o.reached(e, point.Step, -p.Objectives[0].Loss(point.Value))
+	case h.State(t.number) != tuner.Complete:
+		o.curve, o.metrics = nil, make([]float64, len(p.Objectives)+len(p.Limits))
+		for i := range o.metrics {
+			o.metrics[i] = math.NaN()
+		}
+	case e.full > 0:
+		o.reached(e, e.full, -h.Loss(t.number, 0))
+	default:
+		o.metrics = make([]float64, len(p.Objectives)+len(p.Limits))
+		for i := range p.Objectives {
+			o.metrics[i] = -h.Loss(t.number, i)
+		}
+		for i, v := range h.Limits(t.number) {
+			o.metrics[len(p.Objectives)+i] = -p.Limits[i].Excess(v)
 		}
 	}
+	if !known {
+		r.add(o, len(p.Objectives))
+		return
+	}
+	o.worth = o.metrics[0]
+	r.pool[at] = o
+	r.count++
 }
 
-func observe(h *tuner.History, e *encoding, number int) observation {
-	p := h.Problem()
-	o := observation{point: e.point(h.Config(number), 0), metrics: make([]float64, len(p.Objectives)+len(p.Limits))}
-	if h.State(number) == tuner.Stopped {
-		curve := h.Curve(number)
-		last := curve[len(curve)-1]
-		e.reached(o.point, last.Step)
-		o.metrics[0] = -p.Objectives[0].Loss(last.Value)
-		o.partial = true
-		return o
-	}
-	for i := range o.metrics {
-		switch {
-		case h.State(number) != tuner.Complete:
-			o.metrics[i] = math.NaN()
-		case i < len(p.Objectives):
-			o.metrics[i] = -h.Loss(number, i)
-		default:
-			o.metrics[i] = -p.Limits[i-len(p.Objectives)].Excess(h.Limits(number)[i-len(p.Objectives)])
-		}
-	}
-	return o
+// reached adds what the trial had after a step.
+func (o *observation) reached(e *encoding, step, value float64) {
+	stage := stageOf(step, e.full)
+	o.curve = slices.DeleteFunc(slices.Clone(o.curve), func(s stay) bool { return s.stage <= stage })
+	o.curve = append(o.curve, stay{stage, value})
+	o.metrics = []float64{value}
+	o.point = slices.Clone(o.point)
+	e.reached(o.point, step)
 }
 
 func (r *record) add(o observation, objectives int) {
 	o.order = r.count
 	r.count++
 	o.worth = o.metrics[0]
-	if o.partial {
-		o.worth = math.Inf(-1)
-	}
 	for _, v := range o.metrics[objectives:] {
 		if v < 0 {
 			o.worth = math.Inf(-1) // outside a limit
 		}
 	}
+	if o.number >= 0 {
+		r.places[o.number] = len(r.pool)
+	}
 	r.pool = append(r.pool, o)
-	if len(r.pool) > poolMost {
-		recent := slices.Clone(r.pool[len(r.pool)-poolNew:])
-		rest := r.pool[:len(r.pool)-poolNew]
-		r.pool = append(choose(rest, poolBest, 0, poolMost/2-poolNew, uint64(r.count)), recent...)
+	if len(r.pool) <= poolMost {
+		return
+	}
+	recent := slices.Clone(r.pool[len(r.pool)-poolNew:])
+	rest := compared(r.pool)[:len(r.pool)-poolNew]
+	r.pool = append(choose(rest, poolBest, 0, poolMost/2-poolNew, uint64(r.count)), recent...)
+	clear(r.places)
+	for i, o := range r.pool {
+		if o.number >= 0 {
+			r.places[o.number] = i
+		}
 	}
 }
 

@@ -170,8 +170,8 @@ func TestSummariesAreMeansWithTheirStandardErrors(t *testing.T) {
 }
 
 func TestTheTimeToARegretIsAMeanOverThoseThatGetThereAndNot(t *testing.T) {
-	curves := [][]float64{{math.NaN(), 0.5, 0.01, 0.5}, {1, 1, 0.02, 0.02}}
-	if got, want := bench.TimeTo(curves, 0.01), math.Sqrt(3*5); math.Abs(got-want) > 1e-12 {
+	races := [][]bench.Fall{{{0.1, 0.5}, {2.5, 0.01}, {2.6, 0.5}, {3, 0}}, {{0.5, 1}, {2, 0.02}}}
+	if got, want := bench.TimeTo(races, 0.01, 4), math.Sqrt(2.5*4); math.Abs(got-want) > 1e-12 {
 		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -30,31 +30,34 @@ type Race struct {
 	Seed    uint64
 }
 
+// Fall is an instant at which the regret changed.
+type Fall struct{ At, Regret float64 }
+
 // Run plays the race. Element i of curve is the regret at the time i+1 of the trial whose
-// report was the best by then, NaN as long as there is none.
-func (c Race) Run(task Curved) (curve []float64, err error) {
+// report was the best by then, NaN as long as there is none; falls say it to the instant.
+func (c Race) Run(task Curved) (curve []float64, falls []Fall, err error) {
 	if !(c.Time >= 1 && c.Time <= MaxTrials) {
-		return nil, fault.New(fault.Invalid, "time %v: give 1 to %d", c.Time, MaxTrials)
+		return nil, nil, fault.New(fault.Invalid, "time %v: give 1 to %d", c.Time, MaxTrials)
 	}
 	problem := task.Problem()
 	problem.Seed, problem.Workers = c.Seed, max(c.Workers, 1)
-	r := race{task: task, steps: int(problem.Fidelity.Max), best: math.Inf(1), regret: math.NaN()}
+	r := race{task: task, steps: int(problem.Fidelity.Max), at: make(map[int]int), best: math.Inf(1), regret: math.NaN()}
 	if r.sampler, err = c.Make(problem); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if r.h, err = tuner.NewHistory(problem); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if c.Stopper != nil {
 		if r.stopper, err = c.Stopper(problem.Fidelity); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	r.noise, r.running.times = chance.New(c.Seed, 'n', 'o', 'i', 's', 'e'), chance.New(c.Seed, 't', 'i', 'm', 'e')
 	for {
 		for len(r.running.until) < problem.Workers {
 			if started, err := r.start(); err != nil {
-				return nil, err
+				return nil, nil, err
 			} else if !started {
 				break
 			}
@@ -67,10 +70,10 @@ func (c Race) Run(task Curved) (curve []float64, err error) {
 			curve = append(curve, r.regret)
 		}
 		if next/float64(r.steps) > c.Time {
-			return curve, nil
+			return curve, r.falls, nil
 		}
 		if err := r.step(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 }
@@ -78,6 +81,7 @@ func (c Race) Run(task Curved) (curve []float64, err error) {
 type race struct {
 	task    Curved
 	steps   int
+	at      map[int]int // the last step of each trial
 	sampler tuner.Sampler
 	stopper stop.Stopper
 	h       *tuner.History
@@ -85,6 +89,7 @@ type race struct {
 	noise   *chance.Rand
 	best    float64
 	regret  float64
+	falls   []Fall
 }
 
 // start gives a worker a promoted trial, or a new one.
@@ -106,26 +111,25 @@ func (r *race) start() (started bool, err error) {
 	return true, nil
 }
 
-// step lets the trial whose step ends next report.
+// step lets the trial whose step ends next report. As in a sweep, the history gets what the
+// stopper wants, and the end.
 func (r *race) step() error {
 	trial := r.running.finish()
-	at := 1
-	if curve := r.h.Curve(trial); len(curve) > 0 {
-		at += int(curve[len(curve)-1].Step)
-	}
-	c := r.h.Config(trial)
+	r.at[trial]++
+	at, c := r.at[trial], r.h.Config(trial)
 	value := r.task.At(c, at, r.noise)
-	if err := r.h.Report(trial, float64(at), value); err != nil {
-		return err
-	}
 	if loss := r.h.Problem().Objectives[0].Loss(value); loss < r.best {
 		r.best, r.regret = loss, r.task.Regret(c)
+		r.falls = append(r.falls, Fall{At: r.running.now / float64(r.steps), Regret: r.regret})
 	}
 	if at == r.steps {
 		return r.h.End(trial, tuner.Result{State: tuner.Complete, Values: []float64{value}})
 	}
 	verdict := stop.Continue
-	if r.stopper != nil {
+	if r.stopper != nil && r.stopper.Wants(r.h, trial, float64(at)) {
+		if err := r.h.Report(trial, float64(at), value); err != nil {
+			return err
+		}
 		verdict = r.stopper.Judge(r.h, trial)
 	}
 	switch verdict {

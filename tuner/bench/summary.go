@@ -49,16 +49,16 @@ func standardError(values []float64) float64 {
 	return math.Sqrt(sum / (n - 1) / n)
 }
 
-// TimeTo is when curves first come down to a regret: the geometric mean of their element's
-// number, from 1. One that never does counts as its length and one more.
-func TimeTo(curves [][]float64, regret float64) float64 {
+// TimeTo is when races first come down to a regret: the geometric mean of the instants. One
+// that does not within a time counts as if it did at its end.
+func TimeTo(races [][]Fall, regret, within float64) float64 {
 	sum := 0.0
-	for _, curve := range curves {
-		at := slices.IndexFunc(curve, func(v float64) bool { return v <= regret })
-		if at < 0 {
-			at = len(curve)
+	for _, falls := range races {
+		at := within
+		if i := slices.IndexFunc(falls, func(f Fall) bool { return f.Regret <= regret }); i >= 0 {
+			at = min(falls[i].At, within)
 		}
-		sum += math.Log(float64(at+1)) / float64(len(curves))
+		sum += math.Log(at) / float64(len(races))
 	}
 	return math.Exp(sum)
 }

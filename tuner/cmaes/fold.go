@@ -10,13 +10,14 @@ import (
 	"github.com/clary-ml/clary/tuner/space"
 )
 
-// fold is the state over the trials that ended.
+// fold is the state over the events of the history.
 type fold struct {
 	seed     uint64
 	dims     []space.Dim
-	numeric  []int // dimensions of the normal distribution
-	nominal  []int // dimensions of the categorical ones
-	read     int
+	numeric  []int       // dimensions of the normal distribution
+	nominal  []int       // dimensions of the categorical ones
+	read     int         // events
+	points   map[int]int // read, of each trial that has not ended
 	batch    []member
 	restarts uint64
 	normal   *normal
@@ -29,7 +30,6 @@ type fold struct {
 // member is a trial of the generation under way.
 type member struct {
 	merit  tuner.Merit
-	number int
 	y      []float64 // steps from the mean, in units of sigma
 	levels []int     // of nominal dimensions; none if not active
 }
@@ -40,7 +40,7 @@ const none = -1
 const firstSigma = 0.2
 
 func newFold(h *tuner.History) *fold {
-	f := &fold{seed: h.Problem().Seed, dims: h.Problem().Space.Dims()}
+	f := &fold{points: make(map[int]int), seed: h.Problem().Seed, dims: h.Problem().Space.Dims()}
 	for i, d := range f.dims {
 		if d.Kind == space.Nominal {
 			f.nominal = append(f.nominal, i)
@@ -72,18 +72,30 @@ func (f *fold) begin(mean []float64) {
 	f.batch, f.progress = nil, progress{}
 }
 
+// catchUp reads ends, and points of curves: a trial that goes on is in each generation during
+// which it came further, so that promoted ones pull again.
 func (f *fold) catchUp(h *tuner.History) {
-	ended := h.Ended()
-	for ; f.read < len(ended); f.read++ {
-		number := int(ended[f.read])
-		merit, ok := h.MeritOf(number)
-		if !ok {
-			continue
+	for ; f.read < h.Events(); f.read++ {
+		number, ended := h.Event(f.read)
+		points := f.points[number]
+		switch {
+		case ended:
+			delete(f.points, number)
+			// The last point of one that was stopped is in.
+			if merit, ok := h.MeritOf(number); ok && (points == 0 || h.State(number) != tuner.Stopped) {
+				f.enter(h, merit)
+			}
+		case h.Problem().Fidelity.Max > 0:
+			f.points[number] = points + 1
+			f.enter(h, h.MeritAt(number, points))
 		}
-		f.batch = append(f.batch, member{merit: merit, number: number})
-		if len(f.batch) == f.normal.population {
-			f.generation(h)
-		}
+	}
+}
+
+func (f *fold) enter(h *tuner.History, merit tuner.Merit) {
+	f.batch = slices.DeleteFunc(f.batch, func(m member) bool { return m.merit.Number() == merit.Number() })
+	if f.batch = append(f.batch, member{merit: merit}); len(f.batch) == f.normal.population {
+		f.generation(h)
 	}
 }
 
@@ -119,8 +131,8 @@ func (f *fold) generation(h *tuner.History) {
 // only in which cell it lay, of a dimension that was not active nothing: that is drawn as
 // the distribution has it.
 func (f *fold) locate(h *tuner.History, m *member) {
-	h.Problem().Space.Encode(h.Config(m.number), f.x, f.active)
-	r := chance.New(f.seed, 'c', 'm', 'a', 'l', uint64(m.number))
+	h.Problem().Space.Encode(h.Config(m.merit.Number()), f.x, f.active)
+	r := chance.New(f.seed, 'c', 'm', 'a', 'l', uint64(m.merit.Number()))
 	m.y = make([]float64, len(f.numeric))
 	for j, i := range f.numeric {
 		d, from, to := f.dims[i], math.Inf(-1), math.Inf(1)

@@ -2,6 +2,7 @@ package gp
 
 import (
 	"math"
+	"slices"
 
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/blas64"
@@ -18,6 +19,7 @@ type Likelihood struct {
 	x     [][]float64 // by dimension
 	y     []float64
 	warp  bool
+	rough []float64 // by point, its share of Rough; nil if there is no fidelity
 	n     int
 
 	squared [][]float64 // by dimension, of pairs i > j: (1,0), (2,0), (2,1), …; unit lengthscales
@@ -49,6 +51,12 @@ func NewLikelihood(dims []Dim, prior Prior, x [][]float64, y []float64, warp boo
 		l.squared[j] = make([]float64, pairs)
 		l.distances(j, l.x[j])
 	}
+	if slices.ContainsFunc(dims, func(dim Dim) bool { return dim.Fidelity }) {
+		l.rough = make([]float64, n)
+		for i, p := range x {
+			l.rough[i] = rough(dims, p)
+		}
+	}
 	return l
 }
 
@@ -64,11 +72,19 @@ func (l *Likelihood) distances(j int, u []float64) {
 }
 
 // Parameters returns how many numbers Value takes: the logarithms of the lengthscales, the
-// scale, the noise, and with warping of a and b of each dimension in turn. The mean is
-// chosen for the best, given the others.
+// scale, the noise, with a fidelity Rough, and with warping of a and b of each dimension in
+// turn. The mean is chosen for the best, given the others.
 func (l *Likelihood) Parameters() int {
 	if l.warp {
-		return 3*len(l.dims) + 2
+		return l.warps() + 2*len(l.dims)
+	}
+	return l.warps()
+}
+
+// warps is how many parameters stand before those of the warping.
+func (l *Likelihood) warps() int {
+	if l.rough != nil {
+		return len(l.dims) + 3
 	}
 	return len(l.dims) + 2
 }
@@ -79,7 +95,7 @@ func (l *Likelihood) Value(theta, grad []float64) float64 {
 	d, n := len(l.dims), l.n
 	scale, noise := math.Exp(theta[d]), math.Exp(theta[d+1])
 	if l.warp {
-		l.rewarp(theta[d+2:])
+		l.rewarp(theta[l.warps():])
 	}
 	clear(l.r2)
 	for j, squared := range l.squared {
@@ -90,6 +106,9 @@ func (l *Likelihood) Value(theta, grad []float64) float64 {
 	for i := range n {
 		copy(l.gram[i*n:], l.r2[at:at+i])
 		l.gram[i*n+i] = scale + noise
+		if l.rough != nil {
+			l.gram[i*n+i] += l.rough[i] * math.Exp(theta[d+2])
+		}
 		at += i
 	}
 	factor := blas64.Triangular{Uplo: blas.Lower, Diag: blas.NonUnit, N: n, Stride: max(1, n), Data: l.gram}
@@ -126,7 +145,7 @@ func (l *Likelihood) fitMean(factor blas64.Triangular) float64 {
 // gradient of the log likelihood, given the inverse of the covariances in gram.
 func (l *Likelihood) gradient(theta []float64, scale, noise float64, grad []float64) {
 	d, n := len(l.dims), l.n
-	at, byScale, trace := 0, 0.0, 0.0
+	at, byScale, trace, byRough := 0, 0.0, 0.0, 0.0
 	for i := range n {
 		row, ai := l.gram[i*n:i*n+i], l.a[i]
 		pair, slope := l.r2[at:at+i], l.dr2[at:at+i]
@@ -135,16 +154,24 @@ func (l *Likelihood) gradient(theta []float64, scale, noise float64, grad []floa
 			byScale += m * pair[j]
 			slope[j] *= m
 		}
-		trace += ai*ai - l.gram[i*n+i]
+		own := ai*ai - l.gram[i*n+i]
+		trace += own
+		if l.rough != nil {
+			byRough += own * l.rough[i]
+		}
 		at += i
 	}
 	grad[d] = byScale + 0.5*scale*trace
 	grad[d+1] = 0.5 * noise * trace
+	if l.rough != nil {
+		grad[d+2] = 0.5 * math.Exp(theta[d+2]) * byRough
+	}
+	first := l.warps()
 	for j, squared := range l.squared {
 		w := math.Exp(-2 * theta[j])
 		grad[j] = -2 * w * dot(l.dr2, squared)
 		if l.warp {
-			grad[d+2+2*j], grad[d+3+2*j] = l.warpGradient(j, w, theta[d+2+2*j:])
+			grad[first+2*j], grad[first+1+2*j] = l.warpGradient(j, w, theta[first+2*j:])
 		}
 	}
 }
@@ -171,7 +198,7 @@ func (l *Likelihood) rewarp(logs []float64) {
 // warpGradient returns the derivatives by the logarithms of a dimension's exponents, given
 // in dr2 those by the squared distances.
 func (l *Likelihood) warpGradient(j int, w float64, logs []float64) (a, b float64) {
-	if l.dims[j].Categorical {
+	if l.dims[j].Categorical || l.dims[j].Fidelity {
 		return 0, 0
 	}
 	ab := [2]float64{math.Exp(logs[0]), math.Exp(logs[1])}
@@ -207,7 +234,7 @@ func (l *Likelihood) believe(theta, grad []float64) float64 {
 			prior = l.prior.Length
 		case i == d:
 			prior = l.prior.Scale
-		case i == d+1:
+		case i < l.warps(): // Rough too
 			prior = l.prior.Noise
 		}
 		value, slope := prior.Log(log)
@@ -225,9 +252,13 @@ func (l *Likelihood) Encode(hyper Hyper) []float64 {
 		theta[j] = math.Log(v)
 	}
 	theta[d], theta[d+1] = math.Log(hyper.Scale), math.Log(hyper.Noise)
+	if l.rough != nil {
+		theta[d+2] = math.Log(hyper.Rough)
+	}
 	if l.warp && hyper.Warp != nil {
+		first := l.warps()
 		for j, ab := range hyper.Warp {
-			theta[d+2+2*j], theta[d+3+2*j] = math.Log(ab[0]), math.Log(ab[1])
+			theta[first+2*j], theta[first+1+2*j] = math.Log(ab[0]), math.Log(ab[1])
 		}
 	}
 	return theta
@@ -240,10 +271,14 @@ func (l *Likelihood) decode(theta []float64) Hyper {
 	for j := range h.Length {
 		h.Length[j] = math.Exp(theta[j])
 	}
+	if l.rough != nil {
+		h.Rough = math.Exp(theta[d+2])
+	}
 	if l.warp {
+		first := l.warps()
 		h.Warp = make([][2]float64, d)
 		for j := range h.Warp {
-			h.Warp[j] = [2]float64{math.Exp(theta[d+2+2*j]), math.Exp(theta[d+3+2*j])}
+			h.Warp[j] = [2]float64{math.Exp(theta[first+2*j]), math.Exp(theta[first+1+2*j])}
 		}
 	}
 	return h
@@ -278,7 +313,7 @@ func (l *Likelihood) bounds() (lower, upper []float64) {
 			b = l.prior.Bounds.Length
 		case i == d:
 			b = l.prior.Bounds.Scale
-		case i == d+1:
+		case i < l.warps(): // Rough too
 			b = l.prior.Bounds.Noise
 		}
 		lower[i], upper[i] = math.Log(b[0]), math.Log(b[1])

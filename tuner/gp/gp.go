@@ -19,6 +19,9 @@ import (
 // Dim says how points are compared in a dimension.
 type Dim struct {
 	Categorical bool // equal or not, instead of by difference
+	// Fidelity is how far a trial went, 1 all the way: points are not compared by it, but
+	// results from below 1 have more noise.
+	Fidelity bool
 }
 
 // Hyper are the hyperparameters of a Gaussian process.
@@ -26,6 +29,7 @@ type Hyper struct {
 	Length []float64    // lengthscale per dimension
 	Scale  float64      // prior variance of the function
 	Noise  float64      // variance of an observation's noise
+	Rough  float64      // what is added to Noise at the fidelity 0, and in proportion up to 1
 	Mean   float64      // prior mean
 	Warp   [][2]float64 // Kumaraswamy's a and b per dimension; nil: inputs are taken as they are
 }
@@ -37,6 +41,19 @@ func (h Hyper) weights() []float64 {
 		w[j] = 1 / (l * l)
 	}
 	return w
+}
+
+// NoiseAt is the variance of the noise of a result at a point.
+func (h Hyper) NoiseAt(dims []Dim, x []float64) float64 { return h.Noise + h.Rough*rough(dims, x) }
+
+// rough is the share of Rough in the noise at a point.
+func rough(dims []Dim, x []float64) float64 {
+	for j, dim := range dims {
+		if dim.Fidelity {
+			return 1 - x[j]
+		}
+	}
+	return 0
 }
 
 const warpEdge = 1e-6 // inputs are kept this far from 0 and 1 before they are warped
@@ -82,6 +99,7 @@ func (h Hyper) embed(dims []Dim, x, u []float64) {
 func squares(dim Dim, column []float64, u, far float64, gaps bool, r2 []float64) {
 	r2 = r2[:len(column)]
 	switch {
+	case dim.Fidelity: // not compared
 	case u != u:
 		for i, v := range column {
 			if v == v {

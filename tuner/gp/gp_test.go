@@ -23,6 +23,9 @@ func draw(t *rapid.T, least, most int) problem {
 	for range d {
 		p.dims = append(p.dims, gp.Dim{Categorical: rapid.IntRange(0, 3).Draw(t, "kind") == 0})
 	}
+	if rapid.IntRange(0, 2).Draw(t, "fidelity") == 0 {
+		p.dims = append(p.dims, gp.Dim{Fidelity: true})
+	}
 	for range rapid.IntRange(least, most).Draw(t, "n") {
 		p.x = append(p.x, p.point(t))
 		p.y = append(p.y, rapid.Float64Range(-2, 2).Draw(t, "y"))
@@ -34,7 +37,7 @@ func (p problem) point(t *rapid.T) []float64 {
 	x := make([]float64, len(p.dims))
 	for j, dim := range p.dims {
 		switch {
-		case j > 0 && rapid.IntRange(0, 4).Draw(t, "applies") == 0:
+		case j > 0 && !dim.Fidelity && rapid.IntRange(0, 4).Draw(t, "applies") == 0:
 			x[j] = math.NaN()
 		case dim.Categorical:
 			x[j] = float64(rapid.IntRange(0, 3).Draw(t, "category"))
@@ -50,7 +53,10 @@ func (p problem) hyper(t *rapid.T, warp bool) gp.Hyper {
 		return math.Exp(rapid.Float64Range(math.Log(low), math.Log(high)).Draw(t, "hyper"))
 	}
 	h := gp.Hyper{Scale: number(0.3, 3), Noise: number(1e-3, 1), Mean: rapid.Float64Range(-1, 1).Draw(t, "mean")}
-	for range p.dims {
+	for _, dim := range p.dims {
+		if dim.Fidelity {
+			h.Rough = number(1e-3, 1)
+		}
 		h.Length = append(h.Length, number(0.1, 3))
 		if warp {
 			h.Warp = append(h.Warp, [2]float64{number(0.5, 2), number(0.5, 2)})
@@ -113,7 +119,7 @@ func TestPredictionsGradientAgreesWithDifferences(t *testing.T) {
 		value(x)
 		m.Pull(byMean, byVariance, byTail, grad)
 		for j := range x {
-			if p.dims[j].Categorical || math.IsNaN(x[j]) {
+			if p.dims[j].Categorical || p.dims[j].Fidelity || math.IsNaN(x[j]) {
 				if grad[j] != 0 {
 					t.Fatalf("dimension %d has a gradient of %g", j, grad[j])
 				}
@@ -184,7 +190,7 @@ func TestAppendedPointsAgreeWithARefit(t *testing.T) {
 				mean += v * draws[k]
 			}
 			z := rapid.Float64Range(-2, 2).Draw(t, "draw")
-			results = append(results, mean+z*math.Sqrt(at.Variance+h.Noise))
+			results = append(results, mean+z*math.Sqrt(at.Variance+h.NoiseAt(p.dims, x)))
 			draws = append(draws, z)
 			all = append(all, x)
 			m.Append(x)
@@ -215,7 +221,7 @@ func TestLeaveOneOutAgreesWithLeavingOneOut(t *testing.T) {
 			x := append(append([][]float64(nil), p.x[:i]...), p.x[i+1:]...)
 			y := append(append([]float64(nil), p.y[:i]...), p.y[i+1:]...)
 			want := gp.Condition(p.dims, h, x, y, 0).At(p.x[i])
-			if differs(mean[i], want.Mean, 1e-6) || differs(variance[i], want.Variance+h.Noise, 1e-6) {
+			if differs(mean[i], want.Mean, 1e-6) || differs(variance[i], want.Variance+h.NoiseAt(p.dims, p.x[i]), 1e-6) {
 				t.Fatalf("result %d: got %g ± %g, want %g ± %g", i, mean[i], variance[i], want.Mean, want.Variance+h.Noise)
 			}
 		}

@@ -25,6 +25,7 @@ type Model struct {
 	total   int         // results and pending points
 	columns [][]float64 // embedded points, by dimension
 	gaps    []bool      // the dimension has points to which it does not apply
+	noise   []float64   // of the results
 
 	factor []float64 // lower Cholesky factor of the covariances, stride wide
 	stride int
@@ -44,13 +45,14 @@ func Condition(dims []Dim, hyper Hyper, x [][]float64, y []float64, room int) *M
 	n, d := len(x), len(dims)
 	m := &Model{
 		dims: dims, hyper: hyper, weights: hyper.weights(), n: n, total: n, stride: max(1, n+room),
-		columns: make([][]float64, d), gaps: make([]bool, d), u: make([]float64, d), at: make([]float64, d),
+		columns: make([][]float64, d), gaps: make([]bool, d), noise: make([]float64, n), u: make([]float64, d), at: make([]float64, d),
 	}
 	for j := range m.columns {
 		m.columns[j] = make([]float64, n, m.stride)
 	}
 	for i, p := range x {
 		hyper.embed(dims, p, m.u)
+		m.noise[i] = hyper.NoiseAt(dims, p)
 		for j, v := range m.u {
 			m.columns[j][i] = v
 			m.gaps[j] = m.gaps[j] || v != v
@@ -83,7 +85,7 @@ func (m *Model) factorize() {
 	for {
 		for i := range n {
 			copy(m.factor[i*s:i*s+i], gram[i*s:i*s+i])
-			m.factor[i*s+i] = m.hyper.Scale + m.hyper.Noise + m.jitter
+			m.factor[i*s+i] = m.hyper.Scale + m.noise[i] + m.jitter
 		}
 		_, ok := lapack64.Potrf(blas64.Symmetric{Uplo: blas.Lower, N: n, Stride: s, Data: m.factor})
 		if ok || n == 0 || m.jitter > jitterMost*m.hyper.Scale {
@@ -120,7 +122,7 @@ func (m *Model) Append(x []float64) {
 	n, s := m.total, m.stride
 	row := m.factor[n*s : n*s+n+1]
 	copy(row, m.v[:n])
-	rest := m.hyper.Scale + m.hyper.Noise + m.jitter
+	rest := m.hyper.Scale + m.hyper.NoiseAt(m.dims, x) + m.jitter
 	for _, v := range row[:n] {
 		rest -= v * v
 	}
@@ -209,7 +211,7 @@ func (m *Model) Pull(byMean, byVariance float64, byTail, grad []float64) {
 	for j, column := range m.columns {
 		grad[j] = 0
 		u := m.u[j]
-		if m.dims[j].Categorical || u != u {
+		if m.dims[j].Categorical || m.dims[j].Fidelity || u != u {
 			continue
 		}
 		sum := 0.0

@@ -6,7 +6,7 @@ import "math"
 type Prior struct {
 	Length Density
 	Scale  Density
-	Noise  Density
+	Noise  Density // of Rough too
 	Warp   Density // of both exponents
 	Bounds Bounds
 }
@@ -32,7 +32,7 @@ func DefaultPrior(int) Prior {
 
 // DefaultHyper is where fits of d dimensions start.
 func DefaultHyper(d int) Hyper {
-	h := Hyper{Length: make([]float64, d), Scale: 1, Noise: math.Exp(-4)}
+	h := Hyper{Length: make([]float64, d), Scale: 1, Noise: math.Exp(-4), Rough: math.Exp(-4)}
 	for j := range h.Length {
 		h.Length[j] = 0.5 * math.Sqrt(float64(d))
 	}

@@ -46,11 +46,22 @@ func enter(best []tuner.Merit, m tuner.Merit) []tuner.Merit {
 	return best[:min(len(best), mostGood)]
 }
 
+// tells reports whether any trial says something about its configuration, be it one of an
+// earlier sweep or one that has not ended.
+func (s *split) tells(h *tuner.History) bool {
+	return s.count+len(h.Prior()) > 0 || s.onTheirWay(h) && slices.ContainsFunc(h.Pending(), func(number int) bool { return len(h.Curve(number)) > 0 })
+}
+
+// onTheirWay reports whether trials count that have not ended.
+func (s *split) onTheirWay(h *tuner.History) bool {
+	return h.Problem().Fidelity.Max > 0 && !s.front.many
+}
+
 // good are the numbers of the best tenth of the trials, ascending. Those that have not ended
 // count as far as their curves got.
 func (s *split) good(h *tuner.History) []int {
 	best, count := s.best, s.count
-	if h.Problem().Fidelity.Max > 0 && !s.front.many {
+	if s.onTheirWay(h) {
 		best = slices.Clone(best)
 		for _, number := range h.Pending() {
 			if m, ok := h.MeritOf(number); ok {

@@ -49,7 +49,7 @@ func (s *sampler) Suggest(h *tuner.History) (space.Config, error) {
 		s.of, s.split = h, newSplit(h)
 	}
 	s.split.catchUp(h)
-	if h.Len()+len(h.Prior()) < startup || s.split.count+len(h.Prior()) == 0 {
+	if h.Len()+len(h.Prior()) < startup || !s.split.tells(h) {
 		return s.start.Suggest(h)
 	}
 	good, others := s.split.mixtures(h)

@@ -40,13 +40,14 @@ type tuneBench struct {
 }
 
 // run is one search.
-func (b tuneBench) run(task bench.Task, seed uint64) ([]float64, error) {
+func (b tuneBench) run(task bench.Task, seed uint64) (curve []float64, falls []bench.Fall, err error) {
 	instance := task.Instance(seed)
 	curved, ok := instance.(bench.Curved)
 	if !ok {
 		play := b.play
 		play.Seed = seed
-		return play.Run(instance)
+		curve, err = play.Run(instance)
+		return curve, nil, err
 	}
 	return bench.Race{Make: b.play.Make, Stopper: b.stopper.Stopper, Time: float64(b.play.Trials), Workers: b.play.Workers, Seed: seed}.Run(curved)
 }
@@ -137,7 +138,7 @@ func (a *App) tuneBench(ctx context.Context, b tuneBench) error {
 		return err
 	}
 	before := processorTime()
-	curves, err := a.playAll(ctx, tasks, b, c)
+	curves, falls, err := a.playAll(ctx, tasks, b, c)
 	used := processorTime() - before
 	if err := errors.Join(err, c.close()); err != nil {
 		return err
@@ -145,13 +146,13 @@ func (a *App) tuneBench(ctx context.Context, b tuneBench) error {
 	if b.program != "" {
 		used = c.used()
 	}
-	return a.showTuneBench(b, tasks, curves, used/time.Duration(len(tasks)*b.seeds*b.play.Trials))
+	return a.showTuneBench(b, tasks, curves, falls, used/time.Duration(len(tasks)*b.seeds*b.play.Trials))
 }
 
 // playAll runs every search, as many at a time as there are processors. The curves of a
 // task stand in the order of the seeds.
-func (a *App) playAll(ctx context.Context, tasks []bench.Task, b tuneBench, c *crew) ([][][]float64, error) {
-	curves := make([][][]float64, len(tasks))
+func (a *App) playAll(ctx context.Context, tasks []bench.Task, b tuneBench, c *crew) (curves [][][]float64, falls [][][]bench.Fall, err error) {
+	curves, falls = make([][][]float64, len(tasks)), make([][][]bench.Fall, len(tasks))
 	line := live{out: a.Err, terminal: a.Terminal, width: a.Width}
 	defer line.clear()
 	var mu sync.Mutex
@@ -159,19 +160,19 @@ func (a *App) playAll(ctx context.Context, tasks []bench.Task, b tuneBench, c *c
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i, task := range tasks {
-		curves[i] = make([][]float64, b.seeds)
+		curves[i], falls[i] = make([][]float64, b.seeds), make([][]bench.Fall, b.seeds)
 		for seed := range b.seeds {
 			group.Go(func() error {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				curve, err := c.search(b, task, uint64(seed))
+				curve, fell, err := c.search(b, task, uint64(seed))
 				if err != nil {
 					return fmt.Errorf("%s with seed %d: %w", task.Name(), seed, err)
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				curves[i][seed] = curve
+				curves[i][seed], falls[i][seed] = curve, fell
 				done++
 				text := fmt.Sprintf("%s %d of %d searches", gauge(int64(done), int64(total), 20), done, total)
 				line.draw(text, fmt.Sprintf("%d %% of %d searches", 10*(10*done/total), total))
@@ -179,7 +180,7 @@ func (a *App) playAll(ctx context.Context, tasks []bench.Task, b tuneBench, c *c
 			})
 		}
 	}
-	return curves, group.Wait()
+	return curves, falls, group.Wait()
 }
 
 // count is how many are true.
@@ -212,7 +213,7 @@ type tuneBenchJSON struct {
 	Seeds  int                           `json:"seeds"`
 }
 
-func (a *App) showTuneBench(b tuneBench, tasks []bench.Task, curves [][][]float64, perAsk time.Duration) error {
+func (a *App) showTuneBench(b tuneBench, tasks []bench.Task, curves [][][]float64, falls [][][]bench.Fall, perAsk time.Duration) error {
 	result := tuneBenchJSON{
 		Tables: make(map[string]map[string]float64), Errors: make(map[string]map[string]float64), Mean: make(map[string]float64),
 		Within: make(map[string]float64), CPU: float64(perAsk.Microseconds()) / 1000, Seeds: len(curves[0]),
@@ -233,8 +234,8 @@ func (a *App) showTuneBench(b tuneBench, tasks []bench.Task, curves [][][]float6
 			row = append(row, fmt.Sprintf("%.3f ± %.3f", p.Mean, p.Error))
 		}
 		if b.curves {
-			result.Within[task.Name()] = bench.TimeTo(curves[i], 0.01)
-			row = append(row, fmt.Sprintf("%.1f", result.Within[task.Name()]))
+			result.Within[task.Name()] = bench.TimeTo(falls[i], 0.01, float64(b.play.Trials))
+			row = append(row, fmt.Sprintf("%.2f", result.Within[task.Name()]))
 		}
 		result.Tables[task.Name()], result.Errors[task.Name()] = means, errors
 		rows = append(rows, row)

@@ -31,13 +31,13 @@ func (b tuneBench) crew(ctx context.Context, stderr io.Writer) (*crew, error) {
 }
 
 // search is one search.
-func (c *crew) search(b tuneBench, task bench.Task, seed uint64) (curve []float64, err error) {
+func (c *crew) search(b tuneBench, task bench.Task, seed uint64) (curve []float64, falls []bench.Fall, err error) {
 	err = c.propose(func(maker tuner.Maker, repeats bool) error {
 		b.play.Make, b.play.Repeats = maker, repeats
-		curve, err = b.run(task, seed)
+		curve, falls, err = b.run(task, seed)
 		return err
 	})
-	return curve, err
+	return curve, falls, err
 }
 
 // propose lends a maker of samplers for one search, and says whether they may repeat
