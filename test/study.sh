@@ -43,6 +43,8 @@ watch_log() {
   done
 }
 
+unwatch() { kill $watcher 2>/dev/null && wait $watcher 2>/dev/null || true; }
+
 say "three coordinators"
 coordinators
 for name in s1 s2 s3; do cat "/proc/$(pid_of $name)/cmdline" >"$dir/$name.args"; done
@@ -51,8 +53,9 @@ held
 say "$results results from $workers workers: clary bench study --study million --results $results --workers $workers"
 watch_log &
 watcher=$!
+at_end+=(unwatch)
 "$clary" bench study --study million --results "$results" --workers "$workers"
-kill $watcher && wait $watcher 2>/dev/null || true
+unwatch
 echo "the log was never larger than $(cat "$dir/most" 2>/dev/null || echo ?) MiB"
 
 say "one worker: clary bench study --study million --results 1000 --workers 1"

@@ -131,7 +131,10 @@ func (c Convergence) Over(h *tuner.History) string {
 	}
 	var losses []float64 // the latest first, at most latest of them
 	for _, number := range slices.Backward(h.Ended()) {
-		if len(losses) < latest && good(h, int(number)) {
+		if len(losses) == latest {
+			break
+		}
+		if good(h, int(number)) {
 			losses = append(losses, h.Loss(int(number), 0))
 		}
 	}

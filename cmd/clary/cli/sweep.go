@@ -40,7 +40,8 @@ func (a *App) sweepCommand() *cobra.Command {
 		Use:   "sweep NAME",
 		Short: "Show what a sweep has found: its best trials, what matters, plots, a report",
 		Long: "Show a sweep: how far it is, its best trials, and which parameters matter. --plot draws in the terminal,\n" +
-			"--html writes one file with all plots that needs nothing else.",
+			"--html writes one file with all plots that needs nothing else. The job of a trial is deleted when it has ended;\n" +
+			"its model and checkpoints stay below s3://clary/jobs/NAME-tN/ until the sweep is deleted.",
 		Example: `  clary sweep digits
   clary sweep digits --watch
   clary sweep digits --plot history,slices
