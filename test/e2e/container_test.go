@@ -30,6 +30,8 @@ if grep -q '"fail":"yes"' /opt/ml/input/config/hyperparameters.json; then
 	echo "AlgorithmError: $rows rows are too few" >/opt/ml/output/failure
 	exit 1
 fi
+eta=$(sed -n 's/.*"eta":"\([0-9.]*\)".*/\1/p' /opt/ml/input/config/hyperparameters.json)
+test -z "$eta" || echo "[0] validation-auc:$eta"
 touch /root-is-mine 2>/dev/null && echo "wrote the image's root"
 echo "rows=$rows" >/opt/ml/model/model.txt
 mkdir -p /opt/ml/output/data && echo done >/opt/ml/output/data/notes.txt

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/clary-ml/clary/agent/runtime/container/enginetest"
 )
 
 // bowl is a training whose loss is least at lr 0.01 and depth 5; a rate above 0.05 breaks it,
@@ -102,6 +104,43 @@ func TestASweepFromTheCommandLineFindsAndShowsTheBest(t *testing.T) {
 	}
 }
 
+func TestATuningRequestToSageMakerRunsItsImage(t *testing.T) {
+	e := enginetest.Open(t, "docker")
+	m := start(t, 1, 0)
+	m.Agent("n1", "--container-engine", e.Socket)
+	m.WaitFor("the agent to be ready", 30*time.Second, func() bool { return m.Ready() == 1 })
+	trainImage(t, m.Path("trainer.tar"))
+	m.Clary("cp", m.Path("trainer.tar"), "s3://clary/e2e/trainer.tar")
+	m.Clary("cp", m.File("rows.csv", "1,2\n3,4\n"), "s3://clary/e2e/data/rows.csv")
+	request := m.File("request.json", `{
+		"HyperParameterTuningJobName": "auc",
+		"HyperParameterTuningJobConfig": {
+			"Strategy": "Bayesian", "HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "validation:auc"},
+			"ResourceLimits": {"MaxNumberOfTrainingJobs": 6, "MaxParallelTrainingJobs": 2},
+			"ParameterRanges": {"ContinuousParameterRanges": [{"Name": "eta", "MinValue": "0.1", "MaxValue": "0.9", "ScalingType": "Linear"}]}},
+		"TrainingJobDefinition": {
+			"StaticHyperParameters": {"num_round": "100"},
+			"AlgorithmSpecification": {"TrainingImage": "s3://clary/e2e/trainer.tar", "TrainingInputMode": "File",
+				"MetricDefinitions": [{"Name": "validation:auc", "Regex": "validation-auc:([0-9.]+)"}]},
+			"RoleArn": "arn:aws:iam::123456789012:role/tuner",
+			"InputDataConfig": [{"ChannelName": "train", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://clary/e2e/data/"}}}],
+			"OutputDataConfig": {"S3OutputPath": "s3://clary/e2e/out"},
+			"ResourceConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1},
+			"StoppingCondition": {"MaxRuntimeInSeconds": 60}}}`)
+	m.Clary("tune", "--sagemaker", request, "--cores", "0.5", "--memory", "128MiB")
+	view := m.sweep("auc")
+	if view.State != "succeeded" || view.Sampler != "bayes" || view.Counts["complete"] != 6 || len(view.Best) != 1 {
+		t.Fatalf("%+v", view)
+	}
+	best := view.Best[0]
+	if math.Abs(best.Values["validation:auc"]-best.Parameters["eta"]) > 1e-6 || best.Parameters["eta"] < 0.7 {
+		t.Errorf("the best is %+v", best)
+	}
+	if left := m.Clary("ls", "-r", "s3://clary/e2e/out"); strings.Count(left, "model.tar.gz") != 6 {
+		t.Errorf("in the output: %s", left)
+	}
+}
+
 // readReport has the report of a sweep written, and looks that all its trials are in it and
 // that it asks nobody for anything.
 func (m *machines) readReport(name string, view sweepOf) {
@@ -138,6 +177,14 @@ func (m *machines) readReport(name string, view sweepOf) {
 func TestASweepThatCannotSucceedEndsAndSaysWhy(t *testing.T) {
 	m := start(t, 1, 1)
 	script := m.File("bowl.py", bowl)
+	m.Clary("run", "--detach", "--name", "hog", "--cores", "4", "--", "sleep", "100")
+	tune := []string{"tune", "--script", script, "--param", "lr=log:1e-3..1e-2", "--parallel", "4", "--cores", "0.25", "--memory", "128MiB"}
+	m.Clary(append(tune, "--trials", "4", "--objective", "min:val_loss", "--name", "waits", "--detach")...)
+	m.WaitFor("the reason that trials wait for", 20*time.Second, func() bool {
+		return regexp.MustCompile(`(?m)^waits +worker needs 0\.25 cores`).MatchString(m.Clary("sweep", "waits"))
+	})
+	m.Clary("cancel", "hog")
+	m.Waits(0, "waits")
 	for name, c := range map[string]struct {
 		flags []string
 		says  string
@@ -147,7 +194,7 @@ func TestASweepThatCannotSucceedEndsAndSaysWhy(t *testing.T) {
 		"fails":    {[]string{"--objective", "min:val_loss", "--hyperparameter", "depth=deep"}, "worker-0 failed on node n1: exit code 2"},
 		"slow":     {[]string{"--objective", "min:val_loss", "--hyperparameter", "pause=100", "--max-time", "2s"}, "none of its 4 trials has come to its end: its time of 2s is up"},
 	} {
-		out := m.Exits(1, append([]string{"tune", "--script", script, "--param", "lr=log:1e-3..1e-2", "--trials", "50", "--parallel", "4", "--cores", "0.25", "--memory", "128MiB", "--name", name}, c.flags...)...)
+		out := m.Exits(1, append(append(tune, "--trials", "50", "--name", name), c.flags...)...)
 		if !strings.Contains(out, c.says) {
 			t.Errorf("%s says\n%s\nwant %s", name, out, c.says)
 		}

@@ -114,7 +114,7 @@ func (a *App) showSweep(ctx context.Context, c *client.Client, name string, f sw
 		if len(f.plots) > 0 {
 			return a.drawPlots(out, all, f, width)
 		}
-		if err := describeSweep(out, view, spec); err != nil {
+		if err := describeSweep(out, view, spec, trialWaitsFor(ctx, c, view)); err != nil {
 			return err
 		}
 		if len(top) > 0 {
@@ -211,7 +211,7 @@ func (a *App) writeReport(view client.SweepView, all *trials, path string) error
 	return nil
 }
 
-func describeSweep(out io.Writer, view client.SweepView, spec tuning.Spec) error {
+func describeSweep(out io.Writer, view client.SweepView, spec tuning.Spec, waits string) error {
 	job, sweep := view.Job, view.Sweep
 	var objectives []string
 	for _, o := range spec.Objectives {
@@ -253,7 +253,7 @@ func describeSweep(out io.Writer, view client.SweepView, spec tuning.Spec) error
 		out,
 		"name", job.Name, "state", sweepStateText(view), "reason", job.Reason, "closed", closed, "owner", job.Owner,
 		"objective", strings.Join(objectives, " "), "limit", strings.Join(limits, " "), "sampler", view.Sampler, "stopper", view.Stopper,
-		"trials", trials, "parallel", parallel, "ran", ran, "left", strings.TrimSuffix(leftText(view, 0), " left"), "cost", cost,
+		"trials", trials, "waits", waits, "parallel", parallel, "ran", ran, "left", strings.TrimSuffix(leftText(view, 0), " left"), "cost", cost,
 	)
 }
 
@@ -455,7 +455,7 @@ func objectiveNames(spec tuning.Spec) []string {
 // shownPairs is how many pairs of parameters are told of.
 const (
 	shownPairs = 3
-	leastShare = 0.005 // of a pair that is told of
+	leastShare = 0.005 // of a parameter or pair that is shown
 )
 
 // importanceOf is how much each parameter matters, and the pairs that matter most; nothing

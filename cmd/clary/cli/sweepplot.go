@@ -160,9 +160,17 @@ func importanceBars(one importanceJSON, width int) []string {
 	}
 	widest = min(widest, 30)
 	room := min(max(width-widest-18, 10), 50)
+	rest := 0
 	for _, share := range one.Shares {
+		if share.Share < leastShare {
+			rest++
+			continue
+		}
 		full := int(math.Round(float64(room) * max(share.Share, 0) / most))
 		lines = append(lines, fmt.Sprintf("  %-*s %s%s %3.0f %% ± %.0f", widest, cut(shareName(share), widest), strings.Repeat("█", full), strings.Repeat("░", room-full), 100*share.Share, 100*share.Deviation))
+	}
+	if rest > 0 {
+		lines = append(lines, fmt.Sprintf("  %d more explain less than 1 %% each", rest))
 	}
 	return lines
 }

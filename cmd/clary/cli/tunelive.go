@@ -84,7 +84,7 @@ func (a *App) watchSweep(ctx context.Context, c *client.Client, name string) (cl
 	var ticker sync.WaitGroup
 	defer ticker.Wait()
 	defer stop()
-	ticker.Go(func() { drawn.tick(ticking) })
+	ticker.Go(func() { drawn.tick(ticking, c) })
 	for view, err := range c.WatchSweep(ctx, name) {
 		if err == nil {
 			err = drawn.show(view, before)
@@ -127,6 +127,7 @@ type sweepDrawing struct {
 	view     client.SweepView
 	seen     time.Time // when view came
 	spec     tuning.Spec
+	waitsFor string    // what a trial that has no place waits for
 	bests    []float64 // the best so far after each complete trial
 	last     uint64    // order of the last trial in bests
 }
@@ -181,25 +182,56 @@ func excess(spec tuning.Spec, trial cluster.Trial) float64 {
 	return total
 }
 
-// tick keeps the clock going.
-func (d *sweepDrawing) tick(ctx context.Context) {
-	if !d.terminal {
-		return
-	}
+// tick keeps the clock going, and asks now and then what a trial without a place waits for.
+func (d *sweepDrawing) tick(ctx context.Context, c *client.Client) {
 	clock := time.NewTicker(time.Second)
 	defer clock.Stop()
-	for {
+	for last := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-clock.C:
 		}
+		waitsFor := ""
+		if view := d.now(); queuedTrial(view) != "" {
+			d.mu.Lock()
+			waitsFor = d.waitsFor
+			d.mu.Unlock()
+			if time.Since(last) >= whyEvery {
+				last, waitsFor = time.Now(), trialWaitsFor(ctx, c, view)
+			}
+		}
 		d.mu.Lock()
-		if d.view.Job.Name != "" && ctx.Err() == nil {
+		changed := waitsFor != d.waitsFor
+		d.waitsFor = waitsFor
+		if d.view.Job.Name != "" && ctx.Err() == nil && (d.terminal || changed) {
 			d.draw()
 		}
 		d.mu.Unlock()
 	}
+}
+
+// queuedTrial is the job of a live trial that has no place yet; "" if all have one.
+func queuedTrial(view client.SweepView) string {
+	for _, trial := range view.Live {
+		if trial.JobState == cluster.JobQueued {
+			return trial.Job
+		}
+	}
+	return ""
+}
+
+// trialWaitsFor says what keeps a sweep's trial from running; "" if nothing does.
+func trialWaitsFor(ctx context.Context, c *client.Client, view client.SweepView) string {
+	job := queuedTrial(view)
+	if job == "" {
+		return ""
+	}
+	_, whys, err := c.Why(ctx, job)
+	if err != nil || len(whys) == 0 {
+		return ""
+	}
+	return oneLine(whys[0].Summary)
 }
 
 func (d *sweepDrawing) draw() {
@@ -217,6 +249,9 @@ func (d *sweepDrawing) draw() {
 	}
 	if !d.view.Job.State.Ended() {
 		lines = append(lines, d.running()...)
+		if d.waitsFor != "" {
+			lines = append(lines, "waits for a place: "+d.waitsFor)
+		}
 	}
 	d.block.draw(lines)
 }
@@ -287,7 +322,7 @@ func (d *sweepDrawing) trialText(trial client.TrialView) string {
 		}
 	}
 	parts = append(parts, fmt.Sprintf("trial %d", trial.Number))
-	return joined(append(parts, parametersText(d.spec, trial.Parameters))...)
+	return joined(append(parts, cut(parametersText(d.spec, trial.Parameters), shownText))...)
 }
 
 // parametersText is "lr=0.01 depth=3".
@@ -301,8 +336,10 @@ func parametersText(spec tuning.Spec, values map[string]any) string {
 	return oneLine(strings.Join(parts, " "))
 }
 
-// shownLive is how many live trials are drawn.
-const shownLive = 6
+const (
+	shownLive = 6   // live trials that are drawn
+	shownText = 100 // characters of the best's parameters
+)
 
 func (d *sweepDrawing) running() []string {
 	var lines []string
@@ -342,7 +379,11 @@ func (d *sweepDrawing) news() string {
 	case ended > 0: // the first, the second, the fourth, ...
 		text = strconv.Itoa(1<<int(math.Log2(float64(ended)))) + " trials and more"
 	}
-	return joined(d.view.Job.Name, sweepStateText(d.view), text, d.bestLine())
+	waits := ""
+	if d.waitsFor != "" && !d.view.Job.State.Ended() {
+		waits = "waits for a place: " + d.waitsFor
+	}
+	return joined(d.view.Job.Name, sweepStateText(d.view), text, waits, d.bestLine())
 }
 
 // sparks are eighths of a line's height.
