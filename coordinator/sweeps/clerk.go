@@ -22,6 +22,8 @@ const (
 	atOnce = 8
 	// maxRows is how many trials one record may change, about.
 	maxRows = 1000
+	// maxRound is how long a round goes on taking requests: who was served waits for the rest.
+	maxRound = 50 * time.Millisecond
 	// maxBytes is how large the specs of the jobs in one record may be together, about.
 	maxBytes = 1 << 20
 	// tries is how often a request is done again whose record was refused.
@@ -343,7 +345,8 @@ func (c *clerk) compute(ctx context.Context, job cluster.Job, requests []*reques
 		return w, err
 	}
 	defer c.rise()
-	now := time.Now().UnixNano()
+	began := time.Now()
+	now := began.UnixNano()
 	s := c.search
 	s.Follow(job)
 	children := make([]tuning.Child, 0, len(c.children))
@@ -355,7 +358,7 @@ func (c *clerk) compute(ctx context.Context, job cluster.Job, requests []*reques
 		return w, broken{err}
 	}
 	for i, r := range requests {
-		if s.Unsaved() >= maxRows {
+		if s.Unsaved() >= maxRows || i > 0 && time.Since(began) > maxRound {
 			c.give(requests[i:])
 			w.more = true
 			break

@@ -170,7 +170,7 @@ func TestAFiniteSpaceEndsWhenAllWasTried(t *testing.T) {
 func TestHalvingStopsTrialsAndFreesTheirPlacesAtOnce(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		defer b.reign()()
-		b.submit("sweep", spec(`"budget": {"trials": 30}, "parallel": 3, "seed": 2, "fidelity": {"max": 9}, "stopper": "asha"`, `"steps": 9`), nil)
+		b.submit("sweep", spec(`"budget": {"trials": 30}, "parallel": 3, "seed": 2, "sampler": "random", "fidelity": {"max": 9}, "stopper": "asha"`, `"steps": 9`), nil)
 		began := time.Now()
 		job, sweep, trials := b.ends("sweep", 5*time.Minute)
 		if job.State != cluster.JobSucceeded || sweep.Counts.Stopped < 10 || sweep.Counts.Stopped+sweep.Counts.Complete != 30 || b.most > 3 {
@@ -204,7 +204,7 @@ func points(t cluster.Trial) int {
 func TestPromotedTrialsGoOnFromTheirCheckpoints(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		stop := b.reign()
-		b.submit("sweep", spec(`"budget": {"trials": 27}, "parallel": 3, "seed": 2, "fidelity": {"max": 9}, "stopper": {"name": "asha", "promote": true}`,
+		b.submit("sweep", spec(`"budget": {"trials": 27}, "parallel": 3, "seed": 2, "sampler": "random", "fidelity": {"max": 9}, "stopper": {"name": "asha", "promote": true}`,
 			`"steps": 9`), nil)
 		time.Sleep(20 * time.Second)
 		stop()

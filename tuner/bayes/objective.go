@@ -34,7 +34,9 @@ func (s *sampler) view(h *tuner.History) view {
 	v.top = order[:min(topMost, len(order))]
 	pending := h.Pending()
 	for i := len(pending) - 1; i >= 0 && len(v.pending) < pendingMost; i-- {
-		if h.State(pending[i]) != tuner.Paused {
+		// One that has told something is among the results. Whether it waits or runs now must not
+		// count: what is stored says what was known when a trial was proposed, not who ran then.
+		if known := s.full > 0 && len(h.Curve(pending[i])) > 0; !known {
 			v.pending = append(v.pending, s.point(h.Config(pending[i]), 0))
 		}
 	}
