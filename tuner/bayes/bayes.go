@@ -30,7 +30,6 @@ type Options struct {
 	Starts      int // of local searches
 	Evaluations int // of each descent
 	Draws       int // of pending results
-	Warp        bool
 }
 
 // Defaults are the options of New.

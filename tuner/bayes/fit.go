@@ -92,13 +92,8 @@ func (s *sampler) learn(x [][]float64, y []float64) fit {
 	top := math.Inf(-1)
 	for i, transform := range s.Transforms {
 		out, slopes := transform.Apply(y)
-		l := gp.NewLikelihood(s.kinds, s.Prior(len(s.kinds)), x, out, false)
-		hyper, value := l.Fit(gp.DefaultHyper(len(s.kinds)), s.FitEvals)
-		if s.Warp && len(x) >= 20 {
-			if h, v := gp.NewLikelihood(s.kinds, s.Prior(len(s.kinds)), x, out, true).Fit(hyper, s.FitEvals); v > value {
-				hyper = h
-			}
-		}
+		l := gp.NewLikelihood(s.kinds, s.Prior(len(s.kinds)), x, out)
+		hyper, _ := l.Fit(gp.DefaultHyper(len(s.kinds)), s.FitEvals)
 		if len(s.Transforms) == 1 {
 			return fit{transform, hyper}
 		}
@@ -118,7 +113,7 @@ func (s *sampler) learn(x [][]float64, y []float64) fit {
 // relearn starts from an anchor.
 func (s *sampler) relearn(x [][]float64, y []float64, from fit) fit {
 	out, _ := from.transform.Apply(y)
-	l := gp.NewLikelihood(s.kinds, s.Prior(len(s.kinds)), x, out, from.hyper.Warp != nil)
+	l := gp.NewLikelihood(s.kinds, s.Prior(len(s.kinds)), x, out)
 	hyper, _ := l.Fit(from.hyper, s.RefitEvals)
 	return fit{from.transform, hyper}
 }

@@ -16,9 +16,7 @@ import (
 type Likelihood struct {
 	dims  []Dim
 	prior Prior
-	x     [][]float64 // by dimension
 	y     []float64
-	warp  bool
 	rough []float64 // by point, its share of Rough; nil if there is no fidelity
 	n     int
 
@@ -27,29 +25,25 @@ type Likelihood struct {
 	gram    []float64
 	mean    float64
 	z, a, o []float64
-	warped  []float64 // by pair of dimension and point
-	byA     []float64
-	byB     []float64
 }
 
 // NewLikelihood prepares the log posterior given the results y at the points x.
-func NewLikelihood(dims []Dim, prior Prior, x [][]float64, y []float64, warp bool) *Likelihood {
+func NewLikelihood(dims []Dim, prior Prior, x [][]float64, y []float64) *Likelihood {
 	n, d := len(x), len(dims)
 	pairs := n * (n - 1) / 2
 	l := &Likelihood{
-		dims: dims, prior: prior, y: y, warp: warp, n: n,
-		x: make([][]float64, d), squared: make([][]float64, d),
-		r2: make([]float64, pairs), dr2: make([]float64, pairs), gram: make([]float64, n*n),
+		dims: dims, prior: prior, y: y, n: n,
+		squared: make([][]float64, d),
+		r2:      make([]float64, pairs), dr2: make([]float64, pairs), gram: make([]float64, n*n),
 		z: make([]float64, n), a: make([]float64, n), o: make([]float64, n),
-		warped: make([]float64, n), byA: make([]float64, n*d), byB: make([]float64, n*d),
 	}
+	u := make([]float64, n)
 	for j := range dims {
-		l.x[j] = make([]float64, n)
 		for i, p := range x {
-			l.x[j][i] = p[j]
+			u[i] = p[j]
 		}
 		l.squared[j] = make([]float64, pairs)
-		l.distances(j, l.x[j])
+		l.distances(j, u)
 	}
 	if slices.ContainsFunc(dims, func(dim Dim) bool { return dim.Fidelity }) {
 		l.rough = make([]float64, n)
@@ -63,7 +57,6 @@ func NewLikelihood(dims []Dim, prior Prior, x [][]float64, y []float64, warp boo
 // distances writes the squared distances of a dimension whose values are u.
 func (l *Likelihood) distances(j int, u []float64) {
 	all := l.squared[j]
-	clear(all)
 	at := 0
 	for i := range l.n {
 		squares(l.dims[j], u[:i], u[i], 1, true, all[at:at+i])
@@ -72,17 +65,9 @@ func (l *Likelihood) distances(j int, u []float64) {
 }
 
 // Parameters returns how many numbers Value takes: the logarithms of the lengthscales, the
-// scale, the noise, with a fidelity Rough, and with warping of a and b of each dimension in
-// turn. The mean is chosen for the best, given the others.
+// scale, the noise, and with a fidelity Rough. The mean is chosen for the best, given the
+// others.
 func (l *Likelihood) Parameters() int {
-	if l.warp {
-		return l.warps() + 2*len(l.dims)
-	}
-	return l.warps()
-}
-
-// warps is how many parameters stand before those of the warping.
-func (l *Likelihood) warps() int {
 	if l.rough != nil {
 		return len(l.dims) + 3
 	}
@@ -94,9 +79,6 @@ func (l *Likelihood) warps() int {
 func (l *Likelihood) Value(theta, grad []float64) float64 {
 	d, n := len(l.dims), l.n
 	scale, noise := math.Exp(theta[d]), math.Exp(theta[d+1])
-	if l.warp {
-		l.rewarp(theta[l.warps():])
-	}
 	clear(l.r2)
 	for j, squared := range l.squared {
 		axpy(math.Exp(-2*theta[j]), squared, l.r2)
@@ -166,61 +148,10 @@ func (l *Likelihood) gradient(theta []float64, scale, noise float64, grad []floa
 	if l.rough != nil {
 		grad[d+2] = 0.5 * math.Exp(theta[d+2]) * byRough
 	}
-	first := l.warps()
 	for j, squared := range l.squared {
 		w := math.Exp(-2 * theta[j])
 		grad[j] = -2 * w * dot(l.dr2, squared)
-		if l.warp {
-			grad[first+2*j], grad[first+1+2*j] = l.warpGradient(j, w, theta[first+2*j:])
-		}
 	}
-}
-
-// rewarp recomputes the distances of numeric dimensions under other exponents.
-func (l *Likelihood) rewarp(logs []float64) {
-	for j, dim := range l.dims {
-		if dim.Categorical {
-			continue
-		}
-		ab := [2]float64{math.Exp(logs[2*j]), math.Exp(logs[2*j+1])}
-		for i, v := range l.x[j] {
-			if v != v {
-				l.warped[i] = v
-				continue
-			}
-			l.warped[i] = warp(v, ab)
-			_, l.byA[j*l.n+i], l.byB[j*l.n+i] = warpSlopes(v, ab)
-		}
-		l.distances(j, l.warped)
-	}
-}
-
-// warpGradient returns the derivatives by the logarithms of a dimension's exponents, given
-// in dr2 those by the squared distances.
-func (l *Likelihood) warpGradient(j int, w float64, logs []float64) (a, b float64) {
-	if l.dims[j].Categorical || l.dims[j].Fidelity {
-		return 0, 0
-	}
-	ab := [2]float64{math.Exp(logs[0]), math.Exp(logs[1])}
-	for i, v := range l.x[j] {
-		l.warped[i] = v
-		if v == v {
-			l.warped[i] = warp(v, ab)
-		}
-	}
-	byA, byB := l.byA[j*l.n:(j+1)*l.n], l.byB[j*l.n:(j+1)*l.n]
-	at := 0
-	for i := range l.n {
-		u := l.warped[i]
-		for k, s := range l.dr2[at : at+i] {
-			if t := u - l.warped[k]; t == t {
-				a += s * t * (byA[i] - byA[k])
-				b += s * t * (byB[i] - byB[k])
-			}
-		}
-		at += i
-	}
-	return 2 * w * a, 2 * w * b
 }
 
 // believe adds the prior's gradient to grad and returns its log density.
@@ -228,13 +159,11 @@ func (l *Likelihood) believe(theta, grad []float64) float64 {
 	d := len(l.dims)
 	sum := 0.0
 	for i, log := range theta {
-		prior := l.prior.Warp
-		switch {
-		case i < d:
-			prior = l.prior.Length
-		case i == d:
+		prior := l.prior.Length
+		switch i {
+		case d:
 			prior = l.prior.Scale
-		case i < l.warps(): // Rough too
+		case d + 1, d + 2: // Rough too
 			prior = l.prior.Noise
 		}
 		value, slope := prior.Log(log)
@@ -255,12 +184,6 @@ func (l *Likelihood) Encode(hyper Hyper) []float64 {
 	if l.rough != nil {
 		theta[d+2] = math.Log(hyper.Rough)
 	}
-	if l.warp && hyper.Warp != nil {
-		first := l.warps()
-		for j, ab := range hyper.Warp {
-			theta[first+2*j], theta[first+1+2*j] = math.Log(ab[0]), math.Log(ab[1])
-		}
-	}
 	return theta
 }
 
@@ -273,13 +196,6 @@ func (l *Likelihood) decode(theta []float64) Hyper {
 	}
 	if l.rough != nil {
 		h.Rough = math.Exp(theta[d+2])
-	}
-	if l.warp {
-		first := l.warps()
-		h.Warp = make([][2]float64, d)
-		for j := range h.Warp {
-			h.Warp[j] = [2]float64{math.Exp(theta[first+2*j]), math.Exp(theta[first+1+2*j])}
-		}
 	}
 	return h
 }
@@ -307,13 +223,11 @@ func (l *Likelihood) bounds() (lower, upper []float64) {
 	d := len(l.dims)
 	lower, upper = make([]float64, l.Parameters()), make([]float64, l.Parameters())
 	for i := range lower {
-		b := l.prior.Bounds.Warp
-		switch {
-		case i < d:
-			b = l.prior.Bounds.Length
-		case i == d:
+		b := l.prior.Bounds.Length
+		switch i {
+		case d:
 			b = l.prior.Bounds.Scale
-		case i < l.warps(): // Rough too
+		case d + 1, d + 2: // Rough too
 			b = l.prior.Bounds.Noise
 		}
 		lower[i], upper[i] = math.Log(b[0]), math.Log(b[1])

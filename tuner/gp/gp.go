@@ -26,12 +26,11 @@ type Dim struct {
 
 // Hyper are the hyperparameters of a Gaussian process.
 type Hyper struct {
-	Length []float64    // lengthscale per dimension
-	Scale  float64      // prior variance of the function
-	Noise  float64      // variance of an observation's noise
-	Rough  float64      // what is added to Noise at the fidelity 0, and in proportion up to 1
-	Mean   float64      // prior mean
-	Warp   [][2]float64 // Kumaraswamy's a and b per dimension; nil: inputs are taken as they are
+	Length []float64 // lengthscale per dimension
+	Scale  float64   // prior variance of the function
+	Noise  float64   // variance of an observation's noise
+	Rough  float64   // what is added to Noise at the fidelity 0, and in proportion up to 1
+	Mean   float64   // prior mean
 }
 
 // weights are the inverse squared lengthscales.
@@ -56,40 +55,13 @@ func rough(dims []Dim, x []float64) float64 {
 	return 0
 }
 
-const warpEdge = 1e-6 // inputs are kept this far from 0 and 1 before they are warped
-
-// warp is Kumaraswamy's distribution function 1-(1-x^a)^b, a monotone map of [0,1] to
-// itself (Snoek et al. 2014 warp inputs with the Beta's, which has no closed form).
-func warp(x float64, ab [2]float64) float64 {
-	x = math.Min(math.Max(x, warpEdge), 1-warpEdge)
-	return -math.Expm1(ab[1] * math.Log1p(-math.Pow(x, ab[0])))
-}
-
-// warpSlopes returns the derivatives of warp by x, log a and log b.
-func warpSlopes(x float64, ab [2]float64) (byX, byA, byB float64) {
-	a, b := ab[0], ab[1]
-	x = math.Min(math.Max(x, warpEdge), 1-warpEdge)
-	power := math.Pow(x, a)
-	rest := math.Log1p(-power) // log(1-x^a)
-	outer := math.Exp((b - 1) * rest)
-	byX = a * b * power / x * outer
-	byA = a * b * power * math.Log(x) * outer
-	byB = -b * rest * math.Exp(b*rest)
-	return byX, byA, byB
-}
-
-// embed writes x, as the kernel compares it, to u: warped and divided by the lengthscale
-// where numeric.
+// embed writes x, as the kernel compares it, to u: divided by the lengthscale where numeric.
 func (h Hyper) embed(dims []Dim, x, u []float64) {
 	for j, v := range x {
-		switch {
-		case dims[j].Categorical || v != v:
-			u[j] = v
-		case h.Warp != nil:
-			u[j] = warp(v, h.Warp[j]) / h.Length[j]
-		default:
-			u[j] = v / h.Length[j]
+		if !dims[j].Categorical {
+			v /= h.Length[j]
 		}
+		u[j] = v
 	}
 }
 

@@ -48,7 +48,7 @@ func (p problem) point(t *rapid.T) []float64 {
 	return x
 }
 
-func (p problem) hyper(t *rapid.T, warp bool) gp.Hyper {
+func (p problem) hyper(t *rapid.T) gp.Hyper {
 	number := func(low, high float64) float64 {
 		return math.Exp(rapid.Float64Range(math.Log(low), math.Log(high)).Draw(t, "hyper"))
 	}
@@ -58,9 +58,6 @@ func (p problem) hyper(t *rapid.T, warp bool) gp.Hyper {
 			h.Rough = number(1e-3, 1)
 		}
 		h.Length = append(h.Length, number(0.1, 3))
-		if warp {
-			h.Warp = append(h.Warp, [2]float64{number(0.5, 2), number(0.5, 2)})
-		}
 	}
 	return h
 }
@@ -73,9 +70,8 @@ func differs(a, b, tolerance float64) bool {
 func TestLogPosteriorsGradientAgreesWithDifferences(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := draw(t, 2, 12)
-		warp := rapid.Bool().Draw(t, "warp")
-		l := gp.NewLikelihood(p.dims, gp.DefaultPrior(len(p.dims)), p.x, p.y, warp)
-		theta := l.Encode(p.hyper(t, warp))
+		l := gp.NewLikelihood(p.dims, gp.DefaultPrior(len(p.dims)), p.x, p.y)
+		theta := l.Encode(p.hyper(t))
 		grad, scratch := make([]float64, len(theta)), make([]float64, len(theta))
 		l.Value(theta, grad)
 		for i := range theta {
@@ -97,7 +93,7 @@ func TestPredictionsGradientAgreesWithDifferences(t *testing.T) {
 	checked := 0
 	rapid.Check(t, func(t *rapid.T) {
 		p := draw(t, 1, 10)
-		m := gp.Condition(p.dims, p.hyper(t, rapid.Bool().Draw(t, "warp")), p.x, p.y, 0)
+		m := gp.Condition(p.dims, p.hyper(t), p.x, p.y, 0)
 		for range rapid.IntRange(0, 3).Draw(t, "pending") {
 			m.Append(p.point(t))
 		}
@@ -146,7 +142,7 @@ func TestPredictionsGradientAgreesWithDifferences(t *testing.T) {
 func TestPointsPredictedTogetherArePredictedAlike(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := draw(t, 0, 10)
-		m := gp.Condition(p.dims, p.hyper(t, rapid.Bool().Draw(t, "warp")), p.x, p.y, 2)
+		m := gp.Condition(p.dims, p.hyper(t), p.x, p.y, 2)
 		for range rapid.IntRange(0, 3).Draw(t, "pending") {
 			m.Append(p.point(t))
 		}
@@ -178,7 +174,7 @@ func TestPointsPredictedTogetherArePredictedAlike(t *testing.T) {
 func TestAppendedPointsAgreeWithARefit(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := draw(t, 1, 8)
-		h := p.hyper(t, false)
+		h := p.hyper(t)
 		m := gp.Condition(p.dims, h, p.x, p.y, rapid.IntRange(0, 3).Draw(t, "room"))
 		all, results := append([][]float64(nil), p.x...), append([]float64(nil), p.y...)
 		var draws []float64
@@ -215,7 +211,7 @@ func TestAppendedPointsAgreeWithARefit(t *testing.T) {
 func TestLeaveOneOutAgreesWithLeavingOneOut(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := draw(t, 2, 8)
-		h := p.hyper(t, false)
+		h := p.hyper(t)
 		mean, variance := gp.Condition(p.dims, h, p.x, p.y, 0).LeaveOneOut(p.y)
 		for i := range p.x {
 			x := append(append([][]float64(nil), p.x[:i]...), p.x[i+1:]...)
@@ -241,7 +237,7 @@ func smooth(n int) problem {
 
 func TestFitLearnsWhatMatters(t *testing.T) {
 	p := smooth(30)
-	l := gp.NewLikelihood(p.dims, gp.DefaultPrior(2), p.x, p.y, false)
+	l := gp.NewLikelihood(p.dims, gp.DefaultPrior(2), p.x, p.y)
 	h, _ := l.Fit(gp.DefaultHyper(2), 100)
 	if h.Length[0] > 2 || h.Length[1] < 3*h.Length[0] {
 		t.Fatalf("lengthscales %v: only the first dimension matters", h.Length)
@@ -268,7 +264,7 @@ func TestRubbishIsSurvived(t *testing.T) {
 	}
 	for name, y := range map[string][]float64{"constant": constant, "contradictory": wild} {
 		for _, n := range []int{0, 1, 2, 20} {
-			l := gp.NewLikelihood(make([]gp.Dim, 2), gp.DefaultPrior(2), same[:n], y[:n], n > 2)
+			l := gp.NewLikelihood(make([]gp.Dim, 2), gp.DefaultPrior(2), same[:n], y[:n])
 			h, value := l.Fit(gp.DefaultHyper(2), 60)
 			m := gp.Condition(make([]gp.Dim, 2), h, same[:n], y[:n], 0)
 			for range 3 {
@@ -285,7 +281,7 @@ func TestRubbishIsSurvived(t *testing.T) {
 func BenchmarkLikelihood(b *testing.B) {
 	for _, n := range []int{10, 25, 50, 100, 200, 400} {
 		p := six(n)
-		l := gp.NewLikelihood(p.dims, gp.DefaultPrior(6), p.x, p.y, false)
+		l := gp.NewLikelihood(p.dims, gp.DefaultPrior(6), p.x, p.y)
 		theta := l.Encode(gp.DefaultHyper(6))
 		grad := make([]float64, len(theta))
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -35,7 +35,6 @@ type Model struct {
 
 	k, slope, v, c []float64 // scratch of At and Pull
 	u              []float64
-	at             []float64 // the point of the last At
 	wide           []float64 // scratch of Predict
 }
 
@@ -45,7 +44,7 @@ func Condition(dims []Dim, hyper Hyper, x [][]float64, y []float64, room int) *M
 	n, d := len(x), len(dims)
 	m := &Model{
 		dims: dims, hyper: hyper, weights: hyper.weights(), n: n, total: n, stride: max(1, n+room),
-		columns: make([][]float64, d), gaps: make([]bool, d), noise: make([]float64, n), u: make([]float64, d), at: make([]float64, d),
+		columns: make([][]float64, d), gaps: make([]bool, d), noise: make([]float64, n), u: make([]float64, d),
 	}
 	for j := range m.columns {
 		m.columns[j] = make([]float64, n, m.stride)
@@ -169,7 +168,6 @@ type Prediction struct {
 
 // At predicts at x. Tail is overwritten by the next call.
 func (m *Model) At(x []float64) Prediction {
-	copy(m.at, x)
 	m.hyper.embed(m.dims, x, m.u)
 	k := m.k[:m.total]
 	clear(k)
@@ -221,10 +219,6 @@ func (m *Model) Pull(byMean, byVariance float64, byTail, grad []float64) {
 			}
 		}
 		grad[j] = 2 * sum / m.hyper.Length[j]
-		if m.hyper.Warp != nil {
-			slope, _, _ := warpSlopes(m.at[j], m.hyper.Warp[j])
-			grad[j] *= slope
-		}
 	}
 }
 

@@ -7,25 +7,22 @@ type Prior struct {
 	Length Density
 	Scale  Density
 	Noise  Density // of Rough too
-	Warp   Density // of both exponents
 	Bounds Bounds
 }
 
 // Bounds are the limits of the hyperparameters.
 type Bounds struct {
-	Length, Scale, Noise, Warp [2]float64
+	Length, Scale, Noise [2]float64
 }
 
 // DefaultPrior is the beliefs of Optuna's GPSampler (version 5) on lengthscales, scale and
 // noise, which measured better on real tables than LogNormal lengthscales that grow with
-// the dimensions and LogNormal noise (see DESIGN.md), and those of Snoek et al. 2014 on
-// warping.
+// the dimensions and LogNormal noise (see DESIGN.md).
 func DefaultPrior(int) Prior {
 	return Prior{
-		Length: Balance{0.1}, Scale: Gamma{2, 1}, Noise: Gamma{1.1, 30}, Warp: LogNormal{0, math.Sqrt(0.75)},
+		Length: Balance{0.1}, Scale: Gamma{2, 1}, Noise: Gamma{1.1, 30},
 		Bounds: Bounds{
-			Length: [2]float64{0.025, 100}, Scale: [2]float64{1e-3, 1e3},
-			Noise: [2]float64{1e-10, 10}, Warp: [2]float64{0.1, 10},
+			Length: [2]float64{0.025, 100}, Scale: [2]float64{1e-3, 1e3}, Noise: [2]float64{1e-10, 10},
 		},
 	}
 }
@@ -44,15 +41,6 @@ type Density interface {
 	// Log takes the logarithm of a value, and returns the log density of the value with its
 	// derivative by that logarithm.
 	Log(log float64) (density, slope float64)
-}
-
-// LogNormal is the density of a number whose logarithm is normal.
-type LogNormal struct{ Mu, Sigma float64 }
-
-// Log implements Density.
-func (p LogNormal) Log(log float64) (density, slope float64) {
-	t := (log - p.Mu) / p.Sigma
-	return -0.5*t*t - log, -t/p.Sigma - 1
 }
 
 // Gamma is the density of Euler's gamma distribution.
