@@ -134,6 +134,9 @@ func mean(values []float64) float64 {
 
 // compared returns the observations with values, and worths, as at the furthest stage.
 func compared(pool []observation) []observation {
+	if !slices.ContainsFunc(pool, func(o observation) bool { return len(o.curve) > 0 }) {
+		return pool
+	}
 	changes := further(pool)
 	out := slices.Clone(pool)
 	for i := range out {
