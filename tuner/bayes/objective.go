@@ -32,16 +32,27 @@ func (s *sampler) view(h *tuner.History) view {
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return -cmp.Compare(v.worth[a], v.worth[b]) })
 	v.top = order[:min(topMost, len(order))]
-	pending := h.Pending()
-	for i := len(pending) - 1; i >= 0 && len(v.pending) < pendingMost; i-- {
-		// One that has told something is among the results. Whether it waits or runs now must not
-		// count: what is stored says what was known when a trial was proposed, not who ran then.
-		if known := s.full > 0 && len(h.Curve(pending[i])) > 0; !known {
-			v.pending = append(v.pending, s.point(h.Config(pending[i]), 0))
+	v.pending = s.pending(h)
+	return v
+}
+
+// pending are trials whose results are to come: those that have told nothing, and the newest, as
+// many as there are workers. Of the others what they have told is known, and most wait at a rung.
+// Which of them wait must not count: what is stored says what was known when a trial was
+// proposed, and not who ran then.
+func (s *sampler) pending(h *tuner.History) (points [][]float64) {
+	newest := max(h.Problem().Workers, 1)
+	for k, number := range slices.Backward(h.Pending()) {
+		if len(points) == pendingMost {
+			break
+		}
+		told := s.full > 0 && len(h.Curve(number)) > 0
+		if !told || len(h.Pending())-k <= newest {
+			points = append(points, s.point(h.Config(number), 0))
 		}
 	}
-	slices.Reverse(v.pending)
-	return v
+	slices.Reverse(points)
+	return points
 }
 
 // objective is what the trial is to be worth.
