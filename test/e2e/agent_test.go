@@ -116,7 +116,11 @@ func TestAGangWhoseNodeDiesGoesOnElsewhereFromItsCheckpoint(t *testing.T) {
 		t.Errorf("resumed at epoch %d", epoch)
 	}
 	t.Log(found[0])
-	m.Clary("evaluate", "moved", "../../examples/digits/test.csv.gz")
+	test := "../../examples/digits/test.csv.gz"
+	if out := m.Clary("evaluate", "moved", test, "--against", "moved", "--fail-under", "accuracy=0.8,loss=1"); !strings.Contains(out, "moved has +0.00 % accuracy") {
+		t.Errorf("a model against itself:\n%s", out)
+	}
+	m.refuses(nil, []string{"evaluate", "moved", test, "--fail-under", "auc=1.1"}, "auc is ", "under 1.1")
 	m.Again(lost) // it is taken back, and what it had is cleaned up
 	m.WaitFor("the node's return", 30*time.Second, func() bool { return m.Ready() == 2 })
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/trainer/checkpoint"
 	"github.com/clary-ml/clary/trainer/data"
+	"github.com/clary-ml/clary/trainer/evaluation"
 	"github.com/clary-ml/clary/trainer/network"
 	"github.com/clary-ml/clary/trainer/spec"
 )
@@ -122,18 +123,90 @@ func (s *Scorer) Score(t data.Table) (Report, error) {
 	return r, err
 }
 
-// Evaluate scores a stored model on a file or a folder of labelled rows.
-func Evaluate(ctx context.Context, modelDir, path string, b network.BLAS) (r Report, err error) {
+// Evaluation is a model's report with what its predictions are worth, of classes or of numbers.
+type Evaluation struct {
+	// Model is what was judged.
+	Model string `json:"model,omitempty"`
+	Rows  int    `json:"rows"`
+	// Loss is the mean of the model's own loss.
+	Loss float64 `json:"loss"`
+	*evaluation.Classification
+	*evaluation.Regression
+
+	right []bool // by row, whether its class was found
+}
+
+// Metrics are its figures by name.
+func (e Evaluation) Metrics() map[string]float64 {
+	if c := e.Classification; c != nil {
+		return map[string]float64{
+			"loss": e.Loss, "accuracy": c.Accuracy, "log_loss": c.LogLoss, "brier": c.Brier, "auc": c.AUC,
+			"average_precision": c.AveragePrecision, "calibration_error": c.CalibrationError,
+		}
+	}
+	return map[string]float64{"loss": e.Loss, "rmse": e.RMSE, "mae": e.MAE, "r2": e.R2, "bias": e.Bias}
+}
+
+// Difference is how much more of the rows one model finds the class of than another, with the
+// standard error of that on these rows (McNemar's: only those count that one finds and the
+// other does not). It is 0 where there are no classes.
+func (e Evaluation) Difference(other Evaluation) (more, standardError float64) {
+	n := float64(len(e.right))
+	if len(other.right) != len(e.right) || n == 0 {
+		return 0, 0
+	}
+	gained, lost := 0.0, 0.0
+	for row, right := range e.right {
+		switch {
+		case right && !other.right[row]:
+			gained++
+		case !right && other.right[row]:
+			lost++
+		}
+	}
+	more = (gained - lost) / n
+	return more, math.Sqrt(max((gained+lost)/n-more*more, 0) / n)
+}
+
+// Evaluate judges a stored model by a file or a folder of labelled rows.
+func Evaluate(ctx context.Context, modelDir, path string, b network.BLAS) (e Evaluation, err error) {
 	m, s, err := open(modelDir, b)
 	if err != nil {
-		return r, err
+		return e, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	table, err := data.ReadTable(ctx, path, data.LayoutFor(m.Data, m.Plan))
 	if err != nil {
-		return r, err
+		return e, err
 	}
-	return s.Score(table)
+	return s.judge(table)
+}
+
+// judge goes through all rows.
+func (s *Scorer) judge(t data.Table) (e Evaluation, err error) {
+	var probabilities, predicted, truth []float64
+	var classes []int
+	e.Rows = t.Rows()
+	err = s.each(t.Features, e.Rows, func(row int, output []float32) {
+		label := t.Labels[row]
+		e.Loss += network.RowLoss(s.plan.Loss, output, label) / float64(e.Rows)
+		if s.plan.Loss == spec.MeanSquaredError {
+			predicted, truth = append(predicted, float64(output[0])), append(truth, float64(label))
+			return
+		}
+		probabilities = append(probabilities, network.Probabilities(s.plan.Loss, output)...)
+		classes = append(classes, int(label))
+		e.right = append(e.right, network.Class(s.plan.Loss, output) == int(label))
+	})
+	if err != nil {
+		return e, err
+	}
+	if s.plan.Loss == spec.MeanSquaredError {
+		e.Regression, err = evaluation.Regress(predicted, truth)
+	} else {
+		e.Classification, err = evaluation.Classify(probabilities, classes, s.classes)
+	}
+	return e, err
 }
 
 func open(dir string, b network.BLAS) (checkpoint.Model, *Scorer, error) {

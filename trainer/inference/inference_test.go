@@ -52,7 +52,7 @@ func TestEvaluateCountsByClass(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Rows != 4 || r.Accuracy != 0.75 || fmt.Sprint(r.Confusion) != "[[1 0] [1 2]]" || fmt.Sprint(r.Classes) != "[left right]" {
+	if r.Classification == nil || r.Rows != 4 || r.Accuracy != 0.75 || fmt.Sprint(r.Confusion) != "[[1 0] [1 2]]" || r.Classes[1].Name != "right" {
 		t.Errorf("%+v", r)
 	}
 	e := math.E

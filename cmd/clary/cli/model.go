@@ -13,7 +13,6 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -26,31 +25,6 @@ import (
 )
 
 const modelHelp = "MODEL is a folder, a model.tar.gz, an s3:// address of one, or the name of a job that made one."
-
-func (a *App) evaluateCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "evaluate MODEL DATA",
-		Short:   "Score a model on labelled rows, on this machine",
-		Long:    "Score a model on labelled rows, on this machine. " + modelHelp + "\nDATA is a file, a folder or an s3:// address.",
-		Example: "  clary evaluate digits test.csv.gz\n  clary evaluate ./model s3://data/digits/test.csv.gz -o json",
-		Args:    takes("MODEL", "DATA"), ValidArgsFunction: a.completeModels(),
-		RunE: a.withScratch(func(ctx context.Context, s *scratch, args []string) error {
-			model, err := s.model(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			data, err := s.data(ctx, args[1])
-			if err != nil {
-				return err
-			}
-			report, err := inference.Evaluate(ctx, model, data, blas())
-			if err != nil {
-				return err
-			}
-			return a.print(report, func(out io.Writer) error { return showReport(out, report) })
-		}),
-	}
-}
 
 func (a *App) predictCommand() *cobra.Command {
 	var input string
@@ -108,25 +82,6 @@ func (a *App) predict(ctx context.Context, model string, rows io.Reader) error {
 func blas() network.BLAS {
 	found, _ := network.FindBLAS(runtime.GOMAXPROCS(0))
 	return found
-}
-
-func showReport(out io.Writer, r inference.Report) error {
-	pairs := []string{"rows", strconv.Itoa(r.Rows), "loss", fmt.Sprintf("%.4f", r.Loss)}
-	if r.Confusion == nil {
-		return fields(out, append(pairs, "rmse", fmt.Sprintf("%.4f", r.RMSE))...)
-	}
-	if err := fields(out, append(pairs, "accuracy", fmt.Sprintf("%.2f %%", 100*r.Accuracy))...); err != nil || len(r.Classes) > 26 {
-		return err
-	}
-	fmt.Fprintln(out, "\nrows of a class, and what they were taken for:")
-	rows := make([][]string, len(r.Classes))
-	for i, counts := range r.Confusion {
-		rows[i] = []string{r.Classes[i]}
-		for _, count := range counts {
-			rows[i] = append(rows[i], nonZero(int64(count)))
-		}
-	}
-	return table(out, append([]string{"class"}, r.Classes...), rows)
 }
 
 func (a *App) completeModels() cobra.CompletionFunc {
@@ -215,7 +170,11 @@ func (s *scratch) model(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	packed := filepath.Join(s.folder, "model.tar.gz")
+	folder, err := os.MkdirTemp(s.folder, "packed-")
+	if err != nil {
+		return "", fault.New(fault.Internal, "make a temporary folder: %w", err)
+	}
+	packed := filepath.Join(folder, "model.tar.gz")
 	if err := s.app.get(ctx, c, uri, packed); err != nil {
 		return "", err
 	}
@@ -256,8 +215,8 @@ func (s *scratch) unpack(archive string) (string, error) {
 	if err != nil {
 		return "", fault.New(fault.Invalid, "%s is not a model.tar.gz: %w", archive, err)
 	}
-	target := filepath.Join(s.folder, "model")
-	if err := os.MkdirAll(target, 0o700); err != nil {
+	target, err := os.MkdirTemp(s.folder, "model-")
+	if err != nil {
 		return "", fault.New(fault.Internal, "unpack the model: %w", err)
 	}
 	root, err := os.OpenRoot(target)
