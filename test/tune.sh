@@ -5,7 +5,8 @@
 # same instances, noise, durations and scores. `make bench-tune` runs it.
 #   TUNE_TABLES      a folder of tables; without one they are left out
 #   TUNE_PARTS       what is measured (tables bbob cost)
-#   TUNE_OUT         where results are kept (bin/tune): what is there is not measured again
+#   TUNE_OUT         where results and the peers' environments are kept (bin/tune): what is there is not
+#                    measured again, so that a run that was ended goes on
 #   TUNE_OURS        samplers of Clary's (bayes tpe cmaes random), with TUNE_SEEDS (20) searches each
 #   TUNE_PEERS       peers (optuna-gp optuna-tpe optuna-cmaes ax hebo smac), with TUNE_PEER_SEEDS (5)
 #   TUNE_SLOW        which of these see TUNE_SLOW_TASKS only (ax hebo smac)
@@ -50,16 +51,23 @@ environment() {
   echo "$venv/bin/python"
 }
 
-# bench NAME RESULT ARGS... measures a sampler or peer, unless the result is there.
+# bench NAME RESULT ARGS... measures a sampler or peer, unless the result is there: of the same
+# command, and for Clary's samplers of the same version.
 bench() {
-  local name=$1 result=$2 who=(--sampler "$1" --seeds "${TUNE_SEEDS:-20}")
+  local name=$1 result=$2 who asked
   shift 2
-  [ -s "$result" ] && return
   if [[ " $peers " == *" $name "* ]]; then
     who=(--program "$python $root/test/peers/peer.py $name" --seeds "${TUNE_PEER_SEEDS:-5}")
+    asked="${who[*]} $*"
+  else
+    who=(--sampler "$name" --seeds "${TUNE_SEEDS:-20}")
+    asked="${who[*]} $* $("$clary" --version)"
   fi
+  [ -s "$result" ] && [ "$(cat "$result.asked")" = "$asked" ] && return
   mkdir -p "$(dirname "$result")"
+  rm -f "$result"
   if "$clary" tune bench "${who[@]}" "$@" -o json >"$result.part" 2>"$result.log"; then
+    echo "$asked" >"$result.asked"
     mv "$result.part" "$result" && rm "$result.log"
   else
     echo "$name: $(basename "$result" .json) was not measured: $result.log ends with: $(tail -n 1 "$result.log")" >&2
