@@ -15,16 +15,21 @@ class Searches:
     """What one sampler scored, task by task."""
 
     def __init__(self, folder):
-        self.name, self.tasks, self.families, self.seeds = folder.name, {}, {}, set()
-        cpu = 0.0
+        self.name, self.tasks, self.families, self.costs, self.searches = folder.name, {}, {}, {}, {}
         for file in sorted(folder.glob("*.json")):
             measured = json.loads(file.read_text())
             for task, means in measured["tables"].items():
                 self.tasks[task] = {t: (mean, measured["standard_errors"][task][t]) for t, mean in means.items()}
                 self.families[task] = file.stem
-                cpu += measured["cpu_ms_per_ask"]
-            self.seeds.add(measured["seeds"])
-        self.cpu = cpu / max(len(self.tasks), 1)
+                self.costs[task], self.searches[task] = measured["cpu_ms_per_ask"], measured["seeds"]
+
+    def seeds(self, tasks):
+        """How many searches there were of each task."""
+        return sorted({self.searches[task] for task in tasks})
+
+    def cpu(self, tasks):
+        """Processor time a trial."""
+        return sum(self.costs[task] for task in tasks) / len(tasks)
 
     def mean(self, tasks, mark):
         """The mean over tasks with its standard error over the seeds, None if one is missing."""
@@ -67,14 +72,14 @@ def section(title, samplers, tasks, families, marks):
     columns, result = groups(tasks, families), {"tasks": sorted(tasks), "samplers": {}, "beside_" + OURS: {}}
     for s in samplers:
         result["samplers"][s.name] = {
-            "seeds": sorted(s.seeds),
-            "cpu_ms_per_ask": s.cpu,
+            "seeds": s.seeds(tasks),
+            "cpu_ms_per_ask": s.cpu(tasks),
             "families": {g: {m: dict(zip(("mean", "standard_error"), s.mean(of, m))) for m in marks} for g, of in columns.items()},
         }
     for mark in marks:
         print(f"\n== {title}, after {mark[1:]} trials")
-        rows = [[s.name, "/".join(map(str, sorted(s.seeds))), *(shown(s.mean(of, mark)) for of in columns.values()), f"{s.cpu:.1f}"] for s in samplers]
-        rows.sort(key=lambda row: row[-2].partition(" ")[0] and float(row[-2].partition(" ")[0]))
+        ranked = sorted(samplers, key=lambda s: s.mean(tasks, mark)[0])
+        rows = [[s.name, "/".join(map(str, s.seeds(tasks))), *(shown(s.mean(of, mark)) for of in columns.values()), f"{s.cpu(tasks):.1f}"] for s in ranked]
         table(["sampler", "seeds", *columns, "CPU ms a trial"], rows)
         ours = next((s for s in samplers if s.name == OURS), None)
         for s in samplers:
