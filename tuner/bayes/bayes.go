@@ -4,6 +4,7 @@ package bayes
 
 import (
 	"math"
+	"slices"
 
 	"github.com/clary-ml/clary/tuner"
 	"github.com/clary-ml/clary/tuner/acquisition"
@@ -105,8 +106,26 @@ func (s *sampler) search(h *tuner.History, r *chance.Rand) ([]float64, bool) {
 	v := s.view(h)
 	candidates := s.candidates(h, r, v)
 	options := acquisition.Options{Starts: s.Starts, Evaluations: s.Evaluations, Lengths: s.fits.metrics[0].hyper.Length}
-	x, _, ok := acquisition.Maximize(s.domain(h), s.objective(h, r, v), candidates, r.Float64, options)
+	domain, objective := s.domain(h), s.objective(h, r, v)
+	if s.record.region.length > 0 {
+		inside, confined := options, clones(candidates)
+		inside.Lower, inside.Upper = s.record.region.box(s.encoding, options.Lengths)
+		even := len(candidates) - s.Perturbed
+		s.confine(confined[:even], confined[even:], inside.Lower, inside.Upper)
+		if x, _, ok := acquisition.Maximize(domain, objective, confined, r.Float64, inside); ok {
+			return x, ok
+		}
+	}
+	x, _, ok := acquisition.Maximize(domain, objective, candidates, r.Float64, options)
 	return x, ok
+}
+
+func clones(points [][]float64) [][]float64 {
+	out := make([][]float64, len(points))
+	for i, x := range points {
+		out[i] = slices.Clone(x)
+	}
+	return out
 }
 
 // candidates are spread evenly, and perturbations of the best.

@@ -39,6 +39,7 @@ type record struct {
 	prior   int              // observations of earlier sweeps
 	pool    []observation
 	places  map[int]int // in the pool, by trial
+	region  region      // of one objective without curves; else everywhere
 }
 
 // begin reads the earlier sweeps.
@@ -100,7 +101,10 @@ func (r *record) next(h *tuner.History, e *encoding) {
 		}
 	}
 	if !known {
-		r.add(o, len(p.Objectives))
+		o = r.add(o, len(p.Objectives))
+		if e.full == 0 && len(p.Objectives) == 1 {
+			r.region.result(o, len(e.dims))
+		}
 		return
 	}
 	o.worth = o.metrics[0]
@@ -118,7 +122,8 @@ func (o *observation) reached(e *encoding, step, value float64) {
 	e.reached(o.point, step)
 }
 
-func (r *record) add(o observation, objectives int) {
+// add returns the observation with what it is worth.
+func (r *record) add(o observation, objectives int) observation {
 	o.order = r.count
 	r.count++
 	o.worth = o.metrics[0]
@@ -132,7 +137,7 @@ func (r *record) add(o observation, objectives int) {
 	}
 	r.pool = append(r.pool, o)
 	if len(r.pool) <= poolMost {
-		return
+		return o
 	}
 	recent := slices.Clone(r.pool[len(r.pool)-poolNew:])
 	rest := compared(r.pool)[:len(r.pool)-poolNew]
@@ -143,6 +148,7 @@ func (r *record) add(o observation, objectives int) {
 			r.places[o.number] = i
 		}
 	}
+	return o
 }
 
 // choose keeps most observations: the best, then the nearest to the very best, then a
