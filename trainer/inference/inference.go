@@ -21,29 +21,25 @@ import (
 // rowsAtOnce is how many rows are computed together.
 const rowsAtOnce = 256
 
-// Report is how well a model does.
+// Report is how well a model does while it is trained.
 type Report struct {
-	Rows int `json:"rows"`
+	Rows int
 	// Loss is the mean over the rows.
-	Loss float64 `json:"loss"`
-	// Accuracy is the share of rows classified right; NaN is not JSON, so a regression
-	// has 0 here and its RMSE instead.
-	Accuracy float64 `json:"accuracy"`
-	// RMSE is the root of the mean squared error of a regression.
-	RMSE float64 `json:"rmse,omitempty"`
-	// Classes names what the rows and columns of Confusion are.
-	Classes []string `json:"classes,omitempty"`
-	// Confusion counts rows of class i that were taken for class j.
-	Confusion [][]int `json:"confusion,omitempty"`
+	Loss float64
+	// Accuracy is the share of rows classified right, RMSE the root of the mean squared error
+	// of a regression; a model has one of the two.
+	Accuracy, RMSE float64
+
+	numbers bool
 }
 
 // Metrics are the report's numbers by name, with a prefix before each.
 func (r Report) Metrics(prefix string) map[string]float64 {
 	m := map[string]float64{prefix + "loss": r.Loss}
-	if len(r.Classes) > 0 {
-		m[prefix+"accuracy"] = r.Accuracy
-	} else {
+	if r.numbers {
 		m[prefix+"rmse"] = r.RMSE
+	} else {
+		m[prefix+"accuracy"] = r.Accuracy
 	}
 	return m
 }
@@ -94,36 +90,28 @@ func (s *Scorer) each(features []float32, rows int, f func(row int, output []flo
 
 // Score measures the model on a table.
 func (s *Scorer) Score(t data.Table) (Report, error) {
-	r := Report{Rows: t.Rows(), Classes: s.classes}
+	r := Report{Rows: t.Rows(), numbers: s.plan.Loss == spec.MeanSquaredError}
 	if r.Rows == 0 {
 		return r, fault.New(fault.Invalid, "no rows to score the model on")
-	}
-	for range s.classes {
-		r.Confusion = append(r.Confusion, make([]int, len(s.classes)))
 	}
 	right := 0
 	err := s.each(t.Features, r.Rows, func(row int, output []float32) {
 		label := t.Labels[row]
 		r.Loss += network.RowLoss(s.plan.Loss, output, label)
-		if r.Confusion == nil {
-			return
-		}
-		class := network.Class(s.plan.Loss, output)
-		r.Confusion[int(label)][class]++
-		if class == int(label) {
+		if !r.numbers && network.Class(s.plan.Loss, output) == int(label) {
 			right++
 		}
 	})
 	r.Loss /= float64(r.Rows)
-	if r.Confusion != nil {
-		r.Accuracy = float64(right) / float64(r.Rows)
-	} else {
+	if r.numbers {
 		r.RMSE = math.Sqrt(r.Loss)
+	} else {
+		r.Accuracy = float64(right) / float64(r.Rows)
 	}
 	return r, err
 }
 
-// Evaluation is a model's report with what its predictions are worth, of classes or of numbers.
+// Evaluation is what a model's predictions are worth, of classes or of numbers.
 type Evaluation struct {
 	// Model is what was judged.
 	Model string `json:"model,omitempty"`

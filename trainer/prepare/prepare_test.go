@@ -329,3 +329,36 @@ func TestEveryFormatIsWritten(t *testing.T) {
 		}
 	}
 }
+
+// A second run into the same folder leaves nothing of the first, and may read what that wrote.
+func TestARunReplacesWhatAnEarlierOneWrote(t *testing.T) {
+	out := t.TempDir()
+	run := func(input, text string) error {
+		_, err := prepare.Run{Plan: plan(t, text), Inputs: map[string]string{"input": input}, Output: out}.Do(t.Context())
+		return err
+	}
+	if err := run(file(t, "p.csv", people+"5,6\n"), `{"on_broken": "quarantine", "steps": [{"split": {"test": 0.4}}]}`); err != nil {
+		t.Fatal(err)
+	}
+	first := text(t, out, "train", "train.csv")
+	if err := run(filepath.Join(out, "train"), `{"steps": [{"drop": {"columns": ["none"]}}]}`); err == nil || text(t, out, "train", "train.csv") != first {
+		t.Errorf("a run that failed has changed what there was: %v", err)
+	}
+	if err := run(filepath.Join(out, "train"), `{"steps": []}`); err != nil || text(t, out, "train", "train.csv") != first {
+		t.Errorf("its own input: %v\n%s", err, text(t, out, "train", "train.csv"))
+	}
+	if err := run(filepath.Join(out, "train"), `{"format": "jsonl", "steps": []}`); err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, pattern := range []string{"train/*", "train/.*", "test/*", "test/.*", "quarantine/*"} {
+		found, err := filepath.Glob(filepath.Join(out, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, found...)
+	}
+	if want := []string{filepath.Join(out, "train", "train.jsonl")}; !slices.Equal(files, want) {
+		t.Errorf("there are %q", files)
+	}
+}

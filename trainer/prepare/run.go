@@ -29,7 +29,8 @@ type Run struct {
 	// Inputs are the folders or files of the channels, by name.
 	Inputs map[string]string
 	// Output is a folder that is there. Each part is written into a file in a folder of its
-	// name; parts that were written before are replaced.
+	// name, which has its name once it is whole: what an earlier run wrote there stands until
+	// then, and may be the input. Then it is replaced, parts that there are no longer included.
 	Output string
 	// Workers is how many batches are worked on at once; 0 means one for each processor.
 	Workers int
@@ -54,7 +55,7 @@ func (r Run) Do(ctx context.Context) (report Report, err error) {
 	if err := r.Plan.Validate(); err != nil {
 		return report, err
 	}
-	q := &quarantine{path: filepath.Join(r.Output, QuarantineFolder, "broken.jsonl")}
+	q := &quarantine{path: r.quarantineFile()}
 	defer func() { err = errors.Join(err, q.close()) }()
 	source, err := r.open(MainInput, q.take)
 	if err != nil {
@@ -68,8 +69,11 @@ func (r Run) Do(ctx context.Context) (report Report, err error) {
 	}
 	q.writing = true
 	report, err = r.write(ctx, l)
+	if err == nil {
+		err = r.finish(report)
+	}
 	if err != nil {
-		return report, err
+		return report, errors.Join(err, r.discard())
 	}
 	if err := r.saveTransform(l.transform); err != nil {
 		return report, err
@@ -115,15 +119,11 @@ func (r Run) write(ctx context.Context, l *learner) (report Report, err error) {
 			err = errors.Join(err, w.Close())
 		}
 	}()
-	format := r.Plan.Format
-	if format == "" {
-		format = table.CSV
-	}
 	for _, part := range parts {
 		if err := os.MkdirAll(filepath.Join(r.Output, part), 0o755); err != nil {
 			return report, fault.New(fault.Internal, "write %s: %w", part, err)
 		}
-		w, err := table.Create(filepath.Join(r.Output, part, part+"."+format), fields)
+		w, err := table.Create(r.partFile(".", part, r.format()), fields)
 		if err != nil {
 			return report, err
 		}
@@ -157,6 +157,58 @@ func (r Run) write(ctx context.Context, l *learner) (report Report, err error) {
 		err = fault.New(fault.Invalid, "no row is left to write: %d were read", report.Rows)
 	}
 	return report, err
+}
+
+func (r Run) format() string {
+	if r.Plan.Format == "" {
+		return table.CSV
+	}
+	return r.Plan.Format
+}
+
+// partFile is where a part is; while it is written its name begins with a dot.
+func (r Run) partFile(dot, part, format string) string {
+	return filepath.Join(r.Output, part, dot+part+"."+format)
+}
+
+// finish gives what was written its names, and removes what an earlier run had written and this
+// one has not.
+func (r Run) finish(report Report) error {
+	var errs []error
+	for _, part := range steps.Parts() {
+		for _, format := range table.Formats() {
+			_, written := report.Parts[part]
+			if written && format == r.format() {
+				errs = append(errs, os.Rename(r.partFile(".", part, format), r.partFile("", part, format)))
+				continue
+			}
+			errs = append(errs, removed(r.partFile("", part, format)))
+		}
+	}
+	if report.Broken == 0 || r.Plan.OnBroken != string(table.Quarantine) {
+		errs = append(errs, removed(r.quarantineFile()))
+	}
+	return errors.Join(errs...)
+}
+
+// discard removes what a run that failed has begun.
+func (r Run) discard() error {
+	var errs []error
+	for _, part := range steps.Parts() {
+		errs = append(errs, removed(r.partFile(".", part, r.format())))
+	}
+	return errors.Join(errs...)
+}
+
+func removed(file string) error {
+	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fault.New(fault.Internal, "remove what an earlier run wrote: %w", err)
+	}
+	return nil
+}
+
+func (r Run) quarantineFile() string {
+	return filepath.Join(r.Output, QuarantineFolder, "broken.jsonl")
 }
 
 // arrange puts the label last.

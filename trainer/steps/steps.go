@@ -145,21 +145,27 @@ const (
 	maxValues = 4096
 )
 
+const (
+	partTrain      = "train"
+	partValidation = "validation"
+	partTest       = "test"
+)
+
+// Parts are all that a plan may write.
+func Parts() []string { return []string{partTrain, partValidation, partTest} }
+
 // Parts are the parts that the plan writes, the one that is learned from first.
 func (p Plan) Parts() []string {
+	parts := []string{partTrain}
 	for _, s := range p.Steps {
-		if s.Split != nil {
-			parts := []string{"train"}
-			if s.Split.Validation > 0 {
-				parts = append(parts, "validation")
-			}
-			if s.Split.Test > 0 {
-				parts = append(parts, "test")
-			}
-			return parts
+		if s.Split != nil && s.Split.Validation > 0 {
+			parts = append(parts, partValidation)
+		}
+		if s.Split != nil && s.Split.Test > 0 {
+			parts = append(parts, partTest)
 		}
 	}
-	return []string{"train"}
+	return parts
 }
 
 // Name is the step's, "" unless exactly one is set.

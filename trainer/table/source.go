@@ -66,6 +66,9 @@ type unit func() (Batch, []Broken)
 
 var formats = map[string]format{CSV: csvFormat{}, JSONL: jsonFormat{}, Parquet: parquetFormat{}}
 
+// Formats are all there are.
+func Formats() []string { return []string{CSV, JSONL, Parquet} }
+
 var extensions = map[string]string{
 	".csv": CSV, ".tsv": CSV, ".txt": CSV, ".jsonl": JSONL, ".ndjson": JSONL, ".json": JSONL, ".parquet": Parquet, ".pq": Parquet,
 }
