@@ -247,19 +247,7 @@ func TestARestartAfterManyResultsChangesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		restored, err := tuner.Restore(p, h.All())
-		if err != nil {
-			t.Fatal(err)
-		}
-		fresh, err := bayes.New(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a, errA := lived.Suggest(h)
-		b, errB := fresh.Suggest(restored)
-		if errA != nil || errB != nil || a.Key() != b.Key() {
-			t.Fatalf("%d results: %v (%v), after a restart %v (%v)", results, a, errA, b, errB)
-		}
+		sameAfterRestart(t, p, h, lived, fmt.Sprintf("%d results", results))
 	}
 }
 
@@ -300,19 +288,7 @@ func TestARestartInTheMiddleOfCurvesChangesNothing(t *testing.T) {
 		if compared[h.State(number)]++; turn%10 > 0 {
 			continue
 		}
-		restored, err := tuner.Restore(p, h.All())
-		if err != nil {
-			t.Fatal(err)
-		}
-		fresh, err := bayes.New(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		a, errA := lived.Suggest(h)
-		b, errB := fresh.Suggest(restored)
-		if errA != nil || errB != nil || a.Key() != b.Key() {
-			t.Fatalf("after %d turns: %v (%v), after a restart %v (%v)", turn, a, errA, b, errB)
-		}
+		sameAfterRestart(t, p, h, lived, fmt.Sprintf("%d turns", turn+1))
 	}
 	if compared[tuner.Paused] < 20 || compared[tuner.Complete] < 4 {
 		t.Errorf("%v: that is not what was to be tested", compared)
@@ -338,5 +314,24 @@ func TestExtremeResultsAreSurvived(t *testing.T) {
 		if i != 30 {
 			t.Errorf("%s: %d trials", name, i)
 		}
+	}
+}
+
+// sameAfterRestart compares the next suggestion with that of a sampler that has just read the
+// history.
+func sameAfterRestart(t *testing.T, p tuner.Problem, h *tuner.History, lived tuner.Sampler, after string) {
+	t.Helper()
+	restored, err := tuner.Restore(p, h.All())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := bayes.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, errA := lived.Suggest(h)
+	b, errB := fresh.Suggest(restored)
+	if errA != nil || errB != nil || a.Key() != b.Key() {
+		t.Fatalf("after %s: %v (%v), after a restart %v (%v)", after, a, errA, b, errB)
 	}
 }
