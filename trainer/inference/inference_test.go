@@ -105,3 +105,26 @@ func TestBadRowsAndBrokenReadersEndIt(t *testing.T) {
 		t.Errorf("the caller's error: %v", err)
 	}
 }
+
+func TestTwoModelsAreComparedRowByRow(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rows.csv")
+	if err := os.WriteFile(path, []byte("2,0,left\n2,0,right\n0,2,right\n0,4,right\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	judge := func(weights ...float32) inference.Evaluation {
+		e, err := inference.Evaluate(t.Context(), model(t, spec.CrossEntropy, 2, []string{"left", "right"}, weights...), path, network.Gonum())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	good, contrary := judge(1, 0, 0, 1, 0, 0), judge(0, 1, 1, 0, 0, 0)
+	// Three rows only the first finds, one only the second: McNemar's error of (3-1)/4.
+	more, se := good.Difference(contrary)
+	if want := math.Sqrt((1 - 0.25) / 4); more != 0.5 || math.Abs(se-want) > 1e-12 {
+		t.Errorf("%v ± %v, want 0.5 ± %v", more, se, want)
+	}
+	if more, se := good.Difference(good); more != 0 || se != 0 {
+		t.Errorf("beside itself: %v ± %v", more, se)
+	}
+}

@@ -344,6 +344,12 @@ func TestARunReplacesWhatAnEarlierOneWrote(t *testing.T) {
 	if err := run(filepath.Join(out, "train"), `{"steps": [{"drop": {"columns": ["none"]}}]}`); err == nil || text(t, out, "train", "train.csv") != first {
 		t.Errorf("a run that failed has changed what there was: %v", err)
 	}
+	if err := run(file(t, "q.csv", "id\n1\n2\n"), `{"steps": [{"clean": {"columns": ["id"], "outliers": "deviation", "limit": 1e-9, "then": "drop", "missing": "keep"}}]}`); err == nil || text(t, out, "train", "train.csv") != first {
+		t.Errorf("a run that wrote no row has changed what there was: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(out, "train", ".train.csv")); err == nil {
+		t.Error("a run that failed left what it had begun")
+	}
 	if err := run(filepath.Join(out, "train"), `{"steps": []}`); err != nil || text(t, out, "train", "train.csv") != first {
 		t.Errorf("its own input: %v\n%s", err, text(t, out, "train", "train.csv"))
 	}
