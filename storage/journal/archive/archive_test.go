@@ -52,7 +52,8 @@ func (t *task) end() {
 	close(t.ended)
 }
 
-// ship is one agent's shipper; kill ends it where it stands.
+// ship is one agent's shipper; kill ends it where it stands. It returns between two of the shipper's
+// looks at the journal, so that what is said in one instant is read at once.
 func (t *task) ship() (kill func(), over <-chan error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	shipper := archive.Shipper{
@@ -63,6 +64,7 @@ func (t *task) ship() (kill func(), over <-chan error) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- shipper.Ship(ctx) }()
+	time.Sleep(30 * time.Millisecond)
 	return cancel, done
 }
 
