@@ -97,7 +97,7 @@ func (l *Likelihood) Value(theta, grad []float64) float64 {
 	if _, ok := lapack64.Potrf(blas64.Symmetric{Uplo: blas.Lower, N: n, Stride: max(1, n), Data: l.gram}); !ok {
 		return math.Inf(-1)
 	}
-	value := l.fitMean(factor)
+	value := l.fitMean()
 	for i := range n {
 		value -= math.Log(l.gram[i*n+i])
 	}
@@ -108,19 +108,19 @@ func (l *Likelihood) Value(theta, grad []float64) float64 {
 
 // fitMean chooses the mean, whose prior is standard normal, writes
 // covariance⁻¹ (y - mean) to a, and returns the part of the log posterior that depends on y.
-func (l *Likelihood) fitMean(factor blas64.Triangular) float64 {
-	z, o := blas64.Vector{N: l.n, Data: l.z, Inc: 1}, blas64.Vector{N: l.n, Data: l.o, Inc: 1}
+func (l *Likelihood) fitMean() float64 {
+	z, o := vector(l.z), vector(l.o)
 	copy(l.z, l.y)
 	for i := range l.o {
 		l.o[i] = 1
 	}
-	blas64.Trsv(blas.NoTrans, factor, z)
-	blas64.Trsv(blas.NoTrans, factor, o)
+	forward(l.gram, l.n, l.z)
+	forward(l.gram, l.n, l.o)
 	l.mean = blas64.Dot(o, z) / (blas64.Dot(o, o) + 1)
 	axpy(-l.mean, l.o, l.z)
 	value := -0.5*blas64.Dot(z, z) - 0.5*l.mean*l.mean
 	copy(l.a, l.z)
-	blas64.Trsv(blas.Trans, factor, blas64.Vector{N: l.n, Data: l.a, Inc: 1})
+	backward(l.gram, l.n, l.a)
 	return value
 }
 

@@ -102,9 +102,9 @@ func (m *Model) solve(y []float64) {
 	for i, v := range y {
 		m.shift[i] = v - m.hyper.Mean
 	}
-	blas64.Trsv(blas.NoTrans, m.triangle(m.n), blas64.Vector{N: m.n, Data: m.shift, Inc: 1})
+	forward(m.factor, m.stride, m.shift)
 	m.alpha = append([]float64(nil), m.shift...)
-	blas64.Trsv(blas.Trans, m.triangle(m.n), blas64.Vector{N: m.n, Data: m.alpha, Inc: 1})
+	backward(m.factor, m.stride, m.alpha)
 }
 
 func (m *Model) triangle(n int) blas64.Triangular {
@@ -177,7 +177,7 @@ func (m *Model) At(x []float64) Prediction {
 	matern(k, m.hyper.Scale, m.slope)
 	v := m.v[:m.total]
 	copy(v, k)
-	blas64.Trsv(blas.NoTrans, m.triangle(m.total), blas64.Vector{N: m.total, Data: v, Inc: 1})
+	forward(m.factor, m.stride, v)
 	mean, variance := m.hyper.Mean, m.hyper.Scale
 	for i, a := range m.alpha {
 		mean += a * k[i]
@@ -199,7 +199,7 @@ func (m *Model) Pull(byMean, byVariance float64, byTail, grad []float64) {
 	for i, t := range byTail {
 		c[m.n+i] += t
 	}
-	blas64.Trsv(blas.Trans, m.triangle(m.total), blas64.Vector{N: m.total, Data: c, Inc: 1})
+	backward(m.factor, m.stride, c)
 	for i, a := range m.alpha {
 		c[i] += byMean * a
 	}
