@@ -58,7 +58,7 @@ bench-sweep: build ## measure sweeps of the digits network that stop early, as i
 microbench: setup shim ## run the benchmarks of all packages
 	go test -run '^$$' -bench . -benchmem ./...
 
-fuzz: setup ## run each fuzz target for FUZZ_SECONDS (5)
+fuzz: setup ## run each fuzz target for FUZZ_SECONDS (5), and property tests on RAPID_CHECKS draws (1000)
 	@internal/tools/fuzz.sh $(FUZZ_SECONDS)
 
 engines: setup ## test containers on a Docker and a Podman of the tests' own
