@@ -16,7 +16,7 @@ import (
 
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/cluster"
-	"github.com/clary-ml/clary/console/report"
+	"github.com/clary-ml/clary/console/report/sweep"
 	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/tuner"
@@ -184,21 +184,21 @@ func readTrials(ctx context.Context, c *client.Client, job cluster.Job, stale bo
 }
 
 func (a *App) writeReport(view client.SweepView, all *trials, path string) error {
-	s := report.Sweep{
+	s := sweep.Found{
 		Job: view.Job, Sweep: view.Sweep, Sampler: view.Sampler, Stopper: view.Stopper, History: all.history, Trials: all.rows, Made: time.Now(),
 	}
 	for _, one := range all.importance {
-		shares := report.Importance{Objective: one.Objective}
+		shares := sweep.Importance{Objective: one.Objective}
 		for _, share := range one.Shares {
-			shares.Shares = append(shares.Shares, report.Share{Parameter: strings.Join(share.Parameters, " × "), Share: share.Share, Error: share.Deviation})
+			shares.Shares = append(shares.Shares, sweep.Share{Parameter: strings.Join(share.Parameters, " × "), Share: share.Share, Error: share.Deviation})
 		}
 		s.Importance, s.Method = append(s.Importance, shares), one.Method
 	}
 	if path == "-" {
-		return report.Write(a.Out, s)
+		return sweep.Write(a.Out, s)
 	}
 	var text strings.Builder
-	if err := report.Write(&text, s); err != nil {
+	if err := sweep.Write(&text, s); err != nil {
 		return err
 	}
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {

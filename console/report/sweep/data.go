@@ -1,4 +1,4 @@
-package report
+package sweep
 
 import (
 	"encoding/json"
@@ -19,7 +19,7 @@ const shades = 10
 
 // figures are what the plots draw: the sweep's trials by column.
 type figures struct {
-	sweep   Sweep
+	sweep   Found
 	problem tuner.Problem
 	params  []space.Parameter // in the order of a configuration
 	order   []int             // parameters that vary, the most important first
@@ -28,7 +28,7 @@ type figures struct {
 	place   []int             // of each trial among those that have ended, from 1; 0: it has not
 }
 
-func newFigures(s Sweep) *figures {
+func newFigures(s Found) *figures {
 	f := &figures{sweep: s, problem: s.History.Problem()}
 	byName := map[string]space.Parameter{}
 	for _, q := range f.problem.Space.Spec().Parameters {

@@ -1,4 +1,4 @@
-package report_test
+package sweep_test
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
-	"github.com/clary-ml/clary/console/report"
+	"github.com/clary-ml/clary/console/report/sweep"
 	"github.com/clary-ml/clary/tuner"
 	"github.com/clary-ml/clary/tuner/plain"
 	"github.com/clary-ml/clary/tuner/space"
@@ -22,7 +22,7 @@ import (
 var began = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
 // sweep makes up a search of so many trials whose objectives the first parameters decide.
-func sweep(t testing.TB, trials int, problem tuner.Problem, params ...string) report.Sweep {
+func found(t testing.TB, trials int, problem tuner.Problem, params ...string) sweep.Found {
 	t.Helper()
 	var spec space.Spec
 	for _, text := range params {
@@ -45,7 +45,7 @@ func sweep(t testing.TB, trials int, problem tuner.Problem, params ...string) re
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := report.Sweep{
+	s := sweep.Found{
 		Job:     cluster.Job{Name: "digits", State: cluster.JobRunning, Owner: "ada"},
 		Sweep:   cluster.Sweep{Started: began.UnixNano(), Budget: cluster.Budget{Trials: int64(trials)}, Cost: 12.34},
 		Sampler: "bayes", Stopper: "asha", History: h, Made: began.Add(time.Hour),
@@ -59,9 +59,9 @@ func sweep(t testing.TB, trials int, problem tuner.Problem, params ...string) re
 		*s.Sweep.Counts.Of(s.Trials[number].State)++
 	}
 	for _, o := range problem.Objectives {
-		one := report.Importance{Objective: o.Name}
+		one := sweep.Importance{Objective: o.Name}
 		for i, name := range problem.Space.Names() {
-			one.Shares = append(one.Shares, report.Share{Parameter: name, Share: math.Pow(0.5, float64(i+1)), Error: 0.02})
+			one.Shares = append(one.Shares, sweep.Share{Parameter: name, Share: math.Pow(0.5, float64(i+1)), Error: 0.02})
 		}
 		s.Importance = append(s.Importance, one)
 	}
@@ -129,10 +129,10 @@ func one() tuner.Problem {
 	return tuner.Problem{Objectives: []tuner.Objective{{Name: "validation_loss"}}, Fidelity: tuner.Fidelity{Name: "epoch", Max: 20}}
 }
 
-func write(t testing.TB, s report.Sweep, name string) string {
+func write(t testing.TB, s sweep.Found, name string) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := report.Write(&b, s); err != nil {
+	if err := sweep.Write(&b, s); err != nil {
 		t.Fatal(err)
 	}
 	if folder := os.Getenv("CLARY_REPORT_DIR"); folder != "" { // to look at
@@ -144,7 +144,7 @@ func write(t testing.TB, s report.Sweep, name string) string {
 }
 
 func TestTheReportIsWholeAndAlone(t *testing.T) {
-	text := write(t, sweep(t, 200, one(), params...), "one")
+	text := write(t, found(t, 200, one(), params...), "one")
 	for _, want := range []string{"digits", "Optimization history", "Parameter importance", "Parallel coordinates", "Slices", "Learning curves", "by fANOVA", "clary train --best-of digits"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it does not say %q", want)
@@ -178,7 +178,7 @@ func TestTheReportIsWholeAndAlone(t *testing.T) {
 }
 
 func TestEachCompleteTrialIsOnePointOfTheHistory(t *testing.T) {
-	s := sweep(t, 200, one(), params...)
+	s := found(t, 200, one(), params...)
 	text := write(t, s, "one")
 	history := regexp.MustCompile(`(?s)<svg[^>]*history of.*?</svg>`).FindString(text)
 	points := 0
@@ -195,14 +195,14 @@ func TestSeveralObjectivesHaveAFrontAndAPanelEach(t *testing.T) {
 	low := 800.0
 	problem.Objectives = append(problem.Objectives, tuner.Objective{Name: "latency_ms"}, tuner.Objective{Name: "score", Direction: tuner.Maximize})
 	problem.Limits = []tuner.Limit{{Name: "memory", Max: &low}}
-	text := write(t, sweep(t, 200, problem, params...), "three")
+	text := write(t, found(t, 200, problem, params...), "three")
 	for _, want := range []string{"Pareto front", `class="panel o2"`, "latency_ms by validation_loss"} {
 		if !strings.Contains(strings.ReplaceAll(text, "latency_ms (less is better)", "latency_ms"), want) {
 			t.Errorf("it does not say %q", want)
 		}
 	}
 	problem.Objectives = problem.Objectives[:2]
-	write(t, sweep(t, 200, problem, params...), "two")
+	write(t, found(t, 200, problem, params...), "two")
 }
 
 // finite checks that no plot has a coordinate that is none.
@@ -217,19 +217,19 @@ func finite(t *testing.T, text string) {
 
 func TestASweepWithNothingToShowHasAReportAllTheSame(t *testing.T) {
 	for _, trials := range []int{0, 1, 2, 4} {
-		text := write(t, sweep(t, trials, one(), params...), fmt.Sprint("few", trials))
+		text := write(t, found(t, trials, one(), params...), fmt.Sprint("few", trials))
 		if trials == 0 && !strings.Contains(text, "no trial has completed") {
 			t.Error("it does not say that there is nothing")
 		}
 		finite(t, text)
 	}
-	text := write(t, sweep(t, 2, one(), "seed=3", "x=1..2"), "constant")
+	text := write(t, found(t, 2, one(), "seed=3", "x=1..2"), "constant")
 	finite(t, text)
 }
 
 func TestExtremeValuesAreDrawn(t *testing.T) {
 	for _, values := range [][]float64{{1e300, -1e300, 3}, {1e-300, 2e-300}, {5, 5, 5}, {math.MaxFloat64, -math.MaxFloat64}, {1e-9, 1e9, 1, 2, 3, 4, 5, 6, 7, 8}} {
-		s := sweep(t, 0, one(), "lr=log:1e-300..1e300", "n=-9007199254740..9007199254740")
+		s := found(t, 0, one(), "lr=log:1e-300..1e300", "n=-9007199254740..9007199254740")
 		for i, v := range values {
 			number, err := s.History.Add(space.Config{math.Pow(10, float64(i)), float64(i)})
 			if err != nil {
@@ -246,7 +246,7 @@ func TestExtremeValuesAreDrawn(t *testing.T) {
 }
 
 func TestTenThousandTrialsFitInAPage(t *testing.T) {
-	s := sweep(t, 10_000, one(), params...)
+	s := found(t, 10_000, one(), params...)
 	began := time.Now()
 	text := write(t, s, "many")
 	t.Logf("%d bytes in %s", len(text), time.Since(began))

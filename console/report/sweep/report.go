@@ -1,10 +1,9 @@
-// Package report writes what a sweep has found as one HTML file that needs nothing else: no
+// Package sweep writes what a sweep has found as one HTML file that needs nothing else: no
 // network, no other file. Its plots are SVG that stands in the page, with the trials' data
 // beside them for the script that points and filters; without scripts they can still be read.
-package report
+package sweep
 
 import (
-	"bytes"
 	_ "embed" // the page's parts
 	"fmt"
 	"html/template"
@@ -15,12 +14,13 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/console/axes"
+	"github.com/clary-ml/clary/console/report"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/tuner"
 )
 
-// Sweep is what a report is about.
-type Sweep struct {
+// Found is what the page shows.
+type Found struct {
 	Job              cluster.Job
 	Sweep            cluster.Sweep
 	Sampler, Stopper string
@@ -51,9 +51,6 @@ type Share struct {
 //go:embed page.html
 var pageHTML string
 
-//go:embed page.css
-var pageCSS string
-
 //go:embed page.js
 var pageJS string
 
@@ -62,15 +59,14 @@ const maxPanels = 4
 
 // page is what the template shows.
 type page struct {
-	Name, State, Reason string
-	Facts               []string
-	Tiles               []tile
-	Best                *bestTrial
-	Panels              []panel
-	Front               *front
-	Curves              template.HTML
-	ParallelNote        string
-	CurvesNote          string
+	report.Head
+	State, Reason string
+	Best          *bestTrial
+	Panels        []panel
+	Front         *front
+	Curves        template.HTML
+	ParallelNote  string
+	CurvesNote    string
 
 	Stopped, Outside, Failed bool // what the legend names
 
@@ -79,12 +75,8 @@ type page struct {
 	Rows      [][]string
 	Footer    string
 
-	Style  template.CSS
-	Script template.JS
-	Data   template.JS
+	Data template.JS
 }
-
-type tile struct{ Label, Value, Note, Class string }
 
 type bestTrial struct {
 	Number, Note string
@@ -112,13 +104,9 @@ type front struct {
 type heading struct{ Column, Name string }
 
 // Write writes the report.
-func Write(w io.Writer, s Sweep) error {
+func Write(w io.Writer, s Found) error {
 	if s.History.Len() != len(s.Trials) {
 		return fault.New(fault.Internal, "report: a history of %d trials, and %d trials", s.History.Len(), len(s.Trials))
-	}
-	parsed, err := template.New("page").Parse(pageHTML)
-	if err != nil {
-		return err
 	}
 	f := newFigures(s)
 	data, err := f.columns()
@@ -126,19 +114,15 @@ func Write(w io.Writer, s Sweep) error {
 		return fmt.Errorf("write the trials' data: %w", err)
 	}
 	p := f.page()
-	p.Style, p.Script, p.Data = template.CSS(pageCSS), template.JS(pageJS), template.JS(data) //nolint:gosec // JSON as encoding/json escapes it
-	var b bytes.Buffer
-	if err := parsed.Execute(&b, p); err != nil {
-		return err
-	}
-	_, err = w.Write(b.Bytes())
-	return err
+	p.Script, p.Data = template.JS(pageJS), template.JS(data) //nolint:gosec // JSON as encoding/json escapes it
+	return report.Write(w, pageHTML, p)
 }
 
 func (f *figures) page() page {
 	s := f.sweep
 	p := page{
-		Name: s.Job.Name, State: string(s.Job.State), Reason: s.Job.Reason, Facts: f.facts(), Tiles: f.tiles(), Best: f.bestCard(),
+		Head:  report.NewHead(s.Job.Name, "sweep", f.facts(), f.tiles()),
+		State: string(s.Job.State), Reason: s.Job.Reason, Best: f.bestCard(),
 		Curves: f.curves(), Stopped: s.Sweep.Counts.Stopped > 0, Failed: s.Sweep.Counts.Failed+s.Sweep.Counts.Infeasible > 0,
 		Footer: fmt.Sprintf("Made by Clary on %s from %d trials.", s.Made.UTC().Format("2 January 2006, 15:04 UTC"), len(s.Trials)),
 	}
@@ -198,7 +182,7 @@ func (f *figures) facts() []string {
 	if s.Stopper != "" {
 		facts = append(facts, "stopper "+s.Stopper)
 	}
-	facts = append(facts, plural(len(f.params), "parameter"))
+	facts = append(facts, report.Plural(len(f.params), "parameter"))
 	if s.Job.Owner != "" {
 		facts = append(facts, "by "+s.Job.Owner)
 	}
@@ -208,31 +192,24 @@ func (f *figures) facts() []string {
 	return facts
 }
 
-func plural(n int, word string) string {
-	if n == 1 {
-		return "1 " + word
-	}
-	return strconv.Itoa(n) + " " + word + "s"
-}
-
-func (f *figures) tiles() []tile {
+func (f *figures) tiles() []report.Tile {
 	s, counts := f.sweep, f.sweep.Sweep.Counts
-	var tiles []tile
+	var tiles []report.Tile
 	if len(f.problem.Objectives) == 1 {
 		o := f.problem.Objectives[0]
 		if best := f.best(0); best >= 0 {
-			tiles = append(tiles, tile{"best " + o.Name, number5(s.History.Values(best)[0]), "trial " + strconv.Itoa(best), "lead"})
+			tiles = append(tiles, report.Tile{Label: "best " + o.Name, Value: report.Number5(s.History.Values(best)[0]), Note: "trial " + strconv.Itoa(best), Class: "lead"})
 		} else {
-			tiles = append(tiles, tile{"best " + o.Name, "–", "no trial has completed", "lead"})
+			tiles = append(tiles, report.Tile{Label: "best " + o.Name, Value: "–", Note: "no trial has completed", Class: "lead"})
 		}
 	} else {
-		tiles = append(tiles, tile{"on the Pareto front", strconv.Itoa(len(f.front)), plural(len(f.problem.Objectives), "objective"), "lead"})
+		tiles = append(tiles, report.Tile{Label: "on the Pareto front", Value: strconv.Itoa(len(f.front)), Note: report.Plural(len(f.problem.Objectives), "objective"), Class: "lead"})
 	}
 	of := ""
 	if s.Sweep.Budget.Trials > 0 {
 		of = "of at most " + strconv.FormatInt(s.Sweep.Budget.Trials, 10)
 	}
-	tiles = append(tiles, tile{Label: "trials", Value: strconv.FormatInt(counts.Total(), 10), Note: of})
+	tiles = append(tiles, report.Tile{Label: "trials", Value: strconv.FormatInt(counts.Total(), 10), Note: of})
 	for _, one := range []struct {
 		label string
 		n     int64
@@ -245,14 +222,14 @@ func (f *figures) tiles() []tile {
 		{"cancelled", counts.Cancelled},
 	} {
 		if one.n > 0 {
-			tiles = append(tiles, tile{Label: one.label, Value: strconv.FormatInt(one.n, 10), Note: share(one.n, counts.Total())})
+			tiles = append(tiles, report.Tile{Label: one.label, Value: strconv.FormatInt(one.n, 10), Note: share(one.n, counts.Total())})
 		}
 	}
 	if ran := f.ran(); ran > 0 {
-		tiles = append(tiles, tile{Label: "time", Value: span(ran)})
+		tiles = append(tiles, report.Tile{Label: "time", Value: span(ran)})
 	}
 	if s.Sweep.Cost > 0 {
-		tiles = append(tiles, tile{Label: "cost", Value: axes.Format(s.Sweep.Cost)})
+		tiles = append(tiles, report.Tile{Label: "cost", Value: axes.Format(s.Sweep.Cost)})
 	}
 	return tiles
 }
@@ -284,11 +261,6 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d d %d h", int(d.Hours())/24, int(d.Hours())%24)
 }
 
-// number5 is a number in five digits.
-func number5(v float64) string {
-	return strings.Replace(strconv.FormatFloat(v, 'g', 5, 64), "e+", "e", 1)
-}
-
 func (f *figures) bestCard() *bestTrial {
 	best := f.best(0)
 	if best < 0 || len(f.problem.Objectives) > 1 {
@@ -297,7 +269,7 @@ func (f *figures) bestCard() *bestTrial {
 	card := &bestTrial{Number: "number " + strconv.Itoa(best), Command: "clary train --best-of " + f.sweep.Job.Name}
 	var notes []string
 	for i, v := range f.sweep.History.Limits(best) {
-		notes = append(notes, f.problem.Limits[i].Name+" "+number5(v))
+		notes = append(notes, f.problem.Limits[i].Name+" "+report.Number5(v))
 	}
 	if ran := took(f.sweep.Trials[best], f.sweep.Made); ran > 0 {
 		notes = append(notes, "took "+span(ran))
@@ -330,7 +302,7 @@ func (f *figures) frontCard() *front {
 		number := sorted[i*len(sorted)/min(len(sorted), maxFront)]
 		row := []string{strconv.Itoa(number)}
 		for _, v := range f.sweep.History.Values(number) {
-			row = append(row, number5(v))
+			row = append(row, report.Number5(v))
 		}
 		card.Rows = append(card.Rows, row)
 	}
@@ -345,7 +317,7 @@ func (f *figures) value(param int, raw float64) string {
 	if names := axes.Choices(f.params[param]); names != nil {
 		return names[int(raw)]
 	}
-	return number5(raw)
+	return report.Number5(raw)
 }
 
 // maxRows stand in the table before the page's script has looked at it.
@@ -367,10 +339,10 @@ func (f *figures) table(p *page) {
 	for _, number := range numbers[:min(len(numbers), maxRows)] {
 		row := []string{strconv.Itoa(number), string(f.sweep.Trials[number].State)}
 		for _, v := range f.sweep.History.Values(number) {
-			row = append(row, number5(v))
+			row = append(row, report.Number5(v))
 		}
 		for _, v := range f.sweep.History.Limits(number) {
-			row = append(row, number5(v))
+			row = append(row, report.Number5(v))
 		}
 		for i, raw := range f.sweep.History.Config(number) {
 			row = append(row, f.value(i, raw))

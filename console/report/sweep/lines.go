@@ -1,7 +1,8 @@
-package report
+package sweep
 
 import (
 	"cmp"
+	"encoding/json"
 	"html/template"
 	"math"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/console/axes"
+	"github.com/clary-ml/clary/console/report"
 )
 
 // Bounds on what is drawn of very many trials: the best, and some of the rest.
@@ -36,13 +38,13 @@ const noValue = 20
 
 // parallel draws each complete trial as a line over all parameters and objectives.
 func (f *figures) parallel(objective int) template.HTML {
-	const width, height, under = wide, 390, 34
-	sides := f.verticals(height-under, top+16)
+	const width, height, under = report.Wide, 390, 34
+	sides := f.verticals(height-under, report.Top+16)
 	for i := range sides {
 		sides[i].X = 60 + float64(i)*(width-140)/float64(max(len(sides)-1, 1))
 	}
-	var d drawing
-	d.begin(width, height, "parallel coordinates", "axes", asJSON(sides), "shades", strconv.Itoa(objective))
+	var d report.Drawing
+	d.Begin(width, height, "parallel coordinates", "axes", asJSON(sides), "shades", strconv.Itoa(objective))
 	lines := make([]strings.Builder, shades)
 	for _, number := range f.some(objective, maxParallel) {
 		shade := f.shade[objective][number]
@@ -51,33 +53,33 @@ func (f *figures) parallel(objective int) template.HTML {
 			if i == 0 {
 				command = "M"
 			}
-			lines[shade].WriteString(command + px(a.X) + " " + px(a.place(number)))
+			lines[shade].WriteString(command + report.Px(a.X) + " " + report.Px(a.place(number)))
 		}
 	}
-	d.open("lines")
+	d.Open("lines")
 	for shade := range lines {
-		d.path(shadeClass(shade), lines[shade].String())
+		d.Path(shadeClass(shade), lines[shade].String())
 	}
-	d.close()
-	d.path("bestline", f.bestLine(sides, objective))
+	d.Close()
+	d.Path("bestline", f.bestLine(sides, objective))
 	room, stagger := int((width-140)/7/float64(max(len(sides)-1, 1))), 0
 	if slices.ContainsFunc(sides, func(a vertical) bool { return len([]rune(a.name)) > room }) {
 		room, stagger = 2*room, 1
 	}
-	d.open("frame")
+	d.Open("frame")
 	for i, a := range sides {
 		if a.lacking {
-			d.text("tick y halo", a.X-7, a.From+noValue+3.5, "off")
+			d.Text("tick y halo", a.X-7, a.From+noValue+3.5, "off")
 		}
-		d.line("axis", a.X, a.From, a.X, a.To)
-		d.clipped("label x", a.X, a.To-18-15*float64(i%2*stagger), a.name, room)
+		d.Line("axis", a.X, a.From, a.X, a.To)
+		d.Clipped("label x", a.X, a.To-18-15*float64(i%2*stagger), a.name, room)
 		for _, t := range axes.Thin(a.Ticks, 9) {
-			d.line("axis", a.X-4, a.Place(t.At), a.X, a.Place(t.At))
-			d.text("tick y halo", a.X-7, a.Place(t.At)+3.5, t.Text)
+			d.Line("axis", a.X-4, a.Place(t.At), a.X, a.Place(t.At))
+			d.Text("tick y halo", a.X-7, a.Place(t.At)+3.5, t.Text)
 		}
 	}
-	d.close()
-	return d.end()
+	d.Close()
+	return d.End()
 }
 
 func (a vertical) place(number int) float64 {
@@ -99,7 +101,7 @@ func (f *figures) bestLine(sides []vertical, objective int) string {
 		if i == 0 {
 			command = "M"
 		}
-		path.WriteString(command + px(a.X) + " " + px(a.place(best)))
+		path.WriteString(command + report.Px(a.X) + " " + report.Px(a.place(best)))
 	}
 	return path.String()
 }
@@ -159,7 +161,7 @@ func sortedBy(numbers []int, key func(int) float64) []int {
 
 // curves draws the first objective on the way; "" if no trial reported any.
 func (f *figures) curves() template.HTML {
-	const width, height = wide, 340
+	const width, height = report.Wide, 340
 	h := f.sweep.History
 	var complete, others []int
 	var ends []float64
@@ -186,40 +188,40 @@ func (f *figures) curves() template.HTML {
 		return ""
 	}
 	o := f.problem.Objectives[0]
-	x := axes.Axis{Scale: "linear", Low: first, High: max(last, first+1e-9), From: left, To: width - right}
+	x := axes.Axis{Scale: "linear", Low: first, High: max(last, first+1e-9), From: report.Left, To: width - report.Right}
 	x.Ticks = axes.Ticks(x.Scale, x.Low, x.High, whole)
-	y := axes.OfValues(ends, o.Direction, height-bottom, top)
-	var d drawing
-	d.begin(width, height, "learning curves of "+o.Name)
+	y := axes.OfValues(ends, o.Direction, height-report.Bottom, report.Top)
+	var d report.Drawing
+	d.Begin(width, height, "learning curves of "+o.Name)
 	name := f.problem.Fidelity.Name
 	if name == "" {
 		name = "epoch"
 	}
-	d.frame(x, y, name, o.Name)
-	d.open("curves")
+	d.Frame(x, y, name, o.Name)
+	d.Open("curves")
 	var stopped strings.Builder
 	for _, number := range sample(others, maxCurves/2) {
-		d.curve(&stopped, f.sweep.Trials[number].Curve, x, y)
+		curve(&stopped, f.sweep.Trials[number].Curve, x, y)
 	}
-	d.path("stopped", stopped.String())
+	d.Path("stopped", stopped.String())
 	complete = sample(sortedBy(complete, func(number int) float64 { return -h.Loss(number, 0) }), maxCurves/2)
 	lines := make([]strings.Builder, shades)
 	for _, number := range complete {
-		d.curve(&lines[f.shade[0][number]], f.sweep.Trials[number].Curve, x, y)
+		curve(&lines[f.shade[0][number]], f.sweep.Trials[number].Curve, x, y)
 	}
 	for shade := range lines {
-		d.path(shadeClass(shade), lines[shade].String())
+		d.Path(shadeClass(shade), lines[shade].String())
 	}
-	d.close()
+	d.Close()
 	if best := f.best(0); best >= 0 {
 		var line strings.Builder
-		d.curve(&line, f.sweep.Trials[best].Curve, x, y)
-		d.path("bestline", line.String())
+		curve(&line, f.sweep.Trials[best].Curve, x, y)
+		d.Path("bestline", line.String())
 	}
-	return d.end()
+	return d.End()
 }
 
-func (d *drawing) curve(b *strings.Builder, points []cluster.CurvePoint, x, y axes.Axis) {
+func curve(b *strings.Builder, points []cluster.CurvePoint, x, y axes.Axis) {
 	for i, every := 0, max(len(points)/maxCurve, 1); i < len(points); i++ {
 		if i%every != 0 && i != len(points)-1 {
 			continue
@@ -228,6 +230,17 @@ func (d *drawing) curve(b *strings.Builder, points []cluster.CurvePoint, x, y ax
 		if i == 0 {
 			command = "M"
 		}
-		b.WriteString(command + px(x.Place(points[i].Step)) + " " + px(y.Place(points[i].Value)))
+		b.WriteString(command + report.Px(x.Place(points[i].Step)) + " " + report.Px(y.Place(points[i].Value)))
 	}
 }
+
+func asJSON(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil { // no figure of an axis is infinite
+		panic(err)
+	}
+	return string(text)
+}
+
+// shadeClass is the class of a shade.
+func shadeClass(shade int) string { return "s" + strconv.Itoa(shade) }
