@@ -34,45 +34,45 @@ type Part struct {
 	Texts  []string
 }
 
-// group is some rows under one name.
-type group struct {
-	value string
-	rows  []int
+// Group is some rows under one name.
+type Group struct {
+	Value string
+	Rows  []int
 }
 
-// groups are the rows by value, those with most rows first. Of more than 20 values that are all
+// Groups are the rows by value, those with most rows first. Of more than 20 values that are all
 // numbers, ranges that hold a quarter of the rows each; of other ones the rarest together.
-func (p Part) groups() []group {
+func (p Part) Groups() []Group {
 	at := map[string]int{}
-	var out []group
+	var out []Group
 	for row, text := range p.Texts {
 		i, known := at[text]
 		if !known {
 			i = len(out)
 			at[text] = i
-			out = append(out, group{value: text})
+			out = append(out, Group{Value: text})
 		}
-		out[i].rows = append(out[i].rows, row)
+		out[i].Rows = append(out[i].Rows, row)
 	}
 	if len(out) > maxSlices {
 		if ranges := p.ranges(); ranges != nil {
 			return ranges
 		}
 	}
-	slices.SortStableFunc(out, func(a, b group) int {
-		return cmp.Or(cmp.Compare(len(b.rows), len(a.rows)), cmp.Compare(a.value, b.value))
+	slices.SortStableFunc(out, func(a, b Group) int {
+		return cmp.Or(cmp.Compare(len(b.Rows), len(a.Rows)), cmp.Compare(a.Value, b.Value))
 	})
 	if len(out) > maxSlices {
-		rest := group{value: fmt.Sprintf("(%d others)", len(out)-maxSlices+1)}
+		rest := Group{Value: fmt.Sprintf("(%d others)", len(out)-maxSlices+1)}
 		for _, g := range out[maxSlices-1:] {
-			rest.rows = append(rest.rows, g.rows...)
+			rest.Rows = append(rest.Rows, g.Rows...)
 		}
-		slices.Sort(rest.rows)
+		slices.Sort(rest.Rows)
 		out = append(out[:maxSlices-1], rest)
 	}
 	for i := range out {
-		if out[i].value == "" {
-			out[i].value = "(empty)"
+		if out[i].Value == "" {
+			out[i].Value = "(empty)"
 		}
 	}
 	return out
@@ -80,7 +80,7 @@ func (p Part) groups() []group {
 
 // ranges are quarters of the rows by number, and those that have none; nil if some text is
 // neither empty nor a number.
-func (p Part) ranges() []group {
+func (p Part) ranges() []Group {
 	numbers, sorted := make([]float64, len(p.Texts)), make([]float64, 0, len(p.Texts))
 	for row, text := range p.Texts {
 		if text == "" {
@@ -101,22 +101,22 @@ func (p Part) ranges() []group {
 			bounds = append(bounds, b)
 		}
 	}
-	out := make([]group, len(bounds)+1)
+	out := make([]Group, len(bounds)+1)
 	for i, b := range bounds {
-		out[i].value = "to " + short(b)
+		out[i].Value = "to " + short(b)
 		if i > 0 {
-			out[i].value = "over " + short(bounds[i-1]) + " to " + short(b)
+			out[i].Value = "over " + short(bounds[i-1]) + " to " + short(b)
 		}
 	}
-	out[len(bounds)].value = "(empty)"
+	out[len(bounds)].Value = "(empty)"
 	for row, v := range numbers {
 		i := len(bounds)
 		if !math.IsNaN(v) {
 			i, _ = slices.BinarySearch(bounds, v)
 		}
-		out[i].rows = append(out[i].rows, row)
+		out[i].Rows = append(out[i].Rows, row)
 	}
-	return slices.DeleteFunc(out, func(g group) bool { return len(g.rows) == 0 })
+	return slices.DeleteFunc(out, func(g Group) bool { return len(g.Rows) == 0 })
 }
 
 func short(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
@@ -135,11 +135,11 @@ func SliceClasses(part Part, probabilities []float64, right []int, classes []str
 	}
 	k := len(classes)
 	var out []Slice
-	for _, g := range part.groups() {
+	for _, g := range part.Groups() {
 		var p []float64
 		var r []int
 		own := map[int]bool{}
-		for _, row := range g.rows {
+		for _, row := range g.Rows {
 			p, r = append(p, probabilities[row*k:(row+1)*k]...), append(r, right[row])
 			own[right[row]] = true
 		}
@@ -148,7 +148,7 @@ func SliceClasses(part Part, probabilities []float64, right []int, classes []str
 			return nil, err
 		}
 		one := Slice{
-			Column: part.Column, Value: g.value, Rows: c.Rows, Error: math.Sqrt(c.Accuracy * (1 - c.Accuracy) / float64(c.Rows)),
+			Column: part.Column, Value: g.Value, Rows: c.Rows, Error: math.Sqrt(c.Accuracy * (1 - c.Accuracy) / float64(c.Rows)),
 			Metrics: map[string]float64{"accuracy": c.Accuracy, "log_loss": c.LogLoss},
 		}
 		if len(own) > 1 {
@@ -165,9 +165,9 @@ func SliceNumbers(part Part, predicted, truth []float64) ([]Slice, error) {
 		return nil, err
 	}
 	var out []Slice
-	for _, g := range part.groups() {
+	for _, g := range part.Groups() {
 		var p, t []float64
-		for _, row := range g.rows {
+		for _, row := range g.Rows {
 			p, t = append(p, predicted[row]), append(t, truth[row])
 		}
 		r, err := Regress(p, t)
@@ -175,7 +175,7 @@ func SliceNumbers(part Part, predicted, truth []float64) ([]Slice, error) {
 			return nil, err
 		}
 		out = append(out, Slice{
-			Column: part.Column, Value: g.value, Rows: r.Rows, Error: math.Sqrt(max(r.RMSE*r.RMSE-r.Bias*r.Bias, 0) / float64(r.Rows)),
+			Column: part.Column, Value: g.Value, Rows: r.Rows, Error: math.Sqrt(max(r.RMSE*r.RMSE-r.Bias*r.Bias, 0) / float64(r.Rows)),
 			Metrics: map[string]float64{"rmse": r.RMSE, "mae": r.MAE, "bias": r.Bias},
 		})
 	}

@@ -199,6 +199,51 @@ func (s *Column) Quantile(q float64) float64 {
 	return s.exact[low]*(1-share) + s.exact[low+1]*share
 }
 
+// Bin is how many numbers are from one to below another; the last bin of a histogram has its upper
+// end too.
+type Bin struct {
+	From  float64 `json:"from"`
+	To    float64 `json:"to"`
+	Count int64   `json:"count"`
+}
+
+// Histogram counts the numbers in at most so many bins of equal width, which is a whole number if
+// all of them are; of one number only there is one bin, of none there is none.
+func (s *Column) Histogram(bins int) []Bin {
+	from, width := s.Min, s.Max/float64(bins)-s.Min/float64(bins)
+	switch {
+	case s.Count() == 0 || s.Kind != table.Number:
+		return nil
+	case !(width > 0):
+		return []Bin{{s.Min, s.Max, s.Count()}}
+	case s.whole():
+		width = math.Ceil((s.Max - s.Min + 1) / float64(bins))
+		bins = int(math.Ceil((s.Max - s.Min + 1) / width))
+	}
+	out := make([]Bin, bins)
+	for i := range out {
+		// In halves, since the whole distance may be more than a number can be.
+		out[i].From, out[i].To = from+float64(i)/2*width+float64(i)/2*width, from+float64(i+1)/2*width+float64(i+1)/2*width
+	}
+	out[bins-1].To = max(out[bins-1].To, s.Max)
+	put := func(v float64, n int64) {
+		at := int((max(s.Min, min(v, s.Max))/2 - from/2) / (width / 2))
+		out[max(0, min(at, bins-1))].Count += n
+	}
+	for _, v := range s.exact {
+		put(v, 1)
+	}
+	if s.sketch != nil {
+		s.sketch.ForEach(func(v, n float64) bool { put(v, int64(n)); return false })
+	}
+	return out
+}
+
+// whole reports whether all numbers are known and whole, and neighbours can be told apart.
+func (s *Column) whole() bool {
+	return s.sketch == nil && s.Max-s.Min < 1<<52 && !slices.ContainsFunc(s.exact, func(v float64) bool { return v != math.Trunc(v) })
+}
+
 // Value is a text and how often it is there.
 type Value struct {
 	Text  string `json:"text"`

@@ -119,3 +119,49 @@ func TestTextsAreCountedUpToALimit(t *testing.T) {
 		t.Errorf("%d values, first %v, %d others", len(got), got[0], c.Others)
 	}
 }
+
+func TestAHistogramHoldsEveryNumberOnce(t *testing.T) {
+	whole, sketched := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		bins := rapid.IntRange(1, 40).Draw(t, "bins")
+		draw := rapid.SampledFrom([]*rapid.Generator[float64]{
+			rapid.Float64Range(-1e308, 1e308), rapid.Float64Range(-3, 3), rapid.Map(rapid.IntRange(-50, 50), func(i int) float64 { return float64(i) }), rapid.Just(1.5),
+		}).Draw(t, "of")
+		values := rapid.SliceOfN(draw, 0, 60).Draw(t, "values")
+		if len(values) > 0 && rapid.IntRange(0, 9).Draw(t, "much") == 0 {
+			for len(values) <= summary.MaxExact {
+				values = append(values, values...)
+			}
+			sketched++
+		}
+		s := &summary.Column{Field: table.Field{Kind: table.Number}}
+		s.Add(&table.Column{Field: s.Field, Numbers: values})
+		histogram, sum := s.Histogram(bins), int64(0)
+		if len(histogram) > bins || len(values) > 0 && len(histogram) == 0 {
+			t.Fatalf("%d bins", len(histogram))
+		}
+		for i, b := range histogram {
+			if sum += b.Count; !(b.From <= b.To) || i > 0 && !near(b.From, histogram[i-1].To, 1e-9) {
+				t.Fatalf("bins %v", histogram)
+			}
+			if slices.ContainsFunc(values, func(v float64) bool { return v != math.Trunc(v) || v > 1e3 }) || len(values) > summary.MaxExact {
+				continue
+			}
+			inside := int64(0)
+			for _, v := range values {
+				if v >= b.From && (v < b.To || i == len(histogram)-1) {
+					inside++
+				}
+			}
+			if whole++; inside != b.Count || b.From != math.Trunc(b.From) {
+				t.Fatalf("%d of %d numbers are in bin %+v", b.Count, inside, b)
+			}
+		}
+		if sum != int64(len(values)) {
+			t.Fatalf("%d of %d numbers are in %v", sum, len(values), histogram)
+		}
+	})
+	if whole == 0 || sketched == 0 {
+		t.Errorf("%d bins of whole width, %d sketches", whole, sketched)
+	}
+}
