@@ -72,7 +72,19 @@ func (d *Drawing) Circle(class string, x, y, r float64) {
 
 // Bar draws a rectangle with round corners, that tells a title when it is pointed at.
 func (d *Drawing) Bar(class string, x, y, width, height float64, title string) {
-	fmt.Fprintf(&d.b, `<rect class="%s" x="%s" y="%s" width="%s" height="%s" rx="%s"`, class, Px(x), Px(y), Px(width), Px(height), Px(min(3, width/4)))
+	d.rectangle(class, x, y, width, height, min(3, width/4), title)
+}
+
+// Block is a Bar with sharp corners, for those that touch.
+func (d *Drawing) Block(class string, x, y, width, height float64, title string) {
+	d.rectangle(class, x, y, width, height, 0, title)
+}
+
+func (d *Drawing) rectangle(class string, x, y, width, height, round float64, title string) {
+	fmt.Fprintf(&d.b, `<rect class="%s" x="%s" y="%s" width="%s" height="%s"`, class, Px(x), Px(y), Px(width), Px(height))
+	if round > 0 {
+		fmt.Fprintf(&d.b, ` rx="%s"`, Px(round))
+	}
 	if title == "" {
 		d.b.WriteString("/>")
 		return

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +15,6 @@ import (
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/console/report/sweep"
-	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/tuner"
 	"github.com/clary-ml/clary/tuner/importance"
@@ -194,21 +191,7 @@ func (a *App) writeReport(view client.SweepView, all *trials, path string) error
 		}
 		s.Importance, s.Method = append(s.Importance, shares), one.Method
 	}
-	if path == "-" {
-		return sweep.Write(a.Out, s)
-	}
-	var text strings.Builder
-	if err := sweep.Write(&text, s); err != nil {
-		return err
-	}
-	if _, err := os.Stat(filepath.Dir(path)); err != nil {
-		return fault.New(fault.Invalid, "--html: %w", err)
-	}
-	if err := atomicfile.Write(path, []byte(text.String()), 0o644); err != nil {
-		return fault.New(fault.Invalid, "--html: %w", err)
-	}
-	a.note("%s holds %d trials of %s", path, len(all.rows), view.Job.Name)
-	return nil
+	return a.writePage(path, fmt.Sprintf("%d trials of %s", len(all.rows), view.Job.Name), func(out io.Writer) error { return sweep.Write(out, s) })
 }
 
 func describeSweep(out io.Writer, view client.SweepView, spec tuning.Spec, waits string) error {
