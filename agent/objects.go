@@ -137,6 +137,18 @@ func (o *objects) ensure(ctx context.Context, client *object.Client, bucket stri
 	return nil
 }
 
+// Copy implements staging.Store. The bucket is made if it does not exist.
+func (o *objects) Copy(ctx context.Context, bucket, key, toBucket, toKey string) error {
+	client, err := o.get(ctx)
+	if err != nil {
+		return err
+	}
+	if err := o.ensure(ctx, client, toBucket); err != nil {
+		return err
+	}
+	return s3store.Store{Client: client}.Copy(ctx, bucket, key, toBucket, toKey)
+}
+
 // Delete implements staging.Store.
 func (o *objects) Delete(ctx context.Context, bucket, key string) error {
 	client, err := o.get(ctx)

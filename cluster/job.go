@@ -10,8 +10,9 @@ type Kind string
 
 // The kinds of job.
 const (
-	KindTraining Kind = "training"
-	KindTuning   Kind = "tuning"
+	KindTraining   Kind = "training"
+	KindTuning     Kind = "tuning"
+	KindProcessing Kind = "processing"
 )
 
 // JobState is where a job stands in its life.

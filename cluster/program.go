@@ -19,6 +19,7 @@ type Program struct {
 	Env        map[string]string
 	Dir        string // working folder; the task's own folder, or its code, if empty
 
+	Contract        Contract          // what it finds when it starts
 	Spec            []byte            // written to the file that CLARY_SPEC names, if any
 	Hyperparameters map[string]string // written to hyperparameters.json
 	Inputs          []Input
@@ -37,6 +38,7 @@ type Program struct {
 	Checkpoints bool          // mirror the checkpoints folder, restore it before a restart
 	Restore     string        // s3:// prefix of another job's checkpoints to begin with
 	Outputs     bool          // upload the model and output folders after success
+	Exports     []Export      // folders whose files go to the store after success, or as they come
 	HardCPU     bool          // hold to the asked cores even when the node idles
 	Exclusive   bool          // stop when the node's lease ends
 	Clary       bool          // argv[0] is replaced by the node's own clary binary
@@ -44,7 +46,8 @@ type Program struct {
 
 // Input is a prefix, an object or a manifest in the store, given to the task as a channel.
 type Input struct {
-	Channel     string // folder below input/data
+	Channel     string // folder below input/data, unless Folder names one
+	Folder      string // below the contract's base
 	URI         string // s3://bucket/key or s3://bucket/prefix/
 	Mode        InputMode
 	Type        InputType
@@ -136,6 +139,10 @@ const (
 // CheckpointsOf is the s3:// prefix below which a job's attempts keep their checkpoints.
 func CheckpointsOf(job string) string { return "s3://clary/jobs/" + job + "/checkpoints/" }
 
+// AttemptsOf is the s3:// prefix below which a job's attempts keep what is theirs, each task's as
+// ATTEMPT/ROLE-INDEX/.
+func AttemptsOf(job string) string { return "s3://clary/jobs/" + job + "/attempts/" }
+
 // Validate reports every mistake in the program.
 func (g Program) Validate() Problems {
 	var p Problems
@@ -171,6 +178,7 @@ func (g Program) Validate() Problems {
 		p.Add("read_only_root", "is for a container: a process sees the node's root read-only anyway")
 	}
 	p.Under("inputs", checkInputs(g.Inputs))
+	g.checkExports(&p)
 	p.Under("secrets", checkSecrets(g.Secrets))
 	p.Under("metrics", CheckMetrics(g.Metrics))
 	if g.Track != nil {
@@ -255,6 +263,9 @@ func checkInputs(inputs []Input) Problems {
 		}
 		seen[input.Channel] = true
 		checkURI(&p, field+".uri", input.URI)
+		if input.Folder != "" {
+			checkFolder(&p, field+".folder", input.Folder)
+		}
 		p.Under(field, input.CheckMode())
 	}
 	return p

@@ -75,6 +75,7 @@ type TaskStatus struct {
 	Started  int64  // of the process
 	Ended    int64
 	Progress Progress
+	Message  string   // what it left for whoever asks how it ended: at most MaxMessage bytes
 	Outputs  []Output // uploaded under the attempt's own prefix, not yet published
 }
 
@@ -87,12 +88,16 @@ type Progress struct {
 	Curve   []CurvePoint // of the metric that the program has tracked
 }
 
-// Output is an object that a task uploaded.
+// MaxMessage is how much of a task's exit message is kept, in bytes.
+const MaxMessage = 1024
+
+// Output is an object that a task uploaded, or a listing of several: see Files.
 type Output struct {
 	Name   string // "model", "output", or another the task's contract names
 	URI    string // below the attempt's prefix
 	SHA256 string // hex
-	Size   int64  // bytes
+	Size   int64  // bytes; of a listing's objects together
+	Files  int64  // how many objects the listing at URI names; 0: it is no listing
 }
 
 // Publication is the committed set of a job's outputs: the pointer that makes an

@@ -191,7 +191,7 @@ func (s *step) publishing() Changes {
 	if s.job.Delivered {
 		return s.end(cluster.JobSucceeded, s.job.Reason) // what there is to say of the copies
 	}
-	if copies := Copies(p.Outputs, s.spec.Output); len(copies) > 0 {
+	if copies := append(Copies(p.Outputs, s.spec.Output), Exports(s.job.Name, p.Outputs, s.gang.Roles)...); len(copies) > 0 {
 		return Changes{Deliver: copies}
 	}
 	return s.end(cluster.JobSucceeded, "")
@@ -380,12 +380,38 @@ func Copies(outputs []cluster.Output, prefix string) []Copy {
 	at := map[string]int{}
 	for _, output := range outputs {
 		name := path.Base(output.Name)
+		if output.Files > 0 {
+			continue
+		}
 		if i, known := at[name]; known {
 			copies[i].From = append(copies[i].From, output.URI)
 			continue
 		}
 		at[name] = len(copies)
 		copies = append(copies, Copy{From: []string{output.URI}, To: strings.TrimRight(prefix, "/") + "/" + path.Base(output.URI)})
+	}
+	return copies
+}
+
+// Exports says what to copy to bring the files that listings name to where the roles' exports go.
+// Files of one export that several tasks have come together below its address.
+func Exports(job string, outputs []cluster.Output, roles []cluster.Role) []Copy {
+	var copies []Copy
+	for _, role := range roles {
+		for _, export := range role.Program.Exports {
+			c := Copy{To: strings.TrimRight(export.To, "/") + "/", Listed: true, Output: export.Name}
+			if export.Continuous {
+				c.Live = cluster.AttemptsOf(job)
+			}
+			for _, output := range outputs {
+				if output.Files > 0 && path.Base(output.Name) == export.Name {
+					c.From = append(c.From, output.URI)
+				}
+			}
+			if export.To != "" && (len(c.From) > 0 || c.Live != "") {
+				copies = append(copies, c)
+			}
+		}
 	}
 	return copies
 }

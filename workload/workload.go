@@ -57,6 +57,12 @@ type Publish struct {
 type Copy struct {
 	From []string
 	To   string
+	// Listed says that From are listings: what they name goes below To, which ends with a slash.
+	Listed bool
+	// Live is the prefix of a job's attempts whose tasks have put files of an output at To while
+	// they ran, each after it was below ATTEMPT/TASK/outputs/OUTPUT/: what is there and in no
+	// listing is removed from To.
+	Live, Output string
 }
 
 // Empty reports whether nothing is to change now. A time to wake is no change.

@@ -195,15 +195,21 @@ func (t Task) Environment() []string {
 func (t Task) base() map[string]string {
 	env := map[string]string{
 		"HOME": t.Home, "TMPDIR": t.Temp, "LANG": "C.UTF-8",
-		"TRAINING_JOB_NAME":  t.Task.Job,
-		"TRAINING_JOB_ARN":   fmt.Sprintf("arn:aws:sagemaker:%s:000000000000:training-job/%s", Region, t.Task.Job),
 		"AWS_REGION":         Region,
 		"SAGEMAKER_BASE_DIR": t.Folders.Base, // Base too: so a script need not ask where it runs
+	}
+	if t.Program.Contract == cluster.ContractTraining {
+		env["TRAINING_JOB_NAME"], env["TRAINING_JOB_ARN"] = t.Task.Job, t.arn("training-job")
 	}
 	if t.Path != "" {
 		env["PATH"] = t.Path
 	}
 	return env
+}
+
+// arn is the name that a cloud would give the job.
+func (t Task) arn(kind string) string {
+	return fmt.Sprintf("arn:aws:sagemaker:%s:000000000000:%s/%s", Region, kind, t.Task.Job)
 }
 
 // clary are Clary's own. CLARY_HOSTS_ROLE lists where each task of a role is: host:port

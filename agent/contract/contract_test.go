@@ -1,12 +1,14 @@
 package contract_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/clary-ml/clary/agent/contract"
 	"github.com/clary-ml/clary/agent/ledger"
@@ -75,6 +77,35 @@ func TestAScriptFindsWhatTheToolkitWouldTellIt(t *testing.T) {
 	}
 	golden(t, "config", files.String())
 	golden(t, "arguments", strings.Join(task.Arguments(), "\n")+"\n")
+}
+
+func TestAProcessingTaskFindsTheRequestThatMadeItsJob(t *testing.T) {
+	task := second()
+	task.MaxRuntime = time.Hour
+	task.Program = cluster.Program{
+		Image: "team/prep:1", Command: []string{"--day", "3"}, Env: map[string]string{"MINE": "1"}, Contract: cluster.ContractProcessing,
+		Inputs: []cluster.Input{
+			{Channel: "raw", Folder: "processing/input/raw", URI: "s3://d/raw/", Sharded: true, Gzip: true},
+			{Channel: "list", Folder: "processing/list", URI: "s3://d/m", Type: cluster.InputManifest},
+		},
+		Exports: []cluster.Export{{Name: "train", Folder: "processing/output/train", To: "s3://d/train/"}, {Name: "live", Folder: "processing/live", To: "s3://d/live/", Continuous: true}},
+	}
+	var files strings.Builder
+	for _, name := range []string{"processingjobconfig.json", "resourceconfig.json"} {
+		var text bytes.Buffer
+		if err := json.Indent(&text, task.JobFiles()[name], "", "  "); err != nil {
+			t.Fatal(err)
+		}
+		files.WriteString(name + "\n" + text.String() + "\n")
+	}
+	golden(t, "processing", files.String())
+	env := "\n" + strings.Join(task.Environment(), "\n") + "\n"
+	if strings.Contains(env, "\nTRAINING_JOB") || strings.Contains(env, "\nSM_") || !strings.Contains(env, "\nCLARY_JOB=digits\n") {
+		t.Errorf("it is told%s", env)
+	}
+	if training := second(); training.JobFiles() != nil {
+		t.Error("a training has files of a processing job")
+	}
 }
 
 func TestATaskWithoutPeersIsItsOwnOnlyHost(t *testing.T) {

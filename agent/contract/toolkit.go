@@ -38,7 +38,7 @@ func (t Task) training() map[string]any {
 	resources, folders := t.resources(), t.Folders
 	channels := map[string]string{}
 	for _, input := range t.Program.Inputs {
-		channels[input.Channel] = folders.Input(input.Channel)
+		channels[input.Channel] = folders.Of(input)
 	}
 	groups := []string{}
 	groupsByName := map[string]any{}

@@ -47,6 +47,11 @@ type Mirror struct {
 	Folder Folder
 	Bucket string
 	Prefix string // ends with '/'
+	// Keep leaves what the task deletes, and what was there before, in the store.
+	Keep bool
+	// Sent is told of each file that is in the store now, unless it is nil. If it fails the file
+	// counts as not sent.
+	Sent func(ctx context.Context, name string) error
 
 	sent map[string]stamp // by name, what is in the store
 	seen map[string]stamp // as they were when they were last looked at
@@ -109,6 +114,9 @@ func (m *Mirror) sync(ctx context.Context, here, whole map[string]stamp) error {
 	if m.sent == nil && len(here) == 0 {
 		return nil // nothing to send, so the store need not be asked
 	}
+	if m.sent == nil && m.Keep {
+		m.sent = map[string]stamp{}
+	}
 	if m.sent == nil {
 		if err := m.learn(ctx); err != nil {
 			return err
@@ -130,7 +138,7 @@ func (m *Mirror) sync(ctx context.Context, here, whole map[string]stamp) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if len(here) > 0 && !m.holdsAny(here) {
+	if m.Keep || len(here) > 0 && !m.holdsAny(here) {
 		return nil // what is new is not whole yet: what is old stays
 	}
 	for name := range m.sent {
@@ -215,6 +223,17 @@ func (m *Mirror) send(ctx context.Context, name string) error {
 	} else if err != nil {
 		return fault.New(fault.KindOf(err), "mirror checkpoint %s: %w", name, err)
 	}
+	if m.Sent != nil {
+		if err := m.Sent(ctx, name); err != nil {
+			return fault.New(fault.KindOf(err), "mirror %s: %w", name, err)
+		}
+	}
 	m.sent[name] = as
 	return nil
+}
+
+// has reports whether the store has the file as it is now.
+func (m *Mirror) has(name string, info fs.FileInfo) bool {
+	known, sent := m.sent[name]
+	return sent && known == stamp{info.Size(), info.ModTime()}
 }

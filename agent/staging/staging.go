@@ -32,6 +32,8 @@ type Store interface {
 	Reader
 	// Put writes one object of size bytes; all of it or nothing is seen by others.
 	Put(ctx context.Context, bucket, key string, from io.Reader, size int64) error
+	// Copy copies an object inside the store; NotFound if there is none.
+	Copy(ctx context.Context, bucket, key, toBucket, toKey string) error
 	// Delete removes an object; one that is not there is no error.
 	Delete(ctx context.Context, bucket, key string) error
 }
@@ -59,6 +61,23 @@ type Folders struct{ Base string }
 
 // Input is where a channel's files are.
 func (f Folders) Input(channel string) string { return path.Join(f.Base, "input", "data", channel) }
+
+// Of is where an input's files are: in the folder that it names, or in its channel's.
+func (f Folders) Of(input cluster.Input) string {
+	if input.Folder != "" {
+		return path.Join(f.Base, input.Folder)
+	}
+	return f.Input(input.Channel)
+}
+
+// Processing holds the inputs and outputs of a task with the processing contract.
+func (f Folders) Processing() string { return path.Join(f.Base, cluster.ProcessingFolder) }
+
+// JobConfig holds the JSON files that describe the run to a task with the processing contract.
+func (f Folders) JobConfig() string { return path.Join(f.Base, "config") }
+
+// Message is the file whose first bytes are a task's exit message.
+func (f Folders) Message() string { return path.Join(f.Base, "output", "message") }
 
 // Data holds all channels.
 func (f Folders) Data() string { return path.Join(f.Base, "input", "data") }
@@ -91,7 +110,17 @@ func (f Folders) Failure() string { return path.Join(f.Base, "output", "failure"
 func (f Folders) Checkpoints() string { return path.Join(f.Base, "checkpoints") }
 
 // All lists the folders that exist before a task starts.
-func (f Folders) All() []string {
+func (f Folders) All(program cluster.Program) []string {
+	if program.Contract == cluster.ContractProcessing {
+		all := []string{f.Data(), f.Config(), f.JobConfig(), f.Processing(), path.Dir(f.Message())}
+		if program.Source != "" {
+			all = append(all, f.Code())
+		}
+		for _, export := range program.Exports {
+			all = append(all, path.Join(f.Base, export.Folder))
+		}
+		return all
+	}
 	return []string{f.Data(), f.Config(), f.Model(), f.OutputData(), f.OutputIntermediate(), f.Code(), f.Checkpoints()}
 }
 

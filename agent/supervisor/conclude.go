@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/runtime"
@@ -55,7 +57,8 @@ func (t *task) conclude(ctx context.Context, exit runtime.Exit) {
 	case err != nil:
 		reason += "; what it made could not be saved: " + err.Error()
 	}
-	t.become(func(s *cluster.TaskStatus) { s.State, s.Reason, s.Outputs = state, reason, outputs })
+	message := t.message(assignment.Program)
+	t.become(func(s *cluster.TaskStatus) { s.State, s.Reason, s.Outputs, s.Message = state, reason, outputs, message })
 }
 
 // verdict says what an exit means. failure is what the task left in output/failure.
@@ -114,7 +117,33 @@ func (t *task) failure() string {
 	return strings.TrimSpace(string(said[:min(len(said), 1024)]))
 }
 
+// message is what the task left to be told of its end, as much of it as is kept, in whole
+// characters.
+func (t *task) message(program cluster.Program) string {
+	if program.Contract != cluster.ContractProcessing {
+		return ""
+	}
+	file, err := staging.OpenIn(t.folders.Base, t.folders.Message())
+	if err != nil {
+		return ""
+	}
+	defer file.Close() //nolint:errcheck // only read
+	text, _ := io.ReadAll(io.LimitReader(file, cluster.MaxMessage))
+	for cut := 1; len(text) == cluster.MaxMessage && cut < utf8.UTFMax; cut++ { // the last one may be cut
+		if start := len(text) - cut; utf8.RuneStart(text[start]) {
+			if !utf8.FullRune(text[start:]) {
+				text = text[:start]
+			}
+			break
+		}
+	}
+	return strings.TrimSpace(strings.ToValidUTF8(strings.ReplaceAll(string(text), "\x00", " "), "?"))
+}
+
 func (t *task) saves(assignment ledger.Assignment, state cluster.TaskState) bool {
+	if len(assignment.Program.Exports) > 0 && state == cluster.TaskSucceeded {
+		return true
+	}
 	return assignment.Program.Outputs && (state == cluster.TaskSucceeded || state == cluster.TaskStopped)
 }
 
@@ -151,6 +180,19 @@ func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state
 	}
 	prefix := "s3://" + t.s.config.Bucket + "/" + attemptPrefix(assignment.Task)
 	var outputs []cluster.Output
+	for _, export := range assignment.Program.Exports {
+		folder := t.folders.Below(filepath.Join(t.folders.Base, export.Folder))
+		output, some, err := staging.Export(ctx, t.s.config.Store, export.Name, folder, prefix+"/outputs/"+export.Name, t.scratch(), t.continuous[export.Name])
+		if err != nil {
+			return nil, err
+		}
+		if some {
+			outputs = append(outputs, output)
+		}
+	}
+	if !assignment.Program.Outputs {
+		return outputs, nil
+	}
 	for _, part := range []struct{ name, folder string }{{"model", t.folders.Model()}, {"output", t.folders.OutputData()}} {
 		output, some, err := staging.Upload(ctx, t.s.config.Store, part.name, t.folders.Below(part.folder), prefix+"/"+part.name+".tar.gz", t.scratch())
 		if err != nil {

@@ -53,7 +53,7 @@ func (t *task) shown(program cluster.Program) []runtime.Mount {
 	var mounts []runtime.Mount
 	for _, input := range fed(program) {
 		if input.Mode == cluster.InputFastFile {
-			target := staging.Folders{Base: contract.Base}.Input(input.Channel)
+			target := staging.Folders{Base: contract.Base}.Of(input)
 			mounts = append(mounts, runtime.Mount{Source: feeder.Shown(t.folder, input.Channel), Target: target, ReadOnly: true})
 		}
 	}
@@ -75,8 +75,8 @@ func (t *task) feed(ctx context.Context, assignment ledger.Assignment, shared bo
 		if input.Mode != cluster.InputFastFile {
 			continue
 		}
-		path := t.folders.Input(input.Channel)
-		err := os.RemoveAll(path)
+		path := t.folders.Of(input)
+		err := errors.Join(os.RemoveAll(path), os.MkdirAll(filepath.Dir(path), 0o755))
 		if shared {
 			err = errors.Join(err, os.Symlink(feeder.Shown(t.folder, input.Channel), path))
 		} else {

@@ -154,7 +154,40 @@ func (t *task) newMirrors() []*staging.Mirror {
 			Prefix: attemptPrefix(assignment.Task) + "/intermediate/",
 		})
 	}
+	t.continuous = map[string]*staging.Mirror{}
+	for _, export := range assignment.Program.Exports {
+		if export.Continuous {
+			mirror := t.liveMirror(assignment.Task, export)
+			t.continuous[export.Name] = mirror
+			mirrors = append(mirrors, mirror)
+		}
+	}
 	return mirrors
+}
+
+// liveMirror brings files of an output to where they are wanted as soon as they are whole. Each is
+// first below the attempt's own prefix, so that whoever publishes knows what was ever put there; and
+// none is put there while the node may count as lost, when another attempt may run.
+func (t *task) liveMirror(task cluster.Task, export cluster.Export) *staging.Mirror {
+	config := t.s.config
+	mirror := &staging.Mirror{
+		Store: config.Store, Folder: t.folders.Below(filepath.Join(t.folders.Base, export.Folder)), Bucket: config.Bucket,
+		Prefix: attemptPrefix(task) + "/outputs/" + export.Name + "/", Keep: true,
+	}
+	bucket, key, err := staging.ParseURI(export.To)
+	mirror.Sent = func(ctx context.Context, name string) error {
+		if err != nil {
+			return err
+		}
+		left := config.Lease()
+		if left <= 0 {
+			return fault.New(fault.Unready, "the node has no lease: another attempt may run")
+		}
+		ctx, cancel := context.WithTimeout(ctx, left)
+		defer cancel()
+		return config.Store.Copy(ctx, config.Bucket, mirror.Prefix+name, bucket, path.Join(key, name))
+	}
+	return mirror
 }
 
 // attemptPrefix is where a task's attempt keeps its own in the bucket.

@@ -31,7 +31,7 @@ func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 	if err := os.MkdirAll(t.folder, 0o700); err != nil {
 		return runtime.Spec{}, fault.New(fault.Internal, "prepare task folder: %w", err)
 	}
-	for _, folder := range append(t.folders.All(), t.temp(), t.scratch()) {
+	for _, folder := range append(t.folders.All(assignment.Program), t.temp(), t.scratch()) {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return runtime.Spec{}, fault.New(fault.Internal, "prepare task folder: %w", err)
 		}
@@ -63,9 +63,11 @@ func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 		return runtime.Spec{}, err
 	}
 	facts := contract.Task{Assignment: assignment, Place: view.place}
-	for name, text := range facts.Files() {
-		if err := os.WriteFile(filepath.Join(t.folders.Config(), name), text, 0o644); err != nil {
-			return runtime.Spec{}, fault.New(fault.Internal, "write the task's configuration: %w", err)
+	for folder, files := range map[string]map[string][]byte{t.folders.Config(): facts.Files(), t.folders.JobConfig(): facts.JobFiles()} {
+		for name, text := range files {
+			if err := os.WriteFile(filepath.Join(folder, name), text, 0o644); err != nil {
+				return runtime.Spec{}, fault.New(fault.Internal, "write the task's configuration: %w", err)
+			}
 		}
 	}
 	if needsCertificate(assignment) && t.s.config.Certify != nil {
@@ -76,7 +78,7 @@ func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 	if err := t.giveSecrets(ctx, assignment, &view); err != nil {
 		return runtime.Spec{}, err
 	}
-	if err := view.own(t, assignment.Program.Inputs); err != nil {
+	if err := view.own(t, assignment.Program); err != nil {
 		return runtime.Spec{}, err
 	}
 	if err := t.awaitGang(ctx); err != nil {
@@ -106,7 +108,7 @@ func (t *task) stage(ctx context.Context, assignment ledger.Assignment) error {
 			continue
 		}
 		err := patiently(ctx, func() error {
-			tally, err := staging.Fetch(ctx, t.s.config.Store, t.s.config.Cache, input, share(assignment), t.folders.Input(input.Channel))
+			tally, err := staging.Fetch(ctx, t.s.config.Store, t.s.config.Cache, input, share(assignment), t.folders.Of(input))
 			if err == nil {
 				t.s.config.Log.Info("input staged", "task", t.id(), "channel", input.Channel, "objects", tally.Objects, "fetched", tally.Fetched, "bytes", tally.Bytes)
 			}
@@ -116,7 +118,7 @@ func (t *task) stage(ctx context.Context, assignment ledger.Assignment) error {
 			return err
 		}
 		if contract.Own(input.Channel) {
-			if err := staging.Own(t.folders.Input(input.Channel)); err != nil {
+			if err := staging.Own(t.folders.Of(input)); err != nil {
 				return fault.New(fault.Internal, "input %s: %w", input.Channel, err)
 			}
 		}

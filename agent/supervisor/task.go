@@ -43,10 +43,11 @@ type task struct {
 	releases []func()
 	// Of the goroutine's own too: what brings its log to the store, what it mirrors, and why the
 	// agent itself ended it.
-	shipping *shipment
-	mirrored []*staging.Mirror
-	why      string
-	left     sync.Once
+	shipping   *shipment
+	mirrored   []*staging.Mirror
+	continuous map[string]*staging.Mirror // of mirrored, those of continuous outputs, by name
+	why        string
+	left       sync.Once
 }
 
 func newTask(s *Supervisor, entry ledger.Entry) *task {

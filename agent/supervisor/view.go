@@ -137,7 +137,7 @@ func resolve(ctx context.Context, hosts map[string]string, network cluster.Netwo
 // own gives the task's user what it may write, and what is for its eyes alone. Inputs and
 // configuration stay the agent's, and readable; in the folder that holds both a program may
 // leave files of its own, as SageMaker's do.
-func (v view) own(t *task, inputs []cluster.Input) error {
+func (v view) own(t *task, program cluster.Program) error {
 	if v.user == nil {
 		return nil
 	}
@@ -148,15 +148,27 @@ func (v view) own(t *task, inputs []cluster.Input) error {
 		return os.Lchown(path, int(v.user.UID), int(v.user.GID))
 	}
 	var errs []error
-	for _, folder := range []string{t.folders.Base, filepath.Dir(t.folders.Data())} {
+	above := []string{t.folders.Base, filepath.Dir(t.folders.Data())}
+	for _, export := range program.Exports { // all that leads to an output; beside it there may be inputs
+		for folder := filepath.Dir(filepath.Join(t.folders.Base, export.Folder)); folder != t.folders.Base; folder = filepath.Dir(folder) {
+			above = append(above, folder)
+		}
+	}
+	if program.Contract == cluster.ContractProcessing {
+		above = append(above, t.folders.Processing())
+	}
+	for _, folder := range above {
 		errs = append(errs, os.Lchown(folder, int(v.user.UID), int(v.user.GID)))
 	}
 	output := filepath.Dir(t.folders.OutputData())
 	theirs := []string{t.folders.Model(), output, t.folders.Checkpoints(), t.folders.Code(), t.temp(), t.tlsDir()}
-	for _, input := range inputs {
+	for _, input := range program.Inputs {
 		if input.Mode == cluster.InputFile && contract.Own(input.Channel) {
-			theirs = append(theirs, t.folders.Input(input.Channel))
+			theirs = append(theirs, t.folders.Of(input))
 		}
+	}
+	for _, export := range program.Exports {
+		theirs = append(theirs, filepath.Join(t.folders.Base, export.Folder))
 	}
 	for _, folder := range theirs {
 		if _, err := os.Lstat(folder); errors.Is(err, fs.ErrNotExist) {

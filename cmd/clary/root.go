@@ -7,6 +7,7 @@ import (
 	"github.com/clary-ml/clary/cmd/clary/cli"
 	"github.com/clary-ml/clary/internal/version"
 	"github.com/clary-ml/clary/workload/jobfile"
+	"github.com/clary-ml/clary/workload/processing"
 	"github.com/clary-ml/clary/workload/training"
 	"github.com/clary-ml/clary/workload/tuning"
 )
@@ -19,8 +20,9 @@ var machineCommands = []func() *cobra.Command{newDevCommand, newServerCommand, n
 // kinds are the kinds of job that this build knows.
 func kinds() map[cluster.Kind]jobfile.Kind {
 	return map[cluster.Kind]jobfile.Kind{
-		cluster.KindTraining: {Check: training.Kind{}.Check, Spec: training.Spec{}},
-		cluster.KindTuning:   {Check: tuning.Kind{}.Check, Spec: tuning.Spec{}},
+		cluster.KindTraining:   {Check: training.Kind{}.Check, Spec: training.Spec{}},
+		cluster.KindTuning:     {Check: tuning.Kind{}.Check, Spec: tuning.Spec{}},
+		cluster.KindProcessing: {Check: processing.Kind{}.Check, Spec: processing.Spec{}},
 	}
 }
 

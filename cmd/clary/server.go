@@ -12,6 +12,7 @@ import (
 	"github.com/clary-ml/clary/internal/version"
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
+	"github.com/clary-ml/clary/workload/processing"
 	"github.com/clary-ml/clary/workload/training"
 	"github.com/clary-ml/clary/workload/tuning"
 )
@@ -23,7 +24,9 @@ const ballast = 64 << 20
 
 // workloads are the kinds of job that coordinators of this build run.
 func workloads() map[cluster.Kind]workload.Kind {
-	return map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}}
+	return map[cluster.Kind]workload.Kind{
+		cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}, cluster.KindProcessing: processing.Kind{},
+	}
 }
 
 func newServerCommand() *cobra.Command {

@@ -95,9 +95,12 @@ func (d *deliveries) copy(ctx context.Context, copies []workload.Copy) (clashes 
 	}
 	for _, c := range copies {
 		var clashed []string
-		if len(c.From) == 1 {
+		switch {
+		case c.Listed:
+			clashed, err = d.copier.Spread(ctx, c)
+		case len(c.From) == 1:
 			err = d.copier.Copy(ctx, c.From[0], c.To)
-		} else {
+		default:
 			clashed, err = d.copier.Merge(ctx, c.From, c.To)
 		}
 		if err != nil {

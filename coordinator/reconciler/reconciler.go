@@ -35,6 +35,9 @@ type Copier interface {
 	// Merge makes one .tar.gz of several and returns what of them is not in it, since the
 	// name was taken by other content.
 	Merge(ctx context.Context, from []string, to string) (clashes []string, err error)
+	// Spread does a copy of listings. Of a name that is in several with other content the first
+	// counts; the others are returned.
+	Spread(ctx context.Context, c workload.Copy) (clashes []string, err error)
 }
 
 const (

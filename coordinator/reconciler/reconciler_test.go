@@ -47,6 +47,10 @@ func (s *store) Copy(_ context.Context, from, to string) error {
 	return nil
 }
 
+func (s *store) Spread(ctx context.Context, c workload.Copy) ([]string, error) {
+	return nil, s.Copy(ctx, strings.Join(c.From, ","), c.To)
+}
+
 func (s *store) Merge(ctx context.Context, from []string, to string) ([]string, error) {
 	return s.clashes, s.Copy(ctx, strings.Join(from, "+"), to)
 }

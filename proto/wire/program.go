@@ -17,6 +17,7 @@ func ProgramToProto(p cluster.Program) *claryv1.Program {
 		Framework: string(p.Framework), Network: string(p.Network), Grace: int64(p.Grace),
 		Checkpoints: p.Checkpoints, Outputs: p.Outputs, HardCpu: p.HardCPU,
 		Exclusive: p.Exclusive, Clary: p.Clary, Disk: p.Disk, ReadOnly: p.ReadOnly, Restore: p.Restore, Track: trackingToProto(p.Track),
+		Contract: string(p.Contract), Exports: list(p.Exports, ExportToProto),
 	}
 }
 
@@ -32,6 +33,7 @@ func ProgramFromProto(p *claryv1.Program) cluster.Program {
 		Grace:       time.Duration(p.GetGrace()),
 		Checkpoints: p.GetCheckpoints(), Outputs: p.GetOutputs(), HardCPU: p.GetHardCpu(),
 		Exclusive: p.GetExclusive(), Clary: p.GetClary(), Disk: p.GetDisk(), ReadOnly: p.GetReadOnly(), Restore: p.GetRestore(), Track: trackingFromProto(p.GetTrack()),
+		Contract: cluster.Contract(p.GetContract()), Exports: list(p.GetExports(), ExportFromProto),
 	}
 }
 
@@ -39,7 +41,7 @@ func ProgramFromProto(p *claryv1.Program) cluster.Program {
 func InputToProto(i cluster.Input) *claryv1.Input {
 	return &claryv1.Input{
 		Channel: i.Channel, Uri: i.URI, Mode: string(i.Mode), Type: string(i.Type), Attributes: i.Attributes,
-		ContentType: i.ContentType, Sharded: i.Sharded, Gzip: i.Gzip, RecordIo: i.RecordIO,
+		ContentType: i.ContentType, Sharded: i.Sharded, Gzip: i.Gzip, RecordIo: i.RecordIO, Folder: i.Folder,
 	}
 }
 
@@ -48,8 +50,18 @@ func InputFromProto(i *claryv1.Input) cluster.Input {
 	return cluster.Input{
 		Channel: i.GetChannel(), URI: i.GetUri(), Mode: cluster.InputMode(i.GetMode()),
 		Type: cluster.InputType(i.GetType()), Attributes: some(i.GetAttributes()),
-		ContentType: i.GetContentType(), Sharded: i.GetSharded(), Gzip: i.GetGzip(), RecordIO: i.GetRecordIo(),
+		ContentType: i.GetContentType(), Sharded: i.GetSharded(), Gzip: i.GetGzip(), RecordIO: i.GetRecordIo(), Folder: i.GetFolder(),
 	}
+}
+
+// ExportToProto converts a folder that is brought to the store.
+func ExportToProto(r cluster.Export) *claryv1.Export {
+	return &claryv1.Export{Name: r.Name, Folder: r.Folder, To: r.To, Continuous: r.Continuous}
+}
+
+// ExportFromProto converts a folder that is brought to the store.
+func ExportFromProto(r *claryv1.Export) cluster.Export {
+	return cluster.Export{Name: r.GetName(), Folder: r.GetFolder(), To: r.GetTo(), Continuous: r.GetContinuous()}
 }
 
 func pythonToProto(y *cluster.Python) *claryv1.Python {

@@ -40,7 +40,7 @@ func TaskStatusToProto(s cluster.TaskStatus) *claryv1.TaskStatus {
 	return &claryv1.TaskStatus{
 		State: string(s.State), Reason: s.Reason, ExitCode: s.ExitCode,
 		Started: s.Started, Ended: s.Ended,
-		Progress: ProgressToProto(s.Progress), Outputs: list(s.Outputs, OutputToProto),
+		Progress: ProgressToProto(s.Progress), Outputs: list(s.Outputs, OutputToProto), Message: s.Message,
 	}
 }
 
@@ -49,7 +49,7 @@ func TaskStatusFromProto(s *claryv1.TaskStatus) cluster.TaskStatus {
 	return cluster.TaskStatus{
 		State: cluster.TaskState(s.GetState()), Reason: s.GetReason(), ExitCode: s.GetExitCode(),
 		Started: s.GetStarted(), Ended: s.GetEnded(),
-		Progress: ProgressFromProto(s.GetProgress()), Outputs: list(s.GetOutputs(), OutputFromProto),
+		Progress: ProgressFromProto(s.GetProgress()), Outputs: list(s.GetOutputs(), OutputFromProto), Message: s.GetMessage(),
 	}
 }
 
@@ -71,12 +71,12 @@ func ProgressFromProto(p *claryv1.Progress) cluster.Progress {
 
 // OutputToProto converts an uploaded object.
 func OutputToProto(o cluster.Output) *claryv1.Output {
-	return &claryv1.Output{Name: o.Name, Uri: o.URI, Sha256: o.SHA256, Size: o.Size}
+	return &claryv1.Output{Name: o.Name, Uri: o.URI, Sha256: o.SHA256, Size: o.Size, Files: o.Files}
 }
 
 // OutputFromProto converts an uploaded object.
 func OutputFromProto(o *claryv1.Output) cluster.Output {
-	return cluster.Output{Name: o.GetName(), URI: o.GetUri(), SHA256: o.GetSha256(), Size: o.GetSize()}
+	return cluster.Output{Name: o.GetName(), URI: o.GetUri(), SHA256: o.GetSha256(), Size: o.GetSize(), Files: o.GetFiles()}
 }
 
 // PublicationToProto converts a publication.

@@ -38,6 +38,7 @@ func nouns() []noun {
 		line(wire.RoleToProto, wire.RoleFromProto, &claryv1.Role{}),
 		line(wire.ProgramToProto, wire.ProgramFromProto, &claryv1.Program{}),
 		line(wire.InputToProto, wire.InputFromProto, &claryv1.Input{}),
+		line(wire.ExportToProto, wire.ExportFromProto, &claryv1.Export{}),
 		line(wire.AskToProto, wire.AskFromProto, &claryv1.Ask{}),
 		line(wire.ResourcesToProto, wire.ResourcesFromProto, &claryv1.Resources{}),
 		line(wire.DeviceToProto, wire.DeviceFromProto, &claryv1.Device{}),

@@ -9,6 +9,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/workload/processing"
 	"github.com/clary-ml/clary/workload/training"
 )
 
@@ -47,9 +48,14 @@ func mapOwn(t reflect.Type) *jsonschema.Schema {
 	case reflect.TypeFor[quantity.Cores]():
 		return textOrNumber("a number of cores", 2, 0.5, "500m")
 	}
-	if t == reflect.TypeFor[training.Input]() {
+	long, isAddress := map[reflect.Type]any{
+		reflect.TypeFor[training.Input]():    training.InputFields{},
+		reflect.TypeFor[processing.Input]():  processing.InputFields{},
+		reflect.TypeFor[processing.Output](): processing.OutputFields{},
+	}[t]
+	if isAddress {
 		reflector := jsonschema.Reflector{DoNotReference: true, Anonymous: true}
-		long := reflector.Reflect(training.InputFields{})
+		long := reflector.Reflect(long)
 		long.Version = ""
 		return &jsonschema.Schema{
 			OneOf:       []*jsonschema.Schema{{Type: "string"}, long},

@@ -57,6 +57,11 @@ func (s Store) Put(ctx context.Context, bucket, key string, from io.Reader, size
 	return err
 }
 
+// Copy copies an object inside the store.
+func (s Store) Copy(ctx context.Context, bucket, key, toBucket, toKey string) error {
+	return s.Client.Copy(ctx, object.URI{Bucket: toBucket, Key: toKey}, object.URI{Bucket: bucket, Key: key})
+}
+
 // Delete removes an object.
 func (s Store) Delete(ctx context.Context, bucket, key string) error {
 	return s.Client.Delete(ctx, object.URI{Bucket: bucket, Key: key})

@@ -103,6 +103,15 @@ func (s Store) Put(_ context.Context, bucket, key string, from io.Reader, size i
 	return os.Rename(temp.Name(), path)
 }
 
+// Copy copies an object.
+func (s Store) Copy(ctx context.Context, bucket, key, toBucket, toKey string) error {
+	body, found, err := s.Open(ctx, bucket, key)
+	if err != nil {
+		return err
+	}
+	return s.Put(ctx, toBucket, toKey, body, found.Size)
+}
+
 // Delete removes an object.
 func (s Store) Delete(_ context.Context, bucket, key string) error {
 	err := os.Remove(s.path(bucket, key))

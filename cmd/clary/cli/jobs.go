@@ -160,6 +160,7 @@ func (a *App) showJob(out io.Writer, view client.JobView) error {
 		"attempt", strconv.Itoa(int(job.Attempt)), "failures", nonZero(int64(job.Failures)),
 		"submitted", suffixed(ago(job.Submitted), " ago"), "ran", took(job),
 		"progress", progressText(view), "metrics", metricsText(leading(view).Progress.Metrics),
+		"message", oneLine(exitMessage(view)),
 	)
 	if err != nil {
 		return err
@@ -177,12 +178,24 @@ func (a *App) showJob(out io.Writer, view client.JobView) error {
 	if view.Publication != nil && len(view.Publication.Outputs) > 0 {
 		var rows [][]string
 		for _, output := range view.Publication.Outputs {
-			rows = append(rows, []string{output.Name, cluster.FormatBytes(output.Size), output.URI})
+			rows = append(rows, []string{output.Name, amount(output), output.URI})
 		}
 		fmt.Fprintln(out)
 		return table(out, []string{"output", "size", "uri"}, rows)
 	}
 	return nil
+}
+
+// amount is how much an output is.
+func amount(output cluster.Output) string {
+	size := cluster.FormatBytes(output.Size)
+	if output.Files > 0 {
+		size += fmt.Sprintf(" in %d file", output.Files)
+		if output.Files > 1 {
+			size += "s"
+		}
+	}
+	return size
 }
 
 func nonZero(n int64) string {

@@ -16,17 +16,28 @@ import (
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
-	"github.com/clary-ml/clary/workload/training"
 )
 
 // uploadsPrefix is where local inputs go, each below the digest of its content: the
 // same file twice is one object.
 const uploadsPrefix = "s3://clary/uploads/"
 
-// inputsOf are the inputs of a spec: those of a sweep stand in its trial.
+// inputsOf are the inputs of a spec of any kind, each an address or an object with one as uri: those
+// of a sweep stand in its trial.
 type inputsOf struct {
-	Inputs map[string]training.Input `json:"inputs"`
-	Trial  *inputsOf                 `json:"trial"`
+	Inputs map[string]json.RawMessage `json:"inputs"`
+	Trial  *inputsOf                  `json:"trial"`
+}
+
+// addressOf is an input's address, and what else is said of it, nil for nothing.
+func addressOf(input json.RawMessage) (uri string, whole map[string]json.RawMessage, err error) {
+	if err = json.Unmarshal(input, &uri); err == nil {
+		return uri, nil, nil
+	}
+	if err = json.Unmarshal(input, &whole); err == nil && whole["uri"] != nil {
+		err = json.Unmarshal(whole["uri"], &uri)
+	}
+	return uri, whole, err
 }
 
 // localInputs are the channels of a spec whose value is a path and not an address.
@@ -40,8 +51,12 @@ func localInputs(spec []byte) (map[string]string, error) {
 	}
 	local := map[string]string{}
 	for channel, input := range holder.Inputs {
-		if input.URI != "" && !strings.Contains(input.URI, "://") {
-			local[channel] = input.URI
+		uri, _, err := addressOf(input)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "spec.inputs.%s: %w", channel, err)
+		}
+		if uri != "" && !strings.Contains(uri, "://") {
+			local[channel] = uri
 		}
 	}
 	return local, nil
@@ -64,14 +79,22 @@ func setInputs(spec []byte, values map[string]string) ([]byte, error) {
 		whole["trial"] = filled
 		return json.Marshal(whole)
 	}
-	inputs := map[string]training.Input{}
+	inputs := map[string]json.RawMessage{}
 	if err := json.Unmarshal(whole["inputs"], &inputs); err != nil {
 		return nil, fault.New(fault.Invalid, "spec.inputs: %w", err)
 	}
 	for channel, value := range values {
-		input := inputs[channel]
-		input.URI = value
-		inputs[channel] = input
+		text, err := json.Marshal(value)
+		if err != nil {
+			return nil, err
+		}
+		if _, fields, err := addressOf(inputs[channel]); err == nil && fields != nil {
+			fields["uri"] = text
+			if text, err = json.Marshal(fields); err != nil {
+				return nil, err
+			}
+		}
+		inputs[channel] = text
 	}
 	text, err := json.Marshal(inputs)
 	if err != nil {

@@ -33,6 +33,7 @@ type jobJSON struct {
 	Started    string            `json:"started,omitempty"`
 	Ended      string            `json:"ended,omitempty"`
 	Delivered  bool              `json:"delivered,omitempty"`
+	Message    string            `json:"exit_message,omitempty"`
 	Revision   uint64            `json:"revision"`
 	Spec       json.RawMessage   `json:"spec,omitempty"`
 	Tasks      []taskJSON        `json:"tasks,omitempty"`
@@ -52,6 +53,7 @@ type taskJSON struct {
 	Devices  []string           `json:"devices,omitempty"`
 	Ports    []int32            `json:"ports,omitempty"`
 	ExitCode *int32             `json:"exit_code,omitempty"`
+	Message  string             `json:"exit_message,omitempty"`
 	Assigned string             `json:"assigned,omitempty"`
 	Started  string             `json:"started,omitempty"`
 	Ended    string             `json:"ended,omitempty"`
@@ -66,6 +68,7 @@ type outputJSON struct {
 	URI    string `json:"uri"`
 	SHA256 string `json:"sha256,omitempty"`
 	Size   int64  `json:"size"`
+	Files  int64  `json:"files,omitempty"`
 }
 
 type whyJSON struct {
@@ -139,6 +142,7 @@ func jobToJSON(view client.JobView) jobJSON {
 	for _, task := range view.Tasks {
 		out.Tasks = append(out.Tasks, taskToJSON(task))
 	}
+	out.Message = exitMessage(view)
 	if view.Publication != nil {
 		for _, o := range view.Publication.Outputs {
 			out.Outputs = append(out.Outputs, outputJSON(o))
@@ -163,7 +167,7 @@ func taskToJSON(t cluster.Task) taskJSON {
 		Epoch: status.Progress.Epoch, Step: status.Progress.Step, Total: status.Progress.Total, Metrics: status.Progress.Metrics,
 	}
 	if status.State.Ended() {
-		out.ExitCode = &status.ExitCode
+		out.ExitCode, out.Message = &status.ExitCode, status.Message
 	}
 	return out
 }
@@ -201,4 +205,14 @@ func nodeToJSON(view client.NodeView) nodeJSON {
 
 func tokenToJSON(t cluster.Token) tokenJSON {
 	return tokenJSON{ID: t.ID, Kind: t.Kind, Name: t.Name, Role: t.Role, Created: moment(t.Created), Expires: moment(t.Expires), Revoked: t.Revoked}
+}
+
+// exitMessage is what the first instance of the newest attempt that left a message says of its end.
+func exitMessage(view client.JobView) string {
+	for _, task := range view.Tasks {
+		if task.Attempt == view.Job.Attempt && task.Status.Message != "" {
+			return task.Status.Message
+		}
+	}
+	return ""
 }

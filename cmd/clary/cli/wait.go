@@ -55,7 +55,7 @@ func (a *App) wait(ctx context.Context, c *client.Client, name string) error {
 		}
 	} else if view.Publication != nil {
 		for _, output := range view.Publication.Outputs {
-			fmt.Fprintf(a.Out, "%s  %s  %s\n", output.Name, cluster.FormatBytes(output.Size), output.URI)
+			fmt.Fprintf(a.Out, "%s  %s  %s\n", output.Name, amount(output), output.URI)
 		}
 	}
 	return a.outcome(view)

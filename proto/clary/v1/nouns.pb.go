@@ -704,6 +704,7 @@ type Input struct {
 	Sharded       bool                   `protobuf:"varint,7,opt,name=sharded,proto3" json:"sharded,omitempty"`
 	Gzip          bool                   `protobuf:"varint,8,opt,name=gzip,proto3" json:"gzip,omitempty"`
 	RecordIo      bool                   `protobuf:"varint,9,opt,name=record_io,json=recordIo,proto3" json:"record_io,omitempty"`
+	Folder        string                 `protobuf:"bytes,20,opt,name=folder,proto3" json:"folder,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -801,6 +802,81 @@ func (x *Input) GetRecordIo() bool {
 	return false
 }
 
+func (x *Input) GetFolder() string {
+	if x != nil {
+		return x.Folder
+	}
+	return ""
+}
+
+type Export struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Folder        string                 `protobuf:"bytes,2,opt,name=folder,proto3" json:"folder,omitempty"`
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	Continuous    bool                   `protobuf:"varint,4,opt,name=continuous,proto3" json:"continuous,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Export) Reset() {
+	*x = Export{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Export) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Export) ProtoMessage() {}
+
+func (x *Export) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Export.ProtoReflect.Descriptor instead.
+func (*Export) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Export) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Export) GetFolder() string {
+	if x != nil {
+		return x.Folder
+	}
+	return ""
+}
+
+func (x *Export) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Export) GetContinuous() bool {
+	if x != nil {
+		return x.Continuous
+	}
+	return false
+}
+
 type Python struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Interpreter   string                 `protobuf:"bytes,1,opt,name=interpreter,proto3" json:"interpreter,omitempty"`
@@ -811,7 +887,7 @@ type Python struct {
 
 func (x *Python) Reset() {
 	*x = Python{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[7]
+	mi := &file_clary_v1_nouns_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +899,7 @@ func (x *Python) String() string {
 func (*Python) ProtoMessage() {}
 
 func (x *Python) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[7]
+	mi := &file_clary_v1_nouns_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +912,7 @@ func (x *Python) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Python.ProtoReflect.Descriptor instead.
 func (*Python) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{7}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Python) GetInterpreter() string {
@@ -864,7 +940,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[8]
+	mi := &file_clary_v1_nouns_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +952,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[8]
+	mi := &file_clary_v1_nouns_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +965,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{8}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SecretRef) GetName() string {
@@ -924,7 +1000,7 @@ type Tracking struct {
 
 func (x *Tracking) Reset() {
 	*x = Tracking{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[9]
+	mi := &file_clary_v1_nouns_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1012,7 @@ func (x *Tracking) String() string {
 func (*Tracking) ProtoMessage() {}
 
 func (x *Tracking) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[9]
+	mi := &file_clary_v1_nouns_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1025,7 @@ func (x *Tracking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tracking.ProtoReflect.Descriptor instead.
 func (*Tracking) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{9}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Tracking) GetMetric() string {
@@ -983,7 +1059,7 @@ type MetricDefinition struct {
 
 func (x *MetricDefinition) Reset() {
 	*x = MetricDefinition{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[10]
+	mi := &file_clary_v1_nouns_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1071,7 @@ func (x *MetricDefinition) String() string {
 func (*MetricDefinition) ProtoMessage() {}
 
 func (x *MetricDefinition) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[10]
+	mi := &file_clary_v1_nouns_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1084,7 @@ func (x *MetricDefinition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricDefinition.ProtoReflect.Descriptor instead.
 func (*MetricDefinition) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{10}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MetricDefinition) GetName() string {
@@ -1052,13 +1128,15 @@ type Program struct {
 	ReadOnly        bool                   `protobuf:"varint,31,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	Restore         string                 `protobuf:"bytes,41,opt,name=restore,proto3" json:"restore,omitempty"`
 	Track           *Tracking              `protobuf:"bytes,42,opt,name=track,proto3" json:"track,omitempty"`
+	Contract        string                 `protobuf:"bytes,50,opt,name=contract,proto3" json:"contract,omitempty"`
+	Exports         []*Export              `protobuf:"bytes,51,rep,name=exports,proto3" json:"exports,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Program) Reset() {
 	*x = Program{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[11]
+	mi := &file_clary_v1_nouns_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1148,7 @@ func (x *Program) String() string {
 func (*Program) ProtoMessage() {}
 
 func (x *Program) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[11]
+	mi := &file_clary_v1_nouns_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1161,7 @@ func (x *Program) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Program.ProtoReflect.Descriptor instead.
 func (*Program) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Program) GetCommand() []string {
@@ -1261,6 +1339,20 @@ func (x *Program) GetTrack() *Tracking {
 	return nil
 }
 
+func (x *Program) GetContract() string {
+	if x != nil {
+		return x.Contract
+	}
+	return ""
+}
+
+func (x *Program) GetExports() []*Export {
+	if x != nil {
+		return x.Exports
+	}
+	return nil
+}
+
 type Role struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1274,7 +1366,7 @@ type Role struct {
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[12]
+	mi := &file_clary_v1_nouns_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1286,7 +1378,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[12]
+	mi := &file_clary_v1_nouns_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1299,7 +1391,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Role) GetName() string {
@@ -1360,7 +1452,7 @@ type Gang struct {
 
 func (x *Gang) Reset() {
 	*x = Gang{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[13]
+	mi := &file_clary_v1_nouns_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1464,7 @@ func (x *Gang) String() string {
 func (*Gang) ProtoMessage() {}
 
 func (x *Gang) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[13]
+	mi := &file_clary_v1_nouns_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1477,7 @@ func (x *Gang) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gang.ProtoReflect.Descriptor instead.
 func (*Gang) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Gang) GetJob() string {
@@ -1503,7 +1595,7 @@ type Allocation struct {
 
 func (x *Allocation) Reset() {
 	*x = Allocation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[14]
+	mi := &file_clary_v1_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +1607,7 @@ func (x *Allocation) String() string {
 func (*Allocation) ProtoMessage() {}
 
 func (x *Allocation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[14]
+	mi := &file_clary_v1_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +1620,7 @@ func (x *Allocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allocation.ProtoReflect.Descriptor instead.
 func (*Allocation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Allocation) GetNode() string {
@@ -1558,7 +1650,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[15]
+	mi := &file_clary_v1_nouns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1662,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[15]
+	mi := &file_clary_v1_nouns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1675,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{15}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Progress) GetEpoch() int32 {
@@ -1627,13 +1719,14 @@ type Output struct {
 	Uri           string                 `protobuf:"bytes,2,opt,name=uri,proto3" json:"uri,omitempty"`
 	Sha256        string                 `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Files         int64                  `protobuf:"varint,20,opt,name=files,proto3" json:"files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[16]
+	mi := &file_clary_v1_nouns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1645,7 +1738,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[16]
+	mi := &file_clary_v1_nouns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +1751,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{16}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Output) GetName() string {
@@ -1689,6 +1782,13 @@ func (x *Output) GetSize() int64 {
 	return 0
 }
 
+func (x *Output) GetFiles() int64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
 type TaskStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	State         string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
@@ -1698,13 +1798,14 @@ type TaskStatus struct {
 	Ended         int64                  `protobuf:"varint,5,opt,name=ended,proto3" json:"ended,omitempty"`
 	Progress      *Progress              `protobuf:"bytes,6,opt,name=progress,proto3" json:"progress,omitempty"`
 	Outputs       []*Output              `protobuf:"bytes,7,rep,name=outputs,proto3" json:"outputs,omitempty"`
+	Message       string                 `protobuf:"bytes,20,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[17]
+	mi := &file_clary_v1_nouns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1817,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[17]
+	mi := &file_clary_v1_nouns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1830,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{17}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TaskStatus) GetState() string {
@@ -1781,6 +1882,13 @@ func (x *TaskStatus) GetOutputs() []*Output {
 	return nil
 }
 
+func (x *TaskStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type Task struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1799,7 +1907,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[18]
+	mi := &file_clary_v1_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +1919,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[18]
+	mi := &file_clary_v1_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +1932,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{18}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Task) GetId() string {
@@ -1910,7 +2018,7 @@ type Publication struct {
 
 func (x *Publication) Reset() {
 	*x = Publication{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[19]
+	mi := &file_clary_v1_nouns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +2030,7 @@ func (x *Publication) String() string {
 func (*Publication) ProtoMessage() {}
 
 func (x *Publication) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[19]
+	mi := &file_clary_v1_nouns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2043,7 @@ func (x *Publication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publication.ProtoReflect.Descriptor instead.
 func (*Publication) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{19}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Publication) GetJob() string {
@@ -1985,7 +2093,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[20]
+	mi := &file_clary_v1_nouns_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2105,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[20]
+	mi := &file_clary_v1_nouns_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2118,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{20}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Placement) GetGang() string {
@@ -2054,7 +2162,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[21]
+	mi := &file_clary_v1_nouns_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2174,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[21]
+	mi := &file_clary_v1_nouns_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2187,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{21}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Block) GetConstraint() string {
@@ -2128,7 +2236,7 @@ type Why struct {
 
 func (x *Why) Reset() {
 	*x = Why{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[22]
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2248,7 @@ func (x *Why) String() string {
 func (*Why) ProtoMessage() {}
 
 func (x *Why) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[22]
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2261,7 @@ func (x *Why) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Why.ProtoReflect.Descriptor instead.
 func (*Why) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{22}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Why) GetGang() string {
@@ -2187,7 +2295,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2307,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2320,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{23}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Plan) GetPlacements() []*Placement {
@@ -2241,7 +2349,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[24]
+	mi := &file_clary_v1_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +2361,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[24]
+	mi := &file_clary_v1_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2374,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{24}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Queue) GetName() string {
@@ -2313,7 +2421,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[25]
+	mi := &file_clary_v1_nouns_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +2433,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[25]
+	mi := &file_clary_v1_nouns_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +2446,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{25}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Secret) GetQueue() string {
@@ -2415,7 +2523,7 @@ type Deed struct {
 
 func (x *Deed) Reset() {
 	*x = Deed{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[26]
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2427,7 +2535,7 @@ func (x *Deed) String() string {
 func (*Deed) ProtoMessage() {}
 
 func (x *Deed) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[26]
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2440,7 +2548,7 @@ func (x *Deed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deed.ProtoReflect.Descriptor instead.
 func (*Deed) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{26}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Deed) GetId() string {
@@ -2531,7 +2639,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2651,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2664,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{27}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Token) GetId() string {
@@ -2661,7 +2769,7 @@ type Trial struct {
 
 func (x *Trial) Reset() {
 	*x = Trial{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2673,7 +2781,7 @@ func (x *Trial) String() string {
 func (*Trial) ProtoMessage() {}
 
 func (x *Trial) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2686,7 +2794,7 @@ func (x *Trial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trial.ProtoReflect.Descriptor instead.
 func (*Trial) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{28}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Trial) GetSweep() string {
@@ -2868,7 +2976,7 @@ type CurvePoint struct {
 
 func (x *CurvePoint) Reset() {
 	*x = CurvePoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2880,7 +2988,7 @@ func (x *CurvePoint) String() string {
 func (*CurvePoint) ProtoMessage() {}
 
 func (x *CurvePoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2893,7 +3001,7 @@ func (x *CurvePoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CurvePoint.ProtoReflect.Descriptor instead.
 func (*CurvePoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{29}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CurvePoint) GetStep() float64 {
@@ -2942,7 +3050,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2954,7 +3062,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2967,7 +3075,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{30}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Sweep) GetJob() string {
@@ -3100,7 +3208,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3112,7 +3220,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3125,7 +3233,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{31}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Budget) GetTrials() int64 {
@@ -3165,7 +3273,7 @@ type TrialCounts struct {
 
 func (x *TrialCounts) Reset() {
 	*x = TrialCounts{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	mi := &file_clary_v1_nouns_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3177,7 +3285,7 @@ func (x *TrialCounts) String() string {
 func (*TrialCounts) ProtoMessage() {}
 
 func (x *TrialCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	mi := &file_clary_v1_nouns_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3190,7 +3298,7 @@ func (x *TrialCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrialCounts.ProtoReflect.Descriptor instead.
 func (*TrialCounts) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{32}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TrialCounts) GetWaiting() int64 {
@@ -3262,7 +3370,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[33]
+	mi := &file_clary_v1_nouns_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3274,7 +3382,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[33]
+	mi := &file_clary_v1_nouns_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3287,7 +3395,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{33}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LogEntry) GetTime() int64 {
@@ -3396,7 +3504,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x06parent\x18\x1f \x01(\tR\x06parent\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe9\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x02\n" +
 	"\x05Input\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x10\n" +
 	"\x03uri\x18\x02 \x01(\tR\x03uri\x12\x12\n" +
@@ -3408,7 +3516,15 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\fcontent_type\x18\x06 \x01(\tR\vcontentType\x12\x18\n" +
 	"\asharded\x18\a \x01(\bR\asharded\x12\x12\n" +
 	"\x04gzip\x18\b \x01(\bR\x04gzip\x12\x1b\n" +
-	"\trecord_io\x18\t \x01(\bR\brecordIo\"N\n" +
+	"\trecord_io\x18\t \x01(\bR\brecordIo\x12\x16\n" +
+	"\x06folder\x18\x14 \x01(\tR\x06folder\"d\n" +
+	"\x06Export\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06folder\x18\x02 \x01(\tR\x06folder\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x1e\n" +
+	"\n" +
+	"continuous\x18\x04 \x01(\bR\n" +
+	"continuous\"N\n" +
 	"\x06Python\x12 \n" +
 	"\vinterpreter\x18\x01 \x01(\tR\vinterpreter\x12\"\n" +
 	"\frequirements\x18\x02 \x01(\tR\frequirements\"E\n" +
@@ -3422,7 +3538,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\aby_step\x18\x03 \x01(\bR\x06byStep\"<\n" +
 	"\x10MetricDefinition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05regex\x18\x02 \x01(\tR\x05regex\"\xb1\a\n" +
+	"\x05regex\x18\x02 \x01(\tR\x05regex\"\xf9\a\n" +
 	"\aProgram\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12,\n" +
 	"\x03env\x18\x02 \x03(\v2\x1a.clary.v1.Program.EnvEntryR\x03env\x12\x10\n" +
@@ -3451,7 +3567,9 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x04disk\x18\x1e \x01(\x03R\x04disk\x12\x1b\n" +
 	"\tread_only\x18\x1f \x01(\bR\breadOnly\x12\x18\n" +
 	"\arestore\x18) \x01(\tR\arestore\x12(\n" +
-	"\x05track\x18* \x01(\v2\x12.clary.v1.TrackingR\x05track\x1a6\n" +
+	"\x05track\x18* \x01(\v2\x12.clary.v1.TrackingR\x05track\x12\x1a\n" +
+	"\bcontract\x182 \x01(\tR\bcontract\x12*\n" +
+	"\aexports\x183 \x03(\v2\x10.clary.v1.ExportR\aexports\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
@@ -3499,12 +3617,13 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x05curve\x18\x05 \x03(\v2\x14.clary.v1.CurvePointR\x05curve\x1a:\n" +
 	"\fMetricsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"Z\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"p\n" +
 	"\x06Output\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uri\x18\x02 \x01(\tR\x03uri\x12\x16\n" +
 	"\x06sha256\x18\x03 \x01(\tR\x06sha256\x12\x12\n" +
-	"\x04size\x18\x04 \x01(\x03R\x04size\"\xe3\x01\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x14\n" +
+	"\x05files\x18\x14 \x01(\x03R\x05files\"\xfd\x01\n" +
 	"\n" +
 	"TaskStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
@@ -3513,7 +3632,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\astarted\x18\x04 \x01(\x03R\astarted\x12\x14\n" +
 	"\x05ended\x18\x05 \x01(\x03R\x05ended\x12.\n" +
 	"\bprogress\x18\x06 \x01(\v2\x12.clary.v1.ProgressR\bprogress\x12*\n" +
-	"\aoutputs\x18\a \x03(\v2\x10.clary.v1.OutputR\aoutputs\"\x9c\x02\n" +
+	"\aoutputs\x18\a \x03(\v2\x10.clary.v1.OutputR\aoutputs\x12\x18\n" +
+	"\amessage\x18\x14 \x01(\tR\amessage\"\x9c\x02\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x12\n" +
@@ -3679,7 +3799,7 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
 	(*Ask)(nil),              // 1: clary.v1.Ask
@@ -3688,76 +3808,78 @@ var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Retry)(nil),            // 4: clary.v1.Retry
 	(*Job)(nil),              // 5: clary.v1.Job
 	(*Input)(nil),            // 6: clary.v1.Input
-	(*Python)(nil),           // 7: clary.v1.Python
-	(*SecretRef)(nil),        // 8: clary.v1.SecretRef
-	(*Tracking)(nil),         // 9: clary.v1.Tracking
-	(*MetricDefinition)(nil), // 10: clary.v1.MetricDefinition
-	(*Program)(nil),          // 11: clary.v1.Program
-	(*Role)(nil),             // 12: clary.v1.Role
-	(*Gang)(nil),             // 13: clary.v1.Gang
-	(*Allocation)(nil),       // 14: clary.v1.Allocation
-	(*Progress)(nil),         // 15: clary.v1.Progress
-	(*Output)(nil),           // 16: clary.v1.Output
-	(*TaskStatus)(nil),       // 17: clary.v1.TaskStatus
-	(*Task)(nil),             // 18: clary.v1.Task
-	(*Publication)(nil),      // 19: clary.v1.Publication
-	(*Placement)(nil),        // 20: clary.v1.Placement
-	(*Block)(nil),            // 21: clary.v1.Block
-	(*Why)(nil),              // 22: clary.v1.Why
-	(*Plan)(nil),             // 23: clary.v1.Plan
-	(*Queue)(nil),            // 24: clary.v1.Queue
-	(*Secret)(nil),           // 25: clary.v1.Secret
-	(*Deed)(nil),             // 26: clary.v1.Deed
-	(*Token)(nil),            // 27: clary.v1.Token
-	(*Trial)(nil),            // 28: clary.v1.Trial
-	(*CurvePoint)(nil),       // 29: clary.v1.CurvePoint
-	(*Sweep)(nil),            // 30: clary.v1.Sweep
-	(*Budget)(nil),           // 31: clary.v1.Budget
-	(*TrialCounts)(nil),      // 32: clary.v1.TrialCounts
-	(*LogEntry)(nil),         // 33: clary.v1.LogEntry
-	nil,                      // 34: clary.v1.Node.LabelsEntry
-	nil,                      // 35: clary.v1.Job.LabelsEntry
-	nil,                      // 36: clary.v1.Program.EnvEntry
-	nil,                      // 37: clary.v1.Program.HyperparametersEntry
-	nil,                      // 38: clary.v1.Role.LabelsEntry
-	nil,                      // 39: clary.v1.Progress.MetricsEntry
+	(*Export)(nil),           // 7: clary.v1.Export
+	(*Python)(nil),           // 8: clary.v1.Python
+	(*SecretRef)(nil),        // 9: clary.v1.SecretRef
+	(*Tracking)(nil),         // 10: clary.v1.Tracking
+	(*MetricDefinition)(nil), // 11: clary.v1.MetricDefinition
+	(*Program)(nil),          // 12: clary.v1.Program
+	(*Role)(nil),             // 13: clary.v1.Role
+	(*Gang)(nil),             // 14: clary.v1.Gang
+	(*Allocation)(nil),       // 15: clary.v1.Allocation
+	(*Progress)(nil),         // 16: clary.v1.Progress
+	(*Output)(nil),           // 17: clary.v1.Output
+	(*TaskStatus)(nil),       // 18: clary.v1.TaskStatus
+	(*Task)(nil),             // 19: clary.v1.Task
+	(*Publication)(nil),      // 20: clary.v1.Publication
+	(*Placement)(nil),        // 21: clary.v1.Placement
+	(*Block)(nil),            // 22: clary.v1.Block
+	(*Why)(nil),              // 23: clary.v1.Why
+	(*Plan)(nil),             // 24: clary.v1.Plan
+	(*Queue)(nil),            // 25: clary.v1.Queue
+	(*Secret)(nil),           // 26: clary.v1.Secret
+	(*Deed)(nil),             // 27: clary.v1.Deed
+	(*Token)(nil),            // 28: clary.v1.Token
+	(*Trial)(nil),            // 29: clary.v1.Trial
+	(*CurvePoint)(nil),       // 30: clary.v1.CurvePoint
+	(*Sweep)(nil),            // 31: clary.v1.Sweep
+	(*Budget)(nil),           // 32: clary.v1.Budget
+	(*TrialCounts)(nil),      // 33: clary.v1.TrialCounts
+	(*LogEntry)(nil),         // 34: clary.v1.LogEntry
+	nil,                      // 35: clary.v1.Node.LabelsEntry
+	nil,                      // 36: clary.v1.Job.LabelsEntry
+	nil,                      // 37: clary.v1.Program.EnvEntry
+	nil,                      // 38: clary.v1.Program.HyperparametersEntry
+	nil,                      // 39: clary.v1.Role.LabelsEntry
+	nil,                      // 40: clary.v1.Progress.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	2,  // 0: clary.v1.Node.devices:type_name -> clary.v1.Device
-	34, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
-	35, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	35, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	36, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	4,  // 3: clary.v1.Job.retry:type_name -> clary.v1.Retry
-	36, // 4: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	37, // 4: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
 	6,  // 5: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	37, // 6: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
-	7,  // 7: clary.v1.Program.python:type_name -> clary.v1.Python
-	8,  // 8: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
-	10, // 9: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
-	9,  // 10: clary.v1.Program.track:type_name -> clary.v1.Tracking
-	1,  // 11: clary.v1.Role.ask:type_name -> clary.v1.Ask
-	11, // 12: clary.v1.Role.program:type_name -> clary.v1.Program
-	38, // 13: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
-	12, // 14: clary.v1.Gang.roles:type_name -> clary.v1.Role
-	0,  // 15: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	39, // 16: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
-	29, // 17: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
-	15, // 18: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
-	16, // 19: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
-	14, // 20: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
-	17, // 21: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
-	16, // 22: clary.v1.Publication.outputs:type_name -> clary.v1.Output
-	14, // 23: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
-	21, // 24: clary.v1.Why.blocks:type_name -> clary.v1.Block
-	20, // 25: clary.v1.Plan.placements:type_name -> clary.v1.Placement
-	22, // 26: clary.v1.Plan.whys:type_name -> clary.v1.Why
-	29, // 27: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
-	31, // 28: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
-	32, // 29: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	38, // 6: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	8,  // 7: clary.v1.Program.python:type_name -> clary.v1.Python
+	9,  // 8: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
+	11, // 9: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
+	10, // 10: clary.v1.Program.track:type_name -> clary.v1.Tracking
+	7,  // 11: clary.v1.Program.exports:type_name -> clary.v1.Export
+	1,  // 12: clary.v1.Role.ask:type_name -> clary.v1.Ask
+	12, // 13: clary.v1.Role.program:type_name -> clary.v1.Program
+	39, // 14: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	13, // 15: clary.v1.Gang.roles:type_name -> clary.v1.Role
+	0,  // 16: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
+	40, // 17: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	30, // 18: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
+	16, // 19: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
+	17, // 20: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
+	15, // 21: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
+	18, // 22: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
+	17, // 23: clary.v1.Publication.outputs:type_name -> clary.v1.Output
+	15, // 24: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
+	22, // 25: clary.v1.Why.blocks:type_name -> clary.v1.Block
+	21, // 26: clary.v1.Plan.placements:type_name -> clary.v1.Placement
+	23, // 27: clary.v1.Plan.whys:type_name -> clary.v1.Why
+	30, // 28: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
+	32, // 29: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
+	33, // 30: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
@@ -3771,7 +3893,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -233,6 +233,59 @@ func TestObjectsArePutFoundCopiedAndDeleted(t *testing.T) {
 	}
 }
 
+func TestWhatListingsNameIsSpreadOnceAndClashesAreTold(t *testing.T) {
+	s := start(t)
+	c := s.open(t, embedded.RootAccess, s.keys.ObjectSecret)
+	ctx := t.Context()
+	put := func(bucket, key, text string) {
+		if _, err := c.Put(ctx, object.URI{Bucket: bucket, Key: key}, strings.NewReader(text), int64(len(text))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, bucket := range []string{"from", "there"} {
+		if err := c.EnsureBucket(ctx, bucket); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for key, text := range map[string]string{
+		"w-0/out/a": "one", "w-0/out/deep/empty": "", "w-0/out.jsonl": "{\"name\":\"a\",\"sha256\":\"1\"}\n{\"name\":\"deep/empty\",\"sha256\":\"0\"}\n",
+		"w-1/out/a": "two", "w-1/out/b c": "three", "w-1/out.jsonl": "{\"name\":\"a\",\"sha256\":\"2\"}\n{\"name\":\"b c\",\"sha256\":\"3\"}\n{\"name\":\"deep/empty\",\"sha256\":\"0\"}\n",
+		"w-2/out.jsonl": "{\"name\":\"missing\",\"sha256\":\"9\"}\n",
+	} {
+		put("from", key, text)
+	}
+	put("there", "x/mine", "stays")
+	for range 2 { // twice is no harm
+		spread := object.Spread{Client: c, To: object.URI{Bucket: "there", Key: "x/"}}
+		for _, whose := range []string{"w-0", "w-1"} {
+			if err := spread.Copy(ctx, object.URI{Bucket: "from", Key: whose + "/out.jsonl"}, whose); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(spread.Clashes) != 1 || spread.Clashes[0] != "a of w-1" || !spread.Has("b c") || spread.Has("mine") {
+			t.Errorf("clashes %q", spread.Clashes)
+		}
+	}
+	found, err := c.List(ctx, object.URI{Bucket: "there"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := ""
+	for _, info := range found {
+		if texts += info.URI.Key + "="; info.Size > 0 {
+			texts += read(t, c, info.URI, 0, -1)
+		}
+		texts += ";"
+	}
+	if want := "x/a=one;x/b c=three;x/deep/empty=;x/mine=stays;"; texts != want {
+		t.Errorf("there is %s, want %s", texts, want)
+	}
+	spread := object.Spread{Client: c, To: object.URI{Bucket: "there", Key: "x/"}}
+	if err := spread.Copy(ctx, object.URI{Bucket: "from", Key: "w-2/out.jsonl"}, "w-2"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("an object that is gone: %v", err)
+	}
+}
+
 func TestALongStreamOfUnknownLengthArrivesWhole(t *testing.T) {
 	s := start(t)
 	c := s.as(t, cluster.RoleUser)

@@ -1,0 +1,352 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/workload/processing"
+	"github.com/clary-ml/clary/workload/training"
+)
+
+// processFlags are those of a processing job.
+type processFlags struct {
+	job       jobFlags
+	resources resourceFlags
+	image     imageFlags
+	script    scriptFlags // its entry, source, requirements and python
+
+	file                   string
+	inputs, inputOptions   []string
+	outputs, outputOptions []string
+	env, secrets, metrics  []string
+	framework              string
+	instances              int32
+	continuous, isolated   bool
+}
+
+func (f *processFlags) register(a *App, command *cobra.Command) {
+	f.job.register(command)
+	f.resources.register(command)
+	f.image.register(command)
+	flags := command.Flags()
+	flags.SetInterspersed(false)
+	// --output is what every other command calls its format.
+	flags.StringVarP(&a.format, "format", "o", "table", "table, json or yaml")
+	flags.StringVarP(&f.file, "file", "f", "", "a job file of kind processing; other flags change what it says")
+	flags.StringVar(&f.script.entry, "script", "", "a script to run: .py, .sh or a program; what stands after -- is given to it")
+	flags.StringVar(&f.script.source, "source", "", "folder of its code, without what .gitignore names (default: the script alone)")
+	flags.StringVar(&f.script.requirements, "requirements", "", "requirements.txt to install, once on each node")
+	flags.StringVar(&f.script.python, "python", "", "Python interpreter on the node (default \"python3\")")
+	flags.StringArrayVar(&f.inputs, "input", nil, "data for it, as s3://..., PATH, which is uploaded, or NAME=either; see below for its folder")
+	flags.StringArrayVar(&f.inputOptions, "input-option", nil, "how an input is read, as NAME=OPTION,...: sharded, fast_file, gzip, manifest, path:FOLDER")
+	flags.StringArrayVar(&f.outputs, "output", nil, "where what it writes goes, as s3://... or NAME=s3://...; NAME= keeps it with the job alone")
+	flags.StringArrayVar(&f.outputOptions, "output-option", nil, "how an output is kept, as NAME=OPTION,...: continuous, path:FOLDER")
+	flags.BoolVar(&f.continuous, "continuous", false, "bring files of all outputs to their addresses as soon as they are whole, not at the end")
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable of its environment, as KEY=VALUE, or KEY to pass your own on")
+	flags.Int32VarP(&f.instances, "instances", "n", 1, "how many to start together")
+	flags.StringVar(&f.framework, "framework", "", "how instances find each other: torch, or hosts for any other")
+	flags.BoolVar(&f.isolated, "network-isolation", false, "cut it off from every network")
+	flags.StringArrayVar(&f.secrets, "secret", nil, secretHelp)
+	flags.StringArrayVar(&f.metrics, "metric", nil, metricHelp)
+	_ = command.MarkFlagFilename("file", "yaml", "yml", "json")
+	_ = command.MarkFlagFilename("script", "py", "sh")
+	_ = command.MarkFlagDirname("source")
+	_ = command.MarkFlagFilename("requirements", "txt")
+	_ = command.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"s3://"}, cobra.ShellCompDirectiveNoSpace|cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (a *App) processCommand() *cobra.Command {
+	var f processFlags
+	command := &cobra.Command{
+		Use:   "process [flags] [-- ARGUMENT...]",
+		Short: "Make data of data: run a script, image or command over inputs and outputs",
+		Long: "Run a script, an image or a command over data of the object store, show what it writes, and exit as it did.\n" +
+			"Ctrl-C cancels the job and waits for its end; --detach leaves it alone instead.\n\n" +
+			"It finds the one input in /opt/ml/processing/input, several in /opt/ml/processing/input/NAME, and leaves the one output\n" +
+			"in /opt/ml/processing/output, several in /opt/ml/processing/output/NAME. When all instances have succeeded their files\n" +
+			"are copied to the outputs' addresses. What it writes to /opt/ml/output/message is shown by clary job.\n\n" +
+			"Every instance gets the whole of an input, or with --input-option NAME=sharded its share of the objects.\n" +
+			"-o, --format says how the ended job is shown: table, json or yaml.",
+		Example: `  clary process --script prep.py --input s3://data/raw/ --output s3://data/clean/
+  clary process --script prep.py --input raw=churn.csv --output train=s3://data/train/ --output test=s3://data/test/ -- --ratio 0.2
+  clary process --script shard.py --instances 4 --input s3://data/raw/ --input-option input=sharded --output s3://data/clean/
+  clary process --image team/spark-prep:3 --input s3://data/raw/ --output s3://data/clean/ -- --day 2026-11-26
+  clary process --input s3://data/raw/ --output s3://data/clean/ -- sh -c 'sort $SAGEMAKER_BASE_DIR/processing/input/* > $SAGEMAKER_BASE_DIR/processing/output/all'
+  clary process -f prep.yaml --instances 4 --detach`,
+	}
+	f.register(a, command)
+	command.RunE = func(command *cobra.Command, args []string) error {
+		return a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			j, folder, err := a.processingJob(ctx, c, command, &f, args)
+			if err != nil {
+				return err
+			}
+			if err := f.job.apply(command, &j); err != nil {
+				return err
+			}
+			return a.runProcessing(ctx, c, j, folder, f.job)
+		})(command, args)
+	}
+	return command
+}
+
+// runProcessing submits the job and stays with it. People see what it writes, programs the job when
+// it has ended.
+func (a *App) runProcessing(ctx context.Context, c *client.Client, j cluster.Job, folder string, flags jobFlags) error {
+	if flags.dryRun {
+		return a.dryRun(ctx, c, j, folder)
+	}
+	j, err := a.uploadInputs(ctx, c, j, folder)
+	if err != nil {
+		return err
+	}
+	detach := flags.detach || j.Held
+	if detach || !a.forPeople() {
+		return a.submitAndWait(ctx, c, j, detach)
+	}
+	if err := a.runJob(ctx, c, j, flags); err != nil {
+		return err
+	}
+	view, err := c.Job(ctx, j.Name)
+	if err != nil {
+		return err
+	}
+	a.noteOutputs(view)
+	return nil
+}
+
+// noteOutputs tells where what a processing job has made is, and what it said of its end.
+func (a *App) noteOutputs(view client.JobView) {
+	var spec processing.Spec
+	if json.Unmarshal(view.Job.Spec, &spec) != nil || view.Publication == nil {
+		return
+	}
+	for _, output := range view.Publication.Outputs {
+		at := output.URI
+		name := output.Name[strings.LastIndexByte(output.Name, '/')+1:]
+		if to := spec.Outputs[name].URI; to != "" {
+			at = to
+		}
+		a.note("%s: %s at %s", output.Name, amount(output), at)
+	}
+	if message := exitMessage(view); message != "" {
+		a.note("%s: %s", view.Job.Name, oneLine(message))
+	}
+	if view.Job.Reason != "" {
+		a.note("%s: %s", view.Job.Name, oneLine(view.Job.Reason))
+	}
+}
+
+// notBesideFile are flags that say what to run.
+var notBesideFile = []string{
+	"script", "source", "requirements", "python", "image", "entrypoint", "container-network", "read-only-root", "env", "framework", "network-isolation",
+	"secret", "metric",
+}
+
+// processingJob is the job that the flags describe, or the file with what flags change. Paths of
+// its inputs are relative to the folder.
+func (a *App) processingJob(ctx context.Context, c *client.Client, command *cobra.Command, f *processFlags, args []string) (cluster.Job, string, error) {
+	j, folder := cluster.Job{Kind: cluster.KindProcessing}, "."
+	var s processing.Spec
+	var err error
+	if f.file == "" {
+		s, err = a.processingSpec(ctx, c, command, f, args)
+	} else {
+		j, s, err = a.processingFile(command, f, args)
+		folder = folderOf(f.file)
+	}
+	if err != nil {
+		return j, "", err
+	}
+	if f.file == "" || command.Flags().Changed("instances") {
+		s.Instances = f.instances
+	}
+	if err := f.apply(command, &s); err != nil {
+		return j, "", err
+	}
+	if j.Spec, err = json.Marshal(s); err != nil {
+		return j, "", err
+	}
+	if j.Name == "" && !command.Flags().Changed("name") {
+		j.Name = freshName(processingName(s))
+	}
+	return j, folder, nil
+}
+
+func processingName(s processing.Spec) string {
+	if s.Script != nil {
+		return strings.TrimSuffix(filepath.Base(s.Script.Entry), filepath.Ext(s.Script.Entry))
+	}
+	return programName(training.Spec{Program: s.Program, Image: s.Image})
+}
+
+// processingFile reads a job file.
+func (a *App) processingFile(command *cobra.Command, f *processFlags, args []string) (cluster.Job, processing.Spec, error) {
+	var s processing.Spec
+	for _, name := range notBesideFile {
+		if command.Flags().Changed(name) {
+			return cluster.Job{}, s, usage(command, "--%s goes without -f: change it in %s", name, f.file)
+		}
+	}
+	if len(args) > 0 {
+		return cluster.Job{}, s, usage(command, "%q goes without -f: change the arguments in %s", args[0], f.file)
+	}
+	j, err := a.readJobFile(f.file)
+	if err != nil {
+		return j, s, err
+	}
+	if j.Kind != cluster.KindProcessing {
+		return j, s, fault.New(fault.Invalid, "%s is a job of kind %s: submit it with clary submit -f", f.file, j.Kind)
+	}
+	if err := json.Unmarshal(j.Spec, &s); err != nil {
+		return j, s, fault.New(fault.Invalid, "%s: %w", f.file, err)
+	}
+	return j, s, nil
+}
+
+// processingSpec is what to run, with code and image uploaded unless it is a dry run.
+func (a *App) processingSpec(ctx context.Context, c *client.Client, command *cobra.Command, f *processFlags, args []string) (processing.Spec, error) {
+	if f.script.entry == "" {
+		if err := f.script.noSource(command); err != nil {
+			return processing.Spec{}, err
+		}
+		if f.image.image == "" && len(args) == 0 {
+			return processing.Spec{}, usage(command, "there is nothing to run: name a --script, an --image, a job file with -f, or a command after --")
+		}
+	}
+	env, err := a.environment(f.env)
+	if err != nil {
+		return processing.Spec{}, err
+	}
+	t := training.Spec{Framework: cluster.Framework(f.framework), NetworkIsolation: f.isolated}
+	if t.Metrics, err = metricDefinitions(f.metrics); err != nil {
+		return processing.Spec{}, err
+	}
+	if t.Secrets, err = secretRefs(f.secrets); err != nil {
+		return processing.Spec{}, err
+	}
+	switch {
+	case f.script.entry != "":
+		t.Script = &training.Script{Python: f.script.python, Arguments: args, Env: env}
+		if f.script.requirements != "" {
+			if t.Script.Requirements, err = readRequirements(f.script.requirements); err != nil {
+				return processing.Spec{}, err
+			}
+		}
+	case len(args) > 0 || len(env) > 0:
+		t.Program = &training.Program{Command: args, Env: env}
+	}
+	if err := f.image.apply(ctx, a, c, command, &t, f.job.dryRun); err != nil {
+		return processing.Spec{}, err
+	}
+	if t.Script != nil {
+		if t.Script.Entry, t.Script.Source, err = a.packScript(ctx, c, &f.script, f.job.dryRun); err != nil {
+			return processing.Spec{}, err
+		}
+	}
+	return processing.Spec{
+		Program: t.Program, Script: t.Script, Image: t.Image, Entrypoint: t.Entrypoint, ContainerNetwork: t.ContainerNetwork, ReadOnlyRoot: t.ReadOnlyRoot,
+		Framework: t.Framework, NetworkIsolation: t.NetworkIsolation, Metrics: t.Metrics, Secrets: t.Secrets,
+	}, nil
+}
+
+// apply writes over a spec what may also stand beside a file: resources, inputs and outputs.
+func (f *processFlags) apply(command *cobra.Command, s *processing.Spec) error {
+	t := training.Spec{Resources: s.Resources, Disk: s.Disk, Grace: s.Grace, Labels: s.Labels}
+	if err := f.resources.apply(command, &t); err != nil {
+		return err
+	}
+	s.Resources, s.Disk, s.Grace, s.Labels = t.Resources, t.Disk, t.Grace, t.Labels
+	if err := f.applyInputs(s); err != nil {
+		return err
+	}
+	return f.applyOutputs(s)
+}
+
+func (f *processFlags) applyInputs(s *processing.Spec) error {
+	named, err := addresses("--input", processing.OnlyInput, f.inputs)
+	if err != nil {
+		return err
+	}
+	for name, uri := range named {
+		if s.Inputs == nil {
+			s.Inputs = map[string]processing.Input{}
+		}
+		input := s.Inputs[name]
+		input.URI = uri
+		if uri == "" {
+			return fault.New(fault.Invalid, "--input: %s has no address: write %s=s3://... or %s=PATH", name, name, name)
+		}
+		s.Inputs[name] = input
+	}
+	return options("--input-option", f.inputOptions, func(name, key, value string) error {
+		input, known := s.Inputs[name]
+		switch {
+		case !known:
+			return fault.New(fault.Invalid, "there is no input %q: name its data first", cluster.Clip(name))
+		case key == "path" && value != "":
+			input.Path = value
+		case value != "":
+			return errUnknownOption
+		case key == "sharded":
+			input.Sharded = true
+		case key == "gzip":
+			input.Gzip = true
+		case key == string(cluster.InputFastFile):
+			input.Mode = cluster.InputFastFile
+		case key == string(cluster.InputManifest):
+			input.Type = cluster.InputManifest
+		default:
+			return errUnknownOption
+		}
+		s.Inputs[name] = input
+		return nil
+	})
+}
+
+func (f *processFlags) applyOutputs(s *processing.Spec) error {
+	named, err := addresses("--output", processing.OnlyOutput, f.outputs)
+	if err != nil {
+		return err
+	}
+	for name, uri := range named {
+		if s.Outputs == nil {
+			s.Outputs = map[string]processing.Output{}
+		}
+		if uri != "" && !strings.HasPrefix(uri, "s3://") {
+			return fault.New(fault.Invalid, "--output: %q is not s3://bucket/prefix/ (the format of what clary prints is -o or --format)", cluster.Clip(uri))
+		}
+		output := s.Outputs[name]
+		output.URI = uri
+		s.Outputs[name] = output
+	}
+	if f.continuous {
+		for name, output := range s.Outputs {
+			output.Continuous = true
+			s.Outputs[name] = output
+		}
+	}
+	return options("--output-option", f.outputOptions, func(name, key, value string) error {
+		output, known := s.Outputs[name]
+		switch {
+		case !known:
+			return fault.New(fault.Invalid, "there is no output %q: name its address first, with --output %s=ADDRESS", cluster.Clip(name), cluster.Clip(name))
+		case key == "path" && value != "":
+			output.Path = value
+		case key == "continuous" && value == "":
+			output.Continuous = true
+		default:
+			return errUnknownOption
+		}
+		s.Outputs[name] = output
+		return nil
+	})
+}

@@ -1,0 +1,264 @@
+package e2e
+
+import (
+	"encoding/json"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// fetched are the files below an s3:// prefix, by name.
+func (m *machines) fetched(prefix string) map[string]string {
+	m.T.Helper()
+	folder, err := os.MkdirTemp(m.Dir, "fetched-*")
+	if err != nil {
+		m.T.Fatal(err)
+	}
+	if out, err := m.Try("cp", "-r", prefix, folder); err != nil {
+		if strings.Contains(out, "there is nothing below") {
+			return map[string]string{}
+		}
+		m.T.Fatalf("fetch %s: %v: %s", prefix, err, out)
+	}
+	files := map[string]string{}
+	err = filepath.WalkDir(folder, func(path string, item fs.DirEntry, err error) error {
+		if err != nil || item.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		name, _ := filepath.Rel(folder, path)
+		files[name] = string(text)
+		return err
+	})
+	if err != nil {
+		m.T.Fatal(err)
+	}
+	return files
+}
+
+const prepScript = `
+import json, os, sys
+base = "/opt/ml/processing"
+config = json.load(open("/opt/ml/config/processingjobconfig.json"))
+hosts = json.load(open("/opt/ml/config/resourceconfig.json"))
+print(json.dumps({"config": config, "hosts": hosts, "args": sys.argv[1:], "training": "TRAINING_JOB_NAME" in os.environ, "uid": os.getuid()}))
+out = base + "/output/clean"
+os.makedirs(out + "/deep/er")
+for name in sorted(os.listdir(base + "/input/raw")):
+    text = open(base + "/input/raw/" + name).read()
+    open(out + "/deep/" + name, "w").write(text.upper())
+open(out + "/deep/er/empty", "w")
+open(out + "/.hidden", "w").write("seen")
+os.symlink("/etc/passwd", out + "/passwd")
+os.symlink("deep", out + "/link")
+os.mkfifo(out + "/pipe")
+open("/opt/ml/output/message", "w").write("3 files\nof " + "é" * 2000)
+`
+
+func TestAProcessingScriptLeavesItsFilesWhereTheyWereAskedFor(t *testing.T) {
+	m := start(t, 1, 1)
+	script := m.File("prep.py", prepScript)
+	raw := m.tree("raw", map[string]string{"a.csv": "x,1\n", "b.csv": "y,2\n", "with space.csv": "z\n"})
+	m.Exits(0, "process", "--script", script, "--input", "raw="+raw, "--output", "clean=s3://made/clean/", "--output", "none=s3://made/none", "--name", "prep",
+		"--max-runtime", "10m", "--env", "MODE=test", "--", "--ratio", "0.2")
+	var found struct {
+		Config struct {
+			ProcessingJobName, ProcessingJobArn string
+			Environment                         map[string]string
+			ProcessingInputs                    []struct {
+				InputName string
+				S3Input   struct{ LocalPath, S3Uri, S3DataDistributionType string }
+			}
+			ProcessingOutputConfig struct {
+				Outputs []struct {
+					OutputName string
+					S3Output   struct{ LocalPath, S3Uri, S3UploadMode string }
+				}
+			}
+			StoppingCondition struct{ MaxRuntimeInSeconds int }
+		}
+		Hosts struct {
+			Current string `json:"current_host"`
+			Hosts   []string
+		}
+		Args     []string
+		Training bool
+		UID      int
+	}
+	if said := m.Clary("logs", "prep"); json.Unmarshal([]byte(said), &found) != nil {
+		t.Fatalf("it said %s", said)
+	}
+	config := found.Config
+	if config.ProcessingJobName != "prep" || !strings.HasSuffix(config.ProcessingJobArn, ":processing-job/prep") || config.Environment["MODE"] != "test" || config.StoppingCondition.MaxRuntimeInSeconds != 600 {
+		t.Errorf("the job's configuration: %+v", config)
+	}
+	if in := config.ProcessingInputs; len(in) != 1 || in[0].InputName != "raw" || in[0].S3Input.LocalPath != "/opt/ml/processing/input/raw" || in[0].S3Input.S3DataDistributionType != "FullyReplicated" {
+		t.Errorf("its inputs: %+v", in)
+	}
+	if out := config.ProcessingOutputConfig.Outputs; len(out) != 2 || out[0].S3Output.S3Uri != "s3://made/clean/" || out[0].S3Output.S3UploadMode != "EndOfJob" || out[0].S3Output.LocalPath != "/opt/ml/processing/output/clean" {
+		t.Errorf("its outputs: %+v", out)
+	}
+	if strings.Join(found.Args, " ") != "--ratio 0.2" || found.Training || found.UID < 200000 || found.Hosts.Current != "algo-1" || len(found.Hosts.Hosts) != 1 {
+		t.Errorf("it found %+v", found)
+	}
+	want := map[string]string{"deep/a.csv": "X,1\n", "deep/b.csv": "Y,2\n", "deep/with space.csv": "Z\n", "deep/er/empty": "", ".hidden": "seen"}
+	if got := m.fetched("s3://made/clean/"); !maps.Equal(got, want) {
+		t.Errorf("it left %q, want %q", got, want)
+	}
+	var view struct {
+		Message string `json:"exit_message"`
+		Outputs []struct {
+			Name  string
+			Files int
+		}
+	}
+	m.JSON(&view, "job", "prep", "-o", "json")
+	if len(view.Outputs) != 1 || view.Outputs[0].Name != "clean" || view.Outputs[0].Files != 5 {
+		t.Errorf("published: %+v", view.Outputs)
+	}
+	if text := view.Message; !strings.HasPrefix(text, "3 files\nof éé") || len(text) < 1020 || len(text) > 1024 || strings.Contains(text, "?") {
+		t.Errorf("its message is %d bytes: %q", len(text), text)
+	}
+	if shown := m.Clary("job", "prep"); !strings.Contains(shown, "3 files of é") || !strings.Contains(shown, "in 5 files") {
+		t.Errorf("people are shown\n%s", shown)
+	}
+	// What went wrong is said, and nothing is left where it was asked for.
+	m.Exits(3, "process", "--input", "raw="+raw, "--output", "s3://made/bad/", "--name", "bad", "--", "sh", "-c",
+		"cp /opt/ml/processing/input/raw/a.csv /opt/ml/processing/output/; echo half >/opt/ml/output/message; exit 3")
+	if left := m.fetched("s3://made/bad/"); len(left) > 0 {
+		t.Errorf("a failed job left %q", left)
+	}
+	m.JSON(&view, "job", "bad", "-o", "json")
+	if view.Message != "half" {
+		t.Errorf("a failed job's message is %q", view.Message)
+	}
+}
+
+func TestInstancesShareAnInputOutAndAllMustSucceed(t *testing.T) {
+	m := start(t, 1, 2)
+	files := map[string]string{}
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		files[name+".txt"] = "part " + name + "\n"
+	}
+	raw := m.tree("raw", files)
+	more := m.tree("more", map[string]string{"all.txt": "for everyone\n"})
+	process := func(name, script string) []string {
+		return []string{
+			"process", "--instances", "2", "--cores", "3", "--input", "raw=" + raw, "--input-option", "raw=sharded", "--input", "more=" + more,
+			"--output", "s3://shared/" + name + "/", "--name", name, "--", "sh", "-c", script,
+		}
+	}
+	m.Exits(0, process("both", `cd /opt/ml/processing; cp input/raw/* output/; cp input/more/all.txt output/; hostname >output/host; ls input/raw | wc -l >output/$(hostname)`)...)
+	nodes := map[string]bool{}
+	for _, task := range m.Job("both").Tasks {
+		nodes[task.Node] = true
+	}
+	if len(nodes) != 2 {
+		t.Errorf("they ran on %v", nodes)
+	}
+	got := m.fetched("s3://shared/both/")
+	counts := got["algo-1"] + got["algo-2"]
+	if counts != "3\n2\n" || got["host"] != "algo-1\n" || got["all.txt"] != "for everyone\n" {
+		t.Errorf("they left %q", got)
+	}
+	for name, text := range files {
+		if got[name] != text {
+			t.Errorf("%s is %q", name, got[name])
+		}
+	}
+	if reason := m.Job("both").Reason; !strings.Contains(reason, "host of worker-1") || strings.Contains(reason, "all.txt") {
+		t.Errorf("of what both wrote is said %q", reason)
+	}
+	m.Exits(5, process("one", `echo x >/opt/ml/processing/output/x; test $(hostname) = algo-1 || exit 5`)...)
+	if left := m.fetched("s3://shared/one/"); len(left) > 0 {
+		t.Errorf("with one failed instance it left %q", left)
+	}
+}
+
+// slowly writes file after file, the last ones when a file says so.
+const slowly = `cd /opt/ml/processing; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sed "s/^/$i /" input/rows.txt >output/part-$i; sleep 0.2; done; echo done >/opt/ml/output/message`
+
+func TestKillsLeaveTheBytesOfAnUndisturbedRun(t *testing.T) {
+	m := start(t, 3, 1)
+	rows := m.tree("rows", map[string]string{"rows.txt": strings.Repeat("some row of text\n", 20_000)})
+	process := func(name string, more ...string) []string {
+		return append([]string{"process", "--input", rows, "--output", "s3://killed/" + name + "/", "--name", name, "--retries", "0", "--detach"}, append(more, "--", "sh", "-c", slowly)...)
+	}
+	run := func(name string, disturb func(name string)) map[string]string {
+		m.Clary(process(name)...)
+		m.WaitFor("the program of "+name, 30*time.Second, func() bool { return len(m.taskPids(name)) > 0 })
+		disturb(name)
+		m.Waits(0, name)
+		return m.fetched("s3://killed/" + name + "/")
+	}
+	want := run("undisturbed", func(string) {})
+	if len(want) != 20 {
+		t.Fatalf("undisturbed it leaves %d files", len(want))
+	}
+	for _, test := range []struct {
+		name     string
+		disturb  func(name string)
+		attempts int
+	}{
+		{"agent", func(name string) { m.Kill("n1"); m.Again("n1") }, 1},
+		{"agent-at-end", func(name string) {
+			m.WaitFor("its end", 30*time.Second, func() bool { return len(m.taskPids(name)) == 0 })
+			m.Kill("n1")
+			m.Again("n1")
+		}, 1},
+		{"shim", func(name string) {
+			for _, pid := range m.PIDs("clary-shim") {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}, 2},
+		{"leader", func(string) { leader := m.Leader(); m.Kill(leader); m.Again(leader) }, 1},
+		{"leader-at-end", func(name string) {
+			m.WaitFor("its end", 30*time.Second, func() bool { return m.Job(name).State == "publishing" || m.Job(name).State == "succeeded" })
+			leader := m.Leader()
+			m.Kill(leader)
+			m.Again(leader)
+		}, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := run(test.name, test.disturb)
+			if !maps.Equal(got, want) {
+				t.Errorf("it left %d files, or other bytes", len(got))
+			}
+			if attempt := m.Job(test.name).Attempt; attempt != test.attempts {
+				t.Errorf("it took %d attempts, want %d", attempt, test.attempts)
+			}
+		})
+	}
+}
+
+// drips writes a file of its attempt's own, another one, and waits for a third that the test brings.
+const drips = `cd /opt/ml/processing/output; echo $CLARY_ATTEMPT >attempt-$CLARY_ATTEMPT; echo same >same; echo part >part.tmp
+while ! test -e $HOME/go; do sleep 0.05; done; rm same; echo last >last; mv part.tmp part`
+
+func TestContinuousOutputsAreThereWhileTheJobRunsAndExactWhenItEnds(t *testing.T) {
+	m := start(t, 1, 1)
+	m.Clary("cp", m.File("mine.txt", "was there before\n"), "s3://dripped/live/mine.txt")
+	m.Clary("process", "--output", "s3://dripped/live/", "--continuous", "--name", "drip", "--detach", "--", "sh", "-c", drips)
+	first := map[string]string{"attempt-1": "1\n", "same": "same\n", "mine.txt": "was there before\n"}
+	m.WaitFor("the first files", 30*time.Second, func() bool { return maps.Equal(m.fetched("s3://dripped/live/"), first) })
+	m.Kill("n1")
+	m.Again("n1") // the next agent goes on with it
+	if view := m.Job("drip"); view.State != "running" || view.Attempt != 1 {
+		t.Fatalf("it is %+v", view)
+	}
+	for _, pid := range m.PIDs("clary-shim") {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	m.WaitFor("the second attempt's file", 30*time.Second, func() bool { return m.fetched("s3://dripped/live/")["attempt-2"] == "2\n" })
+	m.Clary("exec", "drip", "--", "sh", "-c", "touch $HOME/go")
+	m.Waits(0, "drip")
+	want := map[string]string{"attempt-2": "2\n", "last": "last\n", "part": "part\n", "mine.txt": "was there before\n"}
+	if got := m.fetched("s3://dripped/live/"); !maps.Equal(got, want) {
+		t.Errorf("in the end there is %q, want %q", got, want)
+	}
+}
