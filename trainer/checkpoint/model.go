@@ -11,12 +11,16 @@ import (
 	"path/filepath"
 
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/trainer/prepare"
 	"github.com/clary-ml/clary/trainer/spec"
 )
 
 // Framework is what a manifest says wrote it; it changes when older programs could not
 // read the model.
 const Framework = "clary-trainer/1"
+
+// transformedFramework is that of models with a transform, which older programs would leave out.
+const transformedFramework = "clary-trainer/2"
 
 const (
 	manifestName = "manifest.json"
@@ -30,8 +34,10 @@ type Manifest struct {
 	Job     string       `json:"job,omitempty"`
 	Network spec.Network `json:"network"`
 	// Data says how rows were read, so that others are read alike: its scale, its classes.
-	Data       spec.Data `json:"data"`
-	Parameters int       `json:"parameters"`
+	Data spec.Data `json:"data"`
+	// Transform is what raw rows go through first; nil where there is none.
+	Transform  *Transformed `json:"transform,omitempty"`
+	Parameters int          `json:"parameters"`
 	// SHA256 is of weights.bin.
 	SHA256 string `json:"sha256"`
 	Seed   int64  `json:"seed"`
@@ -59,14 +65,24 @@ func SaveModel(dir string, m Manifest, weights []float32) error {
 	}
 	sum := sha256.Sum256(body.Bytes())
 	m.Framework, m.Parameters, m.SHA256 = Framework, len(weights), hex.EncodeToString(sum[:])
+	type file struct {
+		name string
+		body []byte
+	}
+	files := []file{{weightsName, body.Bytes()}}
+	if m.Transform != nil {
+		text, written, err := m.Transform.text()
+		if err != nil {
+			return err
+		}
+		m.Framework, m.Transform = transformedFramework, written
+		files = append(files, file{prepare.TransformFile, text})
+	}
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return fault.New(fault.Internal, "write model: %w", err)
 	}
-	for _, f := range []struct {
-		name string
-		body []byte
-	}{{weightsName, body.Bytes()}, {manifestName, append(text, '\n')}} {
+	for _, f := range append(files, file{manifestName, append(text, '\n')}) {
 		err := writeFile(filepath.Join(dir, f.name), func(w io.Writer) error {
 			_, err := w.Write(f.body)
 			return err
@@ -87,7 +103,7 @@ func LoadModel(dir string) (m Model, err error) {
 	if err := json.Unmarshal(text, &m.Manifest); err != nil {
 		return m, fault.New(fault.Invalid, "model %s: %s: %w", dir, manifestName, err)
 	}
-	if m.Framework != Framework {
+	if m.Framework != Framework && m.Framework != transformedFramework {
 		return m, fault.New(fault.Invalid, "model %s was written by %q: this program reads %q", dir, m.Framework, Framework)
 	}
 	plan, problems := m.Network.Plan()
@@ -104,6 +120,8 @@ func LoadModel(dir string) (m Model, err error) {
 	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != m.SHA256 || len(body) != 4*m.Parameters {
 		return m, fault.New(fault.Invalid, "model %s: %s does not match the checksum in %s: fetch it again", dir, weightsName, manifestName)
 	}
-	m.Weights, err = readValues(bytes.NewReader(body), m.Parameters)
+	if m.Weights, err = readValues(bytes.NewReader(body), m.Parameters); err == nil && m.Transform != nil {
+		err = m.Transform.load(dir, plan)
+	}
 	return m, err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/clary-ml/clary/internal/fault"
@@ -19,7 +20,35 @@ const maxLine = 16 << 20
 // quotes. Every line must have as many columns as the layout asks for: the features and,
 // unless it is unlabelled, the label. Lines of blanks alone are skipped.
 func ReadCSV(r io.Reader, l Layout, visit Visit) error {
-	p := csvReader{layout: l, scale: l.scale(), columns: l.Width + 1, label: -1}
+	p := newCSVReader(l)
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 0, 1<<16), maxLine)
+	for lines.Scan() {
+		if err := p.takeLine(lines.Bytes(), visit); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return fault.New(fault.Invalid, "line %d is longer than %d bytes: is this a CSV file?", p.line+1, maxLine)
+	} else if err != nil {
+		return channel.Broken(err)
+	}
+	return nil
+}
+
+// ParseCSV is ReadCSV of a text that is in memory.
+func ParseCSV(text []byte, l Layout, visit Visit) error {
+	p := newCSVReader(l)
+	for line := range bytes.Lines(text) {
+		if err := p.takeLine(line, visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newCSVReader(l Layout) *csvReader {
+	p := &csvReader{layout: l, scale: l.scale(), columns: l.Width + 1, label: -1}
 	if l.Unlabelled {
 		p.columns--
 	}
@@ -30,27 +59,18 @@ func ReadCSV(r io.Reader, l Layout, visit Visit) error {
 		}
 		p.classes[name] = float32(i)
 	}
-	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 0, 1<<16), maxLine)
-	for lines.Scan() {
-		p.line++
-		line := lines.Bytes()
-		if p.line == 1 {
-			line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
-		}
-		if len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		if err := p.take(line, visit); err != nil {
-			return err
-		}
+	return p
+}
+
+func (p *csvReader) takeLine(line []byte, visit Visit) error {
+	p.line++
+	if p.line == 1 {
+		line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
 	}
-	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return fault.New(fault.Invalid, "line %d is longer than %d bytes: is this a CSV file?", p.line+1, maxLine)
-	} else if err != nil {
-		return channel.Broken(err)
+	if len(bytes.TrimSpace(line)) == 0 {
+		return nil
 	}
-	return nil
+	return p.take(line, visit)
 }
 
 type csvReader struct {
@@ -175,6 +195,21 @@ func (p *csvReader) readLabel(field []byte) (float32, error) {
 		return 0, err
 	}
 	return v, checkLabel(v, p.layout.ClassCount)
+}
+
+// ParseLabel reads a label: the number of a class by its name or number, or a number.
+func (l Layout) ParseLabel(text string) (float32, error) {
+	if i := slices.Index(l.Classes, text); i >= 0 {
+		return float32(i), nil
+	}
+	if len(l.Classes) > 0 {
+		return 0, fault.New(fault.Invalid, "label %q is not one of the classes %q", clip([]byte(text)), l.Classes)
+	}
+	v, err := number([]byte(text))
+	if err == nil {
+		err = checkLabel(v, l.ClassCount)
+	}
+	return v, err
 }
 
 // checkLabel refuses a label that is not the number of a class; classes is 0 where any

@@ -11,11 +11,11 @@ import (
 	"strconv"
 
 	"github.com/clary-ml/clary/internal/fault"
-	"github.com/clary-ml/clary/trainer/checkpoint"
 	"github.com/clary-ml/clary/trainer/data"
 	"github.com/clary-ml/clary/trainer/evaluation"
 	"github.com/clary-ml/clary/trainer/network"
 	"github.com/clary-ml/clary/trainer/spec"
+	"github.com/clary-ml/clary/trainer/table"
 )
 
 // rowsAtOnce is how many rows are computed together.
@@ -57,13 +57,7 @@ func NewScorer(plan spec.Plan, names []string, b network.BLAS) (*Scorer, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &Scorer{plan: plan, graph: g, classes: names}
-	if plan.Loss != spec.MeanSquaredError && len(names) == 0 {
-		for i := range max(plan.Outputs, 2) {
-			s.classes = append(s.classes, strconv.Itoa(i))
-		}
-	}
-	return s, nil
+	return &Scorer{plan: plan, graph: g, classes: classNames(plan, names)}, nil
 }
 
 // Use copies the weights that the next rows are computed with.
@@ -156,18 +150,28 @@ func (e Evaluation) Difference(other Evaluation) (more, standardError float64) {
 	return more, math.Sqrt(max((gained+lost)/n-more*more, 0) / n)
 }
 
-// Evaluate judges a stored model by a file or a folder of labelled rows.
+// Evaluate judges a stored model by a file or a folder of labelled rows. A model with a transform
+// takes raw rows, with a header, and also rows that the same transform made before.
 func Evaluate(ctx context.Context, modelDir, path string, b network.BLAS) (e Evaluation, err error) {
 	m, s, err := open(modelDir, b)
 	if err != nil {
 		return e, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	table, err := data.ReadTable(ctx, path, data.LayoutFor(m.Data, m.Plan))
+	raw, err := m.takesRaw(path)
 	if err != nil {
 		return e, err
 	}
-	return s.judge(table)
+	var rows data.Table
+	if raw {
+		rows, err = m.readRaw(ctx, path)
+	} else {
+		rows, err = data.ReadTable(ctx, path, data.LayoutFor(m.Data, m.Plan))
+	}
+	if err != nil {
+		return e, err
+	}
+	return s.judge(rows)
 }
 
 // judge goes through all rows.
@@ -197,10 +201,10 @@ func (s *Scorer) judge(t data.Table) (e Evaluation, err error) {
 	return e, err
 }
 
-func open(dir string, b network.BLAS) (checkpoint.Model, *Scorer, error) {
-	m, err := checkpoint.LoadModel(dir)
+func open(dir string, b network.BLAS) (*Model, *Scorer, error) {
+	m, err := Open(dir, b)
 	if err != nil {
-		return m, nil, err
+		return nil, nil, err
 	}
 	s, err := NewScorer(m.Plan, m.Data.Classes, b)
 	if err != nil {
@@ -219,41 +223,75 @@ type Prediction struct {
 }
 
 // Predict reads CSV rows of features, without a label, and calls f with the answer to
-// each in order. A line that cannot be read ends it with that line's number.
+// each in order. A line that cannot be read ends it with that line's number. A model with a
+// transform takes raw rows.
 func Predict(ctx context.Context, modelDir string, rows io.Reader, b network.BLAS, f func(Prediction) error) (err error) {
 	m, s, err := open(modelDir, b)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	layout := data.LayoutFor(m.Data, m.Plan)
-	layout.Unlabelled, layout.Header = true, false
-	var pending []float32
-	n := 0
-	flush := func() error {
-		var failed error
-		err := s.each(pending, n, func(_ int, output []float32) {
-			if failed == nil {
-				failed = f(s.predict(output))
-			}
-		})
-		pending, n = pending[:0], 0
-		return errors.Join(err, failed)
+	p := predictor{model: m, scorer: s, f: f}
+	if m.Learned() != nil {
+		err = p.raw(ctx, rows)
+	} else {
+		err = p.plain(ctx, rows)
 	}
-	err = data.ReadCSV(rows, layout, func(_ int, features []float32, _ float32) error {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		pending = append(pending, features...)
-		if n++; n < rowsAtOnce {
-			return nil
-		}
-		return flush()
-	})
 	if err != nil {
 		return fmt.Errorf("predict: %w", err)
 	}
-	return flush()
+	return nil
+}
+
+// predictor answers rows some at a time.
+type predictor struct {
+	model    *Model
+	scorer   *Scorer
+	f        func(Prediction) error
+	features []float32
+	rows     int
+}
+
+func (p *predictor) plain(ctx context.Context, rows io.Reader) error {
+	layout := data.LayoutFor(p.model.Data, p.model.Plan)
+	layout.Unlabelled, layout.Header = true, false
+	err := data.ReadCSV(rows, layout, func(_ int, features []float32, _ float32) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		p.features = append(p.features, features...)
+		if p.rows++; p.rows < rowsAtOnce {
+			return nil
+		}
+		return p.flush()
+	})
+	return errors.Join(err, p.flush())
+}
+
+func (p *predictor) raw(ctx context.Context, rows io.Reader) error {
+	t := p.model.Learned()
+	return table.ParseStream(ctx, table.CSV, rows, t.Input, t.Missing, func(b table.Batch, broken []table.Broken) error {
+		if len(broken) > 0 {
+			return fault.New(fault.Invalid, "line %d: %s", broken[0].Line, broken[0].Reason)
+		}
+		var err error
+		p.rows = b.Rows
+		if p.features, err = p.model.AppendRows(p.features, &b); err != nil {
+			return err
+		}
+		return p.flush()
+	})
+}
+
+func (p *predictor) flush() error {
+	var failed error
+	err := p.scorer.each(p.features, p.rows, func(_ int, output []float32) {
+		if failed == nil {
+			failed = p.f(p.scorer.predict(output))
+		}
+	})
+	p.features, p.rows = p.features[:0], 0
+	return errors.Join(err, failed)
 }
 
 func (s *Scorer) predict(output []float32) Prediction {

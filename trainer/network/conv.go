@@ -104,12 +104,7 @@ func (b *builder) conv(x *gorgonia.Node, s spec.Stage, w, bias parameter, inputG
 	k := &kernel{name: "conv2d", shape: append(tensor.Shape{rows}, s.Out...), differentiable: []bool{inputGrad, true, true}}
 	k.run = func(out []float32, a [][]float32) {
 		for r := range rows {
-			g.unroll(columns, a[0][r*g.image():(r+1)*g.image()])
-			o := out[r*filters*places : (r+1)*filters*places]
-			for f, v := range a[2][:filters] {
-				fill(o[f*places:(f+1)*places], v)
-			}
-			gemm.Sgemm(blas.NoTrans, blas.NoTrans, filters, places, patch, 1, a[1], patch, columns, places, 1, o, places)
+			g.convolve(gemm, out[r*filters*places:(r+1)*filters*places], a[0][r*g.image():(r+1)*g.image()], a[1], a[2][:filters], columns)
 		}
 	}
 	k.diff = func(n gorgonia.Nodes, _, grad *gorgonia.Node) (gorgonia.Nodes, error) {
@@ -166,18 +161,7 @@ func (b *builder) pool(x *gorgonia.Node, s spec.Stage) (*gorgonia.Node, error) {
 	g := geometryOf(s, s.Layer.Pool.Size)
 	mean, planes := s.Layer.Pool.Kind == "average", b.rows*g.channels
 	k := &kernel{name: s.Layer.Pool.Kind + " pool", shape: append(tensor.Shape{b.rows}, s.Out...), differentiable: []bool{true}}
-	k.run = func(out []float32, a [][]float32) {
-		for p := range planes {
-			plane := a[0][p*g.height*g.width : (p+1)*g.height*g.width]
-			for i := range g.places() {
-				if mean {
-					out[p*g.places()+i] = g.mean(plane, i)
-				} else {
-					out[p*g.places()+i] = plane[g.greatest(plane, i)]
-				}
-			}
-		}
-	}
+	k.run = func(out []float32, a [][]float32) { g.pool(out, a[0], mean) }
 	k.diff = func(n gorgonia.Nodes, _, grad *gorgonia.Node) (gorgonia.Nodes, error) {
 		gx, err := b.apply(&kernel{name: k.name + " gradient", shape: x.Shape(), run: func(out []float32, a [][]float32) {
 			clear(out)

@@ -106,10 +106,7 @@ func Open(path string, o Options) (*Source, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	s := &Source{options: o, format: f, files: files, missing: map[string]bool{}}
-	for _, text := range append([]string{"", "NA", "N/A", "NaN", "nan", "null", "NULL"}, o.Missing...) {
-		s.missing[text] = true
-	}
+	s := &Source{options: o, format: f, files: files, missing: MissingTexts(o.Missing)}
 	return s, s.findFields()
 }
 

@@ -211,6 +211,9 @@ func (t *training) saveModel() error {
 		Job: t.Job, Network: t.Network, Data: t.Data, Seed: t.Seed, Epochs: len(t.history), Step: t.step,
 		Matrices: t.blas.String(),
 	}
+	if t.transform != nil {
+		m.Transform = &checkpoint.Transformed{Transform: t.transform}
+	}
 	if n := len(t.history); n > 0 {
 		m.Metrics = t.history[n-1].Metrics
 	}

@@ -32,8 +32,9 @@ type Options struct {
 	// TLSDir has the task's certificate; empty is for loopback addresses alone.
 	TLSDir string
 
-	// Train and Validation are the channels' folders; Validation need not exist.
-	Train, Validation string
+	// Train, Validation and Transform are the channels' folders; the last two need not exist.
+	// Transform has what the rows went through, for the model to keep.
+	Train, Validation, Transform string
 	// Checkpoints, Model, Metrics and Failure are where things are written; an empty one
 	// is not written.
 	Checkpoints, Model, Metrics, Failure string
@@ -58,6 +59,7 @@ func OptionsFromEnv(getenv func(string) string) (Options, error) {
 	o := Options{
 		Job: getenv("CLARY_JOB"), TLSDir: getenv("CLARY_TLS_DIR"), Metrics: getenv("CLARY_METRICS"),
 		Train: filepath.Join(base, "input/data/train"), Validation: filepath.Join(base, "input/data/validation"),
+		Transform:   filepath.Join(base, "input/data/transform"),
 		Checkpoints: filepath.Join(base, "checkpoints"), Model: filepath.Join(base, "model"),
 		Failure: filepath.Join(base, "output/failure"), Addresses: hosts(getenv, "SERVER"), Out: os.Stdout,
 	}

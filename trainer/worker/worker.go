@@ -14,6 +14,7 @@ import (
 	"github.com/clary-ml/clary/trainer/inference"
 	"github.com/clary-ml/clary/trainer/network"
 	"github.com/clary-ml/clary/trainer/paramserver"
+	"github.com/clary-ml/clary/trainer/prepare"
 	"github.com/clary-ml/clary/trainer/spec"
 )
 
@@ -67,7 +68,7 @@ func RunWorker(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer client.Close()
-	t, err := prepare(ctx, o, plan, client)
+	t, err := newTraining(ctx, o, plan, client)
 	if err == nil {
 		err = errors.Join(t.train(ctx), t.close())
 	}
@@ -99,10 +100,11 @@ type training struct {
 	// For worker 0 alone.
 	scorer     *inference.Scorer
 	validation data.Table
+	transform  *prepare.Transform
 }
 
-// prepare reads the data, builds the graphs and fetches the weights to begin with.
-func prepare(ctx context.Context, o Options, plan spec.Plan, client *paramserver.Client) (t *training, err error) {
+// newTraining reads the data, builds the graphs and fetches the weights to begin with.
+func newTraining(ctx context.Context, o Options, plan spec.Plan, client *paramserver.Client) (t *training, err error) {
 	t = &training{Options: o, plan: plan, client: client}
 	t.blas = network.Gonum()
 	line := "matrix library: gonum"
@@ -110,6 +112,9 @@ func prepare(ctx context.Context, o Options, plan spec.Plan, client *paramserver
 		t.blas, line = network.FindBLAS(o.Threads)
 	}
 	o.printf("%s", line)
+	if t.transform, err = o.readTransform(plan); err != nil {
+		return t, err
+	}
 	if err := t.read(ctx); err != nil {
 		return t, err
 	}

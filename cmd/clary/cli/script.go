@@ -63,7 +63,7 @@ var (
 // notForScript are flags of a network.
 var notForScript = []string{
 	"file", "network", "activation", "dropout", "loss", "optimizer", "rate", "validation-fraction", "format", "label-column", "header",
-	"scale", "input", "classes", "workers", "servers", "epochs", "batch", "seed", "target-accuracy",
+	"scale", "input", "classes", "workers", "servers", "epochs", "batch", "seed", "target-accuracy", "transform",
 }
 
 // alone refuses a script's flags where there is no script.

@@ -28,6 +28,7 @@ type trainFlags struct {
 	rate       float64
 
 	data, validation string
+	transform        string
 	fraction         float64
 	format           string
 	labelColumn      string
@@ -54,6 +55,7 @@ func (f *trainFlags) register(command *cobra.Command) {
 	flags.Float64Var(&f.rate, "rate", 0, "learning rate (default 0.001 for adam, 0.01 for momentum, 0.1 for sgd)")
 	flags.StringVar(&f.data, "data", "", "training rows: a file, a folder or s3://bucket/key")
 	flags.StringVar(&f.validation, "validation", "", "held-out rows: a file, a folder or s3://bucket/key")
+	flags.StringVar(&f.transform, "transform", "", "what the rows went through, for the model to keep, so that it takes raw rows: a folder or file of clary prepare, or s3://\n(default: the one beside prepared data of this machine; none keeps none)")
 	flags.Float64Var(&f.fraction, "validation-fraction", 0.1, "share of the training rows to hold out where --validation is not given")
 	flags.StringVar(&f.format, "format", spec.FormatCSV, "csv or idx; gzip is recognised")
 	flags.StringVar(&f.labelColumn, "label-column", "last", "CSV column of the label: last, first, a number from 0, or a name of the header")
@@ -168,7 +170,9 @@ func (a *App) trainingJob(ctx context.Context, c *client.Client, command *cobra.
 		folder = folderOf(t.file)
 		err = t.change(command, &s)
 	default:
-		s, err = t.spec(ctx, c, command)
+		if s, err = t.spec(ctx, c, command); err == nil {
+			err = a.addTransform(t, &s)
+		}
 	}
 	if err == nil {
 		err = resources.apply(command, &s)
@@ -188,7 +192,7 @@ func (a *App) trainingJob(ctx context.Context, c *client.Client, command *cobra.
 // change writes the flags that were set over a file's spec.
 func (t *trainFlags) change(command *cobra.Command, s *training.Spec) error {
 	flags := command.Flags()
-	for _, fixed := range []string{"network", "activation", "dropout", "loss", "optimizer", "rate", "format", "label-column", "header", "scale", "input", "classes", "validation-fraction", "data", "validation"} {
+	for _, fixed := range []string{"network", "activation", "dropout", "loss", "optimizer", "rate", "format", "label-column", "header", "scale", "input", "classes", "validation-fraction", "data", "validation", "transform"} {
 		if flags.Changed(fixed) {
 			if t.bestOf != "" {
 				return usage(command, "--%s goes without --best-of: the trial of %s says it", fixed, t.bestOf)

@@ -1,0 +1,146 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/serving/modelserver"
+	"github.com/clary-ml/clary/serving/modelserver/native"
+	"github.com/clary-ml/clary/trainer/network"
+)
+
+// serveFlags are those of a model server.
+type serveFlags struct {
+	host, name, version string
+	port, maxBatch      int
+	maxRequests         int
+	maxDelay            time.Duration
+	maxPayload          string
+	timeout, drain      time.Duration
+}
+
+func (a *App) serveCommand() *cobra.Command {
+	var f serveFlags
+	command := &cobra.Command{
+		Use:   "serve [MODEL]",
+		Short: "Answer requests for a model's predictions over HTTP, on this machine",
+		Long: "Answer requests for predictions, on this machine, until SIGTERM or Ctrl-C; then what goes on is finished first.\n" +
+			modelHelp + "\nWithout MODEL it is the contract of a container: the model lies in /opt/ml/model, or in model/ below\n" +
+			"SAGEMAKER_BASE_DIR, and all addresses listen, at port 8080 or SAGEMAKER_BIND_TO_PORT.\n\n" +
+			"GET /ping says whether it is ready; POST /invocations takes rows as text/csv, application/json or\n" +
+			"application/jsonlines, and answers in the same or as Accept says; GET /metrics is for Prometheus.\n" +
+			"A model with a transform takes raw rows, as they were before clary prepare.",
+		Example: "  clary serve digits\n  clary serve ./model --port 9000 --max-delay 2ms\n" +
+			"  curl --data-binary @rows.csv -H 'Content-Type: text/csv' -H 'Accept: application/json' http://127.0.0.1:8080/invocations",
+		Args: takes("[MODEL]"), ValidArgsFunction: a.completeModels(),
+	}
+	flags := command.Flags()
+	flags.StringVar(&f.host, "host", "127.0.0.1", "the address to listen at; 0.0.0.0 is all")
+	flags.IntVar(&f.port, "port", 8080, "the port; 0 is any that is free")
+	flags.StringVar(&f.name, "name", "", "the model's name in requests (default: of the job, or of the folder)")
+	flags.StringVar(&f.version, "model-version", "1", "the model's version in requests")
+	flags.IntVar(&f.maxBatch, "max-batch", 64, "the most rows to compute at once")
+	flags.DurationVar(&f.maxDelay, "max-delay", 0, "how long a row may wait for others to be computed with (default: not at all; rows that come while others are computed share a batch anyway)")
+	flags.IntVar(&f.maxRequests, "max-requests", 1024, "the most requests at once; others are refused with 429")
+	flags.StringVar(&f.maxPayload, "max-payload", "16MiB", "the most that a request may have; larger ones are refused with 413")
+	flags.DurationVar(&f.timeout, "timeout", time.Minute, "how long a request may take")
+	flags.DurationVar(&f.drain, "drain", 25*time.Second, "how long requests may go on after SIGTERM")
+	command.RunE = a.withScratch(func(ctx context.Context, s *scratch, args []string) error { return a.serve(ctx, command, s, f, args) })
+	return command
+}
+
+func (a *App) serve(ctx context.Context, command *cobra.Command, s *scratch, f serveFlags, args []string) error {
+	if err := f.fromContract(a.Getenv, command, args); err != nil {
+		return err
+	}
+	payload, err := quantity.ParseBytes(f.maxPayload)
+	if err != nil {
+		return usage(command, "--max-payload: %v", err)
+	}
+	folder := filepath.Join(baseDir(a.Getenv), "model")
+	if len(args) > 0 {
+		if folder, err = s.model(ctx, args[0]); err != nil {
+			return err
+		}
+	}
+	matrices, line := network.FindBLAS(1) // batches run side by side instead
+	fmt.Fprintln(a.Err, line)
+	engine, err := native.Open(folder, matrices)
+	if err != nil {
+		return err
+	}
+	server, err := modelserver.New(modelserver.Options{
+		Name: f.modelName(engine.Job(), args), Version: f.version, Engine: engine,
+		MaxBatch: f.maxBatch, MaxDelay: f.maxDelay, MaxPayload: int64(payload), MaxRequests: f.maxRequests,
+		Timeout: f.timeout, Drain: f.drain, Log: slog.New(slog.NewTextHandler(a.Err, nil)),
+	})
+	if err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", net.JoinHostPort(f.host, strconv.Itoa(f.port)))
+	if err != nil {
+		return fault.New(fault.Unready, "listen: %w: choose another with --port, or end what has it", err)
+	}
+	fmt.Fprintf(a.Err, "serving %s at http://%s\n", f.modelName(engine.Job(), args), listener.Addr())
+	if err := server.Serve(ctx, listener); err != nil {
+		return err
+	}
+	fmt.Fprintln(a.Err, "ended: all requests are answered")
+	return nil
+}
+
+func baseDir(getenv func(string) string) string {
+	if base := getenv("SAGEMAKER_BASE_DIR"); base != "" {
+		return base
+	}
+	return "/opt/ml"
+}
+
+// fromContract takes what the place says that no flag does.
+func (f *serveFlags) fromContract(getenv func(string) string, command *cobra.Command, args []string) error {
+	flags := command.Flags()
+	if port := getenv("SAGEMAKER_BIND_TO_PORT"); port != "" && !flags.Changed("port") {
+		n, err := strconv.Atoi(port)
+		if err != nil || n < 0 || n > 65535 {
+			return fault.New(fault.Invalid, "SAGEMAKER_BIND_TO_PORT=%q: give a port", port)
+		}
+		f.port = n
+	}
+	if f.port < 0 || f.port > 65535 {
+		return usage(command, "--port %d: give 0 to 65535", f.port)
+	}
+	if len(args) == 0 && !flags.Changed("host") {
+		if f.host = getenv("CLARY_LISTEN"); f.host == "" {
+			f.host = "0.0.0.0"
+		}
+	}
+	return nil
+}
+
+var notInNames = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
+
+// modelName is how v2 requests name the model: as the flag says, else by its job or its folder.
+func (f *serveFlags) modelName(job string, args []string) string {
+	name := f.name
+	if name == "" {
+		name = job
+	}
+	if name == "" && len(args) > 0 {
+		name = filepath.Base(args[0])
+	}
+	if name = notInNames.ReplaceAllString(name, "-"); name == "" || name == "." || name == ".." {
+		return "model"
+	}
+	return name
+}

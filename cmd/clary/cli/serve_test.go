@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/clary-ml/clary/trainer/checkpoint"
+	"github.com/clary-ml/clary/trainer/spec"
+)
+
+// storedModel passes its input on: the class is the greater feature.
+func storedModel(t *testing.T, folder string) {
+	t.Helper()
+	manifest := checkpoint.Manifest{
+		Network: spec.Network{Input: []int{2}, Layers: []spec.Layer{{Dense: &spec.Dense{Units: 2}}}, Loss: spec.CrossEntropy},
+		Data:    spec.Data{Format: spec.FormatCSV, Classes: []string{"left", "right"}},
+	}
+	if err := checkpoint.SaveModel(folder, manifest, []float32{1, 0, 0, 1, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var servingAt = regexp.MustCompile(`at (http://[0-9.:]+)`)
+
+// serving runs clary serve and returns where; stop ends it as SIGTERM does.
+func serving(t *testing.T, env map[string]string, args ...string) (url string, stop func() error) {
+	t.Helper()
+	said, err := os.Create(filepath.Join(t.TempDir(), "said"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, writer := io.Pipe()
+	app := &App{In: strings.NewReader(""), Out: said, Err: writer, Getenv: func(name string) string { return env[name] }, format: "table"}
+	command := app.serveCommand()
+	ctx, cancel := context.WithCancel(context.Background())
+	command.SetArgs(args)
+	command.SilenceUsage = true
+	ended := make(chan error, 1)
+	go func() {
+		err := command.ExecuteContext(ctx)
+		_ = writer.CloseWithError(io.EOF)
+		ended <- err
+	}()
+	lines := bufio.NewScanner(reader)
+	for lines.Scan() {
+		if found := servingAt.FindStringSubmatch(lines.Text()); found != nil {
+			url = found[1]
+			break
+		}
+	}
+	if url == "" {
+		cancel()
+		t.Fatalf("it serves nothing: %v", <-ended)
+	}
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		_, _ = io.Copy(io.Discard, reader)
+	}()
+	return url, func() error {
+		cancel()
+		<-drained
+		return <-ended
+	}
+}
+
+func ask(t *testing.T, url, body string) string {
+	t.Helper()
+	answer, err := http.Post(url+"/invocations", "text/csv", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestAModelIsServedHere(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "model")
+	storedModel(t, folder)
+	url, stop := serving(t, nil, folder, "--port", "0")
+	if got := ask(t, url, "5,1\n1,5\n"); !strings.HasPrefix(got, "left,0.98") || !strings.Contains(got, "\nright,0.0") {
+		t.Errorf("%q", got)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Without a name the model lies where the contract of a container says.
+func TestAModelIsServedByTheContract(t *testing.T) {
+	base := t.TempDir()
+	storedModel(t, filepath.Join(base, "model"))
+	url, stop := serving(t, map[string]string{"SAGEMAKER_BASE_DIR": base, "SAGEMAKER_BIND_TO_PORT": "0", "CLARY_LISTEN": "127.0.0.1"})
+	if got := ask(t, url, "5,1\n"); !strings.HasPrefix(got, "left,") {
+		t.Errorf("%q", got)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatCannotBeServedIsSaid(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "model")
+	storedModel(t, folder)
+	broken := filepath.Join(t.TempDir(), "broken")
+	storedModel(t, broken)
+	if err := os.WriteFile(filepath.Join(broken, "weights.bin"), []byte("12345678"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		env  map[string]string
+		says string
+	}{
+		{[]string{t.TempDir()}, nil, "manifest.json"},
+		{[]string{broken}, nil, "does not match the checksum"},
+		{[]string{filepath.Join(folder, "weights.bin")}, nil, "not a model.tar.gz"},
+		{[]string{folder, "--port", "70000"}, nil, "give 0 to 65535"},
+		{[]string{folder, "--max-payload", "much"}, nil, "--max-payload"},
+		{[]string{folder, "--max-batch", "-1", "--port", "0"}, nil, "negative"},
+		{[]string{folder}, map[string]string{"SAGEMAKER_BIND_TO_PORT": "http"}, "SAGEMAKER_BIND_TO_PORT"},
+		{nil, map[string]string{"SAGEMAKER_BASE_DIR": "/nowhere"}, "/nowhere/model"},
+	} {
+		app := &App{Err: io.Discard, Out: io.Discard, Getenv: func(name string) string { return c.env[name] }, format: "table"}
+		command := app.serveCommand()
+		command.SetArgs(c.args)
+		command.SilenceUsage, command.SilenceErrors = true, true
+		if err := command.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v: %v; want %q", c.args, err, c.says)
+		}
+	}
+}

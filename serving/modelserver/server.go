@@ -1,0 +1,186 @@
+// Package modelserver answers requests for predictions: by the container contract (/ping and
+// /invocations) and by the Open Inference Protocol v2.
+//
+// What computes is an Engine behind a queue that batches, or a Program that takes bodies whole. How
+// much a server takes in at once is bounded: what is more is refused at once, with a remedy,
+// rather than kept until it is too late.
+package modelserver
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/serving/modelserver/batch"
+	"github.com/clary-ml/clary/serving/modelserver/payload"
+	"github.com/clary-ml/clary/serving/modelserver/tensor"
+)
+
+// Engine computes answers to rows of tensors. It is called by several goroutines at once.
+type Engine interface {
+	Signature() tensor.Signature
+	// Run answers requests, whose tensors are in the order and shape of the signature's inputs.
+	Run(ctx context.Context, requests [][]tensor.Tensor) []tensor.Answer
+}
+
+// Options say what is served, and within which bounds. What is 0 gets the default.
+type Options struct {
+	// Name and Version are of the model; v2 requests must name it.
+	Name, Version string
+	Engine        Engine
+	// MaxBatch is the most rows of a batch (64), and MaxDelay how long one waits for others to
+	// share it (not at all). Lanes are how many batches run at once (one for each processor).
+	MaxBatch int
+	MaxDelay time.Duration
+	Lanes    int
+	// MaxPayload is the most bytes of a body (16 MiB), MaxRequests how many are worked on or
+	// waiting at once (1024), and MaxMemory what their bodies may have together (1 GiB).
+	MaxPayload  int64
+	MaxRequests int
+	MaxMemory   int64
+	// Timeout is how long a request may take (60 s); Drain how long requests may go on once the
+	// server is told to end (30 s).
+	Timeout, Drain time.Duration
+	Log            *slog.Logger
+}
+
+func (o *Options) complete() error {
+	if o.Name == "" {
+		o.Name = "model"
+	}
+	if o.Version == "" {
+		o.Version = "1"
+	}
+	if o.MaxBatch < 0 || o.MaxDelay < 0 || o.Lanes < 0 || o.MaxPayload < 0 || o.MaxRequests < 0 || o.MaxMemory < 0 || o.Timeout < 0 || o.Drain < 0 {
+		return fault.New(fault.Invalid, "a bound of the model server is negative: give 0 for the default, or more")
+	}
+	o.MaxBatch, o.MaxRequests, o.Lanes = or(o.MaxBatch, 64), or(o.MaxRequests, 1024), or(o.Lanes, runtime.GOMAXPROCS(0))
+	o.MaxPayload, o.MaxMemory = or(o.MaxPayload, 16<<20), or(o.MaxMemory, 1<<30)
+	o.Timeout, o.Drain = or(o.Timeout, time.Minute), or(o.Drain, 30*time.Second)
+	if o.MaxMemory < o.MaxPayload {
+		o.MaxMemory = o.MaxPayload
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+func or[T int | int64 | time.Duration](v, fallback T) T {
+	if v == 0 {
+		return fallback
+	}
+	return v
+}
+
+// Server serves one model.
+type Server struct {
+	options   Options
+	signature tensor.Signature
+	decoder   payload.Decoder
+	queue     *batch.Queue[[]tensor.Tensor, []tensor.Tensor]
+	metrics   *metrics
+	draining  atomic.Bool
+	gate      gate
+}
+
+// New makes a server of an engine that is ready.
+func New(o Options) (*Server, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	s := &Server{options: o, signature: o.Engine.Signature()}
+	s.gate = gate{maxRequests: int64(o.MaxRequests), maxBytes: o.MaxMemory}
+	s.decoder.Inputs = s.signature.Inputs
+	if m, ok := o.Engine.(interface{ Missing(string) bool }); ok {
+		s.decoder.Missing = m.Missing
+	}
+	s.metrics = newMetrics(o, s.signature.Platform, &s.gate)
+	s.queue = batch.New(batch.Options{
+		MaxRows: o.MaxBatch, MaxDelay: o.MaxDelay, MaxWaiting: o.MaxRequests, Lanes: o.Lanes, Ran: s.metrics.ran,
+	}, s.run)
+	return s, nil
+}
+
+func (s *Server) run(ctx context.Context, requests [][]tensor.Tensor) []batch.Outcome[[]tensor.Tensor] {
+	answers := s.options.Engine.Run(ctx, requests)
+	out := make([]batch.Outcome[[]tensor.Tensor], len(answers))
+	for i, a := range answers {
+		out[i] = batch.Outcome[[]tensor.Tensor]{Value: a.Tensors, Err: a.Err}
+	}
+	return out
+}
+
+// readHeader and idle bound connections that say nothing, slowest how long a body may be on its way.
+const (
+	readHeader = 10 * time.Second
+	idle       = 2 * time.Minute
+	slowest    = 30 * time.Second
+)
+
+// Serve answers on a listener, which it closes, until ctx ends; then it takes no more connections
+// and lets what goes on be finished.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	group, running := errgroup.WithContext(context.WithoutCancel(ctx))
+	running, end := context.WithCancel(running)
+	defer end()
+	group.Go(func() error { return s.queue.Run(running) })
+	web := &http.Server{
+		Handler: s.Handler(), ReadHeaderTimeout: readHeader, IdleTimeout: idle,
+		ReadTimeout: s.options.Timeout + slowest, WriteTimeout: s.options.Timeout + 2*slowest,
+		ErrorLog: slog.NewLogLogger(s.options.Log.Handler(), slog.LevelDebug),
+	}
+	group.Go(func() error {
+		if err := web.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fault.New(fault.Internal, "serve %s: %w", l.Addr(), err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		defer end()
+		select {
+		case <-ctx.Done():
+		case <-running.Done(): // something else failed
+		}
+		s.draining.Store(true)
+		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.Drain)
+		defer cancel()
+		if err := web.Shutdown(within); err != nil {
+			s.options.Log.Warn("requests were cut off", "after", s.options.Drain)
+			return errors.Join(web.Close())
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+// ready says why the server cannot answer now, if it cannot.
+func (s *Server) ready(ctx context.Context) error {
+	if s.draining.Load() {
+		return fault.New(fault.Unready, "the model server is ending: ask another")
+	}
+	if h, ok := s.options.Engine.(interface{ Ready(context.Context) error }); ok {
+		return h.Ready(ctx)
+	}
+	return nil
+}
+
+// answer computes what a request asks for, whose tensors are in the order of the signature.
+func (s *Server) answer(ctx context.Context, ordered []tensor.Tensor, rows int) ([]tensor.Tensor, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	out, err := s.queue.Do(ctx, ordered, rows)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, fault.New(fault.Unready, "no answer within %v: send fewer rows at once, or raise the timeout: %w", s.options.Timeout, err)
+	}
+	s.metrics.rows.Add(float64(rows))
+	return out, err
+}

@@ -1,0 +1,108 @@
+package inference
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/trainer/data"
+	"github.com/clary-ml/clary/trainer/prepare"
+	"github.com/clary-ml/clary/trainer/spec"
+	"github.com/clary-ml/clary/trainer/table"
+)
+
+// takesRaw reports whether rows are still to go through the model's transform. They went through
+// it before if their columns are those that it makes and not those that it takes; or, where these
+// have the same names, if the very transform lies where the preparation puts it.
+func (m *Model) takesRaw(path string) (bool, error) {
+	t := m.Learned()
+	if t == nil {
+		return false, nil
+	}
+	if m.Data.Format == spec.FormatCSV && !m.Data.Header && m.besides(path) {
+		return false, nil // prepared rows without a header
+	}
+	source, err := table.Open(path, table.Options{})
+	if err != nil {
+		return false, err
+	}
+	var names, inputs []string
+	for _, f := range source.Fields {
+		if f.Name != t.Label {
+			names = append(names, f.Name)
+		}
+	}
+	for _, f := range t.Input {
+		inputs = append(inputs, f.Name)
+	}
+	made := slices.Equal(names, t.Output)
+	slices.Sort(names)
+	slices.Sort(inputs)
+	return !made || slices.Equal(names, inputs) && !m.besides(path), nil
+}
+
+// besides reports whether the model's own transform lies beside a part that was prepared, or
+// beside the folder of a file of it.
+func (m *Model) besides(path string) bool {
+	path = filepath.Clean(path)
+	for _, folder := range []string{filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
+		text, err := os.ReadFile(filepath.Join(folder, prepare.TransformFolder, prepare.TransformFile))
+		if sum := sha256.Sum256(text); err == nil && hex.EncodeToString(sum[:]) == m.Manifest.Transform.SHA256 {
+			return true
+		}
+	}
+	return false
+}
+
+// readRaw reads labelled raw rows and puts them through the transform.
+func (m *Model) readRaw(ctx context.Context, path string) (data.Table, error) {
+	t := m.Learned()
+	out := data.Table{Width: m.Width()}
+	if t.Label == "" {
+		return out, fault.New(fault.Invalid, "the model's transform was learned without a label, so raw rows have none: prepare the data with --label")
+	}
+	source, err := table.Open(path, table.Options{Missing: t.Missing})
+	if err != nil {
+		return out, err
+	}
+	for i := range source.Fields {
+		at := slices.IndexFunc(t.Input, func(f table.Field) bool { return f.Name == source.Fields[i].Name })
+		if at >= 0 && source.Fields[i].Kind == table.Text { // only Parquet knows kinds before
+			source.Fields[i].Kind = t.Input[at].Kind
+		}
+	}
+	layout, row := data.LayoutFor(m.Data, m.Plan), 0
+	_, err = source.Each(ctx, func(b table.Batch) error {
+		label := b.Column(t.Label)
+		if label == nil {
+			return fault.New(fault.Invalid, "the label's column %q is missing", t.Label)
+		}
+		for i := range b.Rows {
+			row++
+			text := ""
+			if label.Kind == table.Text {
+				text = label.Texts[i]
+			} else {
+				text = strconv.FormatFloat(label.Numbers[i], 'g', -1, 64)
+			}
+			v, err := layout.ParseLabel(text)
+			if err != nil {
+				return fmt.Errorf("row %d: %w", row, err)
+			}
+			out.Labels = append(out.Labels, v)
+		}
+		var err error
+		out.Features, err = m.AppendRows(out.Features, &b)
+		return err
+	})
+	if err == nil && out.Rows() == 0 {
+		err = fault.New(fault.Invalid, "%s: no rows", path)
+	}
+	return out, err
+}
