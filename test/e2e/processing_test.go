@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -260,5 +261,45 @@ func TestContinuousOutputsAreThereWhileTheJobRunsAndExactWhenItEnds(t *testing.T
 	want := map[string]string{"attempt-2": "2\n", "last": "last\n", "part": "part\n", "mine.txt": "was there before\n"}
 	if got := m.fetched("s3://dripped/live/"); !maps.Equal(got, want) {
 		t.Errorf("in the end there is %q, want %q", got, want)
+	}
+}
+
+func TestReadyMadeStepsRunAsAJobAndJoinWhatTheyAreGiven(t *testing.T) {
+	m := start(t, 1, 1)
+	orders, customers := "id,amount,bought\n", "id,city\n"
+	for i := range 1000 {
+		orders += fmt.Sprintf("%d,%d,%s\n", i%50, i, []string{"yes", "no"}[i%3%2])
+	}
+	for i := range 50 {
+		customers += fmt.Sprintf("%d,%s\n", i, []string{"Rome", "Oslo"}[i%2])
+	}
+	plan := m.File("plan.yaml", "label: bought\nsteps:\n- join: {with: customers, on: id}\n- drop: {columns: [id]}\n- split: {test: 0.2, stratify: bought, seed: 3}\n- clean: {}\n- scale: {}\n- one_hot: {}\n")
+	m.Exits(0, "process", "--steps", plan, "--profile", "--input", m.File("orders.csv", orders), "--input", "customers="+m.File("customers.csv", customers),
+		"--output", "s3://made/ready/", "--name", "ready")
+	got := m.fetched("s3://made/ready/")
+	local := m.Path("local")
+	m.Clary("prepare", "-f", plan, "--input", m.Path("orders.csv"), "--input", "customers="+m.Path("customers.csv"), "--to", local)
+	for _, name := range []string{"train/train.csv", "test/test.csv", "transform/transform.json", "report.json"} {
+		want, err := os.ReadFile(filepath.Join(local, name))
+		if err != nil || got[name] != string(want) || len(want) == 0 {
+			t.Errorf("%s is not as on this machine: %d bytes and %d, %v", name, len(got[name]), len(want), err)
+		}
+	}
+	if !strings.Contains(got["profile.html"], "<svg") {
+		t.Errorf("the page is %d bytes", len(got["profile.html"]))
+	}
+	var view struct {
+		Message string `json:"exit_message"`
+		Reason  string
+	}
+	m.JSON(&view, "job", "ready", "-o", "json")
+	if view.Message != "1000 rows: test 200, train 800" {
+		t.Errorf("it says %q", view.Message)
+	}
+	broken := m.File("broken.csv", "id,amount,bought\n1,2,yes\n1,2\n")
+	m.Exits(1, "process", "--steps", m.File("one.yaml", "label: bought\nsteps:\n- clean: {}\n"), "--input", broken, "--output", "s3://made/broken/", "--name", "broken")
+	m.JSON(&view, "job", "broken", "-o", "json")
+	if !strings.Contains(view.Reason, "line 3") {
+		t.Errorf("of a broken line it says %q", view.Reason)
 	}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // MainInput is the channel of the table that is prepared.
-const MainInput = "input"
+const MainInput = steps.MainInput
 
 // Names in the output folder, beside a folder for each part.
 const (

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/trainer/steps"
 	"github.com/clary-ml/clary/workload"
 	"github.com/clary-ml/clary/workload/processing"
 )
@@ -85,6 +86,29 @@ func TestAnImageIsStartedAsItIsMade(t *testing.T) {
 	}
 }
 
+func TestReadyMadeStepsAreTheNodesOwnClary(t *testing.T) {
+	s, problems := processing.Parse([]byte(`{"steps": {"label": "y", "steps": [{"join": {"with": "more", "on": "id"}}, {"clean": {}}]}, "profile": true,
+		"inputs": {"input": "s3://a/b", "more": "s3://a/c"}, "outputs": {"output": "s3://a/d/"}, "resources": {"cores": 3}}`))
+	if problems != nil {
+		t.Fatal(problems)
+	}
+	roles, err := s.Roles()
+	if err != nil || len(roles) != 1 {
+		t.Fatal(err)
+	}
+	program := roles[0].Program
+	if !program.Clary || !slices.Equal(program.Command, []string{"clary", "steps"}) || program.Contract != cluster.ContractProcessing || roles[0].Ask.Memory != 2<<30 || roles[0].Ask.MilliCPU != 3000 {
+		t.Errorf("it runs %+v", roles[0])
+	}
+	var task steps.Task
+	if err := json.Unmarshal(program.Spec, &task); err != nil {
+		t.Fatal(err)
+	}
+	if task.Inputs["input"] != "processing/input/input" || task.Inputs["more"] != "processing/input/more" || task.Output != "processing/output" || task.Workers != 3 || !task.Profile || len(task.Plan.Steps) != 2 {
+		t.Errorf("it is told %s", program.Spec)
+	}
+}
+
 func TestNamesEveryMistake(t *testing.T) {
 	with := func(rest string) string { return `{"program": {"command": ["x"]}, ` + rest + `}` }
 	for _, test := range []struct{ claim, text, want string }{
@@ -108,6 +132,14 @@ func TestNamesEveryMistake(t *testing.T) {
 		{"two things to run", `{"program": {"command": ["x"]}, "script": {"entry": "a.py", "source": "s3://a/b"}}`, "script: stands beside program"},
 		{"too many", with(`"instances": 5000`), "instances: 5000 is out of range"},
 		{"a bridge without a container", with(`"container_network": "bridge"`), "container_network: is for a container"},
+		{"steps and code", `{"steps": {"steps": [{"clean": {}}]}, "program": {"command": ["x"]}, "inputs": {"input": "s3://a/b"}, "outputs": {"o": "s3://a/b"}}`, "program: is for code of your own"},
+		{"steps of nothing", `{"steps": {"steps": []}, "outputs": {"o": "s3://a/b"}}`, "inputs.input: is missing: name the table"},
+		{"steps to nowhere", `{"profile": true, "inputs": {"input": "s3://a/b"}}`, "outputs: 0: steps write to exactly one"},
+		{"a slip in a plan", `{"steps": {"step": []}, "inputs": {"input": "s3://a/b"}, "outputs": {"o": ""}}`, "steps.step: unknown field"},
+		{"a mistake in a plan", `{"steps": {"steps": [{"clean": {}}, {"split": {"test": 2}}]}, "inputs": {"input": "s3://a/b"}, "outputs": {"o": ""}}`, "steps.steps[1].split.test: 2: takes a share"},
+		{"a table that is not there", `{"steps": {"steps": [{"join": {"with": "c", "on": "id"}}]}, "inputs": {"input": "s3://a/b"}, "outputs": {"o": ""}}`, `steps.steps[0].join.with: there is no input "c"`},
+		{"steps on many", `{"profile": true, "instances": 2, "inputs": {"input": "s3://a/b"}, "outputs": {"o": ""}}`, "instances: 2: steps run on one"},
+		{"steps of too many cores", `{"profile": true, "resources": {"cores": 1e7}, "inputs": {"input": "s3://a/b"}, "outputs": {"o": ""}}`, "resources.cores: "},
 		{"cores", with(`"resources": {"cores": -1}`), "resources.cores: "},
 	} {
 		t.Run(test.claim, func(t *testing.T) {
@@ -167,6 +199,7 @@ func TestOutputsOfAllInstancesGoWhereTheyShould(t *testing.T) {
 
 func FuzzCheck(f *testing.F) {
 	f.Add([]byte(prep))
+	f.Add([]byte(`{"steps": {"label": "y", "steps": [{"clean": {}}]}, "profile": true, "inputs": {"input": "s3://a/b"}, "outputs": {"o": "s3://a/c"}}`))
 	f.Add([]byte(`{"image": "x", "inputs": {"input": "s3://a/b"}, "outputs": {"output": {"path": "/opt/ml/processing/o"}}}`))
 	f.Add([]byte(`{"program": {"command": ["x"]}, "inputs": {"a": "s3://a/b", "": {"uri": ""}}, "outputs": {"a": null}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -10,6 +10,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/quantity"
 	"github.com/clary-ml/clary/internal/strictjson"
+	"github.com/clary-ml/clary/trainer/steps"
 	"github.com/clary-ml/clary/workload/training"
 )
 
@@ -23,6 +24,11 @@ type Spec struct {
 	Script     *training.Script  `json:"script,omitempty"`
 	Image      string            `json:"image,omitempty"`
 	Entrypoint []string          `json:"entrypoint,omitempty"`
+
+	// Steps are ready-made and need no code: the plan of clary prepare, over the table of the input
+	// called input, into the one output. Profile writes a page of what is in that table beside it.
+	Steps   *steps.Plan `json:"steps,omitempty"`
+	Profile bool        `json:"profile,omitempty"`
 
 	// Inputs are given to each instance, or shared out among them; Outputs are brought to the store.
 	// Both are maps of names to s3:// addresses, or to objects that say more.
@@ -69,9 +75,12 @@ func Parse(data []byte) (Spec, cluster.Problems) {
 // Validate reports every mistake, each with the path of its field.
 func (s Spec) Validate() cluster.Problems {
 	var p cluster.Problems
-	if s.Program == nil && s.Script == nil && s.Image == "" {
-		p.Add("", "there is nothing to run: name a program, a script or an image")
-	} else {
+	switch {
+	case s.ready():
+		s.validateSteps(&p)
+	case s.Program == nil && s.Script == nil && s.Image == "":
+		p.Add("", "there is nothing to run: name a program, a script or an image, or ready-made steps")
+	default:
 		p.Under("", s.training().Validate())
 	}
 	s.validateInputs(&p)
@@ -104,11 +113,21 @@ func (s Spec) training() training.Spec {
 
 // Roles are the tasks of the job's one gang.
 func (s Spec) Roles() ([]cluster.Role, error) {
-	roles, err := s.training().Roles()
-	if err != nil {
-		return nil, err
+	var role cluster.Role
+	if s.ready() {
+		ready, err := s.stepsRole()
+		if err != nil {
+			return nil, err
+		}
+		role = ready
+	} else {
+		roles, err := s.training().Roles()
+		if err != nil {
+			return nil, err
+		}
+		role = roles[0]
 	}
-	program := &roles[0].Program
+	program := &role.Program
 	program.Contract, program.Outputs, program.Script = cluster.ContractProcessing, false, ""
 	if s.Image != "" && s.Script == nil { // no argument "train"
 		program.Command = nil
@@ -122,7 +141,7 @@ func (s Spec) Roles() ([]cluster.Role, error) {
 	for _, name := range slices.Sorted(maps.Keys(s.Outputs)) {
 		program.Exports = append(program.Exports, s.export(name))
 	}
-	return roles, nil
+	return []cluster.Role{role}, nil
 }
 
 // validateFolders refuses folders that lie in one another: what is whose could not be told.

@@ -141,7 +141,7 @@ func (a *App) planOf(p preparation) (steps.Plan, error) {
 		text, err = os.ReadFile(p.file)
 	}
 	if err != nil {
-		return steps.Plan{}, fault.New(fault.Invalid, "--file: %w", err)
+		return steps.Plan{}, fault.New(fault.Invalid, "read the plan: %w", err)
 	}
 	var plan steps.Plan
 	if err := jobfile.Decode(text, &plan); err != nil {

@@ -22,13 +22,14 @@ type processFlags struct {
 	image     imageFlags
 	script    scriptFlags // its entry, source, requirements and python
 
-	file                   string
+	file, steps            string
 	inputs, inputOptions   []string
 	outputs, outputOptions []string
 	env, secrets, metrics  []string
 	framework              string
 	instances              int32
 	continuous, isolated   bool
+	profile                bool
 }
 
 func (f *processFlags) register(a *App, command *cobra.Command) {
@@ -40,6 +41,8 @@ func (f *processFlags) register(a *App, command *cobra.Command) {
 	// --output is what every other command calls its format.
 	flags.StringVarP(&a.format, "format", "o", "table", "table, json or yaml")
 	flags.StringVarP(&f.file, "file", "f", "", "a job file of kind processing; other flags change what it says")
+	flags.StringVar(&f.steps, "steps", "", "a plan of ready-made steps, as clary prepare -f takes it; - is standard input")
+	flags.BoolVar(&f.profile, "profile", false, "write a page of what is in the input, profile.html, to the output")
 	flags.StringVar(&f.script.entry, "script", "", "a script to run: .py, .sh or a program; what stands after -- is given to it")
 	flags.StringVar(&f.script.source, "source", "", "folder of its code, without what .gitignore names (default: the script alone)")
 	flags.StringVar(&f.script.requirements, "requirements", "", "requirements.txt to install, once on each node")
@@ -80,6 +83,7 @@ func (a *App) processCommand() *cobra.Command {
   clary process --script shard.py --instances 4 --input s3://data/raw/ --input-option input=sharded --output s3://data/clean/
   clary process --image team/spark-prep:3 --input s3://data/raw/ --output s3://data/clean/ -- --day 2026-11-26
   clary process --input s3://data/raw/ --output s3://data/clean/ -- sh -c 'sort $SAGEMAKER_BASE_DIR/processing/input/* > $SAGEMAKER_BASE_DIR/processing/output/all'
+  clary process --steps plan.yaml --profile --input s3://data/churn.csv --output s3://data/prepared/
   clary process -f prep.yaml --instances 4 --detach`,
 	}
 	f.register(a, command)
@@ -147,7 +151,7 @@ func (a *App) noteOutputs(view client.JobView) {
 
 // notBesideFile are flags that say what to run.
 var notBesideFile = []string{
-	"script", "source", "requirements", "python", "image", "entrypoint", "container-network", "read-only-root", "env", "framework", "network-isolation",
+	"steps", "profile", "script", "source", "requirements", "python", "image", "entrypoint", "container-network", "read-only-root", "env", "framework", "network-isolation",
 	"secret", "metric",
 }
 
@@ -182,6 +186,9 @@ func (a *App) processingJob(ctx context.Context, c *client.Client, command *cobr
 }
 
 func processingName(s processing.Spec) string {
+	if s.Steps != nil || s.Profile {
+		return "steps"
+	}
 	if s.Script != nil {
 		return strings.TrimSuffix(filepath.Base(s.Script.Entry), filepath.Ext(s.Script.Entry))
 	}
@@ -214,12 +221,15 @@ func (a *App) processingFile(command *cobra.Command, f *processFlags, args []str
 
 // processingSpec is what to run, with code and image uploaded unless it is a dry run.
 func (a *App) processingSpec(ctx context.Context, c *client.Client, command *cobra.Command, f *processFlags, args []string) (processing.Spec, error) {
+	if f.steps != "" || f.profile {
+		return a.stepsSpec(command, f, args)
+	}
 	if f.script.entry == "" {
 		if err := f.script.noSource(command); err != nil {
 			return processing.Spec{}, err
 		}
 		if f.image.image == "" && len(args) == 0 {
-			return processing.Spec{}, usage(command, "there is nothing to run: name a --script, an --image, a job file with -f, or a command after --")
+			return processing.Spec{}, usage(command, "there is nothing to run: name a --script, an --image, --steps, a job file with -f, or a command after --")
 		}
 	}
 	env, err := a.environment(f.env)
@@ -258,6 +268,33 @@ func (a *App) processingSpec(ctx context.Context, c *client.Client, command *cob
 	}, nil
 }
 
+// notBesideSteps are flags of code.
+var notBesideSteps = []string{
+	"script", "source", "requirements", "python", "image", "entrypoint", "container-network", "read-only-root", "env", "framework", "secret", "metric", "instances",
+}
+
+// stepsSpec are ready-made steps.
+func (a *App) stepsSpec(command *cobra.Command, f *processFlags, args []string) (processing.Spec, error) {
+	for _, name := range notBesideSteps {
+		if command.Flags().Changed(name) {
+			return processing.Spec{}, usage(command, "--%s is for code of your own, and --steps and --profile need none", name)
+		}
+	}
+	if len(args) > 0 {
+		return processing.Spec{}, usage(command, "%q is for code of your own, and --steps and --profile need none", args[0])
+	}
+	s := processing.Spec{Profile: f.profile, NetworkIsolation: f.isolated}
+	if f.steps == "" {
+		return s, nil
+	}
+	plan, err := a.planOf(preparation{file: f.steps})
+	if err != nil {
+		return s, err
+	}
+	s.Steps = &plan
+	return s, plan.Validate()
+}
+
 // apply writes over a spec what may also stand beside a file: resources, inputs and outputs.
 func (f *processFlags) apply(command *cobra.Command, s *processing.Spec) error {
 	t := training.Spec{Resources: s.Resources, Disk: s.Disk, Grace: s.Grace, Labels: s.Labels}
@@ -269,84 +306,4 @@ func (f *processFlags) apply(command *cobra.Command, s *processing.Spec) error {
 		return err
 	}
 	return f.applyOutputs(s)
-}
-
-func (f *processFlags) applyInputs(s *processing.Spec) error {
-	named, err := addresses("--input", processing.OnlyInput, f.inputs)
-	if err != nil {
-		return err
-	}
-	for name, uri := range named {
-		if s.Inputs == nil {
-			s.Inputs = map[string]processing.Input{}
-		}
-		input := s.Inputs[name]
-		input.URI = uri
-		if uri == "" {
-			return fault.New(fault.Invalid, "--input: %s has no address: write %s=s3://... or %s=PATH", name, name, name)
-		}
-		s.Inputs[name] = input
-	}
-	return options("--input-option", f.inputOptions, func(name, key, value string) error {
-		input, known := s.Inputs[name]
-		switch {
-		case !known:
-			return fault.New(fault.Invalid, "there is no input %q: name its data first", cluster.Clip(name))
-		case key == "path" && value != "":
-			input.Path = value
-		case value != "":
-			return errUnknownOption
-		case key == "sharded":
-			input.Sharded = true
-		case key == "gzip":
-			input.Gzip = true
-		case key == string(cluster.InputFastFile):
-			input.Mode = cluster.InputFastFile
-		case key == string(cluster.InputManifest):
-			input.Type = cluster.InputManifest
-		default:
-			return errUnknownOption
-		}
-		s.Inputs[name] = input
-		return nil
-	})
-}
-
-func (f *processFlags) applyOutputs(s *processing.Spec) error {
-	named, err := addresses("--output", processing.OnlyOutput, f.outputs)
-	if err != nil {
-		return err
-	}
-	for name, uri := range named {
-		if s.Outputs == nil {
-			s.Outputs = map[string]processing.Output{}
-		}
-		if uri != "" && !strings.HasPrefix(uri, "s3://") {
-			return fault.New(fault.Invalid, "--output: %q is not s3://bucket/prefix/ (the format of what clary prints is -o or --format)", cluster.Clip(uri))
-		}
-		output := s.Outputs[name]
-		output.URI = uri
-		s.Outputs[name] = output
-	}
-	if f.continuous {
-		for name, output := range s.Outputs {
-			output.Continuous = true
-			s.Outputs[name] = output
-		}
-	}
-	return options("--output-option", f.outputOptions, func(name, key, value string) error {
-		output, known := s.Outputs[name]
-		switch {
-		case !known:
-			return fault.New(fault.Invalid, "there is no output %q: name its address first, with --output %s=ADDRESS", cluster.Clip(name), cluster.Clip(name))
-		case key == "path" && value != "":
-			output.Path = value
-		case key == "continuous" && value == "":
-			output.Continuous = true
-		default:
-			return errUnknownOption
-		}
-		s.Outputs[name] = output
-		return nil
-	})
 }
