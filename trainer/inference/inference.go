@@ -114,8 +114,18 @@ type Evaluation struct {
 	Loss float64 `json:"loss"`
 	*evaluation.Classification
 	*evaluation.Regression
+	Slices []evaluation.Slice `json:"slices,omitempty"`
 
-	right []bool // by row, whether its class was found
+	rows answers
+}
+
+// answers are what was predicted of each row, and what is right: of classes or of numbers.
+type answers struct {
+	classes          []string
+	probabilities    []float64 // so many of each row as there are classes
+	class            []int
+	found            []bool // whether the class was
+	predicted, truth []float64
 }
 
 // Metrics are its figures by name.
@@ -133,16 +143,16 @@ func (e Evaluation) Metrics() map[string]float64 {
 // standard error of that on these rows (McNemar's: only those count that one finds and the
 // other does not). It is 0 where there are no classes.
 func (e Evaluation) Difference(other Evaluation) (more, standardError float64) {
-	n := float64(len(e.right))
-	if len(other.right) != len(e.right) || n == 0 {
+	n := float64(len(e.rows.found))
+	if len(other.rows.found) != len(e.rows.found) || n == 0 {
 		return 0, 0
 	}
 	gained, lost := 0.0, 0.0
-	for row, right := range e.right {
+	for row, found := range e.rows.found {
 		switch {
-		case right && !other.right[row]:
+		case found && !other.rows.found[row]:
 			gained++
-		case !right && other.right[row]:
+		case !found && other.rows.found[row]:
 			lost++
 		}
 	}
@@ -176,29 +186,41 @@ func Evaluate(ctx context.Context, modelDir, path string, b network.BLAS) (e Eva
 
 // judge goes through all rows.
 func (s *Scorer) judge(t data.Table) (e Evaluation, err error) {
-	var probabilities, predicted, truth []float64
-	var classes []int
 	e.Rows = t.Rows()
+	e.rows.classes = s.classes
 	err = s.each(t.Features, e.Rows, func(row int, output []float32) {
-		label := t.Labels[row]
+		label, r := t.Labels[row], &e.rows
 		e.Loss += network.RowLoss(s.plan.Loss, output, label) / float64(e.Rows)
 		if s.plan.Loss == spec.MeanSquaredError {
-			predicted, truth = append(predicted, float64(output[0])), append(truth, float64(label))
+			r.predicted, r.truth = append(r.predicted, float64(output[0])), append(r.truth, float64(label))
 			return
 		}
-		probabilities = append(probabilities, network.Probabilities(s.plan.Loss, output)...)
-		classes = append(classes, int(label))
-		e.right = append(e.right, network.Class(s.plan.Loss, output) == int(label))
+		r.probabilities = append(r.probabilities, network.Probabilities(s.plan.Loss, output)...)
+		r.class = append(r.class, int(label))
+		r.found = append(r.found, network.Class(s.plan.Loss, output) == int(label))
 	})
 	if err != nil {
 		return e, err
 	}
 	if s.plan.Loss == spec.MeanSquaredError {
-		e.Regression, err = evaluation.Regress(predicted, truth)
+		e.Regression, err = evaluation.Regress(e.rows.predicted, e.rows.truth)
 	} else {
-		e.Classification, err = evaluation.Classify(probabilities, classes, s.classes)
+		e.Classification, err = evaluation.Classify(e.rows.probabilities, e.rows.class, s.classes)
 	}
 	return e, err
+}
+
+// Slice judges the rows of each value of a column by themselves, and adds that to Slices.
+func (e *Evaluation) Slice(part evaluation.Part) error {
+	var slices []evaluation.Slice
+	var err error
+	if e.Regression != nil {
+		slices, err = evaluation.SliceNumbers(part, e.rows.predicted, e.rows.truth)
+	} else {
+		slices, err = evaluation.SliceClasses(part, e.rows.probabilities, e.rows.class, e.rows.classes)
+	}
+	e.Slices = append(e.Slices, slices...)
+	return err
 }
 
 func open(dir string, b network.BLAS) (*Model, *Scorer, error) {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -289,6 +290,23 @@ func TestAStoredModelIsScoredAndPredictsHere(t *testing.T) {
 	}
 	if out := run("", "table", "evaluate", folder, data); !strings.Contains(out, "75.00 %") {
 		t.Error(out)
+	}
+	headed := filepath.Join(t.TempDir(), "headed.csv")
+	if err := os.WriteFile(headed, []byte("x,y,side\n5,1,left\n1,5,right\n5,1,right\n1,5,right\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	manifest.Data.Header = true
+	named := filepath.Join(t.TempDir(), "named")
+	if err := checkpoint.SaveModel(named, manifest, []float32{1, 0, 0, 1, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+	html := filepath.Join(t.TempDir(), "page.html")
+	out := run("", "table", "evaluate", named, headed, "--slice", "x", "--html", html)
+	if !regexp.MustCompile(`(?s)X +ROWS +ACCURACY.*\n1 +2 +1.0000.*\n5 +2 +0.5000`).MatchString(out) {
+		t.Error(out)
+	}
+	if text, err := os.ReadFile(html); err != nil || !strings.Contains(string(text), "By x") || !strings.Contains(string(text), "ROC") {
+		t.Errorf("%v: %s", err, text)
 	}
 	if out := run("5,1\n1,5\n", "", "predict", folder); out != "left\nright\n" {
 		t.Errorf("%q", out)

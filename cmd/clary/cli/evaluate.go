@@ -10,34 +10,48 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/clary-ml/clary/console/axes"
+	page "github.com/clary-ml/clary/console/report/evaluation"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/trainer/evaluation"
 	"github.com/clary-ml/clary/trainer/inference"
+	tables "github.com/clary-ml/clary/trainer/table"
 )
 
 func (a *App) evaluateCommand() *cobra.Command {
-	var against string
-	var under []string
+	var against, html string
+	var under, columns []string
 	command := &cobra.Command{
 		Use:   "evaluate MODEL DATA",
 		Short: "Judge a model by labelled rows, on this machine",
 		Long: "Judge a model by labelled rows, on this machine. " + modelHelp + "\nDATA is a file, a folder or an s3:// address.\n\n" +
 			"Of classes: accuracy, log loss, the areas under the ROC and the precision-recall curve, calibration, and each class\n" +
-			"against the rest; of numbers: RMSE, MAE, R2, bias and the residuals. With -o json come the curves.",
+			"against the rest; of numbers: RMSE, MAE, R2, bias and the residuals. With -o json come the curves; --html writes all of it as\n" +
+			"one page that needs no network. --slice judges the rows of each value of a column, or of each quarter of a column of many\n" +
+			"numbers, by themselves.",
 		Example: "  clary evaluate digits test.csv.gz\n  clary evaluate ./model s3://data/digits/test.csv.gz -o json\n" +
-			"  clary evaluate new test.csv --against old --fail-under accuracy=0.95,auc=0.99",
+			"  clary evaluate new test.csv --against old --fail-under accuracy=0.95,auc=0.99\n" +
+			"  clary evaluate churn test.csv --slice Contract,tenure --html churn.html",
 		Args: takes("MODEL", "DATA"), ValidArgsFunction: a.completeModels(),
 	}
 	command.Flags().StringVar(&against, "against", "", "another model, judged by the same rows")
 	command.Flags().StringSliceVar(&under, "fail-under", nil, "fail if a figure is under a bound, as NAME=VALUE: accuracy, auc, average_precision, r2, …;\na loss or an error fails if it is over")
+	command.Flags().StringVar(&html, "html", "", "write a page with plots to this file; - is standard output")
+	command.Flags().StringSliceVar(&columns, "slice", nil, "judge by the values of these columns of the data, too")
 	command.RunE = a.withScratch(func(ctx context.Context, s *scratch, args []string) error {
 		bounds, err := parseBounds(under)
 		if err != nil {
 			return err
 		}
 		data, err := s.data(ctx, args[1])
+		if err != nil {
+			return err
+		}
+		parts, err := partsOf(ctx, data, columns)
 		if err != nil {
 			return err
 		}
@@ -55,14 +69,84 @@ func (a *App) evaluateCommand() *cobra.Command {
 				return err
 			}
 			e.Model = name
+			for _, part := range parts {
+				if err := e.Slice(part); err != nil {
+					return err
+				}
+			}
 			judged = append(judged, e)
 		}
-		if err := a.showEvaluations(judged); err != nil {
-			return err
+		if html != "" {
+			if err := a.writePage(html, "the evaluation of "+args[0], func(out io.Writer) error { return writeEvaluation(out, args[1], judged) }); err != nil {
+				return err
+			}
+		}
+		if html != "-" {
+			if err := a.showEvaluations(judged); err != nil {
+				return err
+			}
 		}
 		return checkBounds(judged[0].Metrics(), bounds)
 	})
 	return command
+}
+
+// partsOf reads columns of labelled rows, to judge by their values.
+func partsOf(ctx context.Context, data string, columns []string) ([]evaluation.Part, error) {
+	if len(columns) == 0 {
+		return nil, nil
+	}
+	source, err := tables.Open(data, tables.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("--slice: %w", err)
+	}
+	parts := make([]evaluation.Part, len(columns))
+	at := make([]int, len(columns))
+	for i, name := range columns {
+		parts[i].Column = name
+		at[i] = slices.IndexFunc(source.Fields, func(f tables.Field) bool { return f.Name == name })
+		if at[i] < 0 {
+			var names []string
+			for _, f := range source.Fields {
+				names = append(names, f.Name)
+			}
+			return nil, fault.New(fault.Invalid, "--slice: the data have no column %q: they have %s", name, axes.Shorten(strings.Join(names, ", "), 200))
+		}
+	}
+	if slices.ContainsFunc(source.Fields, func(f tables.Field) bool { return f.Kind != tables.Text }) { // a file that knows its kinds
+		if _, err := source.Infer(ctx, columns...); err != nil {
+			return nil, err
+		}
+	}
+	_, err = source.Each(ctx, func(b tables.Batch) error {
+		for i := range parts {
+			for _, text := range b.Columns[at[i]].Texts {
+				parts[i].Texts = append(parts[i].Texts, strings.Clone(text)) // a cell keeps all the text around it
+			}
+		}
+		return nil
+	})
+	return parts, err
+}
+
+// writeEvaluation writes the page.
+func writeEvaluation(out io.Writer, data string, judged []inference.Evaluation) error {
+	found := page.Found{Data: data, Verdict: verdict(judged), Made: time.Now()}
+	for _, e := range judged {
+		found.Models = append(found.Models, page.Model{
+			Name: e.Model, Classification: e.Classification, Regression: e.Regression, Metrics: e.Metrics(), Slices: e.Slices,
+		})
+	}
+	return page.Write(out, found)
+}
+
+// verdict compares two models of classes in a sentence.
+func verdict(judged []inference.Evaluation) string {
+	if len(judged) < 2 || judged[0].Classification == nil {
+		return ""
+	}
+	more, se := judged[0].Difference(judged[1])
+	return fmt.Sprintf("%s has %+.2f %% accuracy (standard error %.2f %%) on these %d rows", judged[0].Model, 100*more, 100*se, judged[0].Rows)
 }
 
 func parseBounds(texts []string) (map[string]float64, error) {
@@ -99,24 +183,65 @@ func checkBounds(metrics, bounds map[string]float64) error {
 
 func (a *App) showEvaluations(judged []inference.Evaluation) error {
 	if len(judged) == 1 {
-		return a.print(judged[0], func(out io.Writer) error { return showEvaluation(out, judged[0]) })
+		return a.print(judged[0], func(out io.Writer) error {
+			if err := showEvaluation(out, judged[0]); err != nil {
+				return err
+			}
+			return showSlices(out, judged[0])
+		})
 	}
 	return a.print(judged, func(out io.Writer) error {
-		var rows [][]string
-		first, second := judged[0].Metrics(), judged[1].Metrics()
-		for _, name := range slices.Sorted(maps.Keys(first)) {
-			rows = append(rows, []string{name, fmt.Sprintf("%.4f", first[name]), fmt.Sprintf("%.4f", second[name])})
-		}
-		if err := table(out, []string{"figure", judged[0].Model, judged[1].Model}, rows); err != nil {
+		if err := showFigures(out, judged); err != nil {
 			return err
 		}
-		if judged[0].Classification == nil {
-			return nil
-		}
-		more, se := judged[0].Difference(judged[1])
-		_, err := fmt.Fprintf(out, "\n%s has %+.2f %% accuracy (standard error %.2f %%) on these %d rows\n", judged[0].Model, 100*more, 100*se, judged[0].Rows)
-		return err
+		return showSlices(out, judged[0])
 	})
+}
+
+// showFigures shows two models' side by side.
+func showFigures(out io.Writer, judged []inference.Evaluation) error {
+	var rows [][]string
+	first, second := judged[0].Metrics(), judged[1].Metrics()
+	for _, name := range slices.Sorted(maps.Keys(first)) {
+		rows = append(rows, []string{name, fmt.Sprintf("%.4f", first[name]), fmt.Sprintf("%.4f", second[name])})
+	}
+	if err := table(out, []string{"figure", judged[0].Model, judged[1].Model}, rows); err != nil {
+		return err
+	}
+	if text := verdict(judged); text != "" {
+		_, err := fmt.Fprintf(out, "\n%s\n", text)
+		return err
+	}
+	return nil
+}
+
+// showSlices shows a model's figures by the values of columns.
+func showSlices(out io.Writer, e inference.Evaluation) error {
+	names := []string{"accuracy", "log_loss", "auc"}
+	if e.Regression != nil {
+		names = []string{"rmse", "mae", "bias"}
+	}
+	var rows [][]string
+	for i, s := range e.Slices {
+		row := []string{s.Value, strconv.Itoa(s.Rows)}
+		for _, name := range names {
+			text := "-"
+			if v, known := s.Metrics[name]; known {
+				text = fmt.Sprintf("%.4f", v)
+			}
+			row = append(row, text)
+		}
+		rows = append(rows, append(row, fmt.Sprintf("%.4f", s.Error)))
+		if i+1 < len(e.Slices) && e.Slices[i+1].Column == s.Column {
+			continue
+		}
+		fmt.Fprintln(out)
+		if err := table(out, append(append([]string{s.Column, "rows"}, names...), "standard error"), rows); err != nil {
+			return err
+		}
+		rows = nil
+	}
+	return nil
 }
 
 func showEvaluation(out io.Writer, e inference.Evaluation) error {
