@@ -104,6 +104,10 @@ type Job struct {
 	Retry      Retry
 	Held       bool // waits until its owner releases it
 	Cancel     bool // its owner wants it to end
+	// Register is the model that what it publishes as "model" becomes a version of; "" is none.
+	Register string
+	// Models are what the references to models among its inputs meant when it was submitted.
+	Models []ModelPin
 
 	State     JobState
 	Reason    string // why it waits, failed or was cancelled, in words
@@ -149,6 +153,10 @@ func (j Job) Validate() Problems {
 		p.Add("spec", "%d bytes: at most %d", len(j.Spec), MaxSpec)
 	}
 	checkRange(&p, "priority", int64(j.Priority), -MaxPriority, MaxPriority)
+	if j.Register != "" {
+		CheckName(&p, "register", j.Register)
+	}
+	p.Under("models", checkPins(j.Models))
 	j.Retry.validate(&p)
 	checkDuration(&p, "max_runtime", j.MaxRuntime, 0, 10*365*24*time.Hour)
 	checkLabels(&p, "labels", j.Labels)

@@ -53,9 +53,10 @@ type Input struct {
 	Type        InputType
 	Attributes  []string // of an augmented manifest, in the order in which they are read
 	ContentType string
-	Sharded     bool // each task of the role gets its share of the objects, not all
-	Gzip        bool // objects are decompressed on the way
-	RecordIO    bool // in pipe mode, each object or attribute is wrapped as one record
+	Sharded     bool   // each task of the role gets its share of the objects, not all
+	Gzip        bool   // objects are decompressed on the way
+	RecordIO    bool   // in pipe mode, each object or attribute is wrapped as one record
+	SHA256      string // hex; if it is set the input is one object, and no other content is taken for it
 }
 
 // InputMode says how a task reads a channel.
@@ -262,7 +263,11 @@ func checkInputs(inputs []Input) Problems {
 			p.Add(field+".channel", "%q is there twice", Clip(input.Channel))
 		}
 		seen[input.Channel] = true
-		checkURI(&p, field+".uri", input.URI)
+		CheckInputAddress(&p, field+".uri", input.URI)
+		p.Under(field, input.CheckModelInput())
+		if input.SHA256 != "" && (!isDigest(input.SHA256) || input.Mode != InputFile || input.Type != InputPrefix) {
+			p.Add(field+".sha256", "%q is for one object that is read as a file, and has 64 of 0-9 and a-f", Clip(input.SHA256))
+		}
 		if input.Folder != "" {
 			checkFolder(&p, field+".folder", input.Folder)
 		}

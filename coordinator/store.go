@@ -14,6 +14,7 @@ import (
 
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/registry"
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/rpc"
 	"github.com/clary-ml/clary/coordinator/state"
@@ -125,6 +126,15 @@ func (s *objectStore) Merge(ctx context.Context, from []string, to string) ([]st
 		names = append(names, clash.String())
 	}
 	return names, nil
+}
+
+// Version makes a version of a model of what a job has published.
+func (s *objectStore) Version(ctx context.Context, model string, made registry.Made) (cluster.ModelVersion, error) {
+	client, err := s.open()
+	if err != nil {
+		return cluster.ModelVersion{}, err
+	}
+	return registry.FromJob(ctx, client, model, registry.Key(made.Job), made)
 }
 
 // target finds where an object is to go, and makes its bucket.

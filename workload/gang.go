@@ -32,7 +32,7 @@ type OneGang struct {
 //	            gang starts anew, unless the retries are used up. A task that was lost
 //	            with its node excuses the whole attempt: its peers fail because of it.
 //	            A gang that was told to move ends in the same way, and is excused too
-//	publishing  all have succeeded: outputs are committed, then copied
+//	publishing  all have succeeded: outputs are committed, then copied and registered
 //	stopping    the gang is told to stop and cannot be placed any more; when all its
 //	            tasks have ended the job is cancelled, or failed if it ran too long
 //
@@ -191,8 +191,9 @@ func (s *step) publishing() Changes {
 	if s.job.Delivered {
 		return s.end(cluster.JobSucceeded, s.job.Reason) // what there is to say of the copies
 	}
-	if copies := append(Copies(p.Outputs, s.spec.Output), Exports(s.job.Name, p.Outputs, s.gang.Roles)...); len(copies) > 0 {
-		return Changes{Deliver: copies}
+	register := s.job.Register != ""
+	if copies := append(Copies(p.Outputs, s.spec.Output), Exports(s.job.Name, p.Outputs, s.gang.Roles)...); len(copies) > 0 || register {
+		return Changes{Deliver: copies, Register: register}
 	}
 	return s.end(cluster.JobSucceeded, "")
 }

@@ -42,7 +42,10 @@ type Changes struct {
 	Sweep   *cluster.Sweep // to put; of a job that has none yet
 	Publish *Publish       // outputs to commit
 	Deliver []Copy         // objects to copy; when all are there, the job is Delivered
-	WakeAt  int64          // reconcile again at this instant even if nothing happens; 0 is never
+	// Register has the job's model registered with it, before the job is Delivered: see
+	// cluster.Job.Register.
+	Register bool
+	WakeAt   int64 // reconcile again at this instant even if nothing happens; 0 is never
 }
 
 // Publish commits the outputs of one attempt of a gang.
@@ -67,7 +70,7 @@ type Copy struct {
 
 // Empty reports whether nothing is to change now. A time to wake is no change.
 func (c Changes) Empty() bool {
-	return c.Job == nil && len(c.Gangs) == 0 && c.Sweep == nil && c.Publish == nil && len(c.Deliver) == 0
+	return c.Job == nil && len(c.Gangs) == 0 && c.Sweep == nil && c.Publish == nil && len(c.Deliver) == 0 && !c.Register
 }
 
 // Gang returns the named gang of the view.

@@ -2,6 +2,9 @@ package staging
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,9 +48,31 @@ func Fetch(ctx context.Context, store Reader, cache *Cache, input cluster.Input,
 			return nil
 		})
 	}
-	err = group.Wait()
+	if err = group.Wait(); err == nil && input.SHA256 != "" {
+		err = verify(input, items, folder)
+	}
 	tally.Fetched, tally.Bytes = int(fetched.Load()), bytes.Load()
 	return tally, err
+}
+
+// verify refuses any other content than the one that was meant when the job was submitted.
+func verify(input cluster.Input, items []Item, folder string) error {
+	if len(items) != 1 {
+		return fault.New(fault.Invalid, "input %s: %s has %d objects where one is meant", input.Channel, input.URI, len(items))
+	}
+	file, err := os.Open(filepath.Join(folder, filepath.FromSlash(items[0].Name)))
+	if err != nil {
+		return fault.New(fault.Internal, "input %s: %w", input.Channel, err)
+	}
+	defer file.Close() //nolint:errcheck // only read
+	digest := sha256.New()
+	if _, err := io.Copy(digest, file); err != nil {
+		return fault.New(fault.Internal, "input %s: %w", input.Channel, err)
+	}
+	if sum := hex.EncodeToString(digest.Sum(nil)); sum != input.SHA256 {
+		return fault.New(fault.Invalid, "input %s: %s has SHA-256 %s, and %s is meant: somebody has replaced it", input.Channel, input.URI, sum, input.SHA256)
+	}
+	return nil
 }
 
 // Tally is how many objects an input had, and what of them was not in the cache.

@@ -52,13 +52,16 @@ type Cluster struct {
 	changed chan struct{} // closed and replaced at every change
 	jobs    map[string]client.JobView
 	sweeps  map[string]Sweep // by job
-	nodes   map[string]client.NodeView
-	logs    map[string][]logged // by job
-	metrics map[string][]cluster.Series
-	objects map[string][]byte        // by URI
-	tokens  map[string]cluster.Token // by secret
-	calls   map[string]int           // by method's last word
-	revised uint64
+	models  map[string]cluster.Model
+	// versions are those of models, by ID.
+	versions map[string]cluster.ModelVersion
+	nodes    map[string]client.NodeView
+	logs     map[string][]logged // by job
+	metrics  map[string][]cluster.Series
+	objects  map[string][]byte        // by URI
+	tokens   map[string]cluster.Token // by secret
+	calls    map[string]int           // by method's last word
+	revised  uint64
 }
 
 type coordinator struct {
@@ -76,7 +79,7 @@ func Start(n int) (*Cluster, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{
 		authority: authority, ctx: ctx, cancel: cancel, changed: make(chan struct{}),
-		jobs: map[string]client.JobView{}, sweeps: map[string]Sweep{}, nodes: map[string]client.NodeView{}, logs: map[string][]logged{}, metrics: map[string][]cluster.Series{},
+		jobs: map[string]client.JobView{}, sweeps: map[string]Sweep{}, models: map[string]cluster.Model{}, versions: map[string]cluster.ModelVersion{}, nodes: map[string]client.NodeView{}, logs: map[string][]logged{}, metrics: map[string][]cluster.Series{},
 		objects: map[string][]byte{}, calls: map[string]int{},
 		tokens: map[string]cluster.Token{Token: {ID: "root", Kind: cluster.TokenUser, Name: "root", Role: cluster.RoleAdmin}},
 	}
@@ -139,6 +142,7 @@ func (c *Cluster) serve(member *coordinator, listener net.Listener, secure *tls.
 	claryv1.RegisterNodesServer(member.server, &nodes{c: c})
 	claryv1.RegisterMetricsServer(member.server, &metrics{c: c})
 	claryv1.RegisterObjectsServer(member.server, &objects{c: c})
+	claryv1.RegisterModelsServer(member.server, &models{c: c})
 	claryv1.RegisterAdminServer(member.server, &admin{c: c})
 	c.running.Go(func() { _ = member.server.Serve(listener) })
 }

@@ -37,8 +37,8 @@ type Refusal struct {
 	Reason string
 }
 
-// Record puts and deletes jobs, gangs, queues, tokens, secrets, deeds, sweeps and trials: all
-// of them, or none if one is not at the revision it was read, or breaks a rule.
+// Record puts and deletes jobs, gangs, queues, tokens, secrets, deeds, sweeps, trials, models and
+// their versions: all of them, or none if one is not at the revision it was read, or breaks a rule.
 //
 // Put the owning job in the same record as a gang, so that a job that was cancelled
 // meanwhile gets no new work; only a gang whose Stop is all that changes needs no job.
@@ -46,7 +46,7 @@ type Refusal struct {
 // which need not carry the noun.
 //
 // A trial is put together with its sweep, at the revision that was read: that puts everything
-// that happens to a sweep's trials into one order.
+// that happens to a sweep's trials into one order. So is a version of a model when it comes or goes.
 type Record struct {
 	Changes []Change
 }
@@ -62,11 +62,14 @@ type Change struct {
 	Deed   *cluster.Deed
 	Sweep  *cluster.Sweep
 	Trial  *cluster.Trial
-	Delete *Key
-	Check  *Key // a job or sweep, which is not changed
+	Model  *cluster.Model
+	// Version is of a model.
+	Version *cluster.ModelVersion
+	Delete  *Key
+	Check   *Key // a job or sweep, which is not changed
 }
 
-// Key names a stored noun: a job, gang, queue, token, secret, sweep or trial. Deleting a job
+// Key names a stored noun: a job, gang, queue, token, secret, sweep, trial, model or version. Deleting a job
 // deletes its gangs, tasks and publication; its sweep's trials are deleted before.
 type Key struct {
 	Kind state.Kind

@@ -9,7 +9,7 @@ import (
 func (w *recording) delete(key Key, expected uint64) error {
 	current, may := w.revision(key)
 	if !may {
-		return fault.New(fault.Invalid, "delete %s %q: a record deletes jobs, gangs, queues, tokens, secrets, sweeps and trials only",
+		return fault.New(fault.Invalid, "delete %s %q: a record deletes jobs, gangs, queues, tokens, secrets, sweeps, trials, models and versions only",
 			cluster.Clip(string(key.Kind)), cluster.Clip(key.ID))
 	}
 	if current == 0 {
@@ -32,6 +32,10 @@ func (w *recording) delete(key Key, expected uint64) error {
 		return w.deleteSweep(key.ID)
 	case state.KindTrial:
 		return w.deleteTrial(key.ID)
+	case state.KindModel:
+		return w.deleteModel(key.ID)
+	case state.KindVersion:
+		return w.deleteVersion(key.ID)
 	}
 	w.DeleteToken(key.ID)
 	return nil
@@ -61,6 +65,12 @@ func (w *recording) revision(key Key) (current uint64, may bool) {
 	case state.KindTrial:
 		trial, _ := w.Trial(key.ID)
 		return trial.Revision, true
+	case state.KindModel:
+		model, _ := w.Model(key.ID)
+		return model.Revision, true
+	case state.KindVersion:
+		version, _ := w.ModelVersion(key.ID)
+		return version.Revision, true
 	}
 	return 0, false
 }

@@ -184,6 +184,12 @@ func (r Record) toProto() (*claryv1.Command, error) {
 		if change.Trial != nil {
 			m.Change, set = &claryv1.Change_Trial{Trial: wire.TrialToProto(*change.Trial)}, set+1
 		}
+		if change.Model != nil {
+			m.Change, set = &claryv1.Change_Model{Model: wire.ModelToProto(*change.Model)}, set+1
+		}
+		if change.Version != nil {
+			m.Change, set = &claryv1.Change_ModelVersion{ModelVersion: wire.ModelVersionToProto(*change.Version)}, set+1
+		}
 		if change.Delete != nil {
 			m.Change, set = &claryv1.Change_Delete{Delete: keyToProto(change.Delete)}, set+1
 		}
@@ -229,6 +235,12 @@ func recordFromProto(record *claryv1.Record) (Command, error) {
 		case *claryv1.Change_Trial:
 			trial := wire.TrialFromProto(c.Trial)
 			change.Trial = &trial
+		case *claryv1.Change_Model:
+			model := wire.ModelFromProto(c.Model)
+			change.Model = &model
+		case *claryv1.Change_ModelVersion:
+			version := wire.ModelVersionFromProto(c.ModelVersion)
+			change.Version = &version
 		case *claryv1.Change_Check:
 			change.Check = keyFromProto(c.Check)
 		default:

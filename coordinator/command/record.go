@@ -2,7 +2,9 @@ package command
 
 import (
 	"bytes"
+	"cmp"
 	"reflect"
+	"slices"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/state"
@@ -28,7 +30,7 @@ func (r Record) Apply(tx *state.Tx, now int64) (Result, error) {
 			return Result{}, err
 		}
 	}
-	if err := w.checkSweeps(); err != nil {
+	if err := cmp.Or(w.checkSweeps(), w.checkModels()); err != nil {
 		return Result{}, err
 	}
 	return Result{}, nil
@@ -42,6 +44,7 @@ type recording struct {
 	gangs []gangPut    // to be checked against their jobs as the whole record leaves them
 	// How a record changes sweeps, to be checked when all of it is known.
 	sweeps []*sweepPut
+	models []*modelPut // likewise
 }
 
 func (w *recording) apply(change Change) error {
@@ -62,6 +65,10 @@ func (w *recording) apply(change Change) error {
 		return w.putSweep(*change.Sweep, change.Expect)
 	case change.Trial != nil:
 		return w.putTrial(*change.Trial, change.Expect)
+	case change.Model != nil:
+		return w.putModel(*change.Model, change.Expect)
+	case change.Version != nil:
+		return w.putVersion(*change.Version, change.Expect)
 	case change.Check != nil:
 		return w.check(*change.Check, change.Expect)
 	case change.Delete != nil:
@@ -117,7 +124,7 @@ func (w *recording) putJob(job cluster.Job, expected uint64) error {
 		if err := jobMayBecome(old, job); err != nil {
 			return err
 		}
-	} else if err := w.checkParent(job); err != nil {
+	} else if err := cmp.Or(w.checkParent(job), w.checkPins(job)); err != nil {
 		return err
 	}
 	w.PutJob(job)
@@ -146,6 +153,10 @@ func jobMayBecome(old, job cluster.Job) error {
 		fixed = "parent"
 	case !bytes.Equal(old.Spec, job.Spec):
 		fixed = "spec"
+	case old.Register != job.Register:
+		fixed = "register"
+	case !slices.Equal(old.Models, job.Models):
+		fixed = "models"
 	}
 	if fixed != "" {
 		return fault.New(fault.Invalid, "job %q: %s: it never changes after submission", old.Name, fixed)

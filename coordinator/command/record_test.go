@@ -183,7 +183,7 @@ func TestDeletingAJobTakesAllOfItAlong(t *testing.T) {
 		t.Errorf("job %v, gang %v, tasks %v, the other's gang %v", job, gang, ids(w), other)
 	}
 	w.refuses(record(command.Change{Delete: &command.Key{Kind: state.KindJob, ID: "one"}}), fault.NotFound, "does not exist")
-	w.refuses(record(command.Change{Delete: &command.Key{Kind: state.KindTask, ID: "x"}}), fault.Invalid, "jobs, gangs, queues, tokens, secrets, sweeps and trials only")
+	w.refuses(record(command.Change{Delete: &command.Key{Kind: state.KindTask, ID: "x"}}), fault.Invalid, "sweeps, trials, models and versions only")
 	gangKey := &command.Key{Kind: state.KindGang, ID: "one2/main"}
 	w.refuses(record(command.Change{Expect: w.gang("one2").Revision, Delete: gangKey}), fault.Conflict, "only gangs of ended jobs")
 }

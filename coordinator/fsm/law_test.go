@@ -125,6 +125,7 @@ func equalReplicas(t *testing.T, draw func(drawer) command.Command) tally {
 			for j, result := range one.Apply(entry).([]command.Result) {
 				exercised.count(commands[j], result)
 				exercised.countSweeps(commands[j], result)
+				exercised.countModels(commands[j], result)
 			}
 			checkLaws(t, one)
 			if i == restoreAt || rapid.Bool().Draw(t, "catch up") {
@@ -165,6 +166,7 @@ func checkLaws(t *rapid.T, c copyOf) {
 	s := c.read(t)
 	defer s.Close()
 	checkSweeps(t, s)
+	checkModels(t, s)
 	used := map[string]cluster.Resources{}
 	attempts := map[string]int{}
 	for task := range s.Tasks() {

@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/registry"
+	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/workload"
 )
@@ -21,8 +24,8 @@ const (
 	forGood = 4
 )
 
-// deliveries copies published outputs to where users asked for them. It remembers only
-// what a new leader can do without: a copy made twice is no harm.
+// deliveries copies published outputs to where users asked for them, and makes versions of models
+// of them. It remembers only what a new leader can do without: a copy made twice is no harm.
 type deliveries struct {
 	copier Copier
 	wait   *sync.WaitGroup
@@ -38,11 +41,13 @@ type delivery struct {
 	after       int64 // not tried again before
 	err         error // of the last try
 	clashes     []string
+	version     *cluster.ModelVersion // to register
 }
 
 type delivered struct {
 	job     string
 	clashes []string
+	version *cluster.ModelVersion
 	err     error
 }
 
@@ -55,7 +60,8 @@ func newDeliveries(copier Copier, wait *sync.WaitGroup) *deliveries {
 
 // deliver starts copying until ctx ends, or answers how the job changes now that it is done, or when
 // to ask again.
-func (d *deliveries) deliver(ctx context.Context, job cluster.Job, publication uint64, copies []workload.Copy, now int64) (next cluster.Job, changed bool, wake int64) {
+func (d *deliveries) deliver(ctx context.Context, job cluster.Job, view workload.View, changes workload.Changes, now int64) (next cluster.Job, version *cluster.ModelVersion, changed bool, wake int64) {
+	publication := view.Publication.Revision
 	known := d.jobs[job.Name]
 	if known == nil || known.publication != publication {
 		known = &delivery{publication: publication}
@@ -64,35 +70,72 @@ func (d *deliveries) deliver(ctx context.Context, job cluster.Job, publication u
 	switch {
 	case known.ready:
 		job.Delivered, job.Reason = true, clashing(known.clashes)
-		return job, true, 0
+		return job, known.version, true, 0
 	case known.busy:
-		return job, false, 0
+		return job, nil, false, 0
 	case known.tries >= forGood && lasting(known.err):
 		job.State, job.Ended = cluster.JobFailed, now
 		job.Reason = fmt.Sprintf("its outputs are published but could not be copied: %s", known.err)
-		return job, true, 0
+		return job, nil, true, 0
 	case now < known.after:
-		return job, false, known.after
+		return job, nil, false, known.after
 	}
 	known.busy = true
 	d.wait.Go(func() {
-		clashes, err := d.copy(ctx, copies)
-		outcome := delivered{job.Name, clashes, err}
+		outcome := d.work(ctx, job, view, changes)
 		select {
 		case d.done <- outcome:
 		case <-ctx.Done():
 		}
 	})
-	return job, false, 0
+	return job, nil, false, 0
 }
 
-func (d *deliveries) copy(ctx context.Context, copies []workload.Copy) (clashes []string, err error) {
+// work copies and registers, when there is a seat.
+func (d *deliveries) work(ctx context.Context, job cluster.Job, view workload.View, changes workload.Changes) delivered {
+	done := delivered{job: job.Name}
 	select {
 	case d.seats <- struct{}{}:
 		defer func() { <-d.seats }()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		done.err = ctx.Err()
+		return done
 	}
+	if done.clashes, done.err = d.copy(ctx, changes.Deliver); done.err == nil && changes.Register {
+		done.version, done.err = d.version(ctx, job, view)
+	}
+	return done
+}
+
+// version makes a version of the model that the job has published.
+func (d *deliveries) version(ctx context.Context, job cluster.Job, view workload.View) (*cluster.ModelVersion, error) {
+	made := registry.Made{Job: job, Gangs: view.Gangs, Tasks: view.Tasks, Publication: view.Publication, Output: registry.DefaultOutput}
+	version, err := d.copier.Version(ctx, job.Register, made)
+	if err != nil {
+		return nil, fmt.Errorf("register it as %s: %w", job.Register, err)
+	}
+	return &version, nil
+}
+
+// registered is the record of a job whose outputs are delivered, with the version that they have
+// become. One that cannot be fails the job.
+func registered(snapshot *state.Snapshot, expect uint64, job cluster.Job, version *cluster.ModelVersion, now int64) command.Record {
+	changes := []command.Change{{Expect: expect, Job: &job}}
+	if version == nil {
+		return command.Record{Changes: changes}
+	}
+	if _, there := registry.Existing(snapshot, *version); there {
+		return command.Record{Changes: changes}
+	}
+	more, _, err := registry.Add(snapshot, *version, now)
+	if err != nil {
+		job.Delivered, job.State, job.Ended = false, cluster.JobFailed, now
+		job.Reason = fmt.Sprintf("its outputs are published but could not be registered: %s", err)
+	}
+	return command.Record{Changes: append(changes, more...)}
+}
+
+func (d *deliveries) copy(ctx context.Context, copies []workload.Copy) (clashes []string, err error) {
 	for _, c := range copies {
 		var clashed []string
 		switch {
@@ -130,7 +173,7 @@ func (d *deliveries) finish(done delivered) {
 	if known == nil {
 		return
 	}
-	known.busy, known.err, known.clashes = false, done.err, done.clashes
+	known.busy, known.err, known.clashes, known.version = false, done.err, done.clashes, done.version
 	if done.err == nil {
 		known.ready = true
 		return

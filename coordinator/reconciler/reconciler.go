@@ -17,6 +17,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/registry"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/workload"
@@ -38,6 +39,8 @@ type Copier interface {
 	// Spread does a copy of listings. Of a name that is in several with other content the first
 	// counts; the others are returned.
 	Spread(ctx context.Context, c workload.Copy) (clashes []string, err error)
+	// Version makes a version of a model of what a job has published; its number is not known yet.
+	Version(ctx context.Context, model string, made registry.Made) (cluster.ModelVersion, error)
 }
 
 const (
@@ -83,6 +86,9 @@ func record(expect uint64, job cluster.Job, wanted workload.Changes) command.Rec
 	}
 	gangs := wanted.Gangs
 	for i := range gangs {
+		if gangs[i].Revision == 0 { // what references to models meant is put in their place once
+			cluster.PinModels(gangs[i].Roles, job.Models)
+		}
 		changes = append(changes, command.Change{Expect: gangs[i].Revision, Gang: &gangs[i]})
 	}
 	return command.Record{Changes: changes}
@@ -252,7 +258,7 @@ func (w *round) look(ctx context.Context, names []string) ([]step, error) {
 			continue
 		}
 		view := viewOf(snapshot, name)
-		for _, c := range w.commands(ctx, job, view, kind.Reconcile(view, job, now), now) {
+		for _, c := range w.commands(ctx, snapshot, job, view, kind.Reconcile(view, job, now), now) {
 			steps = append(steps, step{name, c})
 		}
 	}
@@ -288,7 +294,7 @@ func viewOf(snapshot *state.Snapshot, job string) workload.View {
 }
 
 // commands turns a kind's changes into what is proposed, and starts what is not.
-func (w *round) commands(ctx context.Context, job cluster.Job, view workload.View, changes workload.Changes, now int64) []command.Command {
+func (w *round) commands(ctx context.Context, snapshot *state.Snapshot, job cluster.Job, view workload.View, changes workload.Changes, now int64) []command.Command {
 	w.timers.set(job.Name, changes.WakeAt)
 	var commands []command.Command
 	if changes.Job != nil || len(changes.Gangs) > 0 || changes.Sweep != nil {
@@ -301,10 +307,10 @@ func (w *round) commands(ctx context.Context, job cluster.Job, view workload.Vie
 	if p := changes.Publish; p != nil {
 		commands = append(commands, command.Publish{Job: job.Name, Gang: p.Gang, Attempt: p.Attempt, Outputs: p.Outputs})
 	}
-	if len(changes.Deliver) > 0 && view.Publication != nil {
-		next, changed, wake := w.deliveries.deliver(ctx, job, view.Publication.Revision, changes.Deliver, now)
+	if (len(changes.Deliver) > 0 || changes.Register) && view.Publication != nil {
+		next, version, changed, wake := w.deliveries.deliver(ctx, job, view, changes, now)
 		if changed {
-			commands = append(commands, record(job.Revision, next, workload.Changes{}))
+			commands = append(commands, registered(snapshot, job.Revision, next, version, now))
 		}
 		w.timers.set(job.Name, cmp.Or(wake, changes.WakeAt))
 	}

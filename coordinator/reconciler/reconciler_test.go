@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/planner"
 	"github.com/clary-ml/clary/coordinator/reconciler"
+	"github.com/clary-ml/clary/coordinator/registry"
 	"github.com/clary-ml/clary/coordinator/solo"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
@@ -53,6 +55,18 @@ func (s *store) Spread(ctx context.Context, c workload.Copy) ([]string, error) {
 
 func (s *store) Merge(ctx context.Context, from []string, to string) ([]string, error) {
 	return s.clashes, s.Copy(ctx, strings.Join(from, "+"), to)
+}
+
+func (s *store) Version(ctx context.Context, model string, made registry.Made) (cluster.ModelVersion, error) {
+	output, err := made.Published()
+	if err == nil {
+		err = s.Copy(ctx, output.URI, model)
+	}
+	output.Name, output.URI = "model.tar.gz", cluster.ModelFolder(model, registry.Key(made.Job))+"model.tar.gz"
+	return cluster.ModelVersion{
+		Model: model, Owner: made.Job.Owner, Artifact: output,
+		Lineage: cluster.Lineage{Job: made.Job.Name, Submitted: made.Job.Submitted, Output: made.Output},
+	}, err
 }
 
 // bench is a reconciler and a planner over a real state, inside a bubble.
@@ -157,7 +171,7 @@ func (b *bench) report(name string, state cluster.TaskState, code int32) {
 	_, tasks := b.job(name)
 	status := cluster.TaskStatus{State: state, ExitCode: code, Ended: time.Now().UnixNano()}
 	if state == cluster.TaskSucceeded {
-		status.Outputs = []cluster.Output{{Name: "model", URI: "s3://clary/" + tasks[0].ID + "/model.tar.gz", SHA256: strings.Repeat("0", 64)}}
+		status.Outputs = []cluster.Output{{Name: "model", URI: "s3://clary/" + tasks[0].ID + "/model.tar.gz", SHA256: strings.Repeat("0", 64), Size: 7}}
 	}
 	b.propose(command.ReportTasks{Node: "a", Reports: []command.TaskReport{{Task: tasks[0].ID, Status: status}}})
 }
@@ -181,6 +195,55 @@ func TestFromSubmissionToDelivery(t *testing.T) {
 		if got := fmt.Sprint(b.store.copies); got != want {
 			t.Errorf("copied %s\nwant   %s", got, want)
 		}
+	})
+}
+
+func TestWhatAJobPublishesBecomesAVersionBeforeItHasSucceeded(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		finish := func(name string, state cluster.JobState, reason string) {
+			b.submit(name, program, func(j *cluster.Job) { j.Register = "net" })
+			b.report(name, cluster.TaskSucceeded, 0)
+			b.report(name, cluster.TaskSucceeded, 0)
+			b.must(name, state, reason, 0)
+		}
+		finish("one", cluster.JobSucceeded, "")
+		b.store.fail = []error{fault.New(fault.Unready, "away")}
+		b.submit("two", program, func(j *cluster.Job) { j.Register = "net" })
+		b.report("two", cluster.TaskSucceeded, 0)
+		b.report("two", cluster.TaskSucceeded, 0)
+		b.must("two", cluster.JobPublishing, "", 0)
+		time.Sleep(time.Minute)
+		b.must("two", cluster.JobSucceeded, "", 0)
+		b.store.fail = slices.Repeat([]error{fault.New(fault.Denied, "no right")}, 4)
+		b.submit("three", program, func(j *cluster.Job) { j.Register = "net" })
+		b.report("three", cluster.TaskSucceeded, 0)
+		b.report("three", cluster.TaskSucceeded, 0)
+		time.Sleep(10 * time.Minute)
+		b.must("three", cluster.JobFailed, "no right", 0)
+
+		snapshot, err := b.ledger.Read(t.Context(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer snapshot.Close()
+		var got []string
+		for version := range snapshot.VersionsOf("net", 0) {
+			job, _ := snapshot.Job(version.Lineage.Job)
+			got = append(got, fmt.Sprint(version.Ref(), " of ", job.Name, " by ", version.Owner, " ", job.Delivered))
+		}
+		if want := "[net@1 of one by ann true net@2 of two by ann true]"; fmt.Sprint(got) != want {
+			t.Errorf("versions %v, want %s", got, want)
+		}
+	})
+}
+
+func TestAJobThatPublishesNoModelCannotBeRegistered(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		b.submit("none", `{"program": {"command": ["true"]}}`, func(j *cluster.Job) { j.Register = "net" })
+		_, tasks := b.job("none")
+		b.propose(command.ReportTasks{Node: "a", Reports: []command.TaskReport{{Task: tasks[0].ID, Status: cluster.TaskStatus{State: cluster.TaskSucceeded}}}})
+		time.Sleep(10 * time.Minute)
+		b.must("none", cluster.JobFailed, `has published no "model"`, 0)
 	})
 }
 

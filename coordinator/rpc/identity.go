@@ -90,6 +90,16 @@ var needs = map[string]need{
 	"/clary.v1.Sweeps/Report":   {action: auth.ControlOwn},
 	"/clary.v1.Sweeps/Tell":     {action: auth.ControlOwn},
 
+	"/clary.v1.Models/Get":      {action: auth.Read},
+	"/clary.v1.Models/List":     {action: auth.Read},
+	"/clary.v1.Models/Versions": {action: auth.Read},
+	"/clary.v1.Models/Version":  {action: auth.Read},
+	"/clary.v1.Models/Register": {action: auth.Submit},
+	"/clary.v1.Models/Evaluate": {action: auth.Submit},
+	"/clary.v1.Models/Approve":  {action: auth.ControlOwn},
+	"/clary.v1.Models/Alias":    {action: auth.ControlOwn},
+	"/clary.v1.Models/Delete":   {action: auth.ControlOwn},
+
 	"/clary.v1.Jobs/Cancel":  {action: auth.ControlOwn},
 	"/clary.v1.Jobs/Release": {action: auth.ControlOwn},
 	"/clary.v1.Jobs/Delete":  {action: auth.ControlOwn},

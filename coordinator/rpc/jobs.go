@@ -14,6 +14,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/reconciler"
+	"github.com/clary-ml/clary/coordinator/registry"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
@@ -64,6 +65,12 @@ func (s *jobs) Submit(ctx context.Context, request *claryv1.SubmitRequest) (*cla
 	if err := s.checkName(ctx, job.Name); err != nil {
 		return nil, err
 	}
+	if job.Models, err = s.pin(ctx, job); err != nil {
+		if request.GetDryRun() {
+			return nil, err
+		}
+		return s.existing(ctx, job, err) // it may have been submitted while the model was there
+	}
 	if request.GetDryRun() {
 		return s.dryRun(ctx, request, job)
 	}
@@ -91,7 +98,7 @@ func (s *jobs) accept(ctx context.Context, job cluster.Job) (cluster.Job, error)
 	who := caller(ctx)
 	accepted := cluster.Job{
 		Name: job.Name, Kind: job.Kind, Owner: who.Name, Queue: job.Queue, Priority: job.Priority, Labels: job.Labels,
-		Spec: job.Spec, RequestID: job.RequestID, MaxRuntime: job.MaxRuntime, Retry: job.Retry, Held: job.Held,
+		Spec: job.Spec, RequestID: job.RequestID, MaxRuntime: job.MaxRuntime, Retry: job.Retry, Held: job.Held, Register: job.Register,
 		State: cluster.JobQueued, Attempt: 1, Submitted: time.Now().UnixNano(),
 	}
 	if accepted.Queue == "" {
@@ -104,6 +111,9 @@ func (s *jobs) accept(ctx context.Context, job cluster.Job) (cluster.Job, error)
 		accepted.Name = generatedName(job.Kind, who.Name, job.RequestID)
 	}
 	problems := accepted.Validate()
+	if job.Register != "" && job.Kind == cluster.KindTuning {
+		problems.Add("register", "is for a job that publishes a model, and a sweep has many: train its best again with clary train --best-of %s --register %s", accepted.Name, cluster.Clip(job.Register))
+	}
 	kind, known := s.kinds[job.Kind]
 	if !known {
 		problems.Add("kind", "%q is unknown: this build knows %s", cluster.Clip(string(job.Kind)), strings.Join(kindNames(s.kinds), ", "))
@@ -114,6 +124,21 @@ func (s *jobs) accept(ctx context.Context, job cluster.Job) (cluster.Job, error)
 		return job, fault.New(fault.Invalid, "%w", err)
 	}
 	return accepted, nil
+}
+
+// pin resolves what references to models among a job's inputs mean now.
+func (s *jobs) pin(ctx context.Context, job cluster.Job) ([]cluster.ModelPin, error) {
+	_, gangs := reconciler.First(job, s.kinds[job.Kind], job.Submitted)
+	refs := cluster.ModelRefs(append(gangs, s.foresee(job)...))
+	if len(refs) == 0 {
+		return nil, nil
+	}
+	snapshot, err := s.replica.Read(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer snapshot.Close()
+	return registry.Pin(snapshot, refs)
 }
 
 // generatedName is a function of the request, so that the same request has the same

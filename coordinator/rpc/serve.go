@@ -71,6 +71,7 @@ type Config struct {
 	Sealer       Sealer
 	Welcome      func() *claryv1.Welcome
 	Store        func() (*object.Client, error)
+	Artifacts    func() (Artifacts, error)                     // of models; in Store if nil
 	Archive      func(below object.URI) (archive.Store, error) // of logs; in Store if nil
 	Credentials  func(Identity) (*claryv1.CredentialsResponse, error)
 	Members      Members
@@ -90,8 +91,17 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterHandsServer(server, &hands{replica: c.Replica, agents: c.Agents, log: c.Log})
 	claryv1.RegisterSecretsServer(server, &secrets{replica: c.Replica, sealer: c.Sealer})
 	claryv1.RegisterSweepsServer(server, &sweeps{replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, desk: c.Desk})
+	claryv1.RegisterModelsServer(server, &models{replica: c.Replica, store: c.artifacts()})
 	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, sealer: c.Sealer, beats: c.Beats, welcome: c.Welcome, signer: c.Signer, members: c.Members, log: c.Log})
 	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper})
+}
+
+// artifacts is where the registry keeps models.
+func (c Config) artifacts() func() (Artifacts, error) {
+	if c.Artifacts != nil {
+		return c.Artifacts
+	}
+	return func() (Artifacts, error) { return c.Store() }
 }
 
 // leaderConns finds the leader for questions that only it can answer.

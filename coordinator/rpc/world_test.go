@@ -22,6 +22,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/keeper"
 	"github.com/clary-ml/clary/coordinator/planner"
 	"github.com/clary-ml/clary/coordinator/reconciler"
+	"github.com/clary-ml/clary/coordinator/registry/registrytest"
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/rpc"
 	"github.com/clary-ml/clary/coordinator/sweeps"
@@ -53,6 +54,8 @@ type world struct {
 	defect  bool // the service of credentials panics
 	agents  agents
 	logs    logStores
+	// artifacts are those of models.
+	artifacts *registrytest.Store
 }
 
 // members admits machines as the coordinator does.
@@ -84,7 +87,7 @@ func (nobody) Conn(id string) (*grpc.ClientConn, error) {
 func inWorld(t *testing.T, test func(*world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, users: map[string]string{}}
+		w := &world{T: t, users: map[string]string{}, artifacts: registrytest.New()}
 		w.open()
 		test(w)
 	})
@@ -116,6 +119,7 @@ func (w *world) open() {
 	rpc.Register(grpcServer, rpc.Config{
 		Replica: w.replica, Planner: planning, Keeper: keeping, Nodes: nodes, Beats: beats, Members: w.members, Log: log,
 		Desk: desk, Kinds: kinds, Coordinators: nobody{}, Agents: &w.agents, Archive: w.logs.below,
+		Artifacts: func() (rpc.Artifacts, error) { return w.artifacts, nil },
 		Signer: func(task cluster.Task, csr []byte) ([]byte, []byte, error) {
 			identity := pki.Task{Job: task.Job, Gang: "main", Attempt: int(task.Attempt), Role: task.Role, Index: int(task.Index)}
 			certificate, err := w.ca.IssueCSR(csr, pki.Request{Identity: identity, Validity: pki.TaskValidity}, time.Now())

@@ -18,6 +18,8 @@ const (
 	KindPublication Kind = "publication"
 	KindSweep       Kind = "sweep"
 	KindTrial       Kind = "trial"
+	KindModel       Kind = "model"
+	KindVersion     Kind = "version"
 )
 
 // Change says that a noun was written or deleted.

@@ -1,5 +1,6 @@
 // Package state keeps what the coordinators have agreed on: jobs, gangs, tasks, nodes,
-// queues, tokens, publications, sweeps and their trials, and what is used of each node.
+// queues, tokens, publications, sweeps and their trials, models and their versions, and what is
+// used of each node.
 //
 // A Store is one bbolt file that follows the raft log. Commands write through a Tx,
 // readers hold a Snapshot, and whoever wants to hear of changes subscribes to the Bus.
@@ -29,21 +30,24 @@ const initialMmap = 4 << 30
 // buckets are the typed tables of the file.
 type buckets struct {
 	jobs         kv.Bucket[cluster.Job]
-	gangs        kv.Bucket[cluster.Gang]        // by "job/gang"
-	tasks        kv.Bucket[cluster.Task]        // by "job/gang/role-index.attempt"
-	publications kv.Bucket[cluster.Publication] // by job
-	nodes        kv.Bucket[cluster.Node]        // by id
-	queues       kv.Bucket[cluster.Queue]       // by name
-	tokens       kv.Bucket[cluster.Token]       // by id
-	secrets      kv.Bucket[cluster.Secret]      // by "queue/name"
-	deeds        kv.Bucket[cluster.Deed]        // by id, in the order of time
-	sweeps       kv.Bucket[cluster.Sweep]       // by job
-	trials       kv.Bucket[cluster.Trial]       // by "job/number"
-	live         kv.Bucket[struct{}]            // "job/number" of every trial that has not ended
-	children     kv.Bucket[struct{}]            // "parent/job" of every job that another made
-	used         kv.Bucket[cluster.Resources]   // by node: the sum over its unended tasks
-	placed       kv.Bucket[struct{}]            // "node/task" of every unended task
-	position     kv.Bucket[position]            // one row
+	gangs        kv.Bucket[cluster.Gang]         // by "job/gang"
+	tasks        kv.Bucket[cluster.Task]         // by "job/gang/role-index.attempt"
+	publications kv.Bucket[cluster.Publication]  // by job
+	nodes        kv.Bucket[cluster.Node]         // by id
+	queues       kv.Bucket[cluster.Queue]        // by name
+	tokens       kv.Bucket[cluster.Token]        // by id
+	secrets      kv.Bucket[cluster.Secret]       // by "queue/name"
+	deeds        kv.Bucket[cluster.Deed]         // by id, in the order of time
+	sweeps       kv.Bucket[cluster.Sweep]        // by job
+	trials       kv.Bucket[cluster.Trial]        // by "job/number"
+	live         kv.Bucket[struct{}]             // "job/number" of every trial that has not ended
+	children     kv.Bucket[struct{}]             // "parent/job" of every job that another made
+	models       kv.Bucket[cluster.Model]        // by name
+	versions     kv.Bucket[cluster.ModelVersion] // by "model/number"
+	uses         kv.Bucket[struct{}]             // "model/number/kind/id" of all that uses a version
+	used         kv.Bucket[cluster.Resources]    // by node: the sum over its unended tasks
+	placed       kv.Bucket[struct{}]             // "node/task" of every unended task
+	position     kv.Bucket[position]             // one row
 }
 
 // position says how far the log was applied.
@@ -69,6 +73,9 @@ func newBuckets() *buckets {
 		trials:       kv.Bucket[cluster.Trial]{Name: "trials", Codec: wire.TrialCodec()},
 		live:         kv.Bucket[struct{}]{Name: "live", Codec: markCodec()},
 		children:     kv.Bucket[struct{}]{Name: "children", Codec: markCodec()},
+		models:       kv.Bucket[cluster.Model]{Name: "models", Codec: wire.ModelCodec()},
+		versions:     kv.Bucket[cluster.ModelVersion]{Name: "versions", Codec: wire.ModelVersionCodec()},
+		uses:         kv.Bucket[struct{}]{Name: "uses", Codec: markCodec()},
 		used:         kv.Bucket[cluster.Resources]{Name: "used", Codec: wire.ResourcesCodec()},
 		placed:       kv.Bucket[struct{}]{Name: "placed", Codec: markCodec()},
 		position:     kv.Bucket[position]{Name: "position", Codec: positionCodec()},

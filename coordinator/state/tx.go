@@ -75,6 +75,9 @@ func (tx *Tx) PutJob(job cluster.Job) {
 	if job.Parent != "" {
 		tx.mark(tx.buckets.children, job.Parent+"/"+job.Name, true)
 	}
+	for _, pin := range job.Models {
+		tx.use(pin.ID(), UseJob, job.Name, !job.State.Ended())
+	}
 }
 
 // mark puts a key into an index, or takes it out.
@@ -177,8 +180,12 @@ func (tx *Tx) PutTask(task cluster.Task) {
 
 // DeleteJob deletes a job. It leaves its gangs, tasks and publication to the caller.
 func (tx *Tx) DeleteJob(name string) {
-	if job, ok := tx.Job(name); ok && job.Parent != "" {
+	job, ok := tx.Job(name)
+	if ok && job.Parent != "" {
 		tx.mark(tx.buckets.children, job.Parent+"/"+name, false)
+	}
+	for _, pin := range job.Models {
+		tx.use(pin.ID(), UseJob, name, false)
 	}
 	remove(tx, tx.buckets.jobs, KindJob, name)
 }

@@ -21,7 +21,7 @@ func (tx *Tx) Used(node string) cluster.Resources {
 // the commands check it before, and no state may ever hold it.
 func (tx *Tx) take(task cluster.Task) {
 	a := task.Allocation
-	tx.use(a.Node, func(used *cluster.Resources) {
+	tx.hold(a.Node, func(used *cluster.Resources) {
 		used.MilliCPU += a.Resources.MilliCPU
 		used.Memory += a.Resources.Memory
 		used.Devices = with(used.Devices, a.Resources.Devices, task.ID)
@@ -35,7 +35,7 @@ func (tx *Tx) take(task cluster.Task) {
 // free gives back what take took.
 func (tx *Tx) free(task cluster.Task) {
 	a := task.Allocation
-	tx.use(a.Node, func(used *cluster.Resources) {
+	tx.hold(a.Node, func(used *cluster.Resources) {
 		used.MilliCPU -= a.Resources.MilliCPU
 		used.Memory -= a.Resources.Memory
 		used.Devices = without(used.Devices, a.Resources.Devices)
@@ -47,7 +47,7 @@ func (tx *Tx) free(task cluster.Task) {
 	tx.buckets.placed.Delete(tx.kv, a.Node+"/"+task.ID)
 }
 
-func (tx *Tx) use(node string, change func(*cluster.Resources)) {
+func (tx *Tx) hold(node string, change func(*cluster.Resources)) {
 	used, changed := tx.used[node]
 	if !changed {
 		used = tx.reader.Used(node) // decoded for us alone: its slices may be changed

@@ -71,6 +71,16 @@ func SweepCodec() kv.Codec[cluster.Sweep] {
 	return codec(SweepToProto, SweepFromProto, func() *claryv1.Sweep { return new(claryv1.Sweep) })
 }
 
+// ModelCodec stores models.
+func ModelCodec() kv.Codec[cluster.Model] {
+	return codec(ModelToProto, ModelFromProto, func() *claryv1.Model { return new(claryv1.Model) })
+}
+
+// ModelVersionCodec stores versions of models.
+func ModelVersionCodec() kv.Codec[cluster.ModelVersion] {
+	return codec(ModelVersionToProto, ModelVersionFromProto, func() *claryv1.ModelVersion { return new(claryv1.ModelVersion) })
+}
+
 // TokenCodec stores tokens.
 func TokenCodec() kv.Codec[cluster.Token] {
 	return codec(TokenToProto, TokenFromProto, func() *claryv1.Token { return new(claryv1.Token) })

@@ -15,7 +15,7 @@ func JobToProto(j cluster.Job) *claryv1.Job {
 		MaxRuntime: int64(j.MaxRuntime), Held: j.Held, Cancel: j.Cancel,
 		State: string(j.State), Reason: j.Reason, Attempt: j.Attempt, Failures: j.Failures,
 		Submitted: j.Submitted, Started: j.Started, Ended: j.Ended, Delivered: j.Delivered,
-		Revision: j.Revision, Parent: j.Parent,
+		Revision: j.Revision, Parent: j.Parent, Register: j.Register, Models: list(j.Models, ModelPinToProto),
 	}
 	if r := j.Retry; r.Limit != 0 || r.Backoff != 0 || len(r.Only) > 0 || len(r.Never) > 0 {
 		out.Retry = &claryv1.Retry{Limit: r.Limit, Backoff: int64(r.Backoff), Only: r.Only, Never: r.Never}
@@ -39,6 +39,7 @@ func JobFromProto(j *claryv1.Job) cluster.Job {
 		Attempt: j.GetAttempt(), Failures: j.GetFailures(),
 		Submitted: j.GetSubmitted(), Started: j.GetStarted(), Ended: j.GetEnded(),
 		Delivered: j.GetDelivered(), Revision: j.GetRevision(), Parent: j.GetParent(),
+		Register: j.GetRegister(), Models: list(j.GetModels(), ModelPinFromProto),
 	}
 }
 

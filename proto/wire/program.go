@@ -41,7 +41,7 @@ func ProgramFromProto(p *claryv1.Program) cluster.Program {
 func InputToProto(i cluster.Input) *claryv1.Input {
 	return &claryv1.Input{
 		Channel: i.Channel, Uri: i.URI, Mode: string(i.Mode), Type: string(i.Type), Attributes: i.Attributes,
-		ContentType: i.ContentType, Sharded: i.Sharded, Gzip: i.Gzip, RecordIo: i.RecordIO, Folder: i.Folder,
+		ContentType: i.ContentType, Sharded: i.Sharded, Gzip: i.Gzip, RecordIo: i.RecordIO, Folder: i.Folder, Sha256: i.SHA256,
 	}
 }
 
@@ -50,7 +50,7 @@ func InputFromProto(i *claryv1.Input) cluster.Input {
 	return cluster.Input{
 		Channel: i.GetChannel(), URI: i.GetUri(), Mode: cluster.InputMode(i.GetMode()),
 		Type: cluster.InputType(i.GetType()), Attributes: some(i.GetAttributes()),
-		ContentType: i.GetContentType(), Sharded: i.GetSharded(), Gzip: i.GetGzip(), RecordIO: i.GetRecordIo(), Folder: i.GetFolder(),
+		ContentType: i.GetContentType(), Sharded: i.GetSharded(), Gzip: i.GetGzip(), RecordIO: i.GetRecordIo(), Folder: i.GetFolder(), SHA256: i.GetSha256(),
 	}
 }
 

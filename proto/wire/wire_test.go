@@ -63,6 +63,14 @@ func nouns() []noun {
 		line(wire.SweepToProto, wire.SweepFromProto, &claryv1.Sweep{}),
 		line(wire.BudgetToProto, wire.BudgetFromProto, &claryv1.Budget{}),
 		line(wire.TrialCountsToProto, wire.TrialCountsFromProto, &claryv1.TrialCounts{}),
+		line(wire.ModelToProto, wire.ModelFromProto, &claryv1.Model{}),
+		line(wire.ModelVersionToProto, wire.ModelVersionFromProto, &claryv1.ModelVersion{}),
+		line(wire.ApprovalToProto, wire.ApprovalFromProto, &claryv1.Approval{}),
+		line(wire.LineageToProto, wire.LineageFromProto, &claryv1.Lineage{}),
+		line(wire.CodeToProto, wire.CodeFromProto, &claryv1.Code{}),
+		line(wire.DataRefToProto, wire.DataRefFromProto, &claryv1.DataRef{}),
+		line(wire.ModelPinToProto, wire.ModelPinFromProto, &claryv1.ModelPin{}),
+		line(wire.EvaluationToProto, wire.EvaluationFromProto, &claryv1.Evaluation{}),
 		line(wire.TokenToProto, wire.TokenFromProto, &claryv1.Token{}),
 	}
 }

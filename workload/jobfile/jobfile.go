@@ -31,6 +31,7 @@ type File struct {
 	Backoff    quantity.Duration `json:"backoff,omitzero" jsonschema:"description=Wait before the first restart; doubles each time up to 10 minutes"`
 	RetryOnly  []int32           `json:"retry_only,omitempty" jsonschema:"description=Exit codes that are tried again; all others are not. Left out: all are"`
 	RetryNever []int32           `json:"retry_never,omitempty" jsonschema:"description=Exit codes that are not tried again"`
+	Register   string            `json:"register,omitempty" jsonschema:"description=Model in the registry that what it makes becomes a version of"`
 	Hold       bool              `json:"hold,omitempty" jsonschema:"description=Wait until it is released by hand"`
 	Spec       json.RawMessage   `json:"spec" jsonschema:"description=What to do; its fields are the kind's"`
 }
@@ -107,7 +108,7 @@ func Decode(data []byte, v any) error {
 func (f File) Job() cluster.Job {
 	return cluster.Job{
 		Name: f.Name, Kind: f.kind(), Queue: f.Queue, Priority: f.Priority, Labels: f.Labels,
-		MaxRuntime: f.MaxRuntime.Std(), Held: f.Hold, Spec: f.Spec,
+		MaxRuntime: f.MaxRuntime.Std(), Held: f.Hold, Spec: f.Spec, Register: f.Register,
 		Retry: cluster.Retry{Limit: f.Retries, Backoff: f.Backoff.Std(), Only: f.RetryOnly, Never: f.RetryNever},
 	}
 }
@@ -117,7 +118,7 @@ func FromJob(job cluster.Job) File {
 	return File{
 		Name: job.Name, Kind: string(job.Kind), Queue: job.Queue, Priority: job.Priority, Labels: job.Labels,
 		MaxRuntime: quantity.Duration(job.MaxRuntime), Retries: job.Retry.Limit,
-		Backoff: quantity.Duration(job.Retry.Backoff), RetryOnly: job.Retry.Only, RetryNever: job.Retry.Never, Hold: job.Held, Spec: job.Spec,
+		Backoff: quantity.Duration(job.Retry.Backoff), RetryOnly: job.Retry.Only, RetryNever: job.Retry.Never, Hold: job.Held, Spec: job.Spec, Register: job.Register,
 	}
 }
 

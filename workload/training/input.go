@@ -73,7 +73,8 @@ func (s Spec) validateInputs(p *cluster.Problems) {
 	for _, channel := range sortedKeys(s.Inputs) {
 		field, input := "inputs."+cluster.Clip(channel), s.Inputs[channel]
 		p.Under(field, input.input(channel).CheckChannel())
-		checkAddress(p, field, input.URI)
+		cluster.CheckInputAddress(p, field, input.URI)
+		p.Under(field, input.input(channel).CheckModelInput())
 		p.Under(field, input.input(channel).CheckMode())
 		if input.Mode == cluster.InputPipe && s.Program == nil && s.Script == nil && s.Image == "" {
 			p.Add(field+".mode", "%q is for a program or a script: a network reads files", input.Mode)

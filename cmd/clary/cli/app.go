@@ -85,7 +85,7 @@ func (a *App) Commands() []*cobra.Command {
 			a.trainCommand, a.tuneCommand, a.sweepCommand, a.sweepsCommand, a.trialsCommand, a.runCommand, a.processCommand, a.submitCommand, a.jobsCommand, a.jobCommand, a.logsCommand, a.metricsCommand, a.attachCommand, a.execCommand, a.portForwardCommand, a.waitCommand,
 			a.cancelCommand, a.rerunCommand, a.releaseCommand, a.deleteCommand, a.whyCommand, a.schemaCommand,
 		},
-		GroupData:    {a.cpCommand, a.lsCommand, a.rmCommand, a.s3Command, a.profileCommand, a.prepareCommand, a.evaluateCommand, a.predictCommand, a.serveCommand},
+		GroupData:    {a.cpCommand, a.lsCommand, a.rmCommand, a.s3Command, a.profileCommand, a.prepareCommand, a.modelsCommand, a.evaluateCommand, a.predictCommand, a.serveCommand},
 		GroupCluster: {a.nodesCommand, a.clusterCommand, a.tokenCommand, a.secretCommand, a.auditCommand, a.loginCommand, a.contextCommand, a.benchCommand, a.versionCommand},
 	}
 	var commands []*cobra.Command

@@ -156,7 +156,7 @@ func (a *App) showJob(out io.Writer, view client.JobView) error {
 	err := fields(
 		out,
 		"name", job.Name, "kind", string(job.Kind), "state", stateText(job), "reason", job.Reason,
-		"owner", job.Owner, "queue", job.Queue, "priority", nonZero(int64(job.Priority)), "labels", labelText(job.Labels),
+		"owner", job.Owner, "queue", job.Queue, "priority", nonZero(int64(job.Priority)), "labels", labelText(job.Labels), "register", job.Register, "models", pinsText(job.Models),
 		"attempt", strconv.Itoa(int(job.Attempt)), "failures", nonZero(int64(job.Failures)),
 		"submitted", suffixed(ago(job.Submitted), " ago"), "ran", took(job),
 		"progress", progressText(view), "metrics", metricsText(leading(view).Progress.Metrics),

@@ -93,7 +93,7 @@ func (a *App) rerunCommand() *cobra.Command {
 			}
 			return a.submitAndWait(ctx, c, cluster.Job{
 				Name: name, Kind: o.Kind, Queue: o.Queue, Priority: o.Priority, Labels: o.Labels, Spec: o.Spec,
-				MaxRuntime: o.MaxRuntime, Retry: o.Retry,
+				MaxRuntime: o.MaxRuntime, Retry: o.Retry, Register: o.Register,
 			}, detach)
 		}),
 	}

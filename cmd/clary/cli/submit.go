@@ -257,6 +257,7 @@ type jobFlags struct {
 	retries     int32
 	backoff     string
 	only, never []int32
+	model       string
 	hold        bool
 	detach      bool
 	dryRun      bool
@@ -276,6 +277,11 @@ func (f *jobFlags) register(command *cobra.Command) {
 	flags.BoolVar(&f.hold, "hold", false, "let it wait until clary release")
 	flags.BoolVarP(&f.detach, "detach", "d", false, "do not wait for it")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would be placed where, and submit nothing")
+}
+
+// becomesModel adds the flag of jobs that make a model.
+func (f *jobFlags) becomesModel(command *cobra.Command) {
+	command.Flags().StringVar(&f.model, "register", "", "the model in the registry that it becomes a version of; see clary models")
 }
 
 // apply writes the flags that were set over a job.
@@ -305,6 +311,9 @@ func (f *jobFlags) apply(command *cobra.Command, job *cluster.Job) error {
 	}
 	if changed("retry-never") {
 		job.Retry.Never = f.never
+	}
+	if changed("register") {
+		job.Register = f.model
 	}
 	if changed("hold") {
 		job.Held = f.hold

@@ -92,7 +92,8 @@ func (a *App) trainCommand() *cobra.Command {
   clary train --script train.py --source src/ --requirements requirements.txt --data train.csv -- --epochs 3
   clary train --image registry.local/team/trainer:3 --data train.csv --hyperparameter lr=0.1
   clary train --script ddp.py --framework torch --instances 2 --hyperparameter lr=0.1
-  clary train --best-of digits-sweep --epochs 100 --name digits`,
+  clary train --best-of digits-sweep --epochs 100 --name digits
+  clary train -f digits.yaml --register digits`,
 	}
 	command.Args = func(command *cobra.Command, args []string) error {
 		if script.given() {
@@ -103,6 +104,7 @@ func (a *App) trainCommand() *cobra.Command {
 	t.register(command)
 	script.register(command)
 	job.register(command)
+	job.becomesModel(command)
 	resources.register(command)
 	command.Flags().StringVar(&t.bestOf, "best-of", "", "a sweep: train again what its best trial was, as other flags change it; a --script or --image gets its parameters")
 	command.Flags().Int64Var(&t.trial, "trial", -1, "of the sweep of --best-of, instead of its best")

@@ -34,6 +34,8 @@ type jobJSON struct {
 	Ended      string            `json:"ended,omitempty"`
 	Delivered  bool              `json:"delivered,omitempty"`
 	Message    string            `json:"exit_message,omitempty"`
+	Register   string            `json:"register,omitempty"`
+	Models     []pinJSON         `json:"models,omitempty"`
 	Revision   uint64            `json:"revision"`
 	Spec       json.RawMessage   `json:"spec,omitempty"`
 	Tasks      []taskJSON        `json:"tasks,omitempty"`
@@ -135,6 +137,7 @@ func jobToJSON(view client.JobView) jobJSON {
 		RetryOnly: j.Retry.Only, RetryNever: j.Retry.Never,
 		Backoff: durationText(j.Retry.Backoff), MaxRuntime: durationText(j.MaxRuntime),
 		Submitted: moment(j.Submitted), Started: moment(j.Started), Ended: moment(j.Ended), Delivered: j.Delivered, Revision: j.Revision,
+		Register: j.Register, Models: pinsToJSON(j.Models),
 	}
 	if json.Valid(j.Spec) {
 		out.Spec = j.Spec

@@ -294,6 +294,8 @@ type Change struct {
 	//	*Change_Deed
 	//	*Change_Trial
 	//	*Change_Sweep
+	//	*Change_Model
+	//	*Change_ModelVersion
 	//	*Change_Check
 	Change        isChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
@@ -425,6 +427,24 @@ func (x *Change) GetSweep() *Sweep {
 	return nil
 }
 
+func (x *Change) GetModel() *Model {
+	if x != nil {
+		if x, ok := x.Change.(*Change_Model); ok {
+			return x.Model
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetModelVersion() *ModelVersion {
+	if x != nil {
+		if x, ok := x.Change.(*Change_ModelVersion); ok {
+			return x.ModelVersion
+		}
+	}
+	return nil
+}
+
 func (x *Change) GetCheck() *Key {
 	if x != nil {
 		if x, ok := x.Change.(*Change_Check); ok {
@@ -474,6 +494,14 @@ type Change_Sweep struct {
 	Sweep *Sweep `protobuf:"bytes,22,opt,name=sweep,proto3,oneof"`
 }
 
+type Change_Model struct {
+	Model *Model `protobuf:"bytes,51,opt,name=model,proto3,oneof"`
+}
+
+type Change_ModelVersion struct {
+	ModelVersion *ModelVersion `protobuf:"bytes,52,opt,name=model_version,json=modelVersion,proto3,oneof"`
+}
+
 type Change_Check struct {
 	Check *Key `protobuf:"bytes,23,opt,name=check,proto3,oneof"` // changes nothing: the noun must be at the revision
 }
@@ -495,6 +523,10 @@ func (*Change_Deed) isChange_Change() {}
 func (*Change_Trial) isChange_Change() {}
 
 func (*Change_Sweep) isChange_Change() {}
+
+func (*Change_Model) isChange_Change() {}
+
+func (*Change_ModelVersion) isChange_Change() {}
 
 func (*Change_Check) isChange_Change() {}
 
@@ -1063,7 +1095,7 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\apublish\x18\b \x01(\v2\x11.clary.v1.PublishH\x00R\apublishB\t\n" +
 	"\acommand\"4\n" +
 	"\x06Record\x12*\n" +
-	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xb9\x03\n" +
+	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xa1\x04\n" +
 	"\x06Change\x12\x16\n" +
 	"\x06expect\x18\x01 \x01(\x04R\x06expect\x12!\n" +
 	"\x03job\x18\x02 \x01(\v2\r.clary.v1.JobH\x00R\x03job\x12$\n" +
@@ -1074,7 +1106,9 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\x06secret\x18\a \x01(\v2\x10.clary.v1.SecretH\x00R\x06secret\x12$\n" +
 	"\x04deed\x18\b \x01(\v2\x0e.clary.v1.DeedH\x00R\x04deed\x12'\n" +
 	"\x05trial\x18\x15 \x01(\v2\x0f.clary.v1.TrialH\x00R\x05trial\x12'\n" +
-	"\x05sweep\x18\x16 \x01(\v2\x0f.clary.v1.SweepH\x00R\x05sweep\x12%\n" +
+	"\x05sweep\x18\x16 \x01(\v2\x0f.clary.v1.SweepH\x00R\x05sweep\x12'\n" +
+	"\x05model\x183 \x01(\v2\x0f.clary.v1.ModelH\x00R\x05model\x12=\n" +
+	"\rmodel_version\x184 \x01(\v2\x16.clary.v1.ModelVersionH\x00R\fmodelVersion\x12%\n" +
 	"\x05check\x18\x17 \x01(\v2\r.clary.v1.KeyH\x00R\x05checkB\b\n" +
 	"\x06change\")\n" +
 	"\x03Key\x12\x12\n" +
@@ -1153,10 +1187,12 @@ var file_clary_v1_commands_proto_goTypes = []any{
 	(*Deed)(nil),         // 19: clary.v1.Deed
 	(*Trial)(nil),        // 20: clary.v1.Trial
 	(*Sweep)(nil),        // 21: clary.v1.Sweep
-	(*Placement)(nil),    // 22: clary.v1.Placement
-	(*TaskStatus)(nil),   // 23: clary.v1.TaskStatus
-	(*Node)(nil),         // 24: clary.v1.Node
-	(*Output)(nil),       // 25: clary.v1.Output
+	(*Model)(nil),        // 22: clary.v1.Model
+	(*ModelVersion)(nil), // 23: clary.v1.ModelVersion
+	(*Placement)(nil),    // 24: clary.v1.Placement
+	(*TaskStatus)(nil),   // 25: clary.v1.TaskStatus
+	(*Node)(nil),         // 26: clary.v1.Node
+	(*Output)(nil),       // 27: clary.v1.Output
 }
 var file_clary_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Batch.commands:type_name -> clary.v1.Command
@@ -1177,18 +1213,20 @@ var file_clary_v1_commands_proto_depIdxs = []int32{
 	19, // 15: clary.v1.Change.deed:type_name -> clary.v1.Deed
 	20, // 16: clary.v1.Change.trial:type_name -> clary.v1.Trial
 	21, // 17: clary.v1.Change.sweep:type_name -> clary.v1.Sweep
-	4,  // 18: clary.v1.Change.check:type_name -> clary.v1.Key
-	22, // 19: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
-	7,  // 20: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
-	23, // 21: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
-	24, // 22: clary.v1.PutNode.node:type_name -> clary.v1.Node
-	25, // 23: clary.v1.Publish.outputs:type_name -> clary.v1.Output
-	13, // 24: clary.v1.Results.results:type_name -> clary.v1.Result
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	22, // 18: clary.v1.Change.model:type_name -> clary.v1.Model
+	23, // 19: clary.v1.Change.model_version:type_name -> clary.v1.ModelVersion
+	4,  // 20: clary.v1.Change.check:type_name -> clary.v1.Key
+	24, // 21: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
+	7,  // 22: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
+	25, // 23: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
+	26, // 24: clary.v1.PutNode.node:type_name -> clary.v1.Node
+	27, // 25: clary.v1.Publish.outputs:type_name -> clary.v1.Output
+	13, // 26: clary.v1.Results.results:type_name -> clary.v1.Result
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_commands_proto_init() }
@@ -1216,6 +1254,8 @@ func file_clary_v1_commands_proto_init() {
 		(*Change_Deed)(nil),
 		(*Change_Trial)(nil),
 		(*Change_Sweep)(nil),
+		(*Change_Model)(nil),
+		(*Change_ModelVersion)(nil),
 		(*Change_Check)(nil),
 	}
 	type x struct{}

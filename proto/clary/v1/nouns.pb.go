@@ -505,6 +505,8 @@ type Job struct {
 	Delivered     bool                   `protobuf:"varint,20,opt,name=delivered,proto3" json:"delivered,omitempty"`
 	Revision      uint64                 `protobuf:"varint,21,opt,name=revision,proto3" json:"revision,omitempty"`
 	Parent        string                 `protobuf:"bytes,31,opt,name=parent,proto3" json:"parent,omitempty"`
+	Register      string                 `protobuf:"bytes,51,opt,name=register,proto3" json:"register,omitempty"`
+	Models        []*ModelPin            `protobuf:"bytes,52,rep,name=models,proto3" json:"models,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -693,6 +695,20 @@ func (x *Job) GetParent() string {
 	return ""
 }
 
+func (x *Job) GetRegister() string {
+	if x != nil {
+		return x.Register
+	}
+	return ""
+}
+
+func (x *Job) GetModels() []*ModelPin {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
 type Input struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Channel       string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
@@ -705,6 +721,7 @@ type Input struct {
 	Gzip          bool                   `protobuf:"varint,8,opt,name=gzip,proto3" json:"gzip,omitempty"`
 	RecordIo      bool                   `protobuf:"varint,9,opt,name=record_io,json=recordIo,proto3" json:"record_io,omitempty"`
 	Folder        string                 `protobuf:"bytes,20,opt,name=folder,proto3" json:"folder,omitempty"`
+	Sha256        string                 `protobuf:"bytes,51,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -805,6 +822,13 @@ func (x *Input) GetRecordIo() bool {
 func (x *Input) GetFolder() string {
 	if x != nil {
 		return x.Folder
+	}
+	return ""
+}
+
+func (x *Input) GetSha256() string {
+	if x != nil {
+		return x.Sha256
 	}
 	return ""
 }
@@ -3357,6 +3381,782 @@ func (x *TrialCounts) GetCancelled() int64 {
 	return 0
 }
 
+type Model struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	Created       int64                  `protobuf:"varint,4,opt,name=created,proto3" json:"created,omitempty"`
+	Next          int64                  `protobuf:"varint,5,opt,name=next,proto3" json:"next,omitempty"`
+	Count         int64                  `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	Aliases       map[string]int64       `protobuf:"bytes,7,rep,name=aliases,proto3" json:"aliases,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Deleted       int64                  `protobuf:"varint,8,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	Revision      uint64                 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Model) Reset() {
+	*x = Model{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Model) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Model) ProtoMessage() {}
+
+func (x *Model) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Model.ProtoReflect.Descriptor instead.
+func (*Model) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Model) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Model) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Model) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Model) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+func (x *Model) GetNext() int64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *Model) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Model) GetAliases() map[string]int64 {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+func (x *Model) GetDeleted() int64 {
+	if x != nil {
+		return x.Deleted
+	}
+	return 0
+}
+
+func (x *Model) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type ModelVersion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Model         string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	Number        int64                  `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	Owner         string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	Created       int64                  `protobuf:"varint,5,opt,name=created,proto3" json:"created,omitempty"`
+	RequestId     string                 `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Artifact      *Output                `protobuf:"bytes,7,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	Framework     string                 `protobuf:"bytes,8,opt,name=framework,proto3" json:"framework,omitempty"`
+	Format        string                 `protobuf:"bytes,9,opt,name=format,proto3" json:"format,omitempty"`
+	Approval      *Approval              `protobuf:"bytes,10,opt,name=approval,proto3" json:"approval,omitempty"`
+	Lineage       *Lineage               `protobuf:"bytes,11,opt,name=lineage,proto3" json:"lineage,omitempty"`
+	Evaluations   []*Evaluation          `protobuf:"bytes,12,rep,name=evaluations,proto3" json:"evaluations,omitempty"`
+	Deleting      bool                   `protobuf:"varint,13,opt,name=deleting,proto3" json:"deleting,omitempty"`
+	Revision      uint64                 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelVersion) Reset() {
+	*x = ModelVersion{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelVersion) ProtoMessage() {}
+
+func (x *ModelVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelVersion.ProtoReflect.Descriptor instead.
+func (*ModelVersion) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ModelVersion) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ModelVersion) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ModelVersion) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ModelVersion) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ModelVersion) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+func (x *ModelVersion) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ModelVersion) GetArtifact() *Output {
+	if x != nil {
+		return x.Artifact
+	}
+	return nil
+}
+
+func (x *ModelVersion) GetFramework() string {
+	if x != nil {
+		return x.Framework
+	}
+	return ""
+}
+
+func (x *ModelVersion) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
+func (x *ModelVersion) GetApproval() *Approval {
+	if x != nil {
+		return x.Approval
+	}
+	return nil
+}
+
+func (x *ModelVersion) GetLineage() *Lineage {
+	if x != nil {
+		return x.Lineage
+	}
+	return nil
+}
+
+func (x *ModelVersion) GetEvaluations() []*Evaluation {
+	if x != nil {
+		return x.Evaluations
+	}
+	return nil
+}
+
+func (x *ModelVersion) GetDeleting() bool {
+	if x != nil {
+		return x.Deleting
+	}
+	return false
+}
+
+func (x *ModelVersion) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type Approval struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	At            int64                  `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
+	Why           string                 `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Approval) Reset() {
+	*x = Approval{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Approval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Approval) ProtoMessage() {}
+
+func (x *Approval) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Approval.ProtoReflect.Descriptor instead.
+func (*Approval) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Approval) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Approval) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Approval) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Approval) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+type Lineage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Submitted     int64                  `protobuf:"varint,3,opt,name=submitted,proto3" json:"submitted,omitempty"`
+	Attempt       int32                  `protobuf:"varint,4,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Output        string                 `protobuf:"bytes,5,opt,name=output,proto3" json:"output,omitempty"`
+	Source        string                 `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`
+	Code          *Code                  `protobuf:"bytes,7,opt,name=code,proto3" json:"code,omitempty"`
+	Data          []*DataRef             `protobuf:"bytes,8,rep,name=data,proto3" json:"data,omitempty"`
+	Models        []*ModelPin            `protobuf:"bytes,9,rep,name=models,proto3" json:"models,omitempty"`
+	Parameters    map[string]string      `protobuf:"bytes,10,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Metrics       map[string]float64     `protobuf:"bytes,11,rep,name=metrics,proto3" json:"metrics,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lineage) Reset() {
+	*x = Lineage{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lineage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lineage) ProtoMessage() {}
+
+func (x *Lineage) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
+func (*Lineage) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Lineage) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Lineage) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Lineage) GetSubmitted() int64 {
+	if x != nil {
+		return x.Submitted
+	}
+	return 0
+}
+
+func (x *Lineage) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Lineage) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
+func (x *Lineage) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Lineage) GetCode() *Code {
+	if x != nil {
+		return x.Code
+	}
+	return nil
+}
+
+func (x *Lineage) GetData() []*DataRef {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *Lineage) GetModels() []*ModelPin {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *Lineage) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *Lineage) GetMetrics() map[string]float64 {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+type Code struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
+	Digest        string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Code) Reset() {
+	*x = Code{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Code) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Code) ProtoMessage() {}
+
+func (x *Code) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Code.ProtoReflect.Descriptor instead.
+func (*Code) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Code) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Code) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+type DataRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Channel       string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
+	Uri           string                 `protobuf:"bytes,2,opt,name=uri,proto3" json:"uri,omitempty"`
+	Digest        string                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	Objects       int64                  `protobuf:"varint,4,opt,name=objects,proto3" json:"objects,omitempty"`
+	Bytes         int64                  `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Changed       bool                   `protobuf:"varint,6,opt,name=changed,proto3" json:"changed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataRef) Reset() {
+	*x = DataRef{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataRef) ProtoMessage() {}
+
+func (x *DataRef) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataRef.ProtoReflect.Descriptor instead.
+func (*DataRef) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *DataRef) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
+func (x *DataRef) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *DataRef) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *DataRef) GetObjects() int64 {
+	if x != nil {
+		return x.Objects
+	}
+	return 0
+}
+
+func (x *DataRef) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *DataRef) GetChanged() bool {
+	if x != nil {
+		return x.Changed
+	}
+	return false
+}
+
+type ModelPin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Model         string                 `protobuf:"bytes,2,opt,name=model,proto3" json:"model,omitempty"`
+	Number        int64                  `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	Uri           string                 `protobuf:"bytes,4,opt,name=uri,proto3" json:"uri,omitempty"`
+	Sha256        string                 `protobuf:"bytes,5,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelPin) Reset() {
+	*x = ModelPin{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelPin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelPin) ProtoMessage() {}
+
+func (x *ModelPin) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelPin.ProtoReflect.Descriptor instead.
+func (*ModelPin) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ModelPin) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *ModelPin) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ModelPin) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ModelPin) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *ModelPin) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+type Evaluation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Metrics       map[string]float64     `protobuf:"bytes,2,rep,name=metrics,proto3" json:"metrics,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	Rows          int64                  `protobuf:"varint,3,opt,name=rows,proto3" json:"rows,omitempty"`
+	Data          string                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	Digest        string                 `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
+	Against       string                 `protobuf:"bytes,6,opt,name=against,proto3" json:"against,omitempty"`
+	Report        string                 `protobuf:"bytes,7,opt,name=report,proto3" json:"report,omitempty"`
+	Details       string                 `protobuf:"bytes,8,opt,name=details,proto3" json:"details,omitempty"`
+	By            string                 `protobuf:"bytes,9,opt,name=by,proto3" json:"by,omitempty"`
+	At            int64                  `protobuf:"varint,10,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Evaluation) Reset() {
+	*x = Evaluation{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Evaluation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Evaluation) ProtoMessage() {}
+
+func (x *Evaluation) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
+func (*Evaluation) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Evaluation) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Evaluation) GetMetrics() map[string]float64 {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+func (x *Evaluation) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *Evaluation) GetData() string {
+	if x != nil {
+		return x.Data
+	}
+	return ""
+}
+
+func (x *Evaluation) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Evaluation) GetAgainst() string {
+	if x != nil {
+		return x.Against
+	}
+	return ""
+}
+
+func (x *Evaluation) GetReport() string {
+	if x != nil {
+		return x.Report
+	}
+	return ""
+}
+
+func (x *Evaluation) GetDetails() string {
+	if x != nil {
+		return x.Details
+	}
+	return ""
+}
+
+func (x *Evaluation) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Evaluation) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
 // LogEntry is a line of a task's log, or a piece of one. Times increase strictly within a task.
 type LogEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3370,7 +4170,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[34]
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3382,7 +4182,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[34]
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3395,7 +4195,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{34}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LogEntry) GetTime() int64 {
@@ -3475,7 +4275,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x18\n" +
 	"\abackoff\x18\x02 \x01(\x03R\abackoff\x12\x12\n" +
 	"\x04only\x18\x03 \x03(\x05R\x04only\x12\x14\n" +
-	"\x05never\x18\x04 \x03(\x05R\x05never\"\x8e\x05\n" +
+	"\x05never\x18\x04 \x03(\x05R\x05never\"\xd6\x05\n" +
 	"\x03Job\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -3501,10 +4301,12 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x05ended\x18\x13 \x01(\x03R\x05ended\x12\x1c\n" +
 	"\tdelivered\x18\x14 \x01(\bR\tdelivered\x12\x1a\n" +
 	"\brevision\x18\x15 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06parent\x18\x1f \x01(\tR\x06parent\x1a9\n" +
+	"\x06parent\x18\x1f \x01(\tR\x06parent\x12\x1a\n" +
+	"\bregister\x183 \x01(\tR\bregister\x12*\n" +
+	"\x06models\x184 \x03(\v2\x12.clary.v1.ModelPinR\x06models\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x02\n" +
 	"\x05Input\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x10\n" +
 	"\x03uri\x18\x02 \x01(\tR\x03uri\x12\x12\n" +
@@ -3517,7 +4319,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\asharded\x18\a \x01(\bR\asharded\x12\x12\n" +
 	"\x04gzip\x18\b \x01(\bR\x04gzip\x12\x1b\n" +
 	"\trecord_io\x18\t \x01(\bR\brecordIo\x12\x16\n" +
-	"\x06folder\x18\x14 \x01(\tR\x06folder\"d\n" +
+	"\x06folder\x18\x14 \x01(\tR\x06folder\x12\x16\n" +
+	"\x06sha256\x183 \x01(\tR\x06sha256\"d\n" +
 	"\x06Export\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06folder\x18\x02 \x01(\tR\x06folder\x12\x0e\n" +
@@ -3780,7 +4583,95 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\n" +
 	"infeasible\x18\a \x01(\x03R\n" +
 	"infeasible\x12\x1c\n" +
-	"\tcancelled\x18\b \x01(\x03R\tcancelled\"d\n" +
+	"\tcancelled\x18\b \x01(\x03R\tcancelled\"\xb3\x02\n" +
+	"\x05Model\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x18\n" +
+	"\acreated\x18\x04 \x01(\x03R\acreated\x12\x12\n" +
+	"\x04next\x18\x05 \x01(\x03R\x04next\x12\x14\n" +
+	"\x05count\x18\x06 \x01(\x03R\x05count\x126\n" +
+	"\aaliases\x18\a \x03(\v2\x1c.clary.v1.Model.AliasesEntryR\aaliases\x12\x18\n" +
+	"\adeleted\x18\b \x01(\x03R\adeleted\x12\x1a\n" +
+	"\brevision\x18\t \x01(\x04R\brevision\x1a:\n" +
+	"\fAliasesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xd0\x03\n" +
+	"\fModelVersion\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x03R\x06number\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x14\n" +
+	"\x05owner\x18\x04 \x01(\tR\x05owner\x12\x18\n" +
+	"\acreated\x18\x05 \x01(\x03R\acreated\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tR\trequestId\x12,\n" +
+	"\bartifact\x18\a \x01(\v2\x10.clary.v1.OutputR\bartifact\x12\x1c\n" +
+	"\tframework\x18\b \x01(\tR\tframework\x12\x16\n" +
+	"\x06format\x18\t \x01(\tR\x06format\x12.\n" +
+	"\bapproval\x18\n" +
+	" \x01(\v2\x12.clary.v1.ApprovalR\bapproval\x12+\n" +
+	"\alineage\x18\v \x01(\v2\x11.clary.v1.LineageR\alineage\x126\n" +
+	"\vevaluations\x18\f \x03(\v2\x14.clary.v1.EvaluationR\vevaluations\x12\x1a\n" +
+	"\bdeleting\x18\r \x01(\bR\bdeleting\x12\x1a\n" +
+	"\brevision\x18\x0e \x01(\x04R\brevision\"R\n" +
+	"\bApproval\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\x12\x0e\n" +
+	"\x02at\x18\x03 \x01(\x03R\x02at\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\"\x86\x04\n" +
+	"\aLineage\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
+	"\tsubmitted\x18\x03 \x01(\x03R\tsubmitted\x12\x18\n" +
+	"\aattempt\x18\x04 \x01(\x05R\aattempt\x12\x16\n" +
+	"\x06output\x18\x05 \x01(\tR\x06output\x12\x16\n" +
+	"\x06source\x18\x06 \x01(\tR\x06source\x12\"\n" +
+	"\x04code\x18\a \x01(\v2\x0e.clary.v1.CodeR\x04code\x12%\n" +
+	"\x04data\x18\b \x03(\v2\x11.clary.v1.DataRefR\x04data\x12*\n" +
+	"\x06models\x18\t \x03(\v2\x12.clary.v1.ModelPinR\x06models\x12A\n" +
+	"\n" +
+	"parameters\x18\n" +
+	" \x03(\v2!.clary.v1.Lineage.ParametersEntryR\n" +
+	"parameters\x128\n" +
+	"\ametrics\x18\v \x03(\v2\x1e.clary.v1.Lineage.MetricsEntryR\ametrics\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
+	"\fMetricsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"2\n" +
+	"\x04Code\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\"\x97\x01\n" +
+	"\aDataRef\x12\x18\n" +
+	"\achannel\x18\x01 \x01(\tR\achannel\x12\x10\n" +
+	"\x03uri\x18\x02 \x01(\tR\x03uri\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\tR\x06digest\x12\x18\n" +
+	"\aobjects\x18\x04 \x01(\x03R\aobjects\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x12\x18\n" +
+	"\achanged\x18\x06 \x01(\bR\achanged\"t\n" +
+	"\bModelPin\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x14\n" +
+	"\x05model\x18\x02 \x01(\tR\x05model\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x03R\x06number\x12\x10\n" +
+	"\x03uri\x18\x04 \x01(\tR\x03uri\x12\x16\n" +
+	"\x06sha256\x18\x05 \x01(\tR\x06sha256\"\xc5\x02\n" +
+	"\n" +
+	"Evaluation\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
+	"\ametrics\x18\x02 \x03(\v2!.clary.v1.Evaluation.MetricsEntryR\ametrics\x12\x12\n" +
+	"\x04rows\x18\x03 \x01(\x03R\x04rows\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\tR\x04data\x12\x16\n" +
+	"\x06digest\x18\x05 \x01(\tR\x06digest\x12\x18\n" +
+	"\aagainst\x18\x06 \x01(\tR\aagainst\x12\x16\n" +
+	"\x06report\x18\a \x01(\tR\x06report\x12\x18\n" +
+	"\adetails\x18\b \x01(\tR\adetails\x12\x0e\n" +
+	"\x02by\x18\t \x01(\tR\x02by\x12\x0e\n" +
+	"\x02at\x18\n" +
+	" \x01(\x03R\x02at\x1a:\n" +
+	"\fMetricsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"d\n" +
 	"\bLogEntry\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x03R\x04time\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x18\n" +
@@ -3799,7 +4690,7 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
 	(*Ask)(nil),              // 1: clary.v1.Ask
@@ -3835,51 +4726,75 @@ var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Sweep)(nil),            // 31: clary.v1.Sweep
 	(*Budget)(nil),           // 32: clary.v1.Budget
 	(*TrialCounts)(nil),      // 33: clary.v1.TrialCounts
-	(*LogEntry)(nil),         // 34: clary.v1.LogEntry
-	nil,                      // 35: clary.v1.Node.LabelsEntry
-	nil,                      // 36: clary.v1.Job.LabelsEntry
-	nil,                      // 37: clary.v1.Program.EnvEntry
-	nil,                      // 38: clary.v1.Program.HyperparametersEntry
-	nil,                      // 39: clary.v1.Role.LabelsEntry
-	nil,                      // 40: clary.v1.Progress.MetricsEntry
+	(*Model)(nil),            // 34: clary.v1.Model
+	(*ModelVersion)(nil),     // 35: clary.v1.ModelVersion
+	(*Approval)(nil),         // 36: clary.v1.Approval
+	(*Lineage)(nil),          // 37: clary.v1.Lineage
+	(*Code)(nil),             // 38: clary.v1.Code
+	(*DataRef)(nil),          // 39: clary.v1.DataRef
+	(*ModelPin)(nil),         // 40: clary.v1.ModelPin
+	(*Evaluation)(nil),       // 41: clary.v1.Evaluation
+	(*LogEntry)(nil),         // 42: clary.v1.LogEntry
+	nil,                      // 43: clary.v1.Node.LabelsEntry
+	nil,                      // 44: clary.v1.Job.LabelsEntry
+	nil,                      // 45: clary.v1.Program.EnvEntry
+	nil,                      // 46: clary.v1.Program.HyperparametersEntry
+	nil,                      // 47: clary.v1.Role.LabelsEntry
+	nil,                      // 48: clary.v1.Progress.MetricsEntry
+	nil,                      // 49: clary.v1.Model.AliasesEntry
+	nil,                      // 50: clary.v1.Lineage.ParametersEntry
+	nil,                      // 51: clary.v1.Lineage.MetricsEntry
+	nil,                      // 52: clary.v1.Evaluation.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	2,  // 0: clary.v1.Node.devices:type_name -> clary.v1.Device
-	35, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
-	36, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	43, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	44, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	4,  // 3: clary.v1.Job.retry:type_name -> clary.v1.Retry
-	37, // 4: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
-	6,  // 5: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	38, // 6: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
-	8,  // 7: clary.v1.Program.python:type_name -> clary.v1.Python
-	9,  // 8: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
-	11, // 9: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
-	10, // 10: clary.v1.Program.track:type_name -> clary.v1.Tracking
-	7,  // 11: clary.v1.Program.exports:type_name -> clary.v1.Export
-	1,  // 12: clary.v1.Role.ask:type_name -> clary.v1.Ask
-	12, // 13: clary.v1.Role.program:type_name -> clary.v1.Program
-	39, // 14: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
-	13, // 15: clary.v1.Gang.roles:type_name -> clary.v1.Role
-	0,  // 16: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	40, // 17: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
-	30, // 18: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
-	16, // 19: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
-	17, // 20: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
-	15, // 21: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
-	18, // 22: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
-	17, // 23: clary.v1.Publication.outputs:type_name -> clary.v1.Output
-	15, // 24: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
-	22, // 25: clary.v1.Why.blocks:type_name -> clary.v1.Block
-	21, // 26: clary.v1.Plan.placements:type_name -> clary.v1.Placement
-	23, // 27: clary.v1.Plan.whys:type_name -> clary.v1.Why
-	30, // 28: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
-	32, // 29: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
-	33, // 30: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	40, // 4: clary.v1.Job.models:type_name -> clary.v1.ModelPin
+	45, // 5: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	6,  // 6: clary.v1.Program.inputs:type_name -> clary.v1.Input
+	46, // 7: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	8,  // 8: clary.v1.Program.python:type_name -> clary.v1.Python
+	9,  // 9: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
+	11, // 10: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
+	10, // 11: clary.v1.Program.track:type_name -> clary.v1.Tracking
+	7,  // 12: clary.v1.Program.exports:type_name -> clary.v1.Export
+	1,  // 13: clary.v1.Role.ask:type_name -> clary.v1.Ask
+	12, // 14: clary.v1.Role.program:type_name -> clary.v1.Program
+	47, // 15: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	13, // 16: clary.v1.Gang.roles:type_name -> clary.v1.Role
+	0,  // 17: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
+	48, // 18: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	30, // 19: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
+	16, // 20: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
+	17, // 21: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
+	15, // 22: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
+	18, // 23: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
+	17, // 24: clary.v1.Publication.outputs:type_name -> clary.v1.Output
+	15, // 25: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
+	22, // 26: clary.v1.Why.blocks:type_name -> clary.v1.Block
+	21, // 27: clary.v1.Plan.placements:type_name -> clary.v1.Placement
+	23, // 28: clary.v1.Plan.whys:type_name -> clary.v1.Why
+	30, // 29: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
+	32, // 30: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
+	33, // 31: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
+	49, // 32: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
+	17, // 33: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
+	36, // 34: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
+	37, // 35: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
+	41, // 36: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
+	38, // 37: clary.v1.Lineage.code:type_name -> clary.v1.Code
+	39, // 38: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
+	40, // 39: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
+	50, // 40: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
+	51, // 41: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
+	52, // 42: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
@@ -3893,7 +4808,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,327 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+const refHelp = "REF is NAME@VERSION or NAME:ALIAS, with or without model:// before it."
+
+func (a *App) modelsCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "models",
+		Short: "Keep models: versions with their lineage, approval, aliases and evaluations",
+		Long: "Keep models. A model is a named line of versions. A version has an artifact that never changes and that stays when\n" +
+			"the job that made it is deleted, where it came from (job, code, data, parameters, metrics), what was decided about\n" +
+			"it, and evaluations. A job reads one as an input with the address model://NAME@VERSION or model://NAME:ALIAS.",
+		Example: "  clary train -f digits.yaml --register digits\n  clary models register digits-7 --name digits\n  clary models show digits@3\n" +
+			"  clary models approve digits@3 --why 'passed review'\n  clary models alias digits@3 champion\n  clary models compare digits@2 digits@3",
+		Args: takes(),
+	}
+	list := a.listModelsCommand()
+	command.RunE = list.RunE
+	command.AddCommand(
+		list, a.showModelCommand(), a.registerModelCommand(), a.importModelCommand(), a.approveModelCommand(), a.rejectModelCommand(),
+		a.aliasModelCommand(), a.compareModelsCommand(), a.downloadModelCommand(), a.deleteModelCommand(),
+	)
+	return command
+}
+
+func (a *App) listModelsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the models", Example: "  clary models list -o json", Args: takes(),
+		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			out, rows := []modelJSON{}, [][]string{}
+			for model, err := range c.Models(ctx) {
+				if err != nil {
+					return err
+				}
+				out = append(out, modelToJSON(model))
+				rows = append(rows, []string{model.Name, strconv.FormatInt(model.Count, 10), aliasesText(model.Aliases), model.Owner, ago(model.Created)})
+			}
+			return a.print(out, func(w io.Writer) error {
+				return table(w, []string{"name", "versions", "aliases", "owner", "age"}, rows)
+			})
+		}),
+	}
+}
+
+// aliasesText reads like "challenger=4 champion=3".
+func aliasesText(aliases map[string]int64) string {
+	var texts []string
+	for _, alias := range sortedKeys(aliases) {
+		texts = append(texts, fmt.Sprintf("%s=%d", alias, aliases[alias]))
+	}
+	return strings.Join(texts, " ")
+}
+
+func (a *App) showModelCommand() *cobra.Command {
+	var all bool
+	command := &cobra.Command{
+		Use:   "show NAME[@VERSION|:ALIAS]",
+		Short: "Show a model with its versions, or a version with where it came from",
+		Example: "  clary models show digits\n  clary models show digits@3\n  clary models show digits:champion --all\n" +
+			"  clary models show digits:champion -o json | jq .lineage.data",
+		Args: takes("NAME[@VERSION|:ALIAS]"), ValidArgsFunction: a.completeModelRefs(),
+	}
+	command.Flags().BoolVar(&all, "all", false, "all versions of a model, all parameters of a version")
+	command.RunE = a.with(func(ctx context.Context, c *client.Client, args []string) error {
+		ref, err := parseRef(args[0])
+		if err != nil {
+			return err
+		}
+		if ref.Whole() {
+			return a.showModel(ctx, c, ref.Model, all)
+		}
+		view, err := c.ModelVersion(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.print(versionToJSON(view.Version, view.Aliases, view.Users), func(out io.Writer) error { return showVersion(out, view, all) })
+	})
+	return command
+}
+
+func parseRef(text string) (cluster.ModelRef, error) {
+	ref, err := cluster.ParseModelRef(text)
+	if err != nil {
+		return ref, fault.New(fault.Invalid, "%w", err)
+	}
+	return ref, nil
+}
+
+// shownVersions are how many versions of a model a person sees without asking for all.
+const shownVersions = 20
+
+func (a *App) showModel(ctx context.Context, c *client.Client, name string, all bool) error {
+	model, err := c.Model(ctx, name)
+	if err != nil {
+		return err
+	}
+	var versions []cluster.ModelVersion
+	for before := int64(0); ; {
+		page, next, err := c.ModelVersions(ctx, name, 0, before)
+		if err != nil {
+			return err
+		}
+		versions = append(versions, page...)
+		if before = next; next == 0 || a.forPeople() && !all && len(versions) >= shownVersions {
+			break
+		}
+	}
+	out := struct {
+		modelJSON
+		Version []versionJSON `json:"version"`
+	}{modelJSON: modelToJSON(model), Version: []versionJSON{}}
+	for _, v := range versions {
+		out.Version = append(out.Version, versionToJSON(v, aliasesOf(model, v.Number), nil))
+	}
+	return a.print(out, func(w io.Writer) error {
+		err := fields(w, "name", model.Name, "text", oneLine(model.Text), "owner", model.Owner, "aliases", aliasesText(model.Aliases))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+		if !all {
+			versions = versions[:min(len(versions), shownVersions)]
+		}
+		var rows [][]string
+		for _, v := range versions {
+			rows = append(rows, []string{
+				strconv.FormatInt(v.Number, 10), approvalText(v), strings.Join(aliasesOf(model, v.Number), " "), originText(v.Lineage), headline(v.Lineage.Metrics),
+				cluster.FormatBytes(v.Artifact.Size), ago(v.Created),
+			})
+		}
+		if err := table(w, []string{"version", "approval", "aliases", "from", "metrics", "size", "age"}, rows); err != nil {
+			return err
+		}
+		if more := model.Count - int64(len(versions)); more > 0 {
+			a.note("%d older versions: see --all", more)
+		}
+		return nil
+	})
+}
+
+func aliasesOf(model cluster.Model, number int64) []string {
+	var names []string
+	for _, alias := range sortedKeys(model.Aliases) {
+		if model.Aliases[alias] == number {
+			names = append(names, alias)
+		}
+	}
+	return names
+}
+
+func approvalText(v cluster.ModelVersion) string {
+	if v.Deleting {
+		return "deleting"
+	}
+	return string(v.Approval.State)
+}
+
+func originText(l cluster.Lineage) string {
+	if l.Job != "" {
+		return "job " + l.Job
+	}
+	return l.Source
+}
+
+// headline is some of a version's figures, those of validation first.
+func headline(metrics map[string]float64) string {
+	names := sortedKeys(metrics)
+	slices.SortStableFunc(names, func(a, b string) int {
+		return boolCompare(strings.HasPrefix(b, "val"), strings.HasPrefix(a, "val"))
+	})
+	var texts []string
+	for _, name := range names[:min(len(names), 3)] {
+		texts = append(texts, fmt.Sprintf("%s=%.4g", name, metrics[name]))
+	}
+	return strings.Join(texts, " ")
+}
+
+func boolCompare(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+// shownParameters are how many parameters of a version a person sees without asking for all.
+const shownParameters = 24
+
+func showVersion(out io.Writer, view client.ModelVersionView, all bool) error {
+	v, l := view.Version, view.Version.Lineage
+	decided := approvalText(v)
+	if v.Approval.By != "" {
+		decided += fmt.Sprintf(" by %s %s ago", v.Approval.By, ago(v.Approval.At))
+	}
+	if v.Approval.Why != "" {
+		decided += ": " + oneLine(v.Approval.Why)
+	}
+	err := fields(
+		out, "version", v.Ref(), "text", oneLine(v.Text), "approval", decided, "aliases", strings.Join(view.Aliases, " "), "used by", strings.Join(view.Users, ", "),
+		"framework", v.Framework, "format", v.Format, "artifact", v.Artifact.URI, "size", cluster.FormatBytes(v.Artifact.Size), "sha256", v.Artifact.SHA256,
+		"registered", fmt.Sprintf("by %s %s ago", v.Owner, ago(v.Created)), "job", jobText(l), "source", l.Source, "code", oneLine(strings.TrimSpace(l.Code.What+" "+l.Code.Digest)),
+	)
+	if err != nil {
+		return err
+	}
+	var rows [][]string
+	for _, d := range l.Data {
+		note := ""
+		if d.Changed {
+			note = "changed since the job began"
+		}
+		rows = append(rows, []string{d.Channel, d.URI, strconv.FormatInt(d.Objects, 10), cluster.FormatBytes(d.Bytes), short(d.Digest), note})
+	}
+	for _, pin := range l.Models {
+		rows = append(rows, []string{"", fmt.Sprintf("%s (%s@%d)", pin.Ref, pin.Model, pin.Number), "1", "", short("sha256:" + pin.SHA256), ""})
+	}
+	if err := section(out, []string{"channel", "data", "objects", "size", "digest", "note"}, rows); err != nil {
+		return err
+	}
+	if err := section(out, []string{"metric", "value"}, figureRows(l.Metrics)); err != nil {
+		return err
+	}
+	rows = nil
+	for _, key := range sortedKeys(l.Parameters) {
+		rows = append(rows, []string{key, l.Parameters[key]})
+	}
+	if hidden := len(rows) - shownParameters; hidden > 0 && !all {
+		rows = append(rows[:shownParameters], []string{fmt.Sprintf("and %d more", hidden), "see --all"})
+	}
+	if err := section(out, []string{"parameter", "value"}, rows); err != nil {
+		return err
+	}
+	for _, e := range v.Evaluations {
+		fmt.Fprintln(out)
+		if err := showStored(out, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func showStored(out io.Writer, e cluster.Evaluation) error {
+	rows := ""
+	if e.Rows > 0 {
+		rows = strconv.FormatInt(e.Rows, 10)
+	}
+	err := fields(
+		out, "evaluation", e.Name, "data", strings.TrimSpace(e.Data+" "+short(e.Digest)), "rows", rows, "against", e.Against, "report", e.Report,
+		"made", fmt.Sprintf("by %s %s ago", e.By, ago(e.At)),
+	)
+	if err != nil {
+		return err
+	}
+	return table(out, []string{"figure", "value"}, figureRows(e.Metrics))
+}
+
+func jobText(l cluster.Lineage) string {
+	if l.Job == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s (%s, attempt %d)", l.Job, l.Kind, l.Attempt)
+}
+
+// section is a table with an empty line before it, if it has any rows.
+func section(out io.Writer, heading []string, rows [][]string) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	fmt.Fprintln(out)
+	return table(out, heading, rows)
+}
+
+func figureRows(figures map[string]float64) [][]string {
+	var rows [][]string
+	for _, name := range sortedKeys(figures) {
+		rows = append(rows, []string{name, fmt.Sprintf("%.6g", figures[name])})
+	}
+	return rows
+}
+
+// short is the beginning of a digest, as people compare them.
+func short(digest string) string {
+	kind, hex, _ := strings.Cut(digest, ":")
+	return strings.TrimSuffix(kind+":"+hex[:min(len(hex), 12)], ":")
+}
+
+// completeModelRefs offers models, and of each its aliases and newest versions.
+func (a *App) completeModelRefs() cobra.CompletionFunc {
+	offer := a.complete(func(ctx context.Context, c *client.Client) []string {
+		var names []string
+		for model, err := range c.Models(ctx) {
+			if err != nil || len(names) > 500 {
+				break
+			}
+			names = append(names, model.Name)
+			for _, alias := range sortedKeys(model.Aliases) {
+				names = append(names, cobra.CompletionWithDesc(model.Name+":"+alias, fmt.Sprintf("version %d", model.Aliases[alias])))
+			}
+			for n := model.Next - 1; n >= max(model.Next-5, 1); n-- {
+				names = append(names, fmt.Sprintf("%s@%d", model.Name, n))
+			}
+		}
+		return names
+	})
+	return func(command *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if command.Name() == "compare" && len(args) == 1 || command.Name() == "delete" {
+			args = nil
+		}
+		return offer(command, args, typed)
+	}
+}
