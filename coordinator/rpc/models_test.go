@@ -306,5 +306,16 @@ func TestAReferenceThatMeansNothingRefusesTheJob(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "a model comes as the one file that it is") {
 			w.Errorf("as a pipe: %v", err)
 		}
+		_, err = w.submit(cluster.RoleUser, func(j *cluster.Job) { j.Register = "No Name" })
+		if err == nil || !strings.Contains(err.Error(), `register: "No Name" is not a name`) {
+			w.Errorf("registered under no name: %v", err)
+		}
+		_, err = w.submit(cluster.RoleUser, func(j *cluster.Job) {
+			j.Kind, j.Register = cluster.KindTuning, "net"
+			j.Spec = []byte(`{"space": {"parameters": {"x": {"uniform": [0, 1]}}}, "objectives": [{"metric": "loss", "goal": "minimize"}], "budget": {"trials": 1}}`)
+		})
+		if err == nil || !strings.Contains(err.Error(), "clary train --best-of digits --register net") {
+			w.Errorf("a sweep: %v", err)
+		}
 	})
 }
