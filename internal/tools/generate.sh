@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Regenerates proto/clary/v1/*.pb.go from the .proto files, with the plugins that
+# Regenerates the *.pb.go below proto from the .proto files, with the plugins that
 # internal/tools/go.mod pins, and the description of the API that the Python client reads. With --check nothing is written: it fails when the committed
 # code is not what the .proto files say.
 set -euo pipefail
@@ -20,16 +20,17 @@ fi
 (
   cd "$root/proto"
   PATH=$bin:$PATH protoc -I . --go_out="$out" --go_opt=paths=source_relative \
-    --go-grpc_out="$out" --go-grpc_opt=paths=source_relative clary/v1/*.proto
+    --go-grpc_out="$out" --go-grpc_opt=paths=source_relative clary/v1/*.proto inference/*.proto
   protoc -I . --include_imports --descriptor_set_out="$python" clary/v1/jobs.proto clary/v1/sweeps.proto clary/v1/models.proto
 )
 [ "${1:-}" = --check ] || exit 0
 
 # The compiler's own version stands in a comment and changes nothing else.
-for file in "$out"/clary/v1/*.pb.go "$root"/proto/clary/v1/*.pb.go; do
-  name=${file##*/}
-  if ! diff -I '^// .*protoc  *v' "$out/clary/v1/$name" "$root/proto/clary/v1/$name" >/dev/null; then
-    echo "proto/clary/v1/$name is not what its .proto file says: run 'make generate' and commit the result" >&2
+for file in "$out"/{clary/v1,inference}/*.pb.go "$root"/proto/{clary/v1,inference}/*.pb.go; do
+  name=${file#"$out"/}
+  name=${name#"$root"/proto/}
+  if ! diff -I '^// .*protoc  *v' "$out/$name" "$root/proto/$name" >/dev/null; then
+    echo "proto/$name is not what its .proto file says: run 'make generate' and commit the result" >&2
     exit 1
   fi
 done

@@ -22,6 +22,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("POST /invocations", s.counted("invocations", s.invoke))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /execution-parameters", s.parameters)
+	s.routeV2(mux)
 	return mux
 }
 
@@ -57,6 +58,8 @@ func statusOf(err error) status {
 	}
 	return statuses[fault.KindOf(err)]
 }
+
+func httpCode(err error) string { return strconv.Itoa(statusOf(err).code) }
 
 // fail answers with an error as JSON.
 func (s *Server) fail(w http.ResponseWriter, err error) int {

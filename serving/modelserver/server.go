@@ -13,10 +13,12 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/serving/modelserver/batch"
@@ -138,12 +140,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		ReadTimeout: s.options.Timeout + slowest, WriteTimeout: s.options.Timeout + 2*slowest,
 		ErrorLog: slog.NewLogLogger(s.options.Log.Handler(), slog.LevelDebug),
 	}
-	group.Go(func() error {
-		if err := web.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			return fault.New(fault.Internal, "serve %s: %w", l.Addr(), err)
-		}
-		return nil
-	})
+	rpc, split := s.grpcServer(), newSplit(l)
+	group.Go(split.run)
+	group.Go(func() error { return ended(web.Serve(split.web), http.ErrServerClosed) })
+	group.Go(func() error { return ended(rpc.Serve(split.rpc), grpc.ErrServerStopped) })
 	group.Go(func() error {
 		defer end()
 		select {
@@ -151,15 +151,34 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		case <-running.Done(): // something else failed
 		}
 		s.draining.Store(true)
-		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.Drain)
-		defer cancel()
-		if err := web.Shutdown(within); err != nil {
-			s.options.Log.Warn("requests were cut off", "after", s.options.Drain)
-			return errors.Join(web.Close())
-		}
+		split.close()
+		s.drain(web, rpc)
 		return nil
 	})
 	return group.Wait()
+}
+
+// ended leaves out that a server was told to end.
+func ended(err, told error) error {
+	if err == nil || errors.Is(err, told) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return fault.New(fault.Internal, "serve: %w", err)
+}
+
+// drain waits for what goes on, and cuts off what takes too long.
+func (s *Server) drain(web *http.Server, rpc *grpc.Server) {
+	within, cancel := context.WithTimeout(context.Background(), s.options.Drain)
+	defer cancel()
+	cut := context.AfterFunc(within, rpc.Stop)
+	var wait sync.WaitGroup
+	wait.Go(rpc.GracefulStop)
+	if err := web.Shutdown(within); err != nil {
+		s.options.Log.Warn("requests were cut off", "after", s.options.Drain)
+		_ = web.Close() // there is nothing more to be done about them
+	}
+	wait.Wait()
+	cut()
 }
 
 // ready says why the server cannot answer now, if it cannot.
@@ -171,6 +190,15 @@ func (s *Server) ready(ctx context.Context) error {
 		return h.Ready(ctx)
 	}
 	return nil
+}
+
+// infer answers one request whose tensors are as they came.
+func (s *Server) infer(ctx context.Context, tensors []tensor.Tensor) ([]tensor.Tensor, error) {
+	ordered, rows, err := tensor.Match(s.signature.Inputs, tensors)
+	if err != nil {
+		return nil, err
+	}
+	return s.answer(ctx, ordered, rows)
 }
 
 // answer computes what a request asks for, whose tensors are in the order of the signature.

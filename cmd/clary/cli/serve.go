@@ -39,6 +39,7 @@ func (a *App) serveCommand() *cobra.Command {
 			"SAGEMAKER_BASE_DIR, and all addresses listen, at port 8080 or SAGEMAKER_BIND_TO_PORT.\n\n" +
 			"GET /ping says whether it is ready; POST /invocations takes rows as text/csv, application/json or\n" +
 			"application/jsonlines, and answers in the same or as Accept says; GET /metrics is for Prometheus.\n" +
+			"The Open Inference Protocol v2 is spoken over REST (/v2/…) and gRPC on the same port.\n" +
 			"A model with a transform takes raw rows, as they were before clary prepare.",
 		Example: "  clary serve digits\n  clary serve ./model --port 9000 --max-delay 2ms\n" +
 			"  curl --data-binary @rows.csv -H 'Content-Type: text/csv' -H 'Accept: application/json' http://127.0.0.1:8080/invocations",

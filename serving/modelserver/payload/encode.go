@@ -81,10 +81,10 @@ func jsonRow(to []byte, outputs []tensor.Tensor, row int) []byte {
 		if i > 0 {
 			to = append(to, ',')
 		}
-		to = append(appendString(to, t.Name), ':')
+		to = append(AppendString(to, t.Name), ':')
 		width := widthOf(t)
 		if len(t.Shape) < 2 && width == 1 {
-			to = appendJSON(to, t, row)
+			to = AppendJSON(to, t, row)
 			continue
 		}
 		to = append(to, '[')
@@ -92,14 +92,15 @@ func jsonRow(to []byte, outputs []tensor.Tensor, row int) []byte {
 			if j > 0 {
 				to = append(to, ',')
 			}
-			to = appendJSON(to, t, row*width+j)
+			to = AppendJSON(to, t, row*width+j)
 		}
 		to = append(to, ']')
 	}
 	return append(to, '}')
 }
 
-func appendString(to []byte, text string) []byte {
+// AppendString writes a JSON string; what is no UTF-8 is replaced.
+func AppendString(to []byte, text string) []byte {
 	out, err := jsontext.AppendQuote(to, text)
 	if err != nil { // not UTF-8
 		out, _ = jsontext.AppendQuote(to, strings.ToValidUTF8(text, "\ufffd"))
@@ -107,9 +108,10 @@ func appendString(to []byte, text string) []byte {
 	return out
 }
 
-func appendJSON(to []byte, t tensor.Tensor, i int) []byte {
+// AppendJSON writes one value of a tensor as JSON.
+func AppendJSON(to []byte, t tensor.Tensor, i int) []byte {
 	if texts, ok := t.Data.([]string); ok {
-		return appendString(to, texts[i])
+		return AppendString(to, texts[i])
 	}
 	at := len(to)
 	to = AppendNumber(to, t, i)

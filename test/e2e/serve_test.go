@@ -1,0 +1,95 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/clary-ml/clary/trainer/checkpoint"
+	"github.com/clary-ml/clary/trainer/spec"
+)
+
+// packages are a virtual environment with these; where they cannot be had the test is skipped.
+func (m *machines) packages(names ...string) (python string) {
+	m.T.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
+	defer cancel()
+	folder := m.Path("packages")
+	if out, err := exec.CommandContext(ctx, "/usr/bin/python3", "-m", "venv", folder).CombinedOutput(); err != nil {
+		m.T.Fatalf("%v: %s", err, out)
+	}
+	pip := exec.CommandContext(ctx, filepath.Join(folder, "bin", "pip"), append([]string{"install", "--quiet", "--disable-pip-version-check"}, names...)...)
+	if out, err := pip.CombinedOutput(); err != nil {
+		m.T.Skipf("skipped: %v cannot be had here: %v: %s", names, err, out)
+	}
+	return filepath.Join(folder, "bin", "python")
+}
+
+// served starts a model server on any free port and returns its address.
+func (m *machines) served(name string, args ...string) string {
+	m.T.Helper()
+	m.Run(name, append([]string{"serve", "--port", "0"}, args...)...)
+	const begin = " at http://"
+	at := ""
+	m.WaitFor("the model server", time.Minute, func() bool {
+		_, rest, said := strings.Cut(m.read(name+".log"), begin)
+		at, _, _ = strings.Cut(rest, "\n")
+		return said && strings.Contains(rest, "\n")
+	})
+	return at
+}
+
+// sides is a stored model that says left where the first number is the greater.
+func (m *machines) sides() string {
+	m.T.Helper()
+	folder := m.Path("sides")
+	manifest := checkpoint.Manifest{
+		Network: spec.Network{Input: []int{2}, Layers: []spec.Layer{{Dense: &spec.Dense{Units: 2}}}, Loss: spec.CrossEntropy},
+		Data:    spec.Data{Format: spec.FormatCSV, Classes: []string{"left", "right"}},
+	}
+	if err := checkpoint.SaveModel(folder, manifest, []float32{1, 0, 0, 1, 0, 0}); err != nil {
+		m.T.Fatal(err)
+	}
+	return folder
+}
+
+func (m *machines) python(python, script string, args ...string) string {
+	m.T.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, python, append([]string{filepath.Join("testdata", script)}, args...)...).CombinedOutput()
+	if err != nil {
+		m.T.Fatalf("%s: %v\n%s\n%s", script, err, out, m.read("server.log"))
+	}
+	return string(out)
+}
+
+func TestTritonsClientsAreServed(t *testing.T) {
+	m := none(t)
+	python := m.packages("tritonclient[http,grpc]", "numpy")
+	at := m.served("server", m.sides())
+	out := m.python(python, "triton.py", at, "sides")
+	for _, want := range []string{"rest answers", "rest with bytes answers", "rest with JSON answers", "grpc answers", "grpc refuses another model", "all alike"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not said: %s", want, out)
+		}
+	}
+	m.End("server")
+	if log := m.read("server.log"); !strings.Contains(log, "ended: all requests are answered") {
+		t.Errorf("its log: %s", log)
+	}
+}
+
+// read is a file of the test's folder; one that is not there is empty.
+func (m *machines) read(name string) string {
+	text, err := os.ReadFile(m.Path(name))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		m.T.Fatal(err)
+	}
+	return string(text)
+}
