@@ -132,7 +132,7 @@ func (s *Source) text(from arrow.Array, row int) string {
 	default:
 		text = from.ValueStr(row)
 	}
-	if s.missing[text] {
+	if s.missing.Has(text) {
 		return ""
 	}
 	return text

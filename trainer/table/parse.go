@@ -14,7 +14,7 @@ import (
 // cells are in the order of the fields. The text must not change while the batch is used. Rows
 // that cannot be read are left out of the batch and reported.
 func Parse(format string, text []byte, fields []Field, missing []string) (Batch, []Broken, error) {
-	s := &Source{options: Options{Delimiter: ','}, missing: MissingTexts(missing)}
+	s := &Source{options: Options{Delimiter: ','}, missing: NewMissing(missing)}
 	b, broken, _, err := s.parseFirst(format, text, fields)
 	return b, broken, err
 }
@@ -43,15 +43,6 @@ func header(text []byte, fields []Field) ([]Field, int) {
 	return named, end
 }
 
-// MissingTexts are all texts that mean that a cell is missing: the usual ones and more.
-func MissingTexts(more []string) map[string]bool {
-	missing := map[string]bool{}
-	for _, text := range append([]string{"", "NA", "N/A", "NaN", "nan", "null", "NULL"}, more...) {
-		missing[text] = true
-	}
-	return missing
-}
-
 // ParseStream is Parse of a stream, some rows at a time; visit ends it by an error. A batch may
 // be kept.
 func ParseStream(ctx context.Context, format string, from io.Reader, fields []Field, missing []string, visit func(Batch, []Broken) error) error {
@@ -59,7 +50,7 @@ func ParseStream(ctx context.Context, format string, from io.Reader, fields []Fi
 	if format == CSV {
 		cut = func(text []byte) int { return lastRecordEnd(text, ',') }
 	}
-	s := &Source{options: Options{Delimiter: ','}, missing: MissingTexts(missing)}
+	s := &Source{options: Options{Delimiter: ','}, missing: NewMissing(missing)}
 	blocks := blocks{from: from, line: 1, cut: cut}
 	for began := false; ; began = true {
 		block, first, err := blocks.next()

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -50,7 +49,7 @@ type Source struct {
 	options Options
 	format  format
 	files   []string
-	missing map[string]bool
+	missing *Missing
 }
 
 // format is how files of one kind are cut into units.
@@ -106,7 +105,7 @@ func Open(path string, o Options) (*Source, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	s := &Source{options: o, format: f, files: files, missing: MissingTexts(o.Missing)}
+	s := &Source{options: o, format: f, files: files, missing: NewMissing(o.Missing)}
 	return s, s.findFields()
 }
 
@@ -335,27 +334,12 @@ func (s *Source) Infer(ctx context.Context, text ...string) (Count, error) {
 	return count, err
 }
 
-// number reads a finite number, as strconv.ParseFloat does, without hexadecimals and underscores.
-func number(cell string) (float64, bool) {
-	if cell == "" {
-		return 0, false
-	}
-	if c := cell[len(cell)-1]; (c < '0' || c > '9') && c != '.' { // Inf, nan, words
-		return 0, false
-	}
-	if len(cell) > 1 && (cell[1] == 'x' || cell[1] == 'X') || strings.Contains(cell, "_") {
-		return 0, false
-	}
-	v, err := strconv.ParseFloat(cell, 64)
-	return v, err == nil && v-v == 0
-}
-
 // add appends a row whose cells are in the order of the batch's columns. It says what is wrong
 // with a cell, and then leaves the batch as it was.
 func (s *Source) add(b *Batch, cells []string) (reason string) {
 	for i := range b.Columns {
 		c, cell := &b.Columns[i], cells[i]
-		if s.missing[cell] {
+		if s.missing.Has(cell) {
 			cell = ""
 		}
 		if c.Kind != Number {

@@ -25,7 +25,7 @@ const (
 type Engine struct {
 	model     *inference.Model
 	signature tensor.Signature
-	missing   map[string]bool // texts of raw cells
+	missing   *table.Missing // texts of raw cells
 }
 
 // Open loads a model from its folder.
@@ -36,7 +36,7 @@ func Open(dir string, b network.BLAS) (*Engine, error) {
 	}
 	e := &Engine{model: m, signature: tensor.Signature{Platform: m.Framework}}
 	if t := m.Learned(); t != nil {
-		e.missing = table.MissingTexts(t.Missing)
+		e.missing = table.NewMissing(t.Missing)
 		for _, f := range t.Input {
 			e.signature.Inputs = append(e.signature.Inputs, tensor.Port{Name: f.Name, Type: typeOf(f.Kind), Shape: []int64{-1}})
 		}
@@ -72,7 +72,7 @@ func (e *Engine) Signature() tensor.Signature { return e.signature }
 func (e *Engine) Job() string { return e.model.Job }
 
 // Missing reports whether a text means that a raw cell is missing.
-func (e *Engine) Missing(text string) bool { return e.missing[text] }
+func (e *Engine) Missing(text string) bool { return e.missing.Has(text) }
 
 // Close has nothing to free.
 func (e *Engine) Close() error { return nil }
@@ -147,7 +147,7 @@ func (e *Engine) appendRaw(features []float32, request []tensor.Tensor) ([]float
 			}
 			c.Texts = slices.Clone(texts)
 			for row, text := range texts {
-				if e.missing[text] {
+				if e.missing.Has(text) {
 					c.Texts[row] = ""
 				}
 			}
