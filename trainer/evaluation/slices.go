@@ -24,7 +24,8 @@ type Slice struct {
 	// Metrics are those of the rows by name: accuracy, log_loss and auc of classes (auc is left
 	// out where all rows are of one class), rmse, mae and bias of numbers.
 	Metrics map[string]float64 `json:"metrics"`
-	// Error is the standard error of the accuracy, or of the bias of numbers.
+	// Error is the standard error of the accuracy, as if two more rows were right and two wrong, so
+	// that few rows are not taken for certain (Agresti and Coull 1998); or that of the bias.
 	Error float64 `json:"standard_error"`
 }
 
@@ -147,8 +148,10 @@ func SliceClasses(part Part, probabilities []float64, right []int, classes []str
 		if err != nil {
 			return nil, err
 		}
+		n := float64(c.Rows) + 4
+		share := (c.Accuracy*float64(c.Rows) + 2) / n
 		one := Slice{
-			Column: part.Column, Value: g.Value, Rows: c.Rows, Error: math.Sqrt(c.Accuracy * (1 - c.Accuracy) / float64(c.Rows)),
+			Column: part.Column, Value: g.Value, Rows: c.Rows, Error: math.Sqrt(share * (1 - share) / n),
 			Metrics: map[string]float64{"accuracy": c.Accuracy, "log_loss": c.LogLoss},
 		}
 		if len(own) > 1 {

@@ -92,7 +92,7 @@ func TestManyNumbersAreSlicedIntoQuarters(t *testing.T) {
 func TestOneClassAloneHasNoAreaUnderTheCurve(t *testing.T) {
 	part := evaluation.Part{Column: "c", Texts: []string{"a", "a", "b"}}
 	got, err := evaluation.SliceClasses(part, []float64{.2, .8, .7, .3, .6, .4}, []int{1, 0, 0}, []string{"no", "yes"})
-	if err != nil || len(got) != 2 || got[0].Metrics["auc"] != 1 || !near(got[0].Metrics["accuracy"], 1) {
+	if err != nil || len(got) != 2 || got[0].Metrics["auc"] != 1 || !near(got[0].Metrics["accuracy"], 1) || !near(got[0].Error, math.Sqrt(2.0/3*1/3/6)) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	if _, has := got[1].Metrics["auc"]; has {
