@@ -100,6 +100,46 @@ func TestAModelFromTheJobThatTrainsItToItsDeletion(t *testing.T) {
 		t.Errorf("the refused import left %s", left)
 	}
 
+	// What a version is worth is kept beside it, with the page.
+	test := "../../examples/digits/test.csv.gz"
+	m.Clary("models", "alias", one, "challenger")
+	m.Clary("evaluate", "model://digits:challenger", test, "--against", "model://digits:champion", "--store", "held-out")
+	m.Clary("evaluate", "model://digits:champion", test)
+	m.failsWith("under 0.999", "evaluate", "model://"+two, test, "--store", "strict", "--fail-under", "accuracy=0.999")
+	var evaluated struct {
+		Evaluations []struct {
+			Name    string             `json:"name"`
+			Against string             `json:"against"`
+			Report  string             `json:"report"`
+			Details string             `json:"details"`
+			Rows    int                `json:"rows"`
+			Metrics map[string]float64 `json:"metrics"`
+		} `json:"evaluations"`
+	}
+	m.JSON(&evaluated, "models", "show", one, "-o", "json")
+	if len(evaluated.Evaluations) != 1 {
+		t.Fatalf("evaluations of %s: %+v", one, evaluated)
+	}
+	e := evaluated.Evaluations[0]
+	if e.Name != "held-out" || e.Against != two || e.Rows == 0 || e.Metrics["accuracy"] < 0.8 {
+		t.Errorf("evaluation: %+v", e)
+	}
+	if page := m.Clary("cp", e.Report, "-"); !strings.Contains(page, "<html") || !strings.Contains(page, "digits:champion") {
+		t.Errorf("the page: %.200s", page)
+	}
+	if details := m.Clary("cp", e.Details, "-"); !strings.Contains(details, `"confusion"`) {
+		t.Errorf("the details: %.200s", details)
+	}
+	if said := m.Clary("models", "compare", one, two); !strings.Contains(said, "evaluation test accuracy") {
+		t.Errorf("compared after evaluation: %s", said)
+	}
+	m.failsWith("evaluation "+one+"/held-out", "models", "delete", two)
+	m.Clary("models", "delete", one, "--evaluation", "held-out")
+	if left := m.Clary("ls", "-r", "s3://clary/models/digits/", "-o", "json"); strings.Contains(left, e.Report) {
+		t.Errorf("the removed evaluation left %s", left)
+	}
+	m.Clary("models", "alias", "digits", "challenger", "--remove")
+
 	// A job is given the champion of its day, whole; the alias moves on meanwhile.
 	m.reads("reader", "model://digits:champion", champion.Artifact.SHA256)
 	m.Clary("models", "alias", one, "champion")

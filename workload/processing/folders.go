@@ -131,7 +131,7 @@ func (s Spec) validateInputs(p *cluster.Problems) {
 	for _, name := range slices.Sorted(maps.Keys(s.Inputs)) {
 		field, input := "inputs."+cluster.Clip(name), s.input(name)
 		p.Under(field, input.CheckChannel())
-		checkAddress(p, field+".uri", input.URI)
+		cluster.CheckInputAddress(p, field+".uri", input.URI)
 		checkPath(p, field+".path", s.Inputs[name].Path)
 		switch {
 		case input.Mode == cluster.InputPipe:

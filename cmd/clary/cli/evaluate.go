@@ -25,6 +25,7 @@ import (
 func (a *App) evaluateCommand() *cobra.Command {
 	var against, html string
 	var under, columns []string
+	var store storeFlags
 	command := &cobra.Command{
 		Use:   "evaluate MODEL DATA",
 		Short: "Judge a model by labelled rows, on this machine",
@@ -32,17 +33,22 @@ func (a *App) evaluateCommand() *cobra.Command {
 			"Of classes: accuracy, log loss, the areas under the ROC and the precision-recall curve, calibration, and each class\n" +
 			"against the rest; of numbers: RMSE, MAE, R2, bias and the residuals. With -o json come the curves; --html writes all of it as\n" +
 			"one page that needs no network. --slice judges the rows of each value of a column, or of each quarter of a column of many\n" +
-			"numbers, by themselves.",
+			"numbers, by themselves.\n\nOf a version in the registry figures and page are kept beside the version: see clary models.",
 		Example: "  clary evaluate digits test.csv.gz\n  clary evaluate ./model s3://data/digits/test.csv.gz -o json\n" +
 			"  clary evaluate new test.csv --against old --fail-under accuracy=0.95,auc=0.99\n" +
-			"  clary evaluate churn test.csv --slice Contract,tenure --html churn.html",
+			"  clary evaluate churn test.csv --slice Contract,tenure --html churn.html\n" +
+			"  clary evaluate model://digits@3 test.csv.gz --against model://digits:champion --store held-out",
 		Args: takes("MODEL", "DATA"), ValidArgsFunction: a.completeModels(),
 	}
 	command.Flags().StringVar(&against, "against", "", "another model, judged by the same rows")
 	command.Flags().StringSliceVar(&under, "fail-under", nil, "fail if a figure is under a bound, as NAME=VALUE: accuracy, auc, average_precision, r2, …;\na loss or an error fails if it is over")
 	command.Flags().StringVar(&html, "html", "", "write a page with plots to this file; - is standard output")
 	command.Flags().StringSliceVar(&columns, "slice", nil, "judge by the values of these columns of the data, too")
+	store.register(command)
 	command.RunE = a.withScratch(func(ctx context.Context, s *scratch, args []string) error {
+		if err := store.check(command, args[0]); err != nil {
+			return err
+		}
 		bounds, err := parseBounds(under)
 		if err != nil {
 			return err
@@ -55,26 +61,9 @@ func (a *App) evaluateCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var judged []inference.Evaluation
-		for _, name := range []string{args[0], against} {
-			if name == "" {
-				continue
-			}
-			model, err := s.model(ctx, name)
-			if err != nil {
-				return err
-			}
-			e, err := inference.Evaluate(ctx, model, data, blas())
-			if err != nil {
-				return err
-			}
-			e.Model = name
-			for _, part := range parts {
-				if err := e.Slice(part); err != nil {
-					return err
-				}
-			}
-			judged = append(judged, e)
+		judged, err := s.judge(ctx, []string{args[0], against}, data, parts)
+		if err != nil {
+			return err
 		}
 		if html != "" {
 			if err := a.writePage(html, "the evaluation of "+args[0], func(out io.Writer) error { return writeEvaluation(out, args[1], judged) }); err != nil {
@@ -86,9 +75,38 @@ func (a *App) evaluateCommand() *cobra.Command {
 				return err
 			}
 		}
+		if err := s.storeEvaluation(ctx, store, args[1], data, judged); err != nil {
+			return err
+		}
 		return checkBounds(judged[0].Metrics(), bounds)
 	})
 	return command
+}
+
+// judge judges models by the same rows; a name that is empty is left out.
+func (s *scratch) judge(ctx context.Context, names []string, data string, parts []evaluation.Part) ([]inference.Evaluation, error) {
+	var judged []inference.Evaluation
+	for _, name := range names {
+		if name == "" {
+			continue
+		}
+		model, err := s.model(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		e, err := inference.Evaluate(ctx, model, data, blas())
+		if err != nil {
+			return nil, err
+		}
+		e.Model = name
+		for _, part := range parts {
+			if err := e.Slice(part); err != nil {
+				return nil, err
+			}
+		}
+		judged = append(judged, e)
+	}
+	return judged, nil
 }
 
 // partsOf reads columns of labelled rows, to judge by their values.

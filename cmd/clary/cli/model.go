@@ -24,7 +24,7 @@ import (
 	"github.com/clary-ml/clary/trainer/network"
 )
 
-const modelHelp = "MODEL is a folder, a model.tar.gz, an s3:// address of one, or the name of a job that made one."
+const modelHelp = "MODEL is a folder, a model.tar.gz, an s3:// address of one, a version in the registry as model://NAME@VERSION or\nmodel://NAME:ALIAS, or the name of a job that made one."
 
 func (a *App) predictCommand() *cobra.Command {
 	var input string
@@ -98,6 +98,8 @@ type scratch struct {
 	app    *App
 	folder string
 	client *client.Client
+	// versions are those of the registry that were fetched, by reference.
+	versions map[string]cluster.ModelVersion
 }
 
 func (a *App) withScratch(body func(context.Context, *scratch, []string) error) func(*cobra.Command, []string) error {
@@ -149,6 +151,9 @@ func (s *scratch) data(ctx context.Context, name string) (string, error) {
 
 // model is a local folder with the model's files.
 func (s *scratch) model(ctx context.Context, name string) (string, error) {
+	if cluster.IsModelRef(name) {
+		return s.registered(ctx, name)
+	}
 	if info, err := os.Stat(name); err == nil {
 		if info.IsDir() {
 			return name, nil
@@ -178,6 +183,31 @@ func (s *scratch) model(ctx context.Context, name string) (string, error) {
 	if err := s.app.get(ctx, c, uri, packed); err != nil {
 		return "", err
 	}
+	return s.unpack(packed)
+}
+
+// registered is a local folder with the files of a version in the registry, whose digest is right.
+func (s *scratch) registered(ctx context.Context, ref string) (string, error) {
+	c, err := s.dial()
+	if err != nil {
+		return "", err
+	}
+	view, err := c.ModelVersion(ctx, ref)
+	if err != nil {
+		return "", err
+	}
+	folder, err := os.MkdirTemp(s.folder, "packed-")
+	if err != nil {
+		return "", fault.New(fault.Internal, "make a temporary folder: %w", err)
+	}
+	packed, err := s.app.fetchModel(ctx, c, view.Version, folder)
+	if err != nil {
+		return "", err
+	}
+	if s.versions == nil {
+		s.versions = map[string]cluster.ModelVersion{}
+	}
+	s.versions[ref] = view.Version
 	return s.unpack(packed)
 }
 

@@ -95,6 +95,7 @@ type runFlags struct {
 
 func (f *runFlags) register(command *cobra.Command) {
 	f.job.register(command)
+	f.job.becomesModel(command)
 	f.resources.register(command)
 	f.image.register(command)
 	flags := command.Flags()

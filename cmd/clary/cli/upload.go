@@ -202,8 +202,8 @@ func filesBelow(path string) ([]localFile, error) {
 	return files, nil
 }
 
-// uploadURI is where a file or folder belongs: below the digest of all it holds.
-func uploadURI(path string) (string, error) {
+// contentDigest is the SHA-256 of a file, or of all that a folder holds.
+func contentDigest(path string) (string, error) {
 	files, err := filesBelow(path)
 	if err != nil {
 		return "", err
@@ -221,11 +221,24 @@ func uploadURI(path string) (string, error) {
 			return "", err
 		}
 	}
+	return hex.EncodeToString(digest.Sum(nil)), nil
+}
+
+// uploadURI is where a file or folder belongs: below the digest of all it holds.
+func uploadURI(path string) (string, error) {
+	digest, err := contentDigest(path)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fault.New(fault.Invalid, "read %s: %w", path, err)
+	}
 	absolute, err := filepath.Abs(path)
 	if err != nil {
 		return "", fault.New(fault.Invalid, "%s: %w", path, err)
 	}
-	uri := uploadsPrefix + hex.EncodeToString(digest.Sum(nil)) + "/" + url.PathEscape(filepath.Base(absolute))
+	uri := uploadsPrefix + digest + "/" + url.PathEscape(filepath.Base(absolute))
 	if info.IsDir() {
 		uri += "/"
 	}

@@ -11,6 +11,7 @@ for trial in study:
 from .client import Client
 from .errors import ClaryError, Conflict, Denied, Exhausted, Internal, Invalid, JobFailed, NotFound, TimedOut, Unready
 from .jobs import Job, LogChunk, Output, Task
+from .models import Evaluation, Model, ModelVersion
 from .space import Choice, Float, Int
 from .study import Point, Study, SweepView, Told, Trial, TrialView, Verdict
 
@@ -22,6 +23,7 @@ __all__ = [
     "Client",
     "Conflict",
     "Denied",
+    "Evaluation",
     "Exhausted",
     "Float",
     "Int",
@@ -30,6 +32,8 @@ __all__ = [
     "Job",
     "JobFailed",
     "LogChunk",
+    "Model",
+    "ModelVersion",
     "NotFound",
     "Output",
     "Point",

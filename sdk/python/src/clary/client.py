@@ -15,6 +15,7 @@ from ._channel import Channel
 from ._config import resolve
 from .errors import Conflict, Invalid, JobFailed, TimedOut
 from .jobs import Job, LogChunk, job_of
+from .models import Model, ModelVersion, model_of, version_of
 from .space import Parameter, limit_specs, objective_spec, space_spec
 from .study import Study
 
@@ -65,10 +66,12 @@ class Client:
         max_runtime: float = 0.0,
         retries: int = 0,
         held: bool = False,
+        register: str = "",
     ) -> Job:
         """Submit a job; `spec` is what stands under spec: in a job file (see `clary schema`).
 
-        When this returns, the cluster will not forget the job. `max_runtime` is in seconds.
+        When this returns, the cluster will not forget the job. `max_runtime` is in seconds. `register` is the
+        model in the registry that what it publishes becomes a version of.
         """
         job = _api.message("Job")(
             name=name,
@@ -80,6 +83,7 @@ class Client:
             request_id=secrets.token_hex(16),
             max_runtime=int(max_runtime * 1e9),
             held=held,
+            register=register,
         )
         if retries:
             job.retry.limit = retries
@@ -177,6 +181,90 @@ class Client:
                 if chunk.note and chunk.note not in noted:
                     noted.add(chunk.note)
                     yield LogChunk(chunk.task, "", b"", chunk.note)
+
+    # Models.
+
+    def models(self) -> Iterator[Model]:
+        """All models of the registry, by name."""
+        after = ""
+        while True:
+            answer = self._call("Models.List", "ListModelsRequest", after=after)
+            yield from (model_of(m) for m in answer.models)
+            if not (after := answer.next):
+                return
+
+    def model_versions(self, model: str) -> Iterator[ModelVersion]:
+        """A model's versions, the newest first."""
+        before = 0
+        while True:
+            answer = self._call("Models.Versions", "ListModelVersionsRequest", model=model, before=before)
+            yield from (version_of(v) for v in answer.versions)
+            if not (before := answer.next):
+                return
+
+    def model_version(self, ref: str) -> ModelVersion:
+        """The version that "name@version" or "name:alias" means now."""
+        view = self._call("Models.Version", "GetModelVersionRequest", ref=ref)
+        return version_of(view.version, view.aliases)
+
+    def register_model(
+        self,
+        model: str,
+        *,
+        job: str = "",
+        uri: str = "",
+        text: str = "",
+        sha256: str = "",
+        framework: str = "",
+        format: str = "",
+        parent: str = "",
+        parameters: Mapping[str, object] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> ModelVersion:
+        """Make a version of what a job has published, or of an object.
+
+        The same output of the same job twice is one version. `sha256` is what an object must have.
+        """
+        request = _api.message("RegisterModelRequest")(
+            model=model,
+            job=job,
+            uri=uri,
+            text=text,
+            sha256=sha256,
+            framework=framework,
+            format=format,
+            parent=parent,
+            parameters={name: str(value) for name, value in (parameters or {}).items()},
+            metrics=dict(metrics or {}),
+            request_id=secrets.token_hex(16),
+        )
+        last: Any = None
+        for answer in self._channel.stream("Models.Register", lambda: request, lambda a: a.HasField("version"), ends=False):
+            last = answer
+        return version_of(last.version)
+
+    def approve_model(self, ref: str, why: str = "") -> ModelVersion:
+        """Write down that a version is approved, and why."""
+        return version_of(self._call("Models.Approve", "ApproveModelRequest", ref=ref, state="approved", why=why))
+
+    def reject_model(self, ref: str, why: str = "") -> ModelVersion:
+        """Write down that a version is rejected, and why. One that has an alias cannot be."""
+        return version_of(self._call("Models.Approve", "ApproveModelRequest", ref=ref, state="rejected", why=why))
+
+    def alias_model(self, model: str, alias: str, number: int) -> Model:
+        """Have a name mean a version of a model; with 0 it means none any more."""
+        return model_of(self._call("Models.Alias", "AliasModelRequest", model=model, alias=alias, number=number))
+
+    def evaluate_model(
+        self, ref: str, name: str, metrics: Mapping[str, float], *, rows: int = 0, data: str = "", against: str = ""
+    ) -> ModelVersion:
+        """Keep figures beside a version, in place of those of that name."""
+        evaluation = _api.message("Evaluation")(name=name, metrics=dict(metrics), rows=rows, data=data, against=against)
+        return version_of(self._call("Models.Evaluate", "EvaluateModelRequest", ref=ref, evaluation=evaluation))
+
+    def delete_model(self, ref: str) -> None:
+        """Delete a version that nothing uses, or by its name alone a model without versions."""
+        self._call("Models.Delete", "DeleteModelRequest", ref=ref)
 
     # Studies.
 
