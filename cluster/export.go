@@ -13,6 +13,7 @@ type Contract string
 const (
 	ContractTraining   Contract = ""           // /opt/ml/input, model, output, checkpoints
 	ContractProcessing Contract = "processing" // /opt/ml/processing and /opt/ml/config
+	ContractServing    Contract = "serving"    // /opt/ml/model, to be read, and SAGEMAKER_BIND_TO_PORT
 )
 
 // ProcessingFolder holds the inputs and outputs of a task with the processing contract, below
@@ -32,7 +33,7 @@ type Export struct {
 const MaxExports = 64
 
 func (g Program) checkExports(p *Problems) {
-	checkOneOf(p, "contract", g.Contract, ContractTraining, ContractProcessing)
+	checkOneOf(p, "contract", g.Contract, ContractTraining, ContractProcessing, ContractServing)
 	if len(g.Exports) > MaxExports {
 		p.Add("exports", "%d outputs: at most %d", len(g.Exports), MaxExports)
 	}

@@ -82,6 +82,7 @@ func (g Gang) Validate() Problems {
 		p.Add("roles", "%d roles: from 1 to %d", len(g.Roles), MaxRoles)
 	}
 	seen := map[string]bool{}
+	services := 0
 	total := int64(0)
 	for i, role := range g.Roles {
 		field := fmt.Sprintf("roles[%d]", i)
@@ -89,8 +90,14 @@ func (g Gang) Validate() Problems {
 			p.Add(field+".name", "%q is there twice", Clip(role.Name))
 		}
 		seen[role.Name] = true
+		if role.Program.Service {
+			services++
+		}
 		total += int64(role.Count)
 		p.Under(field, role.Validate())
+	}
+	if services > 0 && services == len(g.Roles) {
+		p.Add("roles", "all are services: nothing would ever be done")
 	}
 	if total > MaxTasks {
 		p.Add("roles", "%d tasks: a gang has at most %d", total, MaxTasks)

@@ -13,6 +13,7 @@ const (
 	KindTraining   Kind = "training"
 	KindTuning     Kind = "tuning"
 	KindProcessing Kind = "processing"
+	KindTransform  Kind = "transform"
 )
 
 // JobState is where a job stands in its life.

@@ -42,6 +42,9 @@ type Program struct {
 	HardCPU     bool          // hold to the asked cores even when the node idles
 	Exclusive   bool          // stop when the node's lease ends
 	Clary       bool          // argv[0] is replaced by the node's own clary binary
+	// Service is what the gang's other tasks need: it is stopped when they have succeeded. Until
+	// then it must not end.
+	Service bool
 }
 
 // Input is a prefix, an object or a manifest in the store, given to the task as a channel.
@@ -57,6 +60,7 @@ type Input struct {
 	Gzip        bool   // objects are decompressed on the way
 	RecordIO    bool   // in pipe mode, each object or attribute is wrapped as one record
 	SHA256      string // hex; if it is set the input is one object, and no other content is taken for it
+	Model       bool   // it is a model: it goes to the model folder, unpacked if it is a .tar.gz
 }
 
 // InputMode says how a task reads a channel.
@@ -267,6 +271,9 @@ func checkInputs(inputs []Input) Problems {
 		p.Under(field, input.CheckModelInput())
 		if input.SHA256 != "" && (!isDigest(input.SHA256) || input.Mode != InputFile || input.Type != InputPrefix) {
 			p.Add(field+".sha256", "%q is for one object that is read as a file, and has 64 of 0-9 and a-f", Clip(input.SHA256))
+		}
+		if input.Model && (input.Mode != InputFile || input.Type != InputPrefix || input.Sharded || input.Gzip || input.Folder != "") {
+			p.Add(field+".model", "a model is an object or a prefix, fetched whole before the task starts, to a folder of its own")
 		}
 		if input.Folder != "" {
 			checkFolder(&p, field+".folder", input.Folder)

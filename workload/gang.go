@@ -31,7 +31,9 @@ type OneGang struct {
 //	running     a task ended badly: the rest is stopped, and when all have ended the
 //	            gang starts anew, unless the retries are used up. A task that was lost
 //	            with its node excuses the whole attempt: its peers fail because of it.
-//	            A gang that was told to move ends in the same way, and is excused too
+//	            A gang that was told to move ends in the same way, and is excused too.
+//	            When all but its services have succeeded those are stopped; how they end
+//	            then is no matter, and that one ends before is a failure
 //	publishing  all have succeeded: outputs are committed, then copied and registered
 //	stopping    the gang is told to stop and cannot be placed any more; when all its
 //	            tasks have ended the job is cancelled, or failed if it ran too long
@@ -130,11 +132,16 @@ func (s *step) running() Changes {
 	case len(s.tasks) == 0: // the planner waits for a gang that nothing says is placed
 		s.job.State = cluster.JobQueued
 		return s.put(false)
-	case s.all(cluster.TaskSucceeded):
+	case s.succeeded() && s.allEnded():
 		s.job.State, s.job.Reason = cluster.JobPublishing, ""
 		changes := s.put(false)
 		changes.Publish = s.publish()
 		return changes
+	case s.succeeded() && !s.gang.Stop:
+		s.gang.Stop, s.gang.StopReason = true, "what it was started for is done"
+		return s.put(true)
+	case s.succeeded():
+		return Changes{WakeAt: s.deadline()}
 	case s.allEnded():
 		return s.again()
 	}
@@ -154,7 +161,7 @@ func (s *step) running() Changes {
 // again starts the next attempt, or fails the job. All tasks have ended.
 func (s *step) again() Changes {
 	worst, _ := s.worst()
-	reason := describe(worst)
+	reason := describe(worst) + s.lastWords(worst)
 	if s.gang.Moves {
 		reason = s.gang.StopReason
 	}
@@ -259,7 +266,7 @@ func (s *step) deadline() int64 {
 
 func (s *step) overrun() bool {
 	deadline := s.deadline()
-	return deadline != 0 && s.now >= deadline && !s.all(cluster.TaskSucceeded)
+	return deadline != 0 && s.now >= deadline && !s.succeeded()
 }
 
 // placed is when the plan of this attempt was committed.
@@ -273,13 +280,25 @@ func (s *step) placed() int64 {
 	return first
 }
 
-func (s *step) all(state cluster.TaskState) bool {
+// succeeded reports whether all tasks but services have succeeded: the work is done.
+func (s *step) succeeded() bool {
+	done := 0
 	for _, task := range s.tasks {
-		if task.Status.State != state {
+		switch {
+		case s.service(task):
+		case task.Status.State != cluster.TaskSucceeded:
 			return false
+		default:
+			done++
 		}
 	}
-	return len(s.tasks) > 0
+	return done > 0
+}
+
+// service reports whether a task runs for the gang's others, and not for itself.
+func (s *step) service(task cluster.Task) bool {
+	role, _ := s.gang.Role(task.Role)
+	return role.Program.Service
 }
 
 func (s *step) allEnded() bool {
@@ -292,12 +311,17 @@ func (s *step) allEnded() bool {
 }
 
 // worst is the task that decides how an attempt went: a lost one before a failed one
-// before a stopped one, and of those the first that ended.
+// before a stopped one, and of those the first that ended. A service that ended by itself
+// has failed.
 func (s *step) worst() (cluster.Task, bool) {
 	rank := map[cluster.TaskState]int{cluster.TaskLost: 3, cluster.TaskFailed: 2, cluster.TaskStopped: 1}
 	var worst cluster.Task
 	found := false
 	for _, task := range s.tasks {
+		if task.Status.State == cluster.TaskSucceeded && s.service(task) {
+			task.Status.State = cluster.TaskFailed
+			task.Status.Reason = "it ended by itself (exit code 0) while it was needed"
+		}
 		grade, most := rank[task.Status.State], rank[worst.Status.State]
 		switch {
 		case grade == 0:
@@ -330,6 +354,22 @@ func describe(task cluster.Task) string {
 		text += ": " + reason
 	}
 	return text
+}
+
+// lastWords are how the log of the service ends that failed, or that the failed task had to do
+// with: the one of its number.
+func (s *step) lastWords(worst cluster.Task) string {
+	for _, task := range s.tasks {
+		if task.Status.Message == "" || !s.service(task) || task.Index != worst.Index {
+			continue
+		}
+		if s.service(worst) && task.ID != worst.ID {
+			continue
+		}
+		said := strings.ReplaceAll(task.Status.Message, "\n", " | ")
+		return fmt.Sprintf("; the log of %s-%d ends: %s", task.Role, task.Index, said)
+	}
+	return ""
 }
 
 // backoff is the wait before restart number failures: it doubles each time.

@@ -36,6 +36,17 @@ func newWorld(retries int32, backoff, most time.Duration, output string) *world 
 	}
 }
 
+// service is the name of a role whose tasks are for the others.
+const service = "server"
+
+// serve adds a service of one task, which has the last place among tasks.
+func (w *world) serve() *world {
+	w.spec.Roles = append(w.spec.Roles, cluster.Role{
+		Name: service, Count: 1, Ask: cluster.Ask{MilliCPU: 1000, Memory: 1 << 20}, Program: cluster.Program{Command: []string{"serve"}, Service: true},
+	})
+	return w
+}
+
 func (w *world) gang() *cluster.Gang {
 	if len(w.view.Gangs) == 0 {
 		return nil
@@ -82,7 +93,7 @@ func (w *world) reconcile() (changed bool, err error) {
 			return false, fmt.Errorf("publishes attempt %d of a job that is %s", p.Attempt, w.job.State)
 		}
 		for _, task := range w.tasks() {
-			if task.Status.State != cluster.TaskSucceeded {
+			if task.Status.State != cluster.TaskSucceeded && (task.Role != service || !task.Status.State.Ended()) {
 				return false, fmt.Errorf("publishes while %s is %s", task.ID, task.Status.State)
 			}
 		}
@@ -149,11 +160,13 @@ func (w *world) place() bool {
 	if gang == nil || gang.Held || gang.Stop || gang.NotBefore > w.now || len(w.tasks()) > 0 || w.job.State.Ended() {
 		return false
 	}
-	for i := range gang.Roles[0].Count {
-		w.view.Tasks = append(w.view.Tasks, cluster.Task{
-			ID: gang.TaskID("worker", i), Job: w.job.Name, Gang: gang.ID(), Role: "worker", Index: i, Attempt: gang.Attempt,
-			Allocation: cluster.Allocation{Node: string(rune('a' + i))}, Assigned: w.now, Status: cluster.TaskStatus{State: cluster.TaskAssigned},
-		})
+	for r, role := range gang.Roles {
+		for i := range role.Count {
+			w.view.Tasks = append(w.view.Tasks, cluster.Task{
+				ID: gang.TaskID(role.Name, i), Job: w.job.Name, Gang: gang.ID(), Role: role.Name, Index: i, Attempt: gang.Attempt,
+				Allocation: cluster.Allocation{Node: string(rune('a' + 2*int32(r) + i))}, Assigned: w.now, Status: cluster.TaskStatus{State: cluster.TaskAssigned},
+			})
+		}
 	}
 	return true
 }
@@ -168,7 +181,7 @@ func (w *world) report(i int, state cluster.TaskState, code int32, reason string
 	if state.Ended() {
 		status.Ended = w.now
 	}
-	if state == cluster.TaskSucceeded {
+	if state == cluster.TaskSucceeded && tasks[i].Role != service {
 		status.Outputs = []cluster.Output{{Name: "model", URI: fmt.Sprintf("s3://clary/jobs/digits/attempts/1/worker-%d/model.tar.gz", i)}}
 	}
 	return true
@@ -435,6 +448,11 @@ func TestEveryHistoryEnds(t *testing.T) {
 		output := rapid.SampledFrom([]string{"", "s3://b/p"}).Draw(t, "output")
 		w := newWorld(rapid.SampledFrom([]int32{0, 0, 0, 1, 3}).Draw(t, "retries"), time.Second, most, output)
 		w.job.Held = rapid.Bool().Draw(t, "held")
+		highest := 1 // index of the last task
+		if rapid.Bool().Draw(t, "service") {
+			highest = 2
+			w.serve()
+		}
 		for range rapid.IntRange(10, 40).Draw(t, "events") {
 			event := rapid.SampledFrom([]string{"step", "settle", "settle", "place", "place", "report", "report", "report", "report", "lose", "time", "release", "move", "cancel?"}).Draw(t, "event")
 			before, err := w.job, error(nil)
@@ -449,9 +467,9 @@ func TestEveryHistoryEnds(t *testing.T) {
 				states := []cluster.TaskState{
 					cluster.TaskRunning, cluster.TaskSucceeded, cluster.TaskSucceeded, cluster.TaskSucceeded, cluster.TaskFailed, cluster.TaskStopped,
 				}
-				w.report(rapid.IntRange(0, 1).Draw(t, "task"), rapid.SampledFrom(states).Draw(t, "state"), 1, "")
+				w.report(rapid.IntRange(0, highest).Draw(t, "task"), rapid.SampledFrom(states).Draw(t, "state"), 1, "")
 			case "lose":
-				w.report(rapid.IntRange(0, 1).Draw(t, "task"), cluster.TaskLost, 0, "lost")
+				w.report(rapid.IntRange(0, highest).Draw(t, "task"), cluster.TaskLost, 0, "lost")
 			case "move":
 				if gang := w.gang(); gang != nil && !gang.Stop && len(w.tasks()) > 0 {
 					gang.Stop, gang.StopReason, gang.Moves = true, "moved", true
@@ -489,11 +507,14 @@ func TestEveryHistoryEnds(t *testing.T) {
 		if changes := w.spec.Run(w.view, w.job, w.now+int64(time.Hour)); !changes.Empty() || changes.WakeAt != 0 {
 			t.Fatalf("an ended job wants %+v", changes)
 		}
+		if highest == 2 && w.job.State == cluster.JobSucceeded {
+			w.steps["served"]++
+		}
 		for what, n := range w.steps {
 			exercised[what] += n
 		}
 	})
-	for _, what := range []string{"running", "queued", "publishing", "stopping", "succeeded", "failed", "cancelled", "published", "delivered", "moved"} {
+	for _, what := range []string{"running", "queued", "publishing", "stopping", "succeeded", "failed", "cancelled", "published", "delivered", "moved", "served"} {
 		if exercised[what] == 0 {
 			t.Errorf("%s was never exercised: %v", what, exercised)
 		}

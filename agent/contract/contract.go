@@ -204,6 +204,9 @@ func (t Task) base() map[string]string {
 	if t.Path != "" {
 		env["PATH"] = t.Path
 	}
+	if ports := t.Task.Allocation.Resources.Ports; t.Program.Contract == cluster.ContractServing && len(ports) > 0 {
+		env["SAGEMAKER_BIND_TO_PORT"] = number(ports[0])
+	}
 	return env
 }
 

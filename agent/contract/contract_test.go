@@ -108,6 +108,19 @@ func TestAProcessingTaskFindsTheRequestThatMadeItsJob(t *testing.T) {
 	}
 }
 
+func TestAServerIsToldItsPortAndNothingOfATraining(t *testing.T) {
+	task := second()
+	task.Program = cluster.Program{Command: []string{"serve"}, Contract: cluster.ContractServing, Env: map[string]string{"SAGEMAKER_BATCH": "true"}}
+	env := "\n" + strings.Join(task.Environment(), "\n") + "\n"
+	if !strings.Contains(env, "\nSAGEMAKER_BIND_TO_PORT=20001\n") || !strings.Contains(env, "\nSAGEMAKER_BATCH=true\n") || strings.Contains(env, "\nTRAINING_JOB") {
+		t.Errorf("it is told%s", env)
+	}
+	task.Task.Allocation.Resources.Ports = nil
+	if env := strings.Join(task.Environment(), "\n"); strings.Contains(env, "BIND_TO_PORT") {
+		t.Errorf("without a port it is told %s", env)
+	}
+}
+
 func TestATaskWithoutPeersIsItsOwnOnlyHost(t *testing.T) {
 	task := second()
 	task.Assignment.Hosts, task.Task.Index, task.Program = nil, 0, cluster.Program{Command: []string{"true"}}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -73,6 +74,28 @@ func verify(input cluster.Input, items []Item, folder string) error {
 		return fault.New(fault.Invalid, "input %s: %s has SHA-256 %s, and %s is meant: somebody has replaced it", input.Channel, input.URI, sum, input.SHA256)
 	}
 	return nil
+}
+
+// FetchModel puts a model into its folder: a .tar.gz unpacked, anything else as Fetch does.
+// scratch is a folder of the agent's own.
+func FetchModel(ctx context.Context, store Reader, cache *Cache, input cluster.Input, scratch, folder string) (Tally, error) {
+	if !strings.HasSuffix(input.URI, ".tar.gz") && !strings.HasSuffix(input.URI, ".tgz") {
+		return Fetch(ctx, store, cache, input, Share{}, folder)
+	}
+	packed := filepath.Join(scratch, "model")
+	tally, err := Fetch(ctx, store, cache, input, Share{}, packed)
+	if err != nil {
+		return tally, err
+	}
+	file, err := os.Open(filepath.Join(packed, path.Base(input.URI)))
+	if err != nil {
+		return tally, fault.New(fault.Internal, "model %s: %w", input.URI, err)
+	}
+	defer file.Close() //nolint:errcheck // only read
+	if err := Unpack(file, folder); err != nil {
+		return tally, fault.New(fault.KindOf(err), "model %s: %w", input.URI, err)
+	}
+	return tally, os.RemoveAll(packed)
 }
 
 // Tally is how many objects an input had, and what of them was not in the cache.

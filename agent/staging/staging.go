@@ -62,10 +62,14 @@ type Folders struct{ Base string }
 // Input is where a channel's files are.
 func (f Folders) Input(channel string) string { return path.Join(f.Base, "input", "data", channel) }
 
-// Of is where an input's files are: in the folder that it names, or in its channel's.
+// Of is where an input's files are: in the folder that it names, in that of models, or in its
+// channel's.
 func (f Folders) Of(input cluster.Input) string {
-	if input.Folder != "" {
+	switch {
+	case input.Folder != "":
 		return path.Join(f.Base, input.Folder)
+	case input.Model:
+		return f.Model()
 	}
 	return f.Input(input.Channel)
 }
@@ -115,6 +119,9 @@ func (f Folders) All(program cluster.Program) []string {
 		all := []string{f.Data(), f.Config(), f.JobConfig(), f.Processing(), path.Dir(f.Message())}
 		if program.Source != "" {
 			all = append(all, f.Code())
+		}
+		if program.Checkpoints {
+			all = append(all, f.Checkpoints())
 		}
 		for _, export := range program.Exports {
 			all = append(all, path.Join(f.Base, export.Folder))

@@ -18,6 +18,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/tree"
+	"github.com/clary-ml/clary/storage/journal"
 )
 
 const uploadPause = 5 * time.Second
@@ -57,7 +58,7 @@ func (t *task) conclude(ctx context.Context, exit runtime.Exit) {
 	case err != nil:
 		reason += "; what it made could not be saved: " + err.Error()
 	}
-	message := t.message(assignment.Program)
+	message := t.message(ctx, assignment.Program)
 	t.become(func(s *cluster.TaskStatus) { s.State, s.Reason, s.Outputs, s.Message = state, reason, outputs, message })
 }
 
@@ -118,18 +119,25 @@ func (t *task) failure() string {
 }
 
 // message is what the task left to be told of its end, as much of it as is kept, in whole
-// characters.
-func (t *task) message(program cluster.Program) string {
-	if program.Contract != cluster.ContractProcessing {
-		return ""
+// characters. Of a service that is how its log ends.
+func (t *task) message(ctx context.Context, program cluster.Program) string {
+	var text []byte
+	switch {
+	case program.Service:
+		text = t.lastLines(ctx)
+		text = text[max(0, len(text)-cluster.MaxMessage):]
+	case program.Contract == cluster.ContractProcessing:
+		file, err := staging.OpenIn(t.folders.Base, t.folders.Message())
+		if err != nil {
+			return ""
+		}
+		defer file.Close() //nolint:errcheck // only read
+		text, _ = io.ReadAll(io.LimitReader(file, cluster.MaxMessage))
 	}
-	file, err := staging.OpenIn(t.folders.Base, t.folders.Message())
-	if err != nil {
-		return ""
+	for len(text) > 0 && !utf8.RuneStart(text[0]) { // the first one may be cut
+		text = text[1:]
 	}
-	defer file.Close() //nolint:errcheck // only read
-	text, _ := io.ReadAll(io.LimitReader(file, cluster.MaxMessage))
-	for cut := 1; len(text) == cluster.MaxMessage && cut < utf8.UTFMax; cut++ { // the last one may be cut
+	for cut := 1; len(text) == cluster.MaxMessage && cut < utf8.UTFMax; cut++ { // or the last
 		if start := len(text) - cut; utf8.RuneStart(text[start]) {
 			if !utf8.FullRune(text[start:]) {
 				text = text[:start]
@@ -138,6 +146,26 @@ func (t *task) message(program cluster.Program) string {
 		}
 	}
 	return strings.TrimSpace(strings.ToValidUTF8(strings.ReplaceAll(string(text), "\x00", " "), "?"))
+}
+
+// lastWords is how many lines of a service's log its message is.
+const lastWords = 5
+
+// lastLines are the end of the task's log; none where it cannot be read.
+func (t *task) lastLines(ctx context.Context) []byte {
+	var text []byte
+	err := t.s.config.Driver.Logs(ctx, t.id(), journal.Query{Tail: lastWords}, func(batch []journal.Entry) error {
+		for _, entry := range batch {
+			if text = append(text, entry.Text...); !entry.Partial {
+				text = append(text, '\n')
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.s.config.Log.Warn("the end of a service's log cannot be told", "task", t.id(), "error", err)
+	}
+	return text
 }
 
 func (t *task) saves(assignment ledger.Assignment, state cluster.TaskState) bool {

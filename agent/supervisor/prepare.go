@@ -108,7 +108,7 @@ func (t *task) stage(ctx context.Context, assignment ledger.Assignment) error {
 			continue
 		}
 		err := patiently(ctx, func() error {
-			tally, err := staging.Fetch(ctx, t.s.config.Store, t.s.config.Cache, input, share(assignment), t.folders.Of(input))
+			tally, err := t.fetch(ctx, assignment, input)
 			if err == nil {
 				t.s.config.Log.Info("input staged", "task", t.id(), "channel", input.Channel, "objects", tally.Objects, "fetched", tally.Fetched, "bytes", tally.Bytes)
 			}
@@ -135,6 +135,13 @@ func (t *task) stage(ctx context.Context, assignment ledger.Assignment) error {
 		return nil
 	}
 	return t.restore(ctx, assignment)
+}
+
+func (t *task) fetch(ctx context.Context, assignment ledger.Assignment, input cluster.Input) (staging.Tally, error) {
+	if input.Model {
+		return staging.FetchModel(ctx, t.s.config.Store, t.s.config.Cache, input, t.scratch(), t.folders.Of(input))
+	}
+	return staging.Fetch(ctx, t.s.config.Store, t.s.config.Cache, input, share(assignment), t.folders.Of(input))
 }
 
 // restore brings the newest checkpoints of the job's own attempts; without any, those of the

@@ -79,6 +79,9 @@ func (t *task) view(ctx context.Context, assignment ledger.Assignment) (view, er
 		ReadOnly: assignment.Program.ReadOnly,
 	}
 	isolation.Mounts = append(isolation.Mounts, t.shown(assignment.Program)...)
+	if assignment.Program.Contract == cluster.ContractServing {
+		isolation.Mounts = append(isolation.Mounts, runtime.Mount{Source: t.folders.Model(), Target: place.Folders.Model(), ReadOnly: true})
+	}
 	if len(names) == 0 {
 		isolation.Hostname = ""
 	}
@@ -161,7 +164,10 @@ func (v view) own(t *task, program cluster.Program) error {
 		errs = append(errs, os.Lchown(folder, int(v.user.UID), int(v.user.GID)))
 	}
 	output := filepath.Dir(t.folders.OutputData())
-	theirs := []string{t.folders.Model(), output, t.folders.Checkpoints(), t.folders.Code(), t.temp(), t.tlsDir()}
+	theirs := []string{output, t.folders.Checkpoints(), t.folders.Code(), t.temp(), t.tlsDir()}
+	if program.Contract != cluster.ContractServing { // there a model is an input
+		theirs = append(theirs, t.folders.Model())
+	}
 	for _, input := range program.Inputs {
 		if input.Mode == cluster.InputFile && contract.Own(input.Channel) {
 			theirs = append(theirs, t.folders.Of(input))

@@ -199,6 +199,37 @@ func TestANodeThatShrinksKeepsItsTasks(t *testing.T) {
 	}
 }
 
+func TestAServiceNeedNotSucceedButEndBeforeItsGangPublishes(t *testing.T) {
+	w := newWorld(t)
+	r := submission("one")
+	gang := r.Changes[1].Gang
+	server := gang.Roles[0]
+	server.Name, server.Program.Service = "server", true
+	gang.Roles = append(gang.Roles, server)
+	w.must(r)
+	placed := w.gang("one")
+	one := cluster.Allocation{Node: "a", Resources: cluster.Resources{MilliCPU: server.Ask.MilliCPU, Memory: server.Ask.Memory}}
+	plan := command.CommitPlan{Placements: []cluster.Placement{{Gang: placed.ID(), Attempt: 1, Revision: placed.Revision, Allocations: []cluster.Allocation{one, one}}}}
+	if refused := w.must(plan).Refused; len(refused) > 0 {
+		t.Fatal(refused)
+	}
+	publish := command.Publish{Job: "one", Gang: "one/main", Attempt: 1}
+	w.report("one/main/server-0.1", cluster.TaskStatus{State: cluster.TaskStopped})
+	w.refuses(publish, fault.Conflict, "worker-0.1 is assigned")
+	w.report("one/main/worker-0.1", cluster.TaskStatus{State: cluster.TaskSucceeded})
+	w.must(publish)
+
+	w = newWorld(t)
+	w.must(r)
+	placed = w.gang("one")
+	plan.Placements[0].Revision = placed.Revision
+	w.must(plan)
+	w.report("one/main/worker-0.1", cluster.TaskStatus{State: cluster.TaskSucceeded})
+	w.refuses(publish, fault.Conflict, "server-0.1 is assigned")
+	w.report("one/main/server-0.1", cluster.TaskStatus{State: cluster.TaskFailed})
+	w.must(publish)
+}
+
 func TestOnlyTheCurrentAttemptPublishesWhatItUploadedOnce(t *testing.T) {
 	w := newWorld(t)
 	w.submit("one")

@@ -39,26 +39,27 @@ func (c Publish) Apply(tx *state.Tx, now int64) (Result, error) {
 	return Result{}, nil
 }
 
-// checkTasks demands that every task of the attempt has succeeded, and that what is
-// published is what they uploaded.
+// checkTasks demands that every task of the attempt has succeeded, or ended if it is a
+// service, and that what is published is what they uploaded.
 func (c Publish) checkTasks(tx *state.Tx, gang cluster.Gang) error {
-	succeeded := 0
+	done := 0
 	uploaded := map[cluster.Output]bool{}
 	for task := range tx.TasksOfGang(gang.ID()) {
 		if task.Attempt != gang.Attempt {
 			continue
 		}
-		if task.Status.State != cluster.TaskSucceeded {
+		role, _ := gang.Role(task.Role)
+		if task.Status.State != cluster.TaskSucceeded && !(role.Program.Service && task.Status.State.Ended()) {
 			return fault.New(fault.Conflict, "gang %q: task %s is %s: outputs are published when all have succeeded",
 				gang.ID(), task.ID, task.Status.State)
 		}
-		succeeded++
+		done++
 		for _, output := range task.Status.Outputs {
 			output.Name = ""
 			uploaded[output] = true
 		}
 	}
-	if succeeded != gang.Size() {
+	if done != gang.Size() {
 		return fault.New(fault.Conflict, "gang %q: attempt %d was never placed", gang.ID(), gang.Attempt)
 	}
 	seen := map[string]bool{}

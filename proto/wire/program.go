@@ -18,6 +18,7 @@ func ProgramToProto(p cluster.Program) *claryv1.Program {
 		Checkpoints: p.Checkpoints, Outputs: p.Outputs, HardCpu: p.HardCPU,
 		Exclusive: p.Exclusive, Clary: p.Clary, Disk: p.Disk, ReadOnly: p.ReadOnly, Restore: p.Restore, Track: trackingToProto(p.Track),
 		Contract: string(p.Contract), Exports: list(p.Exports, ExportToProto),
+		Service: p.Service,
 	}
 }
 
@@ -34,6 +35,7 @@ func ProgramFromProto(p *claryv1.Program) cluster.Program {
 		Checkpoints: p.GetCheckpoints(), Outputs: p.GetOutputs(), HardCPU: p.GetHardCpu(),
 		Exclusive: p.GetExclusive(), Clary: p.GetClary(), Disk: p.GetDisk(), ReadOnly: p.GetReadOnly(), Restore: p.GetRestore(), Track: trackingFromProto(p.GetTrack()),
 		Contract: cluster.Contract(p.GetContract()), Exports: list(p.GetExports(), ExportFromProto),
+		Service: p.GetService(),
 	}
 }
 
@@ -42,6 +44,7 @@ func InputToProto(i cluster.Input) *claryv1.Input {
 	return &claryv1.Input{
 		Channel: i.Channel, Uri: i.URI, Mode: string(i.Mode), Type: string(i.Type), Attributes: i.Attributes,
 		ContentType: i.ContentType, Sharded: i.Sharded, Gzip: i.Gzip, RecordIo: i.RecordIO, Folder: i.Folder, Sha256: i.SHA256,
+		Model: i.Model,
 	}
 }
 
@@ -51,6 +54,7 @@ func InputFromProto(i *claryv1.Input) cluster.Input {
 		Channel: i.GetChannel(), URI: i.GetUri(), Mode: cluster.InputMode(i.GetMode()),
 		Type: cluster.InputType(i.GetType()), Attributes: some(i.GetAttributes()),
 		ContentType: i.GetContentType(), Sharded: i.GetSharded(), Gzip: i.GetGzip(), RecordIO: i.GetRecordIo(), Folder: i.GetFolder(), SHA256: i.GetSha256(),
+		Model: i.GetModel(),
 	}
 }
 

@@ -722,6 +722,7 @@ type Input struct {
 	RecordIo      bool                   `protobuf:"varint,9,opt,name=record_io,json=recordIo,proto3" json:"record_io,omitempty"`
 	Folder        string                 `protobuf:"bytes,20,opt,name=folder,proto3" json:"folder,omitempty"`
 	Sha256        string                 `protobuf:"bytes,51,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Model         bool                   `protobuf:"varint,60,opt,name=model,proto3" json:"model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -831,6 +832,13 @@ func (x *Input) GetSha256() string {
 		return x.Sha256
 	}
 	return ""
+}
+
+func (x *Input) GetModel() bool {
+	if x != nil {
+		return x.Model
+	}
+	return false
 }
 
 type Export struct {
@@ -1154,6 +1162,7 @@ type Program struct {
 	Track           *Tracking              `protobuf:"bytes,42,opt,name=track,proto3" json:"track,omitempty"`
 	Contract        string                 `protobuf:"bytes,50,opt,name=contract,proto3" json:"contract,omitempty"`
 	Exports         []*Export              `protobuf:"bytes,51,rep,name=exports,proto3" json:"exports,omitempty"`
+	Service         bool                   `protobuf:"varint,60,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1375,6 +1384,13 @@ func (x *Program) GetExports() []*Export {
 		return x.Exports
 	}
 	return nil
+}
+
+func (x *Program) GetService() bool {
+	if x != nil {
+		return x.Service
+	}
+	return false
 }
 
 type Role struct {
@@ -4306,7 +4322,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x06models\x184 \x03(\v2\x12.clary.v1.ModelPinR\x06models\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xaf\x02\n" +
 	"\x05Input\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x10\n" +
 	"\x03uri\x18\x02 \x01(\tR\x03uri\x12\x12\n" +
@@ -4320,7 +4336,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x04gzip\x18\b \x01(\bR\x04gzip\x12\x1b\n" +
 	"\trecord_io\x18\t \x01(\bR\brecordIo\x12\x16\n" +
 	"\x06folder\x18\x14 \x01(\tR\x06folder\x12\x16\n" +
-	"\x06sha256\x183 \x01(\tR\x06sha256\"d\n" +
+	"\x06sha256\x183 \x01(\tR\x06sha256\x12\x14\n" +
+	"\x05model\x18< \x01(\bR\x05model\"d\n" +
 	"\x06Export\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06folder\x18\x02 \x01(\tR\x06folder\x12\x0e\n" +
@@ -4341,7 +4358,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\aby_step\x18\x03 \x01(\bR\x06byStep\"<\n" +
 	"\x10MetricDefinition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05regex\x18\x02 \x01(\tR\x05regex\"\xf9\a\n" +
+	"\x05regex\x18\x02 \x01(\tR\x05regex\"\x93\b\n" +
 	"\aProgram\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12,\n" +
 	"\x03env\x18\x02 \x03(\v2\x1a.clary.v1.Program.EnvEntryR\x03env\x12\x10\n" +
@@ -4372,7 +4389,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\arestore\x18) \x01(\tR\arestore\x12(\n" +
 	"\x05track\x18* \x01(\v2\x12.clary.v1.TrackingR\x05track\x12\x1a\n" +
 	"\bcontract\x182 \x01(\tR\bcontract\x12*\n" +
-	"\aexports\x183 \x03(\v2\x10.clary.v1.ExportR\aexports\x1a6\n" +
+	"\aexports\x183 \x03(\v2\x10.clary.v1.ExportR\aexports\x12\x18\n" +
+	"\aservice\x18< \x01(\bR\aservice\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
