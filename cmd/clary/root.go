@@ -9,13 +9,14 @@ import (
 	"github.com/clary-ml/clary/workload/jobfile"
 	"github.com/clary-ml/clary/workload/processing"
 	"github.com/clary-ml/clary/workload/training"
+	"github.com/clary-ml/clary/workload/transform"
 	"github.com/clary-ml/clary/workload/tuning"
 )
 
 const groupMachines = "machines"
 
 // machineCommands are those that run on the cluster's own machines; the rest is in cli.
-var machineCommands = []func() *cobra.Command{newDevCommand, newServerCommand, newAgentCommand, newObjectStoreCommand, newFeederCommand, newTrainerCommand, newStepsCommand}
+var machineCommands = []func() *cobra.Command{newDevCommand, newServerCommand, newAgentCommand, newObjectStoreCommand, newFeederCommand, newTrainerCommand, newStepsCommand, newTransformerCommand}
 
 // kinds are the kinds of job that this build knows.
 func kinds() map[cluster.Kind]jobfile.Kind {
@@ -23,6 +24,7 @@ func kinds() map[cluster.Kind]jobfile.Kind {
 		cluster.KindTraining:   {Check: training.Kind{}.Check, Spec: training.Spec{}},
 		cluster.KindTuning:     {Check: tuning.Kind{}.Check, Spec: tuning.Spec{}},
 		cluster.KindProcessing: {Check: processing.Kind{}.Check, Spec: processing.Spec{}},
+		cluster.KindTransform:  {Check: transform.Kind{}.Check, Spec: transform.Spec{}},
 	}
 }
 

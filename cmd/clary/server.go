@@ -14,6 +14,7 @@ import (
 	"github.com/clary-ml/clary/workload"
 	"github.com/clary-ml/clary/workload/processing"
 	"github.com/clary-ml/clary/workload/training"
+	"github.com/clary-ml/clary/workload/transform"
 	"github.com/clary-ml/clary/workload/tuning"
 )
 
@@ -26,6 +27,7 @@ const ballast = 64 << 20
 func workloads() map[cluster.Kind]workload.Kind {
 	return map[cluster.Kind]workload.Kind{
 		cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}, cluster.KindProcessing: processing.Kind{},
+		cluster.KindTransform: transform.Kind{},
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clary-ml/clary/agent/feeder"
+	"github.com/clary-ml/clary/cmd/clary/cli"
+	"github.com/clary-ml/clary/serving/batch/driver"
 	"github.com/clary-ml/clary/storage/object/embedded"
 	"github.com/clary-ml/clary/trainer/worker"
 )
@@ -38,6 +40,27 @@ func newFeederCommand() *cobra.Command {
 			log := slog.New(slog.NewTextHandler(command.ErrOrStderr(), nil))
 			alive := os.NewFile(feeder.AliveDescriptor, "alive")
 			return feeder.Main(command.Context(), feeder.Options{Dir: args[0], Alive: alive, Log: log})
+		},
+	}
+}
+
+// newTransformerCommand is what the drivers of a batch transform run.
+func newTransformerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "transformer",
+		Short:  "Feed the server of a batch transform (started by an agent)",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			options, err := driver.OptionsFromEnv(os.Getenv)
+			if err != nil {
+				return err
+			}
+			options.Out = command.OutOrStdout()
+			if err := driver.Run(command.Context(), options); err != nil {
+				return cli.ExitWith(driver.ExitCode(err), err)
+			}
+			return nil
 		},
 	}
 }

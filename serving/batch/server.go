@@ -18,7 +18,8 @@ import (
 // Server answers requests.
 type Server interface {
 	// Invoke returns the answer to one request. A request that the server refuses is Invalid:
-	// others may still succeed. Any other error means that the server is of no use.
+	// others may still succeed. Any other error means that the server is of no use: Unready if
+	// it cannot be reached, so that another may be, else Internal.
 	Invoke(ctx context.Context, request []byte) ([]byte, error)
 }
 
@@ -188,14 +189,22 @@ func (s *HTTPServer) try(ctx context.Context, request []byte) (answer []byte, ag
 	case errors.Is(err, errAnswerTooLarge):
 		return nil, false, fault.New(fault.Invalid, "POST /invocations: %w", err)
 	case ctx.Err() != nil:
-		return nil, true, fault.New(fault.Unready, "POST /invocations: the server did not answer within %s", s.Timeout)
-	case err != nil:
+		return nil, true, fault.New(fault.Internal, "POST /invocations: the server did not answer within %s", s.Timeout)
+	case isGone(err):
 		return nil, true, fault.New(fault.Unready, "POST /invocations: %w", err)
+	case err != nil:
+		return nil, true, fault.New(fault.Internal, "POST /invocations: %w", err)
 	case code == http.StatusOK:
 		return body, false, nil
 	}
 	again = code == http.StatusTooManyRequests || code >= 500
 	return nil, again, fault.New(fault.Invalid, "POST /invocations: the server answered %d %s: %s", code, http.StatusText(code), excerpt(body))
+}
+
+// isGone reports whether there is no server any more, and not one that speaks wrongly.
+func isGone(err error) bool {
+	var network *net.OpError
+	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 var errAnswerTooLarge = errors.New("its answer is too large")

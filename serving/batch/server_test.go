@@ -107,10 +107,10 @@ func TestWhatIsOfTheMomentIsTriedAgain(t *testing.T) {
 		{"broken once too often", func(w http.ResponseWriter) { http.Error(w, "oops", 500) }, 1, 2, fault.Invalid, `500 Internal Server Error: "oops"; it was tried 2 times`},
 		{"a refusal", func(w http.ResponseWriter) { http.Error(w, "bad row", 400) }, 5, 1, fault.Invalid, `400 Bad Request: "bad row"`},
 		{"elsewhere", func(w http.ResponseWriter) { w.Header().Set("Location", "/"); w.WriteHeader(302) }, 5, 1, fault.Invalid, "302 Found"},
-		{"no HTTP", hijacked("garbage\r\n\r\n"), 1, 2, fault.Unready, "malformed HTTP"},
+		{"no HTTP", hijacked("garbage\r\n\r\n"), 1, 2, fault.Internal, "malformed HTTP"},
 		{"a cut answer", hijacked("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"), 1, 2, fault.Unready, "unexpected EOF"},
 		{"an endless answer", func(w http.ResponseWriter) { _, _ = w.Write(make([]byte, 2000)) }, 5, 1, fault.Invalid, "more than 1000 bytes"},
-		{"it hangs", func(http.ResponseWriter) { time.Sleep(300 * time.Millisecond) }, 1, 0, fault.Unready, "did not answer within 100ms; it was tried 2 times"},
+		{"it hangs", func(http.ResponseWriter) { time.Sleep(300 * time.Millisecond) }, 1, 0, fault.Internal, "did not answer within 100ms; it was tried 2 times"},
 	} {
 		t.Run(test.claim, func(t *testing.T) {
 			t.Parallel()

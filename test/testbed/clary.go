@@ -84,6 +84,7 @@ type Task struct {
 	Devices                       []string
 	Ports                         []int
 	Attempt, Epoch                int
+	Metrics                       map[string]float64
 	ExitCode                      *int `json:"exit_code"`
 }
 

@@ -82,7 +82,7 @@ func Groups() []*cobra.Group {
 func (a *App) Commands() []*cobra.Command {
 	groups := map[string][]func() *cobra.Command{
 		GroupJobs: {
-			a.trainCommand, a.tuneCommand, a.sweepCommand, a.sweepsCommand, a.trialsCommand, a.runCommand, a.processCommand, a.submitCommand, a.jobsCommand, a.jobCommand, a.logsCommand, a.metricsCommand, a.attachCommand, a.execCommand, a.portForwardCommand, a.waitCommand,
+			a.trainCommand, a.tuneCommand, a.sweepCommand, a.sweepsCommand, a.trialsCommand, a.runCommand, a.processCommand, a.transformCommand, a.submitCommand, a.jobsCommand, a.jobCommand, a.logsCommand, a.metricsCommand, a.attachCommand, a.execCommand, a.portForwardCommand, a.waitCommand,
 			a.cancelCommand, a.rerunCommand, a.releaseCommand, a.deleteCommand, a.whyCommand, a.schemaCommand,
 		},
 		GroupData:    {a.cpCommand, a.lsCommand, a.rmCommand, a.s3Command, a.profileCommand, a.prepareCommand, a.modelsCommand, a.evaluateCommand, a.predictCommand, a.serveCommand},

@@ -24,6 +24,9 @@ type exitError struct {
 
 func (e *exitError) Error() string { return e.text }
 
+// ExitWith is an error that ends the process with a code of its own.
+func ExitWith(code int, err error) error { return &exitError{code, err.Error()} }
+
 // Exit says how the process ends after an error: what to print and with which code.
 func Exit(err error) (message string, code int) {
 	if err == nil {

@@ -63,6 +63,9 @@ func gauge(done, total int64, width int) string {
 // leading is the status of the task whose progress stands for the job's: the first
 // worker of the newest attempt, or whoever has said anything.
 func leading(view client.JobView) cluster.TaskStatus {
+	if view.Job.Kind == cluster.KindTransform {
+		return transformed(view)
+	}
 	var best cluster.Task
 	for _, task := range view.Tasks {
 		if task.Attempt != view.Job.Attempt {
@@ -91,6 +94,8 @@ func leading(view client.JobView) cluster.TaskStatus {
 func progressText(view client.JobView) string {
 	p := leading(view).Progress
 	switch {
+	case view.Job.Kind == cluster.KindTransform && p.Total > 0:
+		return fmt.Sprintf("%s %d%%  %s", gauge(p.Step, p.Total, 20), 100*min(p.Step, p.Total)/p.Total, transformText(p, view.Job.State.Ended()))
 	case p.Total > 0:
 		return fmt.Sprintf("%s %d%%  epoch %d  step %d of %d", gauge(p.Step, p.Total, 20), 100*min(p.Step, p.Total)/p.Total, p.Epoch, p.Step, p.Total)
 	case p.Step > 0 || p.Epoch > 0:
@@ -121,6 +126,10 @@ func metricsText(metrics map[string]float64) string {
 // its state, and each epoch.
 func jobLine(view client.JobView, waitsFor string) (line, news string) {
 	job, p := view.Job, leading(view).Progress
+	said := metricsText(p.Metrics)
+	if job.Kind == cluster.KindTransform {
+		said = transformText(p, job.State.Ended())
+	}
 	parts := []string{job.Name, stateText(job)}
 	if job.Attempt > 1 {
 		parts = append(parts, fmt.Sprintf("attempt %d", job.Attempt))
@@ -134,7 +143,7 @@ func jobLine(view client.JobView, waitsFor string) (line, news string) {
 		news = joined(news, oneLine(waitsFor))
 		return news, news
 	case job.State.Ended():
-		line = joined(news, metricsText(p.Metrics), took(job), oneLine(job.Reason))
+		line = joined(news, said, took(job), oneLine(job.Reason))
 		return line, line
 	}
 	if p.Epoch > 0 {
@@ -144,7 +153,7 @@ func jobLine(view client.JobView, waitsFor string) (line, news string) {
 	if p.Total > 0 {
 		bar += fmt.Sprintf(" %d%%", 100*min(p.Step, p.Total)/p.Total)
 	}
-	return joined(strings.Join(parts, "  "), bar, nonZeroPrefixed("epoch ", int64(p.Epoch)), metricsText(p.Metrics), took(job)), news
+	return joined(strings.Join(parts, "  "), bar, nonZeroPrefixed("epoch ", int64(p.Epoch)), said, took(job)), news
 }
 
 func nonZeroPrefixed(prefix string, n int64) string {

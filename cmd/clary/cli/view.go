@@ -213,7 +213,8 @@ func tokenToJSON(t cluster.Token) tokenJSON {
 // exitMessage is what the first instance of the newest attempt that left a message says of its end.
 func exitMessage(view client.JobView) string {
 	for _, task := range view.Tasks {
-		if task.Attempt == view.Job.Attempt && task.Status.Message != "" {
+		stopped := task.Status.State == cluster.TaskStopped // a service; it was told to end
+		if task.Attempt == view.Job.Attempt && task.Status.Message != "" && !stopped {
 			return task.Status.Message
 		}
 	}

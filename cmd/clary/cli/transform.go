@@ -1,0 +1,336 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/serving/batch"
+	"github.com/clary-ml/clary/serving/batch/record"
+	"github.com/clary-ml/clary/workload/training"
+	"github.com/clary-ml/clary/workload/transform"
+)
+
+// transformFlags are those of a batch transform.
+type transformFlags struct {
+	job       jobFlags
+	resources resourceFlags
+	script    scriptFlags // its entry, source, requirements and python
+
+	image                     string
+	entrypoint                []string
+	readOnly                  bool
+	model, input, output      string
+	fastFile, manifest, gzip  bool
+	split, assemble           string
+	contentType, accept       string
+	join                      string
+	inputFilter, outputFilter string
+	strategy, maxPayload      string
+	maxConcurrent             int
+	timeout, startup          string
+	tries                     int
+	port, instances           int32
+	env, secrets              []string
+}
+
+func (f *transformFlags) register(a *App, command *cobra.Command) {
+	f.job.register(command)
+	f.resources.register(command)
+	flags := command.Flags()
+	flags.SetInterspersed(false)
+	// --output is what every other command calls its format.
+	flags.StringVarP(&a.format, "format", "o", "table", "table, json or yaml")
+	flags.StringVar(&f.model, "model", "", "what the server finds in /opt/ml/model: the name of a job that made one, model://NAME@VERSION, s3://..., or a file or folder here")
+	flags.StringVar(&f.image, "image", "", "container image of a server, started with serve or with what stands after --")
+	flags.StringArrayVar(&f.entrypoint, "entrypoint", nil, "program to start in the container instead of the image's own; once for each word")
+	flags.BoolVar(&f.readOnly, "read-only-root", false, "the container writes to its folders and /tmp only")
+	flags.StringVar(&f.script.entry, "script", "", "a script that is a server: .py, .sh or a program; what stands after -- is given to it")
+	flags.StringVar(&f.script.source, "source", "", "folder of its code, without what .gitignore names (default: the script alone)")
+	flags.StringVar(&f.script.requirements, "requirements", "", "requirements.txt to install, once on each node")
+	flags.StringVar(&f.script.python, "python", "", "Python interpreter on the node (default \"python3\")")
+	flags.Int32Var(&f.port, "port", 0, "where the server listens, if it does not at SAGEMAKER_BIND_TO_PORT; only one of it fits on a node then")
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable of the server's environment, as KEY=VALUE, or KEY to pass your own on")
+	flags.StringArrayVar(&f.secrets, "secret", nil, secretHelp)
+	flags.StringVar(&f.input, "input", "", "what to transform: s3://bucket/key, all below s3://bucket/prefix/, or a file or folder here, which is uploaded")
+	flags.BoolVar(&f.fastFile, "fast-file", false, "fetch objects as they are read, not before")
+	flags.BoolVar(&f.manifest, "manifest", false, "the input is a manifest: a JSON list of objects")
+	flags.BoolVar(&f.gzip, "gzip", false, "decompress the objects on the way")
+	flags.StringVar(&f.output, "output", "", "where KEY.out of each object KEY goes: s3://bucket/prefix/")
+	flags.StringVar(&f.split, "split", "none", "what a record is: none for the object, line, record_io or tf_record")
+	flags.StringVar(&f.assemble, "assemble", "", "what stands between answers: line or none (default line for --split line, else none)")
+	flags.StringVar(&f.contentType, "content-type", "", "of the input, e.g. text/csv, application/jsonlines")
+	flags.StringVar(&f.accept, "accept", "", "content type of the answers (default: the input's)")
+	flags.StringVar(&f.join, "join", "", "input for outputs that have each record before its prediction")
+	flags.StringVar(&f.inputFilter, "input-filter", "", "JSONPath of what is sent of a record, e.g. $[1:], $.features")
+	flags.StringVar(&f.outputFilter, "output-filter", "", "JSONPath of what is kept of a (joined) answer, e.g. $[0,-1], $['id','SageMakerOutput']")
+	flags.StringVar(&f.strategy, "strategy", "", "single record a request, or multi (default: the server's /execution-parameters, else multi)")
+	flags.StringVar(&f.maxPayload, "max-payload", "", "most of a request, e.g. 6MiB (default: the server's, else 6MiB)")
+	flags.IntVar(&f.maxConcurrent, "max-concurrent", 0, "requests that an instance gets at a time (default: the server's, else 1)")
+	flags.StringVar(&f.timeout, "invocation-timeout", "", "how long an answer may take (default 1m)")
+	flags.IntVar(&f.tries, "invocation-retries", 3, "how often a request is sent again that has no good answer")
+	flags.StringVar(&f.startup, "startup-timeout", "", "how long the server may take to be healthy (default 4m)")
+	flags.Int32VarP(&f.instances, "instances", "n", 1, "servers that share the objects")
+	_ = command.MarkFlagFilename("script", "py", "sh")
+	_ = command.MarkFlagDirname("source")
+	_ = command.RegisterFlagCompletionFunc("model", a.completeModels())
+	for flag, values := range map[string][]string{
+		"format": {"table", "json", "yaml"}, "split": {"none", "line", "record_io", "tf_record"}, "assemble": {"none", "line"}, "join": {"input"}, "strategy": {"single", "multi"},
+	} {
+		_ = command.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+}
+
+func (a *App) transformCommand() *cobra.Command {
+	var f transformFlags
+	command := &cobra.Command{
+		Use:   "transform [flags] [-- COMMAND...]",
+		Short: "Score objects in bulk through a model's server, and wait for it",
+		Long: "Send objects of the store through a model's server, record by record, and leave KEY.out for each object KEY.\n" +
+			"The server is Clary's own, for models that it trains, or an image, a script or a command that speaks SageMaker's contract: GET /ping and POST /invocations at\n" +
+			"the port that SAGEMAKER_BIND_TO_PORT says; it finds the model in /opt/ml/model, or in model/ below SAGEMAKER_BASE_DIR.\n\n" +
+			"The order of records is kept. An object with a record that the server refuses has no output; all others have, and the\n" +
+			"job has failed and names it. Whatever is killed, no record is lost or doubled: work goes on where it stood. Unless\n" +
+			"--retries says otherwise that is tried three times; what would end the same again is not.\n" +
+			"Ctrl-C ends the waiting and not the job. -o, --format says how the ended job is shown: table, json or yaml.",
+		Example: `  clary transform --model digits --input rows.csv --output s3://data/scored/ --split line --content-type text/csv --join input
+  clary transform --model churn --input s3://data/rows/ --output s3://data/scored/ --split line --content-type text/csv -- python3 serve.py
+  clary transform --model s3://models/m.tar.gz --image team/scorer:2 --input s3://data/rows/ --output s3://data/scored/ --instances 4
+  clary transform --script serve.py --input rows.csv --output s3://data/scored/ --split line --content-type text/csv \
+      --join input --input-filter '$[1:]' --output-filter '$[0,-1]' --max-payload 1MiB --max-concurrent 4`,
+	}
+	f.register(a, command)
+	command.RunE = func(command *cobra.Command, args []string) error {
+		return a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			j, err := a.transformJob(ctx, c, command, &f, args)
+			if err != nil {
+				return err
+			}
+			if f.job.dryRun {
+				return a.dryRun(ctx, c, j, ".")
+			}
+			return a.submitAndWait(ctx, c, j, f.job.detach || j.Held)
+		})(command, args)
+	}
+	return command
+}
+
+// transformJob is the job that the flags describe. What lies here is uploaded, unless it is a dry run.
+func (a *App) transformJob(ctx context.Context, c *client.Client, command *cobra.Command, f *transformFlags, args []string) (cluster.Job, error) {
+	j := cluster.Job{Kind: cluster.KindTransform}
+	s, err := a.transformSpec(ctx, c, command, f, args)
+	if err != nil {
+		return j, err
+	}
+	if j.Spec, err = json.Marshal(s); err != nil {
+		return j, err
+	}
+	if err := f.job.apply(command, &j); err != nil {
+		return j, err
+	}
+	changed := command.Flags().Changed
+	if !changed("retries") {
+		j.Retry.Limit = defaultTransformRetries
+	}
+	if !changed("retry-only") && !changed("retry-never") {
+		j.Retry.Only = transform.RetryCodes()
+	}
+	if j.Name == "" {
+		j.Name = freshName("transform")
+	}
+	return j, nil
+}
+
+const defaultTransformRetries = 3
+
+func (a *App) transformSpec(ctx context.Context, c *client.Client, command *cobra.Command, f *transformFlags, args []string) (transform.Spec, error) {
+	switch {
+	case f.input == "":
+		return transform.Spec{}, usage(command, "--input is missing: name what to transform")
+	case f.output == "":
+		return transform.Spec{}, usage(command, "--output is missing: name an s3:// prefix for the answers")
+	case !strings.HasPrefix(f.output, "s3://"):
+		return transform.Spec{}, fault.New(fault.Invalid, "--output: %q is not s3://bucket/prefix/ (the format of what clary prints is -o or --format)", cluster.Clip(f.output))
+	}
+	s := transform.Spec{
+		Output: f.output, Split: record.Split(f.split), Assemble: batch.Assembly(f.assemble), ContentType: f.contentType, Accept: f.accept, Join: f.join,
+		InputFilter: f.inputFilter, OutputFilter: f.outputFilter, Strategy: batch.Strategy(f.strategy), MaxConcurrent: f.maxConcurrent,
+		Port: f.port, Instances: f.instances,
+	}
+	if err := f.bounds(command, &s); err != nil {
+		return s, err
+	}
+	if err := a.transformServer(ctx, c, command, f, &s, args); err != nil {
+		return s, err
+	}
+	var err error
+	if s.Model, err = a.modelAddress(ctx, c, f.model, f.job.dryRun); err != nil {
+		return s, fault.New(fault.KindOf(err), "--model: %w", err)
+	}
+	s.Input = transform.Input{Gzip: f.gzip}
+	if f.fastFile {
+		s.Input.Mode = cluster.InputFastFile
+	}
+	if f.manifest {
+		s.Input.Type = cluster.InputManifest
+	}
+	if s.Input.URI, err = a.address(ctx, c, f.input, f.job.dryRun); err != nil {
+		return s, fault.New(fault.KindOf(err), "--input: %w", err)
+	}
+	return s, nil
+}
+
+// bounds are the flags that are amounts.
+func (f *transformFlags) bounds(command *cobra.Command, s *transform.Spec) error {
+	t := training.Spec{}
+	if err := f.resources.apply(command, &t); err != nil {
+		return err
+	}
+	s.Resources, s.Disk, s.Grace, s.Labels = t.Resources, t.Disk, t.Grace, t.Labels
+	if command.Flags().Changed("invocation-retries") {
+		s.InvocationRetries = &f.tries
+	}
+	var err error
+	if f.maxPayload != "" {
+		if s.MaxPayload, err = quantity.ParseBytes(f.maxPayload); err != nil {
+			return fault.New(fault.Invalid, "--max-payload: %w", err)
+		}
+	}
+	for _, d := range []struct {
+		flag, text string
+		to         *quantity.Duration
+	}{{"invocation-timeout", f.timeout, &s.InvocationTimeout}, {"startup-timeout", f.startup, &s.StartupTimeout}} {
+		if d.text == "" {
+			continue
+		}
+		if *d.to, err = quantity.ParseDuration(d.text); err != nil {
+			return fault.New(fault.Invalid, "--%s: %w", d.flag, err)
+		}
+	}
+	return nil
+}
+
+// transformServer says what the server is.
+func (a *App) transformServer(ctx context.Context, c *client.Client, command *cobra.Command, f *transformFlags, s *transform.Spec, args []string) error {
+	if f.script.entry == "" {
+		if err := f.script.noSource(command); err != nil {
+			return err
+		}
+		if f.image == "" && len(args) == 0 && f.model == "" {
+			return usage(command, "--model is missing: name one that clary trained, or a server: an --image, a --script, or a command after --")
+		}
+		if f.image == "" && len(args) == 0 && len(f.env) > 0 {
+			return usage(command, "--env is for a server of your own: name an --image, a --script, or a command after --")
+		}
+	}
+	env, err := a.environment(f.env)
+	if err != nil {
+		return err
+	}
+	if s.Secrets, err = secretRefs(f.secrets); err != nil {
+		return err
+	}
+	var t training.Spec
+	image := imageFlags{image: f.image, entrypoint: f.entrypoint, readOnly: f.readOnly}
+	if f.image == "" && (len(f.entrypoint) > 0 || f.readOnly) {
+		return usage(command, "--entrypoint and --read-only-root are for a container: name one with --image")
+	}
+	if f.image != "" {
+		if err := image.apply(ctx, a, c, command, &t, f.job.dryRun); err != nil {
+			return err
+		}
+		s.Image, s.Entrypoint, s.ReadOnlyRoot = t.Image, t.Entrypoint, t.ReadOnlyRoot
+	}
+	if f.script.entry == "" {
+		if len(args) > 0 || len(env) > 0 {
+			s.Program = &training.Program{Command: args, Env: env}
+		}
+		return nil
+	}
+	s.Script = &training.Script{Python: f.script.python, Arguments: args, Env: env}
+	if f.script.requirements != "" {
+		if s.Script.Requirements, err = readRequirements(f.script.requirements); err != nil {
+			return err
+		}
+	}
+	s.Script.Entry, s.Script.Source, err = a.packScript(ctx, c, &f.script, f.job.dryRun)
+	return err
+}
+
+// modelAddress is where a model lies that is an address, a file or folder here, or a job's.
+func (a *App) modelAddress(ctx context.Context, c *client.Client, name string, dryRun bool) (string, error) {
+	if name == "" || strings.Contains(name, "://") {
+		return name, nil
+	}
+	if _, err := os.Stat(name); err == nil {
+		return a.address(ctx, c, name, dryRun)
+	}
+	var problems cluster.Problems
+	if cluster.CheckName(&problems, "", name); problems != nil {
+		return "", fault.New(fault.NotFound, "there is no folder or file %q, and it is no job's name either", name)
+	}
+	s := scratch{app: a, client: c}
+	return s.modelOf(ctx, name)
+}
+
+// address is that of an object; what lies here is uploaded, unless it is a dry run.
+func (a *App) address(ctx context.Context, c *client.Client, name string, dryRun bool) (string, error) {
+	switch {
+	case strings.Contains(name, "://"):
+		return name, nil
+	case dryRun:
+		return uploadURI(name)
+	}
+	return a.upload(ctx, c, name)
+}
+
+// transformed is how far all instances of a transform are together.
+func transformed(view client.JobView) cluster.TaskStatus {
+	var all cluster.TaskStatus
+	for _, task := range view.Tasks {
+		p := task.Status.Progress
+		if task.Attempt != view.Job.Attempt || p.Total == 0 {
+			continue
+		}
+		all.Progress.Step, all.Progress.Total = all.Progress.Step+p.Step, all.Progress.Total+p.Total
+		if all.Progress.Metrics == nil {
+			all.Progress.Metrics = map[string]float64{}
+		}
+		for name, value := range p.Metrics {
+			if name == "seconds_left" { // of the slowest
+				all.Progress.Metrics[name] = max(all.Progress.Metrics[name], value)
+				continue
+			}
+			all.Progress.Metrics[name] += value
+		}
+	}
+	return all
+}
+
+// transformText is what there is to say of a transform's progress.
+func transformText(p cluster.Progress, ended bool) string {
+	m := p.Metrics
+	if m == nil {
+		return ""
+	}
+	text := joined(fmt.Sprintf("%.0f of %.0f objects", m["objects"], m["objects_total"]), fmt.Sprintf("%.0f records", m["records"]))
+	if m["objects_failed"] > 0 {
+		text = joined(text, fmt.Sprintf("%.0f without output", m["objects_failed"]))
+	}
+	if m["records_per_second"] > 0 {
+		text = joined(text, fmt.Sprintf("%.0f/s", m["records_per_second"]))
+	}
+	if left := time.Duration(m["seconds_left"] * float64(time.Second)).Round(time.Second); left > 0 && !ended {
+		text = joined(text, left.String()+" left")
+	}
+	return text
+}

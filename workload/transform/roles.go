@@ -1,0 +1,159 @@
+package transform
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/serving/batch"
+	"github.com/clary-ml/clary/serving/batch/driver"
+	"github.com/clary-ml/clary/workload/training"
+)
+
+// The roles: each server has the driver of its number, which feeds it.
+const (
+	roleDriver = "driver"
+	roleServer = "server"
+)
+
+// serveArgument is what SageMaker starts a serving image with.
+const serveArgument = "serve"
+
+// RetryCodes are the exit codes that are tried again, if the job has retries: what a driver says to be a matter of the
+// moment, and those of what was killed. Any other would end the same.
+func RetryCodes() []int32 { return []int32{driver.ExitTryAgain, 128 + 9, 128 + 15} }
+
+// Roles are the tasks of the job's one gang.
+func (s Spec) Roles() ([]cluster.Role, error) {
+	server, err := s.server()
+	if err != nil {
+		return nil, err
+	}
+	feeder, err := s.driver()
+	if err != nil {
+		return nil, err
+	}
+	return []cluster.Role{feeder, server}, nil
+}
+
+// training is the training job that runs the same: what programs, scripts and images are is
+// decided there.
+func (s Spec) training() training.Spec {
+	off, program := false, s.Program
+	if s.ownServer() {
+		program = &training.Program{Command: []string{"clary", "serve"}}
+	}
+	return training.Spec{
+		Program: program, Script: s.Script, Image: s.Image, Entrypoint: s.Entrypoint, Instances: s.instances(), Secrets: s.Secrets,
+		Resources: s.Resources, Labels: s.Labels, Grace: s.grace(), Disk: s.Disk, ReadOnlyRoot: s.ReadOnlyRoot, Checkpoints: &off,
+		Framework: cluster.FrameworkHosts, // both start when both have what they need
+	}
+}
+
+// ownServer reports whether Clary's model server is the server.
+func (s Spec) ownServer() bool { return s.Program == nil && s.Script == nil && s.Image == "" }
+
+func (s Spec) instances() int32 { return max(s.Instances, 1) }
+
+func (s Spec) grace() quantity.Duration { return cmp.Or(s.Grace, quantity.Duration(defaultGrace)) }
+
+func (s Spec) server() (cluster.Role, error) {
+	roles, err := s.training().Roles()
+	if err != nil {
+		return cluster.Role{}, err
+	}
+	role := roles[0]
+	role.Name = roleServer
+	role.Ask.Ports = 1
+	if s.Port > 0 {
+		role.Ask.Ports = 0 // it takes what it wants
+	}
+	program := &role.Program
+	program.Clary = s.ownServer()
+	program.Contract, program.Service, program.Outputs, program.Script = cluster.ContractServing, true, false, ""
+	if s.Image != "" && s.Script == nil {
+		program.Command = nil
+		switch {
+		case s.Program != nil && len(s.Program.Command) > 0:
+			program.Command = s.Program.Command
+		case len(s.Entrypoint) == 0:
+			program.Command = []string{serveArgument}
+		}
+	}
+	program.Env = maps.Clone(program.Env)
+	if program.Env == nil {
+		program.Env = map[string]string{}
+	}
+	for name, value := range s.environment() {
+		if _, own := program.Env[name]; !own {
+			program.Env[name] = value
+		}
+	}
+	if s.Model != "" {
+		program.Inputs = []cluster.Input{{Channel: "model", URI: s.Model, Model: true}}
+	}
+	return role, nil
+}
+
+// environment is what a server in a batch transform is told: limits only if the user set them.
+func (s Spec) environment() map[string]string {
+	env := map[string]string{"SAGEMAKER_BATCH": "true"}
+	if s.MaxPayload > 0 {
+		env["SAGEMAKER_MAX_PAYLOAD_IN_MB"] = strconv.FormatInt((int64(s.MaxPayload)+1<<20-1)>>20, 10)
+	}
+	if s.Strategy != "" {
+		env["SAGEMAKER_BATCH_STRATEGY"] = strings.ToUpper(string(s.Strategy)) + "_RECORD"
+	}
+	if s.MaxConcurrent > 0 {
+		env["SAGEMAKER_MAX_CONCURRENT_TRANSFORMS"] = strconv.Itoa(s.MaxConcurrent)
+	}
+	return env
+}
+
+func (s Spec) data() cluster.Input {
+	return cluster.Input{
+		Channel: "data", Folder: driver.Inputs, URI: s.Input.URI, Mode: s.Input.Mode, Type: s.Input.Type, Gzip: s.Input.Gzip,
+		Sharded: s.instances() > 1,
+	}
+}
+
+func (s Spec) driver() (cluster.Role, error) {
+	text, err := json.Marshal(driver.Spec{
+		Shape: s.shape(), Limits: s.limits(), Tries: s.tries(), Port: int(s.Port),
+		Timeout: cmp.Or(s.InvocationTimeout, quantity.Duration(defaultTimeout)),
+		Startup: cmp.Or(s.StartupTimeout, quantity.Duration(defaultStartup)),
+	})
+	if err != nil {
+		return cluster.Role{}, fmt.Errorf("write the driver's spec: %w", err)
+	}
+	return cluster.Role{
+		Name: roleDriver, Count: s.instances(), Labels: s.Labels,
+		Ask: cluster.Ask{MilliCPU: driverCores, Memory: s.driverMemory()},
+		Program: cluster.Program{
+			Command: []string{"clary", "transformer"}, Clary: true, Spec: text, Contract: cluster.ContractProcessing,
+			Framework: cluster.FrameworkHosts, Checkpoints: true, Disk: int64(s.Disk), Grace: min(s.grace().Std(), time.Hour),
+			Inputs:  []cluster.Input{s.data()},
+			Exports: []cluster.Export{{Name: "output", Folder: driver.Outputs, To: s.Output}},
+		},
+	}, nil
+}
+
+const (
+	driverCores    = 250 // thousandths: it copies, the server computes
+	driverOverhead = 192 << 20
+	memoryStep     = 64 << 20
+	guessed        = 8 // requests at a time that a server may ask for
+)
+
+// driverMemory is what the requests on their way take, each with its answer and what becomes of it.
+func (s Spec) driverMemory() int64 {
+	limits := s.limits().Else(batch.Limits{Concurrent: guessed}).Else(batch.Defaults())
+	need := int64(2*limits.Concurrent+2)*limits.Payload*3 + driverOverhead
+	return min((need+memoryStep-1)/memoryStep*memoryStep, cluster.MaxMemory)
+}

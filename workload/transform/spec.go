@@ -1,0 +1,227 @@
+// Package transform is the kind of job that scores in bulk: objects of the store go through a
+// model's server, record by record, and for each one with an answer comes out.
+package transform
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/internal/strictjson"
+	"github.com/clary-ml/clary/serving/batch"
+	"github.com/clary-ml/clary/serving/batch/record"
+	"github.com/clary-ml/clary/workload/training"
+)
+
+// Spec is what a transform job asks for: a model and its server, what to read, how to send it, and
+// where the answers go.
+type Spec struct {
+	// Model is what the server finds in /opt/ml/model, unpacked if it is a .tar.gz.
+	Model string `json:"model,omitempty"`
+	// Image is a container image of a server, which is started with the argument serve; Program is a
+	// command that is one, or in an image its arguments; Script is code that is brought to the node.
+	// Without any of them Clary's own model server is it. The server listens at the port that
+	// SAGEMAKER_BIND_TO_PORT says, or at Port.
+	Image      string            `json:"image,omitempty"`
+	Entrypoint []string          `json:"entrypoint,omitempty"`
+	Program    *training.Program `json:"program,omitempty"`
+	Script     *training.Script  `json:"script,omitempty"`
+	// Port is where a server listens that cannot be told. Only one of them fits on a node.
+	Port int32 `json:"port,omitempty"`
+
+	// Input is an s3:// address, or an object that says more. Output is the s3:// prefix for
+	// KEY.out of each object KEY below it.
+	Input  Input  `json:"input"`
+	Output string `json:"output"`
+
+	// Split cuts objects into records: line, record_io or tf_record; by default each object is one.
+	Split record.Split `json:"split,omitempty"`
+	// Assemble says what stands between the answers: line or none; by default line for objects that
+	// are split by line.
+	Assemble batch.Assembly `json:"assemble,omitempty"`
+	// ContentType is that of the input, Accept of the output; that of the input by default.
+	ContentType string `json:"content_type,omitempty"`
+	Accept      string `json:"accept,omitempty"`
+	// Join is input for outputs that have the record before its prediction.
+	Join string `json:"join,omitempty"`
+	// InputFilter is a JSONPath of what is sent of each record, OutputFilter of what is kept of each
+	// answer, which with join has the record too.
+	InputFilter  string `json:"input_filter,omitempty"`
+	OutputFilter string `json:"output_filter,omitempty"`
+
+	// Strategy is single for one record a request, or multi for as many as MaxPayload lets; MaxConcurrent
+	// is how many requests an instance has at a time. What is not said is asked of the server, and else is
+	// multi, 6 MiB and 1.
+	Strategy      batch.Strategy `json:"strategy,omitempty"`
+	MaxPayload    quantity.Bytes `json:"max_payload,omitzero"`
+	MaxConcurrent int            `json:"max_concurrent,omitempty"`
+	// InvocationTimeout is how long an answer may take; 0 means a minute. InvocationRetries are how
+	// often a request is sent again that has no good answer; 3 if it is left out.
+	InvocationTimeout quantity.Duration `json:"invocation_timeout,omitzero"`
+	InvocationRetries *int              `json:"invocation_retries,omitempty"`
+	// StartupTimeout is how long the server may take until /ping answers; 0 means four minutes.
+	StartupTimeout quantity.Duration `json:"startup_timeout,omitzero"`
+
+	// Instances are how many servers share the objects, each whole; 0 means 1.
+	Instances int32 `json:"instances,omitempty"`
+	// Secrets of the job's queue are given to each server.
+	Secrets []training.Secret `json:"secrets,omitempty"`
+	// Resources are for each server.
+	Resources training.Resources `json:"resources,omitzero"`
+	// Labels are what a node must have, in exactly these values.
+	Labels map[string]string `json:"labels,omitempty"`
+	// Grace is the time between SIGTERM and SIGKILL; 0 means 30 seconds.
+	Grace quantity.Duration `json:"grace,omitzero"`
+	// Disk is the most that a task may write on its node's disk; 0 leaves it to the node.
+	Disk quantity.Bytes `json:"disk,omitzero"`
+	// ReadOnlyRoot keeps a container from writing anywhere but to its folders and /tmp.
+	ReadOnlyRoot bool `json:"read_only_root,omitempty"`
+}
+
+// JoinInput is the only join.
+const JoinInput = "input"
+
+// InputFields say where the objects are and how they are read.
+type InputFields struct {
+	// URI is the s3:// address of an object, a prefix or a manifest.
+	URI string `json:"uri"`
+	// Mode is fast_file for objects that are fetched as they are read; by default they are fetched
+	// before the transform begins.
+	Mode cluster.InputMode `json:"mode,omitempty"`
+	// Type is manifest; by default all objects below the address.
+	Type cluster.InputType `json:"type,omitempty"`
+	// Gzip decompresses the objects on the way.
+	Gzip bool `json:"gzip,omitempty"`
+}
+
+// Input is InputFields, or in JSON the address alone.
+type Input InputFields
+
+// UnmarshalJSON takes a text or an object.
+func (i *Input) UnmarshalJSON(text []byte) error {
+	if json.Unmarshal(text, &i.URI) == nil {
+		return nil
+	}
+	var fields InputFields
+	if problems := strictjson.Decode(text, &fields); len(problems) > 0 {
+		return fault.New(fault.Invalid, "takes an s3:// address, or an object with one as uri: %w", problems.Err())
+	}
+	*i = Input(fields)
+	return nil
+}
+
+// MarshalJSON writes what is an address alone as such.
+func (i Input) MarshalJSON() ([]byte, error) {
+	if (i == Input{URI: i.URI}) {
+		return json.Marshal(i.URI)
+	}
+	return json.Marshal(InputFields(i))
+}
+
+// Bounds and defaults.
+const (
+	MaxInstances = 1024
+	maxTries     = 100
+
+	defaultTimeout = time.Minute
+	defaultTries   = 3
+	defaultStartup = 4 * time.Minute
+	defaultGrace   = 30 * time.Second
+	longest        = time.Hour
+)
+
+// Parse reads a spec and reports every mistake in it; the spec is only good without any.
+func Parse(data []byte) (Spec, cluster.Problems) {
+	var s Spec
+	if problems := strictjson.Decode(data, &s); len(problems) > 0 {
+		return Spec{}, problems
+	}
+	return s, s.Validate()
+}
+
+// Validate reports every mistake, each with the path of its field.
+func (s Spec) Validate() cluster.Problems {
+	var p cluster.Problems
+	if s.ownServer() && s.Model == "" {
+		p.Add("model", "is missing: name a model that Clary serves, or an image, a program or a script that is a server")
+	}
+	p.Under("", s.training().Validate())
+	if s.Model != "" {
+		cluster.CheckInputAddress(&p, "model", s.Model)
+	}
+	checkAddress(&p, "input.uri", s.Input.URI)
+	checkAddress(&p, "output", s.Output)
+	switch {
+	case s.Input.Mode == cluster.InputPipe:
+		p.Add("input.mode", "%q is for training: objects are files, fetched before or with fast_file", s.Input.Mode)
+	case s.Input.Type == cluster.InputAugmentedManifest:
+		p.Add("input.type", "%q is for training: use manifest", s.Input.Type)
+	default:
+		p.Under("input", s.data().CheckMode())
+	}
+	if s.Join != "" && s.Join != JoinInput {
+		p.Add("join", "%q is unknown: input, or nothing", cluster.Clip(s.Join))
+	}
+	s.validateSending(&p)
+	if len(p) > 0 {
+		return p
+	}
+	// What is left are the limits that every gang has: they are checked on the gang.
+	roles, err := s.Roles()
+	if err != nil {
+		p.Add("", "%s", err)
+		return p
+	}
+	return cluster.Gang{Job: "job", Name: "main", Queue: cluster.DefaultQueue, Attempt: 1, Roles: roles}.Validate()
+}
+
+func (s Spec) validateSending(p *cluster.Problems) {
+	for _, err := range []error{s.shape().Validate(), s.limits().Validate()} {
+		if err != nil {
+			field, text, _ := strings.Cut(err.Error(), ": ")
+			p.Add(field, "%s", text)
+		}
+	}
+	if s.Instances < 0 || s.Instances > MaxInstances {
+		p.Add("instances", "%d is out of range: from 1 to %d", s.Instances, MaxInstances)
+	}
+	if s.Port < 0 || s.Port > 65535 {
+		p.Add("port", "%d is out of range: from 1 to 65535", s.Port)
+	}
+	if tries := s.tries(); tries < 0 || tries > maxTries {
+		p.Add("invocation_retries", "%d is out of range: from 0 to %d", tries, maxTries)
+	}
+	for field, d := range map[string]quantity.Duration{"invocation_timeout": s.InvocationTimeout, "startup_timeout": s.StartupTimeout} {
+		if d != 0 && (d.Std() < time.Second || d.Std() > longest) {
+			p.Add(field, "%s is out of range: from 1s to %s", d.Std(), longest)
+		}
+	}
+}
+
+func (s Spec) shape() batch.Shape {
+	return batch.Shape{
+		Split: s.Split, Assemble: s.Assemble, ContentType: s.ContentType, Accept: s.Accept, Join: s.Join == JoinInput,
+		InputFilter: s.InputFilter, OutputFilter: s.OutputFilter,
+	}
+}
+
+func (s Spec) limits() batch.Limits {
+	return batch.Limits{Concurrent: s.MaxConcurrent, Strategy: s.Strategy, Payload: int64(s.MaxPayload)}
+}
+
+func (s Spec) tries() int {
+	if s.InvocationRetries == nil {
+		return defaultTries
+	}
+	return *s.InvocationRetries
+}
+
+func checkAddress(p *cluster.Problems, field, uri string) {
+	rest, isS3 := strings.CutPrefix(uri, "s3://")
+	if bucket, _, _ := strings.Cut(rest, "/"); !isS3 || bucket == "" {
+		p.Add(field, "%q is not s3://bucket/key", cluster.Clip(uri))
+	}
+}
