@@ -159,6 +159,9 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if s.options.Program != nil {
+		return s.invokeProgram(w, r, body)
+	}
 	format, err := payload.ContentFormat(r.Header.Get("Content-Type"), body)
 	if err != nil {
 		return refusal{err, http.StatusUnsupportedMediaType}
@@ -181,3 +184,27 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	_, _ = w.Write(text) // the client may have gone
 	return nil
 }
+
+// invokeProgram hands a body on as it is.
+func (s *Server) invokeProgram(w http.ResponseWriter, r *http.Request, body []byte) error {
+	ctx, cancel := context.WithTimeout(r.Context(), s.options.Timeout)
+	defer cancel()
+	contentType, accept := r.Header.Get("Content-Type"), r.Header.Get("Accept")
+	if accept == "" || accept == "*/*" { // as it came
+		accept = contentType
+	}
+	answer, answerType, err := s.options.Program.Invoke(ctx, body, contentType, accept)
+	if err != nil {
+		if errors.Is(err, ErrUnsupported) {
+			return refusal{err, http.StatusUnsupportedMediaType}
+		}
+		return s.late(err)
+	}
+	w.Header().Set("Content-Type", answerType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+	_, _ = w.Write(answer) // the client may have gone
+	return nil
+}
+
+// ErrUnsupported marks what a program says of a content type that it does not know.
+var ErrUnsupported = errors.New("the content type is not known here")

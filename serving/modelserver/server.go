@@ -33,11 +33,21 @@ type Engine interface {
 	Run(ctx context.Context, requests [][]tensor.Tensor) []tensor.Answer
 }
 
+// Program answers bodies as they are, whatever they hold.
+type Program interface {
+	// Invoke returns the answer and its content type, at most until ctx ends.
+	Invoke(ctx context.Context, body []byte, contentType, accept string) (answer []byte, answerType string, err error)
+	// Ready says why it cannot answer now, if so.
+	Ready(ctx context.Context) error
+}
+
 // Options say what is served, and within which bounds. What is 0 gets the default.
 type Options struct {
 	// Name and Version are of the model; v2 requests must name it.
 	Name, Version string
-	Engine        Engine
+	// One of the two computes.
+	Engine  Engine
+	Program Program
 	// MaxBatch is the most rows of a batch (64), and MaxDelay how long one waits for others to
 	// share it (not at all). Lanes are how many batches run at once (one for each processor).
 	MaxBatch int
@@ -99,8 +109,13 @@ func New(o Options) (*Server, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{options: o, signature: o.Engine.Signature()}
+	s := &Server{options: o}
 	s.gate = gate{maxRequests: int64(o.MaxRequests), maxBytes: o.MaxMemory}
+	if o.Program != nil {
+		s.signature.Platform = "python"
+	} else {
+		s.signature = o.Engine.Signature()
+	}
 	s.decoder.Inputs = s.signature.Inputs
 	if m, ok := o.Engine.(interface{ Missing(string) bool }); ok {
 		s.decoder.Missing = m.Missing
@@ -186,14 +201,17 @@ func (s *Server) ready(ctx context.Context) error {
 	if s.draining.Load() {
 		return fault.New(fault.Unready, "the model server is ending: ask another")
 	}
-	if h, ok := s.options.Engine.(interface{ Ready(context.Context) error }); ok {
-		return h.Ready(ctx)
+	if s.options.Program != nil {
+		return s.options.Program.Ready(ctx)
 	}
 	return nil
 }
 
 // infer answers one request whose tensors are as they came.
 func (s *Server) infer(ctx context.Context, tensors []tensor.Tensor) ([]tensor.Tensor, error) {
+	if s.options.Program != nil {
+		return nil, fault.New(fault.Invalid, "a script is asked by /invocations: what its tensors are is not known here")
+	}
 	ordered, rows, err := tensor.Match(s.signature.Inputs, tensors)
 	if err != nil {
 		return nil, err
@@ -206,9 +224,14 @@ func (s *Server) answer(ctx context.Context, ordered []tensor.Tensor, rows int) 
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	out, err := s.queue.Do(ctx, ordered, rows)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return nil, fault.New(fault.Unready, "no answer within %v: send fewer rows at once, or raise the timeout: %w", s.options.Timeout, err)
-	}
 	s.metrics.rows.Add(float64(rows))
-	return out, err
+	return out, s.late(err)
+}
+
+// late explains the end of a request's time.
+func (s *Server) late(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && !fault.Is(err, fault.Unready) {
+		return fault.New(fault.Unready, "no answer within %v: send fewer rows at once, or raise the timeout: %w", s.options.Timeout, err)
+	}
+	return err
 }

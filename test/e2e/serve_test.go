@@ -2,11 +2,15 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -92,4 +96,43 @@ func (m *machines) read(name string) string {
 		m.T.Fatal(err)
 	}
 	return string(text)
+}
+
+func TestAScikitLearnPickleIsServedByScript(t *testing.T) {
+	m := none(t)
+	python := m.packages("scikit-learn")
+	var made struct {
+		Instances   json.RawMessage
+		Predictions json.RawMessage
+	}
+	if err := json.Unmarshal([]byte(m.python(python, "forest.py", m.Path("forest"))), &made); err != nil {
+		t.Fatal(err)
+	}
+	at := m.served("server", m.Path("forest"), "--python", python, "--workers", "2")
+	body := `{"instances":` + string(made.Instances) + "}"
+	answer, err := http.Post("http://"+at+"/invocations", "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	got, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK || string(got) != string(made.Predictions) {
+		t.Errorf("%s %s, %v; want %s", answer.Status, got, err, made.Predictions)
+	}
+	// Killed, the processes are there again; at the end none is.
+	for _, pid := range m.PIDs("driver.py") {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	m.WaitFor("an answer by a new process", time.Minute, func() bool {
+		answer, err := http.Post("http://"+at+"/invocations", "application/json", strings.NewReader(body))
+		if err != nil {
+			return false
+		}
+		defer answer.Body.Close()
+		return answer.StatusCode == http.StatusOK
+	})
+	m.End("server")
+	if left := m.PIDs(m.Path("forest")); len(left) > 0 {
+		t.Errorf("processes are left: %v", left)
+	}
 }

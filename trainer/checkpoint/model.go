@@ -22,10 +22,10 @@ const Framework = "clary-trainer/1"
 // transformedFramework is that of models with a transform, which older programs would leave out.
 const transformedFramework = "clary-trainer/2"
 
-const (
-	manifestName = "manifest.json"
-	weightsName  = "weights.bin"
-)
+// ManifestName is the file that makes a folder a model.
+const ManifestName = "manifest.json"
+
+const weightsName = "weights.bin"
 
 // Manifest describes a model.
 type Manifest struct {
@@ -82,7 +82,7 @@ func SaveModel(dir string, m Manifest, weights []float32) error {
 	if err != nil {
 		return fault.New(fault.Internal, "write model: %w", err)
 	}
-	for _, f := range append(files, file{manifestName, append(text, '\n')}) {
+	for _, f := range append(files, file{ManifestName, append(text, '\n')}) {
 		err := writeFile(filepath.Join(dir, f.name), func(w io.Writer) error {
 			_, err := w.Write(f.body)
 			return err
@@ -96,12 +96,12 @@ func SaveModel(dir string, m Manifest, weights []float32) error {
 
 // LoadModel reads and verifies a model.
 func LoadModel(dir string) (m Model, err error) {
-	text, err := os.ReadFile(filepath.Join(dir, manifestName))
+	text, err := os.ReadFile(filepath.Join(dir, ManifestName))
 	if err != nil {
 		return m, fault.New(fault.NotFound, "read model: %w", err)
 	}
 	if err := json.Unmarshal(text, &m.Manifest); err != nil {
-		return m, fault.New(fault.Invalid, "model %s: %s: %w", dir, manifestName, err)
+		return m, fault.New(fault.Invalid, "model %s: %s: %w", dir, ManifestName, err)
 	}
 	if m.Framework != Framework && m.Framework != transformedFramework {
 		return m, fault.New(fault.Invalid, "model %s was written by %q: this program reads %q", dir, m.Framework, Framework)
@@ -118,7 +118,7 @@ func LoadModel(dir string) (m Model, err error) {
 		return m, fault.New(fault.NotFound, "read model: %w", err)
 	}
 	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != m.SHA256 || len(body) != 4*m.Parameters {
-		return m, fault.New(fault.Invalid, "model %s: %s does not match the checksum in %s: fetch it again", dir, weightsName, manifestName)
+		return m, fault.New(fault.Invalid, "model %s: %s does not match the checksum in %s: fetch it again", dir, weightsName, ManifestName)
 	}
 	if m.Weights, err = readValues(bytes.NewReader(body), m.Parameters); err == nil && m.Transform != nil {
 		err = m.Transform.load(dir, plan)

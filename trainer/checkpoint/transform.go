@@ -70,13 +70,13 @@ func (t *Transformed) load(dir string, plan spec.Plan) error {
 		return fault.New(fault.NotFound, "read the model's transform: %w", err)
 	}
 	if sum := sha256.Sum256(text); hex.EncodeToString(sum[:]) != t.SHA256 {
-		return fault.New(fault.Invalid, "model %s: %s is not the one it was trained with (its digest differs from that in %s): fetch the model again", dir, prepare.TransformFile, manifestName)
+		return fault.New(fault.Invalid, "model %s: %s is not the one it was trained with (its digest differs from that in %s): fetch the model again", dir, prepare.TransformFile, ManifestName)
 	}
 	if t.Transform, err = prepare.Parse(text); err != nil {
 		return fault.New(fault.Invalid, "model %s: %s %w", dir, prepare.TransformFile, err)
 	}
 	if digest := SchemaDigest(t.Transform.Input); digest != t.Inputs {
-		return fault.New(fault.Invalid, "model %s: its transform takes other columns than %s says: fetch the model again", dir, manifestName)
+		return fault.New(fault.Invalid, "model %s: its transform takes other columns than %s says: fetch the model again", dir, ManifestName)
 	}
 	if err := CheckTransform(t.Transform, plan); err != nil {
 		return fault.New(fault.Invalid, "model %s: %w", dir, err)

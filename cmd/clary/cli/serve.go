@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,8 +16,6 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/quantity"
 	"github.com/clary-ml/clary/serving/modelserver"
-	"github.com/clary-ml/clary/serving/modelserver/native"
-	"github.com/clary-ml/clary/trainer/network"
 )
 
 // serveFlags are those of a model server.
@@ -27,6 +26,10 @@ type serveFlags struct {
 	maxDelay            time.Duration
 	maxPayload          string
 	timeout, drain      time.Duration
+
+	script, python string
+	workers        int
+	startWithin    time.Duration
 }
 
 func (a *App) serveCommand() *cobra.Command {
@@ -40,8 +43,10 @@ func (a *App) serveCommand() *cobra.Command {
 			"GET /ping says whether it is ready; POST /invocations takes rows as text/csv, application/json or\n" +
 			"application/jsonlines, and answers in the same or as Accept says; GET /metrics is for Prometheus.\n" +
 			"The Open Inference Protocol v2 is spoken over REST (/v2/…) and gRPC on the same port.\n" +
-			"A model with a transform takes raw rows, as they were before clary prepare.",
-		Example: "  clary serve digits\n  clary serve ./model --port 9000 --max-delay 2ms\n" +
+			"A model with a transform takes raw rows, as they were before clary prepare.\n\n" +
+			"What was not trained here is served by a script with model_fn and, if the usual ones do not suit, input_fn,\n" +
+			"predict_fn and output_fn, in processes that are started again when they end or hang.",
+		Example: "  clary serve digits\n  clary serve ./model --port 9000 --max-delay 2ms\n  clary serve forest/ --script inference.py --python venv/bin/python --workers 2\n" +
 			"  curl --data-binary @rows.csv -H 'Content-Type: text/csv' -H 'Accept: application/json' http://127.0.0.1:8080/invocations",
 		Args: takes("[MODEL]"), ValidArgsFunction: a.completeModels(),
 	}
@@ -55,6 +60,10 @@ func (a *App) serveCommand() *cobra.Command {
 	flags.IntVar(&f.maxRequests, "max-requests", 1024, "the most requests at once; others are refused with 429")
 	flags.StringVar(&f.maxPayload, "max-payload", "16MiB", "the most that a request may have; larger ones are refused with 413")
 	flags.DurationVar(&f.timeout, "timeout", time.Minute, "how long a request may take")
+	flags.StringVar(&f.script, "script", "", "a Python script whose model_fn loads the model, relative to its code/ folder or to here\n(default: SAGEMAKER_PROGRAM, or code/inference.py if the model has it)")
+	flags.StringVar(&f.python, "python", "python3", "the script's interpreter")
+	flags.IntVar(&f.workers, "workers", 1, "how many processes of the script, each with one request at a time")
+	flags.DurationVar(&f.startWithin, "start-within", 4*time.Minute, "how long the script's model_fn may take")
 	flags.DurationVar(&f.drain, "drain", 25*time.Second, "how long requests may go on after SIGTERM")
 	command.RunE = a.withScratch(func(ctx context.Context, s *scratch, args []string) error { return a.serve(ctx, command, s, f, args) })
 	return command
@@ -74,17 +83,21 @@ func (a *App) serve(ctx context.Context, command *cobra.Command, s *scratch, f s
 			return err
 		}
 	}
-	matrices, line := network.FindBLAS(1) // batches run side by side instead
-	fmt.Fprintln(a.Err, line)
-	engine, err := native.Open(folder, matrices)
+	options := modelserver.Options{
+		Version: f.version, MaxBatch: f.maxBatch, MaxDelay: f.maxDelay, MaxPayload: int64(payload), MaxRequests: f.maxRequests,
+		Timeout: f.timeout, Drain: f.drain, Log: slog.New(slog.NewTextHandler(a.Err, nil)),
+	}
+	job, closer, err := a.openModel(ctx, f, folder, &options)
 	if err != nil {
 		return err
 	}
-	server, err := modelserver.New(modelserver.Options{
-		Name: f.modelName(engine.Job(), args), Version: f.version, Engine: engine,
-		MaxBatch: f.maxBatch, MaxDelay: f.maxDelay, MaxPayload: int64(payload), MaxRequests: f.maxRequests,
-		Timeout: f.timeout, Drain: f.drain, Log: slog.New(slog.NewTextHandler(a.Err, nil)),
-	})
+	options.Name = f.modelName(job, args)
+	return errors.Join(a.serveOn(ctx, f, options), closer())
+}
+
+// serveOn answers until ctx ends.
+func (a *App) serveOn(ctx context.Context, f serveFlags, options modelserver.Options) error {
+	server, err := modelserver.New(options)
 	if err != nil {
 		return err
 	}
@@ -93,7 +106,7 @@ func (a *App) serve(ctx context.Context, command *cobra.Command, s *scratch, f s
 	if err != nil {
 		return fault.New(fault.Unready, "listen: %w: choose another with --port, or end what has it", err)
 	}
-	fmt.Fprintf(a.Err, "serving %s at http://%s\n", f.modelName(engine.Job(), args), listener.Addr())
+	fmt.Fprintf(a.Err, "serving %s at http://%s\n", options.Name, listener.Addr())
 	if err := server.Serve(ctx, listener); err != nil {
 		return err
 	}

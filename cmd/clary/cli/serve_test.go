@@ -123,7 +123,7 @@ func TestWhatCannotBeServedIsSaid(t *testing.T) {
 		env  map[string]string
 		says string
 	}{
-		{[]string{t.TempDir()}, nil, "manifest.json"},
+		{[]string{t.TempDir()}, nil, "has no manifest.json and no code/inference.py"},
 		{[]string{broken}, nil, "does not match the checksum"},
 		{[]string{filepath.Join(folder, "weights.bin")}, nil, "not a model.tar.gz"},
 		{[]string{folder, "--port", "70000"}, nil, "give 0 to 65535"},
@@ -139,5 +139,50 @@ func TestWhatCannotBeServedIsSaid(t *testing.T) {
 		if err := command.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v: %v; want %q", c.args, err, c.says)
 		}
+	}
+}
+
+// A model that was not trained here brings its own script along.
+func TestAModelIsServedByItsScript(t *testing.T) {
+	python := "/usr/bin/python3"
+	if _, err := os.Stat(python); err != nil {
+		t.Skip("skipped: there is no " + python)
+	}
+	folder := t.TempDir()
+	if err := os.Mkdir(filepath.Join(folder, "code"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	text := "import os\ndef model_fn(d): return open(os.path.join(d, 'word')).read()\n" +
+		"def transform_fn(model, data, content_type, accept):\n    if data == 'bad': raise ValueError('no row')\n    return model + data, 'text/x'\n"
+	for name, body := range map[string]string{"word": "hello ", usualScript: text} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(body), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	url, stop := serving(t, nil, folder, "--port", "0", "--python", python)
+	if got := ask(t, url, "world"); got != "hello world" {
+		t.Errorf("%q", got)
+	}
+	if got := ask(t, url, "bad"); !strings.Contains(got, "the script's transform_fn: ValueError: no row") {
+		t.Errorf("%q", got)
+	}
+	for path, code := range map[string]int{"/ping": 200, "/v2/health/ready": 200, "/v2/models/nosuch": 404} {
+		answer, err := http.Get(url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.Body.Close(); answer.StatusCode != code {
+			t.Errorf("%s: %s", path, answer.Status)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	app := &App{Err: io.Discard, Out: io.Discard, Getenv: func(name string) string { return map[string]string{"SAGEMAKER_PROGRAM": "other.py"}[name] }, format: "table"}
+	command := app.serveCommand()
+	command.SetArgs([]string{folder})
+	command.SilenceUsage, command.SilenceErrors = true, true
+	if err := command.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), `no script "other.py"`) {
+		t.Errorf("SAGEMAKER_PROGRAM: %v", err)
 	}
 }
