@@ -28,7 +28,7 @@ func (m *Model) takesRaw(path string) (bool, error) {
 	if m.Data.Format == spec.FormatCSV && !m.Data.Header && m.besides(path) {
 		return false, nil // prepared rows without a header
 	}
-	source, err := table.Open(path, table.Options{})
+	source, err := m.openRows(path)
 	if err != nil {
 		return false, err
 	}
@@ -45,6 +45,24 @@ func (m *Model) takesRaw(path string) (bool, error) {
 	slices.Sort(names)
 	slices.Sort(inputs)
 	return !made || slices.Equal(names, inputs) && !m.besides(path), nil
+}
+
+// openRows opens rows that are raw or went through the transform. Where the raw ones that it was
+// learned from had no header, a file has one only if its first line holds names.
+func (m *Model) openRows(path string) (*table.Source, error) {
+	t := m.Learned()
+	source, err := table.Open(path, table.Options{Missing: t.Missing})
+	if len(t.Columns) == 0 || err == nil && headed(source.Fields, t) {
+		return source, err
+	}
+	return table.Open(path, table.Options{Missing: t.Missing, Columns: t.Columns})
+}
+
+// headed reports whether some of the names are those of columns that the transform takes or makes.
+func headed(fields []table.Field, t *prepare.Transform) bool {
+	return slices.ContainsFunc(fields, func(f table.Field) bool {
+		return slices.Contains(t.Columns, f.Name) || slices.Contains(t.Output, f.Name)
+	})
 }
 
 // besides reports whether the model's own transform lies beside a part that was prepared, or
@@ -67,7 +85,7 @@ func (m *Model) readRaw(ctx context.Context, path string) (data.Table, error) {
 	if t.Label == "" {
 		return out, fault.New(fault.Invalid, "the model's transform was learned without a label, so raw rows have none: prepare the data with --label")
 	}
-	source, err := table.Open(path, table.Options{Missing: t.Missing})
+	source, err := m.openRows(path)
 	if err != nil {
 		return out, err
 	}

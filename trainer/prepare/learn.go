@@ -41,7 +41,7 @@ func (l *learner) learn(ctx context.Context) error {
 	if label := l.plan.Label; label != "" && l.field(label) == nil {
 		return fault.New(fault.Invalid, "label: the input has no column %q: it has %s", label, names(l.fields))
 	}
-	l.transform = Transform{Version: transformVersion, Label: l.plan.Label, Missing: l.plan.Missing, Input: l.withoutLabel()}
+	l.transform = Transform{Version: transformVersion, Label: l.plan.Label, Missing: l.plan.Missing, Columns: l.plan.Columns, Input: l.withoutLabel()}
 	for _, step := range l.plan.Steps {
 		if err := l.step(ctx, step); err != nil {
 			return err

@@ -34,6 +34,8 @@ type Transform struct {
 	Missing []string `json:"missing,omitempty"`
 	// Input are the columns of raw rows, without the label.
 	Input []table.Field `json:"input"`
+	// Columns are those of raw files in their order, the label included, if these have no header.
+	Columns []string `json:"columns,omitempty"`
 	Steps []Learned     `json:"steps"`
 	// Output are the columns that come out, without the label.
 	Output []string `json:"output"`

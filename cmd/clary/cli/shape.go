@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/internal/fault"
@@ -32,6 +33,10 @@ var errEnough = errors.New("read enough")
 // readShape reads the shape of CSV data, here or in the object store.
 func readShape(ctx context.Context, c *client.Client, data string, label spec.Column, header bool) (dataShape, error) {
 	if isRemote(data) {
+		data, err := remoteFile(ctx, c, data)
+		if err != nil {
+			return dataShape{}, err
+		}
 		reader, writer := io.Pipe()
 		var shape dataShape
 		var shapeErr error
@@ -41,7 +46,7 @@ func readShape(ctx context.Context, c *client.Client, data string, label spec.Co
 			shape, shapeErr = csvShape(reader, data, label, header)
 			reader.CloseWithError(errEnough)
 		}()
-		_, err := c.GetObject(ctx, data, 0, writer, nil)
+		_, err = c.GetObject(ctx, data, 0, writer, nil)
 		writer.CloseWithError(err) // nil is the end of the data
 		<-read
 		if err != nil && !errors.Is(err, errEnough) {
@@ -60,9 +65,37 @@ func readShape(ctx context.Context, c *client.Client, data string, label spec.Co
 	defer file.Close()
 	shape, err := csvShape(file, files[0].path, label, header)
 	if err == nil && len(files) > 1 {
-		return shape, fault.New(fault.Invalid, "%s holds %d files: say how many classes there are with --classes, and the shape of a row with --input", data, len(files))
+		return shape, severalFiles(data)
 	}
 	return shape, err
+}
+
+func severalFiles(data string) error {
+	return fault.New(fault.Invalid, "%s holds several files: say how many classes there are with --classes, and the shape of a row with --input", data)
+}
+
+// remoteFile is the one object that an address names, or that is below it.
+func remoteFile(ctx context.Context, c *client.Client, data string) (string, error) {
+	if !strings.HasSuffix(data, "/") {
+		return data, nil
+	}
+	var found []string
+	err := eachObject(ctx, c, data, true, func(o client.Object, _ string) error {
+		if o.URI != "" && o.Size > 0 {
+			found = append(found, o.URI)
+		}
+		if len(found) > 1 {
+			return severalFiles(data)
+		}
+		return nil
+	})
+	if err == nil && len(found) == 0 {
+		err = fault.New(fault.NotFound, "there is nothing below %s: see clary ls", data)
+	}
+	if err != nil {
+		return "", err
+	}
+	return found[0], nil
 }
 
 // csvShape reads all rows: the label's classes are known after the last one.
