@@ -35,8 +35,8 @@ type Transform struct {
 	// Input are the columns of raw rows, without the label.
 	Input []table.Field `json:"input"`
 	// Columns are those of raw files in their order, the label included, if these have no header.
-	Columns []string `json:"columns,omitempty"`
-	Steps []Learned     `json:"steps"`
+	Columns []string  `json:"columns,omitempty"`
+	Steps   []Learned `json:"steps"`
 	// Output are the columns that come out, without the label.
 	Output []string `json:"output"`
 }
