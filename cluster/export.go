@@ -16,6 +16,24 @@ const (
 	ContractServing    Contract = "serving"    // /opt/ml/model, to be read, and SAGEMAKER_BIND_TO_PORT
 )
 
+// Engine is a system that computes over several machines, and has a cluster of its own.
+type Engine string
+
+// The engines that the instances of a job can become the cluster of.
+const (
+	EngineNone  Engine = ""
+	EngineDask  Engine = "dask"
+	EngineRay   Engine = "ray"
+	EngineSpark Engine = "spark"
+)
+
+// EngineStarter is the file of the config folder that starts an engine's cluster, and EnginePorts
+// how many ports each task needs for it.
+const (
+	EngineStarter = "engines.py"
+	EnginePorts   = 3
+)
+
 // ProcessingFolder holds the inputs and outputs of a task with the processing contract, below
 // the contract's base.
 const ProcessingFolder = "processing"
@@ -34,6 +52,7 @@ const MaxExports = 64
 
 func (g Program) checkExports(p *Problems) {
 	checkOneOf(p, "contract", g.Contract, ContractTraining, ContractProcessing, ContractServing)
+	checkOneOf(p, "cluster", g.Cluster, EngineNone, EngineDask, EngineRay, EngineSpark)
 	if len(g.Exports) > MaxExports {
 		p.Add("exports", "%d outputs: at most %d", len(g.Exports), MaxExports)
 	}

@@ -30,6 +30,7 @@ type Program struct {
 	Metrics         []MetricDefinition
 	Track           *Tracking
 
+	Cluster     Engine        // whose cluster its tasks become; its starter is put beside what the task finds
 	Framework   Framework     // how the tasks of the gang find each other
 	Network     Network       // what the task may reach
 	Grace       time.Duration // between SIGTERM and SIGKILL

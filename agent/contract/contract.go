@@ -223,6 +223,8 @@ func (t Task) clary() map[string]string {
 		"CLARY_INDEX": number(t.Task.Index), "CLARY_ATTEMPT": number(t.Task.Attempt),
 		"CLARY_METRICS": t.Metrics, "CLARY_LISTEN": t.Listen,
 		"CLARY_PREEMPT_AT": t.Folders.PreemptAt(),
+		"CLARY_CORES":      strconv.FormatFloat(float64(t.Task.Allocation.Resources.MilliCPU)/1000, 'f', -1, 64),
+		"CLARY_MEMORY":     strconv.FormatInt(t.Task.Allocation.Resources.Memory, 10),
 	}
 	for role, hosts := range t.Assignment.Hosts {
 		env["CLARY_HOSTS_"+variable(role)] = strings.Join(hosts, ",")

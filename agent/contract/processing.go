@@ -2,6 +2,7 @@ package contract
 
 import (
 	"cmp"
+	_ "embed" // engines.py
 	"path"
 
 	"github.com/clary-ml/clary/cluster"
@@ -75,11 +76,20 @@ func (t Task) JobFiles() map[string][]byte {
 	if t.Program.Contract != cluster.ContractProcessing {
 		return nil
 	}
-	return map[string][]byte{
+	files := map[string][]byte{
 		"processingjobconfig.json": encode(t.processing()),
 		"resourceconfig.json":      encode(t.resources()),
 	}
+	if t.Program.Cluster != cluster.EngineNone {
+		files[cluster.EngineStarter] = engines
+	}
+	return files
 }
+
+// engines starts an engine's cluster over the tasks of a gang; Python is where the engines are.
+//
+//go:embed engines.py
+var engines []byte
 
 // processing is the job as a request would make it. What no request of a local job has, a role
 // and an instance type, stands for itself.

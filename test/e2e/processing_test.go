@@ -11,6 +11,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/clary-ml/clary/agent/runtime/container/enginetest"
 )
 
 // fetched are the files below an s3:// prefix, by name.
@@ -302,4 +306,35 @@ func TestReadyMadeStepsRunAsAJobAndJoinWhatTheyAreGiven(t *testing.T) {
 	if !strings.Contains(view.Reason, "line 3") {
 		t.Errorf("of a broken line it says %q", view.Reason)
 	}
+}
+
+func TestAProcessingContainerFindsItsContractAndIsStartedAsItIsMade(t *testing.T) {
+	e := enginetest.Open(t, "docker")
+	m := start(t, 1, 1) // n1 has no engine
+	m.Agent("n2", "--container-engine", e.Socket)
+	m.WaitFor("both agents to be ready", 30*time.Second, func() bool { return m.Ready() == 2 })
+	image := m.Path("prep.tar")
+	trainImage(t, image, func(c *v1.Config) {
+		c.Entrypoint = []string{"sh", "-c", `cd /opt/ml/processing; sed "s/^/$0 /" input/rows.txt >output/rows; cat /opt/ml/config/resourceconfig.json; ln -s /etc/passwd output/link; echo fine >/opt/ml/output/message`}
+		c.Cmd = []string{"default"}
+	})
+	rows := m.tree("rows", map[string]string{"rows.txt": "a\nb\n"})
+	process := func(name string, more ...string) []string {
+		return append([]string{"process", "--image", image, "--input", rows, "--output", "s3://contained/" + name + "/", "--name", name}, more...)
+	}
+	m.Exits(0, process("plain")...)
+	m.Exits(0, process("told", "--", "other")...)
+	for name, want := range map[string]string{"plain": "default a\ndefault b\n", "told": "other a\nother b\n"} {
+		if got := m.fetched("s3://contained/" + name + "/"); len(got) != 1 || got["rows"] != want {
+			t.Errorf("%s left %q", name, got)
+		}
+	}
+	if said := m.Clary("logs", "plain"); !strings.Contains(said, `"current_host":"algo-1"`) {
+		t.Errorf("it found %s", said)
+	}
+	if shown := m.Clary("job", "plain"); !strings.Contains(shown, "fine") {
+		t.Errorf("its message is not in\n%s", shown)
+	}
+	m.Exits(4, process("fails", "--entrypoint", "sh", "--", "-c", "exit 4")...)
+	m.Exits(0, "delete", "plain", "told", "fails")
 }

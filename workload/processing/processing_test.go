@@ -109,6 +109,36 @@ func TestReadyMadeStepsAreTheNodesOwnClary(t *testing.T) {
 	}
 }
 
+func TestTheInstancesBecomeAnEnginesCluster(t *testing.T) {
+	const starter = `exec python3 "$SAGEMAKER_BASE_DIR/config/engines.py" "$@"`
+	for _, test := range []struct {
+		text, start         string
+		command, entrypoint []string
+	}{
+		{`{"cluster": "ray", "script": {"entry": "etl.py", "source": "s3://a/b", "requirements": "ray", "arguments": ["x"]}, "instances": 3}`, starter, []string{"sh", "-c", "", "engines", "ray", "python3", "etl.py", "x"}, nil},
+		{`{"cluster": "dask", "script": {"entry": "etl.py", "source": "s3://a/b", "python": "/opt/it's/python"}}`, `exec '/opt/it'\''s/python" "$SAGEMAKER`, []string{"sh", "-c", "", "engines", "dask", "/opt/it's/python", "etl.py"}, nil},
+		{`{"cluster": "spark", "image": "team/spark:4", "entrypoint": ["python3"], "program": {"command": ["etl.py"]}}`, starter, []string{"-c", "", "engines", "spark", "python3", "etl.py"}, []string{"sh"}},
+	} {
+		s, problems := processing.Parse([]byte(test.text))
+		if problems != nil {
+			t.Fatalf("%s: %v", test.text, problems)
+		}
+		roles, _ := s.Roles()
+		role, program := roles[0], roles[0].Program
+		at := slices.Index(program.Command, "-c") + 1
+		if prefix, _, _ := strings.Cut(test.start, `"`); !strings.HasPrefix(program.Command[at], prefix) {
+			t.Errorf("%s is started by %s", test.text, program.Command[at])
+		}
+		program.Command[at] = ""
+		if !slices.Equal(program.Command, test.command) || !slices.Equal(program.Entrypoint, test.entrypoint) {
+			t.Errorf("%s runs %q %q", test.text, program.Entrypoint, program.Command)
+		}
+		if role.Ask.Ports != cluster.EnginePorts || program.Framework != cluster.FrameworkHosts || program.Cluster != s.Cluster || role.Ask.Memory != 4<<30 {
+			t.Errorf("%s becomes %+v", test.text, role)
+		}
+	}
+}
+
 func TestNamesEveryMistake(t *testing.T) {
 	with := func(rest string) string { return `{"program": {"command": ["x"]}, ` + rest + `}` }
 	for _, test := range []struct{ claim, text, want string }{
@@ -140,6 +170,11 @@ func TestNamesEveryMistake(t *testing.T) {
 		{"a table that is not there", `{"steps": {"steps": [{"join": {"with": "c", "on": "id"}}]}, "inputs": {"input": "s3://a/b"}, "outputs": {"o": ""}}`, `steps.steps[0].join.with: there is no input "c"`},
 		{"steps on many", `{"profile": true, "instances": 2, "inputs": {"input": "s3://a/b"}, "outputs": {"o": ""}}`, "instances: 2: steps run on one"},
 		{"steps of too many cores", `{"profile": true, "resources": {"cores": 1e7}, "inputs": {"input": "s3://a/b"}, "outputs": {"o": ""}}`, "resources.cores: "},
+		{"an engine that is none", with(`"cluster": "storm"`), `cluster: "storm" is unknown: ray, dask or spark`},
+		{"an engine and a framework", with(`"cluster": "ray", "framework": "torch"`), "framework: stands beside cluster"},
+		{"an engine and nothing to run", `{"image": "x", "cluster": "ray"}`, "cluster: needs something to run against it"},
+		{"an engine behind a bridge", `{"image": "x", "program": {"command": ["x"]}, "cluster": "ray", "container_network": "bridge"}`, "keeps the engine's parts from each other"},
+		{"an engine for steps", `{"profile": true, "cluster": "ray", "inputs": {"input": "s3://a/b"}, "outputs": {"o": ""}}`, "cluster: is for code of your own"},
 		{"cores", with(`"resources": {"cores": -1}`), "resources.cores: "},
 	} {
 		t.Run(test.claim, func(t *testing.T) {
@@ -200,6 +235,7 @@ func TestOutputsOfAllInstancesGoWhereTheyShould(t *testing.T) {
 func FuzzCheck(f *testing.F) {
 	f.Add([]byte(prep))
 	f.Add([]byte(`{"steps": {"label": "y", "steps": [{"clean": {}}]}, "profile": true, "inputs": {"input": "s3://a/b"}, "outputs": {"o": "s3://a/c"}}`))
+	f.Add([]byte(`{"cluster": "dask", "image": "x", "program": {"command": ["etl.py"]}, "instances": 2}`))
 	f.Add([]byte(`{"image": "x", "inputs": {"input": "s3://a/b"}, "outputs": {"output": {"path": "/opt/ml/processing/o"}}}`))
 	f.Add([]byte(`{"program": {"command": ["x"]}, "inputs": {"a": "s3://a/b", "": {"uri": ""}}, "outputs": {"a": null}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

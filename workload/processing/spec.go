@@ -37,6 +37,9 @@ type Spec struct {
 
 	// Instances are how many run, together or not at all; 0 means 1. All must succeed.
 	Instances int32 `json:"instances,omitempty"`
+	// Cluster is ray, dask or spark: the instances become the engine's own cluster, and what is to
+	// run runs on the first one, against it.
+	Cluster cluster.Engine `json:"cluster,omitempty"`
 	// Framework is how instances find each other: torch, or hosts for any other. With one, they
 	// start when all are ready.
 	Framework cluster.Framework `json:"framework,omitempty"`
@@ -82,6 +85,7 @@ func (s Spec) Validate() cluster.Problems {
 		p.Add("", "there is nothing to run: name a program, a script or an image, or ready-made steps")
 	default:
 		p.Under("", s.training().Validate())
+		s.validateCluster(&p)
 	}
 	s.validateInputs(&p)
 	s.validateOutputs(&p)
@@ -134,6 +138,9 @@ func (s Spec) Roles() ([]cluster.Role, error) {
 		if s.Program != nil {
 			program.Command = s.Program.Command
 		}
+	}
+	if s.Cluster != cluster.EngineNone {
+		s.engage(&role)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Inputs)) {
 		program.Inputs = append(program.Inputs, s.input(name))

@@ -87,6 +87,7 @@ func (s Spec) validateSteps(p *cluster.Problems) {
 		{"image", s.Image != ""},
 		{"entrypoint", len(s.Entrypoint) > 0},
 		{"framework", s.Framework != ""},
+		{"cluster", s.Cluster != ""},
 		{"metrics", len(s.Metrics) > 0},
 		{"secrets", len(s.Secrets) > 0},
 	} {

@@ -26,7 +26,7 @@ type processFlags struct {
 	inputs, inputOptions   []string
 	outputs, outputOptions []string
 	env, secrets, metrics  []string
-	framework              string
+	framework, cluster     string
 	instances              int32
 	continuous, isolated   bool
 	profile                bool
@@ -54,6 +54,7 @@ func (f *processFlags) register(a *App, command *cobra.Command) {
 	flags.BoolVar(&f.continuous, "continuous", false, "bring files of all outputs to their addresses as soon as they are whole, not at the end")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable of its environment, as KEY=VALUE, or KEY to pass your own on")
 	flags.Int32VarP(&f.instances, "instances", "n", 1, "how many to start together")
+	flags.StringVar(&f.cluster, "cluster", "", "ray, dask or spark: start its cluster over the instances, and run the script on the first against it")
 	flags.StringVar(&f.framework, "framework", "", "how instances find each other: torch, or hosts for any other")
 	flags.BoolVar(&f.isolated, "network-isolation", false, "cut it off from every network")
 	flags.StringArrayVar(&f.secrets, "secret", nil, secretHelp)
@@ -84,6 +85,7 @@ func (a *App) processCommand() *cobra.Command {
   clary process --image team/spark-prep:3 --input s3://data/raw/ --output s3://data/clean/ -- --day 2026-11-26
   clary process --input s3://data/raw/ --output s3://data/clean/ -- sh -c 'sort $SAGEMAKER_BASE_DIR/processing/input/* > $SAGEMAKER_BASE_DIR/processing/output/all'
   clary process --steps plan.yaml --profile --input s3://data/churn.csv --output s3://data/prepared/
+  clary process --cluster dask --instances 4 --script etl.py --requirements requirements.txt --output s3://data/clean/
   clary process -f prep.yaml --instances 4 --detach`,
 	}
 	f.register(a, command)
@@ -151,7 +153,7 @@ func (a *App) noteOutputs(view client.JobView) {
 
 // notBesideFile are flags that say what to run.
 var notBesideFile = []string{
-	"steps", "profile", "script", "source", "requirements", "python", "image", "entrypoint", "container-network", "read-only-root", "env", "framework", "network-isolation",
+	"steps", "profile", "script", "source", "requirements", "python", "image", "entrypoint", "container-network", "read-only-root", "env", "framework", "cluster", "network-isolation",
 	"secret", "metric",
 }
 
@@ -264,13 +266,13 @@ func (a *App) processingSpec(ctx context.Context, c *client.Client, command *cob
 	}
 	return processing.Spec{
 		Program: t.Program, Script: t.Script, Image: t.Image, Entrypoint: t.Entrypoint, ContainerNetwork: t.ContainerNetwork, ReadOnlyRoot: t.ReadOnlyRoot,
-		Framework: t.Framework, NetworkIsolation: t.NetworkIsolation, Metrics: t.Metrics, Secrets: t.Secrets,
+		Framework: t.Framework, Cluster: cluster.Engine(f.cluster), NetworkIsolation: t.NetworkIsolation, Metrics: t.Metrics, Secrets: t.Secrets,
 	}, nil
 }
 
 // notBesideSteps are flags of code.
 var notBesideSteps = []string{
-	"script", "source", "requirements", "python", "image", "entrypoint", "container-network", "read-only-root", "env", "framework", "secret", "metric", "instances",
+	"script", "source", "requirements", "python", "image", "entrypoint", "container-network", "read-only-root", "env", "framework", "cluster", "secret", "metric", "instances",
 }
 
 // stepsSpec are ready-made steps.

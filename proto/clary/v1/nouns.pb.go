@@ -1162,6 +1162,7 @@ type Program struct {
 	Track           *Tracking              `protobuf:"bytes,42,opt,name=track,proto3" json:"track,omitempty"`
 	Contract        string                 `protobuf:"bytes,50,opt,name=contract,proto3" json:"contract,omitempty"`
 	Exports         []*Export              `protobuf:"bytes,51,rep,name=exports,proto3" json:"exports,omitempty"`
+	Cluster         string                 `protobuf:"bytes,52,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Service         bool                   `protobuf:"varint,60,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -1384,6 +1385,13 @@ func (x *Program) GetExports() []*Export {
 		return x.Exports
 	}
 	return nil
+}
+
+func (x *Program) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
 }
 
 func (x *Program) GetService() bool {
@@ -4358,7 +4366,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\aby_step\x18\x03 \x01(\bR\x06byStep\"<\n" +
 	"\x10MetricDefinition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05regex\x18\x02 \x01(\tR\x05regex\"\x93\b\n" +
+	"\x05regex\x18\x02 \x01(\tR\x05regex\"\xad\b\n" +
 	"\aProgram\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12,\n" +
 	"\x03env\x18\x02 \x03(\v2\x1a.clary.v1.Program.EnvEntryR\x03env\x12\x10\n" +
@@ -4390,6 +4398,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x05track\x18* \x01(\v2\x12.clary.v1.TrackingR\x05track\x12\x1a\n" +
 	"\bcontract\x182 \x01(\tR\bcontract\x12*\n" +
 	"\aexports\x183 \x03(\v2\x10.clary.v1.ExportR\aexports\x12\x18\n" +
+	"\acluster\x184 \x01(\tR\acluster\x12\x18\n" +
 	"\aservice\x18< \x01(\bR\aservice\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
