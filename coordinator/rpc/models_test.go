@@ -312,10 +312,47 @@ func TestAReferenceThatMeansNothingRefusesTheJob(t *testing.T) {
 		}
 		_, err = w.submit(cluster.RoleUser, func(j *cluster.Job) {
 			j.Kind, j.Register = cluster.KindTuning, "net"
-			j.Spec = []byte(`{"space": {"parameters": {"x": {"uniform": [0, 1]}}}, "objectives": [{"metric": "loss", "goal": "minimize"}], "budget": {"trials": 1}}`)
+			j.Spec = []byte(`{"space": {"parameters": [{"name": "x", "type": "float", "low": 0, "high": 1}]}, "objectives": [{"name": "loss"}], "budget": {"trials": 1}}`)
 		})
 		if err == nil || !strings.Contains(err.Error(), "clary train --best-of digits --register net") {
 			w.Errorf("a sweep: %v", err)
 		}
+	})
+}
+
+func TestASweepsTrialsReadWhatTheSweepWasSubmittedWith(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.artifacts.Write("s3://lab/m.onnx", "onnx", time.Now())
+		for range 2 {
+			if _, _, err := w.register(cluster.RoleUser, &claryv1.RegisterModelRequest{Model: "net", Uri: "s3://lab/m.onnx"}); err != nil {
+				w.Fatal(err)
+			}
+		}
+		models := w.models(cluster.RoleUser)
+		alias := func(number int64) {
+			w.Helper()
+			if _, err := models.Alias(w.Context(), &claryv1.AliasModelRequest{Model: "net", Alias: "base", Number: number}); err != nil {
+				w.Fatal(err)
+			}
+		}
+		alias(1)
+		answer, err := w.submit(cluster.RoleUser, func(j *cluster.Job) {
+			j.Name, j.Kind = "sweep", cluster.KindTuning
+			j.Spec = []byte(`{"space": {"parameters": [{"name": "x", "type": "float", "low": 0, "high": 1}]}, "objectives": [{"name": "loss"}],
+				"budget": {"trials": 2}, "parallel": 1, "trial": {"program": {"command": ["true"]}, "inputs": {"model": "model://net:base"}}}`)
+		})
+		if err != nil {
+			w.Fatal(err)
+		}
+		if pins := wire.JobFromProto(answer.GetJob()).Models; len(pins) != 1 || pins[0].Number != 1 {
+			w.Fatalf("the sweep pins %+v", pins)
+		}
+		alias(2)
+		time.Sleep(time.Second)
+		first := w.version("net@1").Artifact
+		if input := w.input("sweep-t0"); input.URI != first.URI || input.SHA256 != first.SHA256 {
+			w.Errorf("a trial reads %+v, want %+v", input, first)
+		}
+		w.refusesDeletion("net@1", "job sweep")
 	})
 }

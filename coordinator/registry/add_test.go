@@ -1,0 +1,136 @@
+package registry_test
+
+import (
+	"iter"
+	"strings"
+	"testing"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/registry"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// known is a state with one model.
+type known struct {
+	model    cluster.Model
+	versions map[int64]cluster.ModelVersion
+}
+
+func (k known) Model(name string) (cluster.Model, bool) { return k.model, name == k.model.Name }
+
+func (k known) ModelVersion(id string) (cluster.ModelVersion, bool) {
+	for _, v := range k.versions {
+		if v.ID() == id {
+			return v, true
+		}
+	}
+	return cluster.ModelVersion{}, false
+}
+
+func (k known) VersionsOf(model string, from int64) iter.Seq[cluster.ModelVersion] {
+	return func(yield func(cluster.ModelVersion) bool) {
+		for n := max(from, 1); n < k.model.Next && model == k.model.Name; n++ {
+			if v, there := k.versions[n]; there && !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+func numbered(n int64, change func(*cluster.ModelVersion)) cluster.ModelVersion {
+	v := cluster.ModelVersion{
+		Model: "net", Number: n, Owner: "ann", Approval: cluster.Approval{State: cluster.ApprovalPending},
+		Artifact: cluster.Output{Name: "m", URI: "s3://clary/models/net/k/m", SHA256: strings.Repeat("a", 64), Size: 1},
+	}
+	if change != nil {
+		change(&v)
+	}
+	return v
+}
+
+func TestTheNextVersionHasTheNextNumberAndAFullModelTakesNone(t *testing.T) {
+	s := known{model: cluster.Model{Name: "net", Owner: "bob", Next: 7, Count: 2, Deleted: 4, Revision: 9}}
+	changes, version, err := registry.Add(s, numbered(0, nil), 5)
+	if err != nil || version.Ref() != "net@7" || version.Created != 5 || len(changes) != 2 {
+		t.Fatalf("%+v, %v", version, err)
+	}
+	if m := changes[0].Model; changes[0].Expect != 9 || m.Next != 8 || m.Count != 3 || m.Owner != "bob" {
+		t.Errorf("the model becomes %+v, expecting %d", m, changes[0].Expect)
+	}
+	changes, _, err = registry.Add(s, numbered(0, func(v *cluster.ModelVersion) {
+		v.Model, v.Artifact.URI = "fresh", "s3://clary/models/fresh/k/m"
+	}), 5)
+	if err != nil || changes[0].Expect != 0 || changes[0].Model.Owner != "ann" || changes[1].Version.Number != 1 {
+		t.Errorf("the first of its model: %+v, %v", changes, err)
+	}
+	for name, c := range map[string]struct {
+		state  known
+		change func(*cluster.ModelVersion)
+		kind   fault.Kind
+		want   string
+	}{
+		"a full model":      {known{model: cluster.Model{Name: "net", Next: cluster.MaxModelVersions + 1, Count: cluster.MaxModelVersions}}, nil, fault.Exhausted, "delete some"},
+		"no number left":    {known{model: cluster.Model{Name: "net", Next: cluster.MaxModelNumber + 1}}, nil, fault.Exhausted, "another name"},
+		"another's object":  {known{model: cluster.Model{Name: "net", Next: 2, Count: 1}, versions: map[int64]cluster.ModelVersion{1: numbered(1, nil)}}, nil, fault.Invalid, "artifact of version net@1"},
+		"nothing in it":     {s, func(v *cluster.ModelVersion) { v.Artifact.Size = 0 }, fault.Invalid, "nothing in it"},
+		"a job's own place": {s, func(v *cluster.ModelVersion) { v.Artifact.URI = "s3://clary/jobs/x/m" }, fault.Invalid, "folder of its own"},
+	} {
+		if _, _, err := registry.Add(c.state, numbered(0, c.change), 5); !fault.Is(err, c.kind) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v; want %s with %q", name, err, c.kind, c.want)
+		}
+	}
+}
+
+func TestWhatWasMadeOfTheSameIsFound(t *testing.T) {
+	of := func(job string, submitted int64, output, request string) func(*cluster.ModelVersion) {
+		return func(v *cluster.ModelVersion) {
+			v.Lineage = cluster.Lineage{Job: job, Submitted: submitted, Output: output}
+			v.RequestID = request
+		}
+	}
+	gone := numbered(2, of("gone", 1, "model", "r2"))
+	gone.Deleting = true
+	s := known{model: cluster.Model{Name: "net", Next: 4}, versions: map[int64]cluster.ModelVersion{
+		1: numbered(1, of("one", 1, "model", "r1")), 2: gone, 3: numbered(3, of("", 0, "", "r3")),
+	}}
+	for name, c := range map[string]struct {
+		like func(*cluster.ModelVersion)
+		want int64
+	}{
+		"the same job's output":        {of("one", 1, "model", "r9"), 1},
+		"another output":               {of("one", 1, "plan", "r9"), 0},
+		"a later job of that name":     {of("one", 2, "model", "r9"), 0},
+		"the same request":             {of("", 0, "", "r3"), 3},
+		"no request":                   {of("", 0, "", ""), 0},
+		"one that is being deleted":    {of("gone", 1, "model", "r2"), 0},
+		"another's request":            {func(v *cluster.ModelVersion) { v.Owner, v.RequestID = "eve", "r3" }, 0},
+		"the same job in other models": {func(v *cluster.ModelVersion) { of("one", 1, "model", "")(v); v.Model = "other" }, 0},
+	} {
+		got, found := registry.Existing(s, numbered(0, c.like))
+		if found != (c.want != 0) || got.Number != c.want {
+			t.Errorf("%s: %d, want %d", name, got.Number, c.want)
+		}
+	}
+}
+
+func TestAReferenceMeansOneVersionOrSaysWhyNot(t *testing.T) {
+	gone := numbered(2, nil)
+	gone.Deleting = true
+	s := known{
+		model:    cluster.Model{Name: "net", Next: 5, Aliases: map[string]int64{"champion": 4}},
+		versions: map[int64]cluster.ModelVersion{2: gone, 4: numbered(4, nil)},
+	}
+	for ref, want := range map[string]string{
+		"net@4": "", "model://net:champion": "", "net@1": "was deleted", "net@2": "is being deleted", "net@5": "has no version 5",
+		"net:best": `no alias "best"`, "other@1": `no model "other"`, "net": "names no version", "net@x": "not the number",
+	} {
+		got, err := registry.Resolve(s, ref)
+		if want == "" && (err != nil || got.Number != 4) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %d, %v; want %q", ref, got.Number, err, want)
+		}
+	}
+	pins, err := registry.Pin(s, []string{"model://net:champion", "model://net@4"})
+	if err != nil || len(pins) != 2 || pins[0].Ref != "model://net:champion" || pins[0].Number != 4 || pins[1].URI != "s3://clary/models/net/k/m" {
+		t.Errorf("%+v, %v", pins, err)
+	}
+}
