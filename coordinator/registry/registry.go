@@ -146,6 +146,9 @@ func Key(job cluster.Job) string {
 func (m Made) Published() (cluster.Output, error) {
 	if m.Publication != nil {
 		for _, output := range m.Publication.Outputs {
+			if output.Name == m.Output && output.Files > 0 {
+				return output, fault.New(fault.Invalid, "job %s: its output %q is %d files, and a version is one: pack them as .tar.gz", m.Job.Name, m.Output, output.Files)
+			}
 			if output.Name == m.Output {
 				return output, nil
 			}

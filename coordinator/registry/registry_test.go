@@ -141,6 +141,11 @@ func TestWhatWasNotPublishedIsNoVersion(t *testing.T) {
 	if _, err := registry.FromJob(t.Context(), filled(), "net", "k", m); !fault.Is(err, fault.NotFound) {
 		t.Error(err)
 	}
+	m = made(nil)
+	m.Publication.Outputs[0].Files = 3
+	if _, err := registry.FromJob(t.Context(), filled(), "net", "k", m); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "is 3 files") {
+		t.Error(err)
+	}
 	if _, err := registry.FromJob(t.Context(), registrytest.New(), "net", "k", made(nil)); !fault.Is(err, fault.NotFound) {
 		t.Error(err)
 	}

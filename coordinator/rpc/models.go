@@ -25,6 +25,10 @@ type Artifacts interface {
 	Delete(ctx context.Context, at object.URI) error
 }
 
+// changeTries is how often a change is tried again that others were faster than. So many in a row
+// are no race any more, and the caller hears of the last one.
+const changeTries = 64
+
 // models serves the registry.
 type models struct {
 	claryv1.UnimplementedModelsServer
@@ -141,7 +145,7 @@ func (s *models) Version(ctx context.Context, request *claryv1.GetModelVersionRe
 // change puts what a request makes of a version and its model; when they changed meanwhile, it
 // tries again. No changes are an answer too: it is so already.
 func (s *models) change(ctx context.Context, ref string, owned bool, edit func(*state.Snapshot, cluster.ModelVersion, cluster.Model) ([]command.Change, error)) (cluster.ModelVersion, error) {
-	for {
+	for try := 1; ; try++ {
 		snapshot, err := s.replica.Read(ctx, false)
 		if err != nil {
 			return cluster.ModelVersion{}, err
@@ -167,7 +171,7 @@ func (s *models) change(ctx context.Context, ref string, owned bool, edit func(*
 			}
 			return version, nil
 		}
-		if again := fault.Is(err, fault.Conflict) && s.moved(ctx, version, model); !again {
+		if again := fault.Is(err, fault.Conflict) && s.moved(ctx, version, model); !again || try == changeTries {
 			return version, err
 		}
 	}
@@ -212,7 +216,7 @@ func (s *models) Alias(ctx context.Context, request *claryv1.AliasModelRequest) 
 	if err := p.Err(); err != nil {
 		return nil, fault.New(fault.Invalid, "%w", err)
 	}
-	for {
+	for try := 1; ; try++ {
 		model, err := s.model(ctx, request.GetModel())
 		if err != nil {
 			return nil, err
@@ -238,7 +242,7 @@ func (s *models) Alias(ctx context.Context, request *claryv1.AliasModelRequest) 
 			model.Revision = results[0].Revision
 			return wire.ModelToProto(model), nil
 		}
-		if now, readErr := s.model(ctx, model.Name); !fault.Is(err, fault.Conflict) || readErr != nil || now.Revision == model.Revision {
+		if now, readErr := s.model(ctx, model.Name); !fault.Is(err, fault.Conflict) || readErr != nil || now.Revision == model.Revision || try == changeTries {
 			return nil, err
 		}
 	}
@@ -360,7 +364,7 @@ func (s *models) mark(ctx context.Context, ref cluster.ModelRef, id string) erro
 
 // finish deletes what a marked version left, and the version.
 func (s *models) finish(ctx context.Context, id string) error {
-	for {
+	for try := 1; ; try++ {
 		snapshot, err := s.replica.Read(ctx, false)
 		if err != nil {
 			return err
@@ -388,7 +392,7 @@ func (s *models) finish(ctx context.Context, id string) error {
 			{Expect: expect, Model: &model},
 			{Expect: version.Revision, Delete: &command.Key{Kind: state.KindVersion, ID: id}},
 		}})
-		if !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.NotFound) || ctx.Err() != nil {
+		if !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.NotFound) || ctx.Err() != nil || try == changeTries {
 			return err
 		}
 	}

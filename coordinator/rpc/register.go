@@ -189,7 +189,7 @@ func (s *models) forget(ctx context.Context, request *claryv1.RegisterModelReque
 
 // add makes the version the next of its model, or finds that it is there.
 func (s *models) add(ctx context.Context, version cluster.ModelVersion) (cluster.ModelVersion, bool, error) {
-	for {
+	for try := 1; ; try++ {
 		snapshot, err := s.replica.Read(ctx, false)
 		if err != nil {
 			return version, false, err
@@ -208,7 +208,7 @@ func (s *models) add(ctx context.Context, version cluster.ModelVersion) (cluster
 			next.Revision = results[0].Revision
 			return next, false, nil
 		}
-		if !fault.Is(err, fault.Conflict) || ctx.Err() != nil {
+		if !fault.Is(err, fault.Conflict) || ctx.Err() != nil || try == changeTries {
 			return version, false, err
 		}
 	}
