@@ -46,6 +46,8 @@ type Program struct {
 	// Service is what the gang's other tasks need: it is stopped when they have succeeded. Until
 	// then it must not end.
 	Service bool
+	// Port is where the program listens that cannot be told: no two tasks of a node have it at a time.
+	Port int32
 }
 
 // Input is a prefix, an object or a manifest in the store, given to the task as a channel.
@@ -177,6 +179,7 @@ func (g Program) Validate() Problems {
 		p.Add("network", "%q is for a container: name an image", g.Network)
 	}
 	checkDuration(&p, "grace", g.Grace, 0, time.Hour)
+	checkRange(&p, "port", int64(g.Port), 0, math.MaxUint16)
 	if g.Disk < 0 {
 		p.Add("disk", "%d is negative: name an amount like 20GiB, or nothing", g.Disk)
 	}

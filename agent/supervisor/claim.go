@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -13,7 +14,8 @@ const leasePause = 100 * time.Millisecond
 
 // claim waits until no other process of this node has the task's devices and ports, and
 // takes them. The ledger gives nothing twice; but a task that it has written off, since
-// the node was cut off for longer than its lease, may still be ending here.
+// the node was cut off for longer than its lease, may still be ending here. Ports that
+// programs have of their own the ledger does not know: here they are had by one at a time.
 func (t *task) claim(ctx context.Context, assignment ledger.Assignment) error {
 	for {
 		t.s.mu.Lock()
@@ -70,13 +72,21 @@ func (t *task) awaitLease(ctx context.Context, assignment ledger.Assignment) err
 
 // exclusive names what only one process can have.
 func exclusive(assignment ledger.Assignment) []string {
-	resources := assignment.Task.Allocation.Resources
 	var names []string
-	for _, device := range resources.Devices {
+	for _, device := range assignment.Task.Allocation.Resources.Devices {
 		names = append(names, "device "+device)
 	}
-	for _, port := range resources.Ports {
+	for _, port := range portsOf(assignment) {
 		names = append(names, "port "+strconv.Itoa(int(port)))
 	}
 	return names
+}
+
+// portsOf are those that it was given, and the one that it takes whatever it is given.
+func portsOf(assignment ledger.Assignment) []int32 {
+	ports := assignment.Task.Allocation.Resources.Ports
+	if own := assignment.Program.Port; own > 0 && !slices.Contains(ports, own) {
+		ports = append(slices.Clone(ports), own)
+	}
+	return ports
 }

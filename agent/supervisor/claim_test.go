@@ -8,15 +8,34 @@ import (
 	"github.com/clary-ml/clary/cluster"
 )
 
-func TestATaskWaitsForTheOneThatStillHasItsPortAndDevice(t *testing.T) {
-	b := newBench(t, nil)
+func TestATaskWaitsForTheOneThatStillHasItsPortOrDevice(t *testing.T) {
 	port := freePort(t)
+	for what, has := range map[string]func(*ledger.Assignment){
+		"a port of the plan's":    func(a *ledger.Assignment) { a.Task.Allocation.Resources.Ports = []int32{port} },
+		"a port of the program's": func(a *ledger.Assignment) { a.Program.Port = port },
+		"a port that is either's": func(a *ledger.Assignment) { portEither(a, port) },
+		"a device":                func(a *ledger.Assignment) { a.Task.Allocation.Resources.Devices = []string{"GPU-1"} },
+	} {
+		t.Run(what, func(t *testing.T) { waitsItsTurn(t, has) })
+	}
+}
+
+// portEither has the port by the plan for the first task, and by the program for all others.
+func portEither(a *ledger.Assignment, port int32) {
+	if a.Task.ID == "old/main/worker-0.1" {
+		a.Task.Allocation.Resources.Ports = []int32{port}
+	} else {
+		a.Program.Port = port
+	}
+}
+
+func waitsItsTurn(t *testing.T, has func(*ledger.Assignment)) {
+	b := newBench(t, nil)
 	taking := func(id, text string) ledger.Assignment {
 		return script(text, func(a *ledger.Assignment) {
 			a.Task.ID = id
 			a.Program.Grace = 400 * time.Millisecond
-			a.Task.Allocation.Resources.Ports = []int32{port}
-			a.Task.Allocation.Resources.Devices = []string{"GPU-1"}
+			has(a)
 		})
 	}
 	stubborn := taking("old/main/worker-0.1", "trap '' TERM; while :; do sleep 0.05; done")

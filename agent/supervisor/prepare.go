@@ -59,7 +59,7 @@ func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 	if err := t.awaitLease(ctx, assignment); err != nil {
 		return runtime.Spec{}, err
 	}
-	if err := checkPorts(t.s.config.Listen, assignment.Task.Allocation.Resources.Ports); err != nil {
+	if err := checkPorts(t.s.config.Listen, portsOf(assignment)); err != nil {
 		return runtime.Spec{}, err
 	}
 	facts := contract.Task{Assignment: assignment, Place: view.place}

@@ -274,12 +274,16 @@ func TestATakenPortFailsTheTaskWithItsNumber(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close() //nolint:errcheck // the test is over
-	b := newBench(t, nil)
-	b.run(script("true", func(a *ledger.Assignment) {
-		a.Task.Allocation.Resources.Ports = []int32{int32(listener.Addr().(*net.TCPAddr).Port)}
-	}))
-	if status := b.ended(worker); status.State != cluster.TaskFailed || !strings.Contains(status.Reason, "cannot be bound") {
-		t.Errorf("it ended as %+v", status)
+	port := int32(listener.Addr().(*net.TCPAddr).Port)
+	for whose, has := range map[string]func(*ledger.Assignment){
+		"the plan's":    func(a *ledger.Assignment) { a.Task.Allocation.Resources.Ports = []int32{port} },
+		"the program's": func(a *ledger.Assignment) { a.Program.Port = port },
+	} {
+		b := newBench(t, nil)
+		b.run(script("true", has))
+		if status := b.ended(worker); status.State != cluster.TaskFailed || !strings.Contains(status.Reason, fmt.Sprintf("port %d cannot be bound", port)) {
+			t.Errorf("%s: it ended as %+v", whose, status)
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ func ProgramToProto(p cluster.Program) *claryv1.Program {
 		Checkpoints: p.Checkpoints, Outputs: p.Outputs, HardCpu: p.HardCPU,
 		Exclusive: p.Exclusive, Clary: p.Clary, Disk: p.Disk, ReadOnly: p.ReadOnly, Restore: p.Restore, Track: trackingToProto(p.Track),
 		Contract: string(p.Contract), Cluster: string(p.Cluster), Exports: list(p.Exports, ExportToProto),
-		Service: p.Service,
+		Service: p.Service, Port: p.Port,
 	}
 }
 
@@ -35,7 +35,7 @@ func ProgramFromProto(p *claryv1.Program) cluster.Program {
 		Checkpoints: p.GetCheckpoints(), Outputs: p.GetOutputs(), HardCPU: p.GetHardCpu(),
 		Exclusive: p.GetExclusive(), Clary: p.GetClary(), Disk: p.GetDisk(), ReadOnly: p.GetReadOnly(), Restore: p.GetRestore(), Track: trackingFromProto(p.GetTrack()),
 		Contract: cluster.Contract(p.GetContract()), Cluster: cluster.Engine(p.GetCluster()), Exports: list(p.GetExports(), ExportFromProto),
-		Service: p.GetService(),
+		Service: p.GetService(), Port: p.GetPort(),
 	}
 }
 

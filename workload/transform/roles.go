@@ -75,6 +75,7 @@ func (s Spec) server() (cluster.Role, error) {
 		role.Ask.Ports = 0 // it takes what it wants
 	}
 	program := &role.Program
+	program.Port = s.Port
 	program.Clary = s.ownServer()
 	program.Contract, program.Service, program.Outputs, program.Script = cluster.ContractServing, true, false, ""
 	if s.Image != "" && s.Script == nil {

@@ -29,7 +29,8 @@ type Spec struct {
 	Entrypoint []string          `json:"entrypoint,omitempty"`
 	Program    *training.Program `json:"program,omitempty"`
 	Script     *training.Script  `json:"script,omitempty"`
-	// Port is where a server listens that cannot be told. Only one of them fits on a node.
+	// Port is where a server listens that cannot be told. On a node such servers run one after the
+	// other, each job's driver beside its own; so there is one instance.
 	Port int32 `json:"port,omitempty"`
 
 	// Input is an s3:// address, or an object that says more. Output is the s3:// prefix for
@@ -190,6 +191,9 @@ func (s Spec) validateSending(p *cluster.Problems) {
 	}
 	if s.Port < 0 || s.Port > 65535 {
 		p.Add("port", "%d is out of range: from 1 to 65535", s.Port)
+	}
+	if s.Port > 0 && s.instances() > 1 {
+		p.Add("port", "%d is for one instance: two servers on a node would both want it; use 1 instance, or a server that listens at SAGEMAKER_BIND_TO_PORT", s.Port)
 	}
 	if tries := s.tries(); tries < 0 || tries > maxTries {
 		p.Add("invocation_retries", "%d is out of range: from 0 to %d", tries, maxTries)

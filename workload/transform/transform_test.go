@@ -113,6 +113,9 @@ func TestAnImageIsStartedToServe(t *testing.T) {
 		if p := server.Program; !slices.Equal(p.Command, test.command) || !slices.Equal(p.Entrypoint, test.entrypoint) || server.Labels[cluster.LabelContainers] != cluster.LabelYes || server.Ask.Ports != test.ports {
 			t.Errorf("%s runs %q %q: %+v", test.text, p.Entrypoint, p.Command, server)
 		}
+		if server.Program.Port != 8080*(1-test.ports) {
+			t.Errorf("%s: nobody keeps others from its port: %+v", test.text, server.Program)
+		}
 		if feeder.Program.Image != "" || feeder.Labels[cluster.LabelContainers] != "" {
 			t.Errorf("%s: the driver %+v", test.text, feeder)
 		}
@@ -152,6 +155,7 @@ func TestNamesEveryMistake(t *testing.T) {
 		{"a startup", with(`"startup_timeout": "2d"`), "startup_timeout: 48h0m0s is out of range"},
 		{"retries", with(`"invocation_retries": -1`), "invocation_retries: -1 is out of range"},
 		{"a port", with(`"port": 70000`), "port: 70000 is out of range"},
+		{"a port of two", with(`"port": 8080, "instances": 2`), "port: 8080 is for one instance: two servers on a node would both want it; use 1 instance"},
 		{"instances", with(`"instances": 5000`), "instances: 5000 is out of range"},
 		{"two servers", with(`"script": {"entry": "a.py", "source": "s3://a/b"}`), "script: stands beside program"},
 	} {

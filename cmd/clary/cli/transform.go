@@ -58,7 +58,7 @@ func (f *transformFlags) register(a *App, command *cobra.Command) {
 	flags.StringVar(&f.script.source, "source", "", "folder of its code, without what .gitignore names (default: the script alone)")
 	flags.StringVar(&f.script.requirements, "requirements", "", "requirements.txt to install, once on each node")
 	flags.StringVar(&f.script.python, "python", "", "Python interpreter on the node (default \"python3\")")
-	flags.Int32Var(&f.port, "port", 0, "where the server listens, if it does not at SAGEMAKER_BIND_TO_PORT; only one of it fits on a node then")
+	flags.Int32Var(&f.port, "port", 0, "where the server listens, if it does not at SAGEMAKER_BIND_TO_PORT; for one instance, which waits while another job on its node has the port")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable of the server's environment, as KEY=VALUE, or KEY to pass your own on")
 	flags.StringArrayVar(&f.secrets, "secret", nil, secretHelp)
 	flags.StringVar(&f.input, "input", "", "what to transform: s3://bucket/key, all below s3://bucket/prefix/, or a file or folder here, which is uploaded")

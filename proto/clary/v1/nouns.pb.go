@@ -1164,6 +1164,7 @@ type Program struct {
 	Exports         []*Export              `protobuf:"bytes,51,rep,name=exports,proto3" json:"exports,omitempty"`
 	Cluster         string                 `protobuf:"bytes,52,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Service         bool                   `protobuf:"varint,60,opt,name=service,proto3" json:"service,omitempty"`
+	Port            int32                  `protobuf:"varint,61,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1399,6 +1400,13 @@ func (x *Program) GetService() bool {
 		return x.Service
 	}
 	return false
+}
+
+func (x *Program) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
 }
 
 type Role struct {
@@ -4366,7 +4374,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\aby_step\x18\x03 \x01(\bR\x06byStep\"<\n" +
 	"\x10MetricDefinition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05regex\x18\x02 \x01(\tR\x05regex\"\xad\b\n" +
+	"\x05regex\x18\x02 \x01(\tR\x05regex\"\xc1\b\n" +
 	"\aProgram\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12,\n" +
 	"\x03env\x18\x02 \x03(\v2\x1a.clary.v1.Program.EnvEntryR\x03env\x12\x10\n" +
@@ -4399,7 +4407,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\bcontract\x182 \x01(\tR\bcontract\x12*\n" +
 	"\aexports\x183 \x03(\v2\x10.clary.v1.ExportR\aexports\x12\x18\n" +
 	"\acluster\x184 \x01(\tR\acluster\x12\x18\n" +
-	"\aservice\x18< \x01(\bR\aservice\x1a6\n" +
+	"\aservice\x18< \x01(\bR\aservice\x12\x12\n" +
+	"\x04port\x18= \x01(\x05R\x04port\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
