@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"os/exec"
@@ -135,4 +137,54 @@ func TestAScikitLearnPickleIsServedByScript(t *testing.T) {
 	if left := m.PIDs(m.Path("forest")); len(left) > 0 {
 		t.Errorf("processes are left: %v", left)
 	}
+}
+
+func TestAnONNXModelIsServed(t *testing.T) {
+	m := none(t)
+	python := m.packages("onnx", "onnxruntime", "numpy")
+	var made struct {
+		Library             string
+		Rows, Probabilities [][]float64
+		Labels              []string
+	}
+	if err := json.Unmarshal([]byte(m.python(python, "onnxmodel.py", m.Path("onnx"))), &made); err != nil {
+		t.Fatal(err)
+	}
+	// The library's own tests, with the library.
+	tests := exec.Command("go", "test", "-count=1", "-v", "../../serving/modelserver/onnx")
+	tests.Env = append(os.Environ(), "CLARY_ONNXRUNTIME="+made.Library)
+	if out, err := tests.CombinedOutput(); err != nil || strings.Contains(string(out), "SKIP") {
+		t.Errorf("%v: %s", err, out)
+	}
+	at := m.served("server", m.Path("onnx"), "--onnxruntime", made.Library)
+	rows, err := json.Marshal(map[string]any{"instances": made.Rows})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.Post("http://"+at+"/invocations", "application/json", bytes.NewReader(rows))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	var got struct {
+		Predictions []struct {
+			Label         string
+			Probabilities []float64
+		}
+	}
+	if err := json.NewDecoder(answer.Body).Decode(&got); err != nil || len(got.Predictions) != len(made.Rows) {
+		t.Fatalf("%s, %d predictions, %v", answer.Status, len(got.Predictions), err)
+	}
+	for i, p := range got.Predictions {
+		if p.Label != made.Labels[i] {
+			t.Errorf("row %d: %q, and Python says %q", i, p.Label, made.Labels[i])
+		}
+		for j, v := range p.Probabilities {
+			if math.Abs(v-made.Probabilities[i][j]) > 1e-5 {
+				t.Errorf("row %d: %v, and Python says %v", i, p.Probabilities, made.Probabilities[i])
+				break
+			}
+		}
+	}
+	m.End("server")
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,6 +29,7 @@ type serveFlags struct {
 	timeout, drain      time.Duration
 
 	script, python string
+	onnxruntime    string
 	workers        int
 	startWithin    time.Duration
 }
@@ -44,9 +46,10 @@ func (a *App) serveCommand() *cobra.Command {
 			"application/jsonlines, and answers in the same or as Accept says; GET /metrics is for Prometheus.\n" +
 			"The Open Inference Protocol v2 is spoken over REST (/v2/…) and gRPC on the same port.\n" +
 			"A model with a transform takes raw rows, as they were before clary prepare.\n\n" +
-			"What was not trained here is served by a script with model_fn and, if the usual ones do not suit, input_fn,\n" +
+			"An ONNX model (a .onnx file, or a folder that has one) is served where onnxruntime's shared library is present.\n" +
+			"What else was not trained here is served by a script with model_fn and, if the usual ones do not suit, input_fn,\n" +
 			"predict_fn and output_fn, in processes that are started again when they end or hang.",
-		Example: "  clary serve digits\n  clary serve ./model --port 9000 --max-delay 2ms\n  clary serve forest/ --script inference.py --python venv/bin/python --workers 2\n" +
+		Example: "  clary serve digits\n  clary serve ./model --port 9000 --max-delay 2ms\n  clary serve forest/ --script inference.py --python venv/bin/python --workers 2\n  clary serve classifier.onnx --onnxruntime venv/lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime.so.1.22.0\n" +
 			"  curl --data-binary @rows.csv -H 'Content-Type: text/csv' -H 'Accept: application/json' http://127.0.0.1:8080/invocations",
 		Args: takes("[MODEL]"), ValidArgsFunction: a.completeModels(),
 	}
@@ -64,6 +67,7 @@ func (a *App) serveCommand() *cobra.Command {
 	flags.StringVar(&f.python, "python", "python3", "the script's interpreter")
 	flags.IntVar(&f.workers, "workers", 1, "how many processes of the script, each with one request at a time")
 	flags.DurationVar(&f.startWithin, "start-within", 4*time.Minute, "how long the script's model_fn may take")
+	flags.StringVar(&f.onnxruntime, "onnxruntime", "", "onnxruntime's shared library, for an ONNX model (default: CLARY_ONNXRUNTIME, or the system's)")
 	flags.DurationVar(&f.drain, "drain", 25*time.Second, "how long requests may go on after SIGTERM")
 	command.RunE = a.withScratch(func(ctx context.Context, s *scratch, args []string) error { return a.serve(ctx, command, s, f, args) })
 	return command
@@ -79,7 +83,7 @@ func (a *App) serve(ctx context.Context, command *cobra.Command, s *scratch, f s
 	}
 	folder := filepath.Join(baseDir(a.Getenv), "model")
 	if len(args) > 0 {
-		if folder, err = s.model(ctx, args[0]); err != nil {
+		if folder, err = s.served(ctx, args[0]); err != nil {
 			return err
 		}
 	}
@@ -112,6 +116,14 @@ func (a *App) serveOn(ctx context.Context, f serveFlags, options modelserver.Opt
 	}
 	fmt.Fprintln(a.Err, "ended: all requests are answered")
 	return nil
+}
+
+// served is a local folder with the model's files, or a local ONNX model.
+func (s *scratch) served(ctx context.Context, name string) (string, error) {
+	if filepath.Ext(name) == onnxExtension {
+		return s.data(ctx, name)
+	}
+	return s.model(ctx, name)
 }
 
 func baseDir(getenv func(string) string) string {
@@ -151,7 +163,7 @@ func (f *serveFlags) modelName(job string, args []string) string {
 		name = job
 	}
 	if name == "" && len(args) > 0 {
-		name = filepath.Base(args[0])
+		name = strings.TrimSuffix(filepath.Base(args[0]), onnxExtension)
 	}
 	if name = notInNames.ReplaceAllString(name, "-"); name == "" || name == "." || name == ".." {
 		return "model"

@@ -123,7 +123,8 @@ func TestWhatCannotBeServedIsSaid(t *testing.T) {
 		env  map[string]string
 		says string
 	}{
-		{[]string{t.TempDir()}, nil, "has no manifest.json and no code/inference.py"},
+		{[]string{t.TempDir()}, nil, "has no manifest.json, no code/inference.py and no *.onnx"},
+		{[]string{filepath.Join("..", "..", "..", "serving", "modelserver", "onnx", "testdata", "classifier.onnx"), "--onnxruntime", "/nowhere/lib.so"}, nil, "onnxruntime is not here"},
 		{[]string{broken}, nil, "does not match the checksum"},
 		{[]string{filepath.Join(folder, "weights.bin")}, nil, "not a model.tar.gz"},
 		{[]string{folder, "--port", "70000"}, nil, "give 0 to 65535"},

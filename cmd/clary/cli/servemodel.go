@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +9,7 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/serving/modelserver"
 	"github.com/clary-ml/clary/serving/modelserver/native"
+	"github.com/clary-ml/clary/serving/modelserver/onnx"
 	"github.com/clary-ml/clary/serving/modelserver/script"
 	"github.com/clary-ml/clary/trainer/checkpoint"
 	"github.com/clary-ml/clary/trainer/network"
@@ -17,6 +17,9 @@ import (
 
 // usualScript is a model's own, where SageMaker's script mode looks for it.
 const usualScript = "code/inference.py"
+
+// onnxExtension is how the name of an ONNX model ends.
+const onnxExtension = ".onnx"
 
 // openModel finds out what kind of model a folder holds and makes it ready. job is what made it, if
 // that is known; closer frees it.
@@ -37,7 +40,8 @@ func (a *App) openModel(ctx context.Context, f serveFlags, folder string, o *mod
 		return "", program.Close, nil
 	}
 	if !exists(filepath.Join(folder, checkpoint.ManifestName)) {
-		return "", nil, fault.New(fault.NotFound, "%s has no %s and no %s: it was not trained here; serve it by a script of its own with --script", folder, checkpoint.ManifestName, usualScript)
+		closer, err := a.openONNX(f, folder, o)
+		return "", closer, err
 	}
 	matrices, line := network.FindBLAS(1) // batches run side by side instead
 	fmt.Fprintln(a.Err, line)
@@ -47,6 +51,31 @@ func (a *App) openModel(ctx context.Context, f serveFlags, folder string, o *mod
 	}
 	o.Engine = engine
 	return engine.Job(), engine.Close, nil
+}
+
+// openONNX opens the one ONNX model that a folder holds, or that folder is.
+func (a *App) openONNX(f serveFlags, folder string, o *modelserver.Options) (func() error, error) {
+	found := []string{folder}
+	if filepath.Ext(folder) != onnxExtension {
+		found, _ = filepath.Glob(filepath.Join(folder, "*"+onnxExtension)) // the pattern is good
+	}
+	switch {
+	case len(found) == 0:
+		return nil, fault.New(fault.NotFound, "%s has no %s, no %s and no *%s: name a script that loads it with --script", folder, checkpoint.ManifestName, usualScript, onnxExtension)
+	case len(found) > 1:
+		return nil, fault.New(fault.Invalid, "%s has %d ONNX models: name the one to serve", folder, len(found))
+	}
+	library := f.onnxruntime
+	if library == "" {
+		library = a.Getenv("CLARY_ONNXRUNTIME")
+	}
+	engine, err := onnx.Open(found[0], library, 1) // batches run side by side instead
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintln(a.Err, engine.Library())
+	o.Engine = engine
+	return engine.Close, nil
 }
 
 // scriptOf is the script that the flag, the environment or the model names, or "".
@@ -75,5 +104,5 @@ func (f *serveFlags) scriptOf(getenv func(string) string, folder string) (string
 
 func exists(path string) bool {
 	_, err := os.Stat(path)
-	return !errors.Is(err, os.ErrNotExist)
+	return err == nil
 }
