@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: engines help demo test race lint generate bench bench-inputs bench-exec bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
+.PHONY: bench-models engines help demo test race lint generate bench bench-inputs bench-exec bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -54,6 +54,9 @@ bench-study: build ## fill a study with a million results, and measure it, as in
 bench-sweep: build ## measure sweeps of the digits network that stop early, as in docs/performance.md
 	@internal/tools/setup.sh python
 	@test/sweep.sh
+
+bench-models: build ## measure the model server beside FastAPI with PyTorch, as in docs/performance.md (needs wrk)
+	@test/models.sh
 
 microbench: setup shim ## run the benchmarks of all packages
 	go test -run '^$$' -bench . -benchmem ./...
