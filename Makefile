@@ -70,7 +70,7 @@ engines: setup ## test containers on a Docker and a Podman of the tests' own
 
 e2e: build ## run the end-to-end tests on real processes
 	@internal/tools/setup.sh python torch net engines
-	CLARY_TEST_ENGINES=1 CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 20m ./test/e2e/...
+	CLARY_TEST_ENGINES=1 CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 40m ./test/e2e/...
 
 chaos: build ## break real processes and a Docker in ways drawn from CLARY_CHAOS_SEED (1), and count what is lost or left
 	@internal/tools/setup.sh engines net
