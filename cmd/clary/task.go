@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -57,6 +58,9 @@ func newTransformerCommand() *cobra.Command {
 				return err
 			}
 			options.Out = command.OutOrStdout()
+			if options.Memory > 0 { // else garbage may take as much again, and the task is killed
+				debug.SetMemoryLimit(options.Memory + driver.Overhead*3/4)
+			}
 			if err := driver.Run(command.Context(), options); err != nil {
 				return cli.ExitWith(driver.ExitCode(err), err)
 			}

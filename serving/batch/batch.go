@@ -165,6 +165,7 @@ func (r *run) send(ctx context.Context, work <-chan *slot) error {
 	for s := range work {
 		if !r.writer.failing.is(s.object) { // else nobody wants it any more
 			s.answer, s.err = r.transform(ctx, s)
+			s.records, s.numbers = nil, nil // it may wait for long, for those before it
 		}
 		close(s.done)
 		if s.err != nil && !fault.Is(s.err, fault.Invalid) {

@@ -236,7 +236,7 @@ func (s *HTTPServer) do(ctx context.Context, method, path string, body []byte) (
 	}
 	answer, err := io.ReadAll(io.LimitReader(response.Body, most+1))
 	if err == nil && int64(len(answer)) > most {
-		err = fmt.Errorf("%w: more than %d bytes", errAnswerTooLarge, most)
+		err = fmt.Errorf("%w: more than %d bytes: lower max_payload, so that a request has fewer records", errAnswerTooLarge, most)
 	}
 	return response.StatusCode, answer, err
 }

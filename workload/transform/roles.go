@@ -125,8 +125,9 @@ func (s Spec) data() cluster.Input {
 }
 
 func (s Spec) driver() (cluster.Role, error) {
+	memory := driver.Memory(s.limits().Else(batch.Limits{Concurrent: guessed}).Else(batch.Defaults()))
 	text, err := json.Marshal(driver.Spec{
-		Shape: s.shape(), Limits: s.limits(), Tries: s.tries(), Port: int(s.Port),
+		Shape: s.shape(), Limits: s.limits(), Tries: s.tries(), Port: int(s.Port), Memory: memory,
 		Timeout: cmp.Or(s.InvocationTimeout, quantity.Duration(defaultTimeout)),
 		Startup: cmp.Or(s.StartupTimeout, quantity.Duration(defaultStartup)),
 	})
@@ -135,7 +136,7 @@ func (s Spec) driver() (cluster.Role, error) {
 	}
 	return cluster.Role{
 		Name: roleDriver, Count: s.instances(), Labels: s.Labels,
-		Ask: cluster.Ask{MilliCPU: driverCores, Memory: s.driverMemory()},
+		Ask: cluster.Ask{MilliCPU: driverCores, Memory: driverMemory(memory)},
 		Program: cluster.Program{
 			Command: []string{"clary", "transformer"}, Clary: true, Spec: text, Contract: cluster.ContractProcessing,
 			Framework: cluster.FrameworkHosts, Checkpoints: true, Disk: int64(s.Disk), Grace: min(s.grace().Std(), time.Hour),
@@ -146,15 +147,13 @@ func (s Spec) driver() (cluster.Role, error) {
 }
 
 const (
-	driverCores    = 250 // thousandths: it copies, the server computes
-	driverOverhead = 192 << 20
-	memoryStep     = 64 << 20
-	guessed        = 8 // requests at a time that a server may ask for
+	driverCores = 250 // thousandths: it copies, the server computes
+	memoryStep  = 64 << 20
+	guessed     = 8 // requests at a time that a server may ask for; more only if the user does
 )
 
-// driverMemory is what the requests on their way take, each with its answer and what becomes of it.
-func (s Spec) driverMemory() int64 {
-	limits := s.limits().Else(batch.Limits{Concurrent: guessed}).Else(batch.Defaults())
-	need := int64(2*limits.Concurrent+2)*limits.Payload*3 + driverOverhead
+// driverMemory is what a driver is given whose requests take so much.
+func driverMemory(requests int64) int64 {
+	need := requests + driver.Overhead
 	return min((need+memoryStep-1)/memoryStep*memoryStep, cluster.MaxMemory)
 }

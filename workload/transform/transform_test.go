@@ -69,6 +69,9 @@ func TestASpecBecomesServersAndTheirDrivers(t *testing.T) {
 		read.Limits != (batch.Limits{Concurrent: 4, Strategy: batch.Multi, Payload: 2 << 20}) || read.Tries != 3 || read.Timeout.Std() != 30*time.Second || read.Startup.Std() != 4*time.Minute {
 		t.Errorf("it is told %+v", read)
 	}
+	if read.Memory < 10*3*2<<20 || feeder.Ask.Memory < read.Memory+driver.Overhead {
+		t.Errorf("it has %d bytes for 4 requests at a time of 2 MiB, which may take %d", feeder.Ask.Memory, read.Memory)
+	}
 }
 
 func modelsOf(inputs []cluster.Input) func(func(string) bool) {

@@ -29,6 +29,7 @@ type Spec struct {
 	Tries   int               `json:"tries,omitempty"`  // further ones, after the first
 	Startup quantity.Duration `json:"startup,omitzero"` // until the server is healthy
 	Port    int               `json:"port,omitempty"`   // of the server, if it has one of its own
+	Memory  int64             `json:"memory,omitempty"` // bytes that requests and their answers may take
 }
 
 // Exit codes of the driver's process.
@@ -39,6 +40,7 @@ const (
 
 const (
 	maxMessage    = 1000
+	maxGreeting   = 1 << 20 // bytes of what is answered before the limits are known
 	progressEvery = time.Second
 	commitEvery   = 2 * time.Second // as often as an agent looks for what is new
 )
@@ -139,6 +141,7 @@ func (o Options) transform(ctx context.Context) (batch.Summary, error) {
 	shape := o.Shape.Resolved()
 	server := &batch.HTTPServer{
 		Base: "http://" + o.Address, ContentType: shape.ContentType, Accept: shape.Accept, Timeout: o.Timeout.Std(), Retries: o.Tries,
+		MaxAnswer: maxGreeting,
 	}
 	server.Dial(batch.MaxConcurrent)
 	defer server.Close()
@@ -151,8 +154,9 @@ func (o Options) transform(ctx context.Context) (batch.Summary, error) {
 		return batch.Summary{}, mark(err)
 	}
 	limits := o.Limits.Else(batch.KeptLimits(o.Journal)).Else(own).Else(batch.Defaults())
-	fmt.Fprintf(o.Out, "the server is healthy after %s; requests: %d at a time, %s, up to %d bytes\n",
-		time.Since(began).Round(time.Millisecond), limits.Concurrent, limits.Strategy, limits.Payload)
+	limits, server.MaxAnswer = o.Bounded(limits)
+	fmt.Fprintf(o.Out, "the server is healthy after %s; requests: %d at a time, %s, up to %d bytes; answers: up to %d bytes\n",
+		time.Since(began).Round(time.Millisecond), limits.Concurrent, limits.Strategy, limits.Payload, server.MaxAnswer)
 	now := time.Now()
 	teller := &teller{o: o, began: now, logged: now}
 	summary, err := batch.Run(ctx, batch.Options{

@@ -113,7 +113,7 @@ func TestADriverFeedsTheServerOfItsNumberAndTellsOfIt(t *testing.T) {
 	if a, b := k.read(driver.Outputs+"/a.csv.out"), k.read(driver.Outputs+"/deep/b.csv.out"); a != "X\nY\n" || b != "Z\n" {
 		t.Errorf("outputs %q and %q", a, b)
 	}
-	if !strings.Contains(k.said.String(), "3 at a time, single, up to 6291456 bytes") || len(requests)-1 != 3 { // the ping is one too
+	if !strings.Contains(k.said.String(), "3 at a time, single, up to 6291456 bytes; answers: up to 268435456 bytes") || len(requests)-1 != 3 { // the ping is one too
 		t.Errorf("%d requests, and it said %s", len(requests), k.said.String())
 	}
 	var last struct {
@@ -232,6 +232,34 @@ func TestExitCodesSayWhetherToTryAgain(t *testing.T) {
 	k := newTask(t, lines(), strings.TrimPrefix(sick.URL, "http://"), map[string]string{"a": "x\n"})
 	if err := k.run(ctx); driver.ExitCode(err) != driver.ExitTryAgain {
 		t.Errorf("told to end it ends with %d: %v", driver.ExitCode(err), err)
+	}
+}
+
+// The task has memory for what the user said, and a server may want more.
+func TestAServersLimitsAreHeldToTheDriversMemory(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		switch {
+		case r.URL.Path == "/execution-parameters":
+			_, _ = w.Write([]byte(`{"MaxPayloadInMB": 1024, "MaxConcurrentTransforms": 1024}`))
+		case strings.HasPrefix(string(body), "large"):
+			_, _ = w.Write(make([]byte, 7<<20))
+		default:
+			_, _ = w.Write(body)
+		}
+	}))
+	defer server.Close()
+	spec := lines()
+	spec.Memory = driver.Memory(batch.Limits{Concurrent: 8, Payload: 6 << 20})
+	k := newTask(t, spec, strings.TrimPrefix(server.URL, "http://"), map[string]string{"a": "x\n", "b": "large\n"})
+	if err := k.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(k.said.String(), "8 at a time, multi, up to 6291456 bytes; answers: up to 6291456 bytes") {
+		t.Errorf("it said %s", k.said.String())
+	}
+	if text := k.read("output/message"); k.read(driver.Outputs+"/a.out") != "x\n" || !strings.Contains(text, "b: record 1: ") || !strings.Contains(text, "more than 6291456 bytes: lower max_payload") {
+		t.Errorf("its message is %q", text)
 	}
 }
 
