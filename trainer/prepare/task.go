@@ -85,7 +85,8 @@ func (r Report) String() string {
 
 const tellEvery = time.Second
 
-// Teller tells once a second how far the readings are: people by a line, programs by a line of JSON.
+// Teller tells once a second how far the readings are, a reading's number as epoch and its rows as
+// steps: people by a line, programs by one of JSON.
 func (t Task) Teller() (tell func(reading int, rows int64), done func() error, err error) {
 	var metrics io.WriteCloser
 	if t.Metrics != "" {
@@ -93,15 +94,20 @@ func (t Task) Teller() (tell func(reading int, rows int64), done func() error, e
 			return nil, nil, fault.New(fault.Internal, "open the metrics file: %w", err)
 		}
 	}
-	last := time.Now()
+	last, at, told := time.Now(), 0, int64(0)
 	tell = func(reading int, rows int64) {
-		if time.Since(last) < tellEvery {
+		passed := time.Since(last)
+		if passed < tellEvery {
 			return
 		}
-		last = time.Now()
+		if reading != at {
+			at, told = reading, 0
+		}
+		rate := float64(rows-told) / passed.Seconds()
+		last, told = time.Now(), rows
 		_, _ = fmt.Fprintf(t.Out, "reading %d: %d rows\n", reading, rows) // that nobody reads it ends nothing
 		if metrics != nil {
-			_, _ = fmt.Fprintf(metrics, "{\"epoch\": %d, \"step\": %d, \"rows\": %d}\n", reading, rows, rows)
+			_, _ = fmt.Fprintf(metrics, "{\"epoch\": %d, \"step\": %d, \"metrics\": {\"rows_per_second\": %.0f}}\n", reading, rows, rate)
 		}
 	}
 	done = func() error {
