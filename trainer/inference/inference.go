@@ -161,14 +161,15 @@ func (e Evaluation) Difference(other Evaluation) (more, standardError float64) {
 }
 
 // Evaluate judges a stored model by a file or a folder of labelled rows. A model with a transform
-// takes raw rows, with a header, and also rows that the same transform made before.
-func Evaluate(ctx context.Context, modelDir, path string, b network.BLAS) (e Evaluation, err error) {
+// takes raw rows, and also rows that the same transform made before: those that may be either are
+// refused unless said tells.
+func Evaluate(ctx context.Context, modelDir, path string, said Rows, b network.BLAS) (e Evaluation, err error) {
 	m, s, err := open(modelDir, b)
 	if err != nil {
 		return e, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	raw, err := m.takesRaw(path)
+	raw, err := m.takesRaw(path, said)
 	if err != nil {
 		return e, err
 	}

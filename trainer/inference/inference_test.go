@@ -48,7 +48,7 @@ func TestEvaluateCountsByClass(t *testing.T) {
 	if err := os.WriteFile(path, []byte("2,0,left\n2,0,right\n0,2,right\n0,4,right\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r, err := inference.Evaluate(t.Context(), dir, path, network.Gonum())
+	r, err := inference.Evaluate(t.Context(), dir, path, inference.RowsUnsaid, network.Gonum())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestTwoModelsAreComparedRowByRow(t *testing.T) {
 		t.Fatal(err)
 	}
 	judge := func(weights ...float32) inference.Evaluation {
-		e, err := inference.Evaluate(t.Context(), model(t, spec.CrossEntropy, 2, []string{"left", "right"}, weights...), path, network.Gonum())
+		e, err := inference.Evaluate(t.Context(), model(t, spec.CrossEntropy, 2, []string{"left", "right"}, weights...), path, inference.RowsUnsaid, network.Gonum())
 		if err != nil {
 			t.Fatal(err)
 		}

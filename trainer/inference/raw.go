@@ -17,18 +17,34 @@ import (
 	"github.com/clary-ml/clary/trainer/table"
 )
 
-// takesRaw reports whether rows are still to go through the model's transform. They went through
-// it before if their columns are those that it makes and not those that it takes; or, where these
-// have the same names, if the very transform lies where the preparation puts it.
-func (m *Model) takesRaw(path string) (bool, error) {
+// Rows says what labelled rows are to a model that has a transform.
+type Rows string
+
+// What rows may be. A model without a transform takes them as they are, whatever is said.
+const (
+	RowsUnsaid   Rows = ""         // it is found out, or refused where it cannot be
+	RowsRaw      Rows = "raw"      // they are still to go through the transform
+	RowsPrepared Rows = "prepared" // they went through it before
+)
+
+// takesRaw reports whether rows are still to go through the model's transform. If nobody says it,
+// they went through it before if their columns are those that it makes and not those that it
+// takes; or, where these have the same names, if the very transform lies where the preparation
+// puts it. Such rows with nothing beside them may be either, and to guess would be to scale twice
+// or never: only a file without a header is raw for certain, where preparing gives it one.
+func (m *Model) takesRaw(path string, said Rows) (bool, error) {
 	t := m.Learned()
 	if t == nil {
 		return false, nil
 	}
-	if m.Data.Format == spec.FormatCSV && !m.Data.Header && m.besides(path) {
+	if said != RowsUnsaid {
+		return said == RowsRaw, nil
+	}
+	headless := m.Data.Format == spec.FormatCSV && !m.Data.Header
+	if headless && m.besides(path) {
 		return false, nil // prepared rows without a header
 	}
-	source, err := m.openRows(path)
+	source, named, err := m.openRows(path)
 	if err != nil {
 		return false, err
 	}
@@ -44,18 +60,31 @@ func (m *Model) takesRaw(path string) (bool, error) {
 	made := slices.Equal(names, t.Output)
 	slices.Sort(names)
 	slices.Sort(inputs)
-	return !made || slices.Equal(names, inputs) && !m.besides(path), nil
+	switch {
+	case !made:
+		return true, nil
+	case !slices.Equal(names, inputs):
+		return false, nil
+	case m.besides(path):
+		return false, nil
+	case !named && !headless:
+		return true, nil
+	}
+	return false, fault.New(fault.Invalid, "%s: its columns have the same names before and after the model's transform, and no %s/%s lies beside it: say with --rows raw or --rows prepared what it has",
+		path, prepare.TransformFolder, prepare.TransformFile)
 }
 
-// openRows opens rows that are raw or went through the transform. Where the raw ones that it was
-// learned from had no header, a file has one only if its first line holds names.
-func (m *Model) openRows(path string) (*table.Source, error) {
+// openRows opens rows that are raw or went through the transform, and reports whether the file
+// names its columns. Where the raw ones that it was learned from had no header, a file has one
+// only if its first line holds names.
+func (m *Model) openRows(path string) (source *table.Source, named bool, err error) {
 	t := m.Learned()
-	source, err := table.Open(path, table.Options{Missing: t.Missing})
+	source, err = table.Open(path, table.Options{Missing: t.Missing})
 	if len(t.Columns) == 0 || err == nil && headed(source.Fields, t) {
-		return source, err
+		return source, true, err
 	}
-	return table.Open(path, table.Options{Missing: t.Missing, Columns: t.Columns})
+	source, err = table.Open(path, table.Options{Missing: t.Missing, Columns: t.Columns})
+	return source, false, err
 }
 
 // headed reports whether some of the names are those of columns that the transform takes or makes.
@@ -85,7 +114,7 @@ func (m *Model) readRaw(ctx context.Context, path string) (data.Table, error) {
 	if t.Label == "" {
 		return out, fault.New(fault.Invalid, "the model's transform was learned without a label, so raw rows have none: prepare the data with --label")
 	}
-	source, err := m.openRows(path)
+	source, _, err := m.openRows(path)
 	if err != nil {
 		return out, err
 	}

@@ -35,7 +35,7 @@ func TestRawRowsNeedAHeaderOnlyIfThoseOfTheTransformHadOne(t *testing.T) {
 		if err := os.WriteFile(path, []byte(rows), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		e, err := inference.Evaluate(t.Context(), dir, path, network.Gonum())
+		e, err := inference.Evaluate(t.Context(), dir, path, inference.RowsUnsaid, network.Gonum())
 		if err != nil {
 			return 0, err
 		}

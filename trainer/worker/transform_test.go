@@ -77,11 +77,11 @@ func TestAModelWithItsTransformTakesRawRows(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	all, err := inference.Evaluate(t.Context(), o.Model, prepd, network.Gonum())
+	all, err := inference.Evaluate(t.Context(), o.Model, prepd, inference.RowsUnsaid, network.Gonum())
 	if err != nil || all.Rows != 100 || all.Accuracy < 0.9 {
 		t.Fatalf("prepared rows: %d, accuracy %v, %v", all.Rows, all.Accuracy, err)
 	}
-	few, err := inference.Evaluate(t.Context(), o.Model, rawFile, network.Gonum())
+	few, err := inference.Evaluate(t.Context(), o.Model, rawFile, inference.RowsUnsaid, network.Gonum())
 	if err != nil || few.Rows != 5 || few.Accuracy != 1 {
 		t.Fatalf("raw rows: %+v, %v", few.Classification, err)
 	}

@@ -97,7 +97,7 @@ func TestDigitsExampleLearns(t *testing.T) {
 	if err := run(t.Context(), t, o); err != nil {
 		t.Fatal(err)
 	}
-	r, err := inference.Evaluate(t.Context(), o.Model, digits+"test.csv.gz", network.Gonum())
+	r, err := inference.Evaluate(t.Context(), o.Model, digits+"test.csv.gz", inference.RowsUnsaid, network.Gonum())
 	if err != nil {
 		t.Fatal(err)
 	}

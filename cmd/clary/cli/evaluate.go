@@ -23,7 +23,7 @@ import (
 )
 
 func (a *App) evaluateCommand() *cobra.Command {
-	var against, html string
+	var against, html, rows string
 	var under, columns []string
 	var store storeFlags
 	command := &cobra.Command{
@@ -33,7 +33,7 @@ func (a *App) evaluateCommand() *cobra.Command {
 			"Of classes: accuracy, log loss, the areas under the ROC and the precision-recall curve, calibration, and each class\n" +
 			"against the rest; of numbers: RMSE, MAE, R2, bias and the residuals. With -o json come the curves; --html writes all of it as\n" +
 			"one page that needs no network. --slice judges the rows of each value of a column, or of each quarter of a column of many\n" +
-			"numbers, by themselves.\n\nOf a version in the registry figures and page are kept beside the version: see clary models.",
+			"numbers, by themselves. Rows that may be raw or prepared, by all that is seen of them, are taken if --rows says which.\n\nOf a version in the registry figures and page are kept beside the version: see clary models.",
 		Example: "  clary evaluate digits test.csv.gz\n  clary evaluate ./model s3://data/digits/test.csv.gz -o json\n" +
 			"  clary evaluate new test.csv --against old --fail-under accuracy=0.95,auc=0.99\n" +
 			"  clary evaluate churn test.csv --slice Contract,tenure --html churn.html\n" +
@@ -44,16 +44,22 @@ func (a *App) evaluateCommand() *cobra.Command {
 	command.Flags().StringSliceVar(&under, "fail-under", nil, "fail if a figure is under a bound, as NAME=VALUE: accuracy, auc, average_precision, r2, …;\na loss or an error fails if it is over")
 	command.Flags().StringVar(&html, "html", "", "write a page with plots to this file; - is standard output")
 	command.Flags().StringSliceVar(&columns, "slice", nil, "judge by the values of these columns of the data, too")
+	command.Flags().StringVar(&rows, "rows", "", "raw or prepared: whether the rows are still to go through the model's transform (default: found out)")
+	_ = command.RegisterFlagCompletionFunc("rows", cobra.FixedCompletions([]string{string(inference.RowsRaw), string(inference.RowsPrepared)}, cobra.ShellCompDirectiveNoFileComp))
 	store.register(command)
 	command.RunE = a.withScratch(func(ctx context.Context, s *scratch, args []string) error {
 		if err := store.check(command, args[0]); err != nil {
 			return err
 		}
+		said := inference.Rows(rows)
+		if !slices.Contains([]inference.Rows{inference.RowsUnsaid, inference.RowsRaw, inference.RowsPrepared}, said) {
+			return usage(command, "--rows %q: it is %s or %s", rows, inference.RowsRaw, inference.RowsPrepared)
+		}
 		bounds, err := parseBounds(under)
 		if err != nil {
 			return err
 		}
-		data, err := s.data(ctx, args[1])
+		data, err := s.labelled(ctx, args[1])
 		if err != nil {
 			return err
 		}
@@ -61,7 +67,7 @@ func (a *App) evaluateCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		judged, err := s.judge(ctx, []string{args[0], against}, data, parts)
+		judged, err := s.judge(ctx, []string{args[0], against}, data, said, parts)
 		if err != nil {
 			return err
 		}
@@ -84,7 +90,7 @@ func (a *App) evaluateCommand() *cobra.Command {
 }
 
 // judge judges models by the same rows; a name that is empty is left out.
-func (s *scratch) judge(ctx context.Context, names []string, data string, parts []evaluation.Part) ([]inference.Evaluation, error) {
+func (s *scratch) judge(ctx context.Context, names []string, data string, said inference.Rows, parts []evaluation.Part) ([]inference.Evaluation, error) {
 	var judged []inference.Evaluation
 	for _, name := range names {
 		if name == "" {
@@ -94,7 +100,7 @@ func (s *scratch) judge(ctx context.Context, names []string, data string, parts 
 		if err != nil {
 			return nil, err
 		}
-		e, err := inference.Evaluate(ctx, model, data, blas())
+		e, err := inference.Evaluate(ctx, model, data, said, blas())
 		if err != nil {
 			return nil, err
 		}

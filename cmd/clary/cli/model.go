@@ -20,8 +20,10 @@ import (
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/trainer/inference"
 	"github.com/clary-ml/clary/trainer/network"
+	"github.com/clary-ml/clary/trainer/prepare"
 )
 
 const modelHelp = "MODEL is a folder, a model.tar.gz, an s3:// address of one, a version in the registry as model://NAME@VERSION or\nmodel://NAME:ALIAS, or the name of a job that made one."
@@ -142,11 +144,42 @@ func (s *scratch) data(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	target := filepath.Join(s.folder, "data", path.Base(name))
+	target := filepath.Join(s.folder, "data", "of", path.Base(name))
 	if strings.HasSuffix(name, "/") {
 		return target, s.app.getTree(ctx, c, name, target)
 	}
 	return target, s.app.get(ctx, c, name, target)
+}
+
+// labelled is a local path for labelled rows. The transform that prepared those of the object store
+// lies beside them here too, where it is looked for: see inference.Evaluate.
+func (s *scratch) labelled(ctx context.Context, name string) (string, error) {
+	local, err := s.data(ctx, name)
+	if err != nil || !isRemote(name) {
+		return local, err
+	}
+	at, err := object.ParseURI(strings.TrimRight(name, "/"))
+	if err != nil {
+		return "", err
+	}
+	key, folder := at.Key, local
+	for range 2 { // beside a part that was prepared, and beside the folder of a file of it
+		if key == "" {
+			break
+		}
+		if key, folder = path.Dir(key), filepath.Dir(folder); key == "." {
+			key = ""
+		}
+		from := object.URI{Bucket: at.Bucket, Key: path.Join(key, prepare.TransformFolder, prepare.TransformFile)}
+		_, err := s.client.StatObject(ctx, from.String())
+		if err == nil {
+			err = s.app.get(ctx, s.client, from.String(), filepath.Join(folder, prepare.TransformFolder, prepare.TransformFile))
+		}
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return "", err
+		}
+	}
+	return local, nil
 }
 
 // model is a local folder with the model's files.

@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/clary-ml/clary/client/clienttest"
+	"github.com/clary-ml/clary/client/config"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/trainer/checkpoint"
+	"github.com/clary-ml/clary/trainer/prepare"
+	"github.com/clary-ml/clary/trainer/spec"
+	"github.com/clary-ml/clary/trainer/steps"
+)
+
+// evaluated is the accuracy that clary evaluate finds.
+func evaluated(t *testing.T, env map[string]string, args ...string) (float64, error) {
+	t.Helper()
+	var out bytes.Buffer
+	app := &App{In: strings.NewReader(""), Out: &out, Err: io.Discard, Getenv: func(name string) string { return env[name] }, format: "json"}
+	command := app.evaluateCommand()
+	command.SetArgs(args)
+	command.SilenceUsage, command.SilenceErrors = true, true
+	if err := command.ExecuteContext(t.Context()); err != nil {
+		return 0, err
+	}
+	var found struct{ Accuracy float64 }
+	if err := json.Unmarshal(out.Bytes(), &found); err != nil {
+		t.Fatalf("%v in %s", err, out.String())
+	}
+	return found.Accuracy, nil
+}
+
+// scaled prepares rows by a plan that only scales: the names of the columns stay. The model beside
+// it finds the class of every row that was scaled once, and of half of those scaled twice or never.
+func scaled(t *testing.T, columns []string) (raw, prepared, model string) {
+	t.Helper()
+	dir := t.TempDir()
+	raw, prepared, model = filepath.Join(dir, "rows.csv"), filepath.Join(dir, "prepared"), filepath.Join(dir, "model")
+	text := "x,y,side\n"
+	if columns != nil {
+		text = ""
+	}
+	for i := range 10 {
+		text += fmt.Sprintf("%d,%d,%s\n", i, 1000-100*i, map[bool]string{true: "left", false: "right"}[i > 4])
+	}
+	plan := steps.Plan{Label: "side", Columns: columns, Steps: []steps.Step{{Scale: &steps.Scale{To: []float64{0, 1}}}}}
+	for _, err := range []error{os.WriteFile(raw, []byte(text), 0o600), os.Mkdir(prepared, 0o700)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := (prepare.Run{Plan: plan, Inputs: map[string]string{prepare.MainInput: raw}, Output: prepared}).Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	learned, err := prepare.Load(filepath.Join(prepared, prepare.TransformFolder, prepare.TransformFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest := checkpoint.Manifest{
+		Network:   spec.Network{Input: []int{2}, Layers: []spec.Layer{{Dense: &spec.Dense{Units: 2}}}, Loss: spec.CrossEntropy},
+		Data:      spec.Data{Format: spec.FormatCSV, Header: true, Classes: []string{"left", "right"}},
+		Transform: &checkpoint.Transformed{Transform: learned},
+	}
+	if err := checkpoint.SaveModel(model, manifest, []float32{1, 0, 0, 1, 0, 0}); err != nil {
+		t.Fatal(err)
+	}
+	return raw, prepared, model
+}
+
+func TestRowsAreScaledOnceWhereverTheyLie(t *testing.T) {
+	store, err := clienttest.Start(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	to := store.Context()
+	env := map[string]string{
+		config.EnvAddress: strings.Join(to.Addresses, ","), config.EnvToken: to.Token, config.EnvPin: to.CAPin, "HOME": t.TempDir(),
+	}
+	raw, prepared, model := scaled(t, nil)
+	headless, _, plain := scaled(t, []string{"x", "y", "side"})
+	upload := func(uri, path string) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.PutObject(uri, text)
+	}
+	train, transform := filepath.Join(prepared, "train", "train.csv"), filepath.Join(prepared, "transform", "transform.json")
+	upload("s3://lab/side/train/train.csv", train)
+	upload("s3://lab/side/transform/transform.json", transform)
+	upload("s3://top/train/train.csv", train)
+	upload("s3://top/transform/transform.json", transform)
+	upload("s3://alone/train/train.csv", train)
+	upload("s3://alone/raw.csv", raw)
+	upload("s3://alone/headless.csv", headless)
+	for _, args := range [][]string{
+		{model, filepath.Join(prepared, "train")},
+		{model, "s3://lab/side/train/"},
+		{model, "s3://lab/side/train/train.csv"},
+		{model, "s3://top/train/"},
+		{model, "s3://top/train/train.csv"},
+		{model, "s3://alone/train/", "--rows", "prepared"},
+		{model, "s3://alone/raw.csv", "--rows", "raw"},
+		{model, raw, "--rows", "raw"},
+		{plain, headless},
+		{plain, "s3://alone/headless.csv"},
+	} {
+		if accuracy, err := evaluated(t, env, args...); err != nil || accuracy < 0.99 {
+			t.Errorf("%v: accuracy %v, %v", args, accuracy, err)
+		}
+	}
+	for _, data := range []string{"s3://alone/train/", "s3://alone/train/train.csv", "s3://alone/raw.csv", raw} {
+		if accuracy, err := evaluated(t, env, model, data); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "--rows raw or --rows prepared") {
+			t.Errorf("%s may be raw or prepared: accuracy %v, %v", data, accuracy, err)
+		}
+	}
+	if _, err := evaluated(t, env, model, raw, "--rows", "cooked"); err == nil || !strings.Contains(err.Error(), "raw or prepared") {
+		t.Errorf("--rows cooked: %v", err)
+	}
+}
