@@ -168,11 +168,8 @@ func (w *recording) checkModels() error {
 		if !exists {
 			return fault.New(fault.Conflict, "model %q does not exist: the record must put it with its first version", name)
 		}
-		if put.made+put.deleted > 0 && !w.named[Key{Kind: state.KindModel, ID: name}] {
-			return fault.New(fault.Invalid, "model %q: the record must put it with its versions, at the revision it was read", name)
-		}
 		if now.Next != put.old.Next+put.made || now.Deleted != put.old.Deleted+put.deleted {
-			return fault.New(fault.Invalid, "model %q: next %d with %d deleted; its versions make %d with %d",
+			return fault.New(fault.Invalid, "model %q: next %d with %d deleted; its versions make %d with %d: the record must put it with them",
 				name, now.Next, now.Deleted, put.old.Next+put.made, put.old.Deleted+put.deleted)
 		}
 		for _, alias := range slices.Sorted(maps.Keys(now.Aliases)) {
