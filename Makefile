@@ -55,8 +55,9 @@ bench-sweep: build ## measure sweeps of the digits network that stop early, as i
 	@internal/tools/setup.sh python
 	@test/sweep.sh
 
-bench-models: build ## measure the model server beside FastAPI with PyTorch, as in docs/performance.md (needs wrk)
+bench-models: build ## measure the model server beside FastAPI with PyTorch, and batch transform beside one process of its scorer (needs wrk)
 	@test/models.sh
+	@test/transform.sh
 
 microbench: setup shim ## run the benchmarks of all packages
 	go test -run '^$$' -bench . -benchmem ./...

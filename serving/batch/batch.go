@@ -44,6 +44,7 @@ type Progress struct {
 	Records                             int64
 	Bytes, BytesDone                    int64 // of input
 	ResumedBytes                        int64 // of BytesDone, by earlier runs
+	ResumedRecords                      int64 // of Records, likewise
 }
 
 // Failure is an object that has no output, and why.

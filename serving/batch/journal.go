@@ -95,7 +95,7 @@ func openJournal(folder string, p plan, w *writer) (*journal, error) {
 	if err := atomicfile.Write(filepath.Join(folder, planFile), text, 0o644); err != nil {
 		return nil, fault.New(fault.Internal, "write the journal: %w", err)
 	}
-	w.resumed = w.progress().BytesDone
+	w.resumed = w.progress()
 	return j, nil
 }
 

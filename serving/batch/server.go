@@ -155,7 +155,8 @@ func (p parameters) limits() (Limits, error) {
 }
 
 // Invoke implements Server. What may be a matter of the moment (no connection, no answer in
-// time, 429, 5xx) is tried again, after growing pauses.
+// time, 429, 5xx) is tried again, after growing pauses. A server that breaks off each of them and
+// is healthy refuses the request.
 func (s *HTTPServer) Invoke(ctx context.Context, request []byte) ([]byte, error) {
 	pause := firstPause
 	for try := 0; ; try++ {
@@ -170,7 +171,11 @@ func (s *HTTPServer) Invoke(ctx context.Context, request []byte) ([]byte, error)
 			return nil, err
 		}
 		if try == s.Retries {
-			return nil, fault.New(fault.KindOf(err), "%w; it was tried %d times", err, try+1)
+			kind := fault.KindOf(err)
+			if kind == fault.Unready && s.ping(ctx) == nil { // it breaks off what it cannot answer
+				kind, err = fault.Invalid, fmt.Errorf("%w, from a server that is healthy", err)
+			}
+			return nil, fault.New(kind, "%w; it was tried %d times", err, try+1)
 		}
 		select {
 		case <-ctx.Done():

@@ -108,7 +108,7 @@ func TestWhatIsOfTheMomentIsTriedAgain(t *testing.T) {
 		{"a refusal", func(w http.ResponseWriter) { http.Error(w, "bad row", 400) }, 5, 1, fault.Invalid, `400 Bad Request: "bad row"`},
 		{"elsewhere", func(w http.ResponseWriter) { w.Header().Set("Location", "/"); w.WriteHeader(302) }, 5, 1, fault.Invalid, "302 Found"},
 		{"no HTTP", hijacked("garbage\r\n\r\n"), 1, 2, fault.Internal, "malformed HTTP"},
-		{"a cut answer", hijacked("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"), 1, 2, fault.Unready, "unexpected EOF"},
+		{"a cut answer", hijacked("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc"), 1, 2, fault.Invalid, "unexpected EOF, from a server that is healthy; it was tried 2 times"},
 		{"an endless answer", func(w http.ResponseWriter) { _, _ = w.Write(make([]byte, 2000)) }, 5, 1, fault.Invalid, "more than 1000 bytes"},
 		{"it hangs", func(http.ResponseWriter) { time.Sleep(300 * time.Millisecond) }, 1, 0, fault.Internal, "did not answer within 100ms; it was tried 2 times"},
 	} {
@@ -117,6 +117,9 @@ func TestWhatIsOfTheMomentIsTriedAgain(t *testing.T) {
 			var asked atomic.Int64
 			s := dial(t, func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
+				if r.URL.Path == "/ping" {
+					return
+				}
 				if r.Method != http.MethodPost || r.URL.Path != "/invocations" || string(body) != "rows" || r.Header.Get("Content-Type") != csvType || r.Header.Get("Accept") != linesType {
 					t.Errorf("%s %s %q %v", r.Method, r.URL.Path, body, r.Header)
 				}
@@ -152,6 +155,14 @@ func hijacked(text string) func(http.ResponseWriter) {
 			_, _ = conn.Write([]byte(text))
 			_ = conn.Close()
 		}
+	}
+}
+
+func TestAServerThatIsGoneIsNotTakenForOneThatRefuses(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { hijacked("")(w) })) // its ping too
+	t.Cleanup(server.Close)
+	if _, err := dialAt(t, server.URL).Invoke(t.Context(), []byte("rows")); !fault.Is(err, fault.Unready) || !strings.Contains(err.Error(), "EOF; it was tried 1 times") {
+		t.Errorf("%v", err)
 	}
 }
 

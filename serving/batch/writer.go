@@ -33,9 +33,9 @@ type writer struct {
 	reason  string // why the object at the cursor fails
 	failed  []Failure
 	records int64
-	total   int64 // bytes of all objects
-	done    int64 // bytes of the objects before the cursor
-	resumed int64
+	total   int64    // bytes of all objects
+	done    int64    // bytes of the objects before the cursor
+	resumed Progress // when the journal was replayed
 }
 
 // newWriter begins with none of the outputs.
@@ -176,6 +176,6 @@ func (w *writer) abandon() error {
 func (w *writer) progress() Progress {
 	return Progress{
 		Objects: len(w.objects), ObjectsDone: w.at.Object - len(w.failed), ObjectsFailed: len(w.failed),
-		Records: w.records, Bytes: w.total, BytesDone: w.done + w.at.Offset, ResumedBytes: w.resumed,
+		Records: w.records, Bytes: w.total, BytesDone: w.done + w.at.Offset, ResumedBytes: w.resumed.BytesDone, ResumedRecords: w.resumed.Records,
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,9 +197,11 @@ func TestExitCodesSayWhetherToTryAgain(t *testing.T) {
 		}
 	}))
 	defer hang.Close()
+	var dead atomic.Bool
 	dying := httptest.NewUnstartedServer(nil)
 	dying.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost {
+		if r.Method == http.MethodPost || dead.Load() {
+			dead.Store(true)
 			if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
 				_ = conn.Close()
 			}

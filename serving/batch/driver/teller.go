@@ -16,7 +16,7 @@ type teller struct {
 	began  time.Time
 	told   time.Time
 	logged time.Time
-	first  *batch.Progress // what an earlier run had done, and so no part of the rate
+	begun  bool
 	err    error
 }
 
@@ -31,13 +31,10 @@ const logEvery = 30 * time.Second
 
 // take is told of everything, and tells what is new now and then.
 func (t *teller) take(p batch.Progress) {
-	if t.first == nil {
-		first := p
-		t.first = &first
-		if p.ResumedBytes > 0 {
-			fmt.Fprintf(t.o.Out, "an earlier run has done %d of %d bytes\n", p.ResumedBytes, p.Bytes)
-		}
+	if !t.begun && p.ResumedBytes > 0 {
+		fmt.Fprintf(t.o.Out, "an earlier run has done %d of %d bytes\n", p.ResumedBytes, p.Bytes)
 	}
+	t.begun = true
 	if now := time.Now(); now.Sub(t.told) >= progressEvery {
 		t.told = now
 		t.tell(p)
@@ -60,14 +57,14 @@ func (t *teller) tell(p batch.Progress) {
 		"records": float64(p.Records), "objects": float64(p.ObjectsDone), "objects_failed": float64(p.ObjectsFailed), "objects_total": float64(p.Objects),
 	}}
 	line := fmt.Sprintf("%d of %d objects, %d records, %d of %d bytes", p.ObjectsDone, p.Objects, p.Records, p.BytesDone, p.Bytes)
-	if seconds := time.Since(t.began).Seconds(); t.first != nil && seconds > 0 && p.BytesDone > p.ResumedBytes {
-		r.Metrics["records_per_second"] = float64(p.Records-t.first.Records) / seconds
+	if seconds := time.Since(t.began).Seconds(); seconds > 0 && p.BytesDone > p.ResumedBytes {
+		r.Metrics["records_per_second"] = float64(p.Records-p.ResumedRecords) / seconds
 		bytes := float64(p.BytesDone-p.ResumedBytes) / seconds
 		r.Metrics["bytes_per_second"] = bytes
 		r.Metrics["seconds_left"] = float64(p.Bytes-p.BytesDone) / bytes
 		line += fmt.Sprintf(", %.0f records/s, %s left", r.Metrics["records_per_second"], time.Duration(r.Metrics["seconds_left"]*float64(time.Second)).Round(time.Second))
 	}
-	if now := time.Now(); now.Sub(t.logged) >= logEvery || p.BytesDone == p.Bytes {
+	if now := time.Now(); now.Sub(t.logged) >= logEvery || p.ObjectsDone+p.ObjectsFailed == p.Objects {
 		t.logged = now
 		fmt.Fprintln(t.o.Out, line)
 	}

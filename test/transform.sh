@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Batch transform beside one process of the same scorer: the rows a second of a Python scorer that
+# reads a file, and of a transform that has one server of it for each core. The second part of
+# `make bench-models`. Its last line is one JSON object.
+set -euo pipefail
+. "$(dirname "$0")/cluster.sh" transform
+cores=${TRANSFORM_CORES:-$(nproc)}
+rows=${TRANSFORM_ROWS:-40000}
+
+cat >"$dir/scorer.py" <<'PY'
+"""Scores rows of 64 numbers by ten weighted sums: as a server, or a file by itself."""
+import http.server, os, sys, time
+
+weights = [[((i * 31 + k * 17) % 23 - 11) / 7 for i in range(64)] for k in range(10)]
+
+def score(line):
+    row = [float(text) for text in line.split(",")]
+    sums = [sum(a * b for a, b in zip(row, column)) for column in weights]
+    return "%d,%.6g" % (max(range(10), key=sums.__getitem__), max(sums))
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, code, text=b""):
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def do_GET(self):
+        self.answer(200 if self.path == "/ping" else 404)
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.answer(200, "\n".join(score(line) for line in body.split("\n")).encode())
+
+    def log_message(self, *args):
+        pass
+
+if len(sys.argv) > 2:
+    began, lines = time.time(), open(sys.argv[1]).read().splitlines()
+    with open(sys.argv[2], "w") as out:
+        for line in lines:
+            out.write(score(line) + "\n")
+    print(len(lines) / (time.time() - began))
+else:
+    http.server.ThreadingHTTPServer(("", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
+PY
+
+say "one process of the scorer over one file"
+zcat <"$root/examples/digits/test.csv.gz" | cut -d, -f1-64 >"$dir/digits.csv"
+for _ in $(seq $((rows / $(wc -l <"$dir/digits.csv") + 1))); do cat "$dir/digits.csv"; done | head -n "$rows" >"$dir/rows.csv"
+alone=$(python3 "$dir/scorer.py" "$dir/rows.csv" "$dir/want.csv")
+echo "$rows rows, $alone rows/s"
+
+say "a transform with $cores servers over $((2 * cores)) objects of the same rows, $cores times as many in all"
+server s1
+until_true 30 "the coordinator" test -s "$dir/s1/admin.token"
+until_true 30 "the login" "$clary" login "$first" --ca "$dir/s1/tls/ca.pem" --token-file "$dir/s1/admin.token"
+"$clary" token create --join agent --token-file "$dir/agent.token"
+agent n1 --cores $((4 * cores))
+until_true 30 "a ready node" ready_nodes 1
+mkdir "$dir/objects"
+split -n "l/2" "$dir/rows.csv" "$dir/objects/part-"
+for i in $(seq 2 "$cores"); do
+  for part in "$dir"/objects/part-a?; do cp "$part" "$part-$i"; done
+done
+began=$(date +%s.%N)
+shown transform --script "$dir/scorer.py" --input "$dir/objects" --output s3://bench/scored/ --split line --content-type text/csv \
+  --max-payload 64KiB --max-concurrent 2 --instances "$cores" --cores 1 --name bench
+ended=$(date +%s.%N)
+rate=$("$clary" job bench -o json | sed -n 's/.*"records_per_second": *\([0-9.e+]*\).*/\1/p' | awk '{ sum += $1 } END { print sum }')
+"$clary" cp -r s3://bench/scored/ "$dir/scored"
+for i in "" $(seq -f "-%g" 2 "$cores"); do
+  cat "$dir/scored/part-aa$i.out" "$dir/scored/part-ab$i.out" | cmp - "$dir/want.csv" || fail "the transform's answers are others"
+done
+echo "the answers are the same, byte by byte"
+stop
+awk -v a="$alone" -v r="$rate" -v c="$cores" -v s="$(awk -v b="$began" -v e="$ended" 'BEGIN { print e - b }')" -v n="$rows" \
+  'BEGIN { printf "{\"transform\":\"ok\",\"cores\":%d,\"alone_rows_per_second\":%.0f,\"transform_rows_per_second\":%.0f,\"of_all_cores\":%.2f,\"seconds_with_start_and_end\":%.1f,\"rows\":%d}\n", c, a, r, r / a / c, s, n * c }'
