@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -83,6 +84,9 @@ type link struct {
 	every    time.Duration // between beats
 	lease    time.Duration
 	reported uint64 // version of the supervisor's answers that the ledger has for sure
+	// directed: the node has been told all that it should run. Only from then on a lease counts: a
+	// node that was lost has one again with its first beat, and may run what runs elsewhere by now.
+	directed atomic.Bool
 }
 
 // connect introduces this node to a coordinator and follows it until the connection
@@ -193,7 +197,11 @@ func (l *link) obey(desired *claryv1.Desired) error {
 			Stop: assigned.GetStop(), StopReason: assigned.GetStopReason(),
 		}
 	}
-	return l.agent.tasks.Desired(desired.GetWhole(), assignments, desired.GetGone())
+	err := l.agent.tasks.Desired(desired.GetWhole(), assignments, desired.GetGone())
+	if err == nil && desired.GetWhole() {
+		l.directed.Store(true)
+	}
+	return err
 }
 
 // beat reports what changed, at once, and says that the node lives, now and then. One
@@ -236,7 +244,7 @@ func (l *link) acknowledged(ctx context.Context, sequence uint64, sent time.Time
 			if ack.GetSequence() != sequence {
 				continue
 			}
-			if !ack.GetLeaseRenewed() {
+			if !ack.GetLeaseRenewed() || !l.directed.Load() {
 				return nil
 			}
 			l.agent.setLease(sent.Add(l.lease))

@@ -196,6 +196,9 @@ func (t *task) save(ctx context.Context, assignment ledger.Assignment, state clu
 
 func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state cluster.TaskState) ([]cluster.Output, error) {
 	for _, mirror := range t.mirrors() {
+		if mirror.Sent != nil && isClosed(t.stop) {
+			continue // what is published is copied to its address then
+		}
 		if err := mirror.Finish(ctx); err != nil {
 			return nil, err
 		}

@@ -91,8 +91,8 @@ func (t *task) warn() {
 	}
 }
 
-// startMirror copies checkpoints and intermediate output to the store until it is
-// cancelled.
+// startMirror copies checkpoints and output to the store until it is cancelled, or nobody wants the
+// task any more.
 func (t *task) startMirror(ctx context.Context) (cancel func(), done <-chan struct{}) {
 	closed := make(chan struct{})
 	mirrors := t.mirrors()
@@ -100,7 +100,7 @@ func (t *task) startMirror(ctx context.Context) (cancel func(), done <-chan stru
 		close(closed)
 		return func() {}, closed
 	}
-	ctx, cancel = context.WithCancel(ctx)
+	ctx, cancel = t.whileWanted(ctx)
 	go func() {
 		defer close(closed)
 		tick := time.NewTicker(checkpointEvery)
@@ -113,6 +113,9 @@ func (t *task) startMirror(ctx context.Context) (cancel func(), done <-chan stru
 			case <-tick.C:
 			}
 			for _, mirror := range mirrors {
+				if mirror.Sent != nil && isClosed(t.stop) {
+					continue // see liveMirror
+				}
 				err := mirror.Sync(ctx)
 				if ctx.Err() != nil {
 					return
@@ -167,7 +170,8 @@ func (t *task) newMirrors() []*staging.Mirror {
 
 // liveMirror brings files of an output to where they are wanted as soon as they are whole. Each is
 // first below the attempt's own prefix, so that whoever publishes knows what was ever put there; and
-// none is put there while the node may count as lost, when another attempt may run.
+// none is put there while another attempt may run: when the node may count as lost, or the task is to
+// end, as it is told before a node that was lost has a lease again.
 func (t *task) liveMirror(task cluster.Task, export cluster.Export) *staging.Mirror {
 	config := t.s.config
 	mirror := &staging.Mirror{
@@ -179,11 +183,15 @@ func (t *task) liveMirror(task cluster.Task, export cluster.Export) *staging.Mir
 		if err != nil {
 			return err
 		}
+		now := time.Now()
 		left := config.Lease()
-		if left <= 0 {
+		switch { // in this order: a new lease follows the wish to end
+		case left <= 0:
 			return fault.New(fault.Unready, "the node has no lease: another attempt may run")
+		case isClosed(t.stop):
+			return fault.New(fault.Unready, "the task is to end: another attempt may run")
 		}
-		ctx, cancel := context.WithTimeout(ctx, left)
+		ctx, cancel := context.WithDeadline(ctx, now.Add(left))
 		defer cancel()
 		return config.Store.Copy(ctx, config.Bucket, mirror.Prefix+name, bucket, path.Join(key, name))
 	}
