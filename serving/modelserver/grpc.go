@@ -23,6 +23,7 @@ func (s *Server) grpcServer() *grpc.Server {
 	server := grpc.NewServer(
 		grpc.MaxRecvMsgSize(int(s.options.MaxPayload+overhead)),
 		grpc.MaxSendMsgSize(1<<31-1),
+		grpc.ConnectionTimeout(readHeader),
 		grpc.MaxConcurrentStreams(uint32(s.options.MaxRequests)),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)

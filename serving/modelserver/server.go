@@ -167,7 +167,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		}
 		s.draining.Store(true)
 		split.close()
-		s.drain(web, rpc)
+		s.drain(web, rpc, split)
 		return nil
 	})
 	return group.Wait()
@@ -182,18 +182,28 @@ func ended(err, told error) error {
 }
 
 // drain waits for what goes on, and cuts off what takes too long.
-func (s *Server) drain(web *http.Server, rpc *grpc.Server) {
+func (s *Server) drain(web *http.Server, rpc *grpc.Server, split *split) {
 	within, cancel := context.WithTimeout(context.Background(), s.options.Drain)
 	defer cancel()
-	cut := context.AfterFunc(within, rpc.Stop)
 	var wait sync.WaitGroup
-	wait.Go(rpc.GracefulStop)
+	graceful := make(chan struct{})
+	wait.Go(func() {
+		defer close(graceful)
+		rpc.GracefulStop()
+	})
+	wait.Go(func() {
+		select {
+		case <-graceful:
+		case <-within.Done():
+			split.cut()
+			rpc.Stop()
+		}
+	})
 	if err := web.Shutdown(within); err != nil {
 		s.options.Log.Warn("requests were cut off", "after", s.options.Drain)
 		_ = web.Close() // there is nothing more to be done about them
 	}
 	wait.Wait()
-	cut()
 }
 
 // ready says why the server cannot answer now, if it cannot.

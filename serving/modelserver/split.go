@@ -23,6 +23,7 @@ type split struct {
 	mu      sync.Mutex
 	closed  bool
 	pending map[net.Conn]struct{} // that have said nothing yet
+	begun   map[net.Conn]struct{} // that gRPC was given, and has not closed
 }
 
 // half is a listener that is given its connections.
@@ -34,7 +35,7 @@ type half struct {
 }
 
 func newSplit(l net.Listener) *split {
-	s := &split{listener: l, pending: map[net.Conn]struct{}{}}
+	s := &split{listener: l, pending: map[net.Conn]struct{}{}, begun: map[net.Conn]struct{}{}}
 	for _, h := range []**half{&s.web, &s.rpc} {
 		*h = &half{address: l.Addr(), conns: make(chan net.Conn), done: make(chan struct{})}
 	}
@@ -87,6 +88,16 @@ func (s *split) close() {
 	}
 }
 
+// cut closes the connections of gRPC. Its server waits, also when it is told to stop, for those that
+// have not said all of their greeting.
+func (s *split) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.begun {
+		_ = c.Close()
+	}
+}
+
 // look marks a connection as one that has said nothing, or closes it if it is too late for that.
 func (s *split) look(c net.Conn) bool {
 	s.mu.Lock()
@@ -105,23 +116,27 @@ func (s *split) deal(c net.Conn) {
 	}
 	begin := make([]byte, len(preface))
 	_ = c.SetReadDeadline(time.Now().Add(readHeader)) // that fails, the read does too
-	n, err := io.ReadFull(c, begin)
+	_, err := io.ReadFull(c, begin)
+	rpc := string(begin) == preface
 	s.mu.Lock()
 	delete(s.pending, c)
+	if rpc {
+		s.begun[c] = struct{}{}
+	}
 	s.mu.Unlock()
 	if err != nil { // no request is that short
 		_ = c.Close()
 		return
 	}
 	_ = c.SetReadDeadline(time.Time{})
-	to := s.web
-	if string(begin) == preface {
-		to = s.rpc
+	given, to := &begun{Conn: c, begin: begin}, s.web
+	if rpc {
+		given.split, to = s, s.rpc
 	}
 	select {
-	case to.conns <- &begun{Conn: c, begin: begin[:n]}:
+	case to.conns <- given:
 	case <-to.done:
-		_ = c.Close()
+		_ = given.Close()
 	}
 }
 
@@ -129,6 +144,16 @@ func (s *split) deal(c net.Conn) {
 type begun struct {
 	net.Conn
 	begin []byte
+	split *split // that remembers it until it is closed, or nil
+}
+
+func (b *begun) Close() error {
+	if s := b.split; s != nil {
+		s.mu.Lock()
+		delete(s.begun, b.Conn)
+		s.mu.Unlock()
+	}
+	return b.Conn.Close()
 }
 
 func (b *begun) Read(p []byte) (int, error) {
