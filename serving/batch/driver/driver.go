@@ -134,7 +134,11 @@ func ExitCode(err error) int {
 var errStartup = errors.New("the server cannot be used")
 
 func (o Options) transform(ctx context.Context) (batch.Summary, error) {
-	if empty(o.Inputs) {
+	none, err := empty(o.Inputs)
+	if err != nil {
+		return batch.Summary{}, err
+	}
+	if none {
 		fmt.Fprintln(o.Out, "there is no object for this instance")
 		return batch.Summary{}, nil
 	}
@@ -176,15 +180,21 @@ func mark(err error) error {
 }
 
 // empty reports whether a folder has no file.
-func empty(folder string) bool {
+func empty(folder string) (bool, error) {
 	found := errors.New("found")
 	err := filepath.WalkDir(folder, func(_ string, item os.DirEntry, err error) error {
 		if err == nil && !item.IsDir() {
 			return found
 		}
-		return nil
+		return err
 	})
-	return !errors.Is(err, found)
+	switch {
+	case errors.Is(err, found):
+		return false, nil
+	case err != nil:
+		return false, fault.New(fault.Unready, "list the objects of this instance: %w", err)
+	}
+	return true, nil
 }
 
 // describe names the objects that have no output, as many as there is room for.

@@ -187,6 +187,25 @@ func TestAnInstanceWithoutObjectsAsksNobody(t *testing.T) {
 	}
 }
 
+// A share that cannot be read is not one without objects.
+func TestInputsThatCannotBeReadAreTriedAgain(t *testing.T) {
+	for claim, spoil := range map[string]func(folder string) error{
+		"it is gone": os.Remove,
+		"a disk that went": func(folder string) error { // what is above it is no folder any more
+			return errors.Join(os.RemoveAll(filepath.Dir(folder)), os.WriteFile(filepath.Dir(folder), nil, 0o644))
+		},
+	} {
+		k := newTask(t, lines(), "127.0.0.1:1", nil)
+		folder := filepath.Join(k.base, driver.Inputs)
+		if err := spoil(folder); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.run(t.Context()); driver.ExitCode(err) != driver.ExitTryAgain || !strings.Contains(err.Error(), folder) || k.read("output/failure") == "" {
+			t.Errorf("%s: it ends with %v, exit code %d", claim, err, driver.ExitCode(err))
+		}
+	}
+}
+
 func TestExitCodesSayWhetherToTryAgain(t *testing.T) {
 	sick := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "loading", http.StatusServiceUnavailable) }))
 	defer sick.Close()
