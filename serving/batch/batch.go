@@ -35,7 +35,7 @@ type Options struct {
 
 	Report      func(Progress) // called often, by one goroutine; nil for none
 	CommitBytes int64          // of output between two entries of the journal; 16 MiB if 0
-	CommitEvery time.Duration  // between two entries; 5 s if 0
+	CommitEvery time.Duration  // between two entries, longer after many; 5 s if 0
 }
 
 // Progress is where a run stands.
@@ -130,7 +130,7 @@ func list(folder string) ([]object, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "list the input: %w", err)
+		return nil, fault.New(fault.Unready, "list the input: %w", err)
 	}
 	return objects, nil
 }

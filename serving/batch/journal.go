@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -228,7 +229,16 @@ func (j *journal) remember(e event, answer []byte) error {
 }
 
 func (j *journal) due(size int64, every time.Duration) bool {
-	return len(j.events) > 0 && (int64(j.body.Len()) >= size || len(j.events) >= 1<<16 || time.Since(j.since) >= every)
+	return len(j.events) > 0 && (int64(j.body.Len()) >= size || len(j.events) >= 1<<16 || time.Since(j.since) >= pause(every, j.number))
+}
+
+// pause is how long the next part may take to come together. Parts stay, and a folder that is
+// mirrored has a bound on its files: so from the thousandth on a part takes about a thousandth of the time that
+// all before it took, and no more than lastPart.
+func pause(every time.Duration, parts int) time.Duration {
+	const many, lastPart = 1000, 10 * time.Minute
+	grown := float64(every) * math.Exp(float64(max(0, parts-many))/many)
+	return time.Duration(min(grown, float64(max(every, lastPart))))
 }
 
 // commit makes a part of what happened since the last. When it returns that is on disk.

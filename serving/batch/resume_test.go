@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -204,4 +205,39 @@ func TestAJournalOfOtherObjectsOrAnotherPlanIsNotTakenOver(t *testing.T) {
 	if got := f.outputs(t); !maps.Equal(got, map[string]string{"a.out": strings.ToUpper(numbered(10, "a")), "b.out": "CHANGED\n"}) {
 		t.Errorf("%q", got)
 	}
+}
+
+// A folder that is mirrored may have 100,000 files; at every pause there is a part.
+func TestAJournalOfAYearHasFewParts(t *testing.T) {
+	const most, every = 100_000, 2 * time.Second
+	var elapsed, lost time.Duration
+	for parts := range most {
+		pause := batch.Pause(every, parts)
+		if pause < every || pause < lost || pause > every+elapsed/900 {
+			t.Fatalf("after %d parts and %s the next takes %s, the last took %s", parts, elapsed, pause, lost)
+		}
+		elapsed, lost = elapsed+pause, pause
+	}
+	if elapsed < 365*24*time.Hour || lost > 10*time.Minute || batch.Pause(time.Hour, most) != time.Hour {
+		t.Errorf("%d parts are full after %s, the last took %s", most, elapsed, lost)
+	}
+}
+
+// An answer a second: two of them are a part, until there are a thousand others; then three.
+func TestPartsGrowWithTheirNumber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFolders(t, map[string]string{"x": strings.Repeat("x\n", 1001*2+100*3)})
+		o := f.options(answers(func(request string) (string, error) {
+			time.Sleep(time.Second)
+			return request, nil
+		}), batch.Shape{Split: record.Line}, batch.Limits{Strategy: batch.Single})
+		o.CommitEvery = time.Second
+		if _, err := batch.Run(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		parts, err := filepath.Glob(filepath.Join(f.journal, "*.part"))
+		if err != nil || len(parts) != 1001+100+1 { // the end of the object is the last
+			t.Errorf("%d parts, %v", len(parts), err)
+		}
+	})
 }
