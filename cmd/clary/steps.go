@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -98,7 +97,8 @@ func profileOf(ctx context.Context, task prepare.Task) (*found.Profile, error) {
 		return nil, err
 	}
 	var text bytes.Buffer
-	if err := page.Write(&text, page.Found{Name: filepath.Base(files[0]), Profile: p, Made: time.Now()}); err != nil {
+	// Without the time: a repeated attempt leaves the bytes of an undisturbed one.
+	if err := page.Write(&text, page.Found{Name: filepath.Base(files[0]), Profile: p}); err != nil {
 		return nil, err
 	}
 	return p, atomicfile.Write(filepath.Join(task.OutputFolder(), profilePage), text.Bytes(), 0o644)

@@ -23,7 +23,7 @@ import (
 type Found struct {
 	Name    string // of the table
 	Profile *profile.Profile
-	Made    time.Time
+	Made    time.Time // the page does not tell it if it is zero: two of the same table are then the same
 }
 
 //go:embed page.html
@@ -80,7 +80,10 @@ func Write(w io.Writer, f Found) error {
 	p := f.Profile
 	out := page{
 		Head: report.NewHead(f.Name, "profile", f.facts(), f.tiles()), Notes: p.Notes, Related: f.related(), Telling: f.telling(),
-		Footer: fmt.Sprintf("Made by Clary on %s.", f.Made.UTC().Format("2 January 2006, 15:04 UTC")),
+		Footer: "Made by Clary.",
+	}
+	if !f.Made.IsZero() {
+		out.Footer = fmt.Sprintf("Made by Clary on %s.", f.Made.UTC().Format("2 January 2006, 15:04 UTC"))
 	}
 	if int64(p.Sampled) < p.Rows {
 		out.SampleNote = fmt.Sprintf("told from %d rows drawn at random", p.Sampled)
