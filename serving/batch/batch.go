@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -108,8 +109,9 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 
 // object is one input.
 type object struct {
-	name string // with slashes, below the input folder
-	size int64
+	name  string // with slashes, below the input folder
+	size  int64
+	clash string // whose output would stand where a folder of this one's is, "" for none
 }
 
 // list returns all files below a folder in the order of their names.
@@ -125,14 +127,31 @@ func list(folder string) ([]object, error) {
 		}
 		name, err := filepath.Rel(folder, at)
 		if err == nil && info.Mode().IsRegular() {
-			objects = append(objects, object{filepath.ToSlash(name), info.Size()})
+			objects = append(objects, object{name: filepath.ToSlash(name), size: info.Size()})
 		}
 		return err
 	})
 	if err != nil {
 		return nil, fault.New(fault.Unready, "list the input: %w", err)
 	}
+	findClashes(objects)
 	return objects, nil
+}
+
+// findClashes marks objects x.out/y beside an object x: the output of x would be a file where the
+// other's needs a folder.
+func findClashes(objects []object) {
+	known := make(map[string]bool, len(objects))
+	for _, o := range objects {
+		known[o.name] = true
+	}
+	for i, o := range objects {
+		for folder := path.Dir(o.name); folder != "."; folder = path.Dir(folder) {
+			if of, isOutput := strings.CutSuffix(folder, Suffix); isOutput && known[of] {
+				objects[i].clash = of
+			}
+		}
+	}
 }
 
 // run is a Run that has begun.

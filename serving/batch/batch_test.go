@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -220,6 +221,29 @@ func TestAnObjectWithABadRecordHasNoOutput(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 		if got := f.outputs(t); !maps.Equal(got, map[string]string{"a.out": numbered(50, "a"), "d.out": numbered(5, "d")}) {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
+// An output cannot be a file and a folder: whose folder it would be has none, and the others theirs.
+func TestAnObjectBelowAnothersOutputFailsAlone(t *testing.T) {
+	f := newFolders(t, map[string]string{"x": "x\n", "x.out/y": "y\n", "x.out/deep/z": "z\n", "y.out/y": "y\n", "deep/a": "a\n", "deep/a.out/b/c": "c\n", "z": "z\n"})
+	o := f.options(upper, batch.Shape{Split: record.Line}, batch.Limits{})
+	for range 2 { // and so says a run that goes on from a finished one
+		summary, err := batch.Run(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []batch.Failure{
+			{Object: "deep/a.out/b/c", Reason: "its output would lie below deep/a.out, which is the output of deep/a: rename one of the two"},
+			{Object: "x.out/deep/z", Reason: "its output would lie below x.out, which is the output of x: rename one of the two"},
+			{Object: "x.out/y", Reason: "its output would lie below x.out, which is the output of x: rename one of the two"},
+		}
+		if !slices.Equal(summary.Failed, want) {
+			t.Errorf("%+v", summary.Failed)
+		}
+		if got := f.outputs(t); !maps.Equal(got, map[string]string{"x.out": "X\n", "y.out/y.out": "Y\n", "deep/a.out": "A\n", "z.out": "Z\n"}) {
 			t.Errorf("%q", got)
 		}
 	}

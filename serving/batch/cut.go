@@ -82,7 +82,11 @@ func (c *cutter) all(ctx context.Context) error {
 func (c *cutter) one(ctx context.Context, i int, from record.Position) error {
 	end := &slot{object: i, last: true, done: make(chan struct{})}
 	close(end.done)
-	end.to, end.err = c.batches(ctx, i, from)
+	if of := c.objects[i].clash; of != "" {
+		end.err = fault.New(fault.Invalid, "its output would lie below %s, which is the output of %s: rename one of the two", of+Suffix, of)
+	} else {
+		end.to, end.err = c.batches(ctx, i, from)
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

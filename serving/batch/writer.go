@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/serving/batch/record"
@@ -157,7 +158,7 @@ func (w *writer) fail(object int, reason string) error {
 // drop deletes the output at the cursor, of this run or an earlier one.
 func (w *writer) drop() error {
 	err := w.abandon()
-	if removed := os.Remove(w.target()); removed != nil && !errors.Is(removed, os.ErrNotExist) {
+	if removed := os.Remove(w.target()); removed != nil && !errors.Is(removed, os.ErrNotExist) && !errors.Is(removed, syscall.ENOTDIR) {
 		err = errors.Join(err, removed)
 	}
 	return err
