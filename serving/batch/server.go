@@ -63,31 +63,28 @@ func (s *HTTPServer) Close() {
 	}
 }
 
-// AwaitHealthy waits until /ping answers 200, as long as within.
+// AwaitHealthy waits until /ping answers 200, as long as within. It asks at least once, and what
+// it asked is answered: a server that is not healthy is told of by that.
 func (s *HTTPServer) AwaitHealthy(ctx context.Context, within time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, within, errNeverHealthy)
-	defer cancel()
-	last := errors.New("it was not asked")
+	limit := time.NewTimer(within)
+	defer limit.Stop()
 	for {
 		err := s.ping(ctx)
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() == nil {
-			last = err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		select {
 		case <-ctx.Done():
-			if errors.Is(context.Cause(ctx), errNeverHealthy) {
-				return fault.New(fault.Unready, "the server did not become healthy within %s: GET /ping: %w", within, last)
-			}
 			return context.Cause(ctx)
+		case <-limit.C:
+			return fault.New(fault.Unready, "the server did not become healthy within %s: GET /ping: %w", within, err)
 		case <-time.After(pingPause):
 		}
 	}
 }
-
-var errNeverHealthy = errors.New("never healthy")
 
 func (s *HTTPServer) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/clary-ml/clary/internal/fault"
@@ -51,16 +52,32 @@ func TestAServerThatNeverBecomesHealthyIsNamed(t *testing.T) {
 	if !fault.Is(err, fault.Unready) || !strings.Contains(err.Error(), "within 300ms") || !strings.Contains(err.Error(), `500 Internal Server Error: "no model"`) {
 		t.Errorf("%v", err)
 	}
+	// The first answer comes after the time is over, and is told all the same.
+	within := make(chan struct{})
+	slow := dial(t, func(w http.ResponseWriter, _ *http.Request) {
+		<-within
+		http.Error(w, "no model", http.StatusInternalServerError)
+	})
+	time.AfterFunc(20*time.Millisecond, func() { close(within) })
+	if err := slow.AwaitHealthy(t.Context(), time.Nanosecond); !fault.Is(err, fault.Unready) || !strings.Contains(err.Error(), "no model") {
+		t.Errorf("%v", err)
+	}
+}
+
+// In a bubble no time passes while it is asked, however busy the machine is.
+func TestAServerThatIsNotThereIsNamed(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := "http://" + listener.Addr().String()
 	_ = listener.Close()
-	gone := dialAt(t, address)
-	if err := gone.AwaitHealthy(t.Context(), 100*time.Millisecond); !fault.Is(err, fault.Unready) || !strings.Contains(err.Error(), "refused") {
-		t.Errorf("%v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		err := dialAt(t, address).AwaitHealthy(t.Context(), 100*time.Millisecond)
+		if !fault.Is(err, fault.Unready) || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 func TestAServerSaysItsLimits(t *testing.T) {
