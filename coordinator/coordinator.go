@@ -321,7 +321,7 @@ func (n *coordinator) makeBucket(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return store.EnsureBucket(ctx, SystemBucket)
+	return store.EnsureBucket(ctx, cluster.SystemBucket)
 }
 
 // becomeVoter asks the leader to make this coordinator a member, or to note where it is

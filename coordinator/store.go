@@ -25,9 +25,6 @@ import (
 	"github.com/clary-ml/clary/storage/object/embedded"
 )
 
-// SystemBucket is where Clary keeps what jobs produce.
-const SystemBucket = "clary"
-
 // objectStore knows where objects are: in an S3 that the operator named, or in the
 // embedded store, whose address gossip tells.
 type objectStore struct {

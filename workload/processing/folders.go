@@ -148,7 +148,7 @@ func (s Spec) validateOutputs(p *cluster.Problems) {
 	for _, name := range slices.Sorted(maps.Keys(s.Outputs)) {
 		field, output := "outputs."+cluster.Clip(name), s.Outputs[name]
 		if output.URI != "" {
-			checkAddress(p, field+".uri", output.URI)
+			cluster.CheckTarget(p, field+".uri", output.URI)
 		}
 		checkPath(p, field+".path", output.Path)
 		for _, problem := range s.export(name).Validate() {
@@ -165,11 +165,4 @@ func checkPath(p *cluster.Problems, field, given string) {
 		return
 	}
 	p.Add(field, "%q is not a folder below %s, like %s/data", cluster.Clip(given), Root, Root)
-}
-
-func checkAddress(p *cluster.Problems, field, uri string) {
-	rest, isS3 := strings.CutPrefix(uri, "s3://")
-	if bucket, _, _ := strings.Cut(rest, "/"); !isS3 || bucket == "" {
-		p.Add(field, "%q is not s3://bucket/key", cluster.Clip(uri))
-	}
 }

@@ -149,6 +149,7 @@ func TestNamesEveryMistake(t *testing.T) {
 		{"no address", with(`"inputs": {"a": {}}`), `inputs.a.uri: "" is not s3://bucket/key`},
 		{"an output's address", with(`"outputs": {"a": "http://x"}`), `outputs.a.uri: "http://x" is not s3://bucket/key`},
 		{"a channel's name", with(`"inputs": {"../a": "s3://a/b"}`), "inputs.../a.channel: "},
+		{"a model's folder", with(`"outputs": {"a": {"uri": "s3://clary/models/digits/", "continuous": true}}`), `outputs.a.uri: "s3://clary/models/digits/" is below s3://clary/models/`},
 		{"an output's name", with(`"outputs": {"a/b": "s3://a/b"}`), "outputs.a/b.name: "},
 		{"a path outside", with(`"inputs": {"a": {"uri": "s3://a/b", "path": "/etc"}}`), `inputs.a.path: "/etc" is not a folder below /opt/ml/processing`},
 		{"a path that climbs", with(`"outputs": {"a": {"path": "/opt/ml/processing/../x"}}`), `outputs.a.path: `},

@@ -152,7 +152,7 @@ func (s Spec) Validate() cluster.Problems {
 	}
 	s.validateInputs(&p)
 	if s.Output != "" {
-		checkAddress(&p, "output", s.Output)
+		cluster.CheckTarget(&p, "output", s.Output)
 	}
 	if s.Restore != "" {
 		checkAddress(&p, "restore", s.Restore)

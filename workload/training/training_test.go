@@ -110,6 +110,7 @@ func TestNamesEveryMistake(t *testing.T) {
 		{"a layer of no size", change(`{"units": 10}`, `{"units": 0}`), "network.layers[1].dense.units: 0"},
 		{"no training data", change(`"train":`, `"trian":`), "inputs.train: is missing"},
 		{"an address that is none", change(`"s3://ann/models"`, `"/tmp/models"`), `output: "/tmp/models" is not s3://bucket/key`},
+		{"another job's folder", change(`"s3://ann/models"`, `"s3://clary/jobs/other"`), `output: "s3://clary/jobs/other" is below s3://clary/jobs/`},
 		{"too many cores", change(`0.5`, `1e6`), "resources.cores: 1e+06 cores is out of range"},
 		{"a model of no GPUs", change(`"gpus": 1, `, ``), `resources.gpu_model: "A100" without gpus`},
 		{"negative workers", change(`"workers": 2`, `"workers": -1`), "workers: -1 is out of range: from 1 to 1024"},

@@ -154,7 +154,7 @@ func (s Spec) Validate() cluster.Problems {
 		cluster.CheckInputAddress(&p, "model", s.Model)
 	}
 	checkAddress(&p, "input.uri", s.Input.URI)
-	checkAddress(&p, "output", s.Output)
+	cluster.CheckTarget(&p, "output", s.Output)
 	switch {
 	case s.Input.Mode == cluster.InputPipe:
 		p.Add("input.mode", "%q is for training: objects are files, fetched before or with fast_file", s.Input.Mode)

@@ -140,6 +140,7 @@ func TestNamesEveryMistake(t *testing.T) {
 		{"nothing", `{}`, "model: is missing: name a model that Clary serves, or an image, a program or a script"},
 		{"no input", `{"program": {"command": ["x"]}}`, `input.uri: "" is not s3://bucket/key`},
 		{"no output", `{"program": {"command": ["x"]}, "input": "s3://d/a"}`, `output: "" is not s3://bucket/key`},
+		{"another job's folder", `{"program": {"command": ["x"]}, "input": "s3://d/a", "output": "s3://clary/jobs/other/"}`, `output: "s3://clary/jobs/other/" is below s3://clary/jobs/`},
 		{"a slip", with(`"splits": "line"`), `splits: unknown field: did you mean "split"?`},
 		{"a slip in the input", `{"program": {"command": ["x"]}, "input": {"uri": "s3://a/b", "modes": "x"}, "output": "s3://d/b"}`, "modes: unknown field"},
 		{"a model elsewhere", with(`"model": "/tmp/model"`), `model: "/tmp/model" is not s3://bucket/key`},
