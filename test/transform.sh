@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Batch transform beside one process of the same scorer: the rows a second of a Python scorer that
-# reads a file, and of a transform that has one server of it for each core. The second part of
-# `make bench-models`. Its last line is one JSON object.
+# reads a file, and of a transform that has one server of it for each core. Both are measured in turns,
+# TRANSFORM_ROUNDS (3) times, and the best of each counts: the rest of the machine disturbs both, and
+# only ever downwards. The second part of `make bench-models`. Its last line is one JSON object.
 set -euo pipefail
 . "$(dirname "$0")/cluster.sh" transform
 cores=${TRANSFORM_CORES:-$(nproc)}
 rows=${TRANSFORM_ROWS:-40000}
+rounds=${TRANSFORM_ROUNDS:-3}
 
 cat >"$dir/scorer.py" <<'PY'
 """Scores rows of 64 numbers by ten weighted sums: as a server, or a file by itself."""
@@ -47,13 +49,9 @@ else:
     http.server.ThreadingHTTPServer(("", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
 PY
 
-say "one process of the scorer over one file"
+say "$rows rows of digits"
 zcat <"$root/examples/digits/test.csv.gz" | cut -d, -f1-64 >"$dir/digits.csv"
 for _ in $(seq $((rows / $(wc -l <"$dir/digits.csv") + 1))); do cat "$dir/digits.csv"; done | head -n "$rows" >"$dir/rows.csv"
-alone=$(python3 "$dir/scorer.py" "$dir/rows.csv" "$dir/want.csv")
-echo "$rows rows, $alone rows/s"
-
-say "a transform with $cores servers over $((2 * cores)) objects of the same rows, $cores times as many in all"
 server s1
 until_true 30 "the coordinator" test -s "$dir/s1/admin.token"
 until_true 30 "the login" "$clary" login "$first" --ca "$dir/s1/tls/ca.pem" --token-file "$dir/s1/admin.token"
@@ -65,16 +63,26 @@ split -n "l/2" "$dir/rows.csv" "$dir/objects/part-"
 for i in $(seq 2 "$cores"); do
   for part in "$dir"/objects/part-a?; do cp "$part" "$part-$i"; done
 done
-began=$(date +%s.%N)
-shown transform --script "$dir/scorer.py" --input "$dir/objects" --output s3://bench/scored/ --split line --content-type text/csv \
-  --max-payload 64KiB --max-concurrent 2 --instances "$cores" --cores 1 --name bench
-ended=$(date +%s.%N)
-rate=$("$clary" job bench -o json | sed -n 's/.*"records_per_second": *\([0-9.e+]*\).*/\1/p' | awk '{ sum += $1 } END { print sum }')
-"$clary" cp -r s3://bench/scored/ "$dir/scored"
-for i in "" $(seq -f "-%g" 2 "$cores"); do
-  cat "$dir/scored/part-aa$i.out" "$dir/scored/part-ab$i.out" | cmp - "$dir/want.csv" || fail "the transform's answers are others"
+
+# best keeps the larger of two numbers.
+best() { awk -v a="$1" -v b="$2" 'BEGIN { print (a > b ? a : b) }'; }
+
+alone=0 rate=0
+for round in $(seq "$rounds"); do
+  say "round $round: one process of the scorer over one file, then $cores servers over $((2 * cores)) objects, $cores times as many rows"
+  one=$(python3 "$dir/scorer.py" "$dir/rows.csv" "$dir/want.csv")
+  echo "one process: $one rows/s"
+  shown transform --script "$dir/scorer.py" --input "$dir/objects" --output "s3://bench/scored-$round/" --split line --content-type text/csv \
+    --max-payload 64KiB --max-concurrent 2 --instances "$cores" --cores 1 --name "bench-$round"
+  all=$("$clary" job "bench-$round" -o json | sed -n 's/.*"records_per_second": *\([0-9.e+]*\).*/\1/p' | awk '{ sum += $1 } END { print sum }')
+  echo "$cores servers: $all rows/s"
+  "$clary" cp -r "s3://bench/scored-$round/" "$dir/scored-$round"
+  for i in "" $(seq -f "-%g" 2 "$cores"); do
+    cat "$dir/scored-$round/part-aa$i.out" "$dir/scored-$round/part-ab$i.out" | cmp - "$dir/want.csv" || fail "the transform's answers are others"
+  done
+  alone=$(best "$alone" "$one") rate=$(best "$rate" "$all")
 done
 echo "the answers are the same, byte by byte"
 stop
-awk -v a="$alone" -v r="$rate" -v c="$cores" -v s="$(awk -v b="$began" -v e="$ended" 'BEGIN { print e - b }')" -v n="$rows" \
-  'BEGIN { printf "{\"transform\":\"ok\",\"cores\":%d,\"alone_rows_per_second\":%.0f,\"transform_rows_per_second\":%.0f,\"of_all_cores\":%.2f,\"seconds_with_start_and_end\":%.1f,\"rows\":%d}\n", c, a, r, r / a / c, s, n * c }'
+awk -v a="$alone" -v r="$rate" -v c="$cores" -v n="$rows" -v k="$rounds" \
+  'BEGIN { printf "{\"transform\":\"ok\",\"cores\":%d,\"rounds\":%d,\"alone_rows_per_second\":%.0f,\"transform_rows_per_second\":%.0f,\"of_all_cores\":%.2f,\"rows\":%d}\n", c, k, a, r, r / a / c, n * c }'
