@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,9 @@ type Cluster struct {
 	// Run plays a job that was submitted; it is called in a goroutine of its own, with a
 	// context that ends when the cluster is closed.
 	Run func(ctx context.Context, c *Cluster, job cluster.Job)
+	// Lose is asked once a unary method, by its name's last word, has done its work: an error is
+	// answered instead, as if the answer was lost.
+	Lose func(method string) error
 	// Show are the parameters of a trial, and Read makes a configuration of parameters: only
 	// the test knows spaces.
 	Show func(job cluster.Job, trial cluster.Trial) map[string]any
@@ -128,6 +132,9 @@ func (c *Cluster) serve(member *coordinator, listener net.Listener, secure *tls.
 				return nil, wire.ToStatus(err)
 			}
 			answer, err := handle(ctx, request)
+			if err == nil && c.Lose != nil {
+				err = c.Lose(path.Base(info.FullMethod))
+			}
 			return answer, wire.ToStatus(err)
 		}),
 		grpc.StreamInterceptor(func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {

@@ -2,16 +2,20 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/client/clienttest"
 	"github.com/clary-ml/clary/client/config"
+	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/trainer/checkpoint"
 	"github.com/clary-ml/clary/trainer/prepare"
@@ -125,4 +129,66 @@ func TestRowsAreScaledOnceWhereverTheyLie(t *testing.T) {
 	if _, err := evaluated(t, env, model, raw, "--rows", "cooked"); err == nil || !strings.Contains(err.Error(), "raw or prepared") {
 		t.Errorf("--rows cooked: %v", err)
 	}
+}
+
+func TestAnEvaluationThatMayBeStoredKeepsItsPages(t *testing.T) {
+	store, err := clienttest.Start(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	var lost atomic.Pointer[error]
+	store.Lose = func(method string) error {
+		if err := lost.Load(); err != nil && method == "Evaluate" {
+			return *err
+		}
+		return nil
+	}
+	c, err := client.Dial(store.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	store.PutObject("s3://lab/m.onnx", []byte("weights"))
+	version, _, err := c.RegisterModel(t.Context(), client.Registration{Model: "net", URI: "s3://lab/m.onnx"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(name, ref string, metrics map[string]float64) (int, error) {
+		base := version.Folder() + "evaluation-" + name
+		e := cluster.Evaluation{Name: name, Metrics: metrics, Report: base + ".html", Details: base + ".json"}
+		_, err := putEvaluation(t.Context(), c, ref, e, func(io.Writer) error { return nil }, nil)
+		left := 0
+		for _, uri := range []string{e.Report, e.Details} {
+			if _, found := store.Object(uri); found {
+				left++
+			}
+		}
+		return left, err
+	}
+	figures := map[string]float64{"auc": 0.9}
+	for name, err := range map[string]error{
+		"answered": nil, "cancelled": context.Canceled, "broken": fault.New(fault.Internal, "the answer is lost"),
+	} {
+		lost.Store(&err)
+		left, got := put(name, version.Ref(), figures)
+		if _, kept := registered(t, c, version.Ref()).Evaluation(name); !kept || left != 2 || (got == nil) != (err == nil) {
+			t.Errorf("%s: %d pages of 2 for the figures that are kept (%v), %v", name, left, kept, got)
+		}
+	}
+	lost.Store(nil)
+	for name, ref := range map[string]string{"no-figures": version.Ref(), "no-version": "net@9"} {
+		if left, err := put(name, ref, nil); err == nil || left != 0 {
+			t.Errorf("%s: refused (%v), it leaves %d pages", name, err, left)
+		}
+	}
+}
+
+func registered(t *testing.T, c *client.Client, ref string) cluster.ModelVersion {
+	t.Helper()
+	view, err := c.ModelVersion(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return view.Version
 }

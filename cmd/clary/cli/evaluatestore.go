@@ -86,6 +86,16 @@ func (s *scratch) storeEvaluation(ctx context.Context, f storeFlags, data, local
 	return nil
 }
 
+// refused reports whether the cluster has certainly not done what it was asked for. After any other
+// error, such as the end of a wait, it may have been done, or be done yet.
+func refused(err error) bool {
+	switch fault.KindOf(err) {
+	case fault.Invalid, fault.Denied, fault.NotFound, fault.Conflict, fault.Exhausted:
+		return true
+	}
+	return false
+}
+
 // putEvaluation stores page and details, and then the figures. What is refused leaves nothing.
 func putEvaluation(ctx context.Context, c *client.Client, ref string, e cluster.Evaluation, page func(io.Writer) error, judged []inference.Evaluation) (cluster.ModelVersion, error) {
 	var html bytes.Buffer
@@ -102,7 +112,7 @@ func putEvaluation(ctx context.Context, c *client.Client, ref string, e cluster.
 		}
 	}
 	version, err := c.EvaluateModel(ctx, ref, e)
-	if fault.Is(err, fault.Unready) || err == nil { // it may have been stored
+	if !refused(err) {
 		return version, err
 	}
 	for _, uri := range []string{e.Report, e.Details} {
