@@ -69,9 +69,12 @@ func TestTheNextVersionHasTheNextNumberAndAFullModelTakesNone(t *testing.T) {
 		kind   fault.Kind
 		want   string
 	}{
-		"a full model":      {known{model: cluster.Model{Name: "net", Next: cluster.MaxModelVersions + 1, Count: cluster.MaxModelVersions}}, nil, fault.Exhausted, "delete some"},
-		"no number left":    {known{model: cluster.Model{Name: "net", Next: cluster.MaxModelNumber + 1}}, nil, fault.Exhausted, "another name"},
-		"another's object":  {known{model: cluster.Model{Name: "net", Next: 2, Count: 1}, versions: map[int64]cluster.ModelVersion{1: numbered(1, nil)}}, nil, fault.Invalid, "artifact of version net@1"},
+		"a full model":     {known{model: cluster.Model{Name: "net", Next: cluster.MaxModelVersions + 1, Count: cluster.MaxModelVersions}}, nil, fault.Exhausted, "delete some"},
+		"no number left":   {known{model: cluster.Model{Name: "net", Next: cluster.MaxModelNumber + 1}}, nil, fault.Exhausted, "another name"},
+		"another's object": {known{model: cluster.Model{Name: "net", Next: 2, Count: 1}, versions: map[int64]cluster.ModelVersion{1: numbered(1, nil)}}, nil, fault.Conflict, "folder of version net@1"},
+		"another's folder": {known{model: cluster.Model{Name: "net", Next: 2, Count: 1}, versions: map[int64]cluster.ModelVersion{1: numbered(1, nil)}}, func(v *cluster.ModelVersion) {
+			v.Artifact.Name, v.Artifact.URI = "other", "s3://clary/models/net/k/other"
+		}, fault.Conflict, "folder of version net@1"},
 		"nothing in it":     {s, func(v *cluster.ModelVersion) { v.Artifact.Size = 0 }, fault.Invalid, "nothing in it"},
 		"a job's own place": {s, func(v *cluster.ModelVersion) { v.Artifact.URI = "s3://clary/jobs/x/m" }, fault.Invalid, "folder of its own"},
 	} {

@@ -112,8 +112,8 @@ func Add(s State, version cluster.ModelVersion, now int64) ([]command.Change, cl
 		return nil, version, fault.New(fault.Exhausted, "model %s has %d versions: delete some with clary models delete, or register it under another name", model.Name, model.Count)
 	}
 	for other := range s.VersionsOf(model.Name, 0) {
-		if other.Artifact.URI == version.Artifact.URI {
-			return nil, version, fault.New(fault.Invalid, "uri: %s is the artifact of version %s already", version.Artifact.URI, other.Ref())
+		if other.Folder() == version.Folder() { // it goes with the version
+			return nil, version, fault.New(fault.Conflict, "uri: %s is in the folder of version %s: put it elsewhere, or name that version with clary models alias", version.Artifact.URI, other.Ref())
 		}
 	}
 	expect := model.Revision
