@@ -338,27 +338,36 @@ func (s *models) Delete(ctx context.Context, request *claryv1.DeleteModelRequest
 		return nil, fault.New(fault.Conflict, "%s is an alias, and what has one is used: name the version by its number, and take the alias away with clary models alias %s %s --remove", ref, model.Name, ref.Alias)
 	}
 	id := cluster.ModelVersionID(ref.Model, ref.Number)
-	if err := s.mark(ctx, ref, id); err != nil {
+	if err := s.mark(ctx, ref, id, model.Next); err != nil {
 		return nil, err
 	}
 	return &claryv1.DeleteModelResponse{Deleted: []string{ref.String()}}, s.finish(ctx, id)
 }
 
-// mark makes a version one that nobody may use any more.
-func (s *models) mark(ctx context.Context, ref cluster.ModelRef, id string) error {
-	snapshot, err := s.replica.Read(ctx, false)
-	if err != nil {
+// mark makes a version one that nobody may use any more, unless it is or is gone already: an
+// earlier request was cut off, or its answer was lost. Numbers from next on were never given.
+func (s *models) mark(ctx context.Context, ref cluster.ModelRef, id string, next int64) error {
+	marked := func() (bool, error) {
+		snapshot, err := s.replica.Read(ctx, false)
+		if err != nil {
+			return false, err
+		}
+		defer snapshot.Close()
+		version, exists := snapshot.ModelVersion(id)
+		return version.Deleting || !exists && ref.Number < next, nil
+	}
+	if done, err := marked(); done || err != nil {
 		return err
 	}
-	version, _ := snapshot.ModelVersion(id)
-	snapshot.Close()
-	if version.Deleting {
-		return nil // it was cut off
-	}
-	_, err = s.change(ctx, ref.String(), true, func(_ *state.Snapshot, version cluster.ModelVersion, _ cluster.Model) ([]command.Change, error) {
+	_, err := s.change(ctx, ref.String(), true, func(_ *state.Snapshot, version cluster.ModelVersion, _ cluster.Model) ([]command.Change, error) {
 		version.Deleting = true
 		return []command.Change{{Expect: version.Revision, Version: &version}}, nil
 	})
+	if fault.Is(err, fault.NotFound) { // another may have been faster
+		if done, readErr := marked(); done || readErr != nil {
+			return readErr
+		}
+	}
 	return err
 }
 

@@ -253,6 +253,12 @@ func TestAVersionIsDeletedWhenNothingUsesIt(t *testing.T) {
 			w.Error("what the job published is gone with it")
 		}
 
+		// So can what was done, whose answer may have been lost.
+		must(models.Delete(w.Context(), &claryv1.DeleteModelRequest{Ref: "net@1"}))
+		if _, err := models.Delete(w.Context(), &claryv1.DeleteModelRequest{Ref: "net@9"}); !fault.Is(wire.FromStatus(err), fault.NotFound) {
+			w.Errorf("a version that never was: %v", err)
+		}
+
 		// Its number is not given again.
 		must(models.Delete(w.Context(), &claryv1.DeleteModelRequest{Ref: "net@3"}))
 		again, existed, err := w.register(cluster.RoleUser, &claryv1.RegisterModelRequest{Model: "net", Job: "digits"})
