@@ -6,7 +6,9 @@
 package batch
 
 import (
+	"container/list"
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -39,10 +41,13 @@ type Outcome[Out any] struct {
 type Queue[In, Out any] struct {
 	options Options
 	run     func(context.Context, []In) []Outcome[Out]
-	waiting chan *item[In, Out]
 	collect sync.Mutex // one lane gathers at a time, so that batches fill
-	carry   *item[In, Out]
+	arrived chan struct{}
+	forever chan time.Time
 	ended   chan struct{}
+
+	mu      sync.Mutex
+	waiting list.List // of *item, the oldest first
 }
 
 type item[In, Out any] struct {
@@ -56,7 +61,10 @@ type item[In, Out any] struct {
 // New makes a queue; run computes a batch, and answers each of its requests in order.
 func New[In, Out any](o Options, run func(context.Context, []In) []Outcome[Out]) *Queue[In, Out] {
 	o.MaxRows, o.MaxWaiting, o.Lanes = max(o.MaxRows, 1), max(o.MaxWaiting, 1), max(o.Lanes, 1)
-	return &Queue[In, Out]{options: o, run: run, waiting: make(chan *item[In, Out], o.MaxWaiting), ended: make(chan struct{})}
+	return &Queue[In, Out]{
+		options: o, run: run,
+		arrived: make(chan struct{}, 1), forever: make(chan time.Time), ended: make(chan struct{}),
+	}
 }
 
 // Do waits for a request's answer, or for the end of ctx. A full queue refuses at once.
@@ -70,15 +78,15 @@ func (q *Queue[In, Out]) Do(ctx context.Context, in In, rows int) (out Out, err 
 		return out, errEnded()
 	default:
 	}
-	select {
-	case q.waiting <- it:
-	default:
+	place := q.push(it)
+	if place == nil {
 		return out, fault.New(fault.Exhausted, "%d requests wait already: try again later, or give the model more replicas", q.options.MaxWaiting)
 	}
 	select {
 	case o := <-it.done:
 		return o.Value, o.Err
 	case <-ctx.Done():
+		q.leave(place)
 		return out, context.Cause(ctx)
 	case <-q.ended:
 		select {
@@ -88,6 +96,45 @@ func (q *Queue[In, Out]) Do(ctx context.Context, in In, rows int) (out Out, err 
 			return out, errEnded()
 		}
 	}
+}
+
+// push puts a request behind the others; nil is no place.
+func (q *Queue[In, Out]) push(it *item[In, Out]) *list.Element {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.waiting.Len() >= q.options.MaxWaiting {
+		return nil
+	}
+	select {
+	case q.arrived <- struct{}{}:
+	default: // who gathers will look anyway
+	}
+	return q.waiting.PushBack(it)
+}
+
+// leave takes a request out that nobody waits for any more, if no batch has it.
+func (q *Queue[In, Out]) leave(place *list.Element) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waiting.Remove(place)
+}
+
+// pop takes the oldest request out, unless it has more than room rows: then it is left there.
+func (q *Queue[In, Out]) pop(room int) (it *item[In, Out], left bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for place := q.waiting.Front(); place != nil; place = q.waiting.Front() {
+		it := place.Value.(*item[In, Out])
+		waited := it.ctx.Err() == nil
+		if waited && it.rows > room {
+			return nil, true
+		}
+		q.waiting.Remove(place)
+		if waited {
+			return it, false
+		}
+	}
+	return nil, false
 }
 
 func errEnded() error { return fault.New(fault.Unready, "the model server is ending: ask another") }
@@ -117,14 +164,9 @@ func (q *Queue[In, Out]) next(ctx context.Context) (items []*item[In, Out], rows
 	if ctx.Err() != nil {
 		return nil, 0
 	}
-	first := q.carry
-	q.carry = nil
-	for first == nil || first.ctx.Err() != nil { // nobody waits for it any more
-		select {
-		case first = <-q.waiting:
-		case <-ctx.Done():
-			return nil, 0
-		}
+	first := q.more(ctx, math.MaxInt, q.forever)
+	if first == nil {
+		return nil, 0
 	}
 	items, rows = append(items, first), first.rows
 	var late <-chan time.Time
@@ -134,15 +176,8 @@ func (q *Queue[In, Out]) next(ctx context.Context) (items []*item[In, Out], rows
 		late = timer.C
 	}
 	for rows < q.options.MaxRows {
-		it := q.more(ctx, late)
+		it := q.more(ctx, q.options.MaxRows-rows, late)
 		if it == nil {
-			break
-		}
-		if it.ctx.Err() != nil {
-			continue
-		}
-		if rows+it.rows > q.options.MaxRows {
-			q.carry = it
 			break
 		}
 		items, rows = append(items, it), rows+it.rows
@@ -150,23 +185,22 @@ func (q *Queue[In, Out]) next(ctx context.Context) (items []*item[In, Out], rows
 	return items, rows
 }
 
-// more is the next request, waiting for it until it is late; nil if there is none.
-func (q *Queue[In, Out]) more(ctx context.Context, late <-chan time.Time) *item[In, Out] {
-	select {
-	case it := <-q.waiting:
-		return it
-	default:
+// more is the next request, waiting for it until it is late; nil if there is none, or if it has more
+// than room rows.
+func (q *Queue[In, Out]) more(ctx context.Context, room int, late <-chan time.Time) *item[In, Out] {
+	for {
+		it, left := q.pop(room)
+		if it != nil || left || late == nil {
+			return it
+		}
+		select {
+		case <-q.arrived:
+		case <-late:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
 	}
-	if late == nil {
-		return nil
-	}
-	select {
-	case it := <-q.waiting:
-		return it
-	case <-late:
-	case <-ctx.Done():
-	}
-	return nil
 }
 
 func (q *Queue[In, Out]) answer(ctx context.Context, items []*item[In, Out], rows int) {

@@ -154,6 +154,32 @@ func TestWhatNobodyWaitsForIsNotComputed(t *testing.T) {
 	})
 }
 
+// Whoever gives up makes room for another at once, not when a lane comes by.
+func TestWhatNobodyWaitsForTakesNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, stop := start(t, batch.Options{MaxRows: 1, MaxWaiting: 2, Lanes: 1})
+		defer stop()
+		var wait sync.WaitGroup
+		b.ask(t, &wait, 1)
+		for range 2 {
+			wait.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+				defer cancel()
+				if _, err := b.queue.Do(ctx, 2, 1); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("%v", err)
+				}
+			})
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		b.ask(t, &wait, 3, 4)
+		wait.Wait()
+		if got := fmt.Sprint(b.batches); got != "[[1] [3] [4]]" {
+			t.Errorf("batches %s", got)
+		}
+	})
+}
+
 func TestARequestLargerThanABatchIsComputedAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, stop := start(t, batch.Options{MaxRows: 4, MaxWaiting: 10, Lanes: 1})
