@@ -178,7 +178,7 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	text := payload.Encode(make([]byte, 0, 256*rows), accept, outputs)
+	text := payload.Encode(nil, accept, outputs)
 	w.Header().Set("Content-Type", string(accept))
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	_, _ = w.Write(text) // the client may have gone

@@ -58,6 +58,8 @@ type Options struct {
 	MaxPayload  int64
 	MaxRequests int
 	MaxMemory   int64
+	// MaxRows is the most rows of a request (2^20).
+	MaxRows int
 	// Timeout is how long a request may take (60 s); Drain how long requests may go on once the
 	// server is told to end (30 s).
 	Timeout, Drain time.Duration
@@ -71,11 +73,11 @@ func (o *Options) complete() error {
 	if o.Version == "" {
 		o.Version = "1"
 	}
-	if o.MaxBatch < 0 || o.MaxDelay < 0 || o.Lanes < 0 || o.MaxPayload < 0 || o.MaxRequests < 0 || o.MaxMemory < 0 || o.Timeout < 0 || o.Drain < 0 {
+	if o.MaxBatch < 0 || o.MaxDelay < 0 || o.Lanes < 0 || o.MaxPayload < 0 || o.MaxRequests < 0 || o.MaxMemory < 0 || o.MaxRows < 0 || o.Timeout < 0 || o.Drain < 0 {
 		return fault.New(fault.Invalid, "a bound of the model server is negative: give 0 for the default, or more")
 	}
 	o.MaxBatch, o.MaxRequests, o.Lanes = or(o.MaxBatch, 64), or(o.MaxRequests, 1024), or(o.Lanes, runtime.GOMAXPROCS(0))
-	o.MaxPayload, o.MaxMemory = or(o.MaxPayload, 16<<20), or(o.MaxMemory, 1<<30)
+	o.MaxPayload, o.MaxMemory, o.MaxRows = or(o.MaxPayload, 16<<20), or(o.MaxMemory, 1<<30), or(o.MaxRows, 1<<20)
 	o.Timeout, o.Drain = or(o.Timeout, time.Minute), or(o.Drain, 30*time.Second)
 	if o.MaxMemory < o.MaxPayload {
 		o.MaxMemory = o.MaxPayload
@@ -231,6 +233,9 @@ func (s *Server) infer(ctx context.Context, tensors []tensor.Tensor) ([]tensor.T
 
 // answer computes what a request asks for, whose tensors are in the order of the signature.
 func (s *Server) answer(ctx context.Context, ordered []tensor.Tensor, rows int) ([]tensor.Tensor, error) {
+	if rows > s.options.MaxRows {
+		return nil, refusal{fault.New(fault.Invalid, "the request has %d rows: send at most %d at once", rows, s.options.MaxRows), http.StatusRequestEntityTooLarge}
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	out, err := s.queue.Do(ctx, ordered, rows)

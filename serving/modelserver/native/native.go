@@ -3,6 +3,7 @@
 package native
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -77,12 +78,15 @@ func (e *Engine) Missing(text string) bool { return e.missing.Has(text) }
 // Close has nothing to free.
 func (e *Engine) Close() error { return nil }
 
+// chunk is how many rows are computed before it is asked whether anybody still waits for them.
+const chunk = 64
+
 // Run answers requests, which are in the order and shape of the signature, together. What is wrong
-// with one fails that one alone.
-func (e *Engine) Run(_ context.Context, requests [][]tensor.Tensor) []tensor.Answer {
+// with one fails that one alone. It gives up soon after ctx ends.
+func (e *Engine) Run(ctx context.Context, requests [][]tensor.Tensor) []tensor.Answer {
 	answers := make([]tensor.Answer, len(requests))
 	width := e.model.Width()
-	var features, outputs []float32
+	var features []float32
 	if len(requests) > 1 {
 		features = make([]float32, 0, width*len(requests))
 	}
@@ -94,20 +98,44 @@ func (e *Engine) Run(_ context.Context, requests [][]tensor.Tensor) []tensor.Ans
 		}
 		ends[i] = len(features)
 	}
-	outputs, err := e.model.Outputs(features, make([]float32, 0, len(features)/width*e.model.Plan.Outputs))
+	outputs, err := e.outputs(ctx, features)
+	if outputs == nil {
+		for i := range answers {
+			answers[i].Err = cmp.Or(answers[i].Err, err)
+		}
+		return answers
+	}
 	begin := 0
 	for i := range requests {
 		from, to := begin/width*e.model.Plan.Outputs, ends[i]/width*e.model.Plan.Outputs
 		begin = ends[i]
 		switch own := outputs[from:to]; {
 		case answers[i].Err != nil:
-		case err != nil && !(fault.Is(err, fault.Invalid) && network.Finite(own)):
+		case err != nil && !network.Finite(own):
 			answers[i].Err = err
 		default:
 			answers[i].Tensors = e.answer(own)
 		}
 	}
 	return answers
+}
+
+// outputs are those of all rows. An error beside them is of some that are not finite; without them
+// nothing could be computed, or ctx has ended.
+func (e *Engine) outputs(ctx context.Context, features []float32) (out []float32, notFinite error) {
+	width := e.model.Width()
+	out = make([]float32, 0, len(features)/width*e.model.Plan.Outputs)
+	for rows := range slices.Chunk(features, chunk*width) {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		var err error
+		if out, err = e.model.Outputs(rows, out); err != nil && !fault.Is(err, fault.Invalid) {
+			return nil, err
+		}
+		notFinite = cmp.Or(notFinite, err)
+	}
+	return out, notFinite
 }
 
 // append adds a request's rows to the features.
