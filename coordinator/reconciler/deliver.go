@@ -35,8 +35,9 @@ type deliveries struct {
 }
 
 type delivery struct {
-	publication uint64 // revision
+	publication uint64 // revision; 0 once it is not wanted any more
 	busy, ready bool
+	cancel      func() // ends the copying, while it is busy
 	tries       int
 	after       int64 // not tried again before
 	err         error // of the last try
@@ -63,6 +64,9 @@ func newDeliveries(copier Copier, wait *sync.WaitGroup) *deliveries {
 func (d *deliveries) deliver(ctx context.Context, job cluster.Job, view workload.View, changes workload.Changes, now int64) (next cluster.Job, version *cluster.ModelVersion, changed bool, wake int64) {
 	publication := view.Publication.Revision
 	known := d.jobs[job.Name]
+	if known != nil && known.publication != publication && d.end(job.Name) {
+		return job, nil, false, 0 // that of an earlier job of the name: its end is waited for
+	}
 	if known == nil || known.publication != publication {
 		known = &delivery{publication: publication}
 		d.jobs[job.Name] = known
@@ -80,9 +84,11 @@ func (d *deliveries) deliver(ctx context.Context, job cluster.Job, view workload
 	case now < known.after:
 		return job, nil, false, known.after
 	}
-	known.busy = true
+	working, cancel := context.WithCancel(ctx)
+	known.busy, known.cancel = true, cancel
 	d.wait.Go(func() {
-		outcome := d.work(ctx, job, view, changes)
+		outcome := d.work(working, job, view, changes)
+		cancel()
 		select {
 		case d.done <- outcome:
 		case <-ctx.Done():
@@ -174,6 +180,10 @@ func (d *deliveries) finish(done delivered) {
 		return
 	}
 	known.busy, known.err, known.clashes, known.version = false, done.err, done.clashes, done.version
+	if known.publication == 0 {
+		delete(d.jobs, done.job)
+		return
+	}
 	if done.err == nil {
 		known.ready = true
 		return
@@ -183,8 +193,26 @@ func (d *deliveries) finish(done delivered) {
 	known.after = time.Now().Add(delay).UnixNano()
 }
 
-// forget drops what is known of a job.
-func (d *deliveries) forget(job string) { delete(d.jobs, job) }
+// end ends a job's copying, and reports whether something may still be copied; its end is told by
+// done.
+func (d *deliveries) end(job string) (busy bool) {
+	known := d.jobs[job]
+	if known == nil || !known.busy {
+		return false
+	}
+	known.cancel()
+	return true
+}
+
+// forget drops what is known of a job. Copying that goes on is ended, and known until it has: what a
+// later job of the same name copies comes after it.
+func (d *deliveries) forget(job string) {
+	if d.end(job) {
+		d.jobs[job].publication = 0
+		return
+	}
+	delete(d.jobs, job)
+}
 
 // lasting reports whether trying again is of no use.
 func lasting(err error) bool {

@@ -252,6 +252,9 @@ func (w *round) look(ctx context.Context, names []string) ([]step, error) {
 			w.deliveries.forget(name)
 			continue
 		}
+		if job.Cancel && w.deliveries.end(name) {
+			continue // it is cancelled once nothing more is copied for it
+		}
 		kind, known := w.kinds[job.Kind]
 		if !known {
 			w.log.Error("job of a kind that this build does not know", "job", name, "kind", job.Kind)

@@ -34,10 +34,16 @@ type store struct {
 	takes  time.Duration
 
 	clashes []string // of what is merged
+	during  func(context.Context) error
 }
 
-func (s *store) Copy(_ context.Context, from, to string) error {
+func (s *store) Copy(ctx context.Context, from, to string) error {
 	time.Sleep(s.takes)
+	if s.during != nil {
+		if err := s.during(ctx); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.fail) > 0 {
