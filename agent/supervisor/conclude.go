@@ -196,8 +196,8 @@ func (t *task) save(ctx context.Context, assignment ledger.Assignment, state clu
 
 func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state cluster.TaskState) ([]cluster.Output, error) {
 	for _, mirror := range t.mirrors() {
-		if mirror.Sent != nil && isClosed(t.stop) {
-			continue // what is published is copied to its address then
+		if mirror.Sent != nil && (state != cluster.TaskSucceeded || isClosed(t.stop)) {
+			continue // nobody knows what is whole; and what is published is copied to its address then
 		}
 		if err := mirror.Finish(ctx); err != nil {
 			return nil, err

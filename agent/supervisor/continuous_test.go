@@ -171,3 +171,30 @@ func TestATaskThatWasToEndAndSucceededHasItsOutputs(t *testing.T) {
 		}
 	})
 }
+
+func TestOnlyATaskThatSucceedsBringsItsLastFilesToTheirAddress(t *testing.T) {
+	for claim, test := range map[string]struct {
+		exit runtime.Exit
+		want []string
+	}{
+		"it succeeds":                   {runtime.Exit{}, []string{"last", "whole"}},
+		"it fails":                      {runtime.Exit{Code: 3}, []string{"whole"}},
+		"it is killed":                  {runtime.Exit{Signal: 9}, []string{"whole"}},
+		"it runs too long":              {runtime.Exit{Signal: 9, Cause: runtime.CauseMaxRuntime}, []string{"whole"}},
+		"nobody knows how it has ended": {runtime.Exit{Unknown: true}, []string{"whole"}},
+	} {
+		t.Run(claim, func(t *testing.T) {
+			onStage(t, func(s *stage) {
+				s.write("whole")
+				s.passes()
+				s.write("last") // as far as it came
+				test.exit.Ended = time.Now()
+				s.driver.exits <- test.exit
+				s.passes()
+				if got := s.delivered(); !slices.Equal(got, test.want) {
+					t.Errorf("the address has %v, want %v", got, test.want)
+				}
+			})
+		})
+	}
+}
