@@ -157,7 +157,32 @@ func (s Spec) validateOutputs(p *cluster.Problems) {
 			}
 		}
 	}
+	s.validateAddresses(p)
 }
+
+// validateAddresses refuses addresses that lie in one another: an output's files would replace
+// another's, and what is removed of one could be of the other.
+func (s Spec) validateAddresses(p *cluster.Problems) {
+	names := slices.Sorted(maps.Keys(s.Outputs))
+	for i, a := range names {
+		for _, b := range names[i+1:] {
+			one, other := s.Outputs[a].URI, s.Outputs[b].URI
+			if one == "" || other == "" {
+				continue
+			}
+			field, beside := "outputs."+cluster.Clip(b)+".uri", "outputs."+cluster.Clip(a)+".uri"
+			switch first, second := whole(one), whole(other); {
+			case first == second:
+				p.Add(field, "%q is that of %s too: each takes a prefix of its own", cluster.Clip(other), beside)
+			case strings.HasPrefix(first, second), strings.HasPrefix(second, first):
+				p.Add(field, "%q and %q of %s lie in one another: each takes a prefix of its own", cluster.Clip(other), cluster.Clip(one), beside)
+			}
+		}
+	}
+}
+
+// whole is an s3:// prefix as files are put below it: without empty parts, and with a slash at its end.
+func whole(uri string) string { return path.Clean(strings.TrimPrefix(uri, "s3://")) + "/" }
 
 func checkPath(p *cluster.Problems, field, given string) {
 	clean := strings.TrimRight(given, "/")

@@ -156,6 +156,9 @@ func TestNamesEveryMistake(t *testing.T) {
 		{"the root itself", with(`"outputs": {"a": {"path": "/opt/ml/processing"}}`), `outputs.a.path: `},
 		{"one folder for two", with(`"inputs": {"a": {"uri": "s3://a/b", "path": "/opt/ml/processing/x"}}, "outputs": {"b": {"path": "/opt/ml/processing/x/"}}`), "outputs.b.path: /opt/ml/processing/x is that of inputs.a.path too"},
 		{"folders in one another", with(`"inputs": {"a": {"uri": "s3://a/b", "path": "/opt/ml/processing/x"}, "b": {"uri": "s3://a/b", "path": "/opt/ml/processing/x/y"}}`), "lie in one another"},
+		{"one address for two", with(`"outputs": {"a": "s3://d/x", "b": "s3://d/x/"}`), `outputs.b.uri: "s3://d/x/" is that of outputs.a.uri too`},
+		{"addresses in one another", with(`"outputs": {"a": "s3://d/x/y", "b": "s3://d//x"}`), `outputs.b.uri: "s3://d//x" and "s3://d/x/y" of outputs.a.uri lie in one another`},
+		{"an address and its bucket", with(`"outputs": {"a": "s3://d", "b": {"uri": "s3://d/x", "continuous": true}}`), "outputs.b.uri: "},
 		{"a pipe", with(`"inputs": {"a": {"uri": "s3://a/b", "mode": "pipe"}}`), `inputs.a.mode: "pipe" is for training`},
 		{"an augmented manifest", with(`"inputs": {"a": {"uri": "s3://a/b", "type": "augmented_manifest"}}`), `inputs.a.type: "augmented_manifest" is for training`},
 		{"continuous to nowhere", with(`"outputs": {"a": {"continuous": true}}`), "outputs.a.continuous: is for an output that goes somewhere"},
@@ -183,6 +186,13 @@ func TestNamesEveryMistake(t *testing.T) {
 				t.Errorf("said %s\nwant %s", got, test.want)
 			}
 		})
+	}
+}
+
+func TestOutputsNextToEachOtherAreNoMistake(t *testing.T) {
+	const text = `{"program": {"command": ["x"]}, "outputs": {"a": "s3://d/x", "b": "s3://d/xy", "c": "s3://d/x.y/", "d": "s3://e/x", "e": "", "f": ""}}`
+	if problems := (processing.Kind{}).Check([]byte(text)); problems != nil {
+		t.Error(problems)
 	}
 }
 
