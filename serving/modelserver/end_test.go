@@ -3,11 +3,17 @@ package modelserver_test
 import (
 	"context"
 	"net"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
 	"github.com/clary-ml/clary/internal/memnet"
+	"github.com/clary-ml/clary/proto/inference"
 	"github.com/clary-ml/clary/serving/modelserver"
 )
 
@@ -83,6 +89,67 @@ func TestABegunConnectionHoldsTheEndUpForNoMoreThanTheDrain(t *testing.T) {
 			if took := b.stop(t); took > c.most {
 				t.Errorf("%q, a drain of %v: the end took %v", c.says, c.drain, took)
 			}
+		})
+	}
+}
+
+// nothingIsUnderWay asks a server's metrics, which count what was let in.
+func (b *bubble) nothingIsUnderWay(t *testing.T) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	b.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
+	if !strings.Contains(w.Body.String(), "clary_requests_in_flight 0\n") {
+		t.Error("a request is under way after the end")
+	}
+}
+
+// lingering is a program that takes a second to give up.
+type lingering struct{ entered chan struct{} }
+
+func (l lingering) Ready(ctx context.Context) error {
+	close(l.entered)
+	<-ctx.Done()
+	time.Sleep(time.Second)
+	return context.Cause(ctx)
+}
+
+func (l lingering) Invoke(ctx context.Context, _ []byte, _, _ string) ([]byte, string, error) {
+	return nil, "", l.Ready(ctx)
+}
+
+func TestTheEndWaitsForWhatWasCutOff(t *testing.T) {
+	for name, ask := range map[string]func(*testing.T, *bubble) (closer func() error){
+		"http": func(t *testing.T, b *bubble) func() error {
+			return b.dial(t, "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1").Close
+		},
+		"grpc": func(t *testing.T, b *bubble) func() error {
+			c, err := grpc.NewClient("passthrough:///10.0.0.1:80", grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithContextDialer(func(ctx context.Context, at string) (net.Conn, error) { return b.host.Dial(ctx, at) }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				if _, err := inference.NewGRPCInferenceServiceClient(c).ServerReady(t.Context(), &inference.ServerReadyRequest{}); err == nil {
+					t.Error("what hung was answered")
+				}
+			}()
+			return c.Close
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := lingering{make(chan struct{})}
+				b := inBubble(t, modelserver.Options{Program: l, Drain: 10 * time.Second})
+				closer := ask(t, b)
+				<-l.entered
+				if took := b.stop(t); took != 11*time.Second {
+					t.Errorf("the end took %v", took)
+				}
+				b.nothingIsUnderWay(t)
+				if err := closer(); err != nil {
+					t.Error(err)
+				}
+			})
 		})
 	}
 }

@@ -1,6 +1,8 @@
 package modelserver
 
 import (
+	"net/http"
+	"sync"
 	"sync/atomic"
 
 	"github.com/clary-ml/clary/internal/fault"
@@ -28,4 +30,39 @@ func (g *gate) enter(size int64) error {
 func (g *gate) leave(size int64) {
 	g.bytes.Add(-size)
 	g.requests.Add(-1)
+}
+
+// handlers are the HTTP requests that are being answered, for the end to wait for.
+type handlers struct {
+	mu    sync.Mutex
+	ended bool
+	wait  sync.WaitGroup
+}
+
+// counted answers what comes before the end.
+func (h *handlers) counted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !h.begin() {
+			panic(http.ErrAbortHandler) // its connection is closed already
+		}
+		defer h.wait.Done()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (h *handlers) begin() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.ended {
+		h.wait.Add(1)
+	}
+	return !h.ended
+}
+
+// end lets no more begin, and waits for those that have.
+func (h *handlers) end() {
+	h.mu.Lock()
+	h.ended = true
+	h.mu.Unlock()
+	h.wait.Wait()
 }

@@ -152,8 +152,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	running, end := context.WithCancel(running)
 	defer end()
 	group.Go(func() error { return s.queue.Run(running) })
+	var answering handlers
 	web := &http.Server{
-		Handler: s.Handler(), ReadHeaderTimeout: readHeader, IdleTimeout: idle,
+		Handler: answering.counted(s.Handler()), BaseContext: func(net.Listener) context.Context { return running }, ReadHeaderTimeout: readHeader, IdleTimeout: idle,
 		ReadTimeout: s.options.Timeout + slowest, WriteTimeout: s.options.Timeout + 2*slowest,
 		ErrorLog: slog.NewLogLogger(s.options.Log.Handler(), slog.LevelDebug),
 	}
@@ -162,6 +163,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	group.Go(func() error { return ended(web.Serve(split.web), http.ErrServerClosed) })
 	group.Go(func() error { return ended(rpc.Serve(split.rpc), grpc.ErrServerStopped) })
 	group.Go(func() error {
+		defer answering.end() // which come to their end since running does
 		defer end()
 		select {
 		case <-ctx.Done():
