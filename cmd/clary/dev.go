@@ -79,10 +79,24 @@ func (d *dev) address(which int) string {
 	return net.JoinHostPort("127.0.0.1", fmt.Sprint(d.port+which))
 }
 
+// free sees that nobody listens at an address.
+func free(address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fault.New(fault.Invalid, "--port: %w: another clary dev? Name the first of other ports, as in --port 7570", err)
+	}
+	return l.Close()
+}
+
 // run starts both processes and waits: for Ctrl-C, or for one of them to end by itself.
 func (d *dev) run(ctx context.Context) error {
 	if err := os.MkdirAll(d.data, 0o711); err != nil { // tasks are other users, and reach their Python through it
 		return fault.New(fault.Invalid, "--data: %w", err)
+	}
+	for which := devServer; which <= devAgentGossip; which++ {
+		if err := free(d.address(which)); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -112,13 +126,14 @@ func (d *dev) run(ctx context.Context) error {
 
 func (d *dev) path(name string) string { return filepath.Join(d.data, name) }
 
-// child starts one process, and returns where its end is told. It is asked to end when
-// ctx does, and dies with this process.
+// child starts one process, and returns where its end is told once, and from then on nil. It is
+// asked to end when ctx does, and dies with this process.
 func (d *dev) child(ctx context.Context, name string, args ...string) <-chan error {
 	ended := make(chan error, 1)
 	log, err := os.OpenFile(d.path(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		ended <- err
+		close(ended)
 		return ended
 	}
 	command := exec.CommandContext(ctx, d.binary, args...)
@@ -128,6 +143,7 @@ func (d *dev) child(ctx context.Context, name string, args ...string) <-chan err
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
 	go func() { // owned by run, which receives its one message
 		defer log.Close()
+		defer close(ended)
 		ended <- command.Run()
 	}()
 	return ended

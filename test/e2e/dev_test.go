@@ -64,3 +64,17 @@ func TestDevIsAWholeClusterUntilCtrlC(t *testing.T) {
 		}
 	}
 }
+
+func TestDevEndsAtOnceWhereAPortIsTaken(t *testing.T) {
+	m := none(t)
+	port := fivePorts(t)
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	out := m.Exits(1, "dev", "--data", m.Path("dev"), "--port", fmt.Sprint(port))
+	if !strings.Contains(out, fmt.Sprint(port+3)) || !strings.Contains(out, "--port") {
+		t.Error(out)
+	}
+}
