@@ -130,9 +130,6 @@ func registered(snapshot *state.Snapshot, expect uint64, job cluster.Job, versio
 	if version == nil {
 		return command.Record{Changes: changes}
 	}
-	if _, there := registry.Existing(snapshot, *version); there {
-		return command.Record{Changes: changes}
-	}
 	more, _, err := registry.Add(snapshot, *version, now)
 	if err != nil {
 		job.Delivered, job.State, job.Ended = false, cluster.JobFailed, now

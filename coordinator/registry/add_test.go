@@ -1,9 +1,14 @@
 package registry_test
 
 import (
+	"fmt"
 	"iter"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/registry"
@@ -14,6 +19,7 @@ import (
 type known struct {
 	model    cluster.Model
 	versions map[int64]cluster.ModelVersion
+	read     *int // counts the versions that were walked over, if it is set
 }
 
 func (k known) Model(name string) (cluster.Model, bool) { return k.model, name == k.model.Name }
@@ -29,8 +35,14 @@ func (k known) ModelVersion(id string) (cluster.ModelVersion, bool) {
 
 func (k known) VersionsOf(model string, from int64) iter.Seq[cluster.ModelVersion] {
 	return func(yield func(cluster.ModelVersion) bool) {
-		for n := max(from, 1); n < k.model.Next && model == k.model.Name; n++ {
-			if v, there := k.versions[n]; there && !yield(v) {
+		for _, n := range slices.Sorted(maps.Keys(k.versions)) {
+			if model != k.model.Name || n < from {
+				continue
+			}
+			if k.read != nil {
+				*k.read++
+			}
+			if !yield(k.versions[n]) {
 				return
 			}
 		}
@@ -113,6 +125,59 @@ func TestWhatWasMadeOfTheSameIsFound(t *testing.T) {
 		if found != (c.want != 0) || got.Number != c.want {
 			t.Errorf("%s: %d, want %d", name, got.Number, c.want)
 		}
+	}
+}
+
+func TestWhatWasMadeOfTheSameIsNotAddedAgainAndLookedForOnce(t *testing.T) {
+	read := 0
+	s := known{model: cluster.Model{Name: "net", Next: 101, Count: cluster.MaxModelVersions}, versions: map[int64]cluster.ModelVersion{}, read: &read}
+	for n := range int64(100) {
+		s.versions[n+1] = numbered(n+1, func(v *cluster.ModelVersion) { v.RequestID = fmt.Sprint("r", n+1) })
+	}
+	changes, version, err := registry.Add(s, numbered(0, func(v *cluster.ModelVersion) { v.RequestID = "r100" }), 5)
+	if err != nil || len(changes) != 0 || version.Number != 100 || read != 100 {
+		t.Errorf("%d changes, %s, %v; %d versions of 100 were read", len(changes), version.Ref(), err, read)
+	}
+}
+
+func TestTheNewestVersionsAreFoundWithoutReadingTheOthers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		read := 0
+		s := known{model: cluster.Model{Name: "net", Next: rapid.Int64Range(1, 700).Draw(t, "next")}, versions: map[int64]cluster.ModelVersion{}, read: &read}
+		gone := rapid.Int64Range(0, 700).Draw(t, "gone from")
+		for n := int64(1); n < s.model.Next; n++ {
+			if n < gone || n > gone+500 {
+				s.versions[n] = numbered(n, nil)
+			}
+		}
+		below := rapid.Int64Range(0, s.model.Next).Draw(t, "below")
+		var want, got []int64
+		for n := below - 1; n > 0; n-- {
+			if _, there := s.versions[n]; there {
+				want = append(want, n)
+			}
+		}
+		for version := range registry.Newest(s, "net", below) {
+			got = append(got, version.Number)
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("below %d: %v, want %v", below, got, want)
+		}
+	})
+	read := 0
+	s := known{model: cluster.Model{Name: "net", Next: 5001}, versions: map[int64]cluster.ModelVersion{}, read: &read}
+	for n := int64(1); n <= 5000; n++ {
+		s.versions[n] = numbered(n, nil)
+	}
+	next, stop := iter.Pull(registry.Newest(s, "net", 4001))
+	defer stop()
+	for n := int64(4000); n > 3900; n-- {
+		if version, _ := next(); version.Number != n {
+			t.Fatalf("%s, want number %d", version.Ref(), n)
+		}
+	}
+	if read > 400 {
+		t.Errorf("for 100 of 5000 versions %d were read", read)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"io"
 	"iter"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/clary-ml/clary/cluster"
@@ -87,14 +88,47 @@ func Pin(s State, refs []string) ([]cluster.ModelPin, error) {
 	return pins, nil
 }
 
+// firstLook is how many numbers Newest looks at first.
+const firstLook = 32
+
+// Newest walks a model's versions below a number backwards. It reads few more than are asked for:
+// each look is at twice as many numbers as the one before, so that those of deleted versions cost
+// little however many they are.
+func Newest(s State, model string, below int64) iter.Seq[cluster.ModelVersion] {
+	return func(yield func(cluster.ModelVersion) bool) {
+		for width := int64(firstLook); below > 1; width *= 2 {
+			from := max(below-width, 1)
+			var found []cluster.ModelVersion
+			for version := range s.VersionsOf(model, from) {
+				if version.Number >= below {
+					break
+				}
+				found = append(found, version)
+			}
+			for _, version := range slices.Backward(found) {
+				if !yield(version) {
+					return
+				}
+			}
+			below = from
+		}
+	}
+}
+
+// same reports whether a version was made of the same output of the same job, or by the same
+// request, as another that is about to be made.
+func same(version, like cluster.ModelVersion) bool {
+	a, b := version.Lineage, like.Lineage
+	sameJob := b.Job != "" && a.Job == b.Job && a.Submitted == b.Submitted && a.Output == b.Output
+	sameRequest := like.RequestID != "" && version.RequestID == like.RequestID && version.Owner == like.Owner
+	return (sameJob || sameRequest) && !version.Deleting
+}
+
 // Existing finds the version that was made of the same output of the same job, or by the same
 // request, as another that is about to be made.
 func Existing(s State, like cluster.ModelVersion) (cluster.ModelVersion, bool) {
 	for version := range s.VersionsOf(like.Model, 0) {
-		a, b := version.Lineage, like.Lineage
-		sameJob := b.Job != "" && a.Job == b.Job && a.Submitted == b.Submitted && a.Output == b.Output
-		sameRequest := like.RequestID != "" && version.RequestID == like.RequestID && version.Owner == like.Owner
-		if (sameJob || sameRequest) && !version.Deleting {
+		if same(version, like) {
 			return version, true
 		}
 	}
@@ -102,19 +136,26 @@ func Existing(s State, like cluster.ModelVersion) (cluster.ModelVersion, bool) {
 }
 
 // Add is what makes a version the next one of its model, and the model with its first one. It
-// returns the version with its number.
+// returns the version with its number; or the one that was made of the same before, and no changes.
 func Add(s State, version cluster.ModelVersion, now int64) ([]command.Change, cluster.ModelVersion, error) {
 	model, existed := s.Model(version.Model)
 	if !existed {
 		model = cluster.Model{Name: version.Model, Owner: version.Owner, Created: now, Next: 1}
 	}
+	var taken error
+	for other := range s.VersionsOf(model.Name, 0) {
+		if same(other, version) {
+			return nil, other, nil
+		}
+		if other.Folder() == version.Folder() { // it goes with the version
+			taken = fault.New(fault.Conflict, "uri: %s is in the folder of version %s: put it elsewhere, or name that version with clary models alias", version.Artifact.URI, other.Ref())
+		}
+	}
 	if model.Count >= cluster.MaxModelVersions || model.Next > cluster.MaxModelNumber {
 		return nil, version, fault.New(fault.Exhausted, "model %s has %d versions: delete some with clary models delete, or register it under another name", model.Name, model.Count)
 	}
-	for other := range s.VersionsOf(model.Name, 0) {
-		if other.Folder() == version.Folder() { // it goes with the version
-			return nil, version, fault.New(fault.Conflict, "uri: %s is in the folder of version %s: put it elsewhere, or name that version with clary models alias", version.Artifact.URI, other.Ref())
-		}
+	if taken != nil {
+		return nil, version, taken
 	}
 	expect := model.Revision
 	version.Number, version.Created = model.Next, now

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/clary-ml/clary/auth"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
@@ -29,6 +31,11 @@ type Artifacts interface {
 // are no race any more, and the caller hears of the last one.
 const changeTries = 64
 
+const (
+	versionsPage = 100     // versions of a page if no limit is said
+	pageBytes    = 2 << 20 // of a page's versions, under the 4 MiB that a gRPC client takes if it says nothing
+)
+
 // models serves the registry.
 type models struct {
 	claryv1.UnimplementedModelsServer
@@ -44,19 +51,19 @@ func (i Identity) ownsModel(model cluster.Model) error {
 	return fault.New(fault.Denied, "model %s belongs to %s: only its owner or an admin may do this", model.Name, model.Owner)
 }
 
-func pageLimit(limit int32) (int, error) {
+func pageLimit(limit int32, usual int) (int, error) {
 	if limit < 0 || limit > maxPage {
-		return 0, fault.New(fault.Invalid, "limit: %d is out of range: from 0 (the default, %d) to %d", limit, defaultPage, maxPage)
+		return 0, fault.New(fault.Invalid, "limit: %d is out of range: from 0 (the default, %d) to %d", limit, usual, maxPage)
 	}
 	if limit == 0 {
-		return defaultPage, nil
+		return usual, nil
 	}
 	return int(limit), nil
 }
 
 // List tells which models there are, by name.
 func (s *models) List(ctx context.Context, request *claryv1.ListModelsRequest) (*claryv1.ListModelsResponse, error) {
-	limit, err := pageLimit(request.GetLimit())
+	limit, err := pageLimit(request.GetLimit(), defaultPage)
 	if err != nil {
 		return nil, err
 	}
@@ -90,9 +97,10 @@ func (s *models) Get(ctx context.Context, request *claryv1.GetModelRequest) (*cl
 	return wire.ModelToProto(model), nil
 }
 
-// Versions tells of a model's versions, the newest first.
+// Versions tells of a model's versions, the newest first. A page has as many as fit into pageBytes,
+// and at least one.
 func (s *models) Versions(ctx context.Context, request *claryv1.ListModelVersionsRequest) (*claryv1.ListModelVersionsResponse, error) {
-	limit, err := pageLimit(request.GetLimit())
+	limit, err := pageLimit(request.GetLimit(), versionsPage)
 	if err != nil {
 		return nil, err
 	}
@@ -101,22 +109,23 @@ func (s *models) Versions(ctx context.Context, request *claryv1.ListModelVersion
 		return nil, err
 	}
 	defer snapshot.Close()
-	if _, ok := snapshot.Model(request.GetModel()); !ok {
+	model, ok := snapshot.Model(request.GetModel())
+	if !ok {
 		return nil, registry.NoModel(request.GetModel())
 	}
-	var all []cluster.ModelVersion
-	for version := range snapshot.VersionsOf(request.GetModel(), 0) {
-		if before := request.GetBefore(); before == 0 || version.Number < before {
-			all = append(all, version)
+	end := model.Next
+	if before := request.GetBefore(); before != 0 {
+		end = min(end, before)
+	}
+	answer, size := &claryv1.ListModelVersionsResponse{}, 0
+	for version := range registry.Newest(snapshot, model.Name, end) {
+		next := wire.ModelVersionToProto(version)
+		size += proto.Size(next)
+		if have := len(answer.Versions); have == limit || have > 0 && size > pageBytes {
+			answer.Next = answer.Versions[have-1].GetNumber()
+			break
 		}
-	}
-	slices.Reverse(all)
-	answer := &claryv1.ListModelVersionsResponse{}
-	for _, version := range all[:min(limit, len(all))] {
-		answer.Versions = append(answer.Versions, wire.ModelVersionToProto(version))
-	}
-	if len(all) > limit {
-		answer.Next = all[limit-1].Number
+		answer.Versions = append(answer.Versions, next)
 	}
 	return answer, nil
 }

@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
@@ -264,6 +267,49 @@ func TestAVersionIsDeletedWhenNothingUsesIt(t *testing.T) {
 		again, existed, err := w.register(cluster.RoleUser, &claryv1.RegisterModelRequest{Model: "net", Job: "digits"})
 		if err != nil || existed || again.Number != 4 {
 			w.Errorf("registered again it is %s, %v, %v", again.Ref(), existed, err)
+		}
+	})
+}
+
+func TestAPageOfVersionsIsOfTheNewestAndOfBoundedBytes(t *testing.T) {
+	inWorld(t, func(w *world) {
+		const versions = 30
+		w.artifacts.Write("s3://lab/m.onnx", "onnx", time.Now())
+		large := map[string]string{}
+		for i := range 100 {
+			large[fmt.Sprint("p", i)] = strings.Repeat("x", 1000)
+		}
+		for range versions {
+			if _, _, err := w.register(cluster.RoleUser, &claryv1.RegisterModelRequest{Model: "net", Uri: "s3://lab/m.onnx", Parameters: large}); err != nil {
+				w.Fatal(err)
+			}
+		}
+		models := w.models(cluster.RoleUser)
+		for _, number := range []int64{3, 4, 28} {
+			if _, err := models.Delete(w.Context(), &claryv1.DeleteModelRequest{Ref: fmt.Sprint("net@", number)}); err != nil {
+				w.Fatal(err)
+			}
+		}
+		for _, limit := range []int32{0, 7, 1000} {
+			var got []int64
+			for before := int64(0); ; {
+				page, err := models.Versions(w.Context(), &claryv1.ListModelVersionsRequest{Model: "net", Limit: limit, Before: before})
+				if err != nil {
+					w.Fatal(err)
+				}
+				if size := proto.Size(page); size > 5<<19 || limit > 0 && len(page.GetVersions()) > int(limit) {
+					w.Errorf("limit %d: a page of %d versions has %d bytes", limit, len(page.GetVersions()), size)
+				}
+				for _, version := range page.GetVersions() {
+					got = append(got, version.GetNumber())
+				}
+				if before = page.GetNext(); before == 0 {
+					break
+				}
+			}
+			if len(got) != versions-3 || got[0] != 30 || got[2] != 27 || got[len(got)-1] != 1 || !slices.IsSortedFunc(got, func(a, b int64) int { return int(b - a) }) {
+				w.Errorf("limit %d: %v", limit, got)
+			}
 		}
 	})
 }

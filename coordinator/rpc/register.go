@@ -194,14 +194,13 @@ func (s *models) add(ctx context.Context, version cluster.ModelVersion) (cluster
 		if err != nil {
 			return version, false, err
 		}
-		there, exists := registry.Existing(snapshot, version)
 		changes, next, err := registry.Add(snapshot, version, time.Now().UnixNano())
 		snapshot.Close()
-		if exists {
-			return there, true, nil
-		}
 		if err != nil {
 			return version, false, err
+		}
+		if len(changes) == 0 {
+			return next, true, nil
 		}
 		results, err := s.replica.Propose(ctx, command.Record{Changes: changes})
 		if err == nil {

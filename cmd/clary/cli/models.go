@@ -109,13 +109,17 @@ func (a *App) showModel(ctx context.Context, c *client.Client, name string, all 
 		return err
 	}
 	var versions []cluster.ModelVersion
+	limit := 0
+	if a.forPeople() && !all {
+		limit = shownVersions
+	}
 	for before := int64(0); ; {
-		page, next, err := c.ModelVersions(ctx, name, 0, before)
+		page, next, err := c.ModelVersions(ctx, name, limit, before)
 		if err != nil {
 			return err
 		}
 		versions = append(versions, page...)
-		if before = next; next == 0 || a.forPeople() && !all && len(versions) >= shownVersions {
+		if before = next; next == 0 || limit > 0 && len(versions) >= limit {
 			break
 		}
 	}
