@@ -280,7 +280,7 @@ func (s *models) Evaluate(ctx context.Context, request *claryv1.EvaluateModelReq
 		var known bool
 		before, known = version.Evaluation(evaluation.Name)
 		switch {
-		case known && before.By != evaluation.By && caller(ctx).ownsModel(model) != nil:
+		case known && before.By != evaluation.By && caller(ctx).ownsModel(model) != nil && !(request.GetRemove() && comparesWith(snapshot, before, caller(ctx))):
 			return nil, fault.New(fault.Denied, "evaluation %s of version %s is %s's: choose another name", evaluation.Name, version.Ref(), before.By)
 		case !known && request.GetRemove():
 			return nil, fault.New(fault.NotFound, "version %s has no evaluation %q: see clary models show %s", version.Ref(), cluster.Clip(evaluation.Name), version.Ref())
@@ -307,6 +307,17 @@ func (s *models) Evaluate(ctx context.Context, request *claryv1.EvaluateModelReq
 	}
 	s.discard(ctx, version, before, evaluation, request.GetRemove())
 	return wire.ModelVersionToProto(version), nil
+}
+
+// comparesWith reports whether a report compares with a version of the caller's, who may take it
+// away then: it keeps the version from being deleted.
+func comparesWith(snapshot *state.Snapshot, e cluster.Evaluation, caller Identity) bool {
+	ref, err := cluster.ParseModelRef(e.Against)
+	if err != nil {
+		return false
+	}
+	model, ok := snapshot.Model(ref.Model)
+	return ok && caller.ownsModel(model) == nil
 }
 
 // discard deletes the pages of a report that another has replaced. If it cannot, they go with

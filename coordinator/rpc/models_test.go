@@ -271,6 +271,50 @@ func TestAVersionIsDeletedWhenNothingUsesIt(t *testing.T) {
 	})
 }
 
+func TestAComparisonOfAnothersIsTakenAwayByTheOwnerOfWhatItComparesWith(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.artifacts.Write("s3://lab/m.onnx", "onnx", time.Now())
+		eve, bob := w.user("eve", cluster.RoleUser), w.user("bob", cluster.RoleUser)
+		for who, name := range map[string]string{cluster.RoleUser: "net", eve: "rival"} {
+			if _, _, err := w.register(who, &claryv1.RegisterModelRequest{Model: name, Uri: "s3://lab/m.onnx"}); err != nil {
+				w.Fatal(err)
+			}
+		}
+		judge := func(who, name, against string, remove bool) error {
+			e := &claryv1.Evaluation{Name: name, Against: against}
+			if !remove {
+				e.Metrics = map[string]float64{"auc": 1}
+			}
+			_, err := w.models(who).Evaluate(w.Context(), &claryv1.EvaluateModelRequest{Ref: "rival@1", Evaluation: e, Remove: remove})
+			return wire.FromStatus(err)
+		}
+		for name, against := range map[string]string{"beside-net": "net@1", "alone": ""} {
+			if err := judge(eve, name, against, false); err != nil {
+				w.Fatal(err)
+			}
+		}
+		w.refusesDeletion("net@1", "evaluation rival@1/beside-net")
+		for name, c := range map[string]struct {
+			who, evaluation string
+			remove          bool
+		}{
+			"a third one's removal": {bob, "beside-net", true},
+			"the owner's own words": {cluster.RoleUser, "beside-net", false},
+			"one of no comparison":  {cluster.RoleUser, "alone", true},
+		} {
+			if err := judge(c.who, c.evaluation, "", c.remove); !fault.Is(err, fault.Denied) {
+				w.Errorf("%s: %v", name, err)
+			}
+		}
+		if err := judge(cluster.RoleUser, "beside-net", "", true); err != nil {
+			w.Fatal(err)
+		}
+		if _, err := w.models(cluster.RoleUser).Delete(w.Context(), &claryv1.DeleteModelRequest{Ref: "net@1"}); err != nil {
+			w.Error(err)
+		}
+	})
+}
+
 func TestAPageOfVersionsIsOfTheNewestAndOfBoundedBytes(t *testing.T) {
 	inWorld(t, func(w *world) {
 		const versions = 30
