@@ -1,6 +1,7 @@
 package staging
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,8 @@ type Mirror struct {
 	Prefix string // ends with '/'
 	// Keep leaves what the task deletes, and what was there before, in the store.
 	Keep bool
+	// Max is how many files there may be; 0 is a hundred thousand.
+	Max int
 	// Sent is told of each file that is in the store now, unless it is nil. If it fails the file
 	// counts as not sent.
 	Sent func(ctx context.Context, name string) error
@@ -176,11 +179,12 @@ func (m *Mirror) learn(ctx context.Context) error {
 	return nil
 }
 
-// maxMirrored is how many files are mirrored: each is an object.
+// maxMirrored is how many files are mirrored if a mirror does not say: each is an object.
 const maxMirrored = 100_000
 
 func (m *Mirror) scan(ctx context.Context) (map[string]stamp, error) {
 	found := map[string]stamp{}
+	most := cmp.Or(m.Max, maxMirrored)
 	root, err := m.Folder.open()
 	if err != nil {
 		return nil, fault.New(fault.Internal, "read checkpoints: %w", err)
@@ -190,8 +194,8 @@ func (m *Mirror) scan(ctx context.Context) (map[string]stamp, error) {
 		switch {
 		case strings.HasPrefix(info.Name(), ".") || strings.HasSuffix(info.Name(), ".tmp"):
 			return fs.SkipDir
-		case len(found) == maxMirrored:
-			return fault.New(fault.Invalid, "more than %d files: put them into fewer, or archives", maxMirrored)
+		case info.Mode().IsRegular() && len(found) == most:
+			return fault.New(fault.Invalid, "more than %d files: put them into fewer, or archives", most)
 		case info.Mode().IsRegular():
 			found[name] = stamp{info.Size(), info.ModTime()}
 		}

@@ -20,10 +20,10 @@ import (
 	"github.com/clary-ml/clary/storage/object"
 )
 
-const (
-	maxExported  = 1_000_000 // files of one folder that is exported
-	exportsChunk = 256       // files whose lines are held until all of them are sent
-)
+// MaxExported is how many files a folder may have that is exported.
+const MaxExported = 1_000_000
+
+const exportsChunk = 256 // files whose lines are held until all of them are sent
 
 // Export sends the files of a folder to the store, each as an object below the s3:// prefix uri,
 // and then a listing of them: the same files make the same bytes. Links are not followed, and
@@ -98,8 +98,8 @@ func (e *exporter) take(ctx context.Context, name string, info fs.FileInfo) erro
 	if !utf8.ValidString(name) {
 		return fault.New(fault.Invalid, "the file %q cannot become an object: its name is not UTF-8", name)
 	}
-	if e.output.Files++; e.output.Files > maxExported {
-		return fault.New(fault.Invalid, "it holds more than %d files: put them into fewer, or archives", maxExported)
+	if e.output.Files++; e.output.Files > MaxExported {
+		return fault.New(fault.Invalid, "it holds more than %d files: put them into fewer, or archives", MaxExported)
 	}
 	if e.chunk = append(e.chunk, object.Listed{Name: name}); len(e.chunk) < exportsChunk {
 		return nil

@@ -176,7 +176,7 @@ func (t *task) liveMirror(task cluster.Task, export cluster.Export) *staging.Mir
 	config := t.s.config
 	mirror := &staging.Mirror{
 		Store: config.Store, Folder: t.folders.Below(filepath.Join(t.folders.Base, export.Folder)), Bucket: config.Bucket,
-		Prefix: attemptPrefix(task) + "/outputs/" + export.Name + "/", Keep: true,
+		Prefix: attemptPrefix(task) + "/outputs/" + export.Name + "/", Keep: true, Max: staging.MaxExported,
 	}
 	bucket, key, err := staging.ParseURI(export.To)
 	mirror.Sent = func(ctx context.Context, name string) error {
