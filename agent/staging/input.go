@@ -92,7 +92,7 @@ func FetchModel(ctx context.Context, store Reader, cache *Cache, input cluster.I
 		return tally, fault.New(fault.Internal, "model %s: %w", input.URI, err)
 	}
 	defer file.Close() //nolint:errcheck // only read
-	if err := Unpack(file, folder); err != nil {
+	if err := unpack(file, folder, "", modelBounds(), nil); err != nil {
 		return tally, fault.New(fault.KindOf(err), "model %s: %w", input.URI, err)
 	}
 	return tally, os.RemoveAll(packed)

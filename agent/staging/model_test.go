@@ -1,7 +1,10 @@
 package staging_test
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"errors"
 	"io/fs"
 	"maps"
 	"os"
@@ -75,4 +78,52 @@ func filesOf(t *testing.T, folder string) map[string]string {
 		t.Fatal(err)
 	}
 	return found
+}
+
+// headed is an archive that has its own folder so many times, and then the head of a file of a size, which is cut short.
+func headed(t *testing.T, folders int, size int64) string {
+	t.Helper()
+	var packed bytes.Buffer
+	zipped := gzip.NewWriter(&packed)
+	archive := tar.NewWriter(zipped)
+	for range folders {
+		if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "./", Mode: 0o755}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "weights", Mode: 0o644, Size: size}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(archive.Flush(), zipped.Close()); err != nil && size == 0 {
+		t.Fatal(err)
+	}
+	return packed.String()
+}
+
+func TestAModelMayBeLargerThanCode(t *testing.T) {
+	for claim, test := range map[string]struct {
+		folders int
+		size    int64
+		code    string // of a task
+		model   string
+	}{
+		"many bytes":     {0, 5 << 30, "more than 4 GiB unpacked: leave out what the program does not need", "unexpected EOF"},
+		"many files":     {100_000, 0, "more than 100000 files: leave out", ""},
+		"too many bytes": {0, 64<<30 + 1, "more than 4 GiB", "more than 64 GiB unpacked: keep its files below a prefix"},
+	} {
+		t.Run(claim, func(t *testing.T) {
+			archive := headed(t, test.folders, test.size)
+			store, cache := newStore(t, map[string]string{"m/model.tar.gz": archive}), newCache(t, t.TempDir(), 1<<20)
+			_, err := staging.FetchModel(t.Context(), store, cache, cluster.Input{Channel: "model", URI: "s3://data/m/model.tar.gz", Model: true}, t.TempDir(), t.TempDir())
+			says(t, "a model", err, test.model)
+			says(t, "code", staging.FetchSource(t.Context(), store, cache, "s3://data/m/model.tar.gz", t.TempDir(), t.TempDir()), test.code)
+		})
+	}
+}
+
+func says(t *testing.T, what string, err error, want string) {
+	t.Helper()
+	if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+		t.Errorf("%s: %v, want %q", what, err, want)
+	}
 }

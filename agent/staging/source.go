@@ -17,11 +17,20 @@ import (
 	"github.com/clary-ml/clary/internal/tree"
 )
 
-// Bounds on a task's source.
-const (
-	maxSourceFiles = 100_000
-	maxSourceBytes = 4 << 30 // unpacked
-)
+// bounds are on what an archive becomes.
+type bounds struct {
+	files  int
+	bytes  int64
+	remedy string // for what is larger
+}
+
+func sourceBounds() bounds {
+	return bounds{100_000, 4 << 30, "leave out what the program does not need, or give it as an input"}
+}
+
+func modelBounds() bounds {
+	return bounds{1_000_000, 64 << 30, "keep its files below a prefix that ends with a slash, and name that"}
+}
 
 // FetchSource unpacks the .tar.gz at an s3:// address into a folder. scratch is a folder of
 // the agent's own, on the same file system.
@@ -54,15 +63,19 @@ func FetchSource(ctx context.Context, store Reader, cache *Cache, uri, scratch, 
 
 // Unpack writes a .tar.gz's files, folders and links below a folder. Names and links that
 // lead out of it are refused, and so is what is none of these.
-func Unpack(from io.Reader, folder string) error { return unpack(from, folder, "", nil) }
+func Unpack(from io.Reader, folder string) error {
+	return unpack(from, folder, "", sourceBounds(), nil)
+}
 
 // UnpackBelow is Unpack of an archive whose files are all in one folder of that name, out of
 // which no link leads either. What Unpack would refuse is left out, and told.
 func UnpackBelow(from io.Reader, folder, name string, leftOut func(name string, why error)) error {
-	return unpack(from, folder, name, leftOut)
+	most := sourceBounds()
+	most.remedy = "copy parts of it one by one"
+	return unpack(from, folder, name, most, leftOut)
 }
 
-func unpack(from io.Reader, folder, within string, leftOut func(name string, why error)) error {
+func unpack(from io.Reader, folder, within string, most bounds, leftOut func(name string, why error)) error {
 	zipped, err := gzip.NewReader(from)
 	if err != nil {
 		return fault.New(fault.Invalid, "it is no .tar.gz: %w", err)
@@ -73,8 +86,8 @@ func unpack(from io.Reader, folder, within string, leftOut func(name string, why
 	}
 	defer root.Close() //nolint:errcheck // its files are closed one by one
 	archive := tar.NewReader(zipped)
-	left := int64(maxSourceBytes)
-	for range maxSourceFiles {
+	left := most.bytes
+	for range most.files + 1 { // and its end
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -83,7 +96,7 @@ func unpack(from io.Reader, folder, within string, leftOut func(name string, why
 			return fault.New(fault.Invalid, "it is no whole .tar.gz: %w", err)
 		}
 		if left -= header.Size; left < 0 {
-			return fault.New(fault.Invalid, "it holds more than %d bytes", int64(maxSourceBytes))
+			return fault.New(fault.Invalid, "it holds more than %s unpacked: %s", cluster.FormatBytes(most.bytes), most.remedy)
 		}
 		err = unpackOne(root, header, within, archive)
 		if fault.Is(err, fault.Invalid) && leftOut != nil {
@@ -94,7 +107,7 @@ func unpack(from io.Reader, folder, within string, leftOut func(name string, why
 			return fault.New(fault.Invalid, "%q cannot be unpacked: %w", cluster.Clip(header.Name), err)
 		}
 	}
-	return fault.New(fault.Invalid, "it holds more than %d files", maxSourceFiles)
+	return fault.New(fault.Invalid, "it holds more than %d files: %s", most.files, most.remedy)
 }
 
 func unpackOne(root *os.Root, header *tar.Header, within string, content io.Reader) error {
