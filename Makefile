@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: bench-models engines help demo test race lint generate bench bench-inputs bench-exec bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
+.PHONY: engines help demo test race lint generate bench bench-inputs bench-exec bench-models bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -55,9 +55,10 @@ bench-sweep: build ## measure sweeps of the digits network that stop early, as i
 	@internal/tools/setup.sh python
 	@test/sweep.sh
 
-bench-models: build ## measure the model server beside FastAPI with PyTorch, and batch transform beside one process of its scorer (needs wrk)
+bench-models: build ## measure the model server beside FastAPI with PyTorch (needs wrk), batch transform beside one process of its scorer, and steps on 5 GB
 	@test/models.sh
 	@test/transform.sh
+	@test/steps.sh
 
 microbench: setup shim ## run the benchmarks of all packages
 	go test -run '^$$' -bench . -benchmem ./...
