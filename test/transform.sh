@@ -8,6 +8,7 @@ set -euo pipefail
 cores=${TRANSFORM_CORES:-$(nproc)}
 rows=${TRANSFORM_ROWS:-40000}
 rounds=${TRANSFORM_ROUNDS:-3}
+python=${TRANSFORM_PYTHON:-/usr/bin/python3} # the same one for both
 
 cat >"$dir/scorer.py" <<'PY'
 """Scores rows of 64 numbers by ten weighted sums: as a server, or a file by itself."""
@@ -22,6 +23,7 @@ def score(line):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body go out together, or the second waits for the first to be acknowledged
 
     def answer(self, code, text=b""):
         self.send_response(code)
@@ -70,9 +72,9 @@ best() { awk -v a="$1" -v b="$2" 'BEGIN { print (a > b ? a : b) }'; }
 alone=0 rate=0
 for round in $(seq "$rounds"); do
   say "round $round: one process of the scorer over one file, then $cores servers over $((2 * cores)) objects, $cores times as many rows"
-  one=$(python3 "$dir/scorer.py" "$dir/rows.csv" "$dir/want.csv")
+  one=$("$python" "$dir/scorer.py" "$dir/rows.csv" "$dir/want.csv")
   echo "one process: $one rows/s"
-  shown transform --script "$dir/scorer.py" --input "$dir/objects" --output "s3://bench/scored-$round/" --split line --content-type text/csv \
+  shown transform --script "$dir/scorer.py" --python "$python" --input "$dir/objects" --output "s3://bench/scored-$round/" --split line --content-type text/csv \
     --max-payload 64KiB --max-concurrent 2 --instances "$cores" --cores 1 --name "bench-$round"
   all=$("$clary" job "bench-$round" -o json | sed -n 's/.*"records_per_second": *\([0-9.e+]*\).*/\1/p' | awk '{ sum += $1 } END { print sum }')
   echo "$cores servers: $all rows/s"
