@@ -2,10 +2,8 @@ package training
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/clary-ml/clary/cluster"
-	"github.com/clary-ml/clary/internal/strictjson"
 	"github.com/clary-ml/clary/workload"
 )
 
@@ -29,8 +27,8 @@ func (Kind) Reconcile(view workload.View, job cluster.Job, now int64) workload.C
 		return gang.Run(view, job, now)
 	}
 	var s Spec
-	if problems := strictjson.Decode(job.Spec, &s); len(problems) > 0 {
-		return workload.Fail(view, job, now, "its spec cannot be read: "+oneLine(problems))
+	if err := workload.ReadSpec(job, &s); err != nil {
+		return workload.Fail(view, job, now, err.Error())
 	}
 	gang.Output = s.Output
 	if len(view.Gangs) == 0 {
@@ -42,5 +40,3 @@ func (Kind) Reconcile(view workload.View, job cluster.Job, now int64) workload.C
 	}
 	return gang.Run(view, job, now)
 }
-
-func oneLine(p cluster.Problems) string { return strings.ReplaceAll(p.Error(), "\n", "; ") }

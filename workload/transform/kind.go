@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/clary-ml/clary/cluster"
-	"github.com/clary-ml/clary/internal/strictjson"
 	"github.com/clary-ml/clary/workload"
 )
 
@@ -24,20 +23,7 @@ func (Kind) Check(data []byte) cluster.Problems {
 // have succeeded. Objects that have no output then make the job failed, with the outputs of all
 // others published, as SageMaker has it. The spec is read only to make the gang.
 func (Kind) Reconcile(view workload.View, job cluster.Job, now int64) workload.Changes {
-	var gang workload.OneGang
-	if len(view.Gangs) > 0 || job.State.Ended() {
-		return judge(view, gang.Run(view, job, now))
-	}
-	var s Spec
-	if problems := strictjson.Decode(job.Spec, &s); len(problems) > 0 {
-		return workload.Fail(view, job, now, "its spec cannot be read: "+strings.ReplaceAll(problems.Error(), "\n", "; "))
-	}
-	roles, err := s.Roles()
-	if err != nil {
-		return workload.Fail(view, job, now, fmt.Sprintf("its tasks cannot be made: %s", err))
-	}
-	gang.Roles = roles
-	return gang.Run(view, job, now)
+	return judge(view, workload.RunRoles[Spec](view, job, now))
 }
 
 // judge looks at what the drivers of a job that would succeed say of objects without an output.
