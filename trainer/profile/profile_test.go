@@ -85,6 +85,9 @@ func TestAProfileSaysWhatIsInATable(t *testing.T) {
 	if g := plan.ByLabel; len(g) != 2 || g[0].Value != "monthly" || g[0].Rows != 200 || !reflect.DeepEqual(g[0].Shares, []float64{1, 0}) {
 		t.Errorf("%+v", g)
 	}
+	if id := column(t, p, "id"); id.Association > 0.05 { // many values go with anything by chance
+		t.Errorf("an identifier has an association of %v", id.Association)
+	}
 	if age.Association > 0.2 {
 		t.Errorf("age has an association of %v with what it does not tell", age.Association)
 	}

@@ -139,3 +139,18 @@ func TestAnEvaluationOfNothingHasNoPage(t *testing.T) {
 		t.Error("it has one")
 	}
 }
+
+func TestASliceFurtherFromTheWholeThanTwoStandardErrorsIsMarked(t *testing.T) {
+	m := classes(t, "new", 2, 500, 4)
+	whole := m.Metrics["accuracy"]
+	m.Slices = nil
+	for value, off := range map[string]float64{"near": -.015, "under": -.025, "over": .025} {
+		m.Slices = append(m.Slices, evaluation.Slice{Column: "plan", Value: value, Rows: 100, Error: .01, Metrics: map[string]float64{"accuracy": whole + off}})
+	}
+	text := write(t, "odd", m)
+	for value, want := range map[string]bool{"near": false, "under": true, "over": true} {
+		if got := regexp.MustCompile(`<tr class="odd"[^>]*><td>` + value).MatchString(text); got != want {
+			t.Errorf("%s is marked: %v", value, got)
+		}
+	}
+}
