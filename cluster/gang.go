@@ -35,6 +35,9 @@ type Role struct {
 	Ask     Ask
 	Program Program
 	Labels  map[string]string // a node must have all of these
+	// Spread asks for nodes that have fewest tasks of the same job and Spread, before anything else; ""
+	// asks for nothing.
+	Spread string
 }
 
 // Limits on one gang.
@@ -114,5 +117,8 @@ func (r Role) Validate() Problems {
 	p.Under("ask", r.Ask.Validate())
 	p.Under("program", r.Program.Validate())
 	checkLabels(&p, "labels", r.Labels)
+	if len(r.Spread) > 255 {
+		p.Add("spread", "%d bytes: at most 255", len(r.Spread))
+	}
 	return p
 }

@@ -48,6 +48,8 @@ type Program struct {
 	Service bool
 	// Port is where the program listens that cannot be told: no two tasks of a node have it at a time.
 	Port int32
+	// Probe asks the task, while it runs, whether it serves; nil for what serves nothing.
+	Probe *Probe
 }
 
 // Input is a prefix, an object or a manifest in the store, given to the task as a channel.
@@ -180,6 +182,9 @@ func (g Program) Validate() Problems {
 	}
 	checkDuration(&p, "grace", g.Grace, 0, time.Hour)
 	checkRange(&p, "port", int64(g.Port), 0, math.MaxUint16)
+	if g.Probe != nil {
+		p.Under("probe", g.Probe.Validate())
+	}
 	if g.Disk < 0 {
 		p.Add("disk", "%d is negative: name an amount like 20GiB, or nothing", g.Disk)
 	}

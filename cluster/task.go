@@ -77,6 +77,7 @@ type TaskStatus struct {
 	Progress Progress
 	Message  string   // what it left for whoever asks how it ended: at most MaxMessage bytes
 	Outputs  []Output // uploaded under the attempt's own prefix, not yet published
+	Healthy  int64    // since when it answers its program's probe with 200; 0 while it does not
 }
 
 // Progress is the newest that a task said of its work.

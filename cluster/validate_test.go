@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +102,21 @@ func TestAmountsReadLikeWords(t *testing.T) {
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestAProbeNamesEachOfItsMistakes(t *testing.T) {
+	bad := Probe{Path: "http://elsewhere/ping", Startup: -1, Every: time.Microsecond, Timeout: 2 * time.Hour, Failures: -1}
+	got := bad.Validate()
+	for _, field := range []string{"path", "startup", "every", "timeout", "failures"} {
+		if !slices.ContainsFunc(got, func(p Problem) bool { return p.Field == field }) {
+			t.Errorf("nothing is said of %s: %v", field, got)
+		}
+	}
+	for _, good := range []Probe{{}, {Path: "/v2/health/ready"}, Probe{}.WithDefaults()} {
+		if problems := good.Validate(); len(problems) > 0 {
+			t.Errorf("%+v: %v", good, problems)
 		}
 	}
 }

@@ -79,6 +79,9 @@ func merge(known, report cluster.TaskStatus, now int64) cluster.TaskStatus {
 	if reflect.ValueOf(report.Progress).IsZero() {
 		report.Progress = known.Progress
 	}
+	if report.State != cluster.TaskRunning {
+		report.Healthy = 0
+	}
 	switch {
 	case !report.State.Ended():
 		report.Ended = 0

@@ -69,7 +69,7 @@ func GangFromProto(g *claryv1.Gang) cluster.Gang {
 func RoleToProto(r cluster.Role) *claryv1.Role {
 	return &claryv1.Role{
 		Name: r.Name, Count: r.Count, Ask: AskToProto(r.Ask),
-		Program: ProgramToProto(r.Program), Labels: r.Labels,
+		Program: ProgramToProto(r.Program), Labels: r.Labels, Spread: r.Spread,
 	}
 }
 
@@ -77,7 +77,7 @@ func RoleToProto(r cluster.Role) *claryv1.Role {
 func RoleFromProto(r *claryv1.Role) cluster.Role {
 	return cluster.Role{
 		Name: r.GetName(), Count: r.GetCount(), Ask: AskFromProto(r.GetAsk()),
-		Program: ProgramFromProto(r.GetProgram()), Labels: table(r.GetLabels()),
+		Program: ProgramFromProto(r.GetProgram()), Labels: table(r.GetLabels()), Spread: r.GetSpread(),
 	}
 }
 

@@ -18,7 +18,7 @@ func ProgramToProto(p cluster.Program) *claryv1.Program {
 		Checkpoints: p.Checkpoints, Outputs: p.Outputs, HardCpu: p.HardCPU,
 		Exclusive: p.Exclusive, Clary: p.Clary, Disk: p.Disk, ReadOnly: p.ReadOnly, Restore: p.Restore, Track: trackingToProto(p.Track),
 		Contract: string(p.Contract), Cluster: string(p.Cluster), Exports: list(p.Exports, ExportToProto),
-		Service: p.Service, Port: p.Port,
+		Service: p.Service, Port: p.Port, Probe: probeToProto(p.Probe),
 	}
 }
 
@@ -35,7 +35,7 @@ func ProgramFromProto(p *claryv1.Program) cluster.Program {
 		Checkpoints: p.GetCheckpoints(), Outputs: p.GetOutputs(), HardCPU: p.GetHardCpu(),
 		Exclusive: p.GetExclusive(), Clary: p.GetClary(), Disk: p.GetDisk(), ReadOnly: p.GetReadOnly(), Restore: p.GetRestore(), Track: trackingFromProto(p.GetTrack()),
 		Contract: cluster.Contract(p.GetContract()), Cluster: cluster.Engine(p.GetCluster()), Exports: list(p.GetExports(), ExportFromProto),
-		Service: p.GetService(), Port: p.GetPort(),
+		Service: p.GetService(), Port: p.GetPort(), Probe: probeFromProto(p.GetProbe()),
 	}
 }
 
@@ -112,4 +112,20 @@ func trackingFromProto(t *claryv1.Tracking) *cluster.Tracking {
 		return nil
 	}
 	return &cluster.Tracking{Metric: t.GetMetric(), Steps: some(t.GetSteps()), ByStep: t.GetByStep()}
+}
+
+func probeToProto(b *cluster.Probe) *claryv1.Probe {
+	if b == nil {
+		return nil
+	}
+	return &claryv1.Probe{Path: b.Path, Startup: int64(b.Startup), Every: int64(b.Every), Timeout: int64(b.Timeout), Failures: b.Failures}
+}
+
+func probeFromProto(b *claryv1.Probe) *cluster.Probe {
+	if b == nil {
+		return nil
+	}
+	return &cluster.Probe{
+		Path: b.GetPath(), Startup: time.Duration(b.GetStartup()), Every: time.Duration(b.GetEvery()), Timeout: time.Duration(b.GetTimeout()), Failures: b.GetFailures(),
+	}
 }

@@ -40,7 +40,7 @@ func TaskStatusToProto(s cluster.TaskStatus) *claryv1.TaskStatus {
 	return &claryv1.TaskStatus{
 		State: string(s.State), Reason: s.Reason, ExitCode: s.ExitCode,
 		Started: s.Started, Ended: s.Ended,
-		Progress: ProgressToProto(s.Progress), Outputs: list(s.Outputs, OutputToProto), Message: s.Message,
+		Progress: ProgressToProto(s.Progress), Outputs: list(s.Outputs, OutputToProto), Message: s.Message, Healthy: s.Healthy,
 	}
 }
 
@@ -49,7 +49,7 @@ func TaskStatusFromProto(s *claryv1.TaskStatus) cluster.TaskStatus {
 	return cluster.TaskStatus{
 		State: cluster.TaskState(s.GetState()), Reason: s.GetReason(), ExitCode: s.GetExitCode(),
 		Started: s.GetStarted(), Ended: s.GetEnded(),
-		Progress: ProgressFromProto(s.GetProgress()), Outputs: list(s.GetOutputs(), OutputFromProto), Message: s.GetMessage(),
+		Progress: ProgressFromProto(s.GetProgress()), Outputs: list(s.GetOutputs(), OutputFromProto), Message: s.GetMessage(), Healthy: s.GetHealthy(),
 	}
 }
 

@@ -1165,6 +1165,7 @@ type Program struct {
 	Cluster         string                 `protobuf:"bytes,52,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Service         bool                   `protobuf:"varint,60,opt,name=service,proto3" json:"service,omitempty"`
 	Port            int32                  `protobuf:"varint,61,opt,name=port,proto3" json:"port,omitempty"`
+	Probe           *Probe                 `protobuf:"bytes,62,opt,name=probe,proto3" json:"probe,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1409,6 +1410,89 @@ func (x *Program) GetPort() int32 {
 	return 0
 }
 
+func (x *Program) GetProbe() *Probe {
+	if x != nil {
+		return x.Probe
+	}
+	return nil
+}
+
+type Probe struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Startup       int64                  `protobuf:"varint,2,opt,name=startup,proto3" json:"startup,omitempty"`
+	Every         int64                  `protobuf:"varint,3,opt,name=every,proto3" json:"every,omitempty"`
+	Timeout       int64                  `protobuf:"varint,4,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Failures      int32                  `protobuf:"varint,5,opt,name=failures,proto3" json:"failures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Probe) Reset() {
+	*x = Probe{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Probe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Probe) ProtoMessage() {}
+
+func (x *Probe) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Probe.ProtoReflect.Descriptor instead.
+func (*Probe) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Probe) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Probe) GetStartup() int64 {
+	if x != nil {
+		return x.Startup
+	}
+	return 0
+}
+
+func (x *Probe) GetEvery() int64 {
+	if x != nil {
+		return x.Every
+	}
+	return 0
+}
+
+func (x *Probe) GetTimeout() int64 {
+	if x != nil {
+		return x.Timeout
+	}
+	return 0
+}
+
+func (x *Probe) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
 type Role struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1416,13 +1500,14 @@ type Role struct {
 	Ask           *Ask                   `protobuf:"bytes,3,opt,name=ask,proto3" json:"ask,omitempty"`
 	Program       *Program               `protobuf:"bytes,4,opt,name=program,proto3" json:"program,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Spread        string                 `protobuf:"bytes,6,opt,name=spread,proto3" json:"spread,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[13]
+	mi := &file_clary_v1_nouns_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1519,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[13]
+	mi := &file_clary_v1_nouns_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1532,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Role) GetName() string {
@@ -1485,6 +1570,13 @@ func (x *Role) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *Role) GetSpread() string {
+	if x != nil {
+		return x.Spread
+	}
+	return ""
+}
+
 type Gang struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -1508,7 +1600,7 @@ type Gang struct {
 
 func (x *Gang) Reset() {
 	*x = Gang{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[14]
+	mi := &file_clary_v1_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1520,7 +1612,7 @@ func (x *Gang) String() string {
 func (*Gang) ProtoMessage() {}
 
 func (x *Gang) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[14]
+	mi := &file_clary_v1_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1533,7 +1625,7 @@ func (x *Gang) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gang.ProtoReflect.Descriptor instead.
 func (*Gang) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Gang) GetJob() string {
@@ -1651,7 +1743,7 @@ type Allocation struct {
 
 func (x *Allocation) Reset() {
 	*x = Allocation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[15]
+	mi := &file_clary_v1_nouns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1755,7 @@ func (x *Allocation) String() string {
 func (*Allocation) ProtoMessage() {}
 
 func (x *Allocation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[15]
+	mi := &file_clary_v1_nouns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1768,7 @@ func (x *Allocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allocation.ProtoReflect.Descriptor instead.
 func (*Allocation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{15}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Allocation) GetNode() string {
@@ -1706,7 +1798,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[16]
+	mi := &file_clary_v1_nouns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +1810,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[16]
+	mi := &file_clary_v1_nouns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +1823,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{16}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Progress) GetEpoch() int32 {
@@ -1782,7 +1874,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[17]
+	mi := &file_clary_v1_nouns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1794,7 +1886,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[17]
+	mi := &file_clary_v1_nouns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1807,7 +1899,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{17}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Output) GetName() string {
@@ -1855,13 +1947,14 @@ type TaskStatus struct {
 	Progress      *Progress              `protobuf:"bytes,6,opt,name=progress,proto3" json:"progress,omitempty"`
 	Outputs       []*Output              `protobuf:"bytes,7,rep,name=outputs,proto3" json:"outputs,omitempty"`
 	Message       string                 `protobuf:"bytes,20,opt,name=message,proto3" json:"message,omitempty"`
+	Healthy       int64                  `protobuf:"varint,21,opt,name=healthy,proto3" json:"healthy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[18]
+	mi := &file_clary_v1_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +1966,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[18]
+	mi := &file_clary_v1_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +1979,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{18}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TaskStatus) GetState() string {
@@ -1945,6 +2038,13 @@ func (x *TaskStatus) GetMessage() string {
 	return ""
 }
 
+func (x *TaskStatus) GetHealthy() int64 {
+	if x != nil {
+		return x.Healthy
+	}
+	return 0
+}
+
 type Task struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1963,7 +2063,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[19]
+	mi := &file_clary_v1_nouns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2075,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[19]
+	mi := &file_clary_v1_nouns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2088,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{19}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Task) GetId() string {
@@ -2074,7 +2174,7 @@ type Publication struct {
 
 func (x *Publication) Reset() {
 	*x = Publication{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[20]
+	mi := &file_clary_v1_nouns_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2086,7 +2186,7 @@ func (x *Publication) String() string {
 func (*Publication) ProtoMessage() {}
 
 func (x *Publication) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[20]
+	mi := &file_clary_v1_nouns_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2099,7 +2199,7 @@ func (x *Publication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publication.ProtoReflect.Descriptor instead.
 func (*Publication) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{20}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Publication) GetJob() string {
@@ -2149,7 +2249,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[21]
+	mi := &file_clary_v1_nouns_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2161,7 +2261,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[21]
+	mi := &file_clary_v1_nouns_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2174,7 +2274,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{21}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Placement) GetGang() string {
@@ -2218,7 +2318,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[22]
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2330,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[22]
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2343,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{22}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Block) GetConstraint() string {
@@ -2292,7 +2392,7 @@ type Why struct {
 
 func (x *Why) Reset() {
 	*x = Why{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2304,7 +2404,7 @@ func (x *Why) String() string {
 func (*Why) ProtoMessage() {}
 
 func (x *Why) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2317,7 +2417,7 @@ func (x *Why) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Why.ProtoReflect.Descriptor instead.
 func (*Why) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{23}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Why) GetGang() string {
@@ -2351,7 +2451,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[24]
+	mi := &file_clary_v1_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2363,7 +2463,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[24]
+	mi := &file_clary_v1_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2376,7 +2476,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{24}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Plan) GetPlacements() []*Placement {
@@ -2405,7 +2505,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[25]
+	mi := &file_clary_v1_nouns_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2517,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[25]
+	mi := &file_clary_v1_nouns_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2530,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{25}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Queue) GetName() string {
@@ -2477,7 +2577,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[26]
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +2589,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[26]
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +2602,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{26}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Secret) GetQueue() string {
@@ -2579,7 +2679,7 @@ type Deed struct {
 
 func (x *Deed) Reset() {
 	*x = Deed{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2591,7 +2691,7 @@ func (x *Deed) String() string {
 func (*Deed) ProtoMessage() {}
 
 func (x *Deed) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2604,7 +2704,7 @@ func (x *Deed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deed.ProtoReflect.Descriptor instead.
 func (*Deed) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{27}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Deed) GetId() string {
@@ -2695,7 +2795,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2707,7 +2807,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2720,7 +2820,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{28}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Token) GetId() string {
@@ -2825,7 +2925,7 @@ type Trial struct {
 
 func (x *Trial) Reset() {
 	*x = Trial{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +2937,7 @@ func (x *Trial) String() string {
 func (*Trial) ProtoMessage() {}
 
 func (x *Trial) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +2950,7 @@ func (x *Trial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trial.ProtoReflect.Descriptor instead.
 func (*Trial) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{29}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Trial) GetSweep() string {
@@ -3032,7 +3132,7 @@ type CurvePoint struct {
 
 func (x *CurvePoint) Reset() {
 	*x = CurvePoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3044,7 +3144,7 @@ func (x *CurvePoint) String() string {
 func (*CurvePoint) ProtoMessage() {}
 
 func (x *CurvePoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3057,7 +3157,7 @@ func (x *CurvePoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CurvePoint.ProtoReflect.Descriptor instead.
 func (*CurvePoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{30}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CurvePoint) GetStep() float64 {
@@ -3106,7 +3206,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3118,7 +3218,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3131,7 +3231,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{31}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Sweep) GetJob() string {
@@ -3264,7 +3364,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	mi := &file_clary_v1_nouns_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3276,7 +3376,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	mi := &file_clary_v1_nouns_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3289,7 +3389,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{32}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Budget) GetTrials() int64 {
@@ -3329,7 +3429,7 @@ type TrialCounts struct {
 
 func (x *TrialCounts) Reset() {
 	*x = TrialCounts{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[33]
+	mi := &file_clary_v1_nouns_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3341,7 +3441,7 @@ func (x *TrialCounts) String() string {
 func (*TrialCounts) ProtoMessage() {}
 
 func (x *TrialCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[33]
+	mi := &file_clary_v1_nouns_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3354,7 +3454,7 @@ func (x *TrialCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrialCounts.ProtoReflect.Descriptor instead.
 func (*TrialCounts) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{33}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TrialCounts) GetWaiting() int64 {
@@ -3430,7 +3530,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[34]
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3542,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[34]
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3555,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{34}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Model) GetName() string {
@@ -3543,7 +3643,7 @@ type ModelVersion struct {
 
 func (x *ModelVersion) Reset() {
 	*x = ModelVersion{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3555,7 +3655,7 @@ func (x *ModelVersion) String() string {
 func (*ModelVersion) ProtoMessage() {}
 
 func (x *ModelVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3568,7 +3668,7 @@ func (x *ModelVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelVersion.ProtoReflect.Descriptor instead.
 func (*ModelVersion) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{35}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ModelVersion) GetModel() string {
@@ -3681,7 +3781,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3693,7 +3793,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3706,7 +3806,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{36}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Approval) GetState() string {
@@ -3756,7 +3856,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3768,7 +3868,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3781,7 +3881,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{37}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Lineage) GetJob() string {
@@ -3871,7 +3971,7 @@ type Code struct {
 
 func (x *Code) Reset() {
 	*x = Code{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3883,7 +3983,7 @@ func (x *Code) String() string {
 func (*Code) ProtoMessage() {}
 
 func (x *Code) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3896,7 +3996,7 @@ func (x *Code) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Code.ProtoReflect.Descriptor instead.
 func (*Code) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{38}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Code) GetWhat() string {
@@ -3927,7 +4027,7 @@ type DataRef struct {
 
 func (x *DataRef) Reset() {
 	*x = DataRef{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3939,7 +4039,7 @@ func (x *DataRef) String() string {
 func (*DataRef) ProtoMessage() {}
 
 func (x *DataRef) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3952,7 +4052,7 @@ func (x *DataRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataRef.ProtoReflect.Descriptor instead.
 func (*DataRef) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{39}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DataRef) GetChannel() string {
@@ -4010,7 +4110,7 @@ type ModelPin struct {
 
 func (x *ModelPin) Reset() {
 	*x = ModelPin{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4022,7 +4122,7 @@ func (x *ModelPin) String() string {
 func (*ModelPin) ProtoMessage() {}
 
 func (x *ModelPin) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4035,7 +4135,7 @@ func (x *ModelPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelPin.ProtoReflect.Descriptor instead.
 func (*ModelPin) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{40}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ModelPin) GetRef() string {
@@ -4091,7 +4191,7 @@ type Evaluation struct {
 
 func (x *Evaluation) Reset() {
 	*x = Evaluation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4103,7 +4203,7 @@ func (x *Evaluation) String() string {
 func (*Evaluation) ProtoMessage() {}
 
 func (x *Evaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4116,7 +4216,7 @@ func (x *Evaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
 func (*Evaluation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{41}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Evaluation) GetName() string {
@@ -4202,7 +4302,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4214,7 +4314,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4227,7 +4327,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{42}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LogEntry) GetTime() int64 {
@@ -4374,7 +4474,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\aby_step\x18\x03 \x01(\bR\x06byStep\"<\n" +
 	"\x10MetricDefinition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05regex\x18\x02 \x01(\tR\x05regex\"\xc1\b\n" +
+	"\x05regex\x18\x02 \x01(\tR\x05regex\"\xe8\b\n" +
 	"\aProgram\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12,\n" +
 	"\x03env\x18\x02 \x03(\v2\x1a.clary.v1.Program.EnvEntryR\x03env\x12\x10\n" +
@@ -4408,19 +4508,27 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\aexports\x183 \x03(\v2\x10.clary.v1.ExportR\aexports\x12\x18\n" +
 	"\acluster\x184 \x01(\tR\acluster\x12\x18\n" +
 	"\aservice\x18< \x01(\bR\aservice\x12\x12\n" +
-	"\x04port\x18= \x01(\x05R\x04port\x1a6\n" +
+	"\x04port\x18= \x01(\x05R\x04port\x12%\n" +
+	"\x05probe\x18> \x01(\v2\x0f.clary.v1.ProbeR\x05probe\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aB\n" +
 	"\x14HyperparametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xed\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x01\n" +
+	"\x05Probe\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
+	"\astartup\x18\x02 \x01(\x03R\astartup\x12\x14\n" +
+	"\x05every\x18\x03 \x01(\x03R\x05every\x12\x18\n" +
+	"\atimeout\x18\x04 \x01(\x03R\atimeout\x12\x1a\n" +
+	"\bfailures\x18\x05 \x01(\x05R\bfailures\"\x85\x02\n" +
 	"\x04Role\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x12\x1f\n" +
 	"\x03ask\x18\x03 \x01(\v2\r.clary.v1.AskR\x03ask\x12+\n" +
 	"\aprogram\x18\x04 \x01(\v2\x11.clary.v1.ProgramR\aprogram\x122\n" +
-	"\x06labels\x18\x05 \x03(\v2\x1a.clary.v1.Role.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x05 \x03(\v2\x1a.clary.v1.Role.LabelsEntryR\x06labels\x12\x16\n" +
+	"\x06spread\x18\x06 \x01(\tR\x06spread\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x03\n" +
@@ -4462,7 +4570,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x03uri\x18\x02 \x01(\tR\x03uri\x12\x16\n" +
 	"\x06sha256\x18\x03 \x01(\tR\x06sha256\x12\x12\n" +
 	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x14\n" +
-	"\x05files\x18\x14 \x01(\x03R\x05files\"\xfd\x01\n" +
+	"\x05files\x18\x14 \x01(\x03R\x05files\"\x97\x02\n" +
 	"\n" +
 	"TaskStatus\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
@@ -4472,7 +4580,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x05ended\x18\x05 \x01(\x03R\x05ended\x12.\n" +
 	"\bprogress\x18\x06 \x01(\v2\x12.clary.v1.ProgressR\bprogress\x12*\n" +
 	"\aoutputs\x18\a \x03(\v2\x10.clary.v1.OutputR\aoutputs\x12\x18\n" +
-	"\amessage\x18\x14 \x01(\tR\amessage\"\x9c\x02\n" +
+	"\amessage\x18\x14 \x01(\tR\amessage\x12\x18\n" +
+	"\ahealthy\x18\x15 \x01(\x03R\ahealthy\"\x9c\x02\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x12\n" +
@@ -4726,7 +4835,7 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
 	(*Ask)(nil),              // 1: clary.v1.Ask
@@ -4741,96 +4850,98 @@ var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Tracking)(nil),         // 10: clary.v1.Tracking
 	(*MetricDefinition)(nil), // 11: clary.v1.MetricDefinition
 	(*Program)(nil),          // 12: clary.v1.Program
-	(*Role)(nil),             // 13: clary.v1.Role
-	(*Gang)(nil),             // 14: clary.v1.Gang
-	(*Allocation)(nil),       // 15: clary.v1.Allocation
-	(*Progress)(nil),         // 16: clary.v1.Progress
-	(*Output)(nil),           // 17: clary.v1.Output
-	(*TaskStatus)(nil),       // 18: clary.v1.TaskStatus
-	(*Task)(nil),             // 19: clary.v1.Task
-	(*Publication)(nil),      // 20: clary.v1.Publication
-	(*Placement)(nil),        // 21: clary.v1.Placement
-	(*Block)(nil),            // 22: clary.v1.Block
-	(*Why)(nil),              // 23: clary.v1.Why
-	(*Plan)(nil),             // 24: clary.v1.Plan
-	(*Queue)(nil),            // 25: clary.v1.Queue
-	(*Secret)(nil),           // 26: clary.v1.Secret
-	(*Deed)(nil),             // 27: clary.v1.Deed
-	(*Token)(nil),            // 28: clary.v1.Token
-	(*Trial)(nil),            // 29: clary.v1.Trial
-	(*CurvePoint)(nil),       // 30: clary.v1.CurvePoint
-	(*Sweep)(nil),            // 31: clary.v1.Sweep
-	(*Budget)(nil),           // 32: clary.v1.Budget
-	(*TrialCounts)(nil),      // 33: clary.v1.TrialCounts
-	(*Model)(nil),            // 34: clary.v1.Model
-	(*ModelVersion)(nil),     // 35: clary.v1.ModelVersion
-	(*Approval)(nil),         // 36: clary.v1.Approval
-	(*Lineage)(nil),          // 37: clary.v1.Lineage
-	(*Code)(nil),             // 38: clary.v1.Code
-	(*DataRef)(nil),          // 39: clary.v1.DataRef
-	(*ModelPin)(nil),         // 40: clary.v1.ModelPin
-	(*Evaluation)(nil),       // 41: clary.v1.Evaluation
-	(*LogEntry)(nil),         // 42: clary.v1.LogEntry
-	nil,                      // 43: clary.v1.Node.LabelsEntry
-	nil,                      // 44: clary.v1.Job.LabelsEntry
-	nil,                      // 45: clary.v1.Program.EnvEntry
-	nil,                      // 46: clary.v1.Program.HyperparametersEntry
-	nil,                      // 47: clary.v1.Role.LabelsEntry
-	nil,                      // 48: clary.v1.Progress.MetricsEntry
-	nil,                      // 49: clary.v1.Model.AliasesEntry
-	nil,                      // 50: clary.v1.Lineage.ParametersEntry
-	nil,                      // 51: clary.v1.Lineage.MetricsEntry
-	nil,                      // 52: clary.v1.Evaluation.MetricsEntry
+	(*Probe)(nil),            // 13: clary.v1.Probe
+	(*Role)(nil),             // 14: clary.v1.Role
+	(*Gang)(nil),             // 15: clary.v1.Gang
+	(*Allocation)(nil),       // 16: clary.v1.Allocation
+	(*Progress)(nil),         // 17: clary.v1.Progress
+	(*Output)(nil),           // 18: clary.v1.Output
+	(*TaskStatus)(nil),       // 19: clary.v1.TaskStatus
+	(*Task)(nil),             // 20: clary.v1.Task
+	(*Publication)(nil),      // 21: clary.v1.Publication
+	(*Placement)(nil),        // 22: clary.v1.Placement
+	(*Block)(nil),            // 23: clary.v1.Block
+	(*Why)(nil),              // 24: clary.v1.Why
+	(*Plan)(nil),             // 25: clary.v1.Plan
+	(*Queue)(nil),            // 26: clary.v1.Queue
+	(*Secret)(nil),           // 27: clary.v1.Secret
+	(*Deed)(nil),             // 28: clary.v1.Deed
+	(*Token)(nil),            // 29: clary.v1.Token
+	(*Trial)(nil),            // 30: clary.v1.Trial
+	(*CurvePoint)(nil),       // 31: clary.v1.CurvePoint
+	(*Sweep)(nil),            // 32: clary.v1.Sweep
+	(*Budget)(nil),           // 33: clary.v1.Budget
+	(*TrialCounts)(nil),      // 34: clary.v1.TrialCounts
+	(*Model)(nil),            // 35: clary.v1.Model
+	(*ModelVersion)(nil),     // 36: clary.v1.ModelVersion
+	(*Approval)(nil),         // 37: clary.v1.Approval
+	(*Lineage)(nil),          // 38: clary.v1.Lineage
+	(*Code)(nil),             // 39: clary.v1.Code
+	(*DataRef)(nil),          // 40: clary.v1.DataRef
+	(*ModelPin)(nil),         // 41: clary.v1.ModelPin
+	(*Evaluation)(nil),       // 42: clary.v1.Evaluation
+	(*LogEntry)(nil),         // 43: clary.v1.LogEntry
+	nil,                      // 44: clary.v1.Node.LabelsEntry
+	nil,                      // 45: clary.v1.Job.LabelsEntry
+	nil,                      // 46: clary.v1.Program.EnvEntry
+	nil,                      // 47: clary.v1.Program.HyperparametersEntry
+	nil,                      // 48: clary.v1.Role.LabelsEntry
+	nil,                      // 49: clary.v1.Progress.MetricsEntry
+	nil,                      // 50: clary.v1.Model.AliasesEntry
+	nil,                      // 51: clary.v1.Lineage.ParametersEntry
+	nil,                      // 52: clary.v1.Lineage.MetricsEntry
+	nil,                      // 53: clary.v1.Evaluation.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	2,  // 0: clary.v1.Node.devices:type_name -> clary.v1.Device
-	43, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
-	44, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	44, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	45, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	4,  // 3: clary.v1.Job.retry:type_name -> clary.v1.Retry
-	40, // 4: clary.v1.Job.models:type_name -> clary.v1.ModelPin
-	45, // 5: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	41, // 4: clary.v1.Job.models:type_name -> clary.v1.ModelPin
+	46, // 5: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
 	6,  // 6: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	46, // 7: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	47, // 7: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
 	8,  // 8: clary.v1.Program.python:type_name -> clary.v1.Python
 	9,  // 9: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
 	11, // 10: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
 	10, // 11: clary.v1.Program.track:type_name -> clary.v1.Tracking
 	7,  // 12: clary.v1.Program.exports:type_name -> clary.v1.Export
-	1,  // 13: clary.v1.Role.ask:type_name -> clary.v1.Ask
-	12, // 14: clary.v1.Role.program:type_name -> clary.v1.Program
-	47, // 15: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
-	13, // 16: clary.v1.Gang.roles:type_name -> clary.v1.Role
-	0,  // 17: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	48, // 18: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
-	30, // 19: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
-	16, // 20: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
-	17, // 21: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
-	15, // 22: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
-	18, // 23: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
-	17, // 24: clary.v1.Publication.outputs:type_name -> clary.v1.Output
-	15, // 25: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
-	22, // 26: clary.v1.Why.blocks:type_name -> clary.v1.Block
-	21, // 27: clary.v1.Plan.placements:type_name -> clary.v1.Placement
-	23, // 28: clary.v1.Plan.whys:type_name -> clary.v1.Why
-	30, // 29: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
-	32, // 30: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
-	33, // 31: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
-	49, // 32: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
-	17, // 33: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
-	36, // 34: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
-	37, // 35: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
-	41, // 36: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
-	38, // 37: clary.v1.Lineage.code:type_name -> clary.v1.Code
-	39, // 38: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
-	40, // 39: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
-	50, // 40: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
-	51, // 41: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
-	52, // 42: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	13, // 13: clary.v1.Program.probe:type_name -> clary.v1.Probe
+	1,  // 14: clary.v1.Role.ask:type_name -> clary.v1.Ask
+	12, // 15: clary.v1.Role.program:type_name -> clary.v1.Program
+	48, // 16: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	14, // 17: clary.v1.Gang.roles:type_name -> clary.v1.Role
+	0,  // 18: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
+	49, // 19: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	31, // 20: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
+	17, // 21: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
+	18, // 22: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
+	16, // 23: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
+	19, // 24: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
+	18, // 25: clary.v1.Publication.outputs:type_name -> clary.v1.Output
+	16, // 26: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
+	23, // 27: clary.v1.Why.blocks:type_name -> clary.v1.Block
+	22, // 28: clary.v1.Plan.placements:type_name -> clary.v1.Placement
+	24, // 29: clary.v1.Plan.whys:type_name -> clary.v1.Why
+	31, // 30: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
+	33, // 31: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
+	34, // 32: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
+	50, // 33: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
+	18, // 34: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
+	37, // 35: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
+	38, // 36: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
+	42, // 37: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
+	39, // 38: clary.v1.Lineage.code:type_name -> clary.v1.Code
+	40, // 39: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
+	41, // 40: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
+	51, // 41: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
+	52, // 42: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
+	53, // 43: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
@@ -4844,7 +4955,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
