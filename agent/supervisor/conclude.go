@@ -39,7 +39,7 @@ func (t *task) conclude(ctx context.Context, exit runtime.Exit) {
 		}
 	}
 	t.become(func(s *cluster.TaskStatus) {
-		s.ExitCode = exitCode(exit)
+		s.ExitCode, s.Healthy = exitCode(exit), 0
 		if !exit.Started.IsZero() {
 			s.Started = exit.Started.UnixNano()
 		}
@@ -123,7 +123,7 @@ func (t *task) failure() string {
 func (t *task) message(ctx context.Context, program cluster.Program) string {
 	var text []byte
 	switch {
-	case program.Service:
+	case program.Service || program.Probe != nil:
 		text = t.lastLines(ctx)
 		text = text[max(0, len(text)-cluster.MaxMessage):]
 	case program.Contract == cluster.ContractProcessing:

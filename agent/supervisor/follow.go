@@ -41,6 +41,8 @@ func (t *task) follow(ctx context.Context) (runtime.Exit, bool) {
 	starved, watched := t.watchFeeder(ctx)
 	defer watched()
 	watcher := t.watch(ctx)
+	probed, unprobe := t.probe(ctx)
+	defer unprobe()
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	stop := t.stop
@@ -58,7 +60,10 @@ func (t *task) follow(ctx context.Context) (runtime.Exit, bool) {
 			return o.exit, o.err == nil
 		case <-stop:
 			stop = nil
+			unprobe() // what it answers from here on says nothing
 			t.terminate(ctx)
+		case news := <-probed:
+			t.heard(ctx, news)
 		case reason := <-t.condemned:
 			t.execute(ctx, reason)
 		case err := <-starved:

@@ -38,6 +38,10 @@ func TestMain(m *testing.M) {
 		beFeeder(os.Args[2])
 		return
 	}
+	if file := os.Getenv("CLARY_TEST_SERVER"); file != "" {
+		beServer(file)
+		return
+	}
 	dir, err := os.MkdirTemp("", "clary-supervisor")
 	if err != nil {
 		panic(err)

@@ -228,7 +228,7 @@ func (t *task) stopReason() string {
 
 func (t *task) finish(state cluster.TaskState, reason string) {
 	t.become(func(s *cluster.TaskStatus) {
-		s.State, s.Reason = state, reason
+		s.State, s.Reason, s.Healthy = state, reason, 0
 		if s.Ended == 0 {
 			s.Ended = time.Now().UnixNano()
 		}
