@@ -78,6 +78,11 @@ func ClientTLS(source Source, expect Expect, protocols ...string) *tls.Config {
 // PinnedTLS is for a client that knows nothing of the cluster but its CA's pin: users,
 // and machines that want to join. The server must be a coordinator and show its CA.
 func PinnedTLS(pin string, protocols ...string) *tls.Config {
+	return PinnedAs(pin, ExpectNode(Coordinator), protocols...)
+}
+
+// PinnedAs is PinnedTLS for a server that is another than a coordinator.
+func PinnedAs(pin string, expect Expect, protocols ...string) *tls.Config {
 	find := func(chain []*x509.Certificate) *x509.Certificate {
 		for _, cert := range chain[1:] {
 			if cert.IsCA && PinOf(cert) == pin {
@@ -86,7 +91,7 @@ func PinnedTLS(pin string, protocols ...string) *tls.Config {
 		}
 		return nil
 	}
-	c := identityTLS(ExpectNode(Coordinator), find, pin)
+	c := identityTLS(expect, find, pin)
 	c.NextProtos = protocols
 	return c
 }
