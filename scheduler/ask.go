@@ -39,6 +39,7 @@ type need struct {
 	first  int // place of its first task among the gang's
 	ask    cluster.Ask
 	labels []label // sorted
+	spread string  // names the tasks that it keeps away from; "" if it keeps away from none
 }
 
 type label struct{ key, value string }
@@ -47,7 +48,7 @@ type label struct{ key, value string }
 func NewAsk(gang cluster.Gang) Ask {
 	return Ask{
 		ID: gang.ID(), Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority, Submitted: gang.Submitted,
-		NotBefore: gang.NotBefore, Held: gang.Held, Stop: gang.Stop, Shape: newShape(gang.Roles),
+		NotBefore: gang.NotBefore, Held: gang.Held, Stop: gang.Stop, Shape: newShape(gang.Job, gang.Roles),
 	}
 }
 
@@ -59,16 +60,19 @@ func Before(a, b Ask) int {
 	return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Submitted, b.Submitted), cmp.Compare(a.ID, b.ID))
 }
 
-func newShape(roles []cluster.Role) *Shape {
+func newShape(job string, roles []cluster.Role) *Shape {
 	shape := &Shape{}
 	var key strings.Builder
 	for i, role := range roles {
-		n := need{name: role.Name, count: int(role.Count), first: shape.size, ask: role.Ask}
+		n := need{name: role.Name, count: int(role.Count), first: shape.size, ask: role.Ask, spread: spreadOf(job, role.Spread)}
 		for k, v := range role.Labels {
 			n.labels = append(n.labels, label{k, v})
 		}
 		slices.SortFunc(n.labels, func(a, b label) int { return cmp.Compare(a.key, b.key) })
 		fmt.Fprintf(&key, "%s %d %d %d %d %q %d %q;", role.Name, role.Count, role.Ask.MilliCPU, role.Ask.Memory, role.Ask.GPUs, role.Ask.GPUModel, role.Ask.Ports, n.labels)
+		if n.spread != "" {
+			fmt.Fprintf(&key, "%q;", n.spread)
+		}
 		shape.roles = append(shape.roles, n)
 		shape.order = append(shape.order, i)
 		shape.size += n.count
@@ -82,6 +86,14 @@ func newShape(roles []cluster.Role) *Shape {
 	shape.reverse = slices.Clone(shape.order)
 	slices.Reverse(shape.reverse)
 	return shape
+}
+
+// spreadOf names the tasks of a job that are spread together.
+func spreadOf(job, spread string) string {
+	if spread == "" {
+		return ""
+	}
+	return job + "/" + spread
 }
 
 // Shapes gives gangs that need the same one shape, so that many waiting gangs take

@@ -56,7 +56,7 @@ func CouldEverFit(nodes []cluster.Node, gang cluster.Gang) (cluster.Why, bool) {
 	if len(nodes) == 0 {
 		return why, true
 	}
-	shape := newShape(gang.Roles)
+	shape := newShape(gang.Job, gang.Roles)
 	for i := range shape.roles {
 		need := &shape.roles[i]
 		room := int64(0)

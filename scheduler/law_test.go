@@ -17,12 +17,16 @@ type cell struct {
 	used  map[string]cluster.Resources
 	gangs []cluster.Gang
 	now   int64
+	there map[string]map[string]int // by job and node: tasks that a job's are spread with
 }
 
 func (c cell) view(order []int) *scheduler.View {
 	view := scheduler.NewView()
 	for _, i := range order {
 		view.Set(c.nodes[i], c.used[c.nodes[i].ID])
+		for job, on := range c.there {
+			view.Count(job, "same", c.nodes[i].ID, on[c.nodes[i].ID])
+		}
 	}
 	return view
 }
@@ -44,7 +48,7 @@ func (c cell) forward() []int {
 }
 
 func drawCell(t *rapid.T) cell {
-	c := cell{used: map[string]cluster.Resources{}, now: 100}
+	c := cell{used: map[string]cluster.Resources{}, now: 100, there: map[string]map[string]int{}}
 	for i := range rapid.IntRange(0, 6).Draw(t, "nodes") {
 		n := cluster.Node{
 			ID: fmt.Sprintf("node-%d", i), Address: "x", State: cluster.NodeReady,
@@ -74,7 +78,14 @@ func drawCell(t *rapid.T) cell {
 		c.nodes, c.used[n.ID] = append(c.nodes, n), used
 	}
 	for i := range rapid.IntRange(0, 12).Draw(t, "gangs") {
-		c.gangs = append(c.gangs, drawGang(t, i))
+		gang := drawGang(t, i)
+		c.gangs = append(c.gangs, gang)
+		if gang.Roles[0].Spread != "" {
+			c.there[gang.Job] = map[string]int{}
+			for _, n := range c.nodes {
+				c.there[gang.Job][n.ID] = rapid.IntRange(0, 3).Draw(t, "there")
+			}
+		}
 	}
 	return c
 }
@@ -100,6 +111,9 @@ func drawGang(t *rapid.T, i int) cluster.Gang {
 			role.Labels = map[string]string{"zone": rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "ask zone")}
 		}
 		g.Roles = append(g.Roles, role)
+	}
+	if len(g.Roles) == 1 && rapid.IntRange(0, 2).Draw(t, "spread") == 0 {
+		g.Roles[0].Spread = "same"
 	}
 	return g
 }
@@ -241,12 +255,13 @@ func TestLaws(t *testing.T) {
 		}
 
 		c.conserves(t, plan, used, counted)
+		c.spreads(t, plan, counted)
 		c.firstComesFirst(t, plan, counted)
 	}
 	for range 10 { // a hundred clusters are too few to meet every tie
 		rapid.Check(t, law)
 	}
-	for _, what := range []string{"placed", "device", "port", "waits", "explained", "never", "passed over", "first"} {
+	for _, what := range []string{"placed", "device", "port", "waits", "explained", "never", "passed over", "first", "spread"} {
 		if counted[what] == 0 {
 			t.Errorf("%s was never exercised: %v", what, counted)
 		}
@@ -300,6 +315,43 @@ func (c cell) conserves(t *rapid.T, plan cluster.Plan, used map[string]cluster.R
 			counted["never"]++
 			if why.Summary == "" || len(why.Blocks) == 0 {
 				t.Fatal("refused without a reason")
+			}
+		}
+	}
+}
+
+// spreads: no task of a role that is spread went where more of its kind are than on another node that
+// still has room for it.
+func (c cell) spreads(t *rapid.T, plan cluster.Plan, counted map[string]int) {
+	for _, p := range plan.Placements {
+		gang := c.gangs[slices.IndexFunc(c.gangs, func(g cluster.Gang) bool { return g.ID() == p.Gang })]
+		role := gang.Roles[0]
+		if role.Spread == "" {
+			continue
+		}
+		alone := scheduler.Schedule(c.view(c.forward()), []scheduler.Ask{scheduler.NewAsk(gang)}, c.now)
+		only := cell{nodes: c.nodes, used: c.used, now: c.now, gangs: []cluster.Gang{gang}}
+		used, err := only.commit(alone)
+		if err != nil {
+			t.Fatal("oversells: ", err)
+		}
+		counts, took := map[string]int{}, map[string]bool{}
+		for _, n := range c.nodes {
+			counts[n.ID] = c.there[gang.Job][n.ID]
+		}
+		for _, a := range alone.Placements[0].Allocations {
+			counts[a.Node]++
+			took[a.Node] = true
+		}
+		for _, n := range c.nodes {
+			if one := (cell{nodes: []cluster.Node{n}, used: used}); one.room(used, role) == 0 {
+				continue
+			}
+			for id := range took {
+				counted["spread"]++
+				if counts[id]-1 > counts[n.ID] {
+					t.Fatalf("%s has %d tasks, the last of them placed while %s had room and %d: %v", id, counts[id], n.ID, counts[n.ID], alone)
+				}
 			}
 		}
 	}

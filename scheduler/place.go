@@ -10,7 +10,8 @@ import (
 // placed whole or not at all; one that does not fit is passed over, and a later one
 // that fits may take the room (there is no reservation yet). Tasks go to the node that
 // is left tightest: the one with the smallest dominant share (Ghodsi et al., NSDI 2011)
-// of what remains; of equals the one that comes first by ID.
+// of what remains; of equals the one that comes first by ID. A role that is spread first
+// takes the nodes that have fewest of the tasks that it is spread with.
 //
 // Plan.Whys stays empty: Explain says why one ask waits, when somebody wants to know.
 // The view is only read; commit the plan and Set what then is used.
@@ -74,15 +75,17 @@ type work struct {
 	nodes  []node
 	undo   []undone // nodes as they were before the gang that is being placed
 	labels map[string][]bool
+	spread map[string][]int32 // tasks that are spread together, by node
 }
 
 type undone struct {
 	index int
 	node  node
+	tasks []int32 // of a role that is spread: one more was counted
 }
 
 func newWork(view *View) *work {
-	return &work{view: view, nodes: slices.Clone(view.nodes), labels: map[string][]bool{}}
+	return &work{view: view, nodes: slices.Clone(view.nodes), labels: map[string][]bool{}, spread: map[string][]int32{}}
 }
 
 // stuck says where placing a gang ended.
@@ -115,15 +118,22 @@ func (w *work) try(shape *Shape, order []int) ([]cluster.Allocation, stuck) {
 	var allocations []cluster.Allocation
 	for _, role := range order {
 		n := &shape.roles[role]
+		counts := w.counts(n)
 		for done := 0; done < n.count; {
-			best := w.best(n)
+			best := w.best(n, counts)
 			if best < 0 {
 				return nil, stuck{role, done}
 			}
 			if allocations == nil {
 				allocations = make([]cluster.Allocation, shape.size)
 			}
-			w.undo = append(w.undo, undone{best, w.nodes[best]})
+			w.undo = append(w.undo, undone{best, w.nodes[best], counts})
+			if counts != nil { // the next goes to another, if there is one
+				counts[best]++
+				allocations[n.first+done] = take(&w.nodes[best], n, w.view.models)
+				done++
+				continue
+			}
 			// The tightest node stays the tightest when it gives more, until it is full.
 			for done < n.count && fits(&w.nodes[best], n, w.view.models) {
 				allocations[n.first+done] = take(&w.nodes[best], n, w.view.models)
@@ -137,12 +147,34 @@ func (w *work) try(shape *Shape, order []int) ([]cluster.Allocation, stuck) {
 func (w *work) rollback() {
 	for _, old := range slices.Backward(w.undo) {
 		w.nodes[old.index] = old.node
+		if old.tasks != nil {
+			old.tasks[old.index]--
+		}
 	}
 	w.undo = w.undo[:0]
 }
 
-// best is the index of the node that one task of the role fits tightest, or -1.
-func (w *work) best(n *need) int {
+// counts says how many tasks that the role is spread with each node has, nil if it is with none.
+func (w *work) counts(n *need) []int32 {
+	if n.spread == "" {
+		return nil
+	}
+	counts, known := w.spread[n.spread]
+	if !known {
+		counts = make([]int32, len(w.nodes))
+		for id, tasks := range w.view.spread[n.spread] { // in any order: each has a place of its own
+			if i, found := w.view.find(id); found {
+				counts[i] = tasks
+			}
+		}
+		w.spread[n.spread] = counts
+	}
+	return counts
+}
+
+// best is the index of the node that one task of the role fits tightest, or -1. With counts only
+// nodes are looked at that have the least.
+func (w *work) best(n *need, counts []int32) int {
 	allowed := w.allowed(n)
 	best, least := -1, 0.0
 	for i := range w.nodes {
@@ -152,6 +184,12 @@ func (w *work) best(n *need) int {
 		}
 		if allowed != nil && !allowed[i] {
 			continue
+		}
+		if counts != nil && best >= 0 && counts[i] != counts[best] {
+			if counts[i] > counts[best] {
+				continue
+			}
+			best = -1
 		}
 		if share := remaining(candidate, n); best < 0 || share < least {
 			best, least = i, share

@@ -15,8 +15,9 @@ import (
 // Delete keep it up to date; Schedule and Explain only read it, so several may run at
 // once between two changes.
 type View struct {
-	nodes  []node // sorted by id
-	models names  // of devices
+	nodes  []node                      // sorted by id
+	models names                       // of devices
+	spread map[string]map[string]int32 // tasks that are spread together, by what and by node
 }
 
 // node is compact, so that looking at a thousand of them stays within the cache. The
@@ -59,7 +60,7 @@ func (n names) intern(text string) int32 {
 }
 
 // NewView returns a view without nodes.
-func NewView() *View { return &View{models: names{}} }
+func NewView() *View { return &View{models: names{}, spread: map[string]map[string]int32{}} }
 
 // Len is the number of nodes.
 func (v *View) Len() int { return len(v.nodes) }
@@ -97,6 +98,25 @@ func (n *node) gains(old *node) bool {
 func (v *View) Delete(id string) {
 	if i, found := v.find(id); found {
 		v.nodes = slices.Delete(v.nodes, i, i+1)
+	}
+}
+
+// Count notes that so many tasks more, or fewer, which are spread together are on a node.
+func (v *View) Count(job, spread, node string, tasks int) {
+	group := spreadOf(job, spread)
+	if group == "" {
+		return
+	}
+	counts := v.spread[group]
+	if counts == nil {
+		counts = map[string]int32{}
+		v.spread[group] = counts
+	}
+	if counts[node] += int32(tasks); counts[node] == 0 {
+		delete(counts, node)
+	}
+	if len(counts) == 0 {
+		delete(v.spread, group)
 	}
 }
 

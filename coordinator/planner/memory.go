@@ -21,7 +21,11 @@ type memory struct {
 	fresh   map[*entry]bool     // active, and not tried since it became so
 	gained  bool                // a node has room that it did not have
 	asleep  sleepers            // wait for an instant
+	spread  map[string][]spread // by gang ID: its tasks that hold something, of roles that are spread
 }
+
+// spread is a task that others are kept away from.
+type spread struct{ job, by, node string }
 
 type entry struct {
 	ask    scheduler.Ask
@@ -30,7 +34,7 @@ type entry struct {
 }
 
 func newMemory() *memory {
-	return &memory{view: scheduler.NewView(), waiting: map[string]*entry{}, byJob: map[string][]string{}, fresh: map[*entry]bool{}}
+	return &memory{view: scheduler.NewView(), waiting: map[string]*entry{}, byJob: map[string][]string{}, fresh: map[*entry]bool{}, spread: map[string][]spread{}}
 }
 
 func (m *memory) putNode(node cluster.Node, used cluster.Resources) {
@@ -61,6 +65,19 @@ func (m *memory) putGang(gang cluster.Gang, placed bool) {
 		heap.Push(&m.asleep, sleeper{e.until, e})
 	default:
 		m.activate(e)
+	}
+}
+
+// putSpread notes where a gang's tasks are that others are kept away from.
+func (m *memory) putSpread(gang string, now []spread) {
+	for _, old := range m.spread[gang] {
+		m.view.Count(old.job, old.by, old.node, -1)
+	}
+	for _, one := range now {
+		m.view.Count(one.job, one.by, one.node, 1)
+	}
+	if m.spread[gang] = now; len(now) == 0 {
+		delete(m.spread, gang)
 	}
 }
 

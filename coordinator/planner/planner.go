@@ -89,6 +89,7 @@ func (p *Planner) readAll(ctx context.Context) error {
 	}
 	for gang := range snapshot.Gangs() {
 		fresh.putGang(gang, placed(snapshot, gang))
+		fresh.putSpread(gang.ID(), spreadOf(snapshot, gang))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,6 +101,23 @@ func (p *Planner) readAll(ctx context.Context) error {
 func placed(snapshot *state.Snapshot, gang cluster.Gang) bool {
 	_, exists := snapshot.Task(gang.TaskID(gang.Roles[0].Name, 0))
 	return exists
+}
+
+// spreadOf are the tasks of a gang's current attempt that hold something and that others are kept
+// away from.
+func spreadOf(snapshot *state.Snapshot, gang cluster.Gang) []spread {
+	var found []spread
+	for _, role := range gang.Roles {
+		if role.Spread == "" {
+			continue
+		}
+		for index := range role.Count {
+			if task, exists := snapshot.Task(gang.TaskID(role.Name, index)); exists && !task.Status.State.Ended() {
+				found = append(found, spread{gang.Job, role.Spread, task.Allocation.Node})
+			}
+		}
+	}
+	return found
 }
 
 // wait takes in the next changes, or returns when a backoff is over.
@@ -204,8 +222,10 @@ func (p *Planner) refresh(ctx context.Context, c changed) error {
 	for id := range c.gangs {
 		if gang, exists := snapshot.Gang(id); exists {
 			p.memory.putGang(gang, placed(snapshot, gang))
+			p.memory.putSpread(id, spreadOf(snapshot, gang))
 		} else {
 			p.memory.drop(id)
+			p.memory.putSpread(id, nil)
 		}
 	}
 	return nil

@@ -334,3 +334,41 @@ func TestLeavesNothingWaitingThatFits(t *testing.T) {
 		}
 	})
 }
+
+func TestReplicasOfAJobAreSpreadOverNodesForAsLongAsTheyHoldThem(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		spread := func(_ *cluster.Job, g *cluster.Gang) { g.Roles[0].Spread = "blue" }
+		b.node("a", 8)
+		b.node("b", 4)
+		b.node("c", 2)
+		b.submit("shop", 1, spread)
+		if got := b.placed("shop"); got != "a" { // of equals the first
+			t.Fatalf("the first is at %q", got)
+		}
+		add := func(name string) {
+			snapshot, err := b.ledger.Read(t.Context(), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			job, _ := snapshot.Job("shop")
+			snapshot.Close()
+			gang := submission("shop", 1, spread).Changes[1].Gang
+			gang.Name = name
+			b.propose(command.Record{Changes: []command.Change{{Expect: job.Revision, Job: &job}, {Gang: gang}}})
+		}
+		add("second")
+		add("third")
+		if got := b.placed("shop"); got != "a b c" { // in the order of their gangs: main, second, third
+			t.Fatalf("three are at %q", got)
+		}
+		b.propose(command.ReportTasks{Node: "b", Reports: []command.TaskReport{{Task: "shop/second/worker-0.1", Status: cluster.TaskStatus{State: cluster.TaskFailed}}}})
+		add("zz")
+		if got := b.placed("shop"); got != "a b c b" {
+			t.Errorf("one has failed at b, and the next is at %q", got)
+		}
+		b.submit("other", 1, spread)
+		if got := b.placed("other"); got != "a" {
+			t.Errorf("another job's is at %q: it is spread by itself", got)
+		}
+	})
+}
