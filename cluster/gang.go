@@ -24,6 +24,10 @@ type Gang struct {
 	Stop       bool          // its tasks are to end
 	StopReason string
 	Moves      bool // with Stop: the next attempt follows, elsewhere, and costs no retry
+	// Handover is for what must not pause: whoever would have it move sets Moves and not Stop, and the
+	// reconciler stops it when another has taken its place.
+	Handover bool
+	Failures int32 // attempts in a row that failed by their own fault, where its job does not count them
 
 	Revision uint64
 }
@@ -105,6 +109,7 @@ func (g Gang) Validate() Problems {
 	if total > MaxTasks {
 		p.Add("roles", "%d tasks: a gang has at most %d", total, MaxTasks)
 	}
+	checkRange(&p, "failures", int64(g.Failures), 0, 1<<30)
 	checkDuration(&p, "max_runtime", g.MaxRuntime, 0, 10*365*24*time.Hour)
 	return p
 }

@@ -14,6 +14,7 @@ const (
 	KindTuning     Kind = "tuning"
 	KindProcessing Kind = "processing"
 	KindTransform  Kind = "transform"
+	KindEndpoint   Kind = "endpoint"
 )
 
 // JobState is where a job stands in its life.

@@ -78,6 +78,15 @@ func TestOnlyFinalStatesAreEnded(t *testing.T) {
 	}
 }
 
+func TestRolloutPhasesAreAsDrawn(t *testing.T) {
+	walk(t, rolloutEdges, RolloutPhase.CanBecome, map[RolloutPhase][]RolloutPhase{
+		"starting":     {"baking", "rolling_back"},
+		"baking":       {"retiring", "rolling_back"},
+		"retiring":     {"rolling_back"},
+		"rolling_back": {},
+	})
+}
+
 func TestTrialStatesAreAsDrawn(t *testing.T) {
 	ends := []TrialState{"complete", "stopped", "failed", "infeasible", "cancelled"}
 	walk(t, trialEdges, TrialState.CanBecome, map[TrialState][]TrialState{

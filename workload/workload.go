@@ -33,15 +33,19 @@ type View struct {
 	Tasks       []cluster.Task // of all attempts that are kept
 	Publication *cluster.Publication
 	Sweep       *cluster.Sweep
+	Endpoint    *cluster.Endpoint
 }
 
 // Changes are what a kind wants. The zero Changes wants nothing.
 type Changes struct {
-	Job     *cluster.Job   // to put in place of the one it read
-	Gangs   []cluster.Gang // to put; Revision is that of the gang it read, 0 for a new one
-	Sweep   *cluster.Sweep // to put; of a job that has none yet
-	Publish *Publish       // outputs to commit
-	Deliver []Copy         // objects to copy; when all are there, the job is Delivered
+	Job   *cluster.Job   // to put in place of the one it read
+	Gangs []cluster.Gang // to put; Revision is that of the gang it read, 0 for a new one
+	Sweep *cluster.Sweep // to put; of a job that has none yet
+	// Endpoint is to be put, in the place of the one that was read; Revision is that one's.
+	Endpoint *cluster.Endpoint
+	Delete   []cluster.Gang // of an endpoint: replicas that are no more
+	Publish  *Publish       // outputs to commit
+	Deliver  []Copy         // objects to copy; when all are there, the job is Delivered
 	// Register has the job's model registered with it, before the job is Delivered: see
 	// cluster.Job.Register.
 	Register bool
@@ -70,7 +74,12 @@ type Copy struct {
 
 // Empty reports whether nothing is to change now. A time to wake is no change.
 func (c Changes) Empty() bool {
-	return c.Job == nil && len(c.Gangs) == 0 && c.Sweep == nil && c.Publish == nil && len(c.Deliver) == 0 && !c.Register
+	return !c.Recorded() && c.Publish == nil && len(c.Deliver) == 0 && !c.Register
+}
+
+// Recorded reports whether nouns are to be put or deleted.
+func (c Changes) Recorded() bool {
+	return c.Job != nil || len(c.Gangs) > 0 || c.Sweep != nil || c.Endpoint != nil || len(c.Delete) > 0
 }
 
 // Gang returns the named gang of the view.

@@ -37,8 +37,8 @@ type Refusal struct {
 	Reason string
 }
 
-// Record puts and deletes jobs, gangs, queues, tokens, secrets, deeds, sweeps, trials, models and
-// their versions: all of them, or none if one is not at the revision it was read, or breaks a rule.
+// Record puts and deletes jobs, gangs, queues, tokens, secrets, deeds, sweeps, trials, endpoints,
+// models and their versions: all of them, or none if one is not at the revision it was read, or breaks a rule.
 //
 // Put the owning job in the same record as a gang, so that a job that was cancelled
 // meanwhile gets no new work; only a gang whose Stop is all that changes needs no job.
@@ -63,6 +63,8 @@ type Change struct {
 	Sweep  *cluster.Sweep
 	Trial  *cluster.Trial
 	Model  *cluster.Model
+	// Endpoint is put together with its job, or a check of it.
+	Endpoint *cluster.Endpoint
 	// Version is of a model.
 	Version *cluster.ModelVersion
 	Delete  *Key
@@ -70,7 +72,7 @@ type Change struct {
 }
 
 // Key names a stored noun: a job, gang, queue, token, secret, sweep, trial, model or version. Deleting a job
-// deletes its gangs, tasks and publication; its sweep's trials are deleted before.
+// deletes its gangs, tasks, publication and endpoint; its sweep's trials are deleted before.
 type Key struct {
 	Kind state.Kind
 	ID   string

@@ -75,7 +75,7 @@ func (w *recording) revision(key Key) (current uint64, may bool) {
 	return 0, false
 }
 
-// deleteJob takes the job's gangs, tasks and publication with it.
+// deleteJob takes the job's gangs, tasks, publication and endpoint with it.
 func (w *recording) deleteJob(name string) error {
 	if job, _ := w.Job(name); !job.State.Ended() {
 		return fault.New(fault.Conflict, "job %q is %s: cancel it, and delete it when it has ended", name, job.State)
@@ -95,16 +95,18 @@ func (w *recording) deleteJob(name string) error {
 		}
 		w.DeleteGang(gang.ID())
 	}
+	w.DeleteEndpoint(name)
 	w.DeletePublication(name)
 	w.DeleteJob(name)
 	return nil
 }
 
 // deleteGang is for what outlives its use. A gang of a job that goes on must stay: were
-// it made anew, it would count its attempts from 1 again, and they tell stale tasks apart.
+// it made anew, it would count its attempts from 1 again, and they tell stale tasks apart. No
+// replica of an endpoint is ever made anew.
 func (w *recording) deleteGang(id string) error {
 	gang, _ := w.Gang(id)
-	if job, exists := w.Job(gang.Job); exists && !job.State.Ended() {
+	if job, exists := w.Job(gang.Job); exists && !job.State.Ended() && job.Kind != cluster.KindEndpoint {
 		return fault.New(fault.Conflict, "gang %q: its job is %s: only gangs of ended jobs are deleted", id, job.State)
 	}
 	if err := w.dropTasks(gang); err != nil {

@@ -184,6 +184,9 @@ func (r Record) toProto() (*claryv1.Command, error) {
 		if change.Trial != nil {
 			m.Change, set = &claryv1.Change_Trial{Trial: wire.TrialToProto(*change.Trial)}, set+1
 		}
+		if change.Endpoint != nil {
+			m.Change, set = &claryv1.Change_Endpoint{Endpoint: wire.EndpointToProto(*change.Endpoint)}, set+1
+		}
 		if change.Model != nil {
 			m.Change, set = &claryv1.Change_Model{Model: wire.ModelToProto(*change.Model)}, set+1
 		}
@@ -235,6 +238,9 @@ func recordFromProto(record *claryv1.Record) (Command, error) {
 		case *claryv1.Change_Trial:
 			trial := wire.TrialFromProto(c.Trial)
 			change.Trial = &trial
+		case *claryv1.Change_Endpoint:
+			endpoint := wire.EndpointFromProto(c.Endpoint)
+			change.Endpoint = &endpoint
 		case *claryv1.Change_Model:
 			model := wire.ModelFromProto(c.Model)
 			change.Model = &model

@@ -24,6 +24,7 @@ func samples() []command.Command {
 			command.Change{Expect: 5, Sweep: &cluster.Sweep{Job: "three", Parallel: 2, Next: 1, Counts: cluster.TrialCounts{Running: 1}}},
 			command.Change{Expect: 6, Model: &cluster.Model{Name: "digits", Owner: "ann", Next: 2, Count: 1, Aliases: map[string]int64{"champion": 1}}},
 			command.Change{Version: &cluster.ModelVersion{Model: "digits", Number: 1, Evaluations: []cluster.Evaluation{{Name: "held-out", Metrics: map[string]float64{"auc": 0.9}}}}},
+			command.Change{Expect: 7, Endpoint: &cluster.Endpoint{Job: "four", Generation: 1, Last: 2, Fleets: []cluster.Fleet{{Variant: "main", Generation: 1, Weight: 0.5}}}},
 			command.Change{Trial: &cluster.Trial{Sweep: "three", Config: []float64{1}, State: cluster.TrialRunning}},
 		),
 		command.CommitPlan{Placements: []cluster.Placement{{

@@ -15,6 +15,7 @@ const keepAttempts = 3
 type gangPut struct {
 	id, job  string
 	stopOnly bool // nothing but its wish to end has changed
+	isNew    bool
 }
 
 func (w *recording) putGang(gang cluster.Gang, expected uint64) error {
@@ -32,7 +33,7 @@ func (w *recording) putGang(gang cluster.Gang, expected uint64) error {
 	if !w.HasQueue(gang.Queue) {
 		return fault.New(fault.Invalid, "gang %q: queue: %q does not exist", id, gang.Queue)
 	}
-	put := gangPut{id: id, job: gang.Job}
+	put := gangPut{id: id, job: gang.Job, isNew: !existed}
 	if !existed {
 		if gang.Attempt != 1 {
 			return fault.New(fault.Invalid, "gang %q: attempt: a new gang begins with 1, not %d", id, gang.Attempt)
@@ -50,7 +51,7 @@ func (w *recording) putGang(gang cluster.Gang, expected uint64) error {
 
 func stopsOnly(old, gang cluster.Gang) bool {
 	old.Stop, old.StopReason, old.Moves = gang.Stop, gang.StopReason, gang.Moves
-	return gang.Stop && reflect.DeepEqual(old, gang)
+	return (gang.Stop || gang.Moves) && reflect.DeepEqual(old, gang)
 }
 
 // checkAttempt guards the fence: an attempt begins when nothing of the one before can
@@ -111,6 +112,9 @@ func (w *recording) checkOwner(put gangPut) error {
 	}
 	if !w.named[Key{Kind: state.KindJob, ID: put.job}] {
 		return fault.New(fault.Invalid, "gang %q: the record must put its job too, at the revision it was read", put.id)
+	}
+	if put.isNew {
+		return w.checkReplica(put.id, job)
 	}
 	return nil
 }

@@ -189,10 +189,15 @@ func (w *recording) checkModels() error {
 // checkPins demands that the versions which a new job reads are there to stay, as they were
 // when its references were resolved.
 func (w *recording) checkPins(job cluster.Job) error {
-	for _, pin := range job.Models {
+	return w.checkThere("job", job.Name, job.Models)
+}
+
+// checkThere demands that the versions which references were resolved to are there to stay, as they were then.
+func (w *recording) checkThere(what, name string, pins []cluster.ModelPin) error {
+	for _, pin := range pins {
 		version, exists := w.ModelVersion(pin.ID())
 		if !exists || version.Deleting || version.Pin(pin.Ref) != pin {
-			return fault.New(fault.Conflict, "job %q: its input %s: version %d of model %s is not there any more", job.Name, cluster.Clip(pin.Ref), pin.Number, pin.Model)
+			return fault.New(fault.Conflict, "%s %q: its input %s: version %d of model %s is not there any more", what, name, cluster.Clip(pin.Ref), pin.Number, pin.Model)
 		}
 	}
 	return nil

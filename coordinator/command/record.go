@@ -30,7 +30,7 @@ func (r Record) Apply(tx *state.Tx, now int64) (Result, error) {
 			return Result{}, err
 		}
 	}
-	if err := cmp.Or(w.checkSweeps(), w.checkModels()); err != nil {
+	if err := cmp.Or(w.checkSweeps(), w.checkModels(), w.checkEndpoints()); err != nil {
 		return Result{}, err
 	}
 	return Result{}, nil
@@ -45,6 +45,8 @@ type recording struct {
 	// How a record changes sweeps, to be checked when all of it is known.
 	sweeps []*sweepPut
 	models []*modelPut // likewise
+	// Endpoints that the record puts, likewise; see gangs.
+	endpoints []endpointPut
 }
 
 func (w *recording) apply(change Change) error {
@@ -65,6 +67,8 @@ func (w *recording) apply(change Change) error {
 		return w.putSweep(*change.Sweep, change.Expect)
 	case change.Trial != nil:
 		return w.putTrial(*change.Trial, change.Expect)
+	case change.Endpoint != nil:
+		return w.putEndpoint(*change.Endpoint, change.Expect)
 	case change.Model != nil:
 		return w.putModel(*change.Model, change.Expect)
 	case change.Version != nil:
@@ -121,7 +125,7 @@ func (w *recording) putJob(job cluster.Job, expected uint64) error {
 		return fault.New(fault.Invalid, "job %q: state: a new job is %s, not %q", job.Name, cluster.JobQueued, job.State)
 	}
 	if existed {
-		if err := jobMayBecome(old, job); err != nil {
+		if err := cmp.Or(jobMayBecome(old, job), w.checkEnd(job)); err != nil {
 			return err
 		}
 	} else if err := cmp.Or(w.checkParent(job), w.checkPins(job)); err != nil {

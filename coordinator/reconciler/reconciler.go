@@ -84,12 +84,18 @@ func record(expect uint64, job cluster.Job, wanted workload.Changes) command.Rec
 	if wanted.Sweep != nil {
 		changes = append(changes, command.Change{Expect: wanted.Sweep.Revision, Sweep: wanted.Sweep})
 	}
+	if wanted.Endpoint != nil {
+		changes = append(changes, command.Change{Expect: wanted.Endpoint.Revision, Endpoint: wanted.Endpoint})
+	}
 	gangs := wanted.Gangs
 	for i := range gangs {
 		if gangs[i].Revision == 0 { // what references to models meant is put in their place once
 			cluster.PinModels(gangs[i].Roles, job.Models)
 		}
 		changes = append(changes, command.Change{Expect: gangs[i].Revision, Gang: &gangs[i]})
+	}
+	for _, gang := range wanted.Delete {
+		changes = append(changes, command.Change{Expect: gang.Revision, Delete: &command.Key{Kind: state.KindGang, ID: gang.ID()}})
 	}
 	return command.Record{Changes: changes}
 }
@@ -101,7 +107,8 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	defer couriers.Wait() // after cancel
 	defer cancel()
 	events := r.ledger.Events().Subscribe(func(c state.Change) bool {
-		return c.Kind == state.KindJob || c.Kind == state.KindGang || c.Kind == state.KindTask || c.Kind == state.KindPublication
+		return c.Kind == state.KindJob || c.Kind == state.KindGang || c.Kind == state.KindTask || c.Kind == state.KindPublication ||
+			c.Kind == state.KindEndpoint
 	})
 	defer events.Close()
 	w := &round{Reconciler: r, dirty: map[string]bool{}, conflicts: map[string]int{}, deliveries: newDeliveries(r.copier, &couriers)}
@@ -293,6 +300,9 @@ func viewOf(snapshot *state.Snapshot, job string) workload.View {
 	if sweep, exists := snapshot.Sweep(job); exists {
 		view.Sweep = &sweep
 	}
+	if endpoint, exists := snapshot.Endpoint(job); exists {
+		view.Endpoint = &endpoint
+	}
 	return view
 }
 
@@ -300,7 +310,7 @@ func viewOf(snapshot *state.Snapshot, job string) workload.View {
 func (w *round) commands(ctx context.Context, snapshot *state.Snapshot, job cluster.Job, view workload.View, changes workload.Changes, now int64) []command.Command {
 	w.timers.set(job.Name, changes.WakeAt)
 	var commands []command.Command
-	if changes.Job != nil || len(changes.Gangs) > 0 || changes.Sweep != nil {
+	if changes.Recorded() {
 		next := job
 		if changes.Job != nil {
 			next = *changes.Job

@@ -69,8 +69,9 @@ func (s *nodes) Drain(ctx context.Context, request *claryv1.DrainNodeRequest) (*
 	return node, s.move(ctx, request.GetId(), "node "+request.GetId()+" is drained: "+reason)
 }
 
-// move has every gang with tasks on a node end, with its grace, and begin again. A node that
-// is draining gets no new tasks, so those that are there now are all.
+// move has every gang with tasks on a node end, with its grace, and begin again; of those that are
+// handed over another begins first. A node that is draining gets no new tasks, so those that are there
+// now are all.
 func (s *nodes) move(ctx context.Context, id, reason string) error {
 	for {
 		snapshot, err := s.replica.Read(ctx, false)
@@ -81,9 +82,9 @@ func (s *nodes) move(ctx context.Context, id, reason string) error {
 		seen := map[string]bool{}
 		for task := range snapshot.TasksOn(id) {
 			gang, ok := snapshot.Gang(task.Gang)
-			if ok && !task.Status.State.Ended() && !gang.Stop && gang.Attempt == task.Attempt && !seen[task.Gang] && len(changes) < command.MaxChanges {
+			if ok && !task.Status.State.Ended() && !gang.Stop && !gang.Moves && gang.Attempt == task.Attempt && !seen[task.Gang] && len(changes) < command.MaxChanges {
 				seen[task.Gang] = true
-				gang.Stop, gang.StopReason, gang.Moves = true, cluster.Clip(reason), true
+				gang.Stop, gang.StopReason, gang.Moves = !gang.Handover, cluster.Clip(reason), true
 				changes = append(changes, command.Change{Gang: &gang, Expect: gang.Revision})
 			}
 		}

@@ -18,6 +18,7 @@ const (
 	KindPublication Kind = "publication"
 	KindSweep       Kind = "sweep"
 	KindTrial       Kind = "trial"
+	KindEndpoint    Kind = "endpoint"
 	KindModel       Kind = "model"
 	KindVersion     Kind = "version"
 )

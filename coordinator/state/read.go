@@ -102,6 +102,14 @@ func indexed[V any](r reader, index kv.Bucket[struct{}], prefix string, read fun
 // Sweep returns what changes of a tuning job.
 func (r reader) Sweep(job string) (cluster.Sweep, bool) { return get(r, r.buckets.sweeps, job) }
 
+// Endpoint returns what changes of an endpoint, by its job.
+func (r reader) Endpoint(job string) (cluster.Endpoint, bool) {
+	return get(r, r.buckets.endpoints, job)
+}
+
+// Endpoints walks what changes of all endpoints, in the order of their names.
+func (r reader) Endpoints() iter.Seq[cluster.Endpoint] { return all(r, r.buckets.endpoints, "", "") }
+
 // Trial returns a trial by its ID, "sweep/000000012".
 func (r reader) Trial(id string) (cluster.Trial, bool) { return get(r, r.buckets.trials, id) }
 

@@ -1,5 +1,5 @@
 // Package state keeps what the coordinators have agreed on: jobs, gangs, tasks, nodes,
-// queues, tokens, publications, sweeps and their trials, models and their versions, and what is
+// queues, tokens, publications, sweeps and their trials, endpoints, models and their versions, and what is
 // used of each node.
 //
 // A Store is one bbolt file that follows the raft log. Commands write through a Tx,
@@ -42,6 +42,7 @@ type buckets struct {
 	trials       kv.Bucket[cluster.Trial]        // by "job/number"
 	live         kv.Bucket[struct{}]             // "job/number" of every trial that has not ended
 	children     kv.Bucket[struct{}]             // "parent/job" of every job that another made
+	endpoints    kv.Bucket[cluster.Endpoint]     // by job
 	models       kv.Bucket[cluster.Model]        // by name
 	versions     kv.Bucket[cluster.ModelVersion] // by "model/number"
 	uses         kv.Bucket[struct{}]             // "model/number/kind/id" of all that uses a version
@@ -73,6 +74,7 @@ func newBuckets() *buckets {
 		trials:       kv.Bucket[cluster.Trial]{Name: "trials", Codec: wire.TrialCodec()},
 		live:         kv.Bucket[struct{}]{Name: "live", Codec: markCodec()},
 		children:     kv.Bucket[struct{}]{Name: "children", Codec: markCodec()},
+		endpoints:    kv.Bucket[cluster.Endpoint]{Name: "endpoints", Codec: wire.EndpointCodec()},
 		models:       kv.Bucket[cluster.Model]{Name: "models", Codec: wire.ModelCodec()},
 		versions:     kv.Bucket[cluster.ModelVersion]{Name: "versions", Codec: wire.ModelVersionCodec()},
 		uses:         kv.Bucket[struct{}]{Name: "uses", Codec: markCodec()},

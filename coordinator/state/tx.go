@@ -114,6 +114,33 @@ func (tx *Tx) DeleteTrial(id string) {
 	tx.mark(tx.buckets.live, id, false)
 }
 
+// PutEndpoint writes what changes of an endpoint. Its fleets use the versions that they serve.
+func (tx *Tx) PutEndpoint(endpoint cluster.Endpoint) {
+	endpoint.Revision = tx.revision
+	old, _ := tx.Endpoint(endpoint.Job)
+	tx.useFleets(old, false)
+	tx.useFleets(endpoint, true)
+	put(tx, tx.buckets.endpoints, KindEndpoint, endpoint.Job, endpoint)
+}
+
+// DeleteEndpoint deletes what changes of an endpoint, if there is such.
+func (tx *Tx) DeleteEndpoint(job string) {
+	old, ok := tx.Endpoint(job)
+	if !ok {
+		return
+	}
+	tx.useFleets(old, false)
+	remove(tx, tx.buckets.endpoints, KindEndpoint, job)
+}
+
+func (tx *Tx) useFleets(endpoint cluster.Endpoint, in bool) {
+	for _, fleet := range endpoint.Fleets {
+		for _, pin := range fleet.Models {
+			tx.use(pin.ID(), UseEndpoint, endpoint.Job+"/"+fleet.ID(), in)
+		}
+	}
+}
+
 // PutGang writes a gang.
 func (tx *Tx) PutGang(gang cluster.Gang) {
 	gang.Revision = tx.revision

@@ -71,6 +71,11 @@ func SweepCodec() kv.Codec[cluster.Sweep] {
 	return codec(SweepToProto, SweepFromProto, func() *claryv1.Sweep { return new(claryv1.Sweep) })
 }
 
+// EndpointCodec stores what changes of endpoints.
+func EndpointCodec() kv.Codec[cluster.Endpoint] {
+	return codec(EndpointToProto, EndpointFromProto, func() *claryv1.Endpoint { return new(claryv1.Endpoint) })
+}
+
 // ModelCodec stores models.
 func ModelCodec() kv.Codec[cluster.Model] {
 	return codec(ModelToProto, ModelFromProto, func() *claryv1.Model { return new(claryv1.Model) })

@@ -50,6 +50,7 @@ func GangToProto(g cluster.Gang) *claryv1.Gang {
 		Attempt: g.Attempt, Roles: list(g.Roles, RoleToProto),
 		Submitted: g.Submitted, NotBefore: g.NotBefore, MaxRuntime: int64(g.MaxRuntime),
 		Held: g.Held, Stop: g.Stop, StopReason: g.StopReason, Moves: g.Moves, Revision: g.Revision,
+		Handover: g.Handover, Failures: g.Failures,
 	}
 }
 
@@ -61,7 +62,7 @@ func GangFromProto(g *claryv1.Gang) cluster.Gang {
 		Submitted: g.GetSubmitted(), NotBefore: g.GetNotBefore(),
 		MaxRuntime: time.Duration(g.GetMaxRuntime()),
 		Held:       g.GetHeld(), Stop: g.GetStop(), StopReason: g.GetStopReason(), Moves: g.GetMoves(),
-		Revision: g.GetRevision(),
+		Handover: g.GetHandover(), Failures: g.GetFailures(), Revision: g.GetRevision(),
 	}
 }
 

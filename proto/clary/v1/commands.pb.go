@@ -296,6 +296,7 @@ type Change struct {
 	//	*Change_Sweep
 	//	*Change_Model
 	//	*Change_ModelVersion
+	//	*Change_Endpoint
 	//	*Change_Check
 	Change        isChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
@@ -445,6 +446,15 @@ func (x *Change) GetModelVersion() *ModelVersion {
 	return nil
 }
 
+func (x *Change) GetEndpoint() *Endpoint {
+	if x != nil {
+		if x, ok := x.Change.(*Change_Endpoint); ok {
+			return x.Endpoint
+		}
+	}
+	return nil
+}
+
 func (x *Change) GetCheck() *Key {
 	if x != nil {
 		if x, ok := x.Change.(*Change_Check); ok {
@@ -502,6 +512,10 @@ type Change_ModelVersion struct {
 	ModelVersion *ModelVersion `protobuf:"bytes,52,opt,name=model_version,json=modelVersion,proto3,oneof"`
 }
 
+type Change_Endpoint struct {
+	Endpoint *Endpoint `protobuf:"bytes,70,opt,name=endpoint,proto3,oneof"`
+}
+
 type Change_Check struct {
 	Check *Key `protobuf:"bytes,23,opt,name=check,proto3,oneof"` // changes nothing: the noun must be at the revision
 }
@@ -527,6 +541,8 @@ func (*Change_Sweep) isChange_Change() {}
 func (*Change_Model) isChange_Change() {}
 
 func (*Change_ModelVersion) isChange_Change() {}
+
+func (*Change_Endpoint) isChange_Change() {}
 
 func (*Change_Check) isChange_Change() {}
 
@@ -1095,7 +1111,7 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\apublish\x18\b \x01(\v2\x11.clary.v1.PublishH\x00R\apublishB\t\n" +
 	"\acommand\"4\n" +
 	"\x06Record\x12*\n" +
-	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xa1\x04\n" +
+	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xd3\x04\n" +
 	"\x06Change\x12\x16\n" +
 	"\x06expect\x18\x01 \x01(\x04R\x06expect\x12!\n" +
 	"\x03job\x18\x02 \x01(\v2\r.clary.v1.JobH\x00R\x03job\x12$\n" +
@@ -1108,7 +1124,8 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\x05trial\x18\x15 \x01(\v2\x0f.clary.v1.TrialH\x00R\x05trial\x12'\n" +
 	"\x05sweep\x18\x16 \x01(\v2\x0f.clary.v1.SweepH\x00R\x05sweep\x12'\n" +
 	"\x05model\x183 \x01(\v2\x0f.clary.v1.ModelH\x00R\x05model\x12=\n" +
-	"\rmodel_version\x184 \x01(\v2\x16.clary.v1.ModelVersionH\x00R\fmodelVersion\x12%\n" +
+	"\rmodel_version\x184 \x01(\v2\x16.clary.v1.ModelVersionH\x00R\fmodelVersion\x120\n" +
+	"\bendpoint\x18F \x01(\v2\x12.clary.v1.EndpointH\x00R\bendpoint\x12%\n" +
 	"\x05check\x18\x17 \x01(\v2\r.clary.v1.KeyH\x00R\x05checkB\b\n" +
 	"\x06change\")\n" +
 	"\x03Key\x12\x12\n" +
@@ -1189,10 +1206,11 @@ var file_clary_v1_commands_proto_goTypes = []any{
 	(*Sweep)(nil),        // 21: clary.v1.Sweep
 	(*Model)(nil),        // 22: clary.v1.Model
 	(*ModelVersion)(nil), // 23: clary.v1.ModelVersion
-	(*Placement)(nil),    // 24: clary.v1.Placement
-	(*TaskStatus)(nil),   // 25: clary.v1.TaskStatus
-	(*Node)(nil),         // 26: clary.v1.Node
-	(*Output)(nil),       // 27: clary.v1.Output
+	(*Endpoint)(nil),     // 24: clary.v1.Endpoint
+	(*Placement)(nil),    // 25: clary.v1.Placement
+	(*TaskStatus)(nil),   // 26: clary.v1.TaskStatus
+	(*Node)(nil),         // 27: clary.v1.Node
+	(*Output)(nil),       // 28: clary.v1.Output
 }
 var file_clary_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Batch.commands:type_name -> clary.v1.Command
@@ -1215,18 +1233,19 @@ var file_clary_v1_commands_proto_depIdxs = []int32{
 	21, // 17: clary.v1.Change.sweep:type_name -> clary.v1.Sweep
 	22, // 18: clary.v1.Change.model:type_name -> clary.v1.Model
 	23, // 19: clary.v1.Change.model_version:type_name -> clary.v1.ModelVersion
-	4,  // 20: clary.v1.Change.check:type_name -> clary.v1.Key
-	24, // 21: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
-	7,  // 22: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
-	25, // 23: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
-	26, // 24: clary.v1.PutNode.node:type_name -> clary.v1.Node
-	27, // 25: clary.v1.Publish.outputs:type_name -> clary.v1.Output
-	13, // 26: clary.v1.Results.results:type_name -> clary.v1.Result
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	24, // 20: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
+	4,  // 21: clary.v1.Change.check:type_name -> clary.v1.Key
+	25, // 22: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
+	7,  // 23: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
+	26, // 24: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
+	27, // 25: clary.v1.PutNode.node:type_name -> clary.v1.Node
+	28, // 26: clary.v1.Publish.outputs:type_name -> clary.v1.Output
+	13, // 27: clary.v1.Results.results:type_name -> clary.v1.Result
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_commands_proto_init() }
@@ -1256,6 +1275,7 @@ func file_clary_v1_commands_proto_init() {
 		(*Change_Sweep)(nil),
 		(*Change_Model)(nil),
 		(*Change_ModelVersion)(nil),
+		(*Change_Endpoint)(nil),
 		(*Change_Check)(nil),
 	}
 	type x struct{}

@@ -1594,6 +1594,8 @@ type Gang struct {
 	StopReason    string                 `protobuf:"bytes,13,opt,name=stop_reason,json=stopReason,proto3" json:"stop_reason,omitempty"`
 	Revision      uint64                 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
 	Moves         bool                   `protobuf:"varint,20,opt,name=moves,proto3" json:"moves,omitempty"`
+	Handover      bool                   `protobuf:"varint,70,opt,name=handover,proto3" json:"handover,omitempty"`
+	Failures      int32                  `protobuf:"varint,71,opt,name=failures,proto3" json:"failures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1731,6 +1733,20 @@ func (x *Gang) GetMoves() bool {
 		return x.Moves
 	}
 	return false
+}
+
+func (x *Gang) GetHandover() bool {
+	if x != nil {
+		return x.Handover
+	}
+	return false
+}
+
+func (x *Gang) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
 }
 
 type Allocation struct {
@@ -4289,6 +4305,630 @@ func (x *Evaluation) GetAt() int64 {
 	return 0
 }
 
+type Endpoint struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Job            string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Generation     int64                  `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Last           int64                  `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	Spec           []byte                 `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
+	Fleets         []*Fleet               `protobuf:"bytes,5,rep,name=fleets,proto3" json:"fleets,omitempty"`
+	Rollout        *Rollout               `protobuf:"bytes,6,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	Previous       []byte                 `protobuf:"bytes,7,opt,name=previous,proto3" json:"previous,omitempty"`
+	PreviousModels []*ModelPin            `protobuf:"bytes,8,rep,name=previous_models,json=previousModels,proto3" json:"previous_models,omitempty"`
+	Experiment     *Experiment            `protobuf:"bytes,9,opt,name=experiment,proto3" json:"experiment,omitempty"`
+	Notes          []*EndpointNote        `protobuf:"bytes,10,rep,name=notes,proto3" json:"notes,omitempty"`
+	Revision       uint64                 `protobuf:"varint,11,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Endpoint) Reset() {
+	*x = Endpoint{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Endpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Endpoint) ProtoMessage() {}
+
+func (x *Endpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
+func (*Endpoint) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Endpoint) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Endpoint) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Endpoint) GetLast() int64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Endpoint) GetSpec() []byte {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *Endpoint) GetFleets() []*Fleet {
+	if x != nil {
+		return x.Fleets
+	}
+	return nil
+}
+
+func (x *Endpoint) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+func (x *Endpoint) GetPrevious() []byte {
+	if x != nil {
+		return x.Previous
+	}
+	return nil
+}
+
+func (x *Endpoint) GetPreviousModels() []*ModelPin {
+	if x != nil {
+		return x.PreviousModels
+	}
+	return nil
+}
+
+func (x *Endpoint) GetExperiment() *Experiment {
+	if x != nil {
+		return x.Experiment
+	}
+	return nil
+}
+
+func (x *Endpoint) GetNotes() []*EndpointNote {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+func (x *Endpoint) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type Fleet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Variant       string                 `protobuf:"bytes,1,opt,name=variant,proto3" json:"variant,omitempty"`
+	Generation    int64                  `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Spec          []byte                 `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	Role          *Role                  `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
+	Models        []*ModelPin            `protobuf:"bytes,5,rep,name=models,proto3" json:"models,omitempty"`
+	Weight        float64                `protobuf:"fixed64,6,opt,name=weight,proto3" json:"weight,omitempty"`
+	Share         float64                `protobuf:"fixed64,7,opt,name=share,proto3" json:"share,omitempty"`
+	Replicas      int32                  `protobuf:"varint,8,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Next          int32                  `protobuf:"varint,9,opt,name=next,proto3" json:"next,omitempty"`
+	Draining      []*DrainingReplica     `protobuf:"bytes,10,rep,name=draining,proto3" json:"draining,omitempty"`
+	Scaled        int64                  `protobuf:"varint,11,opt,name=scaled,proto3" json:"scaled,omitempty"`
+	Scaler        []byte                 `protobuf:"bytes,12,opt,name=scaler,proto3" json:"scaler,omitempty"`
+	Retired       bool                   `protobuf:"varint,13,opt,name=retired,proto3" json:"retired,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fleet) Reset() {
+	*x = Fleet{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fleet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fleet) ProtoMessage() {}
+
+func (x *Fleet) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fleet.ProtoReflect.Descriptor instead.
+func (*Fleet) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Fleet) GetVariant() string {
+	if x != nil {
+		return x.Variant
+	}
+	return ""
+}
+
+func (x *Fleet) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Fleet) GetSpec() []byte {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *Fleet) GetRole() *Role {
+	if x != nil {
+		return x.Role
+	}
+	return nil
+}
+
+func (x *Fleet) GetModels() []*ModelPin {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *Fleet) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Fleet) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *Fleet) GetReplicas() int32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *Fleet) GetNext() int32 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *Fleet) GetDraining() []*DrainingReplica {
+	if x != nil {
+		return x.Draining
+	}
+	return nil
+}
+
+func (x *Fleet) GetScaled() int64 {
+	if x != nil {
+		return x.Scaled
+	}
+	return 0
+}
+
+func (x *Fleet) GetScaler() []byte {
+	if x != nil {
+		return x.Scaler
+	}
+	return nil
+}
+
+func (x *Fleet) GetRetired() bool {
+	if x != nil {
+		return x.Retired
+	}
+	return false
+}
+
+type DrainingReplica struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gang          string                 `protobuf:"bytes,1,opt,name=gang,proto3" json:"gang,omitempty"`
+	Since         int64                  `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`
+	Idle          bool                   `protobuf:"varint,3,opt,name=idle,proto3" json:"idle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainingReplica) Reset() {
+	*x = DrainingReplica{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainingReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainingReplica) ProtoMessage() {}
+
+func (x *DrainingReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainingReplica.ProtoReflect.Descriptor instead.
+func (*DrainingReplica) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *DrainingReplica) GetGang() string {
+	if x != nil {
+		return x.Gang
+	}
+	return ""
+}
+
+func (x *DrainingReplica) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *DrainingReplica) GetIdle() bool {
+	if x != nil {
+		return x.Idle
+	}
+	return false
+}
+
+type Rollout struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          int64                  `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            int64                  `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	Spec          []byte                 `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	Phase         string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"`
+	Steps         []float64              `protobuf:"fixed64,5,rep,packed,name=steps,proto3" json:"steps,omitempty"`
+	Step          int32                  `protobuf:"varint,6,opt,name=step,proto3" json:"step,omitempty"`
+	Bake          int64                  `protobuf:"varint,7,opt,name=bake,proto3" json:"bake,omitempty"`
+	Startup       int64                  `protobuf:"varint,8,opt,name=startup,proto3" json:"startup,omitempty"`
+	Wait          int64                  `protobuf:"varint,9,opt,name=wait,proto3" json:"wait,omitempty"`
+	Started       int64                  `protobuf:"varint,10,opt,name=started,proto3" json:"started,omitempty"`
+	Since         int64                  `protobuf:"varint,11,opt,name=since,proto3" json:"since,omitempty"`
+	By            string                 `protobuf:"bytes,12,opt,name=by,proto3" json:"by,omitempty"`
+	Alarm         string                 `protobuf:"bytes,13,opt,name=alarm,proto3" json:"alarm,omitempty"`
+	Reason        string                 `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *Rollout) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Rollout) GetTo() int64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *Rollout) GetSpec() []byte {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *Rollout) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Rollout) GetSteps() []float64 {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *Rollout) GetStep() int32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Rollout) GetBake() int64 {
+	if x != nil {
+		return x.Bake
+	}
+	return 0
+}
+
+func (x *Rollout) GetStartup() int64 {
+	if x != nil {
+		return x.Startup
+	}
+	return 0
+}
+
+func (x *Rollout) GetWait() int64 {
+	if x != nil {
+		return x.Wait
+	}
+	return 0
+}
+
+func (x *Rollout) GetStarted() int64 {
+	if x != nil {
+		return x.Started
+	}
+	return 0
+}
+
+func (x *Rollout) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Rollout) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Rollout) GetAlarm() string {
+	if x != nil {
+		return x.Alarm
+	}
+	return ""
+}
+
+func (x *Rollout) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type Experiment struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spec          []byte                 `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	State         []byte                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	Started       int64                  `protobuf:"varint,4,opt,name=started,proto3" json:"started,omitempty"`
+	Ended         int64                  `protobuf:"varint,5,opt,name=ended,proto3" json:"ended,omitempty"`
+	Verdict       string                 `protobuf:"bytes,6,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Experiment) Reset() {
+	*x = Experiment{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Experiment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Experiment) ProtoMessage() {}
+
+func (x *Experiment) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Experiment.ProtoReflect.Descriptor instead.
+func (*Experiment) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *Experiment) GetSpec() []byte {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *Experiment) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *Experiment) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Experiment) GetStarted() int64 {
+	if x != nil {
+		return x.Started
+	}
+	return 0
+}
+
+func (x *Experiment) GetEnded() int64 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *Experiment) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+type EndpointNote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            int64                  `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"`
+	What          string                 `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"`
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointNote) Reset() {
+	*x = EndpointNote{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointNote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointNote) ProtoMessage() {}
+
+func (x *EndpointNote) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointNote.ProtoReflect.Descriptor instead.
+func (*EndpointNote) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *EndpointNote) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *EndpointNote) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *EndpointNote) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *EndpointNote) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 // LogEntry is a line of a task's log, or a piece of one. Times increase strictly within a task.
 type LogEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4302,7 +4942,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4314,7 +4954,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4327,7 +4967,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{43}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *LogEntry) GetTime() int64 {
@@ -4531,7 +5171,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x06spread\x18\x06 \x01(\tR\x06spread\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x03\n" +
 	"\x04Gang\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -4551,7 +5191,9 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\vstop_reason\x18\r \x01(\tR\n" +
 	"stopReason\x12\x1a\n" +
 	"\brevision\x18\x0e \x01(\x04R\brevision\x12\x14\n" +
-	"\x05moves\x18\x14 \x01(\bR\x05moves\"S\n" +
+	"\x05moves\x18\x14 \x01(\bR\x05moves\x12\x1a\n" +
+	"\bhandover\x18F \x01(\bR\bhandover\x12\x1a\n" +
+	"\bfailures\x18G \x01(\x05R\bfailures\"S\n" +
 	"\n" +
 	"Allocation\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x121\n" +
@@ -4816,7 +5458,74 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	" \x01(\x03R\x02at\x1a:\n" +
 	"\fMetricsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"d\n" +
+	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"\x93\x03\n" +
+	"\bEndpoint\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x03R\n" +
+	"generation\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\x03R\x04last\x12\x12\n" +
+	"\x04spec\x18\x04 \x01(\fR\x04spec\x12'\n" +
+	"\x06fleets\x18\x05 \x03(\v2\x0f.clary.v1.FleetR\x06fleets\x12+\n" +
+	"\arollout\x18\x06 \x01(\v2\x11.clary.v1.RolloutR\arollout\x12\x1a\n" +
+	"\bprevious\x18\a \x01(\fR\bprevious\x12;\n" +
+	"\x0fprevious_models\x18\b \x03(\v2\x12.clary.v1.ModelPinR\x0epreviousModels\x124\n" +
+	"\n" +
+	"experiment\x18\t \x01(\v2\x14.clary.v1.ExperimentR\n" +
+	"experiment\x12,\n" +
+	"\x05notes\x18\n" +
+	" \x03(\v2\x16.clary.v1.EndpointNoteR\x05notes\x12\x1a\n" +
+	"\brevision\x18\v \x01(\x04R\brevision\"\x84\x03\n" +
+	"\x05Fleet\x12\x18\n" +
+	"\avariant\x18\x01 \x01(\tR\avariant\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x03R\n" +
+	"generation\x12\x12\n" +
+	"\x04spec\x18\x03 \x01(\fR\x04spec\x12\"\n" +
+	"\x04role\x18\x04 \x01(\v2\x0e.clary.v1.RoleR\x04role\x12*\n" +
+	"\x06models\x18\x05 \x03(\v2\x12.clary.v1.ModelPinR\x06models\x12\x16\n" +
+	"\x06weight\x18\x06 \x01(\x01R\x06weight\x12\x14\n" +
+	"\x05share\x18\a \x01(\x01R\x05share\x12\x1a\n" +
+	"\breplicas\x18\b \x01(\x05R\breplicas\x12\x12\n" +
+	"\x04next\x18\t \x01(\x05R\x04next\x125\n" +
+	"\bdraining\x18\n" +
+	" \x03(\v2\x19.clary.v1.DrainingReplicaR\bdraining\x12\x16\n" +
+	"\x06scaled\x18\v \x01(\x03R\x06scaled\x12\x16\n" +
+	"\x06scaler\x18\f \x01(\fR\x06scaler\x12\x18\n" +
+	"\aretired\x18\r \x01(\bR\aretired\"O\n" +
+	"\x0fDrainingReplica\x12\x12\n" +
+	"\x04gang\x18\x01 \x01(\tR\x04gang\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x03R\x05since\x12\x12\n" +
+	"\x04idle\x18\x03 \x01(\bR\x04idle\"\xb1\x02\n" +
+	"\aRollout\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\x03R\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\x03R\x02to\x12\x12\n" +
+	"\x04spec\x18\x03 \x01(\fR\x04spec\x12\x14\n" +
+	"\x05phase\x18\x04 \x01(\tR\x05phase\x12\x14\n" +
+	"\x05steps\x18\x05 \x03(\x01R\x05steps\x12\x12\n" +
+	"\x04step\x18\x06 \x01(\x05R\x04step\x12\x12\n" +
+	"\x04bake\x18\a \x01(\x03R\x04bake\x12\x18\n" +
+	"\astartup\x18\b \x01(\x03R\astartup\x12\x12\n" +
+	"\x04wait\x18\t \x01(\x03R\x04wait\x12\x18\n" +
+	"\astarted\x18\n" +
+	" \x01(\x03R\astarted\x12\x14\n" +
+	"\x05since\x18\v \x01(\x03R\x05since\x12\x0e\n" +
+	"\x02by\x18\f \x01(\tR\x02by\x12\x14\n" +
+	"\x05alarm\x18\r \x01(\tR\x05alarm\x12\x16\n" +
+	"\x06reason\x18\x0e \x01(\tR\x06reason\"\x90\x01\n" +
+	"\n" +
+	"Experiment\x12\x12\n" +
+	"\x04spec\x18\x01 \x01(\fR\x04spec\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\fR\x05state\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x18\n" +
+	"\astarted\x18\x04 \x01(\x03R\astarted\x12\x14\n" +
+	"\x05ended\x18\x05 \x01(\x03R\x05ended\x12\x18\n" +
+	"\averdict\x18\x06 \x01(\tR\averdict\"V\n" +
+	"\fEndpointNote\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\x03R\x02at\x12\x12\n" +
+	"\x04what\x18\x02 \x01(\tR\x04what\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"d\n" +
 	"\bLogEntry\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x03R\x04time\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x18\n" +
@@ -4835,7 +5544,7 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
 	(*Ask)(nil),              // 1: clary.v1.Ask
@@ -4880,27 +5589,33 @@ var file_clary_v1_nouns_proto_goTypes = []any{
 	(*DataRef)(nil),          // 40: clary.v1.DataRef
 	(*ModelPin)(nil),         // 41: clary.v1.ModelPin
 	(*Evaluation)(nil),       // 42: clary.v1.Evaluation
-	(*LogEntry)(nil),         // 43: clary.v1.LogEntry
-	nil,                      // 44: clary.v1.Node.LabelsEntry
-	nil,                      // 45: clary.v1.Job.LabelsEntry
-	nil,                      // 46: clary.v1.Program.EnvEntry
-	nil,                      // 47: clary.v1.Program.HyperparametersEntry
-	nil,                      // 48: clary.v1.Role.LabelsEntry
-	nil,                      // 49: clary.v1.Progress.MetricsEntry
-	nil,                      // 50: clary.v1.Model.AliasesEntry
-	nil,                      // 51: clary.v1.Lineage.ParametersEntry
-	nil,                      // 52: clary.v1.Lineage.MetricsEntry
-	nil,                      // 53: clary.v1.Evaluation.MetricsEntry
+	(*Endpoint)(nil),         // 43: clary.v1.Endpoint
+	(*Fleet)(nil),            // 44: clary.v1.Fleet
+	(*DrainingReplica)(nil),  // 45: clary.v1.DrainingReplica
+	(*Rollout)(nil),          // 46: clary.v1.Rollout
+	(*Experiment)(nil),       // 47: clary.v1.Experiment
+	(*EndpointNote)(nil),     // 48: clary.v1.EndpointNote
+	(*LogEntry)(nil),         // 49: clary.v1.LogEntry
+	nil,                      // 50: clary.v1.Node.LabelsEntry
+	nil,                      // 51: clary.v1.Job.LabelsEntry
+	nil,                      // 52: clary.v1.Program.EnvEntry
+	nil,                      // 53: clary.v1.Program.HyperparametersEntry
+	nil,                      // 54: clary.v1.Role.LabelsEntry
+	nil,                      // 55: clary.v1.Progress.MetricsEntry
+	nil,                      // 56: clary.v1.Model.AliasesEntry
+	nil,                      // 57: clary.v1.Lineage.ParametersEntry
+	nil,                      // 58: clary.v1.Lineage.MetricsEntry
+	nil,                      // 59: clary.v1.Evaluation.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	2,  // 0: clary.v1.Node.devices:type_name -> clary.v1.Device
-	44, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
-	45, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	50, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	51, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	4,  // 3: clary.v1.Job.retry:type_name -> clary.v1.Retry
 	41, // 4: clary.v1.Job.models:type_name -> clary.v1.ModelPin
-	46, // 5: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	52, // 5: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
 	6,  // 6: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	47, // 7: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	53, // 7: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
 	8,  // 8: clary.v1.Program.python:type_name -> clary.v1.Python
 	9,  // 9: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
 	11, // 10: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
@@ -4909,10 +5624,10 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	13, // 13: clary.v1.Program.probe:type_name -> clary.v1.Probe
 	1,  // 14: clary.v1.Role.ask:type_name -> clary.v1.Ask
 	12, // 15: clary.v1.Role.program:type_name -> clary.v1.Program
-	48, // 16: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	54, // 16: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
 	14, // 17: clary.v1.Gang.roles:type_name -> clary.v1.Role
 	0,  // 18: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	49, // 19: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	55, // 19: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
 	31, // 20: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
 	17, // 21: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
 	18, // 22: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
@@ -4926,7 +5641,7 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	31, // 30: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
 	33, // 31: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
 	34, // 32: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
-	50, // 33: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
+	56, // 33: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
 	18, // 34: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
 	37, // 35: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
 	38, // 36: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
@@ -4934,14 +5649,22 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	39, // 38: clary.v1.Lineage.code:type_name -> clary.v1.Code
 	40, // 39: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
 	41, // 40: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
-	51, // 41: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
-	52, // 42: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
-	53, // 43: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	57, // 41: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
+	58, // 42: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
+	59, // 43: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
+	44, // 44: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
+	46, // 45: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
+	41, // 46: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
+	47, // 47: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
+	48, // 48: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
+	14, // 49: clary.v1.Fleet.role:type_name -> clary.v1.Role
+	41, // 50: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
+	45, // 51: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
@@ -4955,7 +5678,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   54,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
