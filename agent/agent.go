@@ -25,6 +25,7 @@ import (
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/staging"
 	"github.com/clary-ml/clary/agent/supervisor"
+	"github.com/clary-ml/clary/internal/alpn"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/gossip"
 )
@@ -64,7 +65,9 @@ type agent struct {
 	ledger  *ledger.Ledger
 	tasks   *supervisor.Supervisor
 	gossip  *gossip.Gossip
-	logs    net.Listener
+	port    *alpn.Mux
+
+	portAddr net.Addr
 
 	mu    sync.Mutex
 	link  *link     // the one that stands, nil between connections
@@ -194,10 +197,10 @@ func interfaceOf(host string) string {
 
 func (a *agent) openNetwork() error {
 	c := a.config
-	var err error
-	if a.logs, err = c.network().Listen(c.Listen); err != nil {
-		return fault.New(fault.Invalid, "--listen: %w", err)
+	if err := a.openPort(); err != nil {
+		return err
 	}
+	var err error
 	a.gossip, err = gossip.Start(gossip.Config{
 		Self: gossip.Member{Role: gossip.Agent, ID: c.ID}, Bind: c.Gossip, Key: a.self.notes.GossipKey, Seeds: a.self.notes.Gossip, Log: c.Log,
 		Transport: c.GossipTransport,
@@ -228,10 +231,12 @@ func (a *agent) run(ctx context.Context) error {
 	group.Go(func() error { return a.gossip.Run(ctx) })
 	group.Go(func() error { return a.remember(ctx) })
 	group.Go(func() error { return a.machine.gauge.Run(ctx) })
-	group.Go(func() error { return a.serveLogs(ctx) })
+	group.Go(func() error { return a.port.Run(ctx) })
+	group.Go(func() error { return a.serveGRPC(ctx) })
+	group.Go(func() error { return a.serveGateway(ctx) })
 	group.Go(func() error { return a.keepLinked(ctx) })
 	group.Go(func() error { return a.renew(ctx) })
-	a.log.Info("agent started", "id", a.config.ID, "address", a.config.Address, "logs", a.logs.Addr(), "version", a.config.Version)
+	a.log.Info("agent started", "id", a.config.ID, "address", a.config.Address, "listen", a.portAddr, "version", a.config.Version)
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

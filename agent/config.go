@@ -20,7 +20,7 @@ type Config struct {
 	ID      string // of the node, unique in the cluster, stable over restarts
 	Data    string // folder of everything that lasts: tasks, cache, ledger, keys
 	Address string // host under which other nodes reach this node's tasks
-	Listen  string // host:port on which coordinators ask for logs
+	Listen  string // host:port on which coordinators ask for logs and routers reach tasks
 	Gossip  string // host:port of membership, UDP and TCP
 
 	Join  string // RPC address of any coordinator, for the first start

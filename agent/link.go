@@ -136,7 +136,7 @@ func (a *agent) leaseLeft() time.Duration {
 func (l *link) hello(ctx context.Context) error {
 	held, version := l.agent.tasks.Held()
 	node := l.agent.machine.node(ctx)
-	node.LogsAddr = l.agent.logsAddress()
+	node.LogsAddr = l.agent.portAddress()
 	hello := &claryv1.Hello{Node: wire.NodeToProto(node), Held: heldToProto(held)}
 	if err := l.stream.Send(&claryv1.AgentMessage{Message: &claryv1.AgentMessage_Hello{Hello: hello}}); err != nil && !errors.Is(err, io.EOF) {
 		return err

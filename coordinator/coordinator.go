@@ -29,6 +29,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/rpc"
 	"github.com/clary-ml/clary/coordinator/sweeps"
 	"github.com/clary-ml/clary/coordinator/transport"
+	"github.com/clary-ml/clary/internal/alpn"
 	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/gossip"
@@ -70,7 +71,7 @@ type coordinator struct {
 	self    membership
 	log     *slog.Logger
 	fatal   chan error // from the replica: it cannot go on
-	mux     *transport.Mux
+	mux     *alpn.Mux
 	gossip  *gossip.Gossip
 	peers   *transport.Peers
 	agents  *transport.Peers
@@ -90,14 +91,14 @@ func assemble(c Config, self membership, kinds map[cluster.Kind]workload.Kind) (
 	}
 	source := pki.Source(self.credentials.Get)
 	n := &coordinator{config: c, self: self, log: c.Log, fatal: make(chan error, 1)}
-	n.mux = transport.NewMux(listener, pki.ServerTLS(source), c.Log)
+	n.mux = alpn.New(listener, pki.ServerTLS(source), c.Log, alpn.GRPC, transport.ProtocolRaft)
 	if err := n.openGossip(); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	n.peers = transport.NewPeers(c.network(), pki.Coordinator, source, n.find)
 	n.replica, err = replica.Open(replica.Config{
 		ID: c.ID, Dir: c.path("raft"), Peers: n.peers, Bootstrap: self.notes.Founder, Logger: c.Log,
-		Transport: transport.NewRaft(c.network(), n.mux.Raft(), c.advertised(), source, n.find, c.Log),
+		Transport: transport.NewRaft(c.network(), n.mux.On(transport.ProtocolRaft), c.advertised(), source, n.find, c.Log),
 		Fatal:     func(err error) { n.fatal <- err },
 	})
 	if err != nil {
@@ -153,7 +154,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.beats = rpc.NewBeats(n.passBeats(keeping), n.log)
 	guard := rpc.NewGuard(n.replica, time.Now, n.log)
 	n.grpc = grpc.NewServer(append(guard.Options(),
-		grpc.Creds(transport.Accepted()),
+		grpc.Creds(alpn.Accepted()),
 		grpc.MaxRecvMsgSize(member.MaxMessage),
 		grpc.MaxConcurrentStreams(4096), grpc.NumStreamWorkers(callWorkers),
 		grpc.StaticStreamWindowSize(member.Window), grpc.StaticConnWindowSize(4*member.Window),
@@ -238,7 +239,7 @@ func (n *coordinator) serveGRPC(ctx context.Context) error {
 		defer force.Stop()
 		n.grpc.GracefulStop()
 	})
-	err := n.grpc.Serve(n.mux.GRPC())
+	err := n.grpc.Serve(n.mux.On(alpn.GRPC))
 	if stop() {
 		return err // it ended by itself
 	}

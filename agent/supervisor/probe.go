@@ -76,21 +76,23 @@ func (t *task) ending(ctx context.Context) string {
 	return "; its log ends: " + strings.Join(strings.Split(text, "\n"), " | ")
 }
 
-// Dial connects to the port on which a running task serves: the first that it was given, or its
-// program's own. NotFound says that this node has no such task, Unready that it does not run now.
-func (s *Supervisor) Dial(ctx context.Context, id string) (net.Conn, error) {
+// Reach connects to the port on which a running task serves: the first that it was given, or its
+// program's own. The channel is closed when the task has ended. NotFound says that this node has no such
+// task, Unready that it does not run now.
+func (s *Supervisor) Reach(ctx context.Context, id string) (net.Conn, <-chan struct{}, error) {
 	s.mu.Lock()
 	t := s.tasks[id]
 	if t == nil {
 		s.mu.Unlock()
-		return nil, fault.New(fault.NotFound, "task %s is not on this node", cluster.Clip(id))
+		return nil, nil, fault.New(fault.NotFound, "task %s is not on this node", cluster.Clip(id))
 	}
 	assignment, state := t.entry.Assignment, t.entry.Status.State
 	s.mu.Unlock()
 	if state != cluster.TaskRunning {
-		return nil, fault.New(fault.Unready, "task %s is %s", id, state)
+		return nil, nil, fault.New(fault.Unready, "task %s is %s", id, state)
 	}
-	return s.dial(ctx, assignment)
+	conn, err := s.dial(ctx, assignment)
+	return conn, t.over, err
 }
 
 func (s *Supervisor) dial(ctx context.Context, assignment ledger.Assignment) (net.Conn, error) {

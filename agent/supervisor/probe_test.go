@@ -134,13 +134,13 @@ func TestATaskStaysHealthyWhileItsAgentIsStartedAgain(t *testing.T) {
 func TestAConnectionReachesTheTaskThatItNames(t *testing.T) {
 	b := newBench(t, nil)
 	assignment, answer := b.served(cluster.Probe{})
-	if _, err := b.agent.Dial(t.Context(), worker); !fault.Is(err, fault.NotFound) {
+	if _, _, err := b.agent.Reach(t.Context(), worker); !fault.Is(err, fault.NotFound) {
 		t.Errorf("an unknown task is reached: %v", err)
 	}
 	answer("200")
 	b.run(assignment)
 	b.until("it is healthy", healthy)
-	conn, err := b.agent.Dial(t.Context(), worker)
+	conn, over, err := b.agent.Reach(t.Context(), worker)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,8 @@ func TestAConnectionReachesTheTaskThatItNames(t *testing.T) {
 	}
 	b.run(script("", func(a *ledger.Assignment) { *a = assignment; a.Stop = true }))
 	b.ended(worker)
-	if _, err := b.agent.Dial(t.Context(), worker); !fault.Is(err, fault.Unready) {
+	<-over
+	if _, _, err := b.agent.Reach(t.Context(), worker); !fault.Is(err, fault.Unready) {
 		t.Errorf("an ended task is reached: %v", err)
 	}
 }

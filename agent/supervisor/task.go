@@ -36,6 +36,7 @@ type task struct {
 
 	stop    chan struct{} // closed: it is to end
 	gone    chan struct{} // closed: and to be forgotten
+	over    chan struct{} // closed: what ran of it has ended
 	stopped sync.Once
 	// condemned has why the agent itself ends it.
 	condemned chan string
@@ -56,7 +57,7 @@ func newTask(s *Supervisor, entry ledger.Entry) *task {
 	s.version++
 	t := &task{
 		s: s, folder: folder, folders: staging.Folders{Base: filepath.Join(folder, "ml")},
-		entry: entry, version: s.version, stop: make(chan struct{}), gone: make(chan struct{}), condemned: make(chan string, 1),
+		entry: entry, version: s.version, stop: make(chan struct{}), gone: make(chan struct{}), over: make(chan struct{}), condemned: make(chan string, 1),
 	}
 	if entry.Assignment.Stop {
 		t.end()
@@ -177,6 +178,7 @@ func (t *task) drive(ctx context.Context, state cluster.TaskState, ran bool) {
 		t.shipping = t.ship(ctx)
 	}
 	if exit, ok := t.follow(ctx); ok {
+		close(t.over)
 		t.release()
 		t.conclude(ctx, exit)
 	}

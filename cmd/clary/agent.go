@@ -52,7 +52,7 @@ func newAgentCommand() *cobra.Command {
 	shared.add(command, "agent")
 	flags := command.Flags()
 	flags.StringVar(&config.Address, "address", ownAddress(), "host under which other machines reach this machine's tasks")
-	flags.StringVar(&config.Listen, "listen", net.JoinHostPort(ownAddress(), "7424"), "host:port on which coordinators ask for logs")
+	flags.StringVar(&config.Listen, "listen", net.JoinHostPort(ownAddress(), "7424"), "host:port on which coordinators ask for logs and routers reach this machine's tasks")
 	flags.StringVar(&config.Gossip, "gossip", "0.0.0.0:7425", "host:port of membership, UDP and TCP")
 	flags.StringVar(&config.SimulateGPUs, "simulate-gpus", "", "offer GPUs that do not exist, like 8xA100 or 2xH100-80GB,4xT4")
 	flags.StringToStringVar(&config.Labels, "label", nil, "labels that jobs can ask for, like zone=a,disk=nvme")

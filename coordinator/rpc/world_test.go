@@ -27,6 +27,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/rpc"
 	"github.com/clary-ml/clary/coordinator/sweeps"
 	"github.com/clary-ml/clary/coordinator/transport"
+	"github.com/clary-ml/clary/internal/alpn"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/memnet"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
@@ -109,13 +110,13 @@ func (w *world) open() {
 	if err != nil {
 		w.Fatal(err)
 	}
-	mux := transport.NewMux(listener, pki.ServerTLS(w.certified(pki.Node{Role: pki.Coordinator, ID: "c1"})), log)
+	mux := alpn.New(listener, pki.ServerTLS(w.certified(pki.Node{Role: pki.Coordinator, ID: "c1"})), log, alpn.GRPC, transport.ProtocolRaft)
 	nodes := rpc.NewNodeCache(w.replica)
 	keeping, planning := keeper.New(w.replica, nodes.List, log), planner.New(w.replica, log)
 	kinds := map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}}
 	desk, reconciling := sweeps.New(w.replica, kinds, log), reconciler.New(w.replica, kinds, nil, log)
 	beats := rpc.NewBeats(func(_ context.Context, ids []string) ([]string, error) { return keeping.Beat(ids) }, log)
-	grpcServer := grpc.NewServer(append(rpc.NewGuard(w.replica, time.Now, log).Options(), grpc.Creds(transport.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
+	grpcServer := grpc.NewServer(append(rpc.NewGuard(w.replica, time.Now, log).Options(), grpc.Creds(alpn.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
 	rpc.Register(grpcServer, rpc.Config{
 		Replica: w.replica, Planner: planning, Keeper: keeping, Nodes: nodes, Beats: beats, Members: w.members, Log: log,
 		Desk: desk, Kinds: kinds, Coordinators: nobody{}, Agents: &w.agents, Archive: w.logs.below,
@@ -156,7 +157,7 @@ func (w *world) open() {
 			}
 		})
 	}
-	running.Go(func() { _ = grpcServer.Serve(mux.GRPC()) })
+	running.Go(func() { _ = grpcServer.Serve(mux.On(alpn.GRPC)) })
 	w.Cleanup(func() { grpcServer.Stop(); cancel(); running.Wait(); inmem.Close(); time.Sleep(time.Minute) })
 	for _, role := range []string{cluster.RoleViewer, cluster.RoleUser, cluster.RoleAdmin} {
 		w.users[role] = w.user("the-"+role, role)

@@ -1,3 +1,5 @@
+// Package transport is how coordinators reach one another: raft's streams over TLS on the port that they
+// share with gRPC, and calls.
 package transport
 
 import (
@@ -17,6 +19,9 @@ import (
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/internal/fault"
 )
+
+// ProtocolRaft is the ALPN name under which coordinators speak raft to one another.
+const ProtocolRaft = "clary-raft/1"
 
 // Resolve finds where a member is now: "" if nobody knows.
 type Resolve func(id string) (address string)

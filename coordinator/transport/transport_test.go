@@ -21,6 +21,7 @@ import (
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/transport"
+	"github.com/clary-ml/clary/internal/alpn"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/memnet"
 )
@@ -62,9 +63,9 @@ func (p *port) open(address, id string) *transport.Raft {
 	}
 	source := p.source(p.ca, pki.Node{Role: pki.Coordinator, ID: id})
 	log := slog.New(slog.DiscardHandler)
-	mux := transport.NewMux(listener, pki.ServerTLS(source), log)
-	raft := transport.NewRaft(p.net.Host(host), mux.Raft(), address, source, func(string) string { return "" }, log)
-	server := grpc.NewServer(grpc.Creds(transport.Accepted()))
+	mux := alpn.New(listener, pki.ServerTLS(source), log, alpn.GRPC, transport.ProtocolRaft)
+	raft := transport.NewRaft(p.net.Host(host), mux.On(transport.ProtocolRaft), address, source, func(string) string { return "" }, log)
+	server := grpc.NewServer(grpc.Creds(alpn.Accepted()))
 	healthv1.RegisterHealthServer(server, health.NewServer())
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -73,7 +74,7 @@ func (p *port) open(address, id string) *transport.Raft {
 			p.Error(err)
 		}
 	})
-	running.Go(func() { _ = server.Serve(mux.GRPC()) })
+	running.Go(func() { _ = server.Serve(mux.On(alpn.GRPC)) })
 	p.Cleanup(func() {
 		server.Stop()
 		cancel()

@@ -248,7 +248,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	for {
 		room := window - len(c.out.buffer)
 		switch {
-		case c.closed:
+		case c.closed || c.out.ended:
 			return sent, net.ErrClosed
 		case passed(c.writing):
 			return sent, os.ErrDeadlineExceeded
@@ -277,6 +277,19 @@ func (c *conn) Close() error {
 		return net.ErrClosed
 	}
 	c.closed, c.in.abandoned, c.out.ended = true, true, true
+	n.wake()
+	return nil
+}
+
+// CloseWrite says that nothing more is written.
+func (c *conn) CloseWrite() error {
+	n := c.network
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c.closed {
+		return net.ErrClosed
+	}
+	c.out.ended = true
 	n.wake()
 	return nil
 }

@@ -1,7 +1,6 @@
-// Package transport is the one TCP port of a coordinator: TLS 1.3, divided by the
-// protocol that the handshake agrees on into gRPC (h2) and raft. It also dials the
-// other coordinators.
-package transport
+// Package alpn divides one TCP port with TLS 1.3 by the protocol that a client's handshake asks for, so
+// that a member of the cluster has one port for all that others want of it.
+package alpn
 
 import (
 	"bufio"
@@ -16,11 +15,8 @@ import (
 	"time"
 )
 
-// ProtocolRaft is the ALPN name under which coordinators speak raft to one another.
-const ProtocolRaft = "clary-raft/1"
-
-// protocolGRPC is the ALPN name of HTTP/2, which gRPC asks for.
-const protocolGRPC = "h2"
+// GRPC is the ALPN name of HTTP/2, which gRPC asks for.
+const GRPC = "h2"
 
 const (
 	handshakeTime = 10 * time.Second
@@ -38,23 +34,25 @@ type Mux struct {
 	listener net.Listener
 	config   *tls.Config
 	log      *slog.Logger
-	grpc     *side
-	raft     *side
+	first    *side
+	sides    map[string]*side // by protocol
 }
 
-// NewMux divides a listener. The config's protocols are replaced by the mux's own.
-func NewMux(listener net.Listener, config *tls.Config, log *slog.Logger) *Mux {
+// New divides a listener. The config's protocols are replaced by those given; who asks for none gets the
+// first.
+func New(listener net.Listener, config *tls.Config, log *slog.Logger, protocols ...string) *Mux {
 	config = config.Clone()
-	config.NextProtos = []string{protocolGRPC, ProtocolRaft}
-	address := listener.Addr()
-	return &Mux{listener: listener, config: config, log: log, grpc: newSide(address), raft: newSide(address)}
+	config.NextProtos = protocols
+	m := &Mux{listener: listener, config: config, log: log, sides: map[string]*side{}}
+	for _, protocol := range protocols {
+		m.sides[protocol] = newSide(listener.Addr())
+	}
+	m.first = m.sides[protocols[0]]
+	return m
 }
 
-// GRPC is where connections arrive that speak gRPC. They are *tls.Conn, handshake done.
-func (m *Mux) GRPC() net.Listener { return m.grpc }
-
-// Raft is where connections arrive that speak raft. They are *tls.Conn, handshake done.
-func (m *Mux) Raft() net.Listener { return m.raft }
+// On is where connections of a protocol arrive. They are *tls.Conn, handshake done.
+func (m *Mux) On(protocol string) net.Listener { return m.sides[protocol] }
 
 // Run accepts connections until ctx ends or the listener fails, and closes the listener.
 func (m *Mux) Run(ctx context.Context) error {
@@ -62,7 +60,12 @@ func (m *Mux) Run(ctx context.Context) error {
 	defer handshakes.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = m.listener.Close(); _ = m.grpc.Close(); _ = m.raft.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		_ = m.listener.Close()
+		for _, side := range m.sides {
+			_ = side.Close()
+		}
+	})
 	defer stop()
 	slots := make(chan struct{}, maxHandshakes)
 	for {
@@ -113,9 +116,9 @@ func (m *Mux) greet(ctx context.Context, raw net.Conn) {
 		return
 	}
 	_ = raw.SetDeadline(time.Time{})
-	side := m.grpc
-	if conn.ConnectionState().NegotiatedProtocol == ProtocolRaft {
-		side = m.raft
+	side := m.sides[conn.ConnectionState().NegotiatedProtocol]
+	if side == nil {
+		side = m.first
 	}
 	side.hand(conn)
 }

@@ -1,0 +1,89 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/clary-ml/clary/auth/member"
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/serving/route"
+)
+
+// sessions are how many nodes a dialer remembers TLS sessions of, so that the next connection needs no
+// certificates.
+const sessions = 1024
+
+// Dialer is a router's end.
+type Dialer struct {
+	network member.Network
+	source  pki.Source
+	cache   tls.ClientSessionCache
+}
+
+// NewDialer makes a router's end. The source is its node's certificate; nil reaches only replicas that
+// have no gateway before them.
+func NewDialer(network member.Network, source pki.Source) *Dialer {
+	return &Dialer{network: network, source: source, cache: tls.NewLRUClientSessionCache(sessions)}
+}
+
+// Dial connects to a replica: the bytes are its server's. An error says that nothing has reached the
+// server.
+func (d *Dialer) Dial(ctx context.Context, replica route.Replica) (net.Conn, error) {
+	raw, err := d.network.Dial(ctx, replica.Address)
+	if err != nil {
+		return nil, fault.New(fault.Unready, "replica %s: %w", replica.ID, err)
+	}
+	if !replica.Gateway {
+		return raw, nil
+	}
+	conn, err := d.enter(ctx, raw, replica)
+	if err != nil {
+		_ = raw.Close()
+		return nil, fmt.Errorf("replica %s: %w", replica.ID, err)
+	}
+	return conn, nil
+}
+
+// enter has the agent at the other end of a connection lead it to the replica.
+func (d *Dialer) enter(ctx context.Context, raw net.Conn, replica route.Replica) (net.Conn, error) {
+	if d.source == nil {
+		return nil, fault.New(fault.Invalid, "it is behind a gateway, and this router has no certificate of the cluster")
+	}
+	line, err := request(replica.ID)
+	if err != nil {
+		return nil, err
+	}
+	config := pki.ClientTLS(d.source, expect(replica.Node), Protocol)
+	config.ClientSessionCache = d.cache
+	conn := tls.Client(raw, config)
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, fault.New(fault.Unready, "node %s: %w", replica.Node, err)
+	}
+	said, err := "", error(nil)
+	if _, err = conn.Write(line); err == nil {
+		said, err = readLine(conn)
+	}
+	if !stop() && ctx.Err() != nil {
+		return nil, fault.New(fault.Unready, "node %s: %w", replica.Node, ctx.Err())
+	}
+	if err != nil {
+		return nil, fault.New(fault.Unready, "node %s: %w", replica.Node, err)
+	}
+	return conn, parseAnswer(said)
+}
+
+// expect accepts the agent of a node, of any if it is not named.
+func expect(node string) pki.Expect {
+	return func(id pki.Identity) error {
+		if n, ok := id.(pki.Node); ok && n.Role == pki.Agent && (node == "" || n.ID == node) {
+			return nil
+		}
+		return fault.New(fault.Denied, "the peer is %s; the agent of node %q is expected", id.URI(), node)
+	}
+}
