@@ -102,11 +102,11 @@ func roomBans() []Ban {
 
 func pureBans() []Ban {
 	bans := []Ban{{Folder: "cluster", StdOnly: true, Why: "everything imports the nouns, so the nouns import nothing"}}
-	for _, folder := range []string{"scheduler", "workload", "tuner", "cluster"} {
+	for _, folder := range []string{"scheduler", "workload", "tuner", "cluster", "serving/autoscale", "serving/experiment"} {
 		bans = append(
 			bans,
 			Ban{Folder: folder, Imports: []string{"proto", "google.golang.org/protobuf", "google.golang.org/grpc"}, Reach: true, Why: whyWire},
-			Ban{Folder: folder, Except: []string{"tuner/chance"}, Imports: chance, Uses: clock, Why: whyPure},
+			Ban{Folder: folder, Except: []string{"tuner/chance", "serving/autoscale/sim", "serving/experiment/sim"}, Imports: chance, Uses: clock, Why: whyPure},
 		)
 	}
 	for _, folder := range []string{"coordinator/command", "coordinator/fsm"} {
