@@ -153,7 +153,7 @@ func (s *step) running() Changes {
 	if !bad || s.gang.Stop {
 		return Changes{WakeAt: s.deadline()}
 	}
-	s.gang.Stop, s.gang.StopReason = true, describe(worst)
+	s.gang.Stop, s.gang.StopReason = true, Describe(worst)
 	s.job.Reason = s.gang.StopReason
 	return s.put(true)
 }
@@ -161,7 +161,7 @@ func (s *step) running() Changes {
 // again starts the next attempt, or fails the job. All tasks have ended.
 func (s *step) again() Changes {
 	worst, _ := s.worst()
-	reason := describe(worst) + s.lastWords(worst)
+	reason := Describe(worst) + s.lastWords(worst)
 	if s.gang.Moves {
 		reason = s.gang.StopReason
 	}
@@ -177,7 +177,7 @@ func (s *step) again() Changes {
 			}
 			return s.end(cluster.JobFailed, reason)
 		}
-		delay = backoff(s.job.Retry.Backoff, s.job.Failures)
+		delay = Backoff(s.job.Retry.Backoff, s.job.Failures)
 	}
 	s.gang.Attempt++
 	s.gang.Stop, s.gang.StopReason, s.gang.Moves, s.gang.Held = false, "", false, s.job.Held
@@ -339,8 +339,8 @@ func earlier(a, b cluster.Task) bool {
 	return a.ID < b.ID
 }
 
-// describe reads like "worker-1 failed on node b: exit code 3: out of memory".
-func describe(task cluster.Task) string {
+// Describe reads like "worker-1 failed on node b: exit code 3: out of memory".
+func Describe(task cluster.Task) string {
 	verb := map[cluster.TaskState]string{
 		cluster.TaskFailed: "failed", cluster.TaskLost: "was lost", cluster.TaskStopped: "was stopped",
 	}[task.Status.State]
@@ -372,8 +372,8 @@ func (s *step) lastWords(worst cluster.Task) string {
 	return ""
 }
 
-// backoff is the wait before restart number failures: it doubles each time.
-func backoff(first time.Duration, failures int32) time.Duration {
+// Backoff is the wait before restart number failures: it doubles each time, up to 10 minutes.
+func Backoff(first time.Duration, failures int32) time.Duration {
 	delay := first
 	for i := int32(1); i < failures && delay < maxBackoff; i++ {
 		delay *= 2

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/agent/ledger"
+	"github.com/clary-ml/clary/cluster"
 )
 
 // leasePause is how often it is looked whether the node has a lease.
@@ -82,10 +83,11 @@ func exclusive(assignment ledger.Assignment) []string {
 	return names
 }
 
-// portsOf are those that it was given, and the one that it takes whatever it is given.
+// portsOf are those that it was given, and the one that it takes whatever it is given: of the node's, so
+// none of a container that has an address of its own.
 func portsOf(assignment ledger.Assignment) []int32 {
 	ports := assignment.Task.Allocation.Resources.Ports
-	if own := assignment.Program.Port; own > 0 && !slices.Contains(ports, own) {
+	if own := assignment.Program.Port; own > 0 && assignment.Program.Network != cluster.NetworkBridge && !slices.Contains(ports, own) {
 		ports = append(slices.Clone(ports), own)
 	}
 	return ports

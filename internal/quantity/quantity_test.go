@@ -30,6 +30,11 @@ func TestReadsWhatPeopleWrite(t *testing.T) {
 			t.Errorf("size %s is %d, %v", text, got, err)
 		}
 	}
+	for text, want := range map[string]quantity.Share{`0.1`: 0.1, `"10%"`: 0.1, `"12.5 %"`: 0.125, `"1"`: 1, `0`: 0} {
+		if got, err := read[quantity.Share](text); err != nil || got != want {
+			t.Errorf("share %s is %v, %v", text, got, err)
+		}
+	}
 	for text, want := range map[string]quantity.Cores{`2`: 2000, `0.5`: 500, `"500m"`: 500, `"1.25"`: 1250} {
 		if got, err := read[quantity.Cores](text); err != nil || got != want {
 			t.Errorf("cores %s is %d, %v", text, got, err)
@@ -48,6 +53,11 @@ func TestRefusesRubbish(t *testing.T) {
 			t.Errorf("size %s is %d", text, got)
 		}
 	}
+	for _, text := range []string{`"half"`, `"NaN"`, `"inf%"`, `"%"`, `true`, `"0x1p4"`} {
+		if got, err := read[quantity.Share](text); err == nil {
+			t.Errorf("share %s is %v", text, got)
+		}
+	}
 	for _, text := range []string{`"two"`, `0.0001`, `1e300`, `"inf"`, `"NaN"`, `false`, `"0x1p4"`} {
 		if got, err := read[quantity.Cores](text); err == nil {
 			t.Errorf("cores %s is %d", text, got)
@@ -60,7 +70,8 @@ func TestWritesWhatItReads(t *testing.T) {
 		d := quantity.Duration(rapid.Int64Range(0, int64(24*time.Hour)).Draw(t, "duration"))
 		b := quantity.Bytes(rapid.Int64Range(0, 1<<52).Draw(t, "bytes"))
 		c := quantity.Cores(rapid.Int64Range(0, 1<<30).Draw(t, "cores"))
-		text, err := json.Marshal(map[string]any{"d": d, "b": b, "c": c})
+		s := quantity.Share(rapid.Float64Range(0, 1).Draw(t, "share"))
+		text, err := json.Marshal(map[string]any{"d": d, "b": b, "c": c, "s": s})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,8 +79,9 @@ func TestWritesWhatItReads(t *testing.T) {
 			D quantity.Duration
 			B quantity.Bytes
 			C quantity.Cores
+			S quantity.Share
 		}
-		if err := json.Unmarshal(text, &got); err != nil || got.D != d || got.B != b || got.C != c {
+		if err := json.Unmarshal(text, &got); err != nil || got.D != d || got.B != b || got.C != c || got.S != s {
 			t.Fatalf("%s is read as %+v, %v", text, got, err)
 		}
 	})

@@ -45,6 +45,8 @@ func mapOwn(t reflect.Type) *jsonschema.Schema {
 		return textOrNumber("a duration, or a number of seconds", "90s", "1h30m", "2d")
 	case reflect.TypeFor[quantity.Bytes]():
 		return textOrNumber("a size, or a number of bytes", "512MiB", "1.5GiB", "2GB")
+	case reflect.TypeFor[quantity.Share]():
+		return textOrNumber("a share from 0 to 1", 0.1, "10%")
 	case reflect.TypeFor[quantity.Cores]():
 		return textOrNumber("a number of cores", 2, 0.5, "500m")
 	}

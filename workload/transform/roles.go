@@ -13,7 +13,6 @@ import (
 	"github.com/clary-ml/clary/internal/quantity"
 	"github.com/clary-ml/clary/serving/batch"
 	"github.com/clary-ml/clary/serving/batch/driver"
-	"github.com/clary-ml/clary/workload/training"
 )
 
 // The roles: each server has the driver of its number, which feeds it.
@@ -21,9 +20,6 @@ const (
 	roleDriver = "driver"
 	roleServer = "server"
 )
-
-// serveArgument is what SageMaker starts a serving image with.
-const serveArgument = "serve"
 
 // RetryCodes are the exit codes that are tried again, if the job has retries: what a driver says to be a matter of the
 // moment, and those of what was killed. Any other would end the same.
@@ -42,51 +38,15 @@ func (s Spec) Roles() ([]cluster.Role, error) {
 	return []cluster.Role{feeder, server}, nil
 }
 
-// training is the training job that runs the same: what programs, scripts and images are is
-// decided there.
-func (s Spec) training() training.Spec {
-	off, program := false, s.Program
-	if s.ownServer() {
-		program = &training.Program{Command: []string{"clary", "serve"}}
-	}
-	return training.Spec{
-		Program: program, Script: s.Script, Image: s.Image, Entrypoint: s.Entrypoint, Instances: s.instances(), Secrets: s.Secrets,
-		Resources: s.Resources, Labels: s.Labels, Grace: s.grace(), Disk: s.Disk, ReadOnlyRoot: s.ReadOnlyRoot, Checkpoints: &off,
-		Framework: cluster.FrameworkHosts, // both start when both have what they need
-	}
-}
-
-// ownServer reports whether Clary's model server is the server.
-func (s Spec) ownServer() bool { return s.Program == nil && s.Script == nil && s.Image == "" }
-
 func (s Spec) instances() int32 { return max(s.Instances, 1) }
 
-func (s Spec) grace() quantity.Duration { return cmp.Or(s.Grace, quantity.Duration(defaultGrace)) }
-
 func (s Spec) server() (cluster.Role, error) {
-	roles, err := s.training().Roles()
+	role, err := s.Role(roleServer, s.instances())
 	if err != nil {
 		return cluster.Role{}, err
 	}
-	role := roles[0]
-	role.Name = roleServer
-	role.Ask.Ports = 1
-	if s.Port > 0 {
-		role.Ask.Ports = 0 // it takes what it wants
-	}
 	program := &role.Program
-	program.Port = s.Port
-	program.Clary = s.ownServer()
-	program.Contract, program.Service, program.Outputs, program.Script = cluster.ContractServing, true, false, ""
-	if s.Image != "" && s.Script == nil {
-		program.Command = nil
-		switch {
-		case s.Program != nil && len(s.Program.Command) > 0:
-			program.Command = s.Program.Command
-		case len(s.Entrypoint) == 0:
-			program.Command = []string{serveArgument}
-		}
-	}
+	program.Service, program.Framework = true, cluster.FrameworkHosts // both start when both have what they need
 	program.Env = maps.Clone(program.Env)
 	if program.Env == nil {
 		program.Env = map[string]string{}
@@ -95,9 +55,6 @@ func (s Spec) server() (cluster.Role, error) {
 		if _, own := program.Env[name]; !own {
 			program.Env[name] = value
 		}
-	}
-	if s.Model != "" {
-		program.Inputs = []cluster.Input{{Channel: "model", URI: s.Model, Model: true}}
 	}
 	return role, nil
 }
@@ -129,7 +86,7 @@ func (s Spec) driver() (cluster.Role, error) {
 	text, err := json.Marshal(driver.Spec{
 		Shape: s.shape(), Limits: s.limits(), Tries: s.tries(), Port: int(s.Port), Memory: memory,
 		Timeout: cmp.Or(s.InvocationTimeout, quantity.Duration(defaultTimeout)),
-		Startup: cmp.Or(s.StartupTimeout, quantity.Duration(defaultStartup)),
+		Startup: s.Startup(),
 	})
 	if err != nil {
 		return cluster.Role{}, fmt.Errorf("write the driver's spec: %w", err)
@@ -139,7 +96,7 @@ func (s Spec) driver() (cluster.Role, error) {
 		Ask: cluster.Ask{MilliCPU: driverCores, Memory: driverMemory(memory)},
 		Program: cluster.Program{
 			Command: []string{"clary", "transformer"}, Clary: true, Spec: text, Contract: cluster.ContractProcessing,
-			Framework: cluster.FrameworkHosts, Checkpoints: true, Disk: int64(s.Disk), Grace: min(s.grace().Std(), time.Hour),
+			Framework: cluster.FrameworkHosts, Checkpoints: true, Disk: int64(s.Disk), Grace: min(s.GraceTime().Std(), time.Hour),
 			Inputs:  []cluster.Input{s.data()},
 			Exports: []cluster.Export{{Name: "output", Folder: driver.Outputs, To: s.Output}},
 		},

@@ -13,25 +13,15 @@ import (
 	"github.com/clary-ml/clary/internal/strictjson"
 	"github.com/clary-ml/clary/serving/batch"
 	"github.com/clary-ml/clary/serving/batch/record"
-	"github.com/clary-ml/clary/workload/training"
+	"github.com/clary-ml/clary/workload/hosting"
 )
 
 // Spec is what a transform job asks for: a model and its server, what to read, how to send it, and
 // where the answers go.
 type Spec struct {
-	// Model is what the server finds in /opt/ml/model, unpacked if it is a .tar.gz.
-	Model string `json:"model,omitempty"`
-	// Image is a container image of a server, which is started with the argument serve; Program is a
-	// command that is one, or in an image its arguments; Script is code that is brought to the node.
-	// Without any of them Clary's own model server is it. The server listens at the port that
-	// SAGEMAKER_BIND_TO_PORT says, or at Port.
-	Image      string            `json:"image,omitempty"`
-	Entrypoint []string          `json:"entrypoint,omitempty"`
-	Program    *training.Program `json:"program,omitempty"`
-	Script     *training.Script  `json:"script,omitempty"`
-	// Port is where a server listens that cannot be told. On a node such servers run one after the
-	// other, each job's driver beside its own; so there is one instance.
-	Port int32 `json:"port,omitempty"`
+	// Server answers for the model. On a node servers with a port of their own run one after the other,
+	// each job's driver beside its own; so there is one instance.
+	hosting.Server
 
 	// Input is an s3:// address, or an object that says more. Output is the s3:// prefix for
 	// KEY.out of each object KEY below it.
@@ -63,23 +53,8 @@ type Spec struct {
 	// often a request is sent again that has no good answer; 3 if it is left out.
 	InvocationTimeout quantity.Duration `json:"invocation_timeout,omitzero"`
 	InvocationRetries *int              `json:"invocation_retries,omitempty"`
-	// StartupTimeout is how long the server may take until /ping answers; 0 means four minutes.
-	StartupTimeout quantity.Duration `json:"startup_timeout,omitzero"`
-
 	// Instances are how many servers share the objects, each whole; 0 means 1.
 	Instances int32 `json:"instances,omitempty"`
-	// Secrets of the job's queue are given to each server.
-	Secrets []training.Secret `json:"secrets,omitempty"`
-	// Resources are for each server.
-	Resources training.Resources `json:"resources,omitzero"`
-	// Labels are what a node must have, in exactly these values.
-	Labels map[string]string `json:"labels,omitempty"`
-	// Grace is the time between SIGTERM and SIGKILL; 0 means 30 seconds.
-	Grace quantity.Duration `json:"grace,omitzero"`
-	// Disk is the most that a task may write on its node's disk; 0 leaves it to the node.
-	Disk quantity.Bytes `json:"disk,omitzero"`
-	// ReadOnlyRoot keeps a container from writing anywhere but to its folders and /tmp.
-	ReadOnlyRoot bool `json:"read_only_root,omitempty"`
 }
 
 // JoinInput is the only join.
@@ -129,8 +104,6 @@ const (
 
 	defaultTimeout = time.Minute
 	defaultTries   = 3
-	defaultStartup = 4 * time.Minute
-	defaultGrace   = 30 * time.Second
 	longest        = time.Hour
 )
 
@@ -146,13 +119,10 @@ func Parse(data []byte) (Spec, cluster.Problems) {
 // Validate reports every mistake, each with the path of its field.
 func (s Spec) Validate() cluster.Problems {
 	var p cluster.Problems
-	if s.ownServer() && s.Model == "" {
+	if s.Own() && s.Model == "" {
 		p.Add("model", "is missing: name a model that Clary serves, or an image, a program or a script that is a server")
 	}
-	p.Under("", s.training().Validate())
-	if s.Model != "" {
-		cluster.CheckInputAddress(&p, "model", s.Model)
-	}
+	p.Under("", s.Server.Validate(s.instances()))
 	checkAddress(&p, "input.uri", s.Input.URI)
 	cluster.CheckTarget(&p, "output", s.Output)
 	switch {
@@ -189,19 +159,14 @@ func (s Spec) validateSending(p *cluster.Problems) {
 	if s.Instances < 0 || s.Instances > MaxInstances {
 		p.Add("instances", "%d is out of range: from 1 to %d", s.Instances, MaxInstances)
 	}
-	if s.Port < 0 || s.Port > 65535 {
-		p.Add("port", "%d is out of range: from 1 to 65535", s.Port)
-	}
 	if s.Port > 0 && s.instances() > 1 {
 		p.Add("port", "%d is for one instance: two servers on a node would both want it; use 1 instance, or a server that listens at SAGEMAKER_BIND_TO_PORT", s.Port)
 	}
 	if tries := s.tries(); tries < 0 || tries > maxTries {
 		p.Add("invocation_retries", "%d is out of range: from 0 to %d", tries, maxTries)
 	}
-	for field, d := range map[string]quantity.Duration{"invocation_timeout": s.InvocationTimeout, "startup_timeout": s.StartupTimeout} {
-		if d != 0 && (d.Std() < time.Second || d.Std() > longest) {
-			p.Add(field, "%s is out of range: from 1s to %s", d.Std(), longest)
-		}
+	if d := s.InvocationTimeout; d != 0 && (d.Std() < time.Second || d.Std() > longest) {
+		p.Add("invocation_timeout", "%s is out of range: from 1s to %s", d.Std(), longest)
 	}
 }
 

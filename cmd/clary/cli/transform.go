@@ -164,8 +164,9 @@ func (a *App) transformSpec(ctx context.Context, c *client.Client, command *cobr
 	s := transform.Spec{
 		Output: f.output, Split: record.Split(f.split), Assemble: batch.Assembly(f.assemble), ContentType: f.contentType, Accept: f.accept, Join: f.join,
 		InputFilter: f.inputFilter, OutputFilter: f.outputFilter, Strategy: batch.Strategy(f.strategy), MaxConcurrent: f.maxConcurrent,
-		Port: f.port, Instances: f.instances,
+		Instances: f.instances,
 	}
+	s.Port = f.port
 	if err := f.bounds(command, &s); err != nil {
 		return s, err
 	}
