@@ -117,6 +117,10 @@ var needs = map[string]need{
 	"/clary.v1.AgentLink/Secrets":  {node: pki.Agent},
 	"/clary.v1.AgentLink/Renew":    {node: pki.Agent},
 
+	"/clary.v1.Routes/Follow": {node: pki.Agent},
+	"/clary.v1.Routes/Report": {node: pki.Agent},
+
+	"/clary.v1.Peer/Reports":   {node: pki.Coordinator},
 	"/clary.v1.Peer/Propose":   {node: pki.Coordinator},
 	"/clary.v1.Peer/ReadIndex": {node: pki.Coordinator},
 	"/clary.v1.Peer/Beats":     {node: pki.Coordinator},

@@ -12,6 +12,7 @@ type peers struct {
 	claryv1.UnimplementedPeerServer
 	replica Replica
 	keeper  Keeper
+	reports Reports
 }
 
 func (s *peers) Propose(ctx context.Context, request *claryv1.ProposeRequest) (*claryv1.ProposeResponse, error) {

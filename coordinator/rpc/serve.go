@@ -12,6 +12,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/routes"
 	"github.com/clary-ml/clary/coordinator/state"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/storage/journal/archive"
@@ -75,6 +76,9 @@ type Config struct {
 	Archive      func(below object.URI) (archive.Store, error) // of logs; in Store if nil
 	Credentials  func(Identity) (*claryv1.CredentialsResponse, error)
 	Members      Members
+	Routes       *routes.Feed // nil: no agent can route
+	PassReports  Reports      // to the leader, wherever it is
+	TakeReports  Reports      // on the leader
 	Log          *slog.Logger
 }
 
@@ -93,7 +97,10 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterSweepsServer(server, &sweeps{replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, desk: c.Desk})
 	claryv1.RegisterModelsServer(server, &models{replica: c.Replica, store: c.artifacts()})
 	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, sealer: c.Sealer, beats: c.Beats, welcome: c.Welcome, signer: c.Signer, members: c.Members, log: c.Log})
-	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper})
+	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper, reports: c.TakeReports})
+	if c.Routes != nil {
+		claryv1.RegisterRoutesServer(server, &routing{feed: c.Routes, reports: c.PassReports})
+	}
 }
 
 // artifacts is where the registry keeps models.

@@ -370,7 +370,7 @@ var File_clary_v1_peer_proto protoreflect.FileDescriptor
 
 const file_clary_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x13clary/v1/peer.proto\x12\bclary.v1\"&\n" +
+	"\x13clary/v1/peer.proto\x12\bclary.v1\x1a\x15clary/v1/routes.proto\"&\n" +
 	"\x0eProposeRequest\x12\x14\n" +
 	"\x05batch\x18\x01 \x01(\fR\x05batch\"+\n" +
 	"\x0fProposeResponse\x12\x18\n" +
@@ -385,11 +385,12 @@ const file_clary_v1_peer_proto_rawDesc = "" +
 	"\x10AddMemberRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x13\n" +
-	"\x11AddMemberResponse2\x8c\x02\n" +
+	"\x11AddMemberResponse2\xd1\x02\n" +
 	"\x04Peer\x12>\n" +
 	"\aPropose\x12\x18.clary.v1.ProposeRequest\x1a\x19.clary.v1.ProposeResponse\x12D\n" +
 	"\tReadIndex\x12\x1a.clary.v1.ReadIndexRequest\x1a\x1b.clary.v1.ReadIndexResponse\x128\n" +
-	"\x05Beats\x12\x16.clary.v1.BeatsRequest\x1a\x17.clary.v1.BeatsResponse\x12D\n" +
+	"\x05Beats\x12\x16.clary.v1.BeatsRequest\x1a\x17.clary.v1.BeatsResponse\x12C\n" +
+	"\aReports\x12\x17.clary.v1.RouterReports\x1a\x1f.clary.v1.RouterReportsResponse\x12D\n" +
 	"\tAddMember\x12\x1a.clary.v1.AddMemberRequest\x1a\x1b.clary.v1.AddMemberResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
@@ -406,26 +407,30 @@ func file_clary_v1_peer_proto_rawDescGZIP() []byte {
 
 var file_clary_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_clary_v1_peer_proto_goTypes = []any{
-	(*ProposeRequest)(nil),    // 0: clary.v1.ProposeRequest
-	(*ProposeResponse)(nil),   // 1: clary.v1.ProposeResponse
-	(*ReadIndexRequest)(nil),  // 2: clary.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil), // 3: clary.v1.ReadIndexResponse
-	(*BeatsRequest)(nil),      // 4: clary.v1.BeatsRequest
-	(*BeatsResponse)(nil),     // 5: clary.v1.BeatsResponse
-	(*AddMemberRequest)(nil),  // 6: clary.v1.AddMemberRequest
-	(*AddMemberResponse)(nil), // 7: clary.v1.AddMemberResponse
+	(*ProposeRequest)(nil),        // 0: clary.v1.ProposeRequest
+	(*ProposeResponse)(nil),       // 1: clary.v1.ProposeResponse
+	(*ReadIndexRequest)(nil),      // 2: clary.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),     // 3: clary.v1.ReadIndexResponse
+	(*BeatsRequest)(nil),          // 4: clary.v1.BeatsRequest
+	(*BeatsResponse)(nil),         // 5: clary.v1.BeatsResponse
+	(*AddMemberRequest)(nil),      // 6: clary.v1.AddMemberRequest
+	(*AddMemberResponse)(nil),     // 7: clary.v1.AddMemberResponse
+	(*RouterReports)(nil),         // 8: clary.v1.RouterReports
+	(*RouterReportsResponse)(nil), // 9: clary.v1.RouterReportsResponse
 }
 var file_clary_v1_peer_proto_depIdxs = []int32{
 	0, // 0: clary.v1.Peer.Propose:input_type -> clary.v1.ProposeRequest
 	2, // 1: clary.v1.Peer.ReadIndex:input_type -> clary.v1.ReadIndexRequest
 	4, // 2: clary.v1.Peer.Beats:input_type -> clary.v1.BeatsRequest
-	6, // 3: clary.v1.Peer.AddMember:input_type -> clary.v1.AddMemberRequest
-	1, // 4: clary.v1.Peer.Propose:output_type -> clary.v1.ProposeResponse
-	3, // 5: clary.v1.Peer.ReadIndex:output_type -> clary.v1.ReadIndexResponse
-	5, // 6: clary.v1.Peer.Beats:output_type -> clary.v1.BeatsResponse
-	7, // 7: clary.v1.Peer.AddMember:output_type -> clary.v1.AddMemberResponse
-	4, // [4:8] is the sub-list for method output_type
-	0, // [0:4] is the sub-list for method input_type
+	8, // 3: clary.v1.Peer.Reports:input_type -> clary.v1.RouterReports
+	6, // 4: clary.v1.Peer.AddMember:input_type -> clary.v1.AddMemberRequest
+	1, // 5: clary.v1.Peer.Propose:output_type -> clary.v1.ProposeResponse
+	3, // 6: clary.v1.Peer.ReadIndex:output_type -> clary.v1.ReadIndexResponse
+	5, // 7: clary.v1.Peer.Beats:output_type -> clary.v1.BeatsResponse
+	9, // 8: clary.v1.Peer.Reports:output_type -> clary.v1.RouterReportsResponse
+	7, // 9: clary.v1.Peer.AddMember:output_type -> clary.v1.AddMemberResponse
+	5, // [5:10] is the sub-list for method output_type
+	0, // [0:5] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
 	0, // [0:0] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
@@ -436,6 +441,7 @@ func file_clary_v1_peer_proto_init() {
 	if File_clary_v1_peer_proto != nil {
 		return
 	}
+	file_clary_v1_routes_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

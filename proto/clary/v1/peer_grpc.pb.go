@@ -22,6 +22,7 @@ const (
 	Peer_Propose_FullMethodName   = "/clary.v1.Peer/Propose"
 	Peer_ReadIndex_FullMethodName = "/clary.v1.Peer/ReadIndex"
 	Peer_Beats_FullMethodName     = "/clary.v1.Peer/Beats"
+	Peer_Reports_FullMethodName   = "/clary.v1.Peer/Reports"
 	Peer_AddMember_FullMethodName = "/clary.v1.Peer/AddMember"
 )
 
@@ -37,6 +38,8 @@ type PeerClient interface {
 	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
 	// Beats renews the leases of nodes that beat at the sender.
 	Beats(ctx context.Context, in *BeatsRequest, opts ...grpc.CallOption) (*BeatsResponse, error)
+	// Reports hands what routers did to the leader.
+	Reports(ctx context.Context, in *RouterReports, opts ...grpc.CallOption) (*RouterReportsResponse, error)
 	// AddMember makes the sender's new coordinator a voter.
 	AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*AddMemberResponse, error)
 }
@@ -79,6 +82,16 @@ func (c *peerClient) Beats(ctx context.Context, in *BeatsRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *peerClient) Reports(ctx context.Context, in *RouterReports, opts ...grpc.CallOption) (*RouterReportsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RouterReportsResponse)
+	err := c.cc.Invoke(ctx, Peer_Reports_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*AddMemberResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AddMemberResponse)
@@ -101,6 +114,8 @@ type PeerServer interface {
 	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
 	// Beats renews the leases of nodes that beat at the sender.
 	Beats(context.Context, *BeatsRequest) (*BeatsResponse, error)
+	// Reports hands what routers did to the leader.
+	Reports(context.Context, *RouterReports) (*RouterReportsResponse, error)
 	// AddMember makes the sender's new coordinator a voter.
 	AddMember(context.Context, *AddMemberRequest) (*AddMemberResponse, error)
 	mustEmbedUnimplementedPeerServer()
@@ -121,6 +136,9 @@ func (UnimplementedPeerServer) ReadIndex(context.Context, *ReadIndexRequest) (*R
 }
 func (UnimplementedPeerServer) Beats(context.Context, *BeatsRequest) (*BeatsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Beats not implemented")
+}
+func (UnimplementedPeerServer) Reports(context.Context, *RouterReports) (*RouterReportsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Reports not implemented")
 }
 func (UnimplementedPeerServer) AddMember(context.Context, *AddMemberRequest) (*AddMemberResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AddMember not implemented")
@@ -200,6 +218,24 @@ func _Peer_Beats_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Reports_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RouterReports)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Reports(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Reports_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Reports(ctx, req.(*RouterReports))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_AddMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AddMemberRequest)
 	if err := dec(in); err != nil {
@@ -236,6 +272,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Beats",
 			Handler:    _Peer_Beats_Handler,
+		},
+		{
+			MethodName: "Reports",
+			Handler:    _Peer_Reports_Handler,
 		},
 		{
 			MethodName: "AddMember",
