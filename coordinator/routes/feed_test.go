@@ -185,6 +185,7 @@ func TestTheFirstChangeIsToldAtOnceAndABurstTogether(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		b.node("n1", "10.0.0.1")
 		b.endpoint("shop")
+		b.healthy("shop", "n1", 0)
 		b.table()
 		_, changed := b.feed.Table()
 		began := time.Now()
