@@ -14,7 +14,6 @@ const (
 // The roles that tokens give: of users, and of machines that join.
 const (
 	RoleViewer      = "viewer"
-	RoleInvoker     = "invoker" // asks endpoints, and nothing else
 	RoleUser        = "user"
 	RoleAdmin       = "admin"
 	RoleAgent       = "agent"
@@ -22,7 +21,7 @@ const (
 )
 
 var tokenRoles = map[TokenKind][]string{
-	TokenUser: {RoleViewer, RoleInvoker, RoleUser, RoleAdmin},
+	TokenUser: {RoleViewer, RoleUser, RoleAdmin},
 	TokenJoin: {RoleAgent, RoleCoordinator},
 }
 

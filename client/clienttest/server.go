@@ -22,6 +22,7 @@ import (
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/client/config"
+	"github.com/clary-ml/clary/client/invoke"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
@@ -65,7 +66,10 @@ type Cluster struct {
 	objects  map[string][]byte        // by URI
 	tokens   map[string]cluster.Token // by secret
 	calls    map[string]int           // by method's last word
-	revised  uint64
+	// endpoints are by job.
+	endpoints map[string]Endpoint
+	routers   []invoke.Router
+	revised   uint64
 }
 
 type coordinator struct {
@@ -84,7 +88,7 @@ func Start(n int) (*Cluster, error) {
 	c := &Cluster{
 		authority: authority, ctx: ctx, cancel: cancel, changed: make(chan struct{}),
 		jobs: map[string]client.JobView{}, sweeps: map[string]Sweep{}, models: map[string]cluster.Model{}, versions: map[string]cluster.ModelVersion{}, nodes: map[string]client.NodeView{}, logs: map[string][]logged{}, metrics: map[string][]cluster.Series{},
-		objects: map[string][]byte{}, calls: map[string]int{},
+		objects: map[string][]byte{}, calls: map[string]int{}, endpoints: map[string]Endpoint{},
 		tokens: map[string]cluster.Token{Token: {ID: "root", Kind: cluster.TokenUser, Name: "root", Role: cluster.RoleAdmin}},
 	}
 	for i := range n {
@@ -96,21 +100,7 @@ func Start(n int) (*Cluster, error) {
 }
 
 func (c *Cluster) startCoordinator(id string) error {
-	key, err := pki.NewKey()
-	if err != nil {
-		return err
-	}
-	cert, err := c.authority.Issue(&key.PublicKey, pki.Request{
-		Identity: pki.Node{Role: pki.Coordinator, ID: id}, Validity: time.Hour,
-	}, time.Now())
-	if err != nil {
-		return err
-	}
-	keyPEM, err := pki.KeyPEM(key)
-	if err != nil {
-		return err
-	}
-	shown, err := pki.ParseCredentials(cert, keyPEM, c.authority.CertPEM())
+	shown, err := c.credentials(id)
 	if err != nil {
 		return err
 	}
@@ -122,6 +112,25 @@ func (c *Cluster) startCoordinator(id string) error {
 	c.serve(member, listener, pki.ServerTLS(shown.Static(), "h2"))
 	c.coordinators = append(c.coordinators, member)
 	return nil
+}
+
+// credentials are those of a coordinator.
+func (c *Cluster) credentials(id string) (pki.Credentials, error) {
+	key, err := pki.NewKey()
+	if err != nil {
+		return pki.Credentials{}, err
+	}
+	cert, err := c.authority.Issue(&key.PublicKey, pki.Request{
+		Identity: pki.Node{Role: pki.Coordinator, ID: id}, Validity: time.Hour,
+	}, time.Now())
+	if err != nil {
+		return pki.Credentials{}, err
+	}
+	keyPEM, err := pki.KeyPEM(key)
+	if err != nil {
+		return pki.Credentials{}, err
+	}
+	return pki.ParseCredentials(cert, keyPEM, c.authority.CertPEM())
 }
 
 func (c *Cluster) serve(member *coordinator, listener net.Listener, secure *tls.Config) {
@@ -146,6 +155,7 @@ func (c *Cluster) serve(member *coordinator, listener net.Listener, secure *tls.
 	)
 	claryv1.RegisterJobsServer(member.server, &jobs{c: c})
 	claryv1.RegisterSweepsServer(member.server, &sweeps{c: c})
+	claryv1.RegisterEndpointsServer(member.server, &endpoints{c: c})
 	claryv1.RegisterNodesServer(member.server, &nodes{c: c})
 	claryv1.RegisterMetricsServer(member.server, &metrics{c: c})
 	claryv1.RegisterObjectsServer(member.server, &objects{c: c})

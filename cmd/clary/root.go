@@ -6,6 +6,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/cmd/clary/cli"
 	"github.com/clary-ml/clary/internal/version"
+	"github.com/clary-ml/clary/workload/endpoint"
 	"github.com/clary-ml/clary/workload/jobfile"
 	"github.com/clary-ml/clary/workload/processing"
 	"github.com/clary-ml/clary/workload/training"
@@ -16,7 +17,7 @@ import (
 const groupMachines = "machines"
 
 // machineCommands are those that run on the cluster's own machines; the rest is in cli.
-var machineCommands = []func() *cobra.Command{newDevCommand, newServerCommand, newAgentCommand, newObjectStoreCommand, newFeederCommand, newTrainerCommand, newStepsCommand, newTransformerCommand, newRouterCommand}
+var machineCommands = []func() *cobra.Command{newDevCommand, newServerCommand, newAgentCommand, newObjectStoreCommand, newFeederCommand, newTrainerCommand, newStepsCommand, newTransformerCommand}
 
 // kinds are the kinds of job that this build knows.
 func kinds() map[cluster.Kind]jobfile.Kind {
@@ -25,6 +26,7 @@ func kinds() map[cluster.Kind]jobfile.Kind {
 		cluster.KindTuning:     {Check: tuning.Kind{}.Check, Spec: tuning.Spec{}},
 		cluster.KindProcessing: {Check: processing.Kind{}.Check, Spec: processing.Spec{}},
 		cluster.KindTransform:  {Check: transform.Kind{}.Check, Spec: transform.Spec{}},
+		cluster.KindEndpoint:   {Check: endpoint.Kind{}.Check, Spec: endpoint.Spec{}},
 	}
 }
 

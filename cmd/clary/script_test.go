@@ -13,6 +13,7 @@ import (
 
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/client/clienttest"
+	"github.com/clary-ml/clary/client/invoke"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/cmd/clary/cli"
 	"github.com/clary-ml/clary/internal/fault"
@@ -47,6 +48,10 @@ func TestScripts(t *testing.T) {
 				},
 				Used: cluster.Resources{MilliCPU: 1500, Memory: 1 << 30}, Tasks: []string{"x/main/worker-0.1"},
 			})
+			fake.AddRouterAt(invoke.Router{ID: "gone", URL: "https://127.0.0.1:1"})
+			if _, err := fake.AddRouter("c1", answer()); err != nil {
+				return err
+			}
 			to := fake.Context()
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("ADDRESSES", strings.Join(to.Addresses, ","))
@@ -78,8 +83,12 @@ func play(ctx context.Context, c *clienttest.Cluster, job cluster.Job) {
 	if job.Held {
 		return
 	}
-	if job.Kind == cluster.KindTuning {
+	switch job.Kind {
+	case cluster.KindTuning:
 		playSweep(ctx, c, job)
+		return
+	case cluster.KindEndpoint:
+		playEndpoint(ctx, c, job)
 		return
 	}
 	task := cluster.Task{

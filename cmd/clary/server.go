@@ -12,6 +12,7 @@ import (
 	"github.com/clary-ml/clary/internal/version"
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
+	"github.com/clary-ml/clary/workload/endpoint"
 	"github.com/clary-ml/clary/workload/processing"
 	"github.com/clary-ml/clary/workload/training"
 	"github.com/clary-ml/clary/workload/transform"
@@ -27,7 +28,7 @@ const ballast = 64 << 20
 func workloads() map[cluster.Kind]workload.Kind {
 	return map[cluster.Kind]workload.Kind{
 		cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}, cluster.KindProcessing: processing.Kind{},
-		cluster.KindTransform: transform.Kind{},
+		cluster.KindTransform: transform.Kind{}, cluster.KindEndpoint: endpoint.Kind{},
 	}
 }
 

@@ -100,6 +100,15 @@ var needs = map[string]need{
 	"/clary.v1.Models/Alias":    {action: auth.ControlOwn},
 	"/clary.v1.Models/Delete":   {action: auth.ControlOwn},
 
+	"/clary.v1.Endpoints/Get":      {action: auth.Read},
+	"/clary.v1.Endpoints/List":     {action: auth.Read},
+	"/clary.v1.Endpoints/Watch":    {action: auth.Read},
+	"/clary.v1.Endpoints/Routers":  {action: auth.Read},
+	"/clary.v1.Endpoints/Update":   {action: auth.ControlOwn},
+	"/clary.v1.Endpoints/Weights":  {action: auth.ControlOwn},
+	"/clary.v1.Endpoints/Scale":    {action: auth.ControlOwn},
+	"/clary.v1.Endpoints/Rollback": {action: auth.ControlOwn},
+
 	"/clary.v1.Jobs/Cancel":  {action: auth.ControlOwn},
 	"/clary.v1.Jobs/Release": {action: auth.ControlOwn},
 	"/clary.v1.Jobs/Delete":  {action: auth.ControlOwn},

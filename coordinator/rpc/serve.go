@@ -63,6 +63,7 @@ type Config struct {
 	Planner      Planner
 	Keeper       Keeper
 	Desk         Desk
+	Traffic      Traffic // of endpoints; nil where there are no routers
 	Kinds        map[cluster.Kind]workload.Kind
 	Coordinators Conns // to the other coordinators
 	Agents       Conns // to the agents
@@ -95,12 +96,20 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterHandsServer(server, &hands{replica: c.Replica, agents: c.Agents, log: c.Log})
 	claryv1.RegisterSecretsServer(server, &secrets{replica: c.Replica, sealer: c.Sealer})
 	claryv1.RegisterSweepsServer(server, &sweeps{replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, desk: c.Desk})
+	claryv1.RegisterEndpointsServer(server, &endpoints{replica: c.Replica, leader: work.leader, planner: c.Planner, traffic: c.traffic(), jobs: work})
 	claryv1.RegisterModelsServer(server, &models{replica: c.Replica, store: c.artifacts()})
 	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, sealer: c.Sealer, beats: c.Beats, welcome: c.Welcome, signer: c.Signer, members: c.Members, log: c.Log})
 	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper, reports: c.TakeReports})
 	if c.Routes != nil {
 		claryv1.RegisterRoutesServer(server, &routing{feed: c.Routes, reports: c.PassReports})
 	}
+}
+
+func (c Config) traffic() Traffic {
+	if c.Traffic == nil {
+		return noTraffic{}
+	}
+	return c.Traffic
 }
 
 // artifacts is where the registry keeps models.

@@ -34,6 +34,7 @@ import (
 	"github.com/clary-ml/clary/proto/wire"
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
+	"github.com/clary-ml/clary/workload/endpoint"
 	"github.com/clary-ml/clary/workload/training"
 	"github.com/clary-ml/clary/workload/tuning"
 )
@@ -57,6 +58,28 @@ type world struct {
 	logs    logStores
 	// artifacts are those of models.
 	artifacts *registrytest.Store
+	traffic   traffic
+}
+
+// traffic is what routers tell of endpoints.
+type traffic struct {
+	mu      sync.Mutex
+	routers []rpc.Router
+	seen    map[string]rpc.Seen
+}
+
+func (t *traffic) Routers() []rpc.Router { return t.routers }
+
+func (t *traffic) Seen(name string) rpc.Seen {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.seen[name]
+}
+
+func (t *traffic) see(name string, seen rpc.Seen) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.seen = map[string]rpc.Seen{name: seen}
 }
 
 // members admits machines as the coordinator does.
@@ -113,13 +136,13 @@ func (w *world) open() {
 	mux := alpn.New(listener, pki.ServerTLS(w.certified(pki.Node{Role: pki.Coordinator, ID: "c1"})), log, alpn.GRPC, transport.ProtocolRaft)
 	nodes := rpc.NewNodeCache(w.replica)
 	keeping, planning := keeper.New(w.replica, nodes.List, log), planner.New(w.replica, log)
-	kinds := map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}}
+	kinds := map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}, cluster.KindEndpoint: endpoint.Kind{}}
 	desk, reconciling := sweeps.New(w.replica, kinds, log), reconciler.New(w.replica, kinds, nil, log)
 	beats := rpc.NewBeats(func(_ context.Context, ids []string) ([]string, error) { return keeping.Beat(ids) }, log)
 	grpcServer := grpc.NewServer(append(rpc.NewGuard(w.replica, time.Now, log).Options(), grpc.Creds(alpn.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
 	rpc.Register(grpcServer, rpc.Config{
 		Replica: w.replica, Planner: planning, Keeper: keeping, Nodes: nodes, Beats: beats, Members: w.members, Log: log,
-		Desk: desk, Kinds: kinds, Coordinators: nobody{}, Agents: &w.agents, Archive: w.logs.below,
+		Desk: desk, Kinds: kinds, Traffic: &w.traffic, Coordinators: nobody{}, Agents: &w.agents, Archive: w.logs.below,
 		Artifacts: func() (rpc.Artifacts, error) { return w.artifacts, nil },
 		Signer: func(task cluster.Task, csr []byte) ([]byte, []byte, error) {
 			identity := pki.Task{Job: task.Job, Gang: "main", Attempt: int(task.Attempt), Role: task.Role, Index: int(task.Index)}

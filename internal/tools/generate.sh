@@ -21,7 +21,7 @@ fi
   cd "$root/proto"
   PATH=$bin:$PATH protoc -I . --go_out="$out" --go_opt=paths=source_relative \
     --go-grpc_out="$out" --go-grpc_opt=paths=source_relative clary/v1/*.proto inference/*.proto
-  protoc -I . --include_imports --descriptor_set_out="$python" clary/v1/jobs.proto clary/v1/sweeps.proto clary/v1/models.proto
+  protoc -I . --include_imports --descriptor_set_out="$python" clary/v1/jobs.proto clary/v1/sweeps.proto clary/v1/models.proto clary/v1/endpoints.proto
 )
 [ "${1:-}" = --check ] || exit 0
 

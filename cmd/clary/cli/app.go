@@ -66,6 +66,7 @@ func System(kinds map[cluster.Kind]jobfile.Kind) *App {
 const (
 	GroupJobs    = "jobs"
 	GroupData    = "data"
+	GroupServing = "serving"
 	GroupCluster = "cluster"
 )
 
@@ -74,6 +75,7 @@ func Groups() []*cobra.Group {
 	return []*cobra.Group{
 		{ID: GroupJobs, Title: "Jobs:"},
 		{ID: GroupData, Title: "Data and models:"},
+		{ID: GroupServing, Title: "Endpoints:"},
 		{ID: GroupCluster, Title: "The cluster:"},
 	}
 }
@@ -86,6 +88,7 @@ func (a *App) Commands() []*cobra.Command {
 			a.cancelCommand, a.rerunCommand, a.releaseCommand, a.deleteCommand, a.whyCommand, a.schemaCommand,
 		},
 		GroupData:    {a.cpCommand, a.lsCommand, a.rmCommand, a.s3Command, a.profileCommand, a.prepareCommand, a.modelsCommand, a.evaluateCommand, a.predictCommand, a.serveCommand},
+		GroupServing: {a.deployCommand, a.invokeCommand, a.endpointCommand, a.endpointsCommand},
 		GroupCluster: {a.nodesCommand, a.clusterCommand, a.tokenCommand, a.secretCommand, a.auditCommand, a.loginCommand, a.contextCommand, a.benchCommand, a.versionCommand},
 	}
 	var commands []*cobra.Command
@@ -106,19 +109,24 @@ func (a *App) Commands() []*cobra.Command {
 
 // connect makes a client of the chosen context.
 func (a *App) connect(options ...client.Option) (*client.Client, error) {
-	path, err := config.Path(a.Getenv)
-	if err != nil {
-		return nil, err
-	}
-	file, err := config.Load(path)
-	if err != nil {
-		return nil, err
-	}
-	to, err := file.Resolve(a.contextName, a.Getenv)
+	to, err := a.cluster()
 	if err != nil {
 		return nil, err
 	}
 	return client.Dial(to, options...)
+}
+
+// cluster is the chosen context.
+func (a *App) cluster() (config.Context, error) {
+	path, err := config.Path(a.Getenv)
+	if err != nil {
+		return config.Context{}, err
+	}
+	file, err := config.Load(path)
+	if err != nil {
+		return config.Context{}, err
+	}
+	return file.Resolve(a.contextName, a.Getenv)
 }
 
 // with runs a command's body with a client and closes it afterwards.

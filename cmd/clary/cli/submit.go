@@ -97,11 +97,29 @@ func (a *App) localKinds() map[cluster.Kind]jobfile.Kind {
 			if replaced, err := setInputs(spec, inputs); err == nil {
 				spec = replaced
 			}
+			if name == cluster.KindEndpoint {
+				spec = placeholders(spec)
+			}
 			return check(spec)
 		}
 		kinds[name] = kind
 	}
 	return kinds
+}
+
+// placeholders puts addresses in place of models that are not: they get theirs before the endpoint is
+// submitted.
+func placeholders(spec []byte) []byte {
+	replaced, err := mapModels(spec, func(model string) (string, error) {
+		if model == "" || strings.Contains(model, "://") {
+			return model, nil
+		}
+		return uploadsPrefix + "placeholder", nil
+	})
+	if err != nil {
+		return spec
+	}
+	return replaced
 }
 
 // freshName is a name that no other job has, made from a word.

@@ -16,19 +16,14 @@ import (
 	"github.com/clary-ml/clary/internal/quantity"
 	"github.com/clary-ml/clary/serving/batch"
 	"github.com/clary-ml/clary/serving/batch/record"
-	"github.com/clary-ml/clary/workload/training"
 	"github.com/clary-ml/clary/workload/transform"
 )
 
 // transformFlags are those of a batch transform.
 type transformFlags struct {
-	job       jobFlags
-	resources resourceFlags
-	script    scriptFlags // its entry, source, requirements and python
+	job    jobFlags
+	server serverFlags
 
-	image                     string
-	entrypoint                []string
-	readOnly                  bool
 	model, input, output      string
 	fastFile, manifest, gzip  bool
 	split, assemble           string
@@ -37,30 +32,19 @@ type transformFlags struct {
 	inputFilter, outputFilter string
 	strategy, maxPayload      string
 	maxConcurrent             int
-	timeout, startup          string
+	timeout                   string
 	tries                     int
-	port, instances           int32
-	env, secrets              []string
+	instances                 int32
 }
 
 func (f *transformFlags) register(a *App, command *cobra.Command) {
 	f.job.register(command)
-	f.resources.register(command)
+	f.server.register(command, portHelp+"for one instance, which waits while another job on its node has the port")
 	flags := command.Flags()
 	flags.SetInterspersed(false)
 	// --output is what every other command calls its format.
 	flags.StringVarP(&a.format, "format", "o", "table", "table, json or yaml")
 	flags.StringVar(&f.model, "model", "", "what the server finds in /opt/ml/model: the name of a job that made one, model://NAME@VERSION, s3://..., or a file or folder here")
-	flags.StringVar(&f.image, "image", "", "container image of a server, started with serve or with what stands after --")
-	flags.StringArrayVar(&f.entrypoint, "entrypoint", nil, "program to start in the container instead of the image's own; once for each word")
-	flags.BoolVar(&f.readOnly, "read-only-root", false, "the container writes to its folders and /tmp only")
-	flags.StringVar(&f.script.entry, "script", "", "a script that is a server: .py, .sh or a program; what stands after -- is given to it")
-	flags.StringVar(&f.script.source, "source", "", "folder of its code, without what .gitignore names (default: the script alone)")
-	flags.StringVar(&f.script.requirements, "requirements", "", "requirements.txt to install, once on each node")
-	flags.StringVar(&f.script.python, "python", "", "Python interpreter on the node (default \"python3\")")
-	flags.Int32Var(&f.port, "port", 0, "where the server listens, if it does not at SAGEMAKER_BIND_TO_PORT; for one instance, which waits while another job on its node has the port")
-	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable of the server's environment, as KEY=VALUE, or KEY to pass your own on")
-	flags.StringArrayVar(&f.secrets, "secret", nil, secretHelp)
 	flags.StringVar(&f.input, "input", "", "what to transform: s3://bucket/key, all below s3://bucket/prefix/, or a file or folder here, which is uploaded")
 	flags.BoolVar(&f.fastFile, "fast-file", false, "fetch objects as they are read, not before")
 	flags.BoolVar(&f.manifest, "manifest", false, "the input is a manifest: a JSON list of objects")
@@ -78,10 +62,7 @@ func (f *transformFlags) register(a *App, command *cobra.Command) {
 	flags.IntVar(&f.maxConcurrent, "max-concurrent", 0, "requests that an instance gets at a time (default: the server's, else 1)")
 	flags.StringVar(&f.timeout, "invocation-timeout", "", "how long an answer may take (default 1m)")
 	flags.IntVar(&f.tries, "invocation-retries", 3, "how often a request is sent again that has no good answer")
-	flags.StringVar(&f.startup, "startup-timeout", "", "how long the server may take to be healthy (default 4m)")
 	flags.Int32VarP(&f.instances, "instances", "n", 1, "servers that share the objects")
-	_ = command.MarkFlagFilename("script", "py", "sh")
-	_ = command.MarkFlagDirname("source")
 	_ = command.RegisterFlagCompletionFunc("model", a.completeModels())
 	for flag, values := range map[string][]string{
 		"format": {"table", "json", "yaml"}, "split": {"none", "line", "record_io", "tf_record"}, "assemble": {"none", "line"}, "join": {"input"}, "strategy": {"single", "multi"},
@@ -166,14 +147,17 @@ func (a *App) transformSpec(ctx context.Context, c *client.Client, command *cobr
 		InputFilter: f.inputFilter, OutputFilter: f.outputFilter, Strategy: batch.Strategy(f.strategy), MaxConcurrent: f.maxConcurrent,
 		Instances: f.instances,
 	}
-	s.Port = f.port
 	if err := f.bounds(command, &s); err != nil {
 		return s, err
 	}
-	if err := a.transformServer(ctx, c, command, f, &s, args); err != nil {
-		return s, err
+	missing := ""
+	if f.model == "" {
+		missing = "--model"
 	}
 	var err error
+	if s.Server, err = a.server(ctx, c, command, &f.server, missing, f.job.dryRun, args); err != nil {
+		return s, err
+	}
 	if s.Model, err = a.modelAddress(ctx, c, f.model, f.job.dryRun); err != nil {
 		return s, fault.New(fault.KindOf(err), "--model: %w", err)
 	}
@@ -192,11 +176,6 @@ func (a *App) transformSpec(ctx context.Context, c *client.Client, command *cobr
 
 // bounds are the flags that are amounts.
 func (f *transformFlags) bounds(command *cobra.Command, s *transform.Spec) error {
-	t := training.Spec{}
-	if err := f.resources.apply(command, &t); err != nil {
-		return err
-	}
-	s.Resources, s.Disk, s.Grace, s.Labels = t.Resources, t.Disk, t.Grace, t.Labels
 	if command.Flags().Changed("invocation-retries") {
 		s.InvocationRetries = &f.tries
 	}
@@ -206,65 +185,12 @@ func (f *transformFlags) bounds(command *cobra.Command, s *transform.Spec) error
 			return fault.New(fault.Invalid, "--max-payload: %w", err)
 		}
 	}
-	for _, d := range []struct {
-		flag, text string
-		to         *quantity.Duration
-	}{{"invocation-timeout", f.timeout, &s.InvocationTimeout}, {"startup-timeout", f.startup, &s.StartupTimeout}} {
-		if d.text == "" {
-			continue
-		}
-		if *d.to, err = quantity.ParseDuration(d.text); err != nil {
-			return fault.New(fault.Invalid, "--%s: %w", d.flag, err)
+	if f.timeout != "" {
+		if s.InvocationTimeout, err = quantity.ParseDuration(f.timeout); err != nil {
+			return fault.New(fault.Invalid, "--invocation-timeout: %w", err)
 		}
 	}
 	return nil
-}
-
-// transformServer says what the server is.
-func (a *App) transformServer(ctx context.Context, c *client.Client, command *cobra.Command, f *transformFlags, s *transform.Spec, args []string) error {
-	if f.script.entry == "" {
-		if err := f.script.noSource(command); err != nil {
-			return err
-		}
-		if f.image == "" && len(args) == 0 && f.model == "" {
-			return usage(command, "--model is missing: name one that clary trained, or a server: an --image, a --script, or a command after --")
-		}
-		if f.image == "" && len(args) == 0 && len(f.env) > 0 {
-			return usage(command, "--env is for a server of your own: name an --image, a --script, or a command after --")
-		}
-	}
-	env, err := a.environment(f.env)
-	if err != nil {
-		return err
-	}
-	if s.Secrets, err = secretRefs(f.secrets); err != nil {
-		return err
-	}
-	var t training.Spec
-	image := imageFlags{image: f.image, entrypoint: f.entrypoint, readOnly: f.readOnly}
-	if f.image == "" && (len(f.entrypoint) > 0 || f.readOnly) {
-		return usage(command, "--entrypoint and --read-only-root are for a container: name one with --image")
-	}
-	if f.image != "" {
-		if err := image.apply(ctx, a, c, command, &t, f.job.dryRun); err != nil {
-			return err
-		}
-		s.Image, s.Entrypoint, s.ReadOnlyRoot = t.Image, t.Entrypoint, t.ReadOnlyRoot
-	}
-	if f.script.entry == "" {
-		if len(args) > 0 || len(env) > 0 {
-			s.Program = &training.Program{Command: args, Env: env}
-		}
-		return nil
-	}
-	s.Script = &training.Script{Python: f.script.python, Arguments: args, Env: env}
-	if f.script.requirements != "" {
-		if s.Script.Requirements, err = readRequirements(f.script.requirements); err != nil {
-			return err
-		}
-	}
-	s.Script.Entry, s.Script.Source, err = a.packScript(ctx, c, &f.script, f.job.dryRun)
-	return err
 }
 
 // modelAddress is where a model lies that is an address, a file or folder here, or a job's.

@@ -120,7 +120,9 @@ func (a *App) uploadInputs(ctx context.Context, c *client.Client, job cluster.Jo
 			return job, fmt.Errorf("input %s: %w", channel, err)
 		}
 	}
-	job.Spec, err = setInputs(job.Spec, inputs)
+	if job.Spec, err = setInputs(job.Spec, inputs); err == nil && job.Kind == cluster.KindEndpoint {
+		job.Spec, err = mapModels(job.Spec, func(model string) (string, error) { return a.deployedModel(ctx, c, model, folder, false) })
+	}
 	return job, err
 }
 
@@ -138,7 +140,9 @@ func placeInputs(job cluster.Job, folder string) (cluster.Job, error) {
 			return job, err
 		}
 	}
-	job.Spec, err = setInputs(job.Spec, inputs)
+	if job.Spec, err = setInputs(job.Spec, inputs); err == nil && job.Kind == cluster.KindEndpoint {
+		job.Spec = placeholders(job.Spec)
+	}
 	return job, err
 }
 

@@ -9,9 +9,11 @@ for trial in study:
 """
 
 from .client import Client
+from .endpoints import Endpoint, Replica, Variant
 from .errors import ClaryError, Conflict, Denied, Exhausted, Internal, Invalid, JobFailed, NotFound, TimedOut, Unready
 from .jobs import Job, LogChunk, Output, Task
 from .models import Evaluation, Model, ModelVersion
+from .predictor import Prediction, Predictor, Router
 from .space import Choice, Float, Int
 from .study import Point, Study, SweepView, Told, Trial, TrialView, Verdict
 
@@ -23,6 +25,7 @@ __all__ = [
     "Client",
     "Conflict",
     "Denied",
+    "Endpoint",
     "Evaluation",
     "Exhausted",
     "Float",
@@ -37,6 +40,10 @@ __all__ = [
     "NotFound",
     "Output",
     "Point",
+    "Prediction",
+    "Predictor",
+    "Replica",
+    "Router",
     "Study",
     "SweepView",
     "Task",
@@ -45,5 +52,6 @@ __all__ = [
     "Trial",
     "TrialView",
     "Unready",
+    "Variant",
     "Verdict",
 ]

@@ -43,6 +43,11 @@ class Channel:
                 connection.close()
             self._connections.clear()
 
+    @property
+    def context(self) -> Context:
+        """The cluster, and who asks."""
+        return self._context
+
     def _connect(self, address: str) -> grpc.Channel:
         with self._lock:
             if self._closed:

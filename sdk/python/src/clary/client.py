@@ -1,4 +1,4 @@
-"""The client: jobs and studies of one cluster."""
+"""The client: jobs, models, endpoints and studies of one cluster."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any
 from . import _api
 from ._channel import Channel
 from ._config import resolve
+from .endpoints import Endpoint, endpoint_of
 from .errors import Conflict, Invalid, JobFailed, TimedOut
 from .jobs import Job, LogChunk, job_of
 from .models import Model, ModelVersion, model_of, version_of
+from .predictor import Predictor, Router
 from .space import Parameter, limit_specs, objective_spec, space_spec
 from .study import Study
 
@@ -265,6 +267,111 @@ class Client:
     def delete_model(self, ref: str) -> None:
         """Delete a version that nothing uses, or by its name alone a model without versions."""
         self._call("Models.Delete", "DeleteModelRequest", ref=ref)
+
+    # Endpoints.
+
+    def deploy(
+        self,
+        name: str,
+        model: str = "",
+        *,
+        variants: Sequence[Mapping[str, Any]] = (),
+        replicas: int = 1,
+        queue: str = "",
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = 600.0,
+        exists_ok: bool = False,
+        more: Mapping[str, Any] | None = None,
+    ) -> Predictor:
+        """Make an endpoint, wait until all of its replicas answer, and return what asks it.
+
+        `model` is model://NAME@VERSION or the s3:// address of one. `variants`, in its place, are as in a file for
+        `clary deploy -f` (see `clary schema endpoint`), `more` its other fields. With a timeout of None nobody waits.
+        """
+        spec: dict[str, Any] = {
+            "variants": [dict(v) for v in variants] or [{"name": "main", "model": model, "replicas": replicas}],
+            **(more or {}),
+        }
+        try:
+            self.submit(spec, kind="endpoint", name=name, queue=queue, labels=labels)
+        except Conflict:
+            if not exists_ok:
+                raise
+        if timeout is not None:
+            self.wait_endpoint(name, timeout)
+        return self.predictor(name)
+
+    def endpoint(self, name: str) -> Endpoint:
+        """An endpoint as it stands."""
+        return endpoint_of(self._call("Endpoints.Get", "GetEndpointRequest", name=name))
+
+    def endpoints(self, *, owner: str = "") -> Iterator[Endpoint]:
+        """All endpoints that have not ended, by name; without their specs."""
+        after = ""
+        while True:
+            answer = self._call("Endpoints.List", "ListEndpointsRequest", after=after, owner=owner)
+            yield from (endpoint_of(view) for view in answer.endpoints)
+            if not (after := answer.next):
+                return
+
+    def wait_endpoint(self, name: str, timeout: float = 600.0) -> Endpoint:
+        """Wait until an endpoint runs with all its replicas healthy and no update in progress."""
+        deadline, pause = time.monotonic() + timeout, 0.1
+        while True:
+            endpoint = self.endpoint(name)
+            if endpoint.settled:
+                return endpoint
+            if endpoint.done:
+                raise Conflict(f"endpoint {name} has {endpoint.state}: {endpoint.reason}")
+            left = deadline - time.monotonic()
+            if left <= 0:
+                reasons = [f"{r.variant} {r.number} is {r.state}: {r.reason}" for r in endpoint.replicas if r.reason]
+                raise TimedOut(f"endpoint {name} is not ready after {timeout:g} s: {'; '.join(reasons) or endpoint.state}")
+            time.sleep(min(pause, left))
+            pause = min(1.5 * pause, 1.0)
+
+    def update_endpoint(self, name: str, spec: Mapping[str, Any], *, expect: int = 0) -> Endpoint:
+        """Begin to replace what runs by what another spec says, as its `update` says.
+
+        `expect` is the newest generation that the caller has seen: whoever was faster is not overwritten.
+        """
+        return endpoint_of(self._call("Endpoints.Update", "UpdateEndpointRequest", name=name, spec=_json(spec), expect=expect))
+
+    def set_weights(self, name: str, weights: Mapping[str, float]) -> Endpoint:
+        """Set how variants share the requests; those that are not named keep theirs."""
+        return endpoint_of(self._call("Endpoints.Weights", "SetWeightsRequest", name=name, weights=dict(weights)))
+
+    def scale_endpoint(self, name: str, replicas: int | Mapping[str, int]) -> Endpoint:
+        """Set how many replicas each variant has, or those that are named."""
+        wanted = {"": replicas} if isinstance(replicas, int) else replicas
+        scale = _api.message("VariantScale")
+        variants = [scale(variant=variant, replicas=count) for variant, count in wanted.items()]
+        return endpoint_of(self._call("Endpoints.Scale", "ScaleEndpointRequest", name=name, variants=variants))
+
+    def rollback_endpoint(self, name: str, reason: str = "") -> Endpoint:
+        """End an update in progress by going back, or go back to the spec before."""
+        view = self._call("Endpoints.Get", "GetEndpointRequest", name=name)
+        updating = view.endpoint.HasField("rollout")
+        return endpoint_of(
+            self._call(
+                "Endpoints.Rollback",
+                "RollbackEndpointRequest",
+                name=name,
+                expect=view.endpoint.last,
+                updating=updating,
+                reason=reason,
+            )
+        )
+
+    def predictor(self, name: str, *, timeout: float = 60.0) -> Predictor:
+        """What asks an endpoint for answers; `timeout` is how many seconds one may take."""
+
+        def routers() -> list[Router]:
+            answer = self._call("Endpoints.Routers", "ListRoutersRequest")
+            return [Router(r.url, r.id, r.ingress) for r in answer.routers]
+
+        context = self._channel.context
+        return Predictor(name, routers, context.ca_pin, context.token, timeout)
 
     # Studies.
 

@@ -99,6 +99,12 @@ def instant(nanoseconds: int) -> datetime.datetime | None:
     return datetime.datetime.fromtimestamp(nanoseconds / 1e9, datetime.timezone.utc)
 
 
+def instant_text(nanoseconds: int) -> str:
+    """An instant of the API in RFC 3339, to the second."""
+    found = instant(nanoseconds)
+    return found.strftime("%Y-%m-%dT%H:%M:%SZ") if found else ""
+
+
 def job_of(job: Any, view: Any = None) -> Job:
     """The job that a message says, with what its view adds."""
     try:

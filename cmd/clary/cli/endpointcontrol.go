@@ -1,0 +1,239 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/client/invoke"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// endpointControls are the commands that change an endpoint.
+func (a *App) endpointControls() []*cobra.Command {
+	return []*cobra.Command{
+		a.endpointUpdateCommand(), a.endpointWeightsCommand(), a.endpointScaleCommand(), a.endpointRollbackCommand(), a.endpointRewardCommand(), a.endpointDeleteCommand(),
+	}
+}
+
+// waitFlags say whether to wait until a change is done.
+type waitFlags struct {
+	detach  bool
+	timeout time.Duration
+}
+
+func (w *waitFlags) register(command *cobra.Command) {
+	command.Flags().BoolVarP(&w.detach, "detach", "d", false, "do not wait for it")
+	command.Flags().DurationVar(&w.timeout, "timeout", 0, "give up waiting after so long, with exit code 124")
+}
+
+// changed waits for a change, if that is wanted, and shows the endpoint as it is then.
+func (a *App) changed(ctx context.Context, c *client.Client, view client.EndpointView, w waitFlags, generation int64, said string) error {
+	if !w.detach {
+		var err error
+		if view, err = a.settle(ctx, c, view.Job.Name, generation, w.timeout); err != nil {
+			return err
+		}
+	}
+	e := endpointToJSON(view)
+	return a.print(e, func(out io.Writer) error {
+		_, err := fmt.Fprintf(out, "%s %s: %s\n", view.Job.Name, said, strings.Join(variantTexts(e), " "))
+		return err
+	})
+}
+
+func (a *App) endpointWeightsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "weights NAME VARIANT=WEIGHT...", Short: "Set how an endpoint's variants share the requests",
+		Long:    "Set how an endpoint's variants share the requests, at once. Weights count beside one another: 90 and 10 is as 9 and 1.\nVariants that are not named keep theirs. One of weight 0 gets only what names it.",
+		Example: "  clary endpoint weights churn blue=90 green=10\n  clary endpoint weights churn green=0",
+		Args:    takes("NAME", "VARIANT=WEIGHT..."), ValidArgsFunction: a.completeAssignments(),
+		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
+			weights := map[string]float64{}
+			for _, text := range args[1:] {
+				variant, weight, found := strings.Cut(text, "=")
+				value, err := strconv.ParseFloat(weight, 64)
+				switch {
+				case !found || variant == "":
+					return fault.New(fault.Invalid, "%q is not VARIANT=WEIGHT, such as blue=90", text)
+				case err != nil || !(value >= 0) || math.IsInf(value, 0):
+					return fault.New(fault.Invalid, "weight of %s: %q is no number from 0", variant, cluster.Clip(weight))
+				}
+				weights[variant] = value
+			}
+			view, err := c.SetWeights(ctx, args[0], weights)
+			if err != nil {
+				return err
+			}
+			return a.changed(ctx, c, view, waitFlags{detach: true}, 0, "shares its requests")
+		}),
+	}
+}
+
+func (a *App) endpointScaleCommand() *cobra.Command {
+	var wait waitFlags
+	command := &cobra.Command{
+		Use: "scale NAME COUNT | VARIANT=COUNT...", Short: "Set how many replicas an endpoint's variants have",
+		Long:    "Set how many replicas an endpoint's variants have: COUNT for each, or VARIANT=COUNT. Replicas that go first finish what they\nhave. With 0 a variant answers nothing until it has some again.",
+		Example: "  clary endpoint scale churn 4\n  clary endpoint scale churn blue=4 green=1",
+		Args:    takes("NAME", "COUNT|VARIANT=COUNT..."), ValidArgsFunction: a.completeAssignments(),
+	}
+	wait.register(command)
+	command.RunE = func(command *cobra.Command, args []string) error {
+		scales, err := scalesOf(command, args[1:])
+		if err != nil {
+			return err
+		}
+		return a.with(func(ctx context.Context, c *client.Client, args []string) error {
+			view, err := c.ScaleEndpoint(ctx, args[0], scales)
+			if err != nil {
+				return err
+			}
+			return a.changed(ctx, c, view, wait, 0, fmt.Sprintf("has %d replicas", wantedOf(view)))
+		})(command, args)
+	}
+	return command
+}
+
+// scalesOf reads COUNT and VARIANT=COUNT.
+func scalesOf(command *cobra.Command, texts []string) ([]client.VariantScale, error) {
+	var scales []client.VariantScale
+	for _, text := range texts {
+		variant, count, found := strings.Cut(text, "=")
+		if !found {
+			variant, count = "", text
+		}
+		n, err := strconv.ParseInt(count, 10, 32)
+		if err != nil || n < 0 {
+			return nil, fault.New(fault.Invalid, "%q is no count of replicas: give COUNT or VARIANT=COUNT", cluster.Clip(text))
+		}
+		if slices.ContainsFunc(scales, func(s client.VariantScale) bool { return s.Variant == variant }) {
+			return nil, usage(command, "%q: %s is there twice", text, cmp.Or(variant, "a count for each variant"))
+		}
+		replicas := int32(n)
+		scales = append(scales, client.VariantScale{Variant: variant, Replicas: &replicas})
+	}
+	return scales, nil
+}
+
+func (a *App) endpointRollbackCommand() *cobra.Command {
+	var wait waitFlags
+	var reason string
+	command := &cobra.Command{
+		Use: "rollback NAME", Short: "Go back: end an update in progress, or return to the spec before the last one",
+		Long: "Go back. An update in progress ends, and the old replicas have all requests again at once. After one that is done the\n" +
+			"spec before it is brought back, as an update of its own.",
+		Example: "  clary endpoint rollback churn --reason 'answers look wrong'",
+		Args:    takes("NAME"), ValidArgsFunction: a.completeEndpoints(),
+	}
+	command.Flags().StringVar(&reason, "reason", "", "why, for those who look at the endpoint later")
+	wait.register(command)
+	command.RunE = a.with(func(ctx context.Context, c *client.Client, args []string) error {
+		now, err := c.Endpoint(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		view, err := c.RollbackEndpoint(ctx, now.Endpoint, reason)
+		if err != nil {
+			return err
+		}
+		generation := view.Endpoint.Generation
+		if r := view.Endpoint.Rollout; r != nil && r.Phase != cluster.RolloutRollingBack {
+			generation = r.To
+		}
+		return a.changed(ctx, c, view, wait, generation, "goes back")
+	})
+	return command
+}
+
+func (a *App) endpointRewardCommand() *cobra.Command {
+	var id string
+	var reward float64
+	var urls []string
+	command := &cobra.Command{
+		Use: "reward NAME --inference-id ID --reward NUMBER", Short: "Say how good an answer turned out to be, for comparing variants",
+		Long:    "Say how good an answer of an endpoint turned out to be, by the inference id that came with it (clary invoke -v, or the\nheader X-Clary-Inference-Id). The variants' mean rewards are compared by an A/B test.",
+		Example: "  clary endpoint reward churn --inference-id 7f3a… --reward 0.8",
+		Args:    takes("NAME"), ValidArgsFunction: a.completeEndpoints(),
+	}
+	flags := command.Flags()
+	flags.StringVar(&id, "inference-id", "", "of the answer")
+	flags.Float64Var(&reward, "reward", 0, "how good it was: any number, more is better")
+	flags.StringSliceVar(&urls, "url", nil, "routers to tell, as https://HOST:PORT (default: those that the cluster knows)")
+	command.RunE = func(command *cobra.Command, args []string) error {
+		switch {
+		case id == "":
+			return usage(command, "--inference-id is missing: clary invoke -v shows it")
+		case !command.Flags().Changed("reward"):
+			return usage(command, "--reward is missing: give a number")
+		}
+		return a.withCaller(urls, func(ctx context.Context, caller *invoke.Caller) error {
+			if err := caller.Reward(ctx, args[0], id, reward); err != nil {
+				return tryAgain(err)
+			}
+			return a.print(map[string]any{"inference_id": id, "reward": reward}, func(out io.Writer) error {
+				_, err := fmt.Fprintf(out, "%s is worth %v\n", id, reward)
+				return err
+			})
+		})(command, args)
+	}
+	return command
+}
+
+func (a *App) endpointDeleteCommand() *cobra.Command {
+	var wait waitFlags
+	command := &cobra.Command{
+		Use: "delete NAME", Short: "End an endpoint: finish what its replicas have, stop them, and forget it",
+		Long:    "End an endpoint: routers send it nothing more, its replicas finish what they have and are stopped, and it is forgotten\nwith what it has left below s3://clary/jobs/NAME/. With --detach it is ended only: clary delete NAME forgets it later.",
+		Example: "  clary endpoint delete churn",
+		Args:    takes("NAME"), ValidArgsFunction: a.completeEndpoints(),
+	}
+	wait.register(command)
+	command.RunE = a.with(func(ctx context.Context, c *client.Client, args []string) error {
+		name := args[0]
+		view, err := c.Endpoint(ctx, name)
+		if err != nil {
+			return err
+		}
+		if !view.Job.State.Ended() && !view.Job.Cancel {
+			if _, err := c.Cancel(ctx, name, ""); err != nil && !fault.Is(err, fault.Conflict) {
+				return err
+			}
+		}
+		if wait.detach {
+			return a.print(map[string]string{"name": name}, func(out io.Writer) error {
+				_, err := fmt.Fprintf(out, "%s is to end\n", name)
+				return err
+			})
+		}
+		if wait.timeout > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeoutCause(ctx, wait.timeout, &exitError{124, fmt.Sprintf("%s has not ended after %s: it goes on", name, wait.timeout)})
+			defer cancel()
+		}
+		if _, err := a.watch(ctx, c, name); err != nil {
+			if exit, ok := context.Cause(ctx).(*exitError); ok {
+				return exit
+			}
+			return err
+		}
+		if err := c.Delete(ctx, name); err != nil {
+			return err
+		}
+		return a.print(map[string]string{"name": name}, func(out io.Writer) error {
+			_, err := fmt.Fprintf(out, "%s is deleted\n", name)
+			return err
+		})
+	})
+	return command
+}

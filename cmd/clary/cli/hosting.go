@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/workload/hosting"
+	"github.com/clary-ml/clary/workload/training"
+)
+
+// serverFlags say what the server of a model is: of a batch transform and of an endpoint alike.
+type serverFlags struct {
+	resources resourceFlags
+	script    scriptFlags // its entry, source, requirements and python
+
+	image        string
+	entrypoint   []string
+	readOnly     bool
+	startup      string
+	port         int32
+	env, secrets []string
+}
+
+const portHelp = "where the server listens, if it does not at SAGEMAKER_BIND_TO_PORT; "
+
+func (f *serverFlags) register(command *cobra.Command, port string) {
+	f.resources.register(command)
+	flags := command.Flags()
+	flags.StringVar(&f.image, "image", "", "container image of a server, started with serve or with what stands after --")
+	flags.StringArrayVar(&f.entrypoint, "entrypoint", nil, "program to start in the container instead of the image's own; once for each word")
+	flags.BoolVar(&f.readOnly, "read-only-root", false, "the container writes to its folders and /tmp only")
+	flags.StringVar(&f.script.entry, "script", "", "a script that is a server: .py, .sh or a program; what stands after -- is given to it")
+	flags.StringVar(&f.script.source, "source", "", "folder of its code, without what .gitignore names (default: the script alone)")
+	flags.StringVar(&f.script.requirements, "requirements", "", "requirements.txt to install, once on each node")
+	flags.StringVar(&f.script.python, "python", "", "Python interpreter on the node (default \"python3\")")
+	flags.Int32Var(&f.port, "port", 0, port)
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable of the server's environment, as KEY=VALUE, or KEY to pass your own on")
+	flags.StringArrayVar(&f.secrets, "secret", nil, secretHelp)
+	flags.StringVar(&f.startup, "startup-timeout", "", "how long the server may take to be healthy (default 4m)")
+	_ = command.MarkFlagFilename("script", "py", "sh")
+	_ = command.MarkFlagDirname("source")
+}
+
+// server is what the flags describe, but its model; args is what stands after --. missing is what to say
+// if there is no server and no model either, empty if there is one. What lies here is uploaded, unless it is
+// a dry run.
+func (a *App) server(ctx context.Context, c *client.Client, command *cobra.Command, f *serverFlags, missing string, dryRun bool, args []string) (hosting.Server, error) {
+	var t training.Spec
+	if err := f.resources.apply(command, &t); err != nil {
+		return hosting.Server{}, err
+	}
+	s := hosting.Server{Port: f.port, Resources: t.Resources, Disk: t.Disk, Grace: t.Grace, Labels: t.Labels}
+	if f.startup != "" {
+		d, err := quantity.ParseDuration(f.startup)
+		if err != nil {
+			return s, fault.New(fault.Invalid, "--startup-timeout: %w", err)
+		}
+		s.StartupTimeout = d
+	}
+	if f.script.entry == "" {
+		if err := f.script.noSource(command); err != nil {
+			return s, err
+		}
+		if f.image == "" && len(args) == 0 && missing != "" {
+			return s, usage(command, "%s is missing: name one that clary trained, or a server: an --image, a --script, or a command after --", missing)
+		}
+		if f.image == "" && len(args) == 0 && len(f.env) > 0 {
+			return s, usage(command, "--env is for a server of your own: name an --image, a --script, or a command after --")
+		}
+	}
+	var err error
+	if s.Secrets, err = secretRefs(f.secrets); err != nil {
+		return s, err
+	}
+	image := imageFlags{image: f.image, entrypoint: f.entrypoint, readOnly: f.readOnly}
+	if f.image == "" && (len(f.entrypoint) > 0 || f.readOnly) {
+		return s, usage(command, "--entrypoint and --read-only-root are for a container: name one with --image")
+	}
+	if f.image != "" {
+		if err := image.apply(ctx, a, c, command, &t, dryRun); err != nil {
+			return s, err
+		}
+		s.Image, s.Entrypoint, s.ReadOnlyRoot = t.Image, t.Entrypoint, t.ReadOnlyRoot
+	}
+	return s, a.serverProgram(ctx, c, f, &s, dryRun, args)
+}
+
+// serverProgram is the command or the script of a server.
+func (a *App) serverProgram(ctx context.Context, c *client.Client, f *serverFlags, s *hosting.Server, dryRun bool, args []string) error {
+	env, err := a.environment(f.env)
+	if err != nil {
+		return err
+	}
+	if f.script.entry == "" {
+		if len(args) > 0 || len(env) > 0 {
+			s.Program = &training.Program{Command: args, Env: env}
+		}
+		return nil
+	}
+	s.Script = &training.Script{Python: f.script.python, Arguments: args, Env: env}
+	if f.script.requirements != "" {
+		if s.Script.Requirements, err = readRequirements(f.script.requirements); err != nil {
+			return err
+		}
+	}
+	s.Script.Entry, s.Script.Source, err = a.packScript(ctx, c, &f.script, dryRun)
+	return err
+}
