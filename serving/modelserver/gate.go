@@ -8,26 +8,35 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 )
 
-// gate lets requests in as long as their number and bytes are within bounds.
-type gate struct {
+// Gate lets requests in as long as their number and bytes are within bounds.
+type Gate struct {
 	maxRequests, maxBytes int64
 	requests, bytes       atomic.Int64
 }
 
-// enter takes a place for a request with a body of so many bytes, or refuses it.
-func (g *gate) enter(size int64) error {
+// NewGate makes a gate for so many requests at once, with bodies of so many bytes together.
+func NewGate(maxRequests int, maxBytes int64) *Gate {
+	return &Gate{maxRequests: int64(maxRequests), maxBytes: maxBytes}
+}
+
+// Requests are how many are inside.
+func (g *Gate) Requests() int64 { return g.requests.Load() }
+
+// Enter takes a place for a request with a body of so many bytes, or refuses it.
+func (g *Gate) Enter(size int64) error {
 	if n := g.requests.Add(1); n > g.maxRequests {
 		g.requests.Add(-1)
 		return fault.New(fault.Exhausted, "%d requests are worked on or wait already: try again in a moment, or give the model more replicas", g.maxRequests)
 	}
 	if n := g.bytes.Add(size); n > g.maxBytes {
-		g.leave(size)
+		g.Leave(size)
 		return fault.New(fault.Exhausted, "the bodies of requests that are worked on have %d bytes already: try again in a moment, or send smaller ones", g.maxBytes)
 	}
 	return nil
 }
 
-func (g *gate) leave(size int64) {
+// Leave gives the place of such a request back.
+func (g *Gate) Leave(size int64) {
 	g.bytes.Add(-size)
 	g.requests.Add(-1)
 }

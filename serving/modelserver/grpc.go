@@ -95,10 +95,10 @@ func (s *service) modelInfer(ctx context.Context, m *inference.ModelInferRequest
 	if size > s.options.MaxPayload {
 		return nil, s.tooLarge()
 	}
-	if err := s.gate.enter(size); err != nil {
+	if err := s.gate.Enter(size); err != nil {
 		return nil, err
 	}
-	defer s.gate.leave(size)
+	defer s.gate.Leave(size)
 	request, raw, err := oip.FromProto(m)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -15,7 +16,7 @@ import (
 	"github.com/clary-ml/clary/serving/modelserver/payload"
 )
 
-// Handler answers HTTP requests. Its queue runs while Serve does.
+// Handler answers HTTP requests. Its queue runs while Serve or Run does.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ping", s.ping)
@@ -40,6 +41,9 @@ type refusal struct {
 
 func (r refusal) Unwrap() error { return r.error }
 
+// Refuse gives an error an HTTP code that its kind alone does not have.
+func Refuse(code int, err error) error { return refusal{err, code} }
+
 var statuses = map[fault.Kind]status{
 	fault.Invalid: {code: http.StatusBadRequest}, fault.NotFound: {code: http.StatusNotFound}, fault.Conflict: {code: http.StatusConflict},
 	fault.Denied: {code: http.StatusForbidden}, fault.Exhausted: {http.StatusTooManyRequests, 1}, fault.Unready: {http.StatusServiceUnavailable, 1},
@@ -61,14 +65,16 @@ func statusOf(err error) status {
 
 func httpCode(err error) string { return strconv.Itoa(statusOf(err).code) }
 
-// fail answers with an error as JSON.
-func (s *Server) fail(w http.ResponseWriter, err error) int {
+func (s *Server) fail(w http.ResponseWriter, err error) int { return Fail(w, s.options.Log, err) }
+
+// Fail answers with an error as JSON, and says with which code.
+func Fail(w http.ResponseWriter, log *slog.Logger, err error) int {
 	st := statusOf(err)
 	if st.after > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(st.after))
 	}
 	if st.code >= 500 && !fault.Is(err, fault.Unready) {
-		s.options.Log.Error("request failed", "error", err)
+		log.Error("request failed", "error", err)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(st.code)
@@ -101,10 +107,10 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, answer func(http.
 	if s.draining.Load() {
 		w.Header().Set("Connection", "close")
 	}
-	if err := s.gate.enter(size); err != nil {
+	if err := s.gate.Enter(size); err != nil {
 		return err
 	}
-	defer s.gate.leave(size)
+	defer s.gate.Leave(size)
 	return answer(w, r)
 }
 

@@ -17,7 +17,7 @@ type metrics struct {
 	runs     prometheus.Histogram // seconds of each
 }
 
-func newMetrics(o Options, platform string, g *gate) *metrics {
+func newMetrics(o Options, platform string, g *Gate) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "clary_requests_total", Help: "Requests by endpoint and status code."}, []string{"endpoint", "code"}),
@@ -35,7 +35,7 @@ func newMetrics(o Options, platform string, g *gate) *metrics {
 	})
 	info.Set(1)
 	inFlight := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "clary_requests_in_flight", Help: "Requests that are worked on or wait."},
-		func() float64 { return float64(g.requests.Load()) })
+		func() float64 { return float64(g.Requests()) })
 	m.registry.MustRegister(m.requests, m.seconds, m.rows, m.batches, m.runs, info, inFlight,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m

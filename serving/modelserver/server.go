@@ -103,7 +103,7 @@ type Server struct {
 	queue     *batch.Queue[[]tensor.Tensor, []tensor.Tensor]
 	metrics   *metrics
 	draining  atomic.Bool
-	gate      gate
+	gate      *Gate
 }
 
 // New makes a server of an engine that is ready.
@@ -112,7 +112,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{options: o}
-	s.gate = gate{maxRequests: int64(o.MaxRequests), maxBytes: o.MaxMemory}
+	s.gate = NewGate(o.MaxRequests, o.MaxMemory)
 	if o.Program != nil {
 		s.signature.Platform = "python"
 	} else {
@@ -122,7 +122,7 @@ func New(o Options) (*Server, error) {
 	if m, ok := o.Engine.(interface{ Missing(string) bool }); ok {
 		s.decoder.Missing = m.Missing
 	}
-	s.metrics = newMetrics(o, s.signature.Platform, &s.gate)
+	s.metrics = newMetrics(o, s.signature.Platform, s.gate)
 	s.queue = batch.New(batch.Options{
 		MaxRows: o.MaxBatch, MaxDelay: o.MaxDelay, MaxWaiting: o.MaxRequests, Lanes: o.Lanes, Ran: s.metrics.ran,
 	}, s.run)
@@ -144,6 +144,9 @@ const (
 	idle       = 2 * time.Minute
 	slowest    = 30 * time.Second
 )
+
+// Run does what Handler needs, until ctx ends: for who has a listener of his own.
+func (s *Server) Run(ctx context.Context) error { return s.queue.Run(ctx) }
 
 // Serve answers on a listener, which it closes, until ctx ends; then it takes no more connections
 // and lets what goes on be finished.
