@@ -238,7 +238,7 @@ func TestAModelArchiveCannotWriteOutsideOfItsFolder(t *testing.T) {
 		"a device":         {{Name: "null", Typeflag: tar.TypeChar}},
 	} {
 		s := &scratch{folder: t.TempDir()}
-		if target, err := s.unpack(pack(t, entries...)); err == nil {
+		if target, err := s.unpack(pack(t, entries...), maxUnpacked); err == nil {
 			t.Errorf("%s: unpacked to %s", name, target)
 		}
 		if _, err := os.Stat(filepath.Join(s.folder, "evil")); err == nil {
@@ -246,7 +246,7 @@ func TestAModelArchiveCannotWriteOutsideOfItsFolder(t *testing.T) {
 		}
 	}
 	s := &scratch{folder: t.TempDir()}
-	target, err := s.unpack(pack(t, tar.Header{Name: "./", Typeflag: tar.TypeDir}, regular("./sub/weights.bin")))
+	target, err := s.unpack(pack(t, tar.Header{Name: "./", Typeflag: tar.TypeDir}, regular("./sub/weights.bin")), maxUnpacked)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -191,7 +191,7 @@ func (s *scratch) model(ctx context.Context, name string) (string, error) {
 		if info.IsDir() {
 			return name, nil
 		}
-		return s.unpack(name)
+		return s.unpack(name, maxUnpacked)
 	}
 	uri := name
 	if !isRemote(name) {
@@ -216,7 +216,7 @@ func (s *scratch) model(ctx context.Context, name string) (string, error) {
 	if err := s.app.get(ctx, c, uri, packed); err != nil {
 		return "", err
 	}
-	return s.unpack(packed)
+	return s.unpack(packed, maxUnpacked)
 }
 
 // registered is a local folder with the files of a version in the registry, whose digest is right.
@@ -241,7 +241,7 @@ func (s *scratch) registered(ctx context.Context, ref string) (string, error) {
 		s.versions = map[string]cluster.ModelVersion{}
 	}
 	s.versions[ref] = view.Version
-	return s.unpack(packed)
+	return s.unpack(packed, maxUnpacked)
 }
 
 // modelOf is the address of the model that a job published.
@@ -268,7 +268,7 @@ func (s *scratch) modelOf(ctx context.Context, job string) (string, error) {
 const maxUnpacked = 64 << 30
 
 // unpack extracts a model archive; nothing in it can be written outside of the folder.
-func (s *scratch) unpack(archive string) (string, error) {
+func (s *scratch) unpack(archive string, most int64) (string, error) {
 	file, err := os.Open(archive)
 	if err != nil {
 		return "", fault.New(fault.Invalid, "read the model: %w", err)
@@ -287,7 +287,7 @@ func (s *scratch) unpack(archive string) (string, error) {
 		return "", fault.New(fault.Internal, "unpack the model: %w", err)
 	}
 	defer root.Close()
-	entries, left := tar.NewReader(unzipped), int64(maxUnpacked)
+	entries, left := tar.NewReader(unzipped), most
 	for {
 		entry, err := entries.Next()
 		if errors.Is(err, io.EOF) {
@@ -297,7 +297,7 @@ func (s *scratch) unpack(archive string) (string, error) {
 			return "", fault.New(fault.Invalid, "%s is not a model.tar.gz: %w", archive, err)
 		}
 		if left -= entry.Size; left < 0 {
-			return "", fault.New(fault.Exhausted, "%s unpacks to more than %s", archive, cluster.FormatBytes(maxUnpacked))
+			return "", fault.New(fault.Exhausted, "%s unpacks to more than %s", archive, cluster.FormatBytes(most))
 		}
 		if err := unpackEntry(root, entry, entries); err != nil {
 			return "", fault.New(fault.Invalid, "unpack %q: %w", entry.Name, err)

@@ -28,6 +28,9 @@ type serveFlags struct {
 	maxPayload          string
 	timeout, drain      time.Duration
 
+	models         string // the folder of many
+	maxModels      int
+	maxModelBytes  string
 	script, python string
 	onnxruntime    string
 	workers        int
@@ -46,10 +49,12 @@ func (a *App) serveCommand() *cobra.Command {
 			"application/jsonlines, and answers in the same or as Accept says; GET /metrics is for Prometheus.\n" +
 			"The Open Inference Protocol v2 is spoken over REST (/v2/…) and gRPC on the same port.\n" +
 			"A model with a transform takes raw rows, as they were before clary prepare.\n\n" +
+			"With --models it serves all models of a folder, each loaded when X-Amzn-SageMaker-Target-Model first names it\n" +
+			"and unloaded when others need the room.\n\n" +
 			"An ONNX model (a .onnx file, or a folder that has one) is served where onnxruntime's shared library is present.\n" +
 			"What else was not trained here is served by a script with model_fn and, if the usual ones do not suit, input_fn,\n" +
 			"predict_fn and output_fn, in processes that are started again when they end or hang.",
-		Example: "  clary serve digits\n  clary serve ./model --port 9000 --max-delay 2ms\n  clary serve forest/ --script inference.py --python venv/bin/python --workers 2\n  clary serve classifier.onnx --onnxruntime venv/lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime.so.1.22.0\n" +
+		Example: "  clary serve digits\n  clary serve ./model --port 9000 --max-delay 2ms\n  clary serve forest/ --script inference.py --python venv/bin/python --workers 2\n  clary serve --models ./models --max-models 20\n  clary serve classifier.onnx --onnxruntime venv/lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime.so.1.22.0\n" +
 			"  curl --data-binary @rows.csv -H 'Content-Type: text/csv' -H 'Accept: application/json' http://127.0.0.1:8080/invocations",
 		Args: takes("[MODEL]"), ValidArgsFunction: a.completeModels(),
 	}
@@ -68,6 +73,9 @@ func (a *App) serveCommand() *cobra.Command {
 	flags.IntVar(&f.workers, "workers", 1, "how many processes of the script, each with one request at a time")
 	flags.DurationVar(&f.startWithin, "start-within", 4*time.Minute, "how long the script's model_fn may take")
 	flags.StringVar(&f.onnxruntime, "onnxruntime", "", "onnxruntime's shared library, for an ONNX model (default: CLARY_ONNXRUNTIME, or the system's)")
+	flags.StringVar(&f.models, "models", "", "a folder of many models to serve, each NAME.tar.gz or a folder NAME")
+	flags.IntVar(&f.maxModels, "max-models", 100, "how many of --models are loaded at once")
+	flags.StringVar(&f.maxModelBytes, "max-model-bytes", "8GiB", "the most that the files of those that are loaded may have together, unpacked")
 	flags.DurationVar(&f.drain, "drain", 25*time.Second, "how long requests may go on after SIGTERM")
 	command.RunE = a.withScratch(func(ctx context.Context, s *scratch, args []string) error { return a.serve(ctx, command, s, f, args) })
 	return command
@@ -80,6 +88,15 @@ func (a *App) serve(ctx context.Context, command *cobra.Command, s *scratch, f s
 	payload, err := quantity.ParseBytes(f.maxPayload)
 	if err != nil {
 		return usage(command, "--max-payload: %v", err)
+	}
+	if f.models == "" && len(args) == 0 && a.Getenv("SAGEMAKER_MULTI_MODEL") == "true" {
+		f.models = filepath.Join(baseDir(a.Getenv), "models")
+	}
+	if f.models != "" {
+		if len(args) > 0 {
+			return usage(command, "--models %s and the model %s: give one of them", f.models, args[0])
+		}
+		return a.serveMany(ctx, command, s, f, int64(payload))
 	}
 	folder := filepath.Join(baseDir(a.Getenv), "model")
 	if len(args) > 0 {
@@ -105,13 +122,18 @@ func (a *App) serveOn(ctx context.Context, f serveFlags, options modelserver.Opt
 	if err != nil {
 		return err
 	}
+	return a.listen(ctx, f, options.Name, server.Serve)
+}
+
+// listen has a server answer at the address of the flags until ctx ends.
+func (a *App) listen(ctx context.Context, f serveFlags, name string, serve func(context.Context, net.Listener) error) error {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", net.JoinHostPort(f.host, strconv.Itoa(f.port)))
 	if err != nil {
 		return fault.New(fault.Unready, "listen: %w: choose another with --port, or end what has it", err)
 	}
-	fmt.Fprintf(a.Err, "serving %s at http://%s\n", options.Name, listener.Addr())
-	if err := server.Serve(ctx, listener); err != nil {
+	fmt.Fprintf(a.Err, "serving %s at http://%s\n", name, listener.Addr())
+	if err := serve(ctx, listener); err != nil {
 		return err
 	}
 	fmt.Fprintln(a.Err, "ended: all requests are answered")
@@ -146,7 +168,7 @@ func (f *serveFlags) fromContract(getenv func(string) string, command *cobra.Com
 	if f.port < 0 || f.port > 65535 {
 		return usage(command, "--port %d: give 0 to 65535", f.port)
 	}
-	if len(args) == 0 && !flags.Changed("host") {
+	if len(args) == 0 && f.models == "" && !flags.Changed("host") {
 		if f.host = getenv("CLARY_LISTEN"); f.host == "" {
 			f.host = "0.0.0.0"
 		}
