@@ -25,7 +25,7 @@ func TestRolesFormALadder(t *testing.T) {
 		if viewer && !user || user && !admin || !admin {
 			t.Errorf("%q: viewer %v, user %v, admin %v", a, viewer, user, admin)
 		}
-		for _, role := range []string{cluster.RoleViewer, cluster.RoleUser, cluster.RoleAdmin} {
+		for _, role := range []string{cluster.RoleViewer, cluster.RoleInvoker, cluster.RoleUser, cluster.RoleAdmin} {
 			err := auth.Authorize(role, a)
 			if (err == nil) != auth.Allow(role, a) || err != nil && (!fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), "it takes the role")) {
 				t.Errorf("Authorize(%s, %q) = %v", role, a, err)
@@ -40,8 +40,11 @@ func TestRolesFormALadder(t *testing.T) {
 			}
 		}
 	}
-	if granted[cluster.RoleViewer] != 1 || granted[cluster.RoleUser] != 5 || granted[cluster.RoleAdmin] != len(auth.Actions()) {
+	if granted[cluster.RoleViewer] != 1 || granted[cluster.RoleInvoker] != 1 || granted[cluster.RoleUser] != 6 || granted[cluster.RoleAdmin] != len(auth.Actions()) {
 		t.Errorf("granted %v", granted)
+	}
+	if !auth.Allow(cluster.RoleInvoker, auth.Invoke) || auth.Allow(cluster.RoleViewer, auth.Invoke) {
+		t.Error("an invoker invokes, and a viewer does not")
 	}
 	if auth.Allow(cluster.RoleAdmin, "fly") || auth.Authorize(cluster.RoleAdmin, "fly") == nil {
 		t.Error("an admin may do what is no action")

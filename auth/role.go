@@ -16,6 +16,7 @@ type Action string
 // The actions, from harmless to powerful.
 const (
 	Read         Action = "read jobs, nodes, queues, logs and objects"
+	Invoke       Action = "invoke endpoints"
 	Submit       Action = "submit jobs and write objects"
 	UseHands     Action = "run programs in own jobs' tasks and connect to them"
 	KeepSecrets  Action = "set and delete secrets"
@@ -30,15 +31,17 @@ const (
 
 // Actions lists every action.
 func Actions() []Action {
-	return []Action{Read, Submit, UseHands, KeepSecrets, ControlOwn, ControlAny, ManageQueues, ManageNodes, ManageTokens, Audit, Operate}
+	return []Action{Read, Invoke, Submit, UseHands, KeepSecrets, ControlOwn, ControlAny, ManageQueues, ManageNodes, ManageTokens, Audit, Operate}
 }
 
-// Allow is the table: viewers read, users also work, admins do everything. A role that
-// is none of these may do nothing.
+// Allow is the table: viewers read, invokers only invoke, users read, invoke and work, admins do
+// everything. A role that is none of these may do nothing.
 func Allow(role string, action Action) bool {
 	switch action {
 	case Read:
 		return role == cluster.RoleViewer || role == cluster.RoleUser || role == cluster.RoleAdmin
+	case Invoke:
+		return role == cluster.RoleInvoker || role == cluster.RoleUser || role == cluster.RoleAdmin
 	case Submit, UseHands, KeepSecrets, ControlOwn:
 		return role == cluster.RoleUser || role == cluster.RoleAdmin
 	case ControlAny, ManageQueues, ManageNodes, ManageTokens, Audit, Operate:
@@ -52,7 +55,7 @@ func Authorize(role string, action Action) error {
 	if Allow(role, action) {
 		return nil
 	}
-	for _, r := range [...]string{cluster.RoleViewer, cluster.RoleUser, cluster.RoleAdmin} {
+	for _, r := range [...]string{cluster.RoleViewer, cluster.RoleInvoker, cluster.RoleUser, cluster.RoleAdmin} {
 		if Allow(r, action) {
 			return fault.New(fault.Denied, "the role %q may not %s: it takes the role %q; ask an admin for a token with it",
 				role, action, r)

@@ -14,6 +14,7 @@ const (
 // The roles that tokens give: of users, and of machines that join.
 const (
 	RoleViewer      = "viewer"
+	RoleInvoker     = "invoker" // asks endpoints, and nothing else
 	RoleUser        = "user"
 	RoleAdmin       = "admin"
 	RoleAgent       = "agent"
@@ -21,7 +22,7 @@ const (
 )
 
 var tokenRoles = map[TokenKind][]string{
-	TokenUser: {RoleViewer, RoleUser, RoleAdmin},
+	TokenUser: {RoleViewer, RoleInvoker, RoleUser, RoleAdmin},
 	TokenJoin: {RoleAgent, RoleCoordinator},
 }
 

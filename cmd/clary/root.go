@@ -17,7 +17,7 @@ import (
 const groupMachines = "machines"
 
 // machineCommands are those that run on the cluster's own machines; the rest is in cli.
-var machineCommands = []func() *cobra.Command{newDevCommand, newServerCommand, newAgentCommand, newObjectStoreCommand, newFeederCommand, newTrainerCommand, newStepsCommand, newTransformerCommand}
+var machineCommands = []func() *cobra.Command{newDevCommand, newServerCommand, newAgentCommand, newObjectStoreCommand, newFeederCommand, newTrainerCommand, newStepsCommand, newTransformerCommand, newRouterCommand}
 
 // kinds are the kinds of job that this build knows.
 func kinds() map[cluster.Kind]jobfile.Kind {

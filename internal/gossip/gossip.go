@@ -37,6 +37,7 @@ type Member struct {
 	ID    string `json:"i"`
 	RPC   string `json:"a,omitempty"` // host:port of gRPC
 	Store string `json:"s,omitempty"` // endpoint of the embedded object store, from its server
+	Serve string `json:"v,omitempty"` // URL at which its router takes requests for endpoints
 
 	Gossip string `json:"-"` // host:port of gossip, filled in by the receiver
 

@@ -71,11 +71,11 @@ func (a *App) createTokenCommand() *cobra.Command {
 		Args: takes("[USER]"),
 	}
 	flags := command.Flags()
-	flags.StringVar(&role, "role", cluster.RoleUser, "viewer, user or admin")
+	flags.StringVar(&role, "role", cluster.RoleUser, "viewer, invoker (asks endpoints only), user or admin")
 	flags.StringVar(&join, "join", "", "make a join token: agent or coordinator")
 	flags.StringVar(&ttl, "ttl", "", "valid for so long, e.g. 12h, 30d (default: users for ever, machines for an hour)")
 	flags.StringVar(&path, "token-file", "", "write the secret to this file (0600) and do not show it")
-	_ = command.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{cluster.RoleViewer, cluster.RoleUser, cluster.RoleAdmin}, cobra.ShellCompDirectiveNoFileComp))
+	_ = command.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{cluster.RoleViewer, cluster.RoleInvoker, cluster.RoleUser, cluster.RoleAdmin}, cobra.ShellCompDirectiveNoFileComp))
 	_ = command.RegisterFlagCompletionFunc("join", cobra.FixedCompletions([]string{cluster.RoleAgent, cluster.RoleCoordinator}, cobra.ShellCompDirectiveNoFileComp))
 	command.RunE = func(command *cobra.Command, args []string) error {
 		kind, name := cluster.TokenUser, ""

@@ -1,0 +1,73 @@
+package router
+
+import (
+	"time"
+
+	"github.com/clary-ml/clary/serving/route"
+	"github.com/clary-ml/clary/serving/router/h1"
+)
+
+// Observer sees exchanges as they are. Its methods are called by the event loops: they must not block.
+type Observer interface {
+	// Begin is called for each request that is for a fleet, before a replica is chosen. It says what
+	// of the exchange is to be kept; nil is nothing, and then nothing more is heard of it.
+	Begin(x *Exchange) *Watch
+}
+
+// Watch is what an observer wants of one exchange.
+type Watch struct {
+	// MaxRequest and MaxAnswer are how many bytes of the bodies are kept at most; a longer one is
+	// Over and not kept.
+	MaxRequest, MaxAnswer int
+	// AppendHead adds header fields to the answer's head, each with its CRLF; nil adds none.
+	AppendHead func(head []byte, x *Exchange) []byte
+	// Done is called at the end, once. x and what it refers to is not valid afterwards, but for
+	// the bodies, which are the observer's.
+	Done func(x *Exchange)
+}
+
+// Kept is a body as it went by.
+type Kept struct {
+	Body []byte
+	Over bool // it was longer than wanted
+	max  int
+}
+
+func (k *Kept) add(data []byte) {
+	switch {
+	case k.Over:
+	case len(k.Body)+len(data) > k.max:
+		*k = Kept{Over: true}
+	default:
+		k.Body = append(k.Body, data...)
+	}
+}
+
+// Exchange is one request and its answer.
+type Exchange struct {
+	Endpoint *route.Endpoint
+	Fleet    *route.Fleet
+	Token    *route.Token // nil if nobody asked for one
+	Path     string       // that a replica is asked at
+	Head     *h1.Request
+	ID       []byte // X-Request-Id
+	Began    time.Duration
+
+	// What came of it: Status is 0 if the client got no answer.
+	Replica                 string
+	Status                  int
+	Answer                  *h1.Answer // nil if a replica gave none
+	Took                    time.Duration
+	RequestBody, AnswerBody Kept
+}
+
+// begin asks the observer what it wants of this exchange.
+func (c *session) begin(o Observer) {
+	c.x.Path = string(c.x.path)
+	w := o.Begin(&c.x.Exchange)
+	if w == nil {
+		return
+	}
+	c.x.watch = w
+	c.x.RequestBody.max, c.x.AnswerBody.max = w.MaxRequest, w.MaxAnswer
+}
