@@ -145,6 +145,9 @@ func (j Job) Validate() Problems {
 	if j.Kind == KindTuning && len(j.Name) > MaxSweepName {
 		p.Add("name", "%q has %d bytes: a sweep's name has at most %d, since its trials' names begin with it", j.Name, len(j.Name), MaxSweepName)
 	}
+	if j.Kind == KindEndpoint {
+		j.checkEndless(&p)
+	}
 	if j.Owner == "" || len(j.Owner) > 128 {
 		p.Add("owner", "%q: takes 1 to 128 bytes", Clip(j.Owner))
 	}
@@ -166,6 +169,15 @@ func (j Job) Validate() Problems {
 		p.Add("state", "%q is unknown", Clip(string(j.State)))
 	}
 	return p
+}
+
+// checkEndless reports what is for a job that ends by itself.
+func (j Job) checkEndless(p *Problems) {
+	for field, set := range map[string]bool{"max_runtime": j.MaxRuntime != 0, "retries": j.Retry.Limit != 0, "register": j.Register != ""} {
+		if set {
+			p.Add(field, "is for a job that ends: an endpoint goes on until it is cancelled, and its replicas always start anew")
+		}
+	}
 }
 
 func checkDuration(p *Problems, field string, value, least, most time.Duration) {

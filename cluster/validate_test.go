@@ -64,6 +64,7 @@ func TestValidateRefusesRubbish(t *testing.T) {
 		"job retries":        Job{Retry: Retry{Limit: -1}}.Validate(),
 		"job runtime":        Job{MaxRuntime: -1}.Validate(),
 		"job state":          Job{State: "asleep"}.Validate(),
+		"endpoint that ends": Job{Name: "e", Kind: KindEndpoint, Owner: "ada", Queue: DefaultQueue, State: JobQueued, MaxRuntime: time.Hour}.Validate(),
 		"node state":         Node{State: "asleep"}.Validate(),
 		"node ports":         Node{PortFirst: 10, PortLast: 5}.Validate(),
 		"node memory":        Node{Memory: -1}.Validate(),

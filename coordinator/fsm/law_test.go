@@ -126,6 +126,7 @@ func equalReplicas(t *testing.T, draw func(drawer) command.Command) tally {
 				exercised.count(commands[j], result)
 				exercised.countSweeps(commands[j], result)
 				exercised.countModels(commands[j], result)
+				exercised.countEndpoints(commands[j], result)
 			}
 			checkLaws(t, one)
 			if i == restoreAt || rapid.Bool().Draw(t, "catch up") {
@@ -167,6 +168,7 @@ func checkLaws(t *rapid.T, c copyOf) {
 	defer s.Close()
 	checkSweeps(t, s)
 	checkModels(t, s)
+	checkEndpoints(t, s)
 	used := map[string]cluster.Resources{}
 	attempts := map[string]int{}
 	for task := range s.Tasks() {

@@ -211,6 +211,13 @@ func checkModels(t *rapid.T, s *state.Snapshot) {
 			}
 		}
 	}
+	for endpoint := range s.Endpoints() {
+		for _, fleet := range endpoint.Fleets {
+			for _, pin := range fleet.Models {
+				used[pin.ID()] = append(used[pin.ID()], "endpoint "+endpoint.Job+"/"+fleet.ID())
+			}
+		}
+	}
 	for i := range 2 {
 		for version := range s.VersionsOf(fmt.Sprintf("model%d", i+1), 0) {
 			var indexed []string

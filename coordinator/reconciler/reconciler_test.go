@@ -23,6 +23,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/workload"
+	"github.com/clary-ml/clary/workload/endpoint"
 	"github.com/clary-ml/clary/workload/training"
 )
 
@@ -82,7 +83,7 @@ type bench struct {
 	store  *store
 }
 
-var kinds = map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}}
+var kinds = map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}, cluster.KindEndpoint: endpoint.Kind{}}
 
 func inBubble(t *testing.T, play func(t *testing.T, b *bench)) {
 	t.Helper()

@@ -202,7 +202,7 @@ func Rollback(job cluster.Job, e cluster.Endpoint, why string, who Asked) (clust
 	if e, err = start(e, s, e.PreviousModels, who); err != nil {
 		return e, err
 	}
-	e.Rollout.Steps, e.Rollout.Bake = []float64{1}, 0
+	e.Rollout.Spec, e.Rollout.Steps, e.Rollout.Bake = e.Previous, []float64{1}, 0
 	e.Note(cluster.EndpointNote{At: who.Now, What: "rollback", Text: fmt.Sprintf("generation %d is what was before: %s", e.Last, cut(why, cluster.MaxEndpointText/2)), By: who.By})
 	return settled(e, nil)
 }
