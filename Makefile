@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: engines help demo test race lint generate bench bench-autoscale bench-inputs bench-exec bench-models bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
+.PHONY: engines help demo test race lint generate bench bench-ab bench-autoscale bench-inputs bench-exec bench-models bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -59,6 +59,9 @@ bench-models: build ## measure the model server beside FastAPI with PyTorch (nee
 	@test/models.sh
 	@test/transform.sh
 	@test/steps.sh
+
+bench-ab: setup ## measure by simulation how often an A/B experiment is wrong and how soon it ends, as in docs/performance.md
+	@go run ./test/ab
 
 bench-autoscale: setup ## play drawn load against scaled and fixed fleets in simulated time, as in docs/performance.md
 	@go run ./test/autoscale

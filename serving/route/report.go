@@ -59,22 +59,25 @@ type ReplicaReport struct {
 	Why     string `json:"why,omitempty"`
 }
 
-// Moments are sums from which means and variances follow.
+// Moments are sums from which mean, variance and skewness follow.
 type Moments struct {
 	N      int64   `json:"n,omitempty"`
 	Sum    float64 `json:"sum,omitempty"`
 	Square float64 `json:"square,omitempty"` // sum of squares
+	Cube   float64 `json:"cube,omitempty"`   // sum of cubes
 }
 
 // Add takes in one value.
-func (m *Moments) Add(x float64) { m.N, m.Sum, m.Square = m.N+1, m.Sum+x, m.Square+x*x }
+func (m *Moments) Add(x float64) {
+	m.N, m.Sum, m.Square, m.Cube = m.N+1, m.Sum+x, m.Square+x*x, m.Cube+x*x*x
+}
 
 // Plus is both together.
 func (m Moments) Plus(o Moments) Moments {
-	return Moments{m.N + o.N, m.Sum + o.Sum, m.Square + o.Square}
+	return Moments{m.N + o.N, m.Sum + o.Sum, m.Square + o.Square, m.Cube + o.Cube}
 }
 
 // Minus is what m has more than an earlier state of it.
 func (m Moments) Minus(o Moments) Moments {
-	return Moments{m.N - o.N, m.Sum - o.Sum, m.Square - o.Square}
+	return Moments{m.N - o.N, m.Sum - o.Sum, m.Square - o.Square, m.Cube - o.Cube}
 }
