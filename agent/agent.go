@@ -28,6 +28,7 @@ import (
 	"github.com/clary-ml/clary/internal/alpn"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/gossip"
+	"github.com/clary-ml/clary/serving/ingress"
 )
 
 // Run is one agent, until ctx ends or it can no longer do its part. Tasks run on.
@@ -68,6 +69,7 @@ type agent struct {
 	port    *alpn.Mux
 
 	portAddr net.Addr
+	ingress  *ingress.Server // nil if this agent takes no requests for endpoints
 
 	mu    sync.Mutex
 	link  *link     // the one that stands, nil between connections
@@ -113,7 +115,7 @@ func (a *agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.openNetwork()
+	return a.openNetwork(ctx)
 }
 
 // blockShare is which part of the cache is for inputs that are fetched as they are read: one
@@ -195,14 +197,21 @@ func interfaceOf(host string) string {
 	return ""
 }
 
-func (a *agent) openNetwork() error {
+func (a *agent) openNetwork(ctx context.Context) error {
 	c := a.config
 	if err := a.openPort(); err != nil {
 		return err
 	}
+	if err := a.openIngress(ctx); err != nil {
+		return err
+	}
+	self := gossip.Member{Role: gossip.Agent, ID: c.ID}
+	if a.ingress != nil {
+		self.Serve = a.ingress.URL()
+	}
 	var err error
 	a.gossip, err = gossip.Start(gossip.Config{
-		Self: gossip.Member{Role: gossip.Agent, ID: c.ID}, Bind: c.Gossip, Key: a.self.notes.GossipKey, Seeds: a.self.notes.Gossip, Log: c.Log,
+		Self: self, Bind: c.Gossip, Key: a.self.notes.GossipKey, Seeds: a.self.notes.Gossip, Log: c.Log,
 		Transport: c.GossipTransport,
 	})
 	return err
@@ -235,6 +244,9 @@ func (a *agent) run(ctx context.Context) error {
 	group.Go(func() error { return a.serveGRPC(ctx) })
 	group.Go(func() error { return a.serveGateway(ctx) })
 	group.Go(func() error { return a.keepLinked(ctx) })
+	if a.ingress != nil {
+		group.Go(func() error { return a.ingress.Run(ctx) })
+	}
 	group.Go(func() error { return a.renew(ctx) })
 	a.log.Info("agent started", "id", a.config.ID, "address", a.config.Address, "listen", a.portAddr, "version", a.config.Version)
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {

@@ -13,6 +13,7 @@ import (
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/serving/ingress"
 )
 
 // Config is how one agent is started.
@@ -25,6 +26,8 @@ type Config struct {
 
 	Join  string // RPC address of any coordinator, for the first start
 	Token string // join token, for the first start
+
+	Ingress ingress.Front // where this agent takes requests for endpoints, if it does
 
 	PortFirst, PortLast int32             // ports that tasks may be given, both ends included
 	Labels              map[string]string // the operator's own, beside what the machine says
@@ -66,6 +69,7 @@ func (c Config) Validate() cluster.Problems {
 			p.Add(flag, "%q is not host:port", cluster.Clip(address))
 		}
 	}
+	c.Ingress.Validate(&p, "--ingress")
 	if c.PortFirst < 1 || c.PortLast > 65535 || c.PortLast < c.PortFirst {
 		p.Add("--ports", "%d-%d is no range of ports: from 1-1 to 65535-65535, like 20000-20999", c.PortFirst, c.PortLast)
 	}

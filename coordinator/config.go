@@ -9,6 +9,7 @@ import (
 
 	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/serving/ingress"
 	"github.com/clary-ml/clary/storage/object"
 )
 
@@ -27,6 +28,9 @@ type Config struct {
 	// coordinator serves the embedded one at StoreListen, and the others use that.
 	Store       object.Config
 	StoreListen string
+
+	// Serve is where this coordinator takes requests for endpoints.
+	Serve ingress.Front
 
 	// Network and GossipTransport stand in for the machine's own network where they are set.
 	Network         member.Network
@@ -59,6 +63,7 @@ func (c Config) Validate() cluster.Problems {
 			checkAddress(&p, flag, address)
 		}
 	}
+	c.Serve.Validate(&p, "--serve")
 	if host, _, err := net.SplitHostPort(c.advertised()); err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
 		p.Add("--advertise", "%q is no address that others can reach: say which of this machine's addresses they should use", c.advertised())
 	}

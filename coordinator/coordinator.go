@@ -26,7 +26,9 @@ import (
 	"github.com/clary-ml/clary/coordinator/planner"
 	"github.com/clary-ml/clary/coordinator/reconciler"
 	"github.com/clary-ml/clary/coordinator/replica"
+	"github.com/clary-ml/clary/coordinator/routes"
 	"github.com/clary-ml/clary/coordinator/rpc"
+	"github.com/clary-ml/clary/coordinator/steward"
 	"github.com/clary-ml/clary/coordinator/sweeps"
 	"github.com/clary-ml/clary/coordinator/transport"
 	"github.com/clary-ml/clary/internal/alpn"
@@ -35,6 +37,7 @@ import (
 	"github.com/clary-ml/clary/internal/gossip"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
+	"github.com/clary-ml/clary/serving/ingress"
 	"github.com/clary-ml/clary/workload"
 )
 
@@ -58,7 +61,7 @@ func Run(ctx context.Context, c Config, kinds map[cluster.Kind]workload.Kind) er
 	if err != nil {
 		return err
 	}
-	node, err := assemble(c, self, kinds)
+	node, err := assemble(ctx, c, self, kinds)
 	if err != nil {
 		return err
 	}
@@ -79,12 +82,15 @@ type coordinator struct {
 	store   *objectStore
 	beats   *rpc.Beats
 	nodes   *rpc.NodeCache
+	routes  *routes.Feed
+	steward *steward.Steward
+	router  *ingress.Server // nil if this coordinator takes no requests for endpoints
 	grpc    *grpc.Server
 	leading []func(context.Context) error // what runs on the leader only
 }
 
 // assemble opens ports and files and puts the parts together; run starts them.
-func assemble(c Config, self membership, kinds map[cluster.Kind]workload.Kind) (*coordinator, error) {
+func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.Kind]workload.Kind) (*coordinator, error) {
 	listener, err := c.network().Listen(c.Listen)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "--listen: %w", err)
@@ -92,6 +98,9 @@ func assemble(c Config, self membership, kinds map[cluster.Kind]workload.Kind) (
 	source := pki.Source(self.credentials.Get)
 	n := &coordinator{config: c, self: self, log: c.Log, fatal: make(chan error, 1)}
 	n.mux = alpn.New(listener, pki.ServerTLS(source), c.Log, alpn.GRPC, transport.ProtocolRaft)
+	if err := n.openRouter(ctx, source); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
 	if err := n.openGossip(); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
@@ -113,6 +122,9 @@ func (n *coordinator) openGossip() error {
 	self := gossip.Member{Role: gossip.Coordinator, ID: c.ID, RPC: c.advertised()}
 	if n.self.servesStore() {
 		self.Store = c.storeAddress()
+	}
+	if n.router != nil {
+		self.Serve = n.router.URL()
 	}
 	_, port, _ := net.SplitHostPort(c.Gossip)
 	var err error
@@ -150,7 +162,9 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	planning := planner.New(n.replica, n.log)
 	reconciling := reconciler.New(n.replica, kinds, store, n.log)
 	desk := sweeps.New(n.replica, kinds, n.log)
-	n.leading = []func(context.Context) error{keeping.Run, planning.Run, reconciling.Run, desk.Run}
+	n.routes = routes.New(n.replica, routes.OfEndpoint, n.log)
+	n.steward = steward.New(steward.Config{Ledger: n.replica, Live: n.liveRouters, Table: n.table, Log: n.log})
+	n.leading = []func(context.Context) error{keeping.Run, planning.Run, reconciling.Run, desk.Run, n.steward.Run}
 	n.beats = rpc.NewBeats(n.passBeats(keeping), n.log)
 	guard := rpc.NewGuard(n.replica, time.Now, n.log)
 	n.grpc = grpc.NewServer(append(guard.Options(),
@@ -164,6 +178,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	rpc.Register(n.grpc, rpc.Config{
 		Replica: n.replica, Planner: planning, Keeper: keeping, Desk: desk, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
 		Nodes: n.nodes, Beats: n.beats, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Log: n.log,
+		Routes: n.routes, PassReports: n.passReports, TakeReports: n.steward.Report,
 		Welcome: func() *claryv1.Welcome {
 			return &claryv1.Welcome{
 				ObjectStore: store.forMembers(), Coordinators: known.addresses(), Lease: int64(rpc.AgentLease), BeatEvery: int64(rpc.BeatEvery),
@@ -201,8 +216,11 @@ func (n *coordinator) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	defer n.peers.Close()
 	defer n.agents.Close()
-	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.beats.Run, n.nodes.Run, n.serveGRPC, n.lead, n.settle} {
+	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.beats.Run, n.nodes.Run, n.routes.Run, n.serveGRPC, n.lead, n.settle} {
 		group.Go(func() error { return part(ctx) })
+	}
+	if n.router != nil {
+		group.Go(func() error { return n.router.Run(ctx) })
 	}
 	reload := make(chan struct{}, 1)
 	if n.self.servesStore() {

@@ -91,14 +91,15 @@ until_true() {
 }
 
 server() { # server NAME [MORE...]
-  local name=$1 listen gossip store
+  local name=$1 listen gossip store serve
   shift
   free_port && listen=$port
   free_port && gossip=$port
   free_port && store=$port
+  free_port && serve=$port
   [ -n "${first:-}" ] || first=127.0.0.1:$listen
   start "$name" server --id "$name" --data "$dir/$name" --listen "127.0.0.1:$listen" \
-    --gossip "127.0.0.1:$gossip" --object-store-listen "127.0.0.1:$store" "$@"
+    --gossip "127.0.0.1:$gossip" --object-store-listen "127.0.0.1:$store" --serve-listen "127.0.0.1:$serve" "$@"
 }
 
 agent() { # agent NAME [MORE...]

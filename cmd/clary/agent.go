@@ -54,6 +54,7 @@ func newAgentCommand() *cobra.Command {
 	flags.StringVar(&config.Address, "address", ownAddress(), "host under which other machines reach this machine's tasks")
 	flags.StringVar(&config.Listen, "listen", net.JoinHostPort(ownAddress(), "7424"), "host:port on which coordinators ask for logs and routers reach this machine's tasks")
 	flags.StringVar(&config.Gossip, "gossip", "0.0.0.0:7425", "host:port of membership, UDP and TCP")
+	addFront(flags, &config.Ingress, "ingress", "")
 	flags.StringVar(&config.SimulateGPUs, "simulate-gpus", "", "offer GPUs that do not exist, like 8xA100 or 2xH100-80GB,4xT4")
 	flags.StringToStringVar(&config.Labels, "label", nil, "labels that jobs can ask for, like zone=a,disk=nvme")
 	flags.StringVar(&amounts.ports, "ports", "20000-20999", "TCP ports that tasks may be given")

@@ -26,6 +26,7 @@ const (
 	devStore
 	devAgent
 	devAgentGossip
+	devServe
 )
 
 // dev is a whole cluster on this machine: one coordinator and one agent as children of
@@ -93,7 +94,7 @@ func (d *dev) run(ctx context.Context) error {
 	if err := os.MkdirAll(d.data, 0o711); err != nil { // tasks are other users, and reach their Python through it
 		return fault.New(fault.Invalid, "--data: %w", err)
 	}
-	for which := devServer; which <= devAgentGossip; which++ {
+	for which := devServer; which <= devServe; which++ {
 		if err := free(d.address(which)); err != nil {
 			return err
 		}
@@ -101,7 +102,8 @@ func (d *dev) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	server := d.child(ctx, "server", "server", "--id", "dev", "--data", d.path("server"), "--listen", d.address(devServer),
-		"--gossip", d.address(devServerGossip), "--object-store-listen", d.address(devStore))
+		"--gossip", d.address(devServerGossip), "--object-store-listen", d.address(devStore),
+		"--serve-listen", d.address(devServe), "--serve-plaintext")
 	if err := d.login(ctx, server); err != nil {
 		return errors.Join(err, stopped(cancel, server))
 	}
@@ -113,7 +115,7 @@ func (d *dev) run(ctx context.Context) error {
 		args = append(args, "--simulate-gpus", d.simulate)
 	}
 	agent := d.child(ctx, "agent", args...)
-	fmt.Fprintf(d.out, "A cluster runs on this machine, logs in %s. In another terminal:\n\n  clary nodes\n  clary run -- echo hello\n\nCtrl-C stops it.\n", d.data)
+	fmt.Fprintf(d.out, "A cluster runs on this machine, logs in %s; endpoints answer at http://%s. In another terminal:\n\n  clary nodes\n  clary run -- echo hello\n\nCtrl-C stops it.\n", d.data, d.address(devServe))
 	select {
 	case <-ctx.Done():
 		return stopped(cancel, server, agent)

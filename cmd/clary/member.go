@@ -6,8 +6,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/serving/ingress"
 )
 
 // memberFlags are the flags that coordinators and agents share.
@@ -27,6 +29,19 @@ func (f *memberFlags) add(command *cobra.Command, what string) {
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.format, "log-format", "text", "text or json")
 	command.MarkFlagsMutuallyExclusive("token", "token-file")
+}
+
+// addFront adds the flags of a node's router.
+func addFront(flags *pflag.FlagSet, front *ingress.Front, prefix, listen string) {
+	off := ""
+	if listen != "" {
+		off = ", or " + ingress.Off
+	}
+	flags.StringVar(&front.Listen, prefix+"-listen", listen, "host:port on which requests for endpoints are taken"+off)
+	flags.StringVar(&front.URL, prefix+"-url", "", "URL under which clients reach --"+prefix+"-listen (default: made of it)")
+	flags.StringVar(&front.Cert, prefix+"-cert", "", "PEM file of the certificate shown to clients, read again when it changes (default: the cluster's own)")
+	flags.StringVar(&front.Key, prefix+"-key", "", "PEM file of its key")
+	flags.BoolVar(&front.Plaintext, prefix+"-plaintext", false, "take plain HTTP; loopback addresses only")
 }
 
 // secret is the join token, wherever it was given.

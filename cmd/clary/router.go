@@ -4,20 +4,19 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/serving/ingress"
 	"github.com/clary-ml/clary/serving/route"
 	"github.com/clary-ml/clary/serving/router"
 )
@@ -68,11 +67,11 @@ func (f *routerFlags) run(ctx context.Context) error {
 	}
 	f.options.Log, f.options.OpenMetrics = log, f.metrics == ""
 	if f.certFile != "" {
-		pair := &keyPair{cert: f.certFile, key: f.keyFile}
-		if err := pair.read(); err != nil {
-			return err
+		pair, err := ingress.LoadKeyPair(f.certFile, f.keyFile, log)
+		if err != nil {
+			return fault.New(fault.Invalid, "--tls-cert and --tls-key: %w", err)
 		}
-		f.options.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.get, DynamicRecordSizingDisabled: true, NextProtos: []string{"http/1.1"}}
+		f.options.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Get, DynamicRecordSizingDisabled: true, NextProtos: []string{"http/1.1"}}
 	}
 	r, err := router.New(f.options)
 	if err != nil {
@@ -179,43 +178,4 @@ func serveMetrics(ctx context.Context, address string, r *router.Router, others 
 		_ = server.Close()
 	})
 	return nil
-}
-
-// keyPair is a certificate on disk. It is read again when its file has changed.
-type keyPair struct {
-	cert, key string
-	mu        sync.Mutex
-	time      time.Time
-	looked    time.Time
-	now       atomic.Pointer[tls.Certificate]
-}
-
-func (k *keyPair) read() error {
-	info, err := os.Stat(k.cert)
-	if err != nil {
-		return fault.New(fault.Invalid, "--tls-cert: %w", err)
-	}
-	pair, err := tls.LoadX509KeyPair(k.cert, k.key)
-	if err != nil {
-		return fault.New(fault.Invalid, "--tls-cert and --tls-key: %w", err)
-	}
-	k.time = info.ModTime()
-	k.now.Store(&pair)
-	return nil
-}
-
-func (k *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if k.mu.TryLock() {
-		if now := time.Now(); now.Sub(k.looked) > lookEvery {
-			k.looked = now
-			if info, err := os.Stat(k.cert); err == nil && !info.ModTime().Equal(k.time) {
-				_ = k.read() // half written, perhaps: the old one stays until the next look
-			}
-		}
-		k.mu.Unlock()
-	}
-	if pair := k.now.Load(); pair != nil {
-		return pair, nil
-	}
-	return nil, fmt.Errorf("there is no certificate in %s", k.cert)
 }

@@ -75,6 +75,7 @@ func newServerCommand() *cobra.Command {
 	flags.StringVar(&caFile, "object-store-ca", "", "PEM file of the CA of --object-store (default: the system's)")
 	flags.BoolVar(&config.Store.Insecure, "object-store-plaintext", false, "speak plain HTTP to --object-store; loopback addresses only")
 	flags.StringVar(&config.StoreListen, "object-store-listen", net.JoinHostPort(ownAddress(), "7423"), "host:port of the embedded store, on the coordinator that founds the cluster")
+	addFront(flags, &config.Serve, "serve", net.JoinHostPort(ownAddress(), "7426"))
 	return command
 }
 

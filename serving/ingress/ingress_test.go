@@ -45,8 +45,8 @@ func (r *router) last() uint64 {
 	return r.set[len(r.set)-1]
 }
 
-// cluster is a source whose tables a test gives.
-type cluster struct {
+// coordinators are a source whose tables a test gives.
+type coordinators struct {
 	mu      sync.Mutex
 	away    bool
 	asked   []uint64
@@ -54,9 +54,9 @@ type cluster struct {
 	reports []time.Time
 }
 
-func (c *cluster) gone() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.away }
+func (c *coordinators) gone() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.away }
 
-func (c *cluster) Follow(ctx context.Context, version uint64, set func(route.Table) error) error {
+func (c *coordinators) Follow(ctx context.Context, version uint64, set func(route.Table) error) error {
 	c.mu.Lock()
 	c.asked = append(c.asked, version)
 	c.mu.Unlock()
@@ -78,7 +78,7 @@ func (c *cluster) Follow(ctx context.Context, version uint64, set func(route.Tab
 	}
 }
 
-func (c *cluster) Report(context.Context, route.Report) error {
+func (c *coordinators) Report(context.Context, route.Report) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reports = append(c.reports, time.Now())
@@ -88,7 +88,7 @@ func (c *cluster) Report(context.Context, route.Report) error {
 	return nil
 }
 
-func run(t *testing.T, path string, c *cluster) (*router, func()) {
+func run(t *testing.T, path string, c *coordinators) (*router, func()) {
 	r := &router{wake: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -107,7 +107,7 @@ func run(t *testing.T, path string, c *cluster) (*router, func()) {
 func TestARouterThatIsStartedWhileNobodyAnswersGoesOnWithItsLastTable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "routes.json")
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{tables: make(chan route.Table, 10)}
+		c := &coordinators{tables: make(chan route.Table, 10)}
 		_, stop := run(t, path, c)
 		for version := range uint64(5) {
 			c.tables <- route.Table{Version: 10 + version, Tokens: []route.Token{{ID: "x", Hash: []byte("hash")}}}
@@ -117,7 +117,7 @@ func TestARouterThatIsStartedWhileNobodyAnswersGoesOnWithItsLastTable(t *testing
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("the table on disk: %v, %v", info, err)
 		}
-		c = &cluster{away: true}
+		c = &coordinators{away: true}
 		r, stop := run(t, path, c)
 		if r.last() != 14 {
 			t.Errorf("it begins with version %d, want 14", r.last())
@@ -136,7 +136,7 @@ func TestARouterThatIsStartedWhileNobodyAnswersGoesOnWithItsLastTable(t *testing
 func TestATableThatTheRouterRefusesLeavesTheOneBefore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "routes.json")
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{tables: make(chan route.Table, 10)}
+		c := &coordinators{tables: make(chan route.Table, 10)}
 		r, stop := run(t, path, c)
 		c.tables <- route.Table{Version: 1}
 		c.tables <- route.Table{Version: 2, Endpoints: []route.Endpoint{{Name: "bad"}}}
@@ -159,7 +159,7 @@ func TestADamagedFileIsNoReasonNotToBegin(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{tables: make(chan route.Table, 1)}
+		c := &coordinators{tables: make(chan route.Table, 1)}
 		r, stop := run(t, path, c)
 		c.tables <- route.Table{Version: 8}
 		synctest.Wait()
@@ -173,7 +173,7 @@ func TestADamagedFileIsNoReasonNotToBegin(t *testing.T) {
 func TestReportsGoEverySecondAndAtOnceWhenSomebodyWaits(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "routes.json")
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{tables: make(chan route.Table)}
+		c := &coordinators{tables: make(chan route.Table)}
 		r, stop := run(t, path, c)
 		time.Sleep(10*time.Second + 500*time.Millisecond)
 		synctest.Wait()
@@ -205,7 +205,7 @@ func TestReportsGoEverySecondAndAtOnceWhenSomebodyWaits(t *testing.T) {
 func TestASourceThatFailsIsAskedAgainSoonAndThenLessOften(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "routes.json")
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{away: true}
+		c := &coordinators{away: true}
 		_, stop := run(t, path, c)
 		time.Sleep(time.Minute)
 		c.mu.Lock()

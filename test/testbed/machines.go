@@ -37,6 +37,7 @@ type Machines struct {
 	running map[string]*process
 	Args    map[string][]string // as last started, by name
 	Address map[string]string   // RPC address of each server
+	Serve   map[string]string   // URL of each server's router
 	parents []string            // names of the control groups of all agents
 	ports   int                 // first free port of the next agent's range
 	allowed map[string]bool     // what the test itself mounted
@@ -81,7 +82,7 @@ func None(t *testing.T) *Machines {
 	t.Helper()
 	m := &Machines{
 		T: t, Dir: t.TempDir(), Binary: binary(t), host: "127.0.0.1",
-		running: map[string]*process{}, Args: map[string][]string{}, Address: map[string]string{}, ports: 21000 + os.Getpid()%100*100,
+		running: map[string]*process{}, Args: map[string][]string{}, Address: map[string]string{}, Serve: map[string]string{}, ports: 21000 + os.Getpid()%100*100,
 	}
 	// Whoever installs Python packages is nobody, and must reach the agent's data.
 	if err := os.Chmod(filepath.Dir(m.Dir), 0o711); err != nil {
@@ -97,8 +98,11 @@ func None(t *testing.T) *Machines {
 func (m *Machines) Server(name string) {
 	m.T.Helper()
 	address := m.free()
-	m.Address[name] = address
-	args := []string{"server", "--id", name, "--data", m.Path(name), "--listen", address, "--gossip", m.free(), "--object-store-listen", m.free()}
+	serve := m.free()
+	m.Address[name], m.Serve[name] = address, "https://"+serve
+	args := []string{
+		"server", "--id", name, "--data", m.Path(name), "--listen", address, "--gossip", m.free(), "--object-store-listen", m.free(), "--serve-listen", serve,
+	}
 	if name != "s1" {
 		args = append(args, "--join", m.Address["s1"], "--token", m.Token("coordinator"))
 	}
