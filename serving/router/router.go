@@ -41,8 +41,10 @@ type Router struct {
 	draining atomic.Bool // what is answered is the connection's last
 	closing  atomic.Bool // idle connections end
 
-	clients clients
-	turns   turns
+	mirrored shard        // what was counted of copies
+	copies   atomic.Int64 // that wait
+	clients  clients
+	turns    turns
 }
 
 // New makes a router with an empty table.

@@ -17,6 +17,7 @@ type session struct {
 	strand *loop.Strand
 	sock   *loop.Sock
 	conn   net.Conn // the socket, or TLS over it
+	origin Origin
 	now    time.Duration
 	random uint64
 
@@ -31,7 +32,7 @@ type session struct {
 // serve answers a client's requests, one after the other.
 func (c *session) serve() {
 	defer c.close()
-	if c.r.options.TLS != nil {
+	if c.r.options.TLS != nil && c.origin == FromClient {
 		c.strand.SetDeadline(c.r.group.Now() + c.r.options.HeadTime)
 		secure := tls.Server(c.sock, c.r.options.TLS)
 		c.conn = secure

@@ -194,7 +194,7 @@ func (u *upload) stream(c *session, w *wire) (*refusal, error) {
 			c.request.Keep = false // the next request came with this one's end; it must be sent again
 		}
 		u.whole = false
-		c.strand.SetDeadline(c.now + c.x.entry.limits.Timeout)
+		c.strand.SetDeadline(c.now + c.timeout())
 		if _, err := w.Write(u.bulk[:n]); err != nil {
 			return nil, err
 		}

@@ -33,6 +33,9 @@ type Answer struct {
 	Body   io.ReadCloser
 }
 
+// ErrBusy is what Ask says when the shadow's fleet has no place for the copy, which is dropped then.
+var ErrBusy = errors.New("the shadow has no place for a copy")
+
 // Ask asks a replica of the shadow's fleet, until ctx ends.
 type Ask func(ctx context.Context, r Request) (Answer, error)
 
@@ -148,6 +151,10 @@ func (m *Mirror) mirror(r Request, given Print, size int64) {
 	m.bytes -= size
 	if m.ctx.Err() != nil {
 		return // it was cut off: that says nothing about the shadow
+	}
+	if errors.Is(err, ErrBusy) {
+		m.report.Dropped++
+		return
 	}
 	m.report.Requests++
 	if err != nil || got.status >= http.StatusInternalServerError {
