@@ -27,6 +27,7 @@ func (a *agent) openIngress(ctx context.Context) error {
 	var err error
 	a.ingress, err = ingress.Open(ctx, ingress.ServerConfig{
 		Name: pki.Agent + "/" + c.ID, Host: c.Address, Front: c.Ingress, Source: a.self.credentials.Get, Dial: c.network(),
+		Store:  a.store.get,
 		Routes: &coordinatorRoutes{agent: a, turn: rand.IntN(1 << 16)}, Path: c.path(routesFile), Log: a.log,
 	})
 	return err

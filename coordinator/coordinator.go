@@ -165,6 +165,9 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.routes = routes.New(n.replica, routes.OfEndpoint, n.log)
 	n.steward = steward.New(steward.Config{Ledger: n.replica, Live: n.liveRouters, Table: n.table, Log: n.log})
 	n.leading = []func(context.Context) error{keeping.Run, planning.Run, reconciling.Run, desk.Run, n.steward.Run}
+	if n.router != nil { // else asynchronous requests wait for a leader that has one
+		n.leading = append(n.leading, func(ctx context.Context) error { return n.router.Work(ctx, n.table) })
+	}
 	n.beats = rpc.NewBeats(n.passBeats(keeping), n.log)
 	guard := rpc.NewGuard(n.replica, time.Now, n.log)
 	n.grpc = grpc.NewServer(append(guard.Options(),

@@ -9,6 +9,7 @@ import (
 	"github.com/clary-ml/clary/proto/wire"
 	"github.com/clary-ml/clary/serving/ingress"
 	"github.com/clary-ml/clary/serving/route"
+	"github.com/clary-ml/clary/storage/object"
 )
 
 // routesFile is the last table of this coordinator's router.
@@ -23,6 +24,7 @@ func (n *coordinator) openRouter(ctx context.Context, source pki.Source) error {
 	var err error
 	n.router, err = ingress.Open(ctx, ingress.ServerConfig{
 		Name: rpc.RouterName(pki.Coordinator, n.config.ID), Host: n.config.advertisedHost(), Front: n.config.Serve, Source: source, Dial: n.config.network(),
+		Store:  func(context.Context) (*object.Client, error) { return n.store.open() },
 		Routes: ownRoutes{n}, Path: n.config.path(routesFile), Log: n.log,
 	})
 	return err

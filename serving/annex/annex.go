@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/clary-ml/clary/auth"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/serving/async"
 	"github.com/clary-ml/clary/serving/capture"
@@ -202,6 +203,11 @@ func (a *Annex) submit(w http.ResponseWriter, r *http.Request) {
 	}
 	if a.options.Store == nil {
 		fail(w, fault.New(fault.Unready, "this router has no object store: ask one of the cluster"))
+		return
+	}
+	// An object is read with the cluster's keys: who names one must be somebody who could read it himself.
+	if t := x.Token; r.Header.Get(async.HeaderInput) != "" && (t == nil || !auth.Allow(t.Role, auth.Submit)) {
+		fail(w, fault.New(fault.Denied, "%s: your token may only ask endpoints, and not read objects: send the input as the request's body", async.HeaderInput))
 		return
 	}
 	receipt, err := async.Submit(r.Context(), a.options.Store, async.Submission{

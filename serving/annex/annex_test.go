@@ -423,6 +423,9 @@ func TestRequestsLeftInTheStoreAreAnsweredThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if answer, text := w.post(t, "async-invocations", "", async.HeaderInput, "s3://clary/secret"); answer.StatusCode != http.StatusForbidden || !strings.Contains(text, "may only ask endpoints") {
+		t.Errorf("anybody names an object: %s %s", answer.Status, text)
+	}
 	working, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/url"
 	"time"
 
@@ -16,8 +15,12 @@ import (
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/serving/annex"
+	"github.com/clary-ml/clary/serving/async"
 	"github.com/clary-ml/clary/serving/gateway"
+	"github.com/clary-ml/clary/serving/route"
 	"github.com/clary-ml/clary/serving/router"
+	"github.com/clary-ml/clary/storage/object"
 )
 
 // drainTime is how long a router that stops goes on with what it is answering.
@@ -72,16 +75,16 @@ type ServerConfig struct {
 	// Routes are where tables come from, Path the file of the last one.
 	Routes Source
 	Path   string
-	// Observer and Handlers are what the router does beside routing.
-	Observer router.Observer
-	Handlers map[string]http.Handler
-	Log      *slog.Logger
+	// Store gives the object store as it is now: for captures and asynchronous requests.
+	Store func(context.Context) (*object.Client, error)
+	Log   *slog.Logger
 }
 
 // Server is a router that takes requests.
 type Server struct {
 	config   ServerConfig
 	router   *router.Router
+	annex    *annex.Annex
 	listener net.Listener
 	url      string
 }
@@ -93,13 +96,17 @@ func Open(ctx context.Context, config ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	dialer := gateway.NewDialer(config.Dial, config.Source)
-	s := &Server{config: config}
-	s.router, err = router.New(router.Options{
-		Name: config.Name, TLS: secured, Dial: dialer.Dial, Log: config.Log, Drain: drainTime, Observer: config.Observer, Handlers: config.Handlers,
-	})
-	if err != nil {
+	beside := annex.Options{Log: config.Log}
+	if config.Store != nil {
+		beside.Store = store(config.Store)
+	}
+	s := &Server{config: config, annex: annex.New(beside)}
+	options := router.Options{Name: config.Name, TLS: secured, Dial: dialer.Dial, Log: config.Log, Drain: drainTime}
+	s.annex.Install(&options)
+	if s.router, err = router.New(options); err != nil {
 		return nil, err
 	}
+	s.annex.Attach(s.router)
 	if s.listener, err = listen(ctx, config.Front.Listen); err != nil {
 		return nil, fault.New(fault.Invalid, "the router's address: %w: name another, or %s for no router", err, Off)
 	}
@@ -155,6 +162,11 @@ func (c ServerConfig) url(at net.Addr) string {
 	return scheme + "://" + net.JoinHostPort(host, port)
 }
 
+// Work answers asynchronous requests of a table's endpoints until ctx ends. One router of a cluster does.
+func (s *Server) Work(ctx context.Context, table func() route.Table) error {
+	return s.annex.Worker(async.Options{}).Run(ctx, func() []async.Endpoint { return annex.AsyncEndpoints(table()) })
+}
+
 // URL is where clients reach the router.
 func (s *Server) URL() string { return s.url }
 
@@ -164,7 +176,12 @@ func (s *Server) Close() error { return s.listener.Close() }
 // Run takes requests until ctx ends, and then for a while goes on with those that it has.
 func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.router.Run(ctx, s.listener) })
+	beside, end := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() error {
+		defer end()
+		return s.router.Run(ctx, s.listener)
+	})
+	group.Go(func() error { return s.annex.Run(beside) })
 	group.Go(func() error {
 		return Run(ctx, Config{Router: s.router, Source: s.config.Routes, Path: s.config.Path, Log: s.config.Log})
 	})
