@@ -113,6 +113,7 @@ type held struct {
 func hold(t *testing.T) *held {
 	h := &held{release: make(chan struct{})}
 	h.at = server(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // net/http sees a client go only after its body
 		n := h.flying.Add(1)
 		for most := h.most.Load(); n > most && !h.most.CompareAndSwap(most, n); most = h.most.Load() {
 		}

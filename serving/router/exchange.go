@@ -332,9 +332,8 @@ func (c *session) relay() bool {
 			return c.fail(got)
 		}
 		c.x.fleet.shards[c.strand.Loop()].retries.Add(1)
-		c.x.want.avoid = m
-		if got.stale {
-			c.x.want.avoid = nil // the connection was old, not the replica sick
+		if !got.stale { // else the connection was old, and not the replica sick
+			c.x.want.avoid[tried%len(c.x.want.avoid)] = m
 		}
 		tried++
 	}

@@ -44,10 +44,14 @@ type waiter struct {
 
 // want is what a request asks of the choice of its replica.
 type want struct {
-	key   uint64   // of its session; 0 is none
-	avoid *replica // where it has failed
-	from  uint32   // where to begin looking
-	most  int64    // requests that a replica may have
+	key   uint64      // of its session; 0 is none
+	avoid [4]*replica // where it has failed, the last ones
+	from  uint32      // where to begin looking
+	most  int64       // requests that a replica may have
+}
+
+func (w *want) avoids(r *replica) bool {
+	return r == w.avoid[0] || r == w.avoid[1] || r == w.avoid[2] || r == w.avoid[3]
 }
 
 // choose takes a place at the replica that has the least to do, or at that of the session. It returns
@@ -55,7 +59,7 @@ type want struct {
 func (f *fleet) choose(w *want) *replica {
 	members := *f.members.Load()
 	if w.key != 0 {
-		if home := home(members, w.key, w.avoid); home != nil {
+		if home := home(members, w); home != nil {
 			if home.take(w.most) {
 				return home
 			}
@@ -89,7 +93,7 @@ func least(members []*replica, w *want, picky bool) (best *replica, well bool) {
 	n := uint32(len(members))
 	for i := range n {
 		r := members[(w.from+i)%n]
-		if picky && (r == w.avoid || r.out.Load()) {
+		if picky && (w.avoids(r) || r.out.Load()) {
 			continue
 		}
 		well = true
@@ -104,21 +108,29 @@ func least(members []*replica, w *want, picky bool) (best *replica, well bool) {
 
 // home is where a session lives: the member with the highest score (rendezvous hashing, Thaler and
 // Ravishankar 1998), so that a change of members moves only the sessions of those that went.
-func home(members []*replica, key uint64, avoid *replica) *replica {
+func home(members []*replica, w *want) *replica {
 	var best *replica
 	highest := uint64(0)
 	for _, r := range members {
-		if r == avoid || r.out.Load() {
+		if w.avoids(r) || r.out.Load() {
 			continue
 		}
-		if score := mix(key ^ r.hash); best == nil || score > highest {
+		if score := mix(w.key ^ r.hash); best == nil || score > highest {
 			best, highest = r, score
 		}
 	}
 	return best
 }
 
-// enter gets a request its place at a replica: at once, after waiting in the queue, or not at all.
+// over reports that no table has the fleet any more.
+func (f *fleet) over() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ended
+}
+
+// enter gets a request its place at a replica: at once, after waiting in the queue, or not at all. It
+// returns nothing if the fleet is over: then the table has others.
 func (f *fleet) enter(c *session, w *want, l *route.Limits) (*replica, *refusal) {
 	if f.waiting.Load() == 0 {
 		if r := f.choose(w); r != nil {
@@ -127,6 +139,9 @@ func (f *fleet) enter(c *session, w *want, l *route.Limits) (*replica, *refusal)
 	}
 	cold := f.of.Load().Cold
 	if len(*f.members.Load()) == 0 && !cold {
+		if f.over() {
+			return nil, nil
+		}
 		return nil, refuse(http.StatusServiceUnavailable, "endpoint %q: variant %q has no replica that is ready: try again in a moment; clary endpoint status %s says why",
 			f.endpoint.name, f.of.Load().Variant, f.endpoint.name).retry(1)
 	}

@@ -72,12 +72,13 @@ func (c *session) judge(m *replica, got *outcome, began time.Duration) {
 		if got.err != nil {
 			why = fmt.Sprintf("the last requests in a row failed: %v", got.err)
 		}
-		c.r.eject(c.x.fleet, m, why)
+		c.r.eject(c.x.fleet, m, why, !got.sent)
 	}
 }
 
-// eject leaves a replica out, unless too many are already.
-func (r *Router) eject(f *fleet, m *replica, why string) {
+// eject leaves a replica out, unless too many are already: half of a fleet, or if it is certain that
+// the replica is of no use all but one.
+func (r *Router) eject(f *fleet, m *replica, why string, certain bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	members, out := *f.members.Load(), 0
@@ -86,7 +87,11 @@ func (r *Router) eject(f *fleet, m *replica, why string) {
 			out++
 		}
 	}
-	if m.out.Load() || (out+1)*2 > len(members) {
+	most := len(members) / 2
+	if certain {
+		most = len(members) - 1
+	}
+	if m.out.Load() || out >= most {
 		return
 	}
 	now := r.group.Now()
@@ -170,7 +175,7 @@ func (r *Router) visit(ctx context.Context, f *fleet) {
 			case err != nil && m.out.Load():
 				r.extend(m, err)
 			case err != nil:
-				r.eject(f, m, fmt.Sprintf("GET /ping: %v", err))
+				r.eject(f, m, fmt.Sprintf("GET /ping: %v", err), true)
 			}
 		})
 	}
@@ -194,7 +199,7 @@ func (r *Router) compare(f *fleet) {
 	}
 	for i, m := range members {
 		if why := stands(seen, i); why != "" {
-			r.eject(f, m, why)
+			r.eject(f, m, why, false)
 		}
 	}
 }

@@ -111,7 +111,20 @@ func (r *Router) Run(ctx context.Context, listener net.Listener) error {
 	r.cancel()
 	running.Wait()
 	r.visits.Wait()
+	r.hangUp()
 	return failed
+}
+
+// hangUp closes the idle connections to replicas.
+func (r *Router) hangUp() {
+	r.setting.Lock()
+	defer r.setting.Unlock()
+	for _, f := range r.table.Load().fleets() {
+		for _, m := range f.all {
+			m.gone.Store(true)
+			m.prune(r.group.Now() + 1)
+		}
+	}
 }
 
 const drainStep = 5 * time.Millisecond

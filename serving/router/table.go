@@ -71,8 +71,8 @@ func (r *Router) SetTable(of route.Table) error {
 	kept := next.fleets()
 	for key, f := range known {
 		if kept[key] != f {
+			f.end() // first, so that who finds no members knows why
 			r.update(f, &route.Fleet{Variant: key.variant, Generation: key.generation})
-			f.end()
 			r.retire(key, f)
 		}
 	}
