@@ -20,6 +20,7 @@ import (
 	"github.com/clary-ml/clary/serving/ingress"
 	"github.com/clary-ml/clary/serving/route"
 	"github.com/clary-ml/clary/serving/router"
+	"github.com/clary-ml/clary/serving/traces"
 )
 
 // routerFlags are those of a router that stands alone.
@@ -74,7 +75,11 @@ func (f *routerFlags) run(ctx context.Context) error {
 		}
 		f.options.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Get, DynamicRecordSizingDisabled: true, NextProtos: []string{"http/1.1"}}
 	}
-	beside := annex.New(annex.Options{Log: log}) // without an object store
+	traced, err := traces.FromEnv(ctx, os.Getenv, "clary-router")
+	if err != nil {
+		return err
+	}
+	beside := annex.New(annex.Options{Traces: traced, Log: log}) // without an object store
 	beside.Install(&f.options)
 	r, err := router.New(f.options)
 	if err != nil {
@@ -95,7 +100,9 @@ func (f *routerFlags) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	others.Go(func() { file.follow(ctx, r, log) })
-	others.Go(func() { _ = beside.Run(ctx) }) // it keeps nothing
+	last, end := context.WithCancel(context.WithoutCancel(ctx)) // it outlasts the router
+	defer end()
+	others.Go(func() { _ = beside.Run(last) }) // it has no error
 	if f.metrics != "" {
 		if err := serveMetrics(ctx, f.metrics, r, &others); err != nil {
 			return errors.Join(err, listener.Close())

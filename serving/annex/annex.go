@@ -22,6 +22,7 @@ import (
 	"github.com/clary-ml/clary/serving/route"
 	"github.com/clary-ml/clary/serving/router"
 	"github.com/clary-ml/clary/serving/shadow"
+	"github.com/clary-ml/clary/serving/traces"
 	"github.com/clary-ml/clary/storage/object"
 )
 
@@ -32,7 +33,9 @@ type Options struct {
 	// Capture and Shadow bound what they keep and send.
 	Capture capture.Options
 	Shadow  shadow.Options
-	Log     *slog.Logger
+	// Traces get spans of requests; nil is none.
+	Traces *traces.Traces
+	Log    *slog.Logger
 }
 
 // Annex is built onto one router: Install before the router is made, Attach then, and Run beside it.
@@ -104,6 +107,7 @@ func (a *Annex) Run(ctx context.Context) error {
 		}
 		a.inside.CloseIdleConnections()
 		a.mirrored.CloseIdleConnections()
+		a.closeTraces()
 	}()
 	if a.keeper == nil {
 		<-ctx.Done()
@@ -131,10 +135,14 @@ func (a *Annex) Begin(x *router.Exchange) *router.Watch {
 	e := x.Endpoint
 	captured := e.Capture != nil && a.keeper != nil && drawn(e.Capture.Share)
 	mirrored := e.Shadow != nil && e.Shadow.Variant != x.Fleet.Variant && drawn(e.Shadow.Share)
-	if !captured && !mirrored {
+	var span *traces.Span
+	if a.options.Traces != nil {
+		span = a.span(x)
+	}
+	if !captured && !mirrored && span == nil {
 		return a.plain
 	}
-	w := &watching{annex: a, id: a.ids.New(e.Name, x.Fleet.Variant, x.Fleet.Generation), mirrored: mirrored}
+	w := &watching{annex: a, id: a.ids.New(e.Name, x.Fleet.Variant, x.Fleet.Generation), mirrored: mirrored, span: span}
 	if captured {
 		w.capture = e.Capture
 	}

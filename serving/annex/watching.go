@@ -13,6 +13,7 @@ import (
 	"github.com/clary-ml/clary/serving/route"
 	"github.com/clary-ml/clary/serving/router"
 	"github.com/clary-ml/clary/serving/shadow"
+	"github.com/clary-ml/clary/serving/traces"
 )
 
 // maxCaptured is how much of a body is kept where the endpoint does not say, and maxMirrored how much
@@ -31,12 +32,16 @@ type watching struct {
 	id       string
 	capture  *route.Capture // nil is nothing
 	mirrored bool
+	span     *traces.Span // nil is none
 }
 
 func (w *watching) watch() *router.Watch {
 	out := &router.Watch{Done: w.done, AppendHead: func(head []byte, _ *router.Exchange) []byte {
 		return append(append(append(head, inferenceField...), w.id...), '\r', '\n')
 	}}
+	if w.span != nil {
+		out.AppendRequest, out.Instead = w.context, contextField
+	}
 	if c := w.capture; c != nil {
 		if c.Inputs {
 			out.MaxRequest = int(w.most())
@@ -61,6 +66,9 @@ func (w *watching) most() int64 {
 
 // done sees the exchange at its end. It runs on an event loop: what takes time is done elsewhere.
 func (w *watching) done(x *router.Exchange) {
+	if w.span != nil {
+		w.traced(x)
+	}
 	if !x.Whole || x.Answer == nil {
 		return // there is nothing to learn from
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,6 +21,7 @@ import (
 	"github.com/clary-ml/clary/serving/gateway"
 	"github.com/clary-ml/clary/serving/route"
 	"github.com/clary-ml/clary/serving/router"
+	"github.com/clary-ml/clary/serving/traces"
 	"github.com/clary-ml/clary/storage/object"
 )
 
@@ -96,7 +98,11 @@ func Open(ctx context.Context, config ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	dialer := gateway.NewDialer(config.Dial, config.Source)
-	beside := annex.Options{Log: config.Log}
+	traced, err := traces.FromEnv(ctx, os.Getenv, "clary-router")
+	if err != nil {
+		return nil, err
+	}
+	beside := annex.Options{Traces: traced, Log: config.Log}
 	if config.Store != nil {
 		beside.Store = store(config.Store)
 	}

@@ -163,6 +163,9 @@ func (c *session) appendRequest(out []byte, m *replica) []byte {
 		if f.Drop || f.Is.Hop() || f.Is == h1.Authorization && !c.x.Endpoint.Public || f.Is == h1.RequestID && (id || len(f.Value) != len(c.x.ID)) {
 			continue
 		}
+		if w := c.x.watch; w != nil && w.AppendRequest != nil && w.Instead(f.Name) {
+			continue
+		}
 		id = id || f.Is == h1.RequestID
 		out = append(out, f.Line...)
 	}
@@ -171,6 +174,9 @@ func (c *session) appendRequest(out []byte, m *replica) []byte {
 	}
 	if !id {
 		out = appendField(out, "X-Request-Id: ", c.x.ID)
+	}
+	if w := c.x.watch; w != nil && w.AppendRequest != nil {
+		out = w.AppendRequest(out, &c.x.Exchange)
 	}
 	return append(out, '\r', '\n')
 }

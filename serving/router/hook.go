@@ -19,6 +19,10 @@ type Watch struct {
 	// MaxRequest and MaxAnswer are how many bytes of the bodies are kept at most; a longer one is
 	// Over and not kept.
 	MaxRequest, MaxAnswer int
+	// AppendRequest adds header fields to what a replica is sent, each with its CRLF, and Instead says
+	// which fields of the client's are left out for them; nil adds none.
+	AppendRequest func(head []byte, x *Exchange) []byte
+	Instead       func(name []byte) bool
 	// AppendHead adds header fields to the answer's head, each with its CRLF; nil adds none.
 	AppendHead func(head []byte, x *Exchange) []byte
 	// Done is called at the end, once. x and what it refers to is not valid afterwards, but for
