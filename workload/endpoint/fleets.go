@@ -8,13 +8,18 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/serving/autoscale"
 )
 
 // RoleServer is the one role of a replica's gang.
 const RoleServer = "server"
 
-// ModelsVariable tells Clary's server below which s3:// prefix its many models are.
-const ModelsVariable = "CLARY_MODELS"
+// ManyVariable has Clary's server serve all models of a folder, and FolderVariable says which, below
+// the contract's base.
+const (
+	ManyVariable   = "SAGEMAKER_MULTI_MODEL"
+	FolderVariable = "CLARY_MODELS"
+)
 
 // Fleets are what the spec's variants are in a generation: nothing runs of them yet, and they have no
 // share of the requests. What references to models mean is put in their place.
@@ -71,11 +76,9 @@ func (s Spec) role(v Variant) (cluster.Role, error) {
 		Path: v.Probe.Path, Startup: v.Startup().Std(), Every: v.Probe.Every.Std(), Timeout: v.Probe.Timeout.Std(), Failures: s.failures(v.Probe),
 	}
 	if s.Models != "" {
-		env := map[string]string{ModelsVariable: s.Models}
-		for name, value := range program.Env {
-			env[name] = value
-		}
-		program.Env = env
+		const channel = "models"
+		program.Inputs = []cluster.Input{{Channel: channel, URI: s.Models, Mode: cluster.InputFastFile}}
+		program.Env = map[string]string{ManyVariable: "true", FolderVariable: "input/data/" + channel}
 	}
 	return role, nil
 }
@@ -105,6 +108,18 @@ func read(text []byte) (Spec, error) {
 		return s, fault.New(fault.Invalid, "the endpoint's spec cannot be read: %w", err)
 	}
 	return s, nil
+}
+
+// Scaling is how a fleet's replicas follow the load, if they do.
+func Scaling(f cluster.Fleet) (autoscale.Spec, bool, error) {
+	var v Variant
+	if err := json.Unmarshal(f.Spec, &v); err != nil {
+		return autoscale.Spec{}, false, fault.New(fault.Invalid, "the spec of fleet %s cannot be read: %w", f.ID(), err)
+	}
+	if v.Scaling == nil {
+		return autoscale.Spec{}, false, nil
+	}
+	return *v.Scaling, true, nil
 }
 
 // Settings are the parts of a spec that are the endpoint's and no variant's: those in force, and from

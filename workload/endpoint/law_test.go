@@ -15,6 +15,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/serving/autoscale"
 	"github.com/clary-ml/clary/workload/endpoint"
 	"github.com/clary-ml/clary/workload/hosting"
 	"github.com/clary-ml/clary/workload/training"
@@ -31,8 +32,12 @@ func (h history) draw() endpoint.Spec {
 		}
 		replicas := int32(h.from(0, 3))
 		version := h.from(1, 3)
+		number, scaling := &replicas, (*autoscale.Spec)(nil)
+		if h.one(4) {
+			number, scaling = nil, &autoscale.Spec{Min: h.from(0, 2), Max: h.from(2, 4)}
+		}
 		s.Variants = append(s.Variants, endpoint.Variant{
-			Name: name, Weight: &weight, Replicas: &replicas,
+			Name: name, Weight: &weight, Replicas: number, Scaling: scaling,
 			Server: hosting.Server{Program: &training.Program{Command: []string{"serve", fmt.Sprint(version)}}},
 		})
 	}
@@ -74,7 +79,7 @@ func (h history) event() {
 	events := []func(){
 		h.place, h.place, h.progress, h.progress, h.progress, h.behave, h.behave, h.time, h.time,
 		h.run, h.run, h.run, h.run, h.strike, h.crash, h.flap, h.loseNode, h.drainNode, h.nodeBack, h.nodeBack, h.sicken, h.steward,
-		h.askUpdate, h.askUpdate, h.askRollback, h.askWeights, h.askReplicas, h.autoscale, h.alarm, h.stale, h.stale,
+		h.askUpdate, h.askUpdate, h.askRollback, h.askWeights, h.askReplicas, h.askBounds, h.autoscale, h.alarm, h.stale, h.stale,
 	}
 	pick(h, events)()
 }
@@ -283,6 +288,12 @@ func (h history) askReplicas() {
 	_ = h.ask("replicas", e, err)
 }
 
+func (h history) askBounds() {
+	least, most := int32(h.from(0, 3)), int32(h.from(1, 4))
+	e, err := endpoint.SetBounds(h.job, *h.e, pick(h, []string{"blue", "green"}), &least, &most, h.who())
+	_ = h.ask("bounds", e, err)
+}
+
 func (h history) autoscale() {
 	if len(h.e.Fleets) == 0 {
 		return
@@ -343,7 +354,7 @@ func TestTheLawsHoldInAllThatCanHappen(t *testing.T) {
 	t.Log(total)
 	for _, what := range []string{
 		"crash", "flap", "node lost", "node drained", "stale", "update", "update refused", "replaced", "in place", "rollback", "rollback refused", "rolled back by hand",
-		"weights", "weights refused", "replicas", "replicas refused", "scale", "scale refused", "alarm", "shifted", "taken over", "stopped", "idle",
+		"weights", "weights refused", "replicas", "replicas refused", "bounds", "bounds refused", "scale", "scale refused", "alarm", "shifted", "taken over", "stopped", "idle",
 		"restarted", "excused", "backed off", "rolled back by alarm", "rolled back by crashes", "rolled back by time", "rolled back by silence", "moved", "cancelled",
 		"ended in a bad world", "steady",
 	} {

@@ -139,7 +139,7 @@ func inPlace(e cluster.Endpoint, s Spec, who Asked) (cluster.Endpoint, error) {
 	for i, v := range s.Variants {
 		f := &e.Fleets[e.Fleet(fresh[i].ID())]
 		f.Spec, f.Weight = fresh[i].Spec, fresh[i].Weight
-		if at, _ := old.variant(v.ID()); old.Variants[at].replicas() != v.replicas() {
+		if at, _ := old.variant(v.ID()); v.Scaling == nil && (old.Variants[at].Scaling != nil || old.Variants[at].replicas() != v.replicas()) {
 			f.Replicas = v.replicas()
 		}
 	}
@@ -250,57 +250,6 @@ func SetWeights(job cluster.Job, e cluster.Endpoint, weights map[string]float64,
 	return settled(e, nil)
 }
 
-// SetReplicas changes how many replicas a variant has, in its spec too. While an update is in progress
-// it is the number in both versions, and may only rise.
-func SetReplicas(job cluster.Job, e cluster.Endpoint, variant string, n int32, who Asked) (cluster.Endpoint, error) {
-	if err := open(job); err != nil {
-		return e, err
-	}
-	if n < 0 || n > cluster.MaxReplicas {
-		return e, fault.New(fault.Invalid, "replicas: %d is out of range: from 0 to %d", n, cluster.MaxReplicas)
-	}
-	e = clone(e)
-	specs := []struct {
-		generation int64
-		text       *[]byte
-	}{{e.Generation, &e.Spec}}
-	if e.Rollout != nil {
-		specs = append(specs, struct {
-			generation int64
-			text       *[]byte
-		}{e.Rollout.To, &e.Rollout.Spec})
-	}
-	names, found := "", false
-	for _, one := range specs {
-		s, err := read(*one.text)
-		if err != nil {
-			return e, err
-		}
-		names = s.names()
-		at, known := s.variant(variant)
-		fleet := e.Fleet(cluster.FleetID(variant, one.generation))
-		if !known || fleet < 0 {
-			continue
-		}
-		found = true
-		f := &e.Fleets[fleet]
-		if e.Rollout != nil && n < f.Replicas {
-			return e, fault.New(fault.Conflict, "endpoint %q: %s has %d replicas and an update is in progress: until it is done they only become more", e.Job, f.ID(), f.Replicas)
-		}
-		s.Variants = slices.Clone(s.Variants)
-		s.Variants[at].Replicas = &n
-		if err := rewrite(&e, s, one.generation, one.text); err != nil {
-			return e, err
-		}
-		f.Replicas = n
-	}
-	if !found {
-		return e, fault.New(fault.Invalid, "variant: %q is none: there is %s", cluster.Clip(variant), names)
-	}
-	e.Note(cluster.EndpointNote{At: who.Now, What: "scaled", Text: fmt.Sprintf("%s to %d", variant, n), By: who.By})
-	return settled(e, nil)
-}
-
 // rewrite puts a changed spec in the place of one, and what it says of variants in their fleets.
 func rewrite(e *cluster.Endpoint, s Spec, generation int64, place *[]byte) error {
 	text, err := encode(s)
@@ -318,26 +267,6 @@ func rewrite(e *cluster.Endpoint, s Spec, generation int64, place *[]byte) error
 	}
 	*place = text
 	return nil
-}
-
-// Scale changes by itself how many replicas a fleet has, and keeps the state of what decided it. The
-// spec stays. Fewer are refused while an update is in progress; state alone may always change.
-func Scale(e cluster.Endpoint, fleet string, n int32, state []byte, why string, now int64) (cluster.Endpoint, error) {
-	e = clone(e)
-	at := e.Fleet(fleet)
-	if at < 0 || e.Fleets[at].Retired {
-		return e, fault.New(fault.NotFound, "endpoint %q has no fleet %s", e.Job, cluster.Clip(fleet))
-	}
-	f := &e.Fleets[at]
-	switch {
-	case n < f.Replicas && e.Rollout != nil:
-		return e, fault.New(fault.Conflict, "endpoint %q: an update is in progress: until it is done replicas only become more", e.Job)
-	case n != f.Replicas:
-		e.Note(cluster.EndpointNote{At: now, What: "scaled", Text: cut(fmt.Sprintf("%s from %d to %d: %s", fleet, f.Replicas, n, why), cluster.MaxEndpointText)})
-		f.Replicas, f.Scaled = n, now
-	}
-	f.Scaler = state
-	return settled(e, nil)
 }
 
 // Alarm has an update in progress rolled back with the next step. Without one nothing changes.

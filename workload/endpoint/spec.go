@@ -10,7 +10,9 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/serving/autoscale"
 	"github.com/clary-ml/clary/workload/hosting"
 )
 
@@ -33,7 +35,8 @@ type Spec struct {
 	// Public lets anyone ask; else a request shows a token of the cluster.
 	Public bool `json:"public,omitempty"`
 	// Models is the s3:// prefix of many models behind this one endpoint: a request names the one that
-	// it is for, and the server loads it. The server is Clary's own.
+	// it is for, and the server loads it. The server is Clary's own. What is put there later is found
+	// by new replicas.
 	Models string `json:"models,omitempty"`
 }
 
@@ -44,8 +47,9 @@ type Variant struct {
 	// Weight is its part of the requests beside the other variants' weights; 1 if it is left out. With 0
 	// it gets only requests that name it, and copies.
 	Weight *float64 `json:"weight,omitempty"`
-	// Replicas are how many servers run; 1 if it is left out.
-	Replicas *int32 `json:"replicas,omitempty"`
+	// Replicas are how many servers run; 1 if it is left out. Scaling has their number follow the load.
+	Replicas *int32          `json:"replicas,omitempty"`
+	Scaling  *autoscale.Spec `json:"scaling,omitempty"`
 	hosting.Server
 	// Probe says how a node finds out whether a replica serves.
 	Probe Probe `json:"probe,omitzero"`
@@ -203,8 +207,12 @@ func (v Variant) weight() float64 {
 	return *v.Weight
 }
 
+// replicas are how many it begins with.
 func (v Variant) replicas() int32 {
-	if v.Replicas == nil {
+	switch {
+	case v.Scaling != nil:
+		return int32(min(v.Scaling.First(), cluster.MaxReplicas))
+	case v.Replicas == nil:
 		return 1
 	}
 	return *v.Replicas

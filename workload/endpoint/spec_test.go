@@ -66,7 +66,7 @@ func TestManyModelsAreForClarysOwnServer(t *testing.T) {
 		t.Fatal(problems)
 	}
 	fleets, err := s.Fleets(1, nil)
-	if err != nil || fleets[0].Variant != endpoint.DefaultVariant || fleets[0].Role.Program.Env[endpoint.ModelsVariable] != "s3://m/many/" || fleets[0].Weight != 1 {
+	if err != nil || fleets[0].Variant != endpoint.DefaultVariant || fleets[0].Role.Program.Env[endpoint.ManyVariable] != "true" || fleets[0].Role.Program.Inputs[0].URI != "s3://m/many/" || fleets[0].Weight != 1 {
 		t.Errorf("%+v, %v", fleets, err)
 	}
 }
@@ -98,6 +98,10 @@ func TestASpecNamesEveryMistake(t *testing.T) {
 		{"a probe's path", variants(`{"model": "s3://m/a", "probe": {"path": "ping"}}`), `variants[0].role.program.probe.path: "ping" is no path`},
 		{"a probe's time", variants(`{"model": "s3://m/a", "probe": {"every": "1us"}}`), "variants[0].role.program.probe.every"},
 		{"a probe's failures", variants(`{"model": "s3://m/a", "probe": {"failures": -1}}`), "variants[0].probe.failures: -1 is out of range"},
+		{"replicas beside scaling", variants(`{"model": "s3://m/a", "replicas": 2, "scaling": {"max": 4}}`), "variants[0].replicas: stands beside scaling"},
+		{"bounds that cross", variants(`{"model": "s3://m/a", "scaling": {"min": 4, "max": 2}}`), "variants[0].scaling.min: 4 is more than max"},
+		{"a bound too large", variants(`{"model": "s3://m/a", "scaling": {"max": 5000}}`), "variants[0].scaling.max: 5000 is out of range"},
+		{"a slip in scaling", variants(`{"model": "s3://m/a", "scaling": {"maximum": 5}}`), "variants[0].scaling.maximum: unknown field"},
 		{"a shadow of nobody", with(`"shadow": {"variant": "dark", "share": 0.1}`), `shadow.variant: "dark" is no variant: there is main`},
 		{"a shadow without a share", with(`"shadow": {"variant": "main"}`), "shadow.share: 0 is out of range"},
 		{"a shadow of more than all", with(`"shadow": {"variant": "main", "share": 10}`), "shadow.share: 10 is out of range"},

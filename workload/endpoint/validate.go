@@ -85,7 +85,7 @@ func (s Spec) validateVariants(p *cluster.Problems) {
 		} else {
 			sum += w
 		}
-		inRange(p, field+".replicas", int64(v.replicas()), 0, cluster.MaxReplicas)
+		p.Under(field, v.validateNumber())
 		if v.Own() && v.Model == "" && s.Models == "" {
 			p.Add(field+".model", "is missing: name a model that Clary serves, or an image, a program or a script that is a server")
 		}
@@ -100,6 +100,21 @@ func (s Spec) validateVariants(p *cluster.Problems) {
 	if len(s.Variants) > 0 && sum == 0 {
 		p.Add("variants", "the weights are all 0: nothing would answer; give one variant a weight")
 	}
+}
+
+// validateNumber checks how many replicas there are to be.
+func (v Variant) validateNumber() cluster.Problems {
+	var p cluster.Problems
+	if v.Scaling == nil {
+		inRange(&p, "replicas", int64(v.replicas()), 0, cluster.MaxReplicas)
+		return p
+	}
+	if v.Replicas != nil {
+		p.Add("replicas", "stands beside scaling, which has min, max and initial: remove one of the two")
+	}
+	p.Under("scaling", v.Scaling.Validate())
+	inRange(&p, "scaling.max", int64(max(v.Scaling.Min, v.Scaling.Max)), 0, cluster.MaxReplicas)
+	return p
 }
 
 func (s Spec) validateModels(p *cluster.Problems) {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,7 +91,7 @@ func (a *App) serve(ctx context.Context, command *cobra.Command, s *scratch, f s
 		return usage(command, "--max-payload: %v", err)
 	}
 	if f.models == "" && len(args) == 0 && a.Getenv("SAGEMAKER_MULTI_MODEL") == "true" {
-		f.models = filepath.Join(baseDir(a.Getenv), "models")
+		f.models = filepath.Join(baseDir(a.Getenv), cmp.Or(a.Getenv("CLARY_MODELS"), "models"))
 	}
 	if f.models != "" {
 		if len(args) > 0 {

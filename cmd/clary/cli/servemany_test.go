@@ -31,7 +31,8 @@ func packed(t *testing.T, folder string) []byte {
 }
 
 func TestManyModelsAreServedFromAFolder(t *testing.T) {
-	models := t.TempDir()
+	base := t.TempDir()
+	models := filepath.Join(base, "models")
 	storedModel(t, filepath.Join(models, "folder"))
 	for name, text := range map[string][]byte{"packed.tar.gz": packed(t, filepath.Join(models, "folder")), "broken.tar.gz": []byte("rubbish")} {
 		if err := os.WriteFile(filepath.Join(models, name), text, 0o600); err != nil {
@@ -78,5 +79,22 @@ func TestManyModelsAreServedFromAFolder(t *testing.T) {
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
+	}
+	// An endpoint's replica is told by its place.
+	env := map[string]string{"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_BASE_DIR": base}
+	for _, folder := range []string{"", "input"} {
+		if folder != "" {
+			if err := os.Rename(models, filepath.Join(base, folder)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		env["CLARY_MODELS"] = folder
+		url, stop = serving(t, env, "--port", "0")
+		if code, text := asked("POST", "/invocations", "folder", "5,1\n"); code != 200 {
+			t.Errorf("told of the folder %q: %d %s", folder, code, text)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
 	}
 }
