@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
@@ -69,6 +70,9 @@ func (s Spec) role(v Variant) (cluster.Role, error) {
 		return role, err
 	}
 	program := &role.Program
+	if v.Own() { // routers reach it on its own node, and nobody else has business there
+		program.Command = append(slices.Clone(program.Command), "--host", "127.0.0.1")
+	}
 	if v.Port > 0 {
 		program.Network = cluster.NetworkBridge // each has an address of its own
 	}

@@ -89,7 +89,7 @@ func TestManyModelsAreServedFromAFolder(t *testing.T) {
 			}
 		}
 		env["CLARY_MODELS"] = folder
-		url, stop = serving(t, env, "--port", "0")
+		url, stop = serving(t, env, "--host", "127.0.0.1", "--port", "0")
 		if code, text := asked("POST", "/invocations", "folder", "5,1\n"); code != 200 {
 			t.Errorf("told of the folder %q: %d %s", folder, code, text)
 		}
