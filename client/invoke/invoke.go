@@ -9,6 +9,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
@@ -55,6 +57,8 @@ type Options struct {
 	Routers []Router
 	CAPin   string // of the cluster
 	Token   string // of the user; empty for endpoints that are public
+	// Roots vouch for routers that show another certificate than the cluster's; nil are the system's.
+	Roots *x509.CertPool
 	// Connect is how long a router may take to accept a connection; 0 is three seconds.
 	Connect time.Duration
 }
@@ -90,7 +94,7 @@ func New(o Options) (*Caller, error) {
 		if u.Scheme == "http" && !loopback(u.Hostname()) {
 			return nil, fault.New(fault.Invalid, "router %q is on another machine and not encrypted, and a token would be seen: give its https:// address", router.URL)
 		}
-		c.routers = append(c.routers, &place{u, &http.Client{Transport: transport(o, router), CheckRedirect: stay}})
+		c.routers = append(c.routers, &place{u, &http.Client{Transport: transport(o, router, u.Hostname()), CheckRedirect: stay}})
 	}
 	return c, nil
 }
@@ -103,16 +107,39 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-func transport(o Options, router Router) *http.Transport {
+func transport(o Options, router Router, host string) *http.Transport {
 	expect := pki.ExpectNode(pki.Coordinator)
 	if router.ID != "" {
 		expect = exactly(router)
 	}
 	return &http.Transport{
 		DialContext:     (&net.Dialer{Timeout: cmp.Or(o.Connect, defaultConnect), KeepAlive: 15 * time.Second}).DialContext,
-		TLSClientConfig: pki.PinnedAs(o.CAPin, expect, "http/1.1"), TLSHandshakeTimeout: 5 * time.Second,
+		TLSClientConfig: secure(o, expect, host), TLSHandshakeTimeout: 5 * time.Second,
 		MaxIdleConns: keptIdle, MaxIdleConnsPerHost: keptIdle, IdleConnTimeout: time.Minute, DisableCompression: true,
 	}
+}
+
+// secure knows a router by the cluster's own certificate, or by one that the public vouches for: an
+// administrator may have given it that.
+func secure(o Options, expect pki.Expect, host string) *tls.Config {
+	c := pki.PinnedAs(o.CAPin, expect, "http/1.1")
+	c.MinVersion = tls.VersionTLS12
+	pinned := c.VerifyConnection
+	c.VerifyConnection = func(state tls.ConnectionState) error {
+		err := pinned(state)
+		if err == nil || len(state.PeerCertificates) == 0 {
+			return err
+		}
+		between := x509.NewCertPool()
+		for _, certificate := range state.PeerCertificates[1:] {
+			between.AddCert(certificate)
+		}
+		if _, public := state.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: host, Roots: o.Roots, Intermediates: between}); public != nil {
+			return err
+		}
+		return nil
+	}
+	return c
 }
 
 // exactly expects the router's own node.

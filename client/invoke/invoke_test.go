@@ -3,6 +3,7 @@ package invoke_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log"
@@ -202,6 +203,37 @@ func TestARouterIsTheNodeThatItIsSaidToBe(t *testing.T) {
 		if err == nil {
 			answer.Body.Close()
 		}
+	}
+}
+
+func TestARouterWithACertificateOfThePublicIsKnownByItsName(t *testing.T) {
+	public := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer public.Close()
+	public.Config.ErrorLog = log.New(io.Discard, "", 0)
+	roots := x509.NewCertPool()
+	roots.AddCert(public.Certificate())
+	c := newCA(t)
+	for _, row := range []struct {
+		url   string
+		roots *x509.CertPool
+		right bool
+	}{
+		{public.URL, roots, true},
+		{strings.Replace(public.URL, "127.0.0.1", "127.0.0.2", 1), roots, false}, // its certificate is for another address
+		{public.URL, x509.NewCertPool(), false},
+	} {
+		caller, err := invoke.New(invoke.Options{Routers: []invoke.Router{{URL: row.url, ID: "c1"}}, CAPin: c.authority.Pin(), Roots: row.roots})
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := caller.Invoke(t.Context(), invoke.Request{Endpoint: "churn"})
+		if (err == nil) != row.right {
+			t.Errorf("%s: %v", row.url, err)
+		}
+		if err == nil {
+			answer.Body.Close()
+		}
+		caller.Close()
 	}
 }
 

@@ -104,7 +104,7 @@ func (a *App) deployCommand() *cobra.Command {
 func (a *App) deploy(ctx context.Context, c *client.Client, job cluster.Job, wait waitFlags) error {
 	submitted, err := c.Submit(ctx, job)
 	if fault.Is(err, fault.Conflict) {
-		return fault.New(fault.Conflict, "%w\nreplace what runs with clary endpoint update %s, or end it with clary endpoint delete %s", err, job.Name, job.Name)
+		return taken(ctx, c, job.Name, err)
 	}
 	if err != nil {
 		return err
@@ -121,6 +121,20 @@ func (a *App) deploy(ctx context.Context, c *client.Client, job cluster.Job, wai
 		return err
 	}
 	return a.print(endpointToJSON(view), func(out io.Writer) error { return a.showHow(out, view) })
+}
+
+// taken says what to do about a name that is.
+func taken(ctx context.Context, c *client.Client, name string, conflict error) error {
+	there, err := c.Job(ctx, name)
+	switch {
+	case err != nil:
+		return conflict
+	case there.Job.Kind != cluster.KindEndpoint:
+		return fault.New(fault.Conflict, "name: %q is a job of kind %s, and endpoints are jobs too: give the endpoint another with --name", name, there.Job.Kind)
+	case there.Job.State.Ended():
+		return fault.New(fault.Conflict, "name: endpoint %q has %s: forget it with clary delete %s, or give this one another with --name", name, there.Job.State, name)
+	}
+	return fault.New(fault.Conflict, "name: endpoint %q exists already: replace what it runs with clary endpoint update %s --model MODEL, or end it with clary endpoint delete %s", name, name, name)
 }
 
 // showHow tells where an endpoint answers, and how to ask.

@@ -26,7 +26,7 @@ func (a *App) settle(ctx context.Context, c *client.Client, name string, generat
 	}
 	line := live{out: a.Err, terminal: a.Terminal, width: a.Width}
 	defer line.end()
-	told := map[string]bool{} // tasks whose failure was shown
+	told := map[string]bool{} // failures that were shown, by what they say
 	var last client.EndpointView
 	for view, err := range c.WatchEndpoint(ctx, name) {
 		if ctx.Err() != nil {
@@ -40,8 +40,8 @@ func (a *App) settle(ctx context.Context, c *client.Client, name string, generat
 		}
 		last = view
 		for _, replica := range view.Replicas {
-			if replica.FailedTask != "" && !told[replica.FailedTask] {
-				told[replica.FailedTask] = true
+			if same := replica.Variant + "\x00" + replica.Failure; replica.FailedTask != "" && !told[same] {
+				told[same] = true
 				line.clear()
 				a.showFailure(ctx, c, name, replica)
 			}
