@@ -181,7 +181,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	rpc.Register(n.grpc, rpc.Config{
 		Replica: n.replica, Planner: planning, Keeper: keeping, Desk: desk, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
 		Nodes: n.nodes, Beats: n.beats, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Log: n.log,
-		Routes: n.routes, PassReports: n.passReports, TakeReports: n.steward.Report,
+		Traffic: n, Routes: n.routes, PassReports: n.passReports, TakeReports: n.steward.Report,
 		Welcome: func() *claryv1.Welcome {
 			return &claryv1.Welcome{
 				ObjectStore: store.forMembers(), Coordinators: known.addresses(), Lease: int64(rpc.AgentLease), BeatEvery: int64(rpc.BeatEvery),

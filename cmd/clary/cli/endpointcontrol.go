@@ -84,7 +84,7 @@ func (a *App) endpointScaleCommand() *cobra.Command {
 	var wait waitFlags
 	command := &cobra.Command{
 		Use: "scale NAME COUNT | VARIANT=COUNT...", Short: "Set how many replicas an endpoint's variants have",
-		Long:    "Set how many replicas an endpoint's variants have: COUNT for each, or VARIANT=COUNT. Replicas that go first finish what they\nhave. With 0 a variant answers nothing until it has some again.",
+		Long:    "Set how many replicas an endpoint's variants have: COUNT for each, or VARIANT=COUNT. Replicas that go first finish what they\nhave. With 0 requests wait until there is a replica again, as long as limits.hold_time says.",
 		Example: "  clary endpoint scale churn 4\n  clary endpoint scale churn blue=4 green=1",
 		Args:    takes("NAME", "COUNT|VARIANT=COUNT..."), ValidArgsFunction: a.completeAssignments(),
 	}
