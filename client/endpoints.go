@@ -252,3 +252,17 @@ func replicaOf(r *claryv1.ReplicaView) ReplicaView {
 		FailedTask: r.GetFailedTask(), Failure: r.GetFailure(),
 	}
 }
+
+// StartExperiment begins to compare two variants of an endpoint; spec is JSON of workload/endpoint.Experiment.
+func (c *Client) StartExperiment(ctx context.Context, name string, spec []byte) (EndpointView, error) {
+	return endpointAnswer(call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.EndpointView, error) {
+		return claryv1.NewEndpointsClient(conn).Experiment(ctx, &claryv1.ExperimentRequest{Name: name, Spec: spec})
+	}))
+}
+
+// EndExperiment ends the experiment of an endpoint without an answer.
+func (c *Client) EndExperiment(ctx context.Context, name, reason string) (EndpointView, error) {
+	return endpointAnswer(call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.EndpointView, error) {
+		return claryv1.NewEndpointsClient(conn).Experiment(ctx, &claryv1.ExperimentRequest{Name: name, Reason: reason})
+	}))
+}

@@ -29,6 +29,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/routes"
 	"github.com/clary-ml/clary/coordinator/rpc"
 	"github.com/clary-ml/clary/coordinator/steward"
+	"github.com/clary-ml/clary/coordinator/steward/steps"
 	"github.com/clary-ml/clary/coordinator/sweeps"
 	"github.com/clary-ml/clary/coordinator/transport"
 	"github.com/clary-ml/clary/internal/alpn"
@@ -163,7 +164,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	reconciling := reconciler.New(n.replica, kinds, store, n.log)
 	desk := sweeps.New(n.replica, kinds, n.log)
 	n.routes = routes.New(n.replica, routes.OfEndpoint, n.log)
-	n.steward = steward.New(steward.Config{Ledger: n.replica, Live: n.liveRouters, Table: n.table, Log: n.log})
+	n.steward = steward.New(steward.Config{Ledger: n.replica, Live: n.liveRouters, Table: n.table, Steps: steps.All(n.log), Log: n.log})
 	n.leading = []func(context.Context) error{keeping.Run, planning.Run, reconciling.Run, desk.Run, n.steward.Run}
 	if n.router != nil { // else asynchronous requests wait for a leader that has one
 		n.leading = append(n.leading, func(ctx context.Context) error { return n.router.Work(ctx, n.table) })

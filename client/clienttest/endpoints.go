@@ -255,3 +255,24 @@ func (s *endpoints) Rollback(_ context.Context, request *claryv1.RollbackEndpoin
 func (s *endpoints) Routers(context.Context, *claryv1.ListRoutersRequest) (*claryv1.ListRoutersResponse, error) {
 	return &claryv1.ListRoutersResponse{Routers: s.routers()}, nil
 }
+
+// Experiment begins or ends one. What is counted of it is up to the test.
+func (s *endpoints) Experiment(_ context.Context, request *claryv1.ExperimentRequest) (*claryv1.EndpointView, error) {
+	return s.change(request.GetName(), func(e *cluster.Endpoint) error {
+		running := e.Experiment != nil && e.Experiment.Ended == 0
+		now := time.Now().UnixNano()
+		switch starts := len(request.GetSpec()) > 0; {
+		case starts && running:
+			return fault.New(fault.Conflict, "endpoint %q: an experiment is in progress", e.Job)
+		case starts:
+			e.Experiment = &cluster.Experiment{Spec: request.GetSpec(), State: []byte("{}"), By: "root", Started: now}
+		case !running:
+			return fault.New(fault.Conflict, "endpoint %q: no experiment is in progress", e.Job)
+		default:
+			ended := *e.Experiment
+			ended.Ended, ended.Verdict = now, "stopped by root"
+			e.Experiment = &ended
+		}
+		return nil
+	})
+}

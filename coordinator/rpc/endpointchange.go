@@ -150,6 +150,27 @@ func (s *endpoints) Rollback(ctx context.Context, request *claryv1.RollbackEndpo
 	})
 }
 
+// Experiment begins to compare two variants, or ends what is in progress. The same again is one.
+func (s *endpoints) Experiment(ctx context.Context, request *claryv1.ExperimentRequest) (*claryv1.EndpointView, error) {
+	who := asked(ctx)
+	if len(request.GetSpec()) == 0 {
+		return s.change(ctx, request.GetName(), func(_ *state.Snapshot, r endpointRead) (cluster.Endpoint, error) {
+			why := "stopped by " + who.By
+			if request.GetReason() != "" {
+				why += ": " + request.GetReason()
+			}
+			return endpoint.EndExperiment(r.endpoint, why, who)
+		})
+	}
+	x, problems := endpoint.ParseExperiment(request.GetSpec())
+	if len(problems) > 0 {
+		return nil, fault.New(fault.Invalid, "experiment: %w", problems)
+	}
+	return s.change(ctx, request.GetName(), func(_ *state.Snapshot, r endpointRead) (cluster.Endpoint, error) {
+		return endpoint.StartExperiment(r.job, r.endpoint, x, who)
+	})
+}
+
 func newer(e cluster.Endpoint, expect int64) error {
 	return fault.New(fault.Conflict, "expect: generation %d is not the newest of endpoint %s, %d is: see clary endpoint status %s, then decide", expect, e.Job, e.Last, e.Job)
 }

@@ -139,6 +139,12 @@ func TestARefusedChangeOfAnEndpointChangesNothing(t *testing.T) {
 		rollback := func(who string, request *claryv1.RollbackEndpointRequest) func() error {
 			return func() error { _, err := w.endpoints(who).Rollback(w.Context(), request); return err }
 		}
+		compare := func(who, spec string) func() error {
+			return func() error {
+				_, err := w.endpoints(who).Experiment(w.Context(), &claryv1.ExperimentRequest{Name: "churn", Spec: []byte(spec)})
+				return err
+			}
+		}
 		user := cluster.RoleUser
 		for name, row := range map[string]struct {
 			ask  func() error
@@ -172,10 +178,16 @@ func TestARefusedChangeOfAnEndpointChangesNothing(t *testing.T) {
 			"a model that is not there": {
 				update(user, &claryv1.UpdateEndpointRequest{Name: "churn", Spec: []byte(`{"variants": [{"model": "model://none@1"}]}`)}), fault.NotFound, "none",
 			},
-			"on what has changed": {update(user, &claryv1.UpdateEndpointRequest{Name: "churn", Spec: []byte(twoVariants), Expect: 7}), fault.Conflict, "expect: generation 7 is not the newest of endpoint churn, 1 is"},
-			"a dry run":           {update(user, &claryv1.UpdateEndpointRequest{Name: "churn", Spec: []byte(`{"variants": [{"program": {"command": ["other"]}}]}`), DryRun: true}), 0, ""},
-			"no way back":         {rollback(user, &claryv1.RollbackEndpointRequest{Name: "churn"}), fault.Conflict, "nothing to go back to"},
-			"back from elsewhere": {rollback(user, &claryv1.RollbackEndpointRequest{Name: "churn", Expect: 3}), fault.Conflict, "expect: generation 3"},
+			"on what has changed":                 {update(user, &claryv1.UpdateEndpointRequest{Name: "churn", Spec: []byte(twoVariants), Expect: 7}), fault.Conflict, "expect: generation 7 is not the newest of endpoint churn, 1 is"},
+			"a dry run":                           {update(user, &claryv1.UpdateEndpointRequest{Name: "churn", Spec: []byte(`{"variants": [{"program": {"command": ["other"]}}]}`), DryRun: true}), 0, ""},
+			"no way back":                         {rollback(user, &claryv1.RollbackEndpointRequest{Name: "churn"}), fault.Conflict, "nothing to go back to"},
+			"a comparison by another user":        {compare(other, `{"metric": "latency"}`), fault.Denied, "belongs to the-user"},
+			"a comparison by a viewer":            {compare(cluster.RoleViewer, `{"metric": "latency"}`), fault.Denied, "viewer"},
+			"a comparison by nothing":             {compare(user, `{"metric": "speed"}`), fault.Invalid, `experiment: metric: "speed" is unknown`},
+			"a comparison of rubbish":             {compare(user, `{"metrik": 1}`), fault.Invalid, "metrik"},
+			"the end of no comparison":            {compare(user, ""), fault.Conflict, "no experiment is in progress"},
+			"a comparison with what is not there": {compare(user, `{"metric": "errors", "a": "blue", "b": "red"}`), fault.Invalid, `"red" is no variant`},
+			"back from elsewhere":                 {rollback(user, &claryv1.RollbackEndpointRequest{Name: "churn", Expect: 3}), fault.Conflict, "expect: generation 3"},
 		} {
 			err := wire.FromStatus(row.ask())
 			if row.want == "" && err != nil || row.want != "" && (!fault.Is(err, row.kind) || !strings.Contains(err.Error(), row.want)) {
@@ -184,6 +196,31 @@ func TestARefusedChangeOfAnEndpointChangesNothing(t *testing.T) {
 		}
 		if after := w.revision(); after != before {
 			w.Errorf("revision %d became %d", before, after)
+		}
+	})
+}
+
+func TestVariantsAreComparedUntilTheComparisonEnds(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.deployed("churn", twoVariants)
+		client := w.endpoints(cluster.RoleUser)
+		begin := &claryv1.ExperimentRequest{Name: "churn", Spec: []byte(`{"metric": "errors", "margin": 0.01, "a": "blue", "b": "green"}`)}
+		view, err := client.Experiment(w.Context(), begin)
+		if err != nil {
+			w.Fatal(err)
+		}
+		if x := view.GetEndpoint().GetExperiment(); x.GetStarted() == 0 || x.GetEnded() != 0 || x.GetBy() != "the-user" || !strings.Contains(string(x.GetSpec()), `"b":"green"`) {
+			w.Errorf("it began as %v", x)
+		}
+		if _, err := client.Experiment(w.Context(), begin); !fault.Is(wire.FromStatus(err), fault.Conflict) {
+			w.Errorf("a second one: %v", err)
+		}
+		view, err = client.Experiment(w.Context(), &claryv1.ExperimentRequest{Name: "churn", Reason: "enough"})
+		if err != nil {
+			w.Fatal(err)
+		}
+		if x := view.GetEndpoint().GetExperiment(); x.GetEnded() == 0 || x.GetVerdict() != "stopped by the-user: enough" {
+			w.Errorf("it ended as %v", x)
 		}
 	})
 }

@@ -286,3 +286,21 @@ func TestLatencyOfTooFewRequestsThatRunLongIsNotKnown(t *testing.T) {
 	f := newFleet(t, 4, spec).run(20*time.Minute, total(autoscale.Concurrency, 3)) // none has ended
 	f.want(t, 4, "was not measured")
 }
+
+func TestWhatSomebodyElseChangedIsLeftForAWhile(t *testing.T) {
+	spec := autoscale.Spec{Min: 1, Max: 50, Policies: []autoscale.Policy{track(autoscale.Concurrency, 1)}}
+	f := newFleet(t, 2, spec).run(20*time.Minute, total(autoscale.Concurrency, 2))
+	f.wanted = 9
+	f.run(5*time.Minute, total(autoscale.Concurrency, 2)).want(t, 9, "2 wanted, but not for 5m yet")
+	f.run(2*time.Second, total(autoscale.Concurrency, 2)).want(t, 2, "")
+}
+
+func TestAFleetThatIsWokenByHandStaysAwake(t *testing.T) {
+	spec := autoscale.Spec{Max: 10, Policies: []autoscale.Policy{track(autoscale.Concurrency, 2)}}
+	f := newFleet(t, 1, spec).run(16*time.Minute, total(autoscale.Concurrency, 0))
+	f.want(t, 0, "")
+	f.wanted = 1
+	f.ready = func(*fleet) int { return 0 }
+	f.run(14*time.Minute, total(autoscale.Concurrency, 0)).want(t, 1, "")
+	f.run(time.Second, func(m *autoscale.Measurement) bool { m.Waiting = 9; return true }).want(t, 5, "requests wait for the first replica: 9")
+}

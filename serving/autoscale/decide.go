@@ -86,6 +86,13 @@ func (a *asked) remember() {
 	if a.state.at.IsZero() || a.now.Sub(a.state.at) > gap || a.now.Before(a.state.at) {
 		a.state = State{Out: a.state.Out, In: a.state.In, since: a.now, active: a.now}
 	}
+	switch last := a.state.last.Replicas; { // somebody else changed it: that is a change like any other
+	case a.state.at.IsZero() || a.wanted == last:
+	case a.wanted > last:
+		a.state.Out, a.state.since, a.state.active = a.now, a.now, a.now
+	default:
+		a.state.In, a.state.since = a.now, a.now
+	}
 	for _, m := range a.series {
 		if m.At.After(a.state.active) && m.active() {
 			a.state.active = m.At
@@ -109,6 +116,12 @@ func (a *asked) decide() (int, string) {
 		return 0, fmt.Sprintf("nothing was asked for %s", brief(a.spec.idle()))
 	}
 	want = max(want, 1) // the last one is taken only when nobody asks
+	if n := len(a.series); n > 0 && a.series[n-1].Ready == 0 && a.series[n-1].Waiting > 0 {
+		if cold, text := a.wake(want); cold > a.wanted { // the first replica starts, and more than it can serve wait
+			a.record(cold)
+			return a.pace(cold, text)
+		}
+	}
 	burst, text := a.burst()
 	a.record(max(want, burst))
 	steady, held := a.stabilize(want)

@@ -73,8 +73,6 @@ func width(ratio, alpha float64) float64 {
 // count is how many of an arm's trials were hits.
 type count struct{ hits, trials int64 }
 
-func (c count) rate() float64 { return float64(c.hits) / float64(max(c.trials, 1)) }
-
 // prior is how many hits the mixture over an arm's share of them is worth: it is the sharpest where rates
 // differ by a half or more.
 const prior = 10.0

@@ -20,18 +20,21 @@ type shard struct {
 
 // moments are route.Moments that several may add to.
 type moments struct {
-	n           atomic.Int64
-	sum, square atomic.Uint64 // float64 bits
+	n                 atomic.Int64
+	sum, square, cube atomic.Uint64 // float64 bits
 }
 
 func (m *moments) add(x float64) {
 	m.n.Add(1)
 	addFloat(&m.sum, x)
 	addFloat(&m.square, x*x)
+	addFloat(&m.cube, x*x*x)
 }
 
 func (m *moments) read() route.Moments {
-	return route.Moments{N: m.n.Load(), Sum: math.Float64frombits(m.sum.Load()), Square: math.Float64frombits(m.square.Load())}
+	return route.Moments{
+		N: m.n.Load(), Sum: math.Float64frombits(m.sum.Load()), Square: math.Float64frombits(m.square.Load()), Cube: math.Float64frombits(m.cube.Load()),
+	}
 }
 
 func addFloat(to *atomic.Uint64, x float64) {

@@ -88,7 +88,7 @@ func (a *App) Commands() []*cobra.Command {
 			a.cancelCommand, a.rerunCommand, a.releaseCommand, a.deleteCommand, a.whyCommand, a.schemaCommand,
 		},
 		GroupData:    {a.cpCommand, a.lsCommand, a.rmCommand, a.s3Command, a.profileCommand, a.prepareCommand, a.modelsCommand, a.evaluateCommand, a.predictCommand, a.serveCommand},
-		GroupServing: {a.deployCommand, a.invokeCommand, a.endpointCommand, a.endpointsCommand},
+		GroupServing: {a.deployCommand, a.invokeCommand, a.abCommand, a.endpointCommand, a.endpointsCommand},
 		GroupCluster: {a.nodesCommand, a.clusterCommand, a.tokenCommand, a.secretCommand, a.auditCommand, a.loginCommand, a.contextCommand, a.benchCommand, a.versionCommand},
 	}
 	var commands []*cobra.Command

@@ -21,6 +21,66 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ExperimentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Spec          []byte                 `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`     // JSON of workload/endpoint.Experiment; empty to end one
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // why it is ended
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExperimentRequest) Reset() {
+	*x = ExperimentRequest{}
+	mi := &file_clary_v1_endpoints_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExperimentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExperimentRequest) ProtoMessage() {}
+
+func (x *ExperimentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_endpoints_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExperimentRequest.ProtoReflect.Descriptor instead.
+func (*ExperimentRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ExperimentRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExperimentRequest) GetSpec() []byte {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *ExperimentRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type GetEndpointRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -31,7 +91,7 @@ type GetEndpointRequest struct {
 
 func (x *GetEndpointRequest) Reset() {
 	*x = GetEndpointRequest{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[0]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -43,7 +103,7 @@ func (x *GetEndpointRequest) String() string {
 func (*GetEndpointRequest) ProtoMessage() {}
 
 func (x *GetEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[0]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -56,7 +116,7 @@ func (x *GetEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetEndpointRequest.ProtoReflect.Descriptor instead.
 func (*GetEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{0}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *GetEndpointRequest) GetName() string {
@@ -82,7 +142,7 @@ type WatchEndpointRequest struct {
 
 func (x *WatchEndpointRequest) Reset() {
 	*x = WatchEndpointRequest{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[1]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -94,7 +154,7 @@ func (x *WatchEndpointRequest) String() string {
 func (*WatchEndpointRequest) ProtoMessage() {}
 
 func (x *WatchEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[1]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -107,7 +167,7 @@ func (x *WatchEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEndpointRequest.ProtoReflect.Descriptor instead.
 func (*WatchEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{1}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *WatchEndpointRequest) GetName() string {
@@ -130,7 +190,7 @@ type ListEndpointsRequest struct {
 
 func (x *ListEndpointsRequest) Reset() {
 	*x = ListEndpointsRequest{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[2]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -142,7 +202,7 @@ func (x *ListEndpointsRequest) String() string {
 func (*ListEndpointsRequest) ProtoMessage() {}
 
 func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[2]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -155,7 +215,7 @@ func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEndpointsRequest.ProtoReflect.Descriptor instead.
 func (*ListEndpointsRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{2}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListEndpointsRequest) GetLimit() int32 {
@@ -203,7 +263,7 @@ type ListEndpointsResponse struct {
 
 func (x *ListEndpointsResponse) Reset() {
 	*x = ListEndpointsResponse{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[3]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -215,7 +275,7 @@ func (x *ListEndpointsResponse) String() string {
 func (*ListEndpointsResponse) ProtoMessage() {}
 
 func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[3]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -228,7 +288,7 @@ func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEndpointsResponse.ProtoReflect.Descriptor instead.
 func (*ListEndpointsResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{3}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListEndpointsResponse) GetEndpoints() []*EndpointView {
@@ -260,7 +320,7 @@ type EndpointView struct {
 
 func (x *EndpointView) Reset() {
 	*x = EndpointView{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[4]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -272,7 +332,7 @@ func (x *EndpointView) String() string {
 func (*EndpointView) ProtoMessage() {}
 
 func (x *EndpointView) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[4]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -285,7 +345,7 @@ func (x *EndpointView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointView.ProtoReflect.Descriptor instead.
 func (*EndpointView) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{4}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EndpointView) GetJob() *Job {
@@ -355,7 +415,7 @@ type FleetFigures struct {
 
 func (x *FleetFigures) Reset() {
 	*x = FleetFigures{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[5]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +427,7 @@ func (x *FleetFigures) String() string {
 func (*FleetFigures) ProtoMessage() {}
 
 func (x *FleetFigures) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[5]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +440,7 @@ func (x *FleetFigures) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FleetFigures.ProtoReflect.Descriptor instead.
 func (*FleetFigures) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{5}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FleetFigures) GetVariant() string {
@@ -522,7 +582,7 @@ type ReplicaView struct {
 
 func (x *ReplicaView) Reset() {
 	*x = ReplicaView{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[6]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +594,7 @@ func (x *ReplicaView) String() string {
 func (*ReplicaView) ProtoMessage() {}
 
 func (x *ReplicaView) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[6]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +607,7 @@ func (x *ReplicaView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaView.ProtoReflect.Descriptor instead.
 func (*ReplicaView) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{6}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReplicaView) GetVariant() string {
@@ -687,7 +747,7 @@ type Router struct {
 
 func (x *Router) Reset() {
 	*x = Router{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[7]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +759,7 @@ func (x *Router) String() string {
 func (*Router) ProtoMessage() {}
 
 func (x *Router) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[7]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +772,7 @@ func (x *Router) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Router.ProtoReflect.Descriptor instead.
 func (*Router) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{7}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Router) GetId() string {
@@ -744,7 +804,7 @@ type ListRoutersRequest struct {
 
 func (x *ListRoutersRequest) Reset() {
 	*x = ListRoutersRequest{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[8]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +816,7 @@ func (x *ListRoutersRequest) String() string {
 func (*ListRoutersRequest) ProtoMessage() {}
 
 func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[8]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +829,7 @@ func (x *ListRoutersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutersRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{8}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{9}
 }
 
 type ListRoutersResponse struct {
@@ -781,7 +841,7 @@ type ListRoutersResponse struct {
 
 func (x *ListRoutersResponse) Reset() {
 	*x = ListRoutersResponse{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[9]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +853,7 @@ func (x *ListRoutersResponse) String() string {
 func (*ListRoutersResponse) ProtoMessage() {}
 
 func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[9]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +866,7 @@ func (x *ListRoutersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutersResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutersResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{9}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListRoutersResponse) GetRouters() []*Router {
@@ -832,7 +892,7 @@ type UpdateEndpointRequest struct {
 
 func (x *UpdateEndpointRequest) Reset() {
 	*x = UpdateEndpointRequest{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[10]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +904,7 @@ func (x *UpdateEndpointRequest) String() string {
 func (*UpdateEndpointRequest) ProtoMessage() {}
 
 func (x *UpdateEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[10]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +917,7 @@ func (x *UpdateEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateEndpointRequest.ProtoReflect.Descriptor instead.
 func (*UpdateEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{10}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdateEndpointRequest) GetName() string {
@@ -912,7 +972,7 @@ type SetWeightsRequest struct {
 
 func (x *SetWeightsRequest) Reset() {
 	*x = SetWeightsRequest{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[11]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +984,7 @@ func (x *SetWeightsRequest) String() string {
 func (*SetWeightsRequest) ProtoMessage() {}
 
 func (x *SetWeightsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[11]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +997,7 @@ func (x *SetWeightsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWeightsRequest.ProtoReflect.Descriptor instead.
 func (*SetWeightsRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SetWeightsRequest) GetName() string {
@@ -964,7 +1024,7 @@ type ScaleEndpointRequest struct {
 
 func (x *ScaleEndpointRequest) Reset() {
 	*x = ScaleEndpointRequest{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[12]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1036,7 @@ func (x *ScaleEndpointRequest) String() string {
 func (*ScaleEndpointRequest) ProtoMessage() {}
 
 func (x *ScaleEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[12]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1049,7 @@ func (x *ScaleEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleEndpointRequest.ProtoReflect.Descriptor instead.
 func (*ScaleEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ScaleEndpointRequest) GetName() string {
@@ -1019,7 +1079,7 @@ type VariantScale struct {
 
 func (x *VariantScale) Reset() {
 	*x = VariantScale{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[13]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1091,7 @@ func (x *VariantScale) String() string {
 func (*VariantScale) ProtoMessage() {}
 
 func (x *VariantScale) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[13]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1104,7 @@ func (x *VariantScale) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VariantScale.ProtoReflect.Descriptor instead.
 func (*VariantScale) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *VariantScale) GetVariant() string {
@@ -1089,7 +1149,7 @@ type RollbackEndpointRequest struct {
 
 func (x *RollbackEndpointRequest) Reset() {
 	*x = RollbackEndpointRequest{}
-	mi := &file_clary_v1_endpoints_proto_msgTypes[14]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1101,7 +1161,7 @@ func (x *RollbackEndpointRequest) String() string {
 func (*RollbackEndpointRequest) ProtoMessage() {}
 
 func (x *RollbackEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_endpoints_proto_msgTypes[14]
+	mi := &file_clary_v1_endpoints_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1114,7 +1174,7 @@ func (x *RollbackEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackEndpointRequest.ProtoReflect.Descriptor instead.
 func (*RollbackEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_endpoints_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RollbackEndpointRequest) GetName() string {
@@ -1149,7 +1209,11 @@ var File_clary_v1_endpoints_proto protoreflect.FileDescriptor
 
 const file_clary_v1_endpoints_proto_rawDesc = "" +
 	"\n" +
-	"\x18clary/v1/endpoints.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\">\n" +
+	"\x18clary/v1/endpoints.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"S\n" +
+	"\x11ExperimentRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04spec\x18\x02 \x01(\fR\x04spec\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\">\n" +
 	"\x12GetEndpointRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05stale\x18\x02 \x01(\bR\x05stale\"*\n" +
@@ -1251,7 +1315,7 @@ const file_clary_v1_endpoints_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06expect\x18\x02 \x01(\x03R\x06expect\x12\x1a\n" +
 	"\bupdating\x18\x04 \x01(\bR\bupdating\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason2\xa7\x04\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason2\xea\x04\n" +
 	"\tEndpoints\x12;\n" +
 	"\x03Get\x12\x1c.clary.v1.GetEndpointRequest\x1a\x16.clary.v1.EndpointView\x12G\n" +
 	"\x04List\x12\x1e.clary.v1.ListEndpointsRequest\x1a\x1f.clary.v1.ListEndpointsResponse\x12A\n" +
@@ -1259,7 +1323,9 @@ const file_clary_v1_endpoints_proto_rawDesc = "" +
 	"\x06Update\x12\x1f.clary.v1.UpdateEndpointRequest\x1a\x16.clary.v1.EndpointView\x12>\n" +
 	"\aWeights\x12\x1b.clary.v1.SetWeightsRequest\x1a\x16.clary.v1.EndpointView\x12?\n" +
 	"\x05Scale\x12\x1e.clary.v1.ScaleEndpointRequest\x1a\x16.clary.v1.EndpointView\x12E\n" +
-	"\bRollback\x12!.clary.v1.RollbackEndpointRequest\x1a\x16.clary.v1.EndpointView\x12F\n" +
+	"\bRollback\x12!.clary.v1.RollbackEndpointRequest\x1a\x16.clary.v1.EndpointView\x12A\n" +
+	"\n" +
+	"Experiment\x12\x1b.clary.v1.ExperimentRequest\x1a\x16.clary.v1.EndpointView\x12F\n" +
 	"\aRouters\x12\x1c.clary.v1.ListRoutersRequest\x1a\x1d.clary.v1.ListRoutersResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
@@ -1274,56 +1340,59 @@ func file_clary_v1_endpoints_proto_rawDescGZIP() []byte {
 	return file_clary_v1_endpoints_proto_rawDescData
 }
 
-var file_clary_v1_endpoints_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_clary_v1_endpoints_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_clary_v1_endpoints_proto_goTypes = []any{
-	(*GetEndpointRequest)(nil),      // 0: clary.v1.GetEndpointRequest
-	(*WatchEndpointRequest)(nil),    // 1: clary.v1.WatchEndpointRequest
-	(*ListEndpointsRequest)(nil),    // 2: clary.v1.ListEndpointsRequest
-	(*ListEndpointsResponse)(nil),   // 3: clary.v1.ListEndpointsResponse
-	(*EndpointView)(nil),            // 4: clary.v1.EndpointView
-	(*FleetFigures)(nil),            // 5: clary.v1.FleetFigures
-	(*ReplicaView)(nil),             // 6: clary.v1.ReplicaView
-	(*Router)(nil),                  // 7: clary.v1.Router
-	(*ListRoutersRequest)(nil),      // 8: clary.v1.ListRoutersRequest
-	(*ListRoutersResponse)(nil),     // 9: clary.v1.ListRoutersResponse
-	(*UpdateEndpointRequest)(nil),   // 10: clary.v1.UpdateEndpointRequest
-	(*SetWeightsRequest)(nil),       // 11: clary.v1.SetWeightsRequest
-	(*ScaleEndpointRequest)(nil),    // 12: clary.v1.ScaleEndpointRequest
-	(*VariantScale)(nil),            // 13: clary.v1.VariantScale
-	(*RollbackEndpointRequest)(nil), // 14: clary.v1.RollbackEndpointRequest
-	nil,                             // 15: clary.v1.SetWeightsRequest.WeightsEntry
-	(*Job)(nil),                     // 16: clary.v1.Job
-	(*Endpoint)(nil),                // 17: clary.v1.Endpoint
+	(*ExperimentRequest)(nil),       // 0: clary.v1.ExperimentRequest
+	(*GetEndpointRequest)(nil),      // 1: clary.v1.GetEndpointRequest
+	(*WatchEndpointRequest)(nil),    // 2: clary.v1.WatchEndpointRequest
+	(*ListEndpointsRequest)(nil),    // 3: clary.v1.ListEndpointsRequest
+	(*ListEndpointsResponse)(nil),   // 4: clary.v1.ListEndpointsResponse
+	(*EndpointView)(nil),            // 5: clary.v1.EndpointView
+	(*FleetFigures)(nil),            // 6: clary.v1.FleetFigures
+	(*ReplicaView)(nil),             // 7: clary.v1.ReplicaView
+	(*Router)(nil),                  // 8: clary.v1.Router
+	(*ListRoutersRequest)(nil),      // 9: clary.v1.ListRoutersRequest
+	(*ListRoutersResponse)(nil),     // 10: clary.v1.ListRoutersResponse
+	(*UpdateEndpointRequest)(nil),   // 11: clary.v1.UpdateEndpointRequest
+	(*SetWeightsRequest)(nil),       // 12: clary.v1.SetWeightsRequest
+	(*ScaleEndpointRequest)(nil),    // 13: clary.v1.ScaleEndpointRequest
+	(*VariantScale)(nil),            // 14: clary.v1.VariantScale
+	(*RollbackEndpointRequest)(nil), // 15: clary.v1.RollbackEndpointRequest
+	nil,                             // 16: clary.v1.SetWeightsRequest.WeightsEntry
+	(*Job)(nil),                     // 17: clary.v1.Job
+	(*Endpoint)(nil),                // 18: clary.v1.Endpoint
 }
 var file_clary_v1_endpoints_proto_depIdxs = []int32{
-	4,  // 0: clary.v1.ListEndpointsResponse.endpoints:type_name -> clary.v1.EndpointView
-	16, // 1: clary.v1.EndpointView.job:type_name -> clary.v1.Job
-	17, // 2: clary.v1.EndpointView.endpoint:type_name -> clary.v1.Endpoint
-	5,  // 3: clary.v1.EndpointView.figures:type_name -> clary.v1.FleetFigures
-	6,  // 4: clary.v1.EndpointView.replicas:type_name -> clary.v1.ReplicaView
-	7,  // 5: clary.v1.EndpointView.routers:type_name -> clary.v1.Router
-	5,  // 6: clary.v1.FleetFigures.shadow:type_name -> clary.v1.FleetFigures
-	7,  // 7: clary.v1.ListRoutersResponse.routers:type_name -> clary.v1.Router
-	15, // 8: clary.v1.SetWeightsRequest.weights:type_name -> clary.v1.SetWeightsRequest.WeightsEntry
-	13, // 9: clary.v1.ScaleEndpointRequest.variants:type_name -> clary.v1.VariantScale
-	0,  // 10: clary.v1.Endpoints.Get:input_type -> clary.v1.GetEndpointRequest
-	2,  // 11: clary.v1.Endpoints.List:input_type -> clary.v1.ListEndpointsRequest
-	1,  // 12: clary.v1.Endpoints.Watch:input_type -> clary.v1.WatchEndpointRequest
-	10, // 13: clary.v1.Endpoints.Update:input_type -> clary.v1.UpdateEndpointRequest
-	11, // 14: clary.v1.Endpoints.Weights:input_type -> clary.v1.SetWeightsRequest
-	12, // 15: clary.v1.Endpoints.Scale:input_type -> clary.v1.ScaleEndpointRequest
-	14, // 16: clary.v1.Endpoints.Rollback:input_type -> clary.v1.RollbackEndpointRequest
-	8,  // 17: clary.v1.Endpoints.Routers:input_type -> clary.v1.ListRoutersRequest
-	4,  // 18: clary.v1.Endpoints.Get:output_type -> clary.v1.EndpointView
-	3,  // 19: clary.v1.Endpoints.List:output_type -> clary.v1.ListEndpointsResponse
-	4,  // 20: clary.v1.Endpoints.Watch:output_type -> clary.v1.EndpointView
-	4,  // 21: clary.v1.Endpoints.Update:output_type -> clary.v1.EndpointView
-	4,  // 22: clary.v1.Endpoints.Weights:output_type -> clary.v1.EndpointView
-	4,  // 23: clary.v1.Endpoints.Scale:output_type -> clary.v1.EndpointView
-	4,  // 24: clary.v1.Endpoints.Rollback:output_type -> clary.v1.EndpointView
-	9,  // 25: clary.v1.Endpoints.Routers:output_type -> clary.v1.ListRoutersResponse
-	18, // [18:26] is the sub-list for method output_type
-	10, // [10:18] is the sub-list for method input_type
+	5,  // 0: clary.v1.ListEndpointsResponse.endpoints:type_name -> clary.v1.EndpointView
+	17, // 1: clary.v1.EndpointView.job:type_name -> clary.v1.Job
+	18, // 2: clary.v1.EndpointView.endpoint:type_name -> clary.v1.Endpoint
+	6,  // 3: clary.v1.EndpointView.figures:type_name -> clary.v1.FleetFigures
+	7,  // 4: clary.v1.EndpointView.replicas:type_name -> clary.v1.ReplicaView
+	8,  // 5: clary.v1.EndpointView.routers:type_name -> clary.v1.Router
+	6,  // 6: clary.v1.FleetFigures.shadow:type_name -> clary.v1.FleetFigures
+	8,  // 7: clary.v1.ListRoutersResponse.routers:type_name -> clary.v1.Router
+	16, // 8: clary.v1.SetWeightsRequest.weights:type_name -> clary.v1.SetWeightsRequest.WeightsEntry
+	14, // 9: clary.v1.ScaleEndpointRequest.variants:type_name -> clary.v1.VariantScale
+	1,  // 10: clary.v1.Endpoints.Get:input_type -> clary.v1.GetEndpointRequest
+	3,  // 11: clary.v1.Endpoints.List:input_type -> clary.v1.ListEndpointsRequest
+	2,  // 12: clary.v1.Endpoints.Watch:input_type -> clary.v1.WatchEndpointRequest
+	11, // 13: clary.v1.Endpoints.Update:input_type -> clary.v1.UpdateEndpointRequest
+	12, // 14: clary.v1.Endpoints.Weights:input_type -> clary.v1.SetWeightsRequest
+	13, // 15: clary.v1.Endpoints.Scale:input_type -> clary.v1.ScaleEndpointRequest
+	15, // 16: clary.v1.Endpoints.Rollback:input_type -> clary.v1.RollbackEndpointRequest
+	0,  // 17: clary.v1.Endpoints.Experiment:input_type -> clary.v1.ExperimentRequest
+	9,  // 18: clary.v1.Endpoints.Routers:input_type -> clary.v1.ListRoutersRequest
+	5,  // 19: clary.v1.Endpoints.Get:output_type -> clary.v1.EndpointView
+	4,  // 20: clary.v1.Endpoints.List:output_type -> clary.v1.ListEndpointsResponse
+	5,  // 21: clary.v1.Endpoints.Watch:output_type -> clary.v1.EndpointView
+	5,  // 22: clary.v1.Endpoints.Update:output_type -> clary.v1.EndpointView
+	5,  // 23: clary.v1.Endpoints.Weights:output_type -> clary.v1.EndpointView
+	5,  // 24: clary.v1.Endpoints.Scale:output_type -> clary.v1.EndpointView
+	5,  // 25: clary.v1.Endpoints.Rollback:output_type -> clary.v1.EndpointView
+	5,  // 26: clary.v1.Endpoints.Experiment:output_type -> clary.v1.EndpointView
+	10, // 27: clary.v1.Endpoints.Routers:output_type -> clary.v1.ListRoutersResponse
+	19, // [19:28] is the sub-list for method output_type
+	10, // [10:19] is the sub-list for method input_type
 	10, // [10:10] is the sub-list for extension type_name
 	10, // [10:10] is the sub-list for extension extendee
 	0,  // [0:10] is the sub-list for field type_name
@@ -1335,14 +1404,14 @@ func file_clary_v1_endpoints_proto_init() {
 		return
 	}
 	file_clary_v1_nouns_proto_init()
-	file_clary_v1_endpoints_proto_msgTypes[13].OneofWrappers = []any{}
+	file_clary_v1_endpoints_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_endpoints_proto_rawDesc), len(file_clary_v1_endpoints_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,14 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Endpoints_Get_FullMethodName      = "/clary.v1.Endpoints/Get"
-	Endpoints_List_FullMethodName     = "/clary.v1.Endpoints/List"
-	Endpoints_Watch_FullMethodName    = "/clary.v1.Endpoints/Watch"
-	Endpoints_Update_FullMethodName   = "/clary.v1.Endpoints/Update"
-	Endpoints_Weights_FullMethodName  = "/clary.v1.Endpoints/Weights"
-	Endpoints_Scale_FullMethodName    = "/clary.v1.Endpoints/Scale"
-	Endpoints_Rollback_FullMethodName = "/clary.v1.Endpoints/Rollback"
-	Endpoints_Routers_FullMethodName  = "/clary.v1.Endpoints/Routers"
+	Endpoints_Get_FullMethodName        = "/clary.v1.Endpoints/Get"
+	Endpoints_List_FullMethodName       = "/clary.v1.Endpoints/List"
+	Endpoints_Watch_FullMethodName      = "/clary.v1.Endpoints/Watch"
+	Endpoints_Update_FullMethodName     = "/clary.v1.Endpoints/Update"
+	Endpoints_Weights_FullMethodName    = "/clary.v1.Endpoints/Weights"
+	Endpoints_Scale_FullMethodName      = "/clary.v1.Endpoints/Scale"
+	Endpoints_Rollback_FullMethodName   = "/clary.v1.Endpoints/Rollback"
+	Endpoints_Experiment_FullMethodName = "/clary.v1.Endpoints/Experiment"
+	Endpoints_Routers_FullMethodName    = "/clary.v1.Endpoints/Routers"
 )
 
 // EndpointsClient is the client API for Endpoints service.
@@ -49,6 +50,8 @@ type EndpointsClient interface {
 	Scale(ctx context.Context, in *ScaleEndpointRequest, opts ...grpc.CallOption) (*EndpointView, error)
 	// Rollback ends an update in progress by going back, or goes back to the spec before.
 	Rollback(ctx context.Context, in *RollbackEndpointRequest, opts ...grpc.CallOption) (*EndpointView, error)
+	// Experiment begins to compare two variants, or ends the experiment in progress.
+	Experiment(ctx context.Context, in *ExperimentRequest, opts ...grpc.CallOption) (*EndpointView, error)
 	// Routers are where requests for answers go. Any coordinator tells, also while there is no leader.
 	Routers(ctx context.Context, in *ListRoutersRequest, opts ...grpc.CallOption) (*ListRoutersResponse, error)
 }
@@ -140,6 +143,16 @@ func (c *endpointsClient) Rollback(ctx context.Context, in *RollbackEndpointRequ
 	return out, nil
 }
 
+func (c *endpointsClient) Experiment(ctx context.Context, in *ExperimentRequest, opts ...grpc.CallOption) (*EndpointView, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EndpointView)
+	err := c.cc.Invoke(ctx, Endpoints_Experiment_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *endpointsClient) Routers(ctx context.Context, in *ListRoutersRequest, opts ...grpc.CallOption) (*ListRoutersResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListRoutersResponse)
@@ -170,6 +183,8 @@ type EndpointsServer interface {
 	Scale(context.Context, *ScaleEndpointRequest) (*EndpointView, error)
 	// Rollback ends an update in progress by going back, or goes back to the spec before.
 	Rollback(context.Context, *RollbackEndpointRequest) (*EndpointView, error)
+	// Experiment begins to compare two variants, or ends the experiment in progress.
+	Experiment(context.Context, *ExperimentRequest) (*EndpointView, error)
 	// Routers are where requests for answers go. Any coordinator tells, also while there is no leader.
 	Routers(context.Context, *ListRoutersRequest) (*ListRoutersResponse, error)
 	mustEmbedUnimplementedEndpointsServer()
@@ -202,6 +217,9 @@ func (UnimplementedEndpointsServer) Scale(context.Context, *ScaleEndpointRequest
 }
 func (UnimplementedEndpointsServer) Rollback(context.Context, *RollbackEndpointRequest) (*EndpointView, error) {
 	return nil, status.Error(codes.Unimplemented, "method Rollback not implemented")
+}
+func (UnimplementedEndpointsServer) Experiment(context.Context, *ExperimentRequest) (*EndpointView, error) {
+	return nil, status.Error(codes.Unimplemented, "method Experiment not implemented")
 }
 func (UnimplementedEndpointsServer) Routers(context.Context, *ListRoutersRequest) (*ListRoutersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Routers not implemented")
@@ -346,6 +364,24 @@ func _Endpoints_Rollback_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Endpoints_Experiment_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExperimentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EndpointsServer).Experiment(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Endpoints_Experiment_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EndpointsServer).Experiment(ctx, req.(*ExperimentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Endpoints_Routers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListRoutersRequest)
 	if err := dec(in); err != nil {
@@ -394,6 +430,10 @@ var Endpoints_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Rollback",
 			Handler:    _Endpoints_Rollback_Handler,
+		},
+		{
+			MethodName: "Experiment",
+			Handler:    _Endpoints_Experiment_Handler,
 		},
 		{
 			MethodName: "Routers",

@@ -1,0 +1,65 @@
+package steps
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/steward"
+	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/serving/route"
+	"github.com/clary-ml/clary/workload/endpoint"
+)
+
+// Alarms watches the new fleets of an update in progress, and has it rolled back if they do what must
+// not happen: only of enough requests, and only if all routers are heard.
+func Alarms(e *cluster.Endpoint, in steward.Input) (changed bool) {
+	alarms, watched := endpoint.Watched(*e)
+	if !watched || !in.Seen.Known {
+		return false
+	}
+	for _, fleet := range e.Fleets {
+		if fleet.Generation != e.Rollout.To || fleet.Retired {
+			continue
+		}
+		window := in.Seen.Fleet(fleet.Variant, fleet.Generation).Window(alarms.Window.Std())
+		if why := alarm(alarms, window); why != "" {
+			*e = endpoint.Alarm(*e, fmt.Sprintf("%s: %s", fleet.ID(), why))
+			return true
+		}
+	}
+	return false
+}
+
+// alarm is what of a fleet in a window must not happen, or nothing.
+func alarm(a endpoint.Alarms, w steward.Sample) string {
+	if w.Requests < a.MinRequests || w.Requests == 0 {
+		return ""
+	}
+	of := fmt.Sprintf("of %d requests in %s", w.Requests, w.Span)
+	if rate := float64(w.Errors) / float64(w.Requests); a.ErrorRate != nil && rate > float64(*a.ErrorRate) {
+		return fmt.Sprintf("%.3g %% %s failed, more than %.3g %%", 100*rate, of, 100*float64(*a.ErrorRate))
+	}
+	for _, bound := range []struct {
+		name     string
+		quantile float64
+		most     quantity.Duration
+	}{{"half", 0.5, a.LatencyP50}, {"all but a hundredth", 0.99, a.LatencyP99}} {
+		if bound.most == 0 || w.Latency.N() < a.MinRequests {
+			continue
+		}
+		if took := atLeast(w.Latency, bound.quantile); took > bound.most.Std() {
+			return fmt.Sprintf("%s %s took up to %s or more, more than %s", bound.name, of, took, bound.most)
+		}
+	}
+	return ""
+}
+
+// atLeast is what a quantile is at the least: where its bucket begins.
+func atLeast(h route.Histogram, q float64) time.Duration {
+	bucket := route.BucketOf(h.Quantile(q) - time.Microsecond)
+	if bucket == 0 {
+		return 0
+	}
+	return route.UpperOf(bucket - 1)
+}
