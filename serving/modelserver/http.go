@@ -89,10 +89,18 @@ func (s *Server) counted(name string, answer func(http.ResponseWriter, *http.Req
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		code := http.StatusOK
-		if err := s.admit(w, r, answer); err != nil {
+		err := s.admit(w, r, answer)
+		cut := errors.Is(err, errCut)
+		if cut {
+			code = http.StatusInternalServerError
+			s.options.Log.Error("an answer broke off", "error", err)
+		} else if err != nil {
 			code = s.fail(w, err)
 		}
 		e.done(began, strconv.Itoa(code))
+		if cut {
+			panic(http.ErrAbortHandler) // so that the client does not take it for whole
+		}
 	})
 }
 
@@ -188,27 +196,6 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", string(accept))
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	_, _ = w.Write(text) // the client may have gone
-	return nil
-}
-
-// invokeProgram hands a body on as it is.
-func (s *Server) invokeProgram(w http.ResponseWriter, r *http.Request, body []byte) error {
-	ctx, cancel := context.WithTimeout(r.Context(), s.options.Timeout)
-	defer cancel()
-	contentType, accept := r.Header.Get("Content-Type"), r.Header.Get("Accept")
-	if accept == "" || accept == "*/*" { // as it came
-		accept = contentType
-	}
-	answer, answerType, err := s.options.Program.Invoke(ctx, body, contentType, accept)
-	if err != nil {
-		if errors.Is(err, ErrUnsupported) {
-			return refusal{err, http.StatusUnsupportedMediaType}
-		}
-		return s.late(err)
-	}
-	w.Header().Set("Content-Type", answerType)
-	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
-	_, _ = w.Write(answer) // the client may have gone
 	return nil
 }
 

@@ -41,6 +41,14 @@ type Program interface {
 	Ready(ctx context.Context) error
 }
 
+// Streamer is a Program whose answers may come in parts.
+type Streamer interface {
+	Program
+	// Stream is Invoke, but for an answer that comes in parts: each is handed to part, with the answer's
+	// content type, and the result is empty. An error of part ends it.
+	Stream(ctx context.Context, body []byte, contentType, accept string, part func(answerType string, data []byte) error) (answer []byte, answerType string, err error)
+}
+
 // Options say what is served, and within which bounds. What is 0 gets the default.
 type Options struct {
 	// Name and Version are of the model; v2 requests must name it.

@@ -1,8 +1,9 @@
 """Runs a script's model_fn, input_fn, predict_fn and output_fn for the model server.
 
 driver.py SCRIPT MODEL_DIR. Requests come on descriptor 3 and answers go to descriptor 4, as frames: the
-length of a JSON header and of a body, four bytes each, little-endian, then both. Standard output
-and error are the script's own.
+length of a JSON header and of a body, four bytes each, little-endian, then both. An answer that comes in
+parts is a frame for each, with "more" in its header, and one without. Standard output and error are the
+script's own.
 """
 
 import csv
@@ -38,6 +39,10 @@ def main():
         header, body = json.loads(requests.read(head)), requests.read(size)
         try:
             answer, content_type = handler.answer(body, header["content_type"], header["accept"])
+            if not isinstance(answer, bytes):
+                for part in answer:
+                    send(answers, {"content_type": content_type, "more": True}, part)
+                answer = b""
             send(answers, {"content_type": content_type}, answer)
         except Exception as error:  # the script's own: it is told, and the next request may fare better
             traceback.print_exc()
@@ -99,11 +104,21 @@ class Handler:
             result = self.call("output_fn", output_fn, prediction, accept)
         if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str):
             result, accept = result
+        if streams(result):
+            return (self.encoded(part) for part in result), accept
+        return self.encoded(result), accept
+
+    def encoded(self, result):
         if isinstance(result, str):
-            result = result.encode("utf-8")
+            return result.encode("utf-8")
         if not isinstance(result, (bytes, bytearray, memoryview)):
-            raise TypeError("%s gave a %s: it must give str or bytes, or a pair of them and a content type" % (self.step, type(result).__name__))
-        return bytes(result), accept
+            raise TypeError("%s gave a %s: it must give str or bytes, an iterator of them, or a pair of such and a content type" % (self.step, type(result).__name__))
+        return bytes(result)
+
+
+def streams(value):
+    """Whether a value comes in parts: a generator or another iterator, not what holds all at once."""
+    return hasattr(value, "__next__")
 
 
 def array(rows):
@@ -150,8 +165,22 @@ def plain(value):
     return value
 
 
+def parts(values, name):
+    """Writes values as they come: as events, as lines of JSON, or texts and bytes as they are."""
+    for value in values:
+        if name == "text/event-stream":
+            text = value if isinstance(value, str) else json.dumps(plain(value))
+            yield "".join("data: %s\n" % line for line in text.split("\n")) + "\n"
+        elif "jsonl" in name or "ndjson" in name:
+            yield json.dumps(plain(value)) + "\n"
+        else:
+            yield value
+
+
 def output_fn(prediction, accept):
     name = accept.split(";")[0].strip().lower()
+    if streams(prediction):
+        return parts(prediction, name), accept
     if name == "application/x-npy":
         import numpy
         out = io.BytesIO()

@@ -42,6 +42,7 @@ type header struct {
 	ContentType string `json:"content_type"`
 	Accept      string `json:"accept"`
 	Ready       bool   `json:"ready,omitempty"`
+	More        bool   `json:"more,omitempty"` // this is a part, and another frame follows
 	Error       string `json:"error,omitempty"`
 	Kind        string `json:"kind,omitempty"`
 	Step        string `json:"step,omitempty"`
@@ -103,6 +104,14 @@ func (one *process) call(r *request) (a answer, usable bool) {
 	if err == nil {
 		h, body, err = one.receive(r.ctx)
 	}
+	if err == nil && h.More {
+		return one.stream(r, h, body)
+	}
+	return one.told(r, h, body, err)
+}
+
+// told is what a frame that is the last says, or that there was none.
+func (one *process) told(r *request, h header, body []byte, err error) (a answer, usable bool) {
 	switch {
 	case err == nil && h.Error == "":
 		return answer{body: body, contentType: h.ContentType}, true
@@ -115,6 +124,30 @@ func (one *process) call(r *request) (a answer, usable bool) {
 		return answer{err: one.exit("while it was at a request")}, false
 	}
 	return answer{err: err}, false
+}
+
+// abandoned is how long a script may go on with an answer that nobody wants any more, before it is ended
+// for it.
+const abandoned = 5 * time.Second
+
+// stream hands an answer's parts on as they come. When nobody takes them any more the rest is let go by,
+// if it comes soon.
+func (one *process) stream(r *request, h header, body []byte) (answer, bool) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.ctx))
+	defer cancel(nil)
+	defer context.AfterFunc(r.ctx, func() {
+		timer := time.AfterFunc(abandoned, func() { cancel(context.Cause(r.ctx)) })
+		context.AfterFunc(ctx, func() { timer.Stop() })
+	})()
+	var err error
+	for err == nil && h.More {
+		select {
+		case r.parts <- answer{body: body, contentType: h.ContentType}:
+		case <-r.ctx.Done():
+		}
+		h, body, err = one.receive(ctx)
+	}
+	return one.told(r, h, body, err)
 }
 
 func (h header) fault() error {

@@ -54,7 +54,8 @@ type request struct {
 	ctx                 context.Context
 	body                []byte
 	contentType, accept string
-	answer              chan answer
+	parts               chan answer // of one that comes in parts
+	answer              chan answer // its end, or all of it
 }
 
 type answer struct {
@@ -147,9 +148,29 @@ func (p *Program) count(change int, why error) {
 	}
 }
 
-// Invoke gives the script a request's body, and returns what output_fn made of it.
+// Invoke gives the script a request's body, and returns what output_fn made of it, whole.
 func (p *Program) Invoke(ctx context.Context, body []byte, contentType, accept string) ([]byte, string, error) {
-	r := &request{ctx: ctx, body: body, contentType: contentType, accept: accept, answer: make(chan answer, 1)}
+	var all []byte
+	var allType string
+	streamed := false
+	whole, wholeType, err := p.Stream(ctx, body, contentType, accept, func(partType string, part []byte) error {
+		if len(all)+len(part) > maxBody {
+			return fault.New(fault.Exhausted, "the script's answer has more than %d bytes", maxBody)
+		}
+		streamed, allType, all = true, partType, append(all, part...)
+		return nil
+	})
+	if streamed && err == nil {
+		return all, allType, nil
+	}
+	return whole, wholeType, err
+}
+
+// Stream implements modelserver.Streamer.
+func (p *Program) Stream(ctx context.Context, body []byte, contentType, accept string, part func(string, []byte) error) ([]byte, string, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(context.Canceled)
+	r := &request{ctx: ctx, body: body, contentType: contentType, accept: accept, parts: make(chan answer), answer: make(chan answer, 1)}
 	select {
 	case p.requests <- r:
 	case <-ctx.Done():
@@ -160,8 +181,16 @@ func (p *Program) Invoke(ctx context.Context, body []byte, contentType, accept s
 	case <-p.ctx.Done():
 		return nil, "", fault.New(fault.Unready, "the model server is ending: ask another")
 	}
-	a := <-r.answer // it heeds ctx
-	return a.body, a.contentType, a.err
+	for {
+		select {
+		case one := <-r.parts:
+			if err := part(one.contentType, one.body); err != nil {
+				return nil, "", err
+			}
+		case a := <-r.answer: // it heeds ctx
+			return a.body, a.contentType, a.err
+		}
+	}
 }
 
 // The pause before a process is started again grows from one to the other.
