@@ -9,6 +9,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/quantity"
 	"github.com/clary-ml/clary/internal/strictjson"
+	"github.com/clary-ml/clary/serving/autoscale"
 )
 
 // Parse reads a spec and reports every mistake in it; the spec is only good without any.
@@ -113,6 +114,13 @@ func (v Variant) validateNumber() cluster.Problems {
 		p.Add("replicas", "stands beside scaling, which has min, max and initial: remove one of the two")
 	}
 	p.Under("scaling", v.Scaling.Validate())
+	for i, policy := range v.Scaling.Policies {
+		switch policy.Metric {
+		case autoscale.Concurrency, autoscale.Requests, autoscale.Latency, "":
+		default: // it would never be measured, and what is not measured takes no replica away
+			p.Add(fmt.Sprintf("scaling.policies[%d].metric", i), "%q is not measured of endpoints yet: use concurrency, requests or latency", cluster.Clip(string(policy.Metric)))
+		}
+	}
 	inRange(&p, "scaling.max", int64(max(v.Scaling.Min, v.Scaling.Max)), 0, cluster.MaxReplicas)
 	return p
 }
@@ -175,7 +183,7 @@ func (u Takeover) validate() cluster.Problems {
 func (a Alarms) validate(bake time.Duration) cluster.Problems {
 	var p cluster.Problems
 	if a.ErrorRate == nil && a.LatencyP50 == 0 && a.LatencyP99 == 0 && a.Metric == nil {
-		p.Add("", "names nothing to watch: error_rate, latency_p50, latency_p99 or metric")
+		p.Add("", "names nothing to watch: error_rate, latency_p50 or latency_p99")
 	}
 	if a.ErrorRate != nil && !(*a.ErrorRate >= 0 && *a.ErrorRate < 1) {
 		p.Add("error_rate", "%v is out of range: from 0 to below 1", float64(*a.ErrorRate))
@@ -190,6 +198,7 @@ func (a Alarms) validate(bake time.Duration) cluster.Problems {
 	}
 	inRange(&p, "min_requests", a.MinRequests, 0, 1e9)
 	if m := a.Metric; m != nil {
+		p.Add("metric", "is not watched yet: use error_rate, latency_p50 or latency_p99")
 		if m.Name == "" || len(m.Name) > 255 {
 			p.Add("metric.name", "%q: takes 1 to 255 bytes", cluster.Clip(m.Name))
 		}

@@ -131,7 +131,7 @@ func promote(e *cluster.Endpoint, in steward.Input, x endpoint.Experiment, end f
 	}
 	verdict := x.Judge(t.A.Arm(x.A), t.B.Arm(x.B))
 	want := max(e.Fleets[a].Replicas, e.Fleets[b].Replicas)
-	if scaling, scales, err := scalingOf(e.Fleets[b]); err == nil && scales {
+	if scaling, scales, err := endpoint.Scaling(e.Fleets[b]); err == nil && scales {
 		want = min(want, int32(max(scaling.Min, scaling.Max)))
 	}
 	if fleet := e.Fleets[b]; fleet.Replicas < want {

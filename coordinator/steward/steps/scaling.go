@@ -38,7 +38,7 @@ func Scaling(log *slog.Logger) steward.Step {
 			}
 		}
 		for _, fleet := range e.Fleets {
-			spec, scales, err := scalingOf(fleet)
+			spec, scales, err := endpoint.Scaling(fleet)
 			if err != nil {
 				log.Warn("a fleet does not scale", "endpoint", e.Job, "fleet", fleet.ID(), "error", err)
 			}
@@ -64,17 +64,6 @@ func Scaling(log *slog.Logger) steward.Step {
 		}
 		return changed
 	}
-}
-
-// scalingOf is how a fleet follows its load, if it does.
-func scalingOf(fleet cluster.Fleet) (spec autoscale.Spec, scales bool, err error) {
-	var variant struct {
-		Scaling *autoscale.Spec `json:"scaling"`
-	}
-	if err := json.Unmarshal(fleet.Spec, &variant); err != nil || variant.Scaling == nil {
-		return spec, false, err
-	}
-	return *variant.Scaling, true, nil
 }
 
 // stateOf is what the endpoint keeps of a fleet's state; without any, a change of its number by
