@@ -5,6 +5,7 @@
 #   python   Python with venv, for tests of scripts
 #   torch    PyTorch, for tests of gangs
 #   engines  Docker and Podman, for tests of containers
+#   serve    nginx, HAProxy and wrk, to measure the router beside
 #   net      ip and nsenter, for tests with networks of their own
 # What is missing is installed with apt-get, which needs Debian or Ubuntu and root; nothing
 # is installed that is there already.
@@ -32,6 +33,11 @@ int main(void) { return 0; }' >"$probe/probe.c"
       ;;
     torch)
       /usr/bin/python3 -c 'import torch.distributed' 2>/dev/null || need python3-torch
+      ;;
+    serve)
+      for tool in nginx haproxy wrk openssl curl python3; do
+        command -v "$tool" >/dev/null || need "$tool"
+      done
       ;;
     engines)
       for tool in dockerd:docker.io iptables:iptables podman:podman runc:runc busybox:busybox-static docker-init:tini catatonit:catatonit; do

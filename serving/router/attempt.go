@@ -112,7 +112,17 @@ func (c *session) converse(m *replica, w *wire) outcome {
 	if err != nil && !(w.sock != nil && w.sock.Readable()) { // it may have answered before it closed
 		return outcome{how: failed, err: err, sent: true}
 	}
-	end, err := c.readAnswer(w)
+	up.begin, up.got = 0, 0
+	// While the replica works, the buffers serve others: few of them stay warm.
+	c.r.buffers.put(c.out)
+	c.out = nil
+	if w.sock != nil {
+		err = w.sock.Await()
+	}
+	end := 0
+	if err == nil {
+		end, err = c.readAnswer(w)
+	}
 	if err != nil {
 		if errors.Is(err, loop.ErrGuard) {
 			return outcome{how: left, err: err, sent: true}
@@ -192,7 +202,6 @@ func appendField(out []byte, name string, value []byte) []byte {
 func (c *session) readAnswer(w *wire) (int, error) {
 	up := &c.x.upload
 	c.r.buffers.need(&up.back, smallBuffer)
-	up.begin, up.got = 0, 0
 	for looked := 0; ; {
 		if up.got == len(up.back) {
 			if up.begin > 0 || up.got >= c.r.options.HeadBytes {

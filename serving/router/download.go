@@ -69,6 +69,7 @@ func (c *session) passOn(w *wire, end int) outcome {
 	c.x.Status, c.x.Answer, up.head = a.Status, a, end
 	down := download{body: a.Body, left: a.Body.Length, decode: a.Body.Chunked && c.request.Minor == 0}
 	keep := c.request.Keep && up.done() && a.Body.Length >= 0 && !down.decode && !c.r.draining.Load()
+	c.r.buffers.need(&c.out, smallBuffer)
 	c.out = c.appendAnswer(c.out[:0], keep)
 	stream := a.Body.Chunked || a.Body.Length < 0
 	if stream {

@@ -541,6 +541,7 @@ func TestMetricsSayWhatHappened(t *testing.T) {
 	for range 3 {
 		r.ask(t, c, "x")
 	}
+	until(t, "they are counted", func() bool { f := r.fleet("v"); return f.Requests == 3 && f.InFlight == 0 })
 	recorder := httptest.NewRecorder()
 	r.Metrics().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	answer, err := c.Get("http://" + r.address + "/metrics")

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -82,13 +83,14 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	for i := range report.Fleets {
 		f := &report.Fleets[i]
 		labels := []string{f.Endpoint, f.Variant, strconv.FormatInt(f.Generation, 10)}
+		retries, spent := c.r.beside(f)
 		counter(requestsDesc, float64(f.Requests), labels...)
 		counter(errorsDesc, float64(f.Errors), labels...)
 		counter(refusedDesc, float64(f.Refused), labels...)
-		counter(retriesDesc, float64(c.r.retriesOf(f)), labels...)
+		counter(retriesDesc, float64(retries), labels...)
 		counter(busyDesc, f.Busy, labels...)
 		gauge(waitingDesc, float64(f.Waiting), labels...)
-		out <- latency(f, labels)
+		out <- latency(f, spent, labels)
 		if f.Rewards.N > 0 {
 			counter(rewardsDesc, float64(f.Rewards.N), labels...)
 			gauge(rewardSumDesc, f.Rewards.Sum, labels...)
@@ -114,19 +116,19 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(versionDesc, float64(report.Version))
 }
 
-func (r *Router) retriesOf(of *route.FleetReport) int64 {
-	f := r.table.Load().fleets()[fleetKey{of.Endpoint, of.Variant, of.Generation}]
-	n := int64(0)
-	if f != nil {
+// beside sums what reports do not have: retries, and the time that Latency counts.
+func (r *Router) beside(of *route.FleetReport) (retries int64, spent time.Duration) {
+	if f := r.table.Load().fleets()[fleetKey{of.Endpoint, of.Variant, of.Generation}]; f != nil {
 		for i := range f.shards {
-			n += f.shards[i].retries.Load()
+			retries += f.shards[i].retries.Load()
+			spent += time.Duration(f.shards[i].spent.Load())
 		}
 	}
-	return n
+	return retries, spent
 }
 
 // latency adds the report's buckets up to the coarser ones that Prometheus is given.
-func latency(f *route.FleetReport, labels []string) prometheus.Metric {
+func latency(f *route.FleetReport, spent time.Duration, labels []string) prometheus.Metric {
 	buckets := make(map[float64]uint64, len(bounds))
 	at, total := 0, uint64(0)
 	for i, n := range f.Latency.Counts {
@@ -139,5 +141,5 @@ func latency(f *route.FleetReport, labels []string) prometheus.Metric {
 	for ; at < len(bounds); at++ {
 		buckets[bounds[at]] = total
 	}
-	return prometheus.MustNewConstHistogram(latencyDesc, total, f.Busy, buckets, labels...)
+	return prometheus.MustNewConstHistogram(latencyDesc, total, spent.Seconds(), buckets, labels...)
 }

@@ -43,6 +43,9 @@ type verdict struct {
 
 func newReplica(of route.Replica, loops int) *replica {
 	r := &replica{Replica: of, hash: hashOf(of.ID), pools: make([]pool, loops)}
+	for i := range r.pools {
+		r.pools[i].orphan = r.pools[i].drop
+	}
 	if at, err := netip.ParseAddrPort(of.Address); err == nil && !of.Gateway {
 		r.where = at
 	}
@@ -59,9 +62,10 @@ type wire struct {
 
 // pool keeps the idle connections of one loop to one replica.
 type pool struct {
-	mu   sync.Mutex
-	idle []*wire
-	_    [32]byte // a line of its own
+	mu     sync.Mutex
+	idle   []*wire
+	orphan func(*loop.Sock) // drop, made a value once
+	_      [24]byte         // a line of its own
 }
 
 const maxIdle = 1024
@@ -96,7 +100,7 @@ func (p *pool) put(w *wire, now time.Duration) {
 	}
 	p.idle = append(p.idle, w)
 	if w.sock != nil {
-		w.sock.Give(p.drop)
+		w.sock.Give(p.orphan)
 		if w.sock.Gone() { // it may have gone before there was somebody to tell
 			p.idle = p.idle[:len(p.idle)-1]
 			_ = w.Close()

@@ -10,7 +10,7 @@ import (
 
 // shard is what one loop counts of a fleet. Loops have their own so that they do not fight for lines.
 type shard struct {
-	requests, errors, refused, retries, nanos atomic.Int64
+	requests, errors, refused, retries, nanos, spent atomic.Int64
 
 	latency [route.Buckets]atomic.Int64
 	logs    moments
@@ -53,6 +53,7 @@ func (s *shard) answered(busy, took time.Duration, failed bool) {
 		s.errors.Add(1)
 	}
 	s.nanos.Add(int64(busy))
+	s.spent.Add(int64(took))
 	s.latency[route.BucketOf(took)].Add(1)
 	s.logs.add(math.Log(max(took.Seconds(), 1e-6)))
 }
