@@ -226,7 +226,7 @@ func TestAnAnswersIDIsWhatItsRewardIsPostedWith(t *testing.T) {
 			t.Errorf("metrics lack %s", want)
 		}
 	}
-	if got := w.report("blue").Rewards; got != (route.Moments{N: 2, Sum: 2.5, Square: 4.25}) {
+	if got := w.report("blue").Rewards; got != (route.Moments{N: 2, Sum: 2.5, Square: 4.25, Cube: 8.125}) {
 		t.Errorf("counted %+v", got)
 	}
 	if answer, err := http.Get(w.base + "/endpoints/e/rewards"); err != nil || answer.StatusCode != http.StatusMethodNotAllowed {
