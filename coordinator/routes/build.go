@@ -24,7 +24,7 @@ func OfEndpoint(job cluster.Job, view workload.View, node func(id string) (clust
 			tasks = append(tasks, task)
 		}
 	}
-	return endpoint.Table(job, *view.Endpoint, tasks, func(task cluster.Task) (string, bool, bool) {
+	built, err := endpoint.Table(job, *view.Endpoint, tasks, func(task cluster.Task) (string, bool, bool) {
 		at, known := node(task.Allocation.Node)
 		role, _ := gangs[task.Gang].Role(task.Role)
 		if !known {
@@ -32,6 +32,19 @@ func OfEndpoint(job cluster.Job, view workload.View, node func(id string) (clust
 		}
 		return address(at, role.Program, task.Allocation.Resources.Ports)
 	})
+	if err != nil {
+		return built, err
+	}
+	sum := 0.0
+	for _, fleet := range built.Fleets {
+		sum += fleet.Weight
+	}
+	for i := range built.Fleets { // an endpoint that ends: its replicas drain, and a router takes no table without weights
+		if sum == 0 {
+			built.Fleets[i].Weight = 1
+		}
+	}
+	return built, nil
 }
 
 // address is where a router reaches a task: through its node's agent, unless the whole cluster is on

@@ -55,3 +55,23 @@ func TestAReplicaIsReachedThroughItsNodeUnlessAllIsOneMachine(t *testing.T) {
 		}
 	}
 }
+
+func TestAnEndpointThatEndsIsToldOfWhileItsReplicasDrain(t *testing.T) {
+	role := cluster.Role{Name: "server", Count: 1}
+	gang := cluster.Gang{Job: "shop", Name: "blue-1-0", Attempt: 1, Roles: []cluster.Role{role}}
+	task := cluster.Task{
+		ID: "shop/blue-1-0/server-0.1", Job: "shop", Gang: "shop/blue-1-0", Role: "server", Attempt: 1,
+		Allocation: cluster.Allocation{Node: "n1", Resources: cluster.Resources{Ports: []int32{20001}}}, Status: cluster.TaskStatus{State: cluster.TaskRunning, Healthy: 5},
+	}
+	e := cluster.Endpoint{Job: "shop", Generation: 1, Last: 1, Spec: []byte(`{"variants":[{"name":"blue"}]}`), Fleets: []cluster.Fleet{{Variant: "blue", Generation: 1, Role: role, Weight: 1, Retired: true, Next: 1}}}
+	built, err := routes.OfEndpoint(cluster.Job{Name: "shop", State: cluster.JobRunning, Cancel: true}, workload.View{Gangs: []cluster.Gang{gang}, Tasks: []cluster.Task{task}, Endpoint: &e},
+		func(string) (cluster.Node, bool) {
+			return cluster.Node{ID: "n1", Address: "10.0.0.1", LogsAddr: "10.0.0.1:7424"}, true
+		})
+	if err != nil || len(built.Fleets) != 1 || len(built.Fleets[0].Replicas) != 1 || !built.Fleets[0].Replicas[0].Draining {
+		t.Fatalf("%+v, %v", built, err)
+	}
+	if err := (route.Table{Endpoints: []route.Endpoint{built}}).Validate().Err(); err != nil {
+		t.Errorf("a router takes no table with it: %v", err)
+	}
+}

@@ -268,6 +268,9 @@ func (f *Feed) entry(snapshot *state.Snapshot, name string) *entry {
 	view := workload.View{Gangs: slices.Collect(snapshot.GangsOf(name)), Tasks: slices.Collect(snapshot.TasksOf(name)), Endpoint: &endpoint}
 	built, err := f.build(job, view, snapshot.Node)
 	var text []byte
+	if err == nil { // a router refuses a table whole: what is wrong with one is not to hold up the others
+		err = route.Table{Endpoints: []route.Endpoint{built}}.Validate().Err()
+	}
 	if err == nil {
 		text, err = json.Marshal(built)
 	}

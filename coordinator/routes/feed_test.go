@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,14 +74,17 @@ func inBubble(t *testing.T, test func(*bench)) {
 // build tells of every running task of an endpoint.
 func (b *bench) build(job cluster.Job, view workload.View, node func(string) (cluster.Node, bool)) (route.Endpoint, error) {
 	b.built++
-	if job.Labels["broken"] != "" {
+	if job.Labels["broken"] == "yes" {
 		return route.Endpoint{}, errors.New("a defect")
 	}
 	e := route.Endpoint{Name: job.Name}
-	fleet := route.Fleet{Variant: "main"}
+	fleet := route.Fleet{Variant: "main", Weight: 1}
+	if job.Labels["broken"] == "weights" { // which a router would refuse
+		fleet.Weight = -1
+	}
 	for _, task := range view.Tasks {
 		if at, known := node(task.Allocation.Node); known && task.Status.Healthy != 0 {
-			fleet.Replicas = append(fleet.Replicas, route.Replica{ID: task.ID, Node: at.ID, Address: at.Address})
+			fleet.Replicas = append(fleet.Replicas, route.Replica{ID: task.ID, Node: at.ID, Address: at.Address + ":80"})
 		}
 	}
 	e.Fleets = append(e.Fleets, fleet)
@@ -147,7 +151,7 @@ func told(table route.Table) string {
 	for _, e := range table.Endpoints {
 		text += e.Name + ":"
 		for _, r := range e.Fleets[0].Replicas {
-			text += " " + r.Address
+			text += " " + strings.TrimSuffix(r.Address, ":80")
 		}
 		text += ";"
 	}
@@ -244,27 +248,31 @@ func TestTokensOfUsersAreToldUntilTheyAreRevoked(t *testing.T) {
 }
 
 func TestADefectInOneEndpointLeavesItAsItWas(t *testing.T) {
-	inBubble(t, func(b *bench) {
-		b.node("n1", "10.0.0.1")
-		b.endpoint("shop")
-		b.endpoint("bank")
-		b.healthy("shop", "n1", 5)
-		b.healthy("bank", "n1", 5)
-		b.table()
-		snapshot, err := b.ledger.Read(b.Context(), true)
-		if err != nil {
-			b.Fatal(err)
-		}
-		job, _ := snapshot.Job("shop")
-		snapshot.Close()
-		expect := job.Revision
-		job.Labels = map[string]string{"broken": "yes"}
-		b.propose(command.Change{Expect: expect, Job: &job})
-		b.healthy("bank", "n1", 0)
-		if got := told(b.table()); got != "bank:;shop: 10.0.0.1;" {
-			b.Errorf("the table is %q", got)
-		}
-	})
+	for _, defect := range []string{"yes", "weights"} {
+		inBubble(t, func(b *bench) { b.breaks(defect) })
+	}
+}
+
+func (b *bench) breaks(defect string) {
+	b.node("n1", "10.0.0.1")
+	b.endpoint("shop")
+	b.endpoint("bank")
+	b.healthy("shop", "n1", 5)
+	b.healthy("bank", "n1", 5)
+	b.table()
+	snapshot, err := b.ledger.Read(b.Context(), true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	job, _ := snapshot.Job("shop")
+	snapshot.Close()
+	expect := job.Revision
+	job.Labels = map[string]string{"broken": defect}
+	b.propose(command.Change{Expect: expect, Job: &job})
+	b.healthy("bank", "n1", 0)
+	if got := told(b.table()); got != "bank:;shop: 10.0.0.1;" {
+		b.Errorf("the table is %q", got)
+	}
 }
 
 // follower keeps a table by updates, as a router of an agent does.

@@ -5,7 +5,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/auth/pki"
@@ -75,7 +78,32 @@ func (d *Dialer) enter(ctx context.Context, raw net.Conn, replica route.Replica)
 	if err != nil {
 		return nil, fault.New(fault.Unready, "node %s: %w", replica.Node, err)
 	}
-	return conn, parseAnswer(said)
+	return &entered{Conn: conn, raw: raw}, parseAnswer(said)
+}
+
+// entered is a connection through a gateway.
+type entered struct {
+	*tls.Conn
+	raw net.Conn
+}
+
+// Alive reports whether a connection on which nothing is under way can be used again. The agent closes it
+// when the task has ended; whoever wrote a request to it then could not know that nobody has read it.
+func (c *entered) Alive() bool {
+	tcp, ok := c.raw.(syscall.Conn)
+	if !ok {
+		return true
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return false
+	}
+	alive := false
+	err = raw.Control(func(fd uintptr) { // not Read: a deadline that is over would be in the way
+		_, _, failed := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		alive = failed == unix.EAGAIN // anything to read is an end, or what nobody asked for
+	})
+	return err == nil && alive
 }
 
 // expect accepts the agent of a node, of any if it is not named.

@@ -147,7 +147,7 @@ func TestBytesGoThroughBothWaysAndSoDoesTheirEnd(t *testing.T) {
 		_, _ = rand.Read(said)
 		go func() {
 			_, _ = conn.Write(said)
-			_ = conn.(*tls.Conn).CloseWrite()
+			_ = conn.(interface{ CloseWrite() error }).CloseWrite()
 		}()
 		heard, err := io.ReadAll(conn)
 		if err != nil || !bytes.Equal(heard, append(said, "bye"...)) {
@@ -315,4 +315,56 @@ func TestAClientThatTakesNothingIsNotWaitedForWhenItsTaskHasEnded(t *testing.T) 
 		n.ended = make(chan struct{})
 		n.dial(n.dialer()) // its place is free again
 	})
+}
+
+func TestAConnectionThatItsTaskHasClosedSaysSoBeforeItIsUsedAgain(t *testing.T) {
+	n := &node{T: t}
+	var err error
+	if n.ca, err = pki.NewAuthority("test", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := make(chan struct{})
+	mux := alpn.New(listener, pki.MutualTLS(n.source(n.ca, pki.Node{Role: pki.Agent, ID: "n1"}), gateway.Expect), slog.New(slog.DiscardHandler), gateway.Protocol)
+	server := gateway.New(gateway.Config{Log: slog.New(slog.DiscardHandler), Reach: func(context.Context, string) (net.Conn, <-chan struct{}, error) {
+		here, there := net.Pipe()
+		go func() { // a task that answers once
+			buffer := make([]byte, 4)
+			_, _ = io.ReadFull(there, buffer)
+			_, _ = there.Write(buffer)
+			<-end
+			_ = there.Close()
+		}()
+		return here, nil, nil
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = mux.Run(ctx) })
+	running.Go(func() { _ = server.Serve(ctx, mux.On(gateway.Protocol)) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	conn, err := gateway.NewDialer(member.TCP{}, n.source(n.ca, pki.Node{Role: pki.Coordinator, ID: "c1"})).Dial(t.Context(), route.Replica{ID: task, Node: "n1", Address: listener.Addr().String(), Gateway: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "ping"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(-time.Second)) // as a pool leaves it
+	alive := conn.(interface{ Alive() bool }).Alive
+	if !alive() {
+		t.Fatal("a connection that is good says that it is not")
+	}
+	close(end)
+	for deadline := time.Now().Add(20 * time.Second); alive(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a connection that was closed says that it is good")
+		}
+	}
 }

@@ -60,6 +60,12 @@ type wire struct {
 	used  bool // it has brought an answer before
 }
 
+// alive asks some other library's connection whether it can be used again, if it can tell.
+func (w *wire) alive() bool {
+	c, tells := w.Conn.(interface{ Alive() bool })
+	return !tells || c.Alive()
+}
+
 // pool keeps the idle connections of one loop to one replica.
 type pool struct {
 	mu     sync.Mutex
@@ -78,7 +84,11 @@ func (p *pool) get(s *loop.Strand) *wire {
 		w := p.idle[len(p.idle)-1]
 		p.idle = p.idle[:len(p.idle)-1]
 		if w.sock == nil {
-			return w
+			if w.alive() {
+				return w
+			}
+			_ = w.Close()
+			continue
 		}
 		w.sock.Own(s)
 		if !w.sock.Readable() {

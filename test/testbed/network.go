@@ -43,6 +43,9 @@ func (m *Machines) plug(name string) string {
 	return address
 }
 
+// Plugged is the address of an agent that has a network of its own.
+func (m *Machines) Plugged(name string) string { return m.plugged[name] }
+
 func (m *Machines) netns(name string) string { return "/run/netns/" + m.bridge + "-" + name }
 
 // unplug takes the networks away.
