@@ -170,14 +170,15 @@ type Request struct {
 	Attributes  string // for the model's own use
 	// Stream says that the answer comes in pieces, each as soon as the model has made it.
 	Stream bool
-	// Input, an s3:// address, is there for a request that is answered in the object store. It has no Body.
+	// Async has the request answered in the object store. Its input is Body, or the object at Input.
+	Async bool
 	Input string
 }
 
 func (r Request) path() string {
 	path := "/endpoints/" + url.PathEscape(r.Endpoint)
 	switch {
-	case r.Input != "":
+	case r.Async:
 		return path + "/async-invocations"
 	case r.Stream:
 		return path + "/invocations-response-stream"

@@ -121,7 +121,7 @@ func TestARequestIsWhatSageMakersClientsSend(t *testing.T) {
 	}
 	for path, request := range map[string]invoke.Request{
 		"/endpoints/churn/invocations-response-stream": {Endpoint: "churn", Stream: true},
-		"/endpoints/churn/async-invocations":           {Endpoint: "churn", Input: "s3://bucket/in"},
+		"/endpoints/churn/async-invocations":           {Endpoint: "churn", Async: true, Input: "s3://bucket/in"},
 	} {
 		answer, err := caller.Invoke(t.Context(), request)
 		if err != nil {

@@ -149,6 +149,10 @@ func answer() http.Handler {
 			http.Error(w, `{"error":"there is no endpoint `+name+`"}`, http.StatusNotFound)
 		case what == "rewards" && !slices.ContainsFunc([]string{"id-blue", "id-green"}, func(id string) bool { return rewarded[id] && strings.Contains(string(body), id) }):
 			http.Error(w, `{"error":"inference_id: is none of this endpoint's"}`, http.StatusBadRequest)
+		case what == "async-invocations":
+			w.Header().Set(invoke.HeaderOutput, "s3://answers/1.out")
+			w.Header().Set(invoke.HeaderFailure, "s3://answers/1.json")
+			w.WriteHeader(http.StatusAccepted)
 		case what == "rewards":
 			w.WriteHeader(http.StatusNoContent)
 		default:

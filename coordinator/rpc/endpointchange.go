@@ -106,11 +106,17 @@ func (s *endpoints) Scale(ctx context.Context, request *claryv1.ScaleEndpointReq
 	return s.change(ctx, request.GetName(), func(_ *state.Snapshot, r endpointRead) (cluster.Endpoint, error) {
 		e, err := r.endpoint, error(nil)
 		for _, scale := range request.GetVariants() {
-			if scale.Min != nil || scale.Max != nil || scale.Replicas == nil {
-				return e, fault.New(fault.Invalid, "variants: %q: replicas is missing", cluster.Clip(scale.GetVariant()))
+			bounds := scale.Min != nil || scale.Max != nil
+			if bounds == (scale.Replicas != nil) {
+				return e, fault.New(fault.Invalid, "variants: %q: give either replicas, or min and max", cluster.Clip(scale.GetVariant()))
 			}
 			for _, variant := range variantsOf(e, scale.GetVariant()) {
-				if e, err = endpoint.SetReplicas(r.job, e, variant, scale.GetReplicas(), asked(ctx)); err != nil {
+				if bounds {
+					e, err = endpoint.SetBounds(r.job, e, variant, scale.Min, scale.Max, asked(ctx))
+				} else {
+					e, err = endpoint.SetReplicas(r.job, e, variant, scale.GetReplicas(), asked(ctx))
+				}
+				if err != nil {
 					return e, err
 				}
 			}

@@ -151,16 +151,17 @@ func TestARefusedChangeOfAnEndpointChangesNothing(t *testing.T) {
 			kind fault.Kind
 			want string
 		}{
-			"by a viewer":             {weights(cluster.RoleViewer, "churn", map[string]float64{"blue": 1}), fault.Denied, "viewer"},
-			"by another user":         {weights(other, "churn", map[string]float64{"blue": 1}), fault.Denied, "belongs to the-user"},
-			"of nothing":              {weights(user, "none", map[string]float64{"blue": 1}), fault.NotFound, `no "none"`},
-			"of another kind":         {weights(user, "digits", map[string]float64{"blue": 1}), fault.Invalid, "of kind training"},
-			"no weights":              {weights(user, "churn", nil), fault.Invalid, "at least one of blue, green"},
-			"an unknown variant":      {weights(user, "churn", map[string]float64{"blue": 1, "red": 1}), fault.Invalid, `"red" is no variant`},
-			"weights of 0":            {weights(user, "churn", map[string]float64{"blue": 0, "green": 0}), fault.Invalid, "all be 0"},
-			"a negative weight":       {weights(user, "churn", map[string]float64{"blue": -1}), fault.Invalid, "out of range"},
-			"no scale":                {scale(user, "churn"), fault.Invalid, "variants: is empty"},
-			"a scale without a count": {scale(user, "churn", &claryv1.VariantScale{Variant: "blue"}), fault.Invalid, "replicas is missing"},
+			"by a viewer":                {weights(cluster.RoleViewer, "churn", map[string]float64{"blue": 1}), fault.Denied, "viewer"},
+			"by another user":            {weights(other, "churn", map[string]float64{"blue": 1}), fault.Denied, "belongs to the-user"},
+			"of nothing":                 {weights(user, "none", map[string]float64{"blue": 1}), fault.NotFound, `no "none"`},
+			"of another kind":            {weights(user, "digits", map[string]float64{"blue": 1}), fault.Invalid, "of kind training"},
+			"no weights":                 {weights(user, "churn", nil), fault.Invalid, "at least one of blue, green"},
+			"an unknown variant":         {weights(user, "churn", map[string]float64{"blue": 1, "red": 1}), fault.Invalid, `"red" is no variant`},
+			"weights of 0":               {weights(user, "churn", map[string]float64{"blue": 0, "green": 0}), fault.Invalid, "all be 0"},
+			"a negative weight":          {weights(user, "churn", map[string]float64{"blue": -1}), fault.Invalid, "out of range"},
+			"no scale":                   {scale(user, "churn"), fault.Invalid, "variants: is empty"},
+			"a scale without a count":    {scale(user, "churn", &claryv1.VariantScale{Variant: "blue"}), fault.Invalid, "either replicas, or min and max"},
+			"bounds of what has a count": {scale(user, "churn", &claryv1.VariantScale{Variant: "blue", Max: &three}), fault.Invalid, "does not scale by itself"},
 			"one good and one bad": {
 				scale(user, "churn", &claryv1.VariantScale{Variant: "blue", Replicas: &three}, &claryv1.VariantScale{Variant: "red", Replicas: &three}), fault.Invalid, `"red" is none`,
 			},

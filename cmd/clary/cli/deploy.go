@@ -17,6 +17,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/serving/autoscale"
 	"github.com/clary-ml/clary/workload/endpoint"
 )
 
@@ -31,6 +32,9 @@ type deployFlags struct {
 	labels   []string
 	variants []string
 	replicas int32
+	least    int
+	most     int
+	target   float64
 	models   string
 	capture  string
 	share    float64
@@ -49,6 +53,9 @@ func (f *deployFlags) register(a *App, command *cobra.Command) {
 	flags.StringSliceVar(&f.labels, "label", nil, "your own words for finding it again, as key=value")
 	flags.StringArrayVar(&f.variants, "variant", nil, "a variant as NAME=MODEL or NAME=MODEL:WEIGHT, once for each, in place of MODEL")
 	flags.Int32Var(&f.replicas, "replicas", 1, "servers of each variant, spread over the nodes")
+	flags.IntVar(&f.least, "min", 1, "the fewest replicas of each variant, with --max: 0 lets it have none while nobody asks")
+	flags.IntVar(&f.most, "max", 0, "the most replicas of each variant: their number follows the load")
+	flags.Float64Var(&f.target, "target-concurrency", 0, "requests at a time that each replica should have, with --max (default 1)")
 	flags.StringVar(&f.models, "models", "", "s3:// prefix of many models behind the endpoint, in place of MODEL: each is loaded when a request names it")
 	flags.StringVar(&f.capture, "capture", "", "s3:// prefix where requests and answers are kept as JSON lines")
 	flags.Float64Var(&f.share, "capture-share", 1, "part of the requests that --capture keeps, from 0 to 1")
@@ -71,6 +78,7 @@ func (a *App) deployCommand() *cobra.Command {
 		Example: `  clary deploy churn:champion --replicas 2
   clary deploy --name churn --variant blue=model://churn@3:90 --variant green=model://churn@4:10
   clary deploy digits --cores 0.5 --memory 256MiB --capture s3://logs/digits/ --capture-share 0.1
+  clary deploy digits:champion --name live --min 0 --max 8 --target-concurrency 4
   clary deploy s3://models/forest.tar.gz --name forest --script inference.py --requirements requirements.txt
   clary deploy --name llm --image team/llm:3 --gpus 1 --startup-timeout 10m
   clary deploy -f endpoint.yaml`,
@@ -238,6 +246,10 @@ func (a *App) endpointSpec(ctx context.Context, c *client.Client, command *cobra
 	if f.capture != "" {
 		spec.Capture = &endpoint.Capture{Share: quantity.Share(f.share), To: f.capture}
 	}
+	scaling, err := f.scaling(command)
+	if err != nil {
+		return spec, err
+	}
 	missing := ""
 	if len(args)+len(f.variants) == 0 && f.models == "" {
 		missing = "MODEL"
@@ -266,9 +278,28 @@ func (a *App) endpointSpec(ctx context.Context, c *client.Client, command *cobra
 		if command.Flags().Changed("replicas") {
 			variant.Replicas = &f.replicas
 		}
+		variant.Scaling = scaling
 		spec.Variants = append(spec.Variants, variant)
 	}
 	return spec, nil
+}
+
+// scaling is how the number of replicas follows the load, nil if it does not.
+func (f *deployFlags) scaling(command *cobra.Command) (*autoscale.Spec, error) {
+	changed := command.Flags().Changed
+	switch {
+	case !changed("max") && (changed("min") || changed("target-concurrency")):
+		return nil, usage(command, "--min and --target-concurrency go with --max: say how many replicas there may be")
+	case !changed("max"):
+		return nil, nil
+	case changed("replicas"):
+		return nil, usage(command, "--replicas and --max both say how many: leave one of them out")
+	}
+	target := f.target
+	if !changed("target-concurrency") {
+		target = 1
+	}
+	return &autoscale.Spec{Min: f.least, Max: f.most, Policies: []autoscale.Policy{{Metric: autoscale.Concurrency, Target: target}}}, nil
 }
 
 // variantOf reads MODEL, or NAME=MODEL with a weight after a last colon.

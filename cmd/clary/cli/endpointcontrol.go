@@ -81,16 +81,35 @@ func (a *App) endpointWeightsCommand() *cobra.Command {
 }
 
 func (a *App) endpointScaleCommand() *cobra.Command {
+	var least, most int32
 	var wait waitFlags
 	command := &cobra.Command{
-		Use: "scale NAME COUNT | VARIANT=COUNT...", Short: "Set how many replicas an endpoint's variants have",
-		Long:    "Set how many replicas an endpoint's variants have: COUNT for each, or VARIANT=COUNT. Replicas that go first finish what they\nhave. With 0 requests wait until there is a replica again, as long as limits.hold_time says.",
-		Example: "  clary endpoint scale churn 4\n  clary endpoint scale churn blue=4 green=1",
-		Args:    takes("NAME", "COUNT|VARIANT=COUNT..."), ValidArgsFunction: a.completeAssignments(),
+		Use: "scale NAME [COUNT | VARIANT=COUNT... | VARIANT...]", Short: "Set how many replicas an endpoint's variants have, or the bounds of those that follow the load",
+		Long: "Set how many replicas an endpoint's variants have: COUNT for each, or VARIANT=COUNT. Replicas that go first finish what they\n" +
+			"have. With 0 requests wait until there is a replica again, as long as limits.hold_time says. --min and --max are the\n" +
+			"bounds of variants that follow the load: of those that are named, or of all.",
+		Example: "  clary endpoint scale churn 4\n  clary endpoint scale churn blue=4 green=1\n  clary endpoint scale churn --min 1 --max 8\n  clary endpoint scale churn blue --max 16",
+		Args:    takes("NAME", "[COUNT|VARIANT...]"), ValidArgsFunction: a.completeAssignments(),
 	}
+	command.Args = func(command *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return takes("NAME")(command, args)
+		}
+		return nil
+	}
+	flags := command.Flags()
+	flags.Int32Var(&least, "min", 0, "the fewest replicas of a variant that follows the load; 0 lets it have none while nobody asks")
+	flags.Int32Var(&most, "max", 0, "the most replicas of a variant that follows the load")
 	wait.register(command)
 	command.RunE = func(command *cobra.Command, args []string) error {
-		scales, err := scalesOf(command, args[1:])
+		bounds := client.VariantScale{}
+		if command.Flags().Changed("min") {
+			bounds.Min = &least
+		}
+		if command.Flags().Changed("max") {
+			bounds.Max = &most
+		}
+		scales, err := scalesOf(command, args[1:], bounds)
 		if err != nil {
 			return err
 		}
@@ -105,25 +124,47 @@ func (a *App) endpointScaleCommand() *cobra.Command {
 	return command
 }
 
-// scalesOf reads COUNT and VARIANT=COUNT.
-func scalesOf(command *cobra.Command, texts []string) ([]client.VariantScale, error) {
+// scalesOf reads COUNT and VARIANT=COUNT, or with bounds VARIANT.
+func scalesOf(command *cobra.Command, texts []string, bounds client.VariantScale) ([]client.VariantScale, error) {
+	bounded := bounds.Min != nil || bounds.Max != nil
+	switch {
+	case bounded && len(texts) == 0:
+		return []client.VariantScale{bounds}, nil
+	case len(texts) == 0:
+		return nil, usage(command, "say how many: COUNT, VARIANT=COUNT, or --min and --max")
+	}
 	var scales []client.VariantScale
 	for _, text := range texts {
-		variant, count, found := strings.Cut(text, "=")
-		if !found {
-			variant, count = "", text
+		scale, err := scaleOf(command, text, bounds, bounded)
+		if err != nil {
+			return nil, err
 		}
-		n, err := strconv.ParseInt(count, 10, 32)
-		if err != nil || n < 0 {
-			return nil, fault.New(fault.Invalid, "%q is no count of replicas: give COUNT or VARIANT=COUNT", cluster.Clip(text))
+		if slices.ContainsFunc(scales, func(s client.VariantScale) bool { return s.Variant == scale.Variant }) {
+			return nil, usage(command, "%q: %s is there twice", text, cmp.Or(scale.Variant, "a count for each variant"))
 		}
-		if slices.ContainsFunc(scales, func(s client.VariantScale) bool { return s.Variant == variant }) {
-			return nil, usage(command, "%q: %s is there twice", text, cmp.Or(variant, "a count for each variant"))
-		}
-		replicas := int32(n)
-		scales = append(scales, client.VariantScale{Variant: variant, Replicas: &replicas})
+		scales = append(scales, scale)
 	}
 	return scales, nil
+}
+
+func scaleOf(command *cobra.Command, text string, bounds client.VariantScale, bounded bool) (client.VariantScale, error) {
+	variant, count, found := strings.Cut(text, "=")
+	if bounded {
+		if found {
+			return bounds, usage(command, "%q beside --min or --max: a variant has a count, or follows the load between bounds", text)
+		}
+		bounds.Variant = variant
+		return bounds, nil
+	}
+	if !found {
+		variant, count = "", text
+	}
+	n, err := strconv.ParseInt(count, 10, 32)
+	if err != nil || n < 0 {
+		return bounds, fault.New(fault.Invalid, "%q is no count of replicas: give COUNT or VARIANT=COUNT", cluster.Clip(text))
+	}
+	replicas := int32(n)
+	return client.VariantScale{Variant: variant, Replicas: &replicas}, nil
 }
 
 func (a *App) endpointRollbackCommand() *cobra.Command {

@@ -134,5 +134,5 @@ func lastNote(e cluster.Endpoint) string {
 		return ""
 	}
 	note := e.Notes[len(e.Notes)-1]
-	return joined(note.What+":", note.Text)
+	return note.What + ": " + note.Text
 }

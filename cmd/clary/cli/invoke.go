@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,7 +51,7 @@ func (a *App) invokeCommand() *cobra.Command {
 			"Exit codes: 0 it was answered; 1 it was refused, or the model failed; 75 the same may succeed later: no router could be\n" +
 			"reached, the queue was full (429), or no replica could answer in time (502, 503, 504).",
 		Example: "  clary invoke churn rows.csv --accept application/json\n  echo 5.1,3.5,1.4,0.2 | clary invoke iris -v\n  clary invoke churn --data '{\"instances\": [[1, 2]]}' --variant green -o json\n" +
-			"  clary invoke chat prompt.json --stream\n  clary invoke churn rows.csv --repeat 1000 --parallel 16",
+			"  clary invoke chat prompt.json --stream\n  clary invoke churn s3://data/rows.csv --async\n  clary invoke churn rows.csv --repeat 1000 --parallel 16",
 		Args: takes("ENDPOINT", "[FILE|-]"), ValidArgsFunction: a.completeInvocation(),
 	}
 	flags := command.Flags()
@@ -63,6 +64,7 @@ func (a *App) invokeCommand() *cobra.Command {
 	flags.StringVar(&f.request.InferenceID, "inference-id", "", "a name of your own for the answer, in place of one that is made up")
 	flags.StringVar(&f.request.Attributes, "attributes", "", "a text that the model gets as X-Amzn-SageMaker-Custom-Attributes")
 	flags.BoolVar(&f.request.Stream, "stream", false, "print the answer in pieces, as the model makes them")
+	flags.BoolVar(&f.request.Async, "async", false, "have it answered in the object store, and print where; FILE may be an s3:// address")
 	flags.DurationVar(&f.timeout, "timeout", 0, "give up after so long (default: as the endpoint does)")
 	flags.StringSliceVar(&f.urls, "url", nil, "routers to ask, as https://HOST:PORT (default: those that the cluster knows)")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "tell on standard error who answered, and how long it took")
@@ -128,6 +130,9 @@ func (a *App) readBody(command *cobra.Command, f *invokeFlags, args []string) er
 		return usage(command, "--data and %s are both a body: leave one of them out", args[1])
 	case command.Flags().Changed("data"):
 		f.request.Body = []byte(f.data)
+	case len(args) > 1 && f.request.Async && strings.HasPrefix(args[1], "s3://"):
+		f.request.Input, f.request.ContentType = args[1], cmp.Or(f.request.ContentType, contentType(args[1], nil))
+		return nil
 	case len(args) > 1 && args[1] != "-":
 		name = args[1]
 		f.request.Body, err = readSome(name)
@@ -191,9 +196,13 @@ func (a *App) invokeOnce(ctx context.Context, caller *invoke.Caller, f invokeFla
 		return tryAgain(err)
 	}
 	defer answer.Body.Close()
-	if a.forPeople() {
+	switch {
+	case a.forPeople() && f.request.Async:
+		_, err = fmt.Fprintf(a.Out, "%s\n", answer.Header.Get(invoke.HeaderOutput))
+		a.note("the answer will be there, or why there is none at %s", answer.Header.Get(invoke.HeaderFailure))
+	case a.forPeople():
 		_, err = io.Copy(a.Out, answer.Body)
-	} else {
+	default:
 		err = a.answerJSON(answer, began)
 	}
 	if err != nil {

@@ -50,6 +50,8 @@ func (l *load) check(command *cobra.Command, f *invokeFlags) error {
 		return usage(command, "--repeat and --during both say when to end: leave one of them out")
 	case !l.wanted() && (changed("parallel") || changed("rate")):
 		return usage(command, "--parallel and --rate are for --repeat or --during: say when to end")
+	case l.wanted() && f.request.Async:
+		return usage(command, "--async has no time to tell of: leave it out with --repeat or --during")
 	case l.wanted() && f.request.InferenceID != "":
 		return usage(command, "--inference-id is one answer's: leave it out with --repeat or --during")
 	}
