@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A whole cluster on this machine: three coordinators and two agents as processes of
 # their own, with TLS between all of them. It processes handwritten digits, trains a network on
-# them, evaluates and registers the model, scores the test set in bulk, and cleans up. `make demo` runs it.
+# them, evaluates and registers the model, scores the test set in bulk, serves two versions of it behind one
+# endpoint, and cleans up. `make demo` runs it.
 # Its last line is one JSON object.
 set -euo pipefail
 began=$SECONDS
@@ -46,6 +47,33 @@ echo "the predictions are right in $scored of $(wc -l <"$dir/scored.csv") rows"
 awk -v a="$accuracy" -v b="$scored" 'BEGIN { exit !(a >= 0.95 && a - b < 0.0001 && b - a < 0.0001) }' ||
   fail "accuracy $accuracy, and $scored of the scored rows: at least 0.95 is expected, and the same of both"
 
+say "train a challenger, a smaller network on the same digits"
+shown train --data s3://clary/digits/train/ --validation s3://clary/digits/validation/ --header --transform s3://clary/digits/transform/ \
+  --network 48 --rate 0.002 --epochs 20 --seed 7 --workers 1 --servers 1 --cores 0.25 --name challenger --register digits
+
+say "an endpoint with both: the champion gets nine requests of ten, the challenger one"
+shown deploy --name live --variant champion=model://digits:champion:9 --variant challenger=model://digits@2:1 --cores 0.1 --memory 128MiB
+zcat "$root/examples/digits/test.csv.gz" | cut -d, -f1-64 >"$dir/pixels.csv"
+head -1 "$dir/pixels.csv" >"$dir/row.csv"
+shown invoke live "$dir/row.csv" -v
+shown invoke live "$dir/pixels.csv" --variant champion | tail -n +2 >"$dir/answers.csv"
+served=$(paste -d, "$dir/answers.csv" <(zcat "$root/examples/digits/test.csv.gz" | cut -d, -f65) |
+  awk -F, '$1 == $NF { right++ } END { printf "%.4f", right / NR }')
+echo "its answers are right in $served of the same rows"
+awk -v a="$served" -v b="$scored" 'BEGIN { exit !(a - b < 0.0001 && b - a < 0.0001) }' || fail "the endpoint is right in $served, and the transform in $scored"
+
+say "ask it 500 times, shift the weights and scale while it is asked, and ask again"
+shown invoke live "$dir/row.csv" --repeat 500 --parallel 4
+"$clary" invoke live "$dir/row.csv" --during 5s --rate 200 --parallel 4 -o json >"$dir/load.json" &
+load=$!
+shown endpoint weights live champion=1 challenger=1
+shown endpoint scale live challenger=2
+shown endpoint status live
+wait $load || fail "requests failed while the endpoint was changed: $(cat "$dir/load.json")"
+shown invoke live "$dir/row.csv" --repeat 500 --parallel 4 -o json | tee "$dir/halves.json"
+awk -F'[:,]' '/"challenger"/ { n = $2 } END { exit !(n > 175 && n < 325) }' "$dir/halves.json" || fail "of 500 requests the challenger is to get half"
+shown endpoint delete live
+
 say "clean up"
 seconds=$((SECONDS - began))
 stop
@@ -53,4 +81,4 @@ left=$(left_over)
 [ -z "$left" ] || fail "processes are left over: $left"
 rm -rf "$dir"
 trap - EXIT
-printf '{"demo":"ok","accuracy":%.4f,"seconds":%d}\n' "$accuracy" "$seconds"
+printf '{"demo":"ok","accuracy":%.4f,"served":%.4f,"seconds":%d}\n' "$accuracy" "$served" "$seconds"
