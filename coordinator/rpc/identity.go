@@ -103,7 +103,7 @@ var needs = map[string]need{
 	"/clary.v1.Endpoints/Get":        {action: auth.Read},
 	"/clary.v1.Endpoints/List":       {action: auth.Read},
 	"/clary.v1.Endpoints/Watch":      {action: auth.Read},
-	"/clary.v1.Endpoints/Routers":    {action: auth.Read},
+	"/clary.v1.Endpoints/Routers":    {action: auth.Invoke},
 	"/clary.v1.Endpoints/Update":     {action: auth.ControlOwn},
 	"/clary.v1.Endpoints/Weights":    {action: auth.ControlOwn},
 	"/clary.v1.Endpoints/Scale":      {action: auth.ControlOwn},
