@@ -105,7 +105,7 @@ func TestAnEndpointIsShownWithItsReplicasAndWhatRoutersSee(t *testing.T) {
 		if err != nil || len(list.GetEndpoints()) != 1 || list.GetEndpoints()[0].GetEndpoint().GetSpec() != nil || len(list.GetEndpoints()[0].GetReplicas()) != 5 {
 			w.Errorf("%v, %v", list, err)
 		}
-		if answer, err := w.endpoints(cluster.RoleViewer).Routers(w.Context(), &claryv1.ListRoutersRequest{}); err != nil || len(answer.GetRouters()) != 2 {
+		if answer, err := w.endpoints(cluster.RoleUser).Routers(w.Context(), &claryv1.ListRoutersRequest{}); err != nil || len(answer.GetRouters()) != 2 {
 			w.Errorf("%v, %v", answer, err)
 		}
 	})
