@@ -112,10 +112,13 @@ func TestRewardsAreCountedForWhoAnswered(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %+v", c.body, got, err, c.want)
 		}
 	}
-	want := ledger{"blue3": {N: 3, Sum: 2.5, Square: 2.25}, "green1": {N: 1, Sum: -2, Square: 4}, "green-1": {N: 1, Sum: 4, Square: 16}}
-	for key, m := range want {
-		if l[key] != m {
-			t.Errorf("%s has %+v, want %+v", key, l[key], m)
+	for key, rewards := range map[string][]float64{"blue3": {0.5, 1, 1}, "green1": {-2}, "green-1": {4}} {
+		var want route.Moments
+		for _, x := range rewards {
+			want.Add(x)
+		}
+		if l[key] != want {
+			t.Errorf("%s has %+v, want %+v", key, l[key], want)
 		}
 	}
 	if got, err := desk.Take("other", strings.NewReader(`{"inference_id":"order-7","reward":1,"variant":"blue","generation":3}`), l.count); err != nil || got.Accepted != 1 {
