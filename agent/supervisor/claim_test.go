@@ -63,3 +63,21 @@ func waitsItsTurn(t *testing.T, has func(*ledger.Assignment)) {
 		t.Errorf("stopped while it waited: %+v", status)
 	}
 }
+
+// The port of a container with an address of its own is none of the node's: nobody waits for it.
+func TestAPortBehindAnAddressOfItsOwnIsNotWaitedFor(t *testing.T) {
+	b, port := newBench(t, nil), freePort(t)
+	holder := script("while :; do sleep 0.05; done", func(a *ledger.Assignment) { a.Program.Port = port })
+	b.run(holder)
+	b.becomes(holder.Task.ID, cluster.TaskRunning)
+	own := script("true", func(a *ledger.Assignment) {
+		a.Task.ID, a.Program.Port, a.Program.Network = "own/main/worker-0.1", port, cluster.NetworkBridge
+	})
+	if err := b.agent.Desired(true, []ledger.Assignment{holder, own}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if status := b.ended(own.Task.ID); status.State != cluster.TaskSucceeded {
+		t.Errorf("%+v", status)
+	}
+	b.becomes(holder.Task.ID, cluster.TaskRunning)
+}

@@ -47,6 +47,9 @@ func (w *world) apply(c workload.Changes) string {
 	if why = w.whole(e); why != "" {
 		return refuse("%s", why)
 	}
+	for _, g := range c.Gangs { // only now: what is refused leaves no trace
+		w.names[g.Name] = true
+	}
 	w.count(c)
 	if !w.raced { // what happened since it was asked is not its doing
 		w.judge(before, c)
@@ -150,7 +153,6 @@ func (w *world) putGang(g cluster.Gang, had *cluster.Endpoint) string {
 		if f := w.e.Fleets[at]; number < first || number >= f.Next || len(g.Roles) != 1 || !reflect.DeepEqual(g.Roles[0], f.Role) {
 			return "it is not counted by its fleet, or is something else"
 		}
-		w.names[g.Name] = true
 	}
 	g.Revision = w.clock
 	w.gangs[g.Name] = g
