@@ -31,7 +31,8 @@ func TestAReplicaIsReachedThroughItsNodeUnlessAllIsOneMachine(t *testing.T) {
 		"without a port":                 {far, func(_ *cluster.Gang, t *cluster.Task) { t.Allocation.Resources.Ports = nil }, nil},
 		"of an older attempt":            {far, func(g *cluster.Gang, _ *cluster.Task) { g.Attempt = 3 }, nil},
 		"that is to end":                 {far, func(g *cluster.Gang, _ *cluster.Task) { g.Stop = true }, nil},
-		"that does not serve":            {far, func(_ *cluster.Gang, t *cluster.Task) { t.Status.Healthy = 0 }, nil},
+		"that does not answer now":       {far, func(_ *cluster.Gang, t *cluster.Task) { t.Status.Healthy = 0 }, []route.Replica{{ID: id, Node: "n1", Address: "10.0.0.1:7424", Gateway: true, Draining: true}}},
+		"that does not run yet":          {far, func(_ *cluster.Gang, t *cluster.Task) { t.Status.State = cluster.TaskReady }, nil},
 		"that moves":                     {far, func(g *cluster.Gang, _ *cluster.Task) { g.Moves = true }, []route.Replica{{ID: id, Node: "n1", Address: "10.0.0.1:7424", Gateway: true}}},
 	} {
 		role := cluster.Role{Name: "server", Count: 1}

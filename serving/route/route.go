@@ -39,8 +39,8 @@ type Fleet struct {
 	// gets only what names its variant, and mirrored traffic.
 	Weight   float64   `json:"weight,omitempty"`
 	Replicas []Replica `json:"replicas,omitempty"`
-	// Cold says that it has no replicas because nobody asked: requests are held and the first one has
-	// replicas started.
+	// Cold says that no replica gets requests now, and that one is to: requests are held, and where there
+	// is none at all, since nobody asked, the first one has it started.
 	Cold bool `json:"cold,omitempty"`
 }
 
@@ -74,7 +74,7 @@ type Limits struct {
 	Burst    int     `json:"burst,omitempty"`
 	// Retries are how often a request that is safe to send again goes to another replica.
 	Retries int `json:"retries,omitempty"`
-	// HoldTime is how long a request is held while the first replica of a cold fleet starts.
+	// HoldTime is how long a request is held for a cold fleet's first replica that answers.
 	HoldTime time.Duration `json:"hold_time,omitempty"`
 }
 

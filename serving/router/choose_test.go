@@ -224,16 +224,26 @@ func TestTheFirstOfAQueueIsTheFirstToBeAnswered(t *testing.T) {
 func TestARequestForAColdFleetIsHeldUntilItIsThere(t *testing.T) {
 	cold := route.Table{Endpoints: []route.Endpoint{{Name: "e", Public: true, Limits: route.Limits{HoldTime: time.Minute}, Fleets: []route.Fleet{{Variant: "v", Weight: 1, Cold: true}}}}}
 	r := start(t, router.Options{}, cold)
-	codes := make(chan int, 5)
+	codes := make(chan int, 6)
 	for range 5 {
 		r.post(t, codes)
 	}
 	<-r.Wake()
 	until(t, "they wait", func() bool { return r.fleet("v").Waiting == 5 })
-	if err := r.SetTable(table(server(t, said("warm")))); err != nil {
+	// Its replica starts, and does not answer yet: who asks now is held too.
+	warm := table(server(t, said("warm")))
+	starts := table(warm.Endpoints[0].Fleets[0].Replicas[0].Address)
+	starts.Endpoints[0].Limits.HoldTime = time.Minute
+	starts.Endpoints[0].Fleets[0].Cold, starts.Endpoints[0].Fleets[0].Replicas[0].Draining = true, true
+	if err := r.SetTable(starts); err != nil {
 		t.Fatal(err)
 	}
-	for range 5 {
+	r.post(t, codes)
+	until(t, "it waits too", func() bool { return r.fleet("v").Waiting == 6 })
+	if err := r.SetTable(warm); err != nil {
+		t.Fatal(err)
+	}
+	for range 6 {
 		if code := <-codes; code != 200 {
 			t.Errorf("one that was held is answered with %d", code)
 		}
@@ -242,8 +252,8 @@ func TestARequestForAColdFleetIsHeldUntilItIsThere(t *testing.T) {
 	if err := r.SetTable(cold); err != nil {
 		t.Fatal(err)
 	}
-	if answer, _ := r.ask(t, client(t), ""); answer.StatusCode != 503 {
-		t.Errorf("one that was held too long is answered with %d, want 503", answer.StatusCode)
+	if answer, body := r.ask(t, client(t), ""); answer.StatusCode != 503 || !strings.Contains(body, "was ready within 50ms") {
+		t.Errorf("one that was held too long is answered with %d %s, want 503", answer.StatusCode, body)
 	}
 }
 

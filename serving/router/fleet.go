@@ -166,7 +166,14 @@ func (f *fleet) enter(c *session, w *want, l *route.Limits) (*replica, *refusal)
 	f.waiting.Add(1)
 	f.grant()
 	f.mu.Unlock()
-	return f.await(c, me, patience)
+	if r, no := f.await(c, me, patience); no != late {
+		return r, no
+	}
+	if cold {
+		return nil, refuse(http.StatusServiceUnavailable, "endpoint %q: no replica of variant %q was ready within %s: try again, or raise limits.hold_time; clary endpoint status %s says why",
+			f.endpoint.name, f.of.Load().Variant, patience, f.endpoint.name).retry(1)
+	}
+	return nil, refuse(http.StatusServiceUnavailable, "endpoint %q: no replica had room within %s: try again, add replicas, or raise limits.queue_time", f.endpoint.name, patience).retry(1)
 }
 
 func (f *fleet) await(c *session, me *waiter, patience time.Duration) (*replica, *refusal) {
@@ -205,9 +212,11 @@ func (f *fleet) await(c *session, me *waiter, patience time.Duration) (*replica,
 	case err == loop.ErrStopped:
 		return nil, refuse(http.StatusServiceUnavailable, "the router ends: ask again").retry(1).closing()
 	}
-	return nil, refuse(http.StatusServiceUnavailable, "endpoint %q: no replica had room within %s: try again, add replicas, or raise limits.queue_time (limits.hold_time for a cold start)",
-		f.endpoint.name, patience).retry(1)
+	return nil, late
 }
+
+// late is a request that has waited as long as it may.
+var late = &refusal{}
 
 // goneClient is a client that does not wait for its answer any more.
 var goneClient = &refusal{code: 499, close: true, text: "the client has gone"}

@@ -9,8 +9,10 @@ import (
 // cannot be reached are left out.
 type Address func(cluster.Task) (address string, gateway, ok bool)
 
-// Table is what routers are told of an endpoint: of each fleet the replicas that answer. Those on their
-// way out, and those of a version that has no share of the requests, get nothing new.
+// Table is what routers are told of an endpoint: of each fleet the replicas that run. Those that do not
+// answer, those on their way out, and those of a version that has no share of the requests get nothing
+// new, but stay: what they were asked goes on, and routers tell of it. For a fleet of which nothing
+// answers requests are held: its replicas start, or start anew, or are busy and will answer.
 func Table(job cluster.Job, e cluster.Endpoint, tasks []cluster.Task, address Address) (route.Endpoint, error) {
 	s, err := Settings(e)
 	if err != nil {
@@ -21,7 +23,7 @@ func Table(job cluster.Job, e cluster.Endpoint, tasks []cluster.Task, address Ad
 	ends := job.Cancel || job.State == cluster.JobStopping || job.State.Ended()
 	replicas := map[string][]cluster.Task{}
 	for _, task := range tasks {
-		if task.Status.State != cluster.TaskRunning || task.Status.Healthy == 0 {
+		if task.Status.State != cluster.TaskRunning {
 			continue
 		}
 		if fleet, _, ok := cluster.ReplicaOf(gangName(task)); ok {
@@ -31,15 +33,17 @@ func Table(job cluster.Job, e cluster.Endpoint, tasks []cluster.Task, address Ad
 	for i, traffic := range e.Traffic() {
 		f := e.Fleets[i]
 		idle := ends || f.Retired || f.Share == 0
-		fleet := route.Fleet{Variant: f.Variant, Generation: f.Generation, Weight: traffic, Cold: f.Replicas == 0 && !idle}
+		fleet := route.Fleet{Variant: f.Variant, Generation: f.Generation, Weight: traffic, Cold: !idle}
 		for _, task := range replicas[f.ID()] {
 			at, gateway, ok := address(task)
 			if !ok {
 				continue
 			}
+			draining := idle || task.Status.Healthy == 0 || f.Drains(gangName(task))
 			fleet.Replicas = append(fleet.Replicas, route.Replica{
-				ID: task.ID, Node: task.Allocation.Node, Address: at, Gateway: gateway, Draining: idle || f.Drains(gangName(task)),
+				ID: task.ID, Node: task.Allocation.Node, Address: at, Gateway: gateway, Draining: draining,
 			})
+			fleet.Cold = fleet.Cold && draining
 		}
 		if !idle || len(fleet.Replicas) > 0 {
 			out.Fleets = append(out.Fleets, fleet)
