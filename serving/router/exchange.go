@@ -86,7 +86,7 @@ func (c *session) finish(refused *refusal) bool {
 	c.x.Status = refused.code
 	if c.origin == Mirrored {
 		// It is counted by who has sent it.
-	} else if c.x.fleet != nil {
+	} else if c.x.fleet != nil && (refused.code == http.StatusTooManyRequests || refused.code == http.StatusServiceUnavailable) {
 		c.x.fleet.shards[c.strand.Loop()].refused.Add(1)
 	} else {
 		c.r.turned(refused.code)

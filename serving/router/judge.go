@@ -127,7 +127,6 @@ func (r *Router) preside(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-		case <-r.news:
 		}
 		t := r.table.Load()
 		for _, e := range t.byName {

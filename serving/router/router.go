@@ -36,7 +36,6 @@ type Router struct {
 
 	own      map[string]http.Handler // by path
 	wake     chan struct{}
-	news     chan struct{}
 	visits   sync.WaitGroup
 	draining atomic.Bool // what is answered is the connection's last
 	closing  atomic.Bool // idle connections end
@@ -61,7 +60,7 @@ func New(o Options) (*Router, error) {
 	_, _ = rand.Read(boot) // never fails
 	r := &Router{
 		options: o.whole(files.Max), boot: hex.EncodeToString(boot), group: group, buffers: newBuffers(), retired: map[fleetKey]*fleet{},
-		wake: make(chan struct{}, 1), news: make(chan struct{}, 1), clients: clients{by: map[netip.Addr]int{}},
+		wake: make(chan struct{}, 1), clients: clients{by: map[netip.Addr]int{}},
 	}
 	r.context, r.cancel = context.WithCancel(context.Background())
 	r.own = map[string]http.Handler{"/ping": http.HandlerFunc(r.ping200)}

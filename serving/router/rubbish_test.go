@@ -63,6 +63,22 @@ func TestWhatCouldBeReadInTwoWaysReachesNoReplica(t *testing.T) {
 	}
 }
 
+func TestWhatCannotBeReadIsAnsweredForItselfAlone(t *testing.T) {
+	r := start(t, router.Options{}, table(server(t, said("ok"))))
+	for _, rubbish := range []string{"X" + strings.Repeat("y", 40<<10), strings.Repeat("\r\nSet-Cookie: a=b\r\n", 3000), "NO\r\n\r\n"} {
+		conn, answers := r.dial(t)
+		send(t, conn, "HEAD /endpoints/e/v2/x HTTP/1.1\r\nHost: x\r\nX-Request-Id: the-first-one\r\n\r\n")
+		if lines := head(t, answers); len(lines) == 0 || lines[0] != "HTTP/1.1 200 OK" {
+			t.Fatalf("%q", lines)
+		}
+		send(t, conn, rubbish)
+		answer, body := receive(t, answers)
+		if id := answer.Header.Get("X-Request-Id"); answer.StatusCode < 400 || id != "" || len(answer.Cookies()) > 0 || !strings.HasPrefix(body, `{"error":"`) {
+			t.Errorf("%.20q is answered with %d %v %q", rubbish, answer.StatusCode, answer.Header, body)
+		}
+	}
+}
+
 func TestABodyThatTurnsBadOnItsWayEndsItsRequestAlone(t *testing.T) {
 	at := server(t, echo)
 	r := start(t, router.Options{}, table(at))

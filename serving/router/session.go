@@ -44,6 +44,8 @@ func (c *session) serve() {
 		end, refused := c.readHead()
 		switch {
 		case refused != nil:
+			c.request, c.x.ID = h1.Request{}, nil // what is left there is of the request before
+			c.r.turned(refused.code)
 			c.decline(refused.closing())
 			return
 		case end == 0:
