@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -46,6 +47,12 @@ func (p Presented) String() string { return string(p.Kind) + " token " + p.ID }
 
 // GoString hides the secret from %#v too.
 func (p Presented) GoString() string { return p.String() }
+
+// Mentioned reports whether text has something of a token's form in it: that is the cluster's secret, and
+// for nobody whom the cluster only runs.
+func Mentioned(text []byte) bool {
+	return bytes.Contains(text, []byte(userPrefix+"_")) || bytes.Contains(text, []byte(joinPrefix+"_"))
+}
 
 // NewUserToken makes a token for a user: what to store, and the text for the user,
 // which is shown once. A validity of 0 is forever.

@@ -134,15 +134,18 @@ func (a *Annex) Begin(x *router.Exchange) *router.Watch {
 	}
 	e := x.Endpoint
 	captured := e.Capture != nil && a.keeper != nil && drawn(e.Capture.Share)
-	mirrored := e.Shadow != nil && e.Shadow.Variant != x.Fleet.Variant && drawn(e.Shadow.Share)
+	copied := ""
+	if e.Shadow != nil && e.Shadow.Variant != x.Fleet.Variant && drawn(e.Shadow.Share) {
+		copied = e.Shadow.Variant
+	}
 	var span *traces.Span
 	if a.options.Traces != nil {
 		span = a.span(x)
 	}
-	if !captured && !mirrored && span == nil {
+	if !captured && copied == "" && span == nil {
 		return a.plain
 	}
-	w := &watching{annex: a, id: a.ids.New(e.Name, x.Fleet.Variant, x.Fleet.Generation), mirrored: mirrored, span: span}
+	w := &watching{annex: a, id: a.ids.New(e.Name, x.Fleet.Variant, x.Fleet.Generation), shadow: copied, span: span}
 	if captured {
 		w.capture = e.Capture
 	}

@@ -469,3 +469,38 @@ func TestWhatAnEndpointDoesNotHaveIsTold(t *testing.T) {
 		t.Errorf("%s, %+v", answer.Status, w.Captured())
 	}
 }
+
+func TestAShadowThatIsTakenAwayHarmsNoRequestThatWaits(t *testing.T) {
+	release := make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
+	slow := replica(t, func(http.ResponseWriter, *http.Request, string) { <-release })
+	defer free()
+	endpoint := route.Endpoint{
+		Name: "e", Public: true, Shadow: &route.Shadow{Variant: "green", Share: 1}, Limits: route.Limits{Concurrency: 1},
+		Fleets: []route.Fleet{fleet("blue", 1, 1, slow), fleet("green", 1, 0, replica(t, says("%s")))},
+	}
+	w := start(t, route.Table{Endpoints: []route.Endpoint{endpoint}})
+	answers := make(chan string, 2)
+	for range 2 { // one is at the replica, the other waits
+		go func() {
+			answer, err := http.Post(w.base+"/endpoints/e/invocations", "text/plain", strings.NewReader("x"))
+			if err != nil {
+				answers <- err.Error()
+				return
+			}
+			_ = answer.Body.Close()
+			answers <- answer.Status
+		}()
+	}
+	until(t, "one waits", func() bool { return w.report("blue").Waiting == 1 })
+	endpoint.Shadow, endpoint.Fleets = nil, []route.Fleet{fleet("blue", 2, 1, replica(t, says("%s")))}
+	if err := w.SetTable(route.Table{Endpoints: []route.Endpoint{endpoint}}); err != nil {
+		t.Fatal(err)
+	}
+	free()
+	for range 2 {
+		if got := <-answers; got != "200 OK" {
+			t.Errorf("it is answered %s", got)
+		}
+	}
+}

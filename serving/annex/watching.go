@@ -28,11 +28,11 @@ const variantField = "X-Amzn-Invoked-Production-Variant"
 
 // watching is what is wanted of one exchange.
 type watching struct {
-	annex    *Annex
-	id       string
-	capture  *route.Capture // nil is nothing
-	mirrored bool
-	span     *traces.Span // nil is none
+	annex   *Annex
+	id      string
+	capture *route.Capture // nil is nothing
+	shadow  string         // the variant that gets a copy; "" is none. The exchange may end under a table that has none
+	span    *traces.Span   // nil is none
 }
 
 func (w *watching) watch() *router.Watch {
@@ -50,7 +50,7 @@ func (w *watching) watch() *router.Watch {
 			out.MaxAnswer = int(w.most())
 		}
 	}
-	if w.mirrored {
+	if w.shadow != "" {
 		out.MaxRequest, out.MaxAnswer = max(out.MaxRequest, maxMirrored), max(out.MaxAnswer, maxMirrored)
 	}
 	return out
@@ -75,7 +75,7 @@ func (w *watching) done(x *router.Exchange) {
 	if w.capture != nil && x.Status >= 200 && x.Status < 300 {
 		w.keep(x)
 	}
-	if w.mirrored && x.Status < http.StatusInternalServerError {
+	if w.shadow != "" && x.Status < http.StatusInternalServerError {
 		w.mirror(x)
 	}
 }
@@ -134,7 +134,7 @@ func (w *watching) mirror(x *router.Exchange) {
 	for _, name := range []string{"Authorization", "Host", "Content-Length", "Expect", async.HeaderVariant} {
 		r.Header.Del(name)
 	}
-	w.annex.mirrorOf(target{x.Endpoint.Name, x.Endpoint.Shadow.Variant}).Send(r, shadow.PrintOf(x.Status, x.AnswerBody.Body))
+	w.annex.mirrorOf(target{x.Endpoint.Name, w.shadow}).Send(r, shadow.PrintOf(x.Status, x.AnswerBody.Body))
 }
 
 // mirrorOf is the mirror of a variant.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/clary-ml/clary/auth"
 	"github.com/clary-ml/clary/serving/route"
 	"github.com/clary-ml/clary/serving/router/h1"
 	"github.com/clary-ml/clary/serving/router/loop"
@@ -170,10 +171,10 @@ func (c *session) appendRequest(out []byte, m *replica) []byte {
 	id := false
 	for i := range q.Fields {
 		f := &q.Fields[i]
-		if f.Drop || f.Is.Hop() || f.Is == h1.Authorization && !c.x.Endpoint.Public || f.Is == h1.RequestID && (id || len(f.Value) != len(c.x.ID)) {
+		if f.Drop || f.Is.Hop() || f.Is == h1.Authorization && (!c.x.Endpoint.Public || auth.Mentioned(f.Value)) || f.Is == h1.RequestID && (id || len(f.Value) != len(c.x.ID)) {
 			continue
 		}
-		if w := c.x.watch; w != nil && w.AppendRequest != nil && w.Instead(f.Name) {
+		if w := c.x.watch; w != nil && w.AppendRequest != nil && c.instead(w, f.Name) {
 			continue
 		}
 		id = id || f.Is == h1.RequestID
@@ -186,7 +187,7 @@ func (c *session) appendRequest(out []byte, m *replica) []byte {
 		out = appendField(out, "X-Request-Id: ", c.x.ID)
 	}
 	if w := c.x.watch; w != nil && w.AppendRequest != nil {
-		out = w.AppendRequest(out, &c.x.Exchange)
+		out = c.append(out, w.AppendRequest)
 	}
 	return append(out, '\r', '\n')
 }
@@ -265,7 +266,7 @@ func (c *session) appendAnswer(out []byte, keep bool) []byte {
 		out = appendField(out, string(c.x.session), []byte("; Path=/; HttpOnly; SameSite=Lax"))
 	}
 	if c.x.watch != nil && c.x.watch.AppendHead != nil {
-		out = c.x.watch.AppendHead(out, &c.x.Exchange)
+		out = c.append(out, c.x.watch.AppendHead)
 	}
 	switch {
 	case !keep:

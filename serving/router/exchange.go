@@ -33,7 +33,7 @@ type exchange struct {
 // exchange answers the request whose head was read. It returns whether the connection is good for
 // another.
 func (c *session) exchange(end int) bool {
-	if body := &c.request.Body; !body.Chunked && body.Length <= bodyGather && end+int(body.Length) > len(c.in) {
+	if end+roomFor(&c.request.Body) > len(c.in) {
 		c.grow(bigBuffer)
 		if err := c.request.Read(c.in[c.x.head:end], c.r.options.HeadFields); err != nil {
 			return false // it was read before: this does not happen
@@ -65,6 +65,14 @@ func (c *session) exchange(end int) bool {
 		return c.finish(refused)
 	}
 	return c.relay()
+}
+
+// roomFor is how much of a body the buffer has to hold beside its head.
+func roomFor(body *h1.Body) int {
+	if !body.Chunked && body.Length <= bodyGather {
+		return int(body.Length)
+	}
+	return leastRoom
 }
 
 // identify takes the request's id, or makes one.
@@ -102,10 +110,12 @@ func (c *session) finish(refused *refusal) bool {
 
 // observed tells the observer that the exchange has ended.
 func (c *session) observed() {
-	if c.x.watch != nil && c.x.watch.Done != nil {
-		c.x.watch.Done(&c.x.Exchange)
-	}
+	w := c.x.watch
 	c.x.watch = nil
+	if w != nil && w.Done != nil {
+		defer c.guard()
+		w.Done(&c.x.Exchange)
+	}
 }
 
 var endpoints = []byte("/endpoints/")

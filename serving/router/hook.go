@@ -1,13 +1,15 @@
 package router
 
 import (
+	"runtime/debug"
 	"time"
 
 	"github.com/clary-ml/clary/serving/route"
 	"github.com/clary-ml/clary/serving/router/h1"
 )
 
-// Observer sees exchanges as they are. Its methods are called by the event loops: they must not block.
+// Observer sees exchanges as they are. Its methods are called by the event loops: they must not block. One that panics
+// is logged, and the exchange goes on without what it would have said.
 type Observer interface {
 	// Begin is called for each request that is for a fleet, before a replica is chosen. It says what
 	// of the exchange is to be kept; nil is nothing, and then nothing more is heard of it.
@@ -69,8 +71,28 @@ type Exchange struct {
 	RequestBody, AnswerBody Kept
 }
 
+// guard makes a panic of the observer's its own end only: the event loop has other clients' requests too.
+func (c *session) guard() {
+	if fault := recover(); fault != nil {
+		c.r.options.Log.Error("an observer broke", "endpoint", c.x.entry.name, "panic", fault, "stack", string(debug.Stack()))
+	}
+}
+
+// append adds an observer's fields to a head.
+func (c *session) append(head []byte, add func([]byte, *Exchange) []byte) (out []byte) {
+	out = head
+	defer c.guard()
+	return add(head, &c.x.Exchange)
+}
+
+func (c *session) instead(w *Watch, name []byte) bool {
+	defer c.guard()
+	return w.Instead(name)
+}
+
 // begin asks the observer what it wants of this exchange.
 func (c *session) begin(o Observer) {
+	defer c.guard()
 	c.x.Path = string(c.x.path)
 	w := o.Begin(&c.x.Exchange)
 	if w == nil {

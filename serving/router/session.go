@@ -114,13 +114,19 @@ func (c *session) awaitTLS() bool {
 	}
 }
 
+const maxEmpty = 2 // lines before a head: some clients send one too many after a body
+
 // readHead reads until a request's head is whole. It returns where that ends; 0 if the client has
 // gone before.
 func (c *session) readHead() (int, *refusal) {
 	o := &c.r.options
-	for looked, began := 0, time.Duration(0); ; {
-		for c.to-c.from >= 2 && c.in[c.from] == '\r' && c.in[c.from+1] == '\n' && looked == 0 {
-			c.from += 2 // some clients send a line too many after a body
+	// What is known of the last request is in a buffer that somebody else may have now.
+	c.x.ID, c.request = nil, h1.Request{Fields: c.request.Fields[:0]}
+	for looked, began, empty := 0, time.Duration(0), 0; ; {
+		if c.to-c.from >= 2 && c.in[c.from] == '\r' && c.in[c.from+1] == '\n' && empty < maxEmpty {
+			c.to = copy(c.in, c.in[c.from+2:c.to])
+			c.from, looked, empty = 0, 0, empty+1
+			continue
 		}
 		if end := h1.End(c.in[c.from:c.to], looked); end > 0 && end <= o.HeadBytes {
 			end += c.from

@@ -152,7 +152,7 @@ func (c *session) more(began time.Duration, read func() (int, error)) *refusal {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded) || err == nil && slow:
 		return refuse(http.StatusRequestTimeout, "the body comes too slowly: send at least %d bytes a second, and do not pause for %s", o.BodyRate, o.BodyStall).closing()
-	case n == 0 && err != nil:
+	case n == 0: // nor is a read that had no room a reason to try for ever
 		return goneClient
 	}
 	return nil

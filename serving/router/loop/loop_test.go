@@ -257,6 +257,36 @@ func TestAGuardThatGoesEndsTheWait(t *testing.T) {
 	}
 }
 
+func TestASocketThatIsClosedTouchesNobodyElses(t *testing.T) {
+	g, _ := group(t, 1)
+	fd, _ := pair(t)
+	foreign, peer := pair(t)
+	done := make(chan struct{})
+	g.Start(fd, func(_ *loop.Strand, sock *loop.Sock) {
+		defer close(done)
+		_ = sock.Close()
+		if again, err := unix.FcntlInt(uintptr(foreign), unix.F_DUPFD_CLOEXEC, fd); err != nil || again != fd {
+			t.Errorf("the number %d was not given again, but %d, %v", fd, again, err)
+		}
+		if _, err := sock.Write([]byte("secret")); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a write ends with %v", err)
+		}
+		if _, err := sock.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a read ends with %v", err)
+		}
+		if err := sock.CloseWrite(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("an end of writing ends with %v", err)
+		}
+		sock.Reset()
+	})
+	<-done
+	_ = unix.Close(foreign)
+	_ = unix.Close(fd) // its other number
+	if got, err := io.ReadAll(peer); len(got) > 0 || err != nil {
+		t.Errorf("%q, %v came to somebody else", got, err)
+	}
+}
+
 func BenchmarkSwitch(b *testing.B) {
 	g, err := loop.NewGroup(1)
 	if err != nil {

@@ -166,6 +166,9 @@ func (k *Sock) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for {
+		if k.closed.Load() { // its number may be somebody else's by now
+			return 0, net.ErrClosed
+		}
 		if err := k.Await(); err != nil {
 			return 0, err
 		}
@@ -197,6 +200,9 @@ func (k *Sock) Read(p []byte) (int, error) {
 func (k *Sock) Write(p []byte) (int, error) {
 	written, again := 0, false
 	for written < len(p) {
+		if k.closed.Load() {
+			return written, net.ErrClosed
+		}
 		n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(k.fd), uintptr(unsafe.Pointer(&p[written])), uintptr(len(p)-written), unix.MSG_NOSIGNAL, 0, 0)
 		switch errno {
 		case 0:
@@ -231,10 +237,13 @@ func (k *Sock) waitWrite() error {
 
 // CloseWrite tells the peer that nothing more comes.
 func (k *Sock) CloseWrite() error {
+	if k.closed.Load() {
+		return net.ErrClosed
+	}
 	return os.NewSyscallError("shutdown", unix.Shutdown(k.fd, unix.SHUT_WR))
 }
 
-// Close closes the socket; again does nothing.
+// Close closes the socket; again does nothing. What is asked of it afterwards is net.ErrClosed.
 func (k *Sock) Close() error {
 	if k.closed.Swap(true) {
 		return nil
@@ -245,6 +254,9 @@ func (k *Sock) Close() error {
 
 // Reset makes Close tell the peer that something went wrong, so that what it has is not taken as whole.
 func (k *Sock) Reset() {
+	if k.closed.Load() {
+		return
+	}
 	_ = unix.SetsockoptLinger(k.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
