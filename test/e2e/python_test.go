@@ -56,7 +56,7 @@ func (m *machines) pythonTests(python string) func(*testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		for _, name := range []string{"test_a_job_is_submitted_followed_and_waited_for", "test_many_workers_share_a_study", "test_a_model_from_its_job_to_its_deletion"} {
+		for _, name := range []string{"test_a_job_is_submitted_followed_and_waited_for", "test_many_workers_share_a_study", "test_a_model_from_its_job_to_its_deletion", "test_an_endpoint_from_its_making_to_its_end"} {
 			if strings.Contains(string(out), "skipped") || !strings.Contains(string(out), name) {
 				t.Errorf("not all was tested:\n%s", out)
 			}

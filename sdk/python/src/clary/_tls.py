@@ -14,8 +14,8 @@ from .errors import Denied, Unready
 COORDINATOR = "localhost"
 
 
-def ca_certificate(address: str, pin: str, timeout: float) -> bytes:
-    """The CA certificate that a coordinator shows, as PEM, if it has the pin.
+def ca_certificate(address: str, pin: str, timeout: float, protocol: str = "h2") -> bytes:
+    """The CA certificate that a server shows, as PEM, if it has the pin.
 
     What else the server says in this connection is not believed, and nothing is told to it.
     """
@@ -23,7 +23,7 @@ def ca_certificate(address: str, pin: str, timeout: float) -> bytes:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols([protocol])
     host, _, port = address.rpartition(":")
     try:
         with (

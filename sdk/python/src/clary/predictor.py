@@ -219,7 +219,7 @@ class Predictor:
         with self._lock:
             if found := self._contexts.get("ca"):
                 return found
-        ca = _tls.ca_certificate(f"{host}:{port}", self._ca_pin, CONNECT_TIME)
+        ca = _tls.ca_certificate(f"{host}:{port}", self._ca_pin, CONNECT_TIME, "http/1.1")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.check_hostname = False  # who it is stands in the certificate's URI
