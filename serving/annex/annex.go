@@ -50,6 +50,7 @@ type Annex struct {
 	mirrored *http.Transport
 
 	mu      sync.RWMutex
+	worker  *async.Worker // the last one
 	mirrors map[target]*shadow.Mirror
 	places  map[string]place // where endpoints' captures go, by what their specs say
 }
@@ -266,7 +267,11 @@ func AsyncEndpoints(t route.Table) (out []async.Endpoint) {
 // Worker answers asynchronous requests through this annex's router. There should be one in a cluster.
 func (a *Annex) Worker(o async.Options) *async.Worker {
 	o.Log = cmp.Or(o.Log, a.options.Log)
-	return async.New(a.options.Store, a.Invoke, o)
+	w := async.New(a.options.Store, a.Invoke, o)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.worker = w
+	return w
 }
 
 // Invoke asks an endpoint through the router, from within: see router.Inside.

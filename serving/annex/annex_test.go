@@ -444,6 +444,11 @@ func TestRequestsLeftInTheStoreAreAnsweredThere(t *testing.T) {
 		l, _ := w.store.List(t.Context(), object.URI{Bucket: "clary", Key: "endpoints/"})
 		return len(l) == 0
 	})
+	until(t, "the backlog is 0 in the metrics", func() bool {
+		metrics := httptest.NewRecorder()
+		w.Metrics().ServeHTTP(metrics, httptest.NewRequest("GET", "/metrics", nil))
+		return strings.Contains(metrics.Body.String(), `clary_router_async_backlog{endpoint="private"} 0`)
+	})
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)

@@ -329,6 +329,9 @@ func TestTheBoundsOfWorkAreKept(t *testing.T) {
 				if b, known := w.Backlog("churn"); !known || b.Requests != 30 || b.Working != c.most || time.Since(b.Oldest) < 30*time.Second || time.Since(b.Oldest) > 31*time.Second {
 					t.Errorf("%+v, want 30 of which %d are worked on", b, c.most)
 				}
+				if all, b := w.Backlogs(), w.Backlogs()["churn"]; len(all) != 1 || b.Requests != 30 {
+					t.Errorf("of all endpoints: %+v", all)
+				}
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				if b, _ := w.Backlog("churn"); b.Requests != 30-c.most {

@@ -101,6 +101,11 @@ func New(store Store, invoke Invoke, o Options) *Worker {
 // Run works on the inboxes of the endpoints that there are, until ctx ends; what is worked on then is
 // given up, and left for the next worker.
 func (w *Worker) Run(ctx context.Context, endpoints func() []Endpoint) error {
+	defer func() { // who works on them next knows how many they are
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		clear(w.queues)
+	}()
 	var working sync.WaitGroup
 	defer working.Wait()
 	tick := time.NewTicker(w.options.Poll)
@@ -147,6 +152,23 @@ func (w *Worker) Backlog(endpoint string) (Backlog, bool) {
 	if q == nil || q.listed.IsZero() {
 		return Backlog{}, false
 	}
+	return q.backlog(), true
+}
+
+// Backlogs are those of all endpoints, by name.
+func (w *Worker) Backlogs() map[string]Backlog {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := map[string]Backlog{}
+	for name, q := range w.queues {
+		if !q.listed.IsZero() {
+			all[name] = q.backlog()
+		}
+	}
+	return all
+}
+
+func (q *queue) backlog() Backlog {
 	b := Backlog{Requests: len(q.waiting) + len(q.working), Working: len(q.working)}
 	oldest := ""
 	if len(q.waiting) > 0 {
@@ -160,7 +182,7 @@ func (w *Worker) Backlog(endpoint string) (Backlog, bool) {
 	if oldest != "" {
 		b.Oldest = madeAt(oldest)
 	}
-	return b, true
+	return b
 }
 
 // adopt takes over which endpoints there are.
