@@ -45,6 +45,7 @@ type Fleet struct {
 	Scaled   int64             // when Replicas last changed by itself
 	Scaler   []byte            // state of serving/autoscale
 	Retired  bool              // all its replicas are to go, and then it is gone
+	Silent   int64             // during its update: since when none answers, though some are wanted
 }
 
 // DrainingReplica gets nothing new. It is stopped when it is idle, or has had its time.
@@ -97,6 +98,7 @@ type Rollout struct {
 	Since   int64  // when its phase or step began
 	By      string // who asked for it
 	Alarm   string // what whoever watches it has found: with any it is rolled back
+	Watched int64  // until when whoever watches it has found nothing, told at the end of each step
 	Reason  string // why it is rolled back
 }
 

@@ -125,7 +125,7 @@ func (t *track) push(s Sample) {
 //
 // Samples are shared with the next calls of sample: whoever outlives the next needs a copy.
 func (h *heard) seen(endpoint string, now time.Time, live []string) Seen {
-	s := Seen{At: now, fleets: map[fleetKey]Fleet{}, Known: now.Sub(h.began) >= listen, endpoint: endpoint}
+	s := Seen{At: now, Since: h.began, fleets: map[fleetKey]Fleet{}, Known: now.Sub(h.began) >= listen, endpoint: endpoint}
 	for _, name := range live {
 		r := h.routers[name]
 		s.Known = s.Known && r != nil && now.Sub(r.at) < silence
@@ -179,6 +179,8 @@ func (h *heard) fleet(key fleetKey, now time.Time) Fleet {
 // Seen is what all routers together know of an endpoint.
 type Seen struct {
 	At time.Time
+	// Since is when this leader began to listen.
+	Since time.Time
 	// Known says that all routers that there are have told lately, and that this leader has listened for
 	// a while: what is not there is nothing.
 	Known bool

@@ -45,7 +45,7 @@ func FleetToProto(f cluster.Fleet) *claryv1.Fleet {
 	return &claryv1.Fleet{
 		Variant: f.Variant, Generation: f.Generation, Spec: f.Spec, Role: RoleToProto(f.Role), Models: list(f.Models, ModelPinToProto),
 		Weight: f.Weight, Share: f.Share, Replicas: f.Replicas, Next: f.Next, Draining: list(f.Draining, DrainingReplicaToProto),
-		Scaled: f.Scaled, Scaler: f.Scaler, Retired: f.Retired,
+		Scaled: f.Scaled, Scaler: f.Scaler, Retired: f.Retired, Silent: f.Silent,
 	}
 }
 
@@ -54,7 +54,7 @@ func FleetFromProto(f *claryv1.Fleet) cluster.Fleet {
 	return cluster.Fleet{
 		Variant: f.GetVariant(), Generation: f.GetGeneration(), Spec: some(f.GetSpec()), Role: RoleFromProto(f.GetRole()),
 		Models: list(f.GetModels(), ModelPinFromProto), Weight: f.GetWeight(), Share: f.GetShare(), Replicas: f.GetReplicas(), Next: f.GetNext(),
-		Draining: list(f.GetDraining(), DrainingReplicaFromProto), Scaled: f.GetScaled(), Scaler: some(f.GetScaler()), Retired: f.GetRetired(),
+		Draining: list(f.GetDraining(), DrainingReplicaFromProto), Scaled: f.GetScaled(), Scaler: some(f.GetScaler()), Retired: f.GetRetired(), Silent: f.GetSilent(),
 	}
 }
 
@@ -72,7 +72,7 @@ func DrainingReplicaFromProto(d *claryv1.DrainingReplica) cluster.DrainingReplic
 func RolloutToProto(r cluster.Rollout) *claryv1.Rollout {
 	return &claryv1.Rollout{
 		From: r.From, To: r.To, Spec: r.Spec, Phase: string(r.Phase), Steps: r.Steps, Step: r.Step, Bake: int64(r.Bake), Startup: int64(r.Startup),
-		Wait: int64(r.Wait), Started: r.Started, Since: r.Since, By: r.By, Alarm: r.Alarm, Reason: r.Reason,
+		Wait: int64(r.Wait), Started: r.Started, Since: r.Since, By: r.By, Alarm: r.Alarm, Watched: r.Watched, Reason: r.Reason,
 	}
 }
 
@@ -81,7 +81,7 @@ func RolloutFromProto(r *claryv1.Rollout) cluster.Rollout {
 	return cluster.Rollout{
 		From: r.GetFrom(), To: r.GetTo(), Spec: some(r.GetSpec()), Phase: cluster.RolloutPhase(r.GetPhase()), Steps: some(r.GetSteps()), Step: r.GetStep(),
 		Bake: time.Duration(r.GetBake()), Startup: time.Duration(r.GetStartup()), Wait: time.Duration(r.GetWait()),
-		Started: r.GetStarted(), Since: r.GetSince(), By: r.GetBy(), Alarm: r.GetAlarm(), Reason: r.GetReason(),
+		Started: r.GetStarted(), Since: r.GetSince(), By: r.GetBy(), Alarm: r.GetAlarm(), Watched: r.GetWatched(), Reason: r.GetReason(),
 	}
 }
 

@@ -116,14 +116,19 @@ func read(text []byte) (Spec, error) {
 
 // Scaling is how a fleet's replicas follow the load, if they do.
 func Scaling(f cluster.Fleet) (autoscale.Spec, bool, error) {
-	var v Variant
-	if err := json.Unmarshal(f.Spec, &v); err != nil {
-		return autoscale.Spec{}, false, fault.New(fault.Invalid, "the spec of fleet %s cannot be read: %w", f.ID(), err)
-	}
-	if v.Scaling == nil {
-		return autoscale.Spec{}, false, nil
+	v, err := variantOf(f)
+	if err != nil || v.Scaling == nil {
+		return autoscale.Spec{}, false, err
 	}
 	return *v.Scaling, true, nil
+}
+
+// variantOf is what a fleet was made of.
+func variantOf(f cluster.Fleet) (v Variant, err error) {
+	if err := json.Unmarshal(f.Spec, &v); err != nil {
+		return v, fault.New(fault.Invalid, "the spec of fleet %s cannot be read: %w", f.ID(), err)
+	}
+	return v, nil
 }
 
 // Settings are the parts of a spec that are the endpoint's and no variant's: those in force, and from
@@ -146,6 +151,17 @@ func Watched(e cluster.Endpoint) (Alarms, bool) {
 		return Alarms{}, false
 	}
 	return s.Update.Alarms.WithDefaults(), true
+}
+
+// Quiet notes that the alarms of an update were looked at now, and nothing was found: without that, a step
+// whose time is over does not end. It reports whether there was anything to note.
+func Quiet(e cluster.Endpoint, now int64) (cluster.Endpoint, bool) {
+	if _, any := Watched(e); !any || now < due(*e.Rollout) || e.Rollout.Watched >= due(*e.Rollout) {
+		return e, false
+	}
+	e = clone(e)
+	e.Rollout.Watched = now
+	return e, true
 }
 
 func encode(s Spec) ([]byte, error) {

@@ -1,10 +1,12 @@
 package endpoint_test
 
 import (
+	"encoding/json"
 	"slices"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/workload"
+	"github.com/clary-ml/clary/workload/endpoint"
 )
 
 // serving is how many replicas of a fleet answer and get requests.
@@ -61,8 +63,8 @@ func (w *world) judge(before workload.View, c workload.Changes) {
 	}
 }
 
-// judgeShares: a generation gets more only when all of it answers, and where the old one goes the new one
-// is as large.
+// judgeShares: a generation gets more only when enough of it answers and its alarms were watched, and
+// where the old one goes the new one is as large.
 func (w *world) judgeShares(before, after workload.View) {
 	had, e := before.Endpoint, after.Endpoint
 	for _, f := range e.Fleets {
@@ -73,8 +75,11 @@ func (w *world) judgeShares(before, after workload.View) {
 		old := had.Fleets[at]
 		if f.Share > old.Share && had.Rollout != nil && f.Generation == had.Rollout.To {
 			w.done["shifted"]++
-			if n := serving(before, old); n < f.Replicas {
-				w.fatal("%s gets %v of the requests, and %d of its %d replicas answer", f.ID(), f.Share, n, f.Replicas)
+			if n, need := serving(before, old), w.need(before, f); n < need {
+				w.fatal("%s gets %v of the requests, and %d of its %d replicas answer: it takes %d", f.ID(), f.Share, n, f.Replicas, need)
+			}
+			if _, any := endpoint.Watched(*had); any && had.Rollout.Watched < had.Rollout.Since+int64(had.Rollout.Bake) {
+				w.fatal("%s gets %v of the requests, and nobody watched: %+v", f.ID(), f.Share, had.Rollout)
 			}
 		}
 		if !f.Retired || old.Retired {
@@ -85,7 +90,7 @@ func (w *world) judgeShares(before, after workload.View) {
 			continue
 		}
 		w.done["taken over"]++
-		if n := e.Fleets[next]; n.Replicas < old.Replicas || serving(after, n) < old.Replicas {
+		if n := e.Fleets[next]; n.Replicas < old.Replicas || serving(after, n) < w.need(before, n) {
 			w.fatal("%s goes with %d replicas, and %d of %d in %s answer", f.ID(), old.Replicas, serving(after, n), n.Replicas, n.ID())
 		}
 	}
@@ -109,6 +114,31 @@ func (w *world) judgeShares(before, after workload.View) {
 	}
 }
 
+// need is how many replicas of a new fleet must answer for it to get more: as an update starts all, later
+// as many as answer of the old one, or as its variant began with.
+func (w *world) need(before workload.View, f cluster.Fleet) int32 {
+	r := before.Endpoint.Rollout
+	if r.Phase == cluster.RolloutStarting {
+		return f.Replicas
+	}
+	enough := int32(1)
+	if at := before.Endpoint.Fleet(cluster.FleetID(f.Variant, r.From)); at >= 0 {
+		enough = max(enough, serving(before, before.Endpoint.Fleets[at]))
+	} else {
+		var v endpoint.Variant
+		if err := json.Unmarshal(f.Spec, &v); err != nil {
+			w.fatal("%v", err)
+		}
+		switch {
+		case v.Scaling != nil:
+			enough = max(enough, int32(v.Scaling.First()))
+		case v.Replicas != nil:
+			enough = max(enough, *v.Replicas)
+		}
+	}
+	return min(f.Replicas, enough)
+}
+
 // count notes what a step does.
 func (w *world) count(c workload.Changes) {
 	for _, g := range c.Gangs {
@@ -128,7 +158,7 @@ func (w *world) count(c workload.Changes) {
 		}
 	}
 	if e := c.Endpoint; e != nil && e.Rollout != nil && e.Rollout.Phase == cluster.RolloutRollingBack {
-		for text, what := range map[string]string{"too many errors": "alarm", "times in a row": "crashes", "within": "time", "no replica of": "silence"} {
+		for text, what := range map[string]string{"too many errors": "alarm", "times in a row": "crashes", "within": "time", "no replica of": "silence", "nobody watched": "neglect"} {
 			if contains(e.Rollout.Reason, text) {
 				w.done["rolled back by "+what]++
 			}

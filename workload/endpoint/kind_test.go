@@ -268,7 +268,7 @@ func TestAnUpdateThatIsNoGoodIsRolledBack(t *testing.T) {
 			}
 			_ = w.ask("alarm", endpoint.Alarm(*w.e, "12 % errors"), nil)
 		}},
-		{"all new replicas fall silent", "no replica of main answers in generation 2", func(w *world) {
+		{"all new replicas fall silent", "no replica of main has answered in generation 2 for 5m0s", func(w *world) {
 			for w.e.Rollout.Phase != cluster.RolloutBaking {
 				w.behave()
 				w.settle()

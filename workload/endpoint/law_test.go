@@ -49,6 +49,10 @@ func (h history) draw() endpoint.Spec {
 	u.Bake = pick(h, []quantity.Duration{0, quantity.Duration(time.Second), quantity.Duration(time.Minute)})
 	wait := pick(h, []quantity.Duration{0, quantity.Duration(time.Minute)})
 	u.Wait = &wait
+	if h.one(3) {
+		rate := quantity.Share(0.1)
+		u.Alarms = &endpoint.Alarms{ErrorRate: &rate}
+	}
 	s.Limits.Timeout = pick(h, []quantity.Duration{0, quantity.Duration(10 * time.Second)})
 	return s
 }
@@ -355,7 +359,7 @@ func TestTheLawsHoldInAllThatCanHappen(t *testing.T) {
 	for _, what := range []string{
 		"crash", "flap", "node lost", "node drained", "stale", "update", "update refused", "replaced", "in place", "rollback", "rollback refused", "rolled back by hand",
 		"weights", "weights refused", "replicas", "replicas refused", "bounds", "bounds refused", "scale", "scale refused", "alarm", "shifted", "taken over", "stopped", "idle",
-		"restarted", "excused", "backed off", "rolled back by alarm", "rolled back by crashes", "rolled back by time", "rolled back by silence", "moved", "cancelled",
+		"restarted", "excused", "backed off", "rolled back by alarm", "rolled back by crashes", "rolled back by time", "rolled back by silence", "rolled back by neglect", "watched", "moved", "cancelled",
 		"ended in a bad world", "steady",
 	} {
 		if total[what] < 5 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/clary-ml/clary/cluster"
 )
@@ -21,6 +22,7 @@ func (s *step) rollout() {
 		finishBack(&s.e, s.now)
 		return
 	}
+	s.listen()
 	if reason := s.broken(); reason != "" {
 		rollBack(&s.e, reason, s.now)
 		s.wake(s.now)
@@ -28,19 +30,16 @@ func (s *step) rollout() {
 	}
 	s.catchUp()
 	short := s.short()
-	due := r.Since
-	switch r.Phase {
-	case cluster.RolloutBaking:
-		due += int64(r.Bake)
-	case cluster.RolloutRetiring:
-		due += int64(r.Wait)
-	}
+	due := due(*r)
 	limit := due + int64(r.Startup)
 	switch {
 	case s.now < due:
 		s.wake(due)
-	case short == "":
+	case short == "" && s.watched(due):
 		s.advance()
+		s.wake(s.now)
+	case s.now >= limit && short == "":
+		rollBack(&s.e, fmt.Sprintf("nobody watched its alarms for %s: not all routers tell what they see", r.Startup), s.now)
 		s.wake(s.now)
 	case s.now >= limit:
 		rollBack(&s.e, fmt.Sprintf("not all new replicas answered within %s: %s", r.Startup, short), s.now)
@@ -48,6 +47,50 @@ func (s *step) rollout() {
 	default:
 		s.wake(limit)
 	}
+}
+
+// due is when the step or phase that an update is at has had its time.
+func due(r cluster.Rollout) int64 {
+	switch r.Phase {
+	case cluster.RolloutBaking:
+		return r.Since + int64(r.Bake)
+	case cluster.RolloutRetiring:
+		return r.Since + int64(r.Wait)
+	}
+	return r.Since
+}
+
+// watched says that an update's alarms, if it has any, were looked at until a step's end.
+func (s *step) watched(due int64) bool {
+	_, any := Watched(s.e)
+	return !any || s.e.Rollout.Watched >= due
+}
+
+// listen notes since when new fleets that should answer do not.
+func (s *step) listen() {
+	for i := range s.e.Fleets {
+		f := &s.e.Fleets[i]
+		if f.Generation != s.e.Rollout.To {
+			continue
+		}
+		switch silent := s.e.Rollout.Phase != cluster.RolloutStarting && f.Replicas > 0 && s.serving(*f) == 0; {
+		case !silent:
+			f.Silent = 0
+		case f.Silent == 0:
+			f.Silent = s.now
+		}
+	}
+}
+
+// patience is how long a fleet may be silent: until a busy replica would be started anew, and it or
+// another, on another node or after a cold start, has had the time to start.
+func patience(f cluster.Fleet) time.Duration {
+	var p cluster.Probe
+	if f.Role.Program.Probe != nil {
+		p = *f.Role.Program.Probe
+	}
+	p = p.WithDefaults()
+	return p.Startup + time.Duration(p.Failures)*p.Every
 }
 
 // advance goes to the next step or phase: all new replicas answer, and the time of the last is over.
@@ -87,9 +130,13 @@ func (s *step) broken() string {
 				return fmt.Sprintf("the new replica %s failed %d times in a row%s", one.gang.Name, one.gang.Failures, s.last(one.gang.Name))
 			}
 		}
-		if r.Phase != cluster.RolloutStarting && f.Replicas > 0 && s.serving(f) == 0 {
-			return fmt.Sprintf("no replica of %s answers in generation %d%s", f.Variant, r.To, s.last(f.ID()))
+		if f.Silent == 0 {
+			continue
 		}
+		if most := patience(f); s.now >= f.Silent+int64(most) {
+			return fmt.Sprintf("no replica of %s has answered in generation %d for %s%s", f.Variant, r.To, most, s.last(f.ID()))
+		}
+		s.wake(f.Silent + int64(patience(f)))
 	}
 	return ""
 }
@@ -114,15 +161,34 @@ func (s *step) catchUp() {
 	}
 }
 
-// short says which new fleets have fewer replicas that answer than are wanted.
+// short says which new fleets have fewer replicas that answer than it takes to go on.
 func (s *step) short() string {
 	var short []string
 	for _, f := range s.e.Fleets {
-		if n := s.serving(f); f.Generation == s.e.Rollout.To && n < f.Replicas {
-			short = append(short, fmt.Sprintf("%d of %d of %s%s", n, f.Replicas, f.Variant, s.last(f.ID())))
+		if f.Generation != s.e.Rollout.To {
+			continue
+		}
+		if n, need := s.serving(f), s.need(f); n < need {
+			short = append(short, fmt.Sprintf("%d of %d of %s%s", n, need, f.Variant, s.last(f.ID())))
 		}
 	}
 	return strings.Join(short, ", ")
+}
+
+// need is how many replicas of a new fleet must answer for its update to go on: at first all. Later the
+// load may want more than there is room for while the old ones are there, and then it is as many as
+// answer of those, or as its variant began with.
+func (s *step) need(f cluster.Fleet) int32 {
+	if s.e.Rollout.Phase == cluster.RolloutStarting {
+		return f.Replicas
+	}
+	enough := int32(1)
+	if at := s.e.Fleet(cluster.FleetID(f.Variant, s.e.Rollout.From)); at >= 0 {
+		enough = max(enough, s.serving(s.e.Fleets[at]))
+	} else if v, err := variantOf(f); err == nil {
+		enough = max(enough, v.replicas())
+	}
+	return min(f.Replicas, enough)
 }
 
 // share gives a generation its share of the requests.
@@ -167,6 +233,9 @@ func finish(e *cluster.Endpoint, now int64) {
 	e.Spec, e.Generation = r.Spec, r.To
 	retire(e, r.From)
 	share(e, r.To, 1)
+	for i := range e.Fleets {
+		e.Fleets[i].Silent = 0
+	}
 	e.Rollout = nil
 	e.Note(cluster.EndpointNote{At: now, What: "updated", Text: fmt.Sprintf("generation %d has taken over from %d", r.To, r.From)})
 }

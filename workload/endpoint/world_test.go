@@ -216,8 +216,11 @@ func (w *world) behave() {
 	}
 }
 
-// idle has the steward see that nobody asks those on their way out any more.
+// idle has the steward see that nobody asks those on their way out any more, and that no alarm goes off.
 func (w *world) idle() {
+	if e, noted := endpoint.Quiet(*w.e, w.now); noted {
+		_ = w.ask("watched", e, nil)
+	}
 	names := map[string]bool{}
 	for _, f := range w.e.Fleets {
 		for _, d := range f.Draining {

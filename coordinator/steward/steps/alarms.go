@@ -12,10 +12,11 @@ import (
 )
 
 // Alarms watches the new fleets of an update in progress, and has it rolled back if they do what must
-// not happen: only of enough requests, and only if all routers are heard.
+// not happen, of enough requests: what was heard is heard, also while some router is silent. That nothing
+// happened is said, for a step to end, only when all routers are heard, since it began or for a window.
 func Alarms(e *cluster.Endpoint, in steward.Input) (changed bool) {
 	alarms, watched := endpoint.Watched(*e)
-	if !watched || !in.Seen.Known {
+	if !watched {
 		return false
 	}
 	for _, fleet := range e.Fleets {
@@ -28,7 +29,12 @@ func Alarms(e *cluster.Endpoint, in steward.Input) (changed bool) {
 			return true
 		}
 	}
-	return false
+	since := in.Seen.Since
+	if !in.Seen.Known || since.UnixNano() > e.Rollout.Since && in.Now.Sub(since) < alarms.Window.Std() {
+		return false
+	}
+	*e, changed = endpoint.Quiet(*e, in.Now.UnixNano())
+	return changed
 }
 
 // alarm is what of a fleet in a window must not happen, or nothing.

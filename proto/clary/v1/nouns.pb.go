@@ -4444,6 +4444,7 @@ type Fleet struct {
 	Scaled        int64                  `protobuf:"varint,11,opt,name=scaled,proto3" json:"scaled,omitempty"`
 	Scaler        []byte                 `protobuf:"bytes,12,opt,name=scaler,proto3" json:"scaler,omitempty"`
 	Retired       bool                   `protobuf:"varint,13,opt,name=retired,proto3" json:"retired,omitempty"`
+	Silent        int64                  `protobuf:"varint,14,opt,name=silent,proto3" json:"silent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4569,6 +4570,13 @@ func (x *Fleet) GetRetired() bool {
 	return false
 }
 
+func (x *Fleet) GetSilent() int64 {
+	if x != nil {
+		return x.Silent
+	}
+	return 0
+}
+
 type DrainingReplica struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Gang          string                 `protobuf:"bytes,1,opt,name=gang,proto3" json:"gang,omitempty"`
@@ -4645,6 +4653,7 @@ type Rollout struct {
 	By            string                 `protobuf:"bytes,12,opt,name=by,proto3" json:"by,omitempty"`
 	Alarm         string                 `protobuf:"bytes,13,opt,name=alarm,proto3" json:"alarm,omitempty"`
 	Reason        string                 `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
+	Watched       int64                  `protobuf:"varint,15,opt,name=watched,proto3" json:"watched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4775,6 +4784,13 @@ func (x *Rollout) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Rollout) GetWatched() int64 {
+	if x != nil {
+		return x.Watched
+	}
+	return 0
 }
 
 type Experiment struct {
@@ -5475,7 +5491,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"experiment\x12,\n" +
 	"\x05notes\x18\n" +
 	" \x03(\v2\x16.clary.v1.EndpointNoteR\x05notes\x12\x1a\n" +
-	"\brevision\x18\v \x01(\x04R\brevision\"\x84\x03\n" +
+	"\brevision\x18\v \x01(\x04R\brevision\"\x9c\x03\n" +
 	"\x05Fleet\x12\x18\n" +
 	"\avariant\x18\x01 \x01(\tR\avariant\x12\x1e\n" +
 	"\n" +
@@ -5492,11 +5508,12 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	" \x03(\v2\x19.clary.v1.DrainingReplicaR\bdraining\x12\x16\n" +
 	"\x06scaled\x18\v \x01(\x03R\x06scaled\x12\x16\n" +
 	"\x06scaler\x18\f \x01(\fR\x06scaler\x12\x18\n" +
-	"\aretired\x18\r \x01(\bR\aretired\"O\n" +
+	"\aretired\x18\r \x01(\bR\aretired\x12\x16\n" +
+	"\x06silent\x18\x0e \x01(\x03R\x06silent\"O\n" +
 	"\x0fDrainingReplica\x12\x12\n" +
 	"\x04gang\x18\x01 \x01(\tR\x04gang\x12\x14\n" +
 	"\x05since\x18\x02 \x01(\x03R\x05since\x12\x12\n" +
-	"\x04idle\x18\x03 \x01(\bR\x04idle\"\xb1\x02\n" +
+	"\x04idle\x18\x03 \x01(\bR\x04idle\"\xcb\x02\n" +
 	"\aRollout\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x03R\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x03R\x02to\x12\x12\n" +
@@ -5512,7 +5529,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x05since\x18\v \x01(\x03R\x05since\x12\x0e\n" +
 	"\x02by\x18\f \x01(\tR\x02by\x12\x14\n" +
 	"\x05alarm\x18\r \x01(\tR\x05alarm\x12\x16\n" +
-	"\x06reason\x18\x0e \x01(\tR\x06reason\"\x90\x01\n" +
+	"\x06reason\x18\x0e \x01(\tR\x06reason\x12\x18\n" +
+	"\awatched\x18\x0f \x01(\x03R\awatched\"\x90\x01\n" +
 	"\n" +
 	"Experiment\x12\x12\n" +
 	"\x04spec\x18\x01 \x01(\fR\x04spec\x12\x14\n" +
