@@ -78,7 +78,7 @@ func (t *task) ending(ctx context.Context) string {
 
 // Reach connects to the port on which a running task serves: the first that it was given, or its
 // program's own. The channel is closed when the task has ended. NotFound says that this node has no such
-// task, Unready that it does not run now.
+// task, Invalid that it is no server that routers ask, Unready that it does not run now.
 func (s *Supervisor) Reach(ctx context.Context, id string) (net.Conn, <-chan struct{}, error) {
 	s.mu.Lock()
 	t := s.tasks[id]
@@ -88,6 +88,9 @@ func (s *Supervisor) Reach(ctx context.Context, id string) (net.Conn, <-chan str
 	}
 	assignment, state := t.entry.Assignment, t.entry.Status.State
 	s.mu.Unlock()
+	if assignment.Program.Probe == nil {
+		return nil, nil, fault.New(fault.Invalid, "task %s is no replica of an endpoint: its ports are for people whom a coordinator knows", id)
+	}
 	if state != cluster.TaskRunning {
 		return nil, nil, fault.New(fault.Unready, "task %s is %s", id, state)
 	}

@@ -158,3 +158,14 @@ func TestAConnectionReachesTheTaskThatItNames(t *testing.T) {
 		t.Errorf("an ended task is reached: %v", err)
 	}
 }
+
+func TestNoConnectionReachesATaskThatIsNoServer(t *testing.T) {
+	b := newBench(t, nil)
+	b.run(script("exec sleep 100", func(a *ledger.Assignment) { a.Task.Allocation.Resources.Ports = []int32{1} }))
+	b.until("it runs", func(held map[string]cluster.TaskStatus) bool { return held[worker].State == cluster.TaskRunning })
+	if _, _, err := b.agent.Reach(t.Context(), worker); !fault.Is(err, fault.Invalid) {
+		t.Errorf("it is reached: %v", err)
+	}
+	b.run(script("", func(a *ledger.Assignment) { a.Stop = true }))
+	b.ended(worker)
+}

@@ -105,6 +105,7 @@ func (d drawer) retire() command.Command {
 	}
 	at := rapid.IntRange(0, len(e.Fleets)-1).Draw(d.T, "fleet")
 	if e.Fleets[at].Retired {
+		e.PreviousModels = e.Fleets[at].Models
 		e.Fleets = slices.Delete(e.Fleets, at, at+1)
 	} else {
 		e.Fleets[at].Retired, e.Fleets[at].Share = true, 0

@@ -217,6 +217,11 @@ func checkModels(t *rapid.T, s *state.Snapshot) {
 				used[pin.ID()] = append(used[pin.ID()], "endpoint "+endpoint.Job+"/"+fleet.ID())
 			}
 		}
+		for _, pin := range endpoint.PreviousModels {
+			if len(endpoint.Fleets) > 0 {
+				used[pin.ID()] = append(used[pin.ID()], "endpoint "+endpoint.Job+"/previous")
+			}
+		}
 	}
 	for i := range 2 {
 		for version := range s.VersionsOf(fmt.Sprintf("model%d", i+1), 0) {

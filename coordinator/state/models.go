@@ -17,7 +17,7 @@ const (
 	UseAlias      UseKind = "alias"      // by its name
 	UseEvaluation UseKind = "evaluation" // that compares with it, by "model@number/name"
 	UseJob        UseKind = "job"        // that reads it and has not ended, by its name
-	UseEndpoint   UseKind = "endpoint"   // one of whose fleets serves it, by "name/variant-generation"
+	UseEndpoint   UseKind = "endpoint"   // one of whose fleets serves it, by "name/variant-generation", or "name/previous" for what a rollback goes back to
 )
 
 // Use is one user of a version.

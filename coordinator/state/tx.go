@@ -139,6 +139,12 @@ func (tx *Tx) useFleets(endpoint cluster.Endpoint, in bool) {
 			tx.use(pin.ID(), UseEndpoint, endpoint.Job+"/"+fleet.ID(), in)
 		}
 	}
+	if len(endpoint.Fleets) == 0 {
+		return // it has ended: nothing rolls back
+	}
+	for _, pin := range endpoint.PreviousModels {
+		tx.use(pin.ID(), UseEndpoint, endpoint.Job+"/previous", in)
+	}
 }
 
 // PutGang writes a gang.

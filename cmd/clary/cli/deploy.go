@@ -47,7 +47,7 @@ func (f *deployFlags) register(a *App, command *cobra.Command) {
 	f.wait.register(command)
 	flags := command.Flags()
 	flags.StringVarP(&f.file, "file", "f", "", "a YAML or JSON file with all of it, see clary schema endpoint; - is standard input")
-	flags.StringVar(&f.name, "name", "", "name of the endpoint (default: the model's)")
+	flags.StringVar(&f.name, "name", "", "name of the endpoint (default: the model's, with "+endpointEnding+" where another job has it)")
 	flags.StringVar(&f.queue, "queue", "", "queue to wait in (default \"default\")")
 	flags.Int32Var(&f.priority, "priority", 0, "higher goes first within the queue, from -1000 to 1000")
 	flags.StringSliceVar(&f.labels, "label", nil, "your own words for finding it again, as key=value")
@@ -180,7 +180,10 @@ func (a *App) endpointJob(ctx context.Context, c *client.Client, command *cobra.
 			return job, err
 		}
 		if job.Name = f.name; job.Name == "" {
-			if job.Name = nameOfModel(args); job.Name == "" {
+			if job.Name, err = a.freeName(ctx, c, nameOfModel(args)); err != nil {
+				return job, err
+			}
+			if job.Name == "" {
 				return job, usage(command, "--name is missing: say what the endpoint is to be called")
 			}
 		}
@@ -193,6 +196,27 @@ func (a *App) endpointJob(ctx context.Context, c *client.Client, command *cobra.
 		job.Labels = labels
 	}
 	return job, err
+}
+
+// endpointEnding is added to a model's name that a job has already: that which made the model, say.
+const endpointEnding = "-endpoint"
+
+// freeName is the name for an endpoint of a model: the model's own, unless a job that is no endpoint has it.
+func (a *App) freeName(ctx context.Context, c *client.Client, name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	there, err := c.Job(ctx, name)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return name, nil
+	case err != nil:
+		return "", err
+	case there.Job.Kind == cluster.KindEndpoint:
+		return name, nil // which is told when it is submitted
+	}
+	a.note("the endpoint is called %s%s, since %s is a job of kind %s", name, endpointEnding, name, there.Job.Kind)
+	return name + endpointEnding, nil
 }
 
 // besideFile are the flags that go with a file.

@@ -171,9 +171,10 @@ func (a *App) endpointRollbackCommand() *cobra.Command {
 	var wait waitFlags
 	var reason string
 	command := &cobra.Command{
-		Use: "rollback NAME", Short: "Go back: end an update in progress, or return to the spec before the last one",
+		Use: "rollback NAME", Short: "Go back: end an update in progress, or return to what ran before the last one",
 		Long: "Go back. An update in progress ends, and the old replicas have all requests again at once. After one that is done the\n" +
-			"spec before it is brought back, as an update of its own.",
+			"spec from before its replicas is brought back, as an update of its own. Settings that were changed without new\n" +
+			"replicas (weights, limits, capture) are no step to go back to: set them again with clary endpoint update.",
 		Example: "  clary endpoint rollback churn --reason 'answers look wrong'",
 		Args:    takes("NAME"), ValidArgsFunction: a.completeEndpoints(),
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -95,7 +96,11 @@ func (a *App) updateEndpoint(ctx context.Context, c *client.Client, command *cob
 	}
 	if view.Endpoint.Last == now.Endpoint.Last && view.Endpoint.Rollout == nil {
 		return a.print(endpointToJSON(view), func(out io.Writer) error {
-			_, err := fmt.Fprintf(out, "%s is as it was: generation %d has it already\n", name, view.Endpoint.Generation)
+			said := "is as it was"
+			if !bytes.Equal(view.Endpoint.Spec, now.Endpoint.Spec) {
+				said = "is changed, without new replicas"
+			}
+			_, err := fmt.Fprintf(out, "%s %s: generation %d has it\n", name, said, view.Endpoint.Generation)
 			return err
 		})
 	}

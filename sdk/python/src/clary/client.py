@@ -314,12 +314,18 @@ class Client:
             if not (after := answer.next):
                 return
 
-    def wait_endpoint(self, name: str, timeout: float = 600.0) -> Endpoint:
-        """Wait until an endpoint runs with all its replicas healthy and no update in progress."""
+    def wait_endpoint(self, name: str, timeout: float = 600.0, *, generation: int = 0) -> Endpoint:
+        """Wait until an endpoint runs with all its replicas healthy and no update in progress.
+
+        With a generation, that of an update, another one at the end raises Conflict: the update was rolled back.
+        """
         deadline, pause = time.monotonic() + timeout, 0.1
         while True:
             endpoint = self.endpoint(name)
             if endpoint.settled:
+                if generation and endpoint.generation != generation:
+                    why = endpoint.notes[-1] if endpoint.notes else ""
+                    raise Conflict(f"endpoint {name} is at generation {endpoint.generation}, not {generation}: {why}")
                 return endpoint
             if endpoint.done:
                 raise Conflict(f"endpoint {name} has {endpoint.state}: {endpoint.reason}")

@@ -70,7 +70,6 @@ class Endpoint:
             self.state == "running"
             and not self.updating
             and all(v.healthy >= v.replicas for v in self.variants)
-            and any(v.replicas for v in self.variants)
         )
 
 
