@@ -55,7 +55,8 @@ type Plan struct {
 	// Expect is about how many requests of both arms it is likely to take; the test is the sharpest
 	// there, and valid anywhere. 0 means 10,000.
 	Expect int64 `json:"expect,omitempty"`
-	// Guards are metrics that must not be worse for the challenger to be promoted.
+	// Guards are metrics that must not be worse for the challenger to be promoted. Errors are guarded in
+	// any case, without a margin unless one is given.
 	Guards []Guard `json:"guards,omitempty"`
 }
 
@@ -71,7 +72,7 @@ type Arm struct {
 	Name     string
 	Requests int64
 	Errors   int64
-	Logs     route.Moments // of the logarithms of latencies in seconds
+	Logs     route.Moments // of the logarithms of latencies in seconds, of requests that did not fail
 	Rewards  route.Moments
 }
 

@@ -3,6 +3,7 @@ package experiment
 import (
 	"fmt"
 	"math"
+	"slices"
 )
 
 // Call is what an experiment comes to.
@@ -120,19 +121,27 @@ func (p Plan) promote(v Verdict, a, b Arm) (Call, string) {
 			return Keep, fmt.Sprintf("keep %s: %s, but its %s is %s", a.Name, better, p.noun(g.Metric), p.span(g.Metric, g.Low, g.High))
 		}
 	}
+	guarded := p.guarded()
 	for i, g := range v.Guards {
 		if !g.Safe && p.tooFew(g.Metric, a, b) {
 			return GoOn, fmt.Sprintf("go on: %s, but too little is known of its %s", better, p.noun(g.Metric))
 		}
 		if !g.Safe {
-			return GoOn, fmt.Sprintf("go on: %s, but it is not known yet that its %s is worse by less than %s", better, p.noun(g.Metric), p.amount(g.Metric, p.Guards[i].Margin))
+			return GoOn, fmt.Sprintf("go on: %s, but it is not known yet that its %s is worse by less than %s", better, p.noun(g.Metric), p.amount(g.Metric, guarded[i].Margin))
 		}
 	}
 	return Promote, fmt.Sprintf("promote %s: its %s is %s", b.Name, p.noun(p.Metric), p.words(p.Metric, v))
 }
 
-// end is the verdict of one that has had as many requests as it may.
+// end is the verdict of one that is over before there is an answer: since B does harm, or since it has had
+// as many requests as it may.
 func (p Plan) end(v Verdict) Verdict {
+	for _, g := range v.Guards {
+		if v.Call == GoOn && g.Harmed {
+			v.Call, v.More = Keep, 0
+			v.Why = fmt.Sprintf("keep %s: %s's %s is %s", v.A.Name, v.B.Name, p.noun(g.Metric), p.span(g.Metric, g.Low, g.High))
+		}
+	}
 	if p.Most > 0 && v.Call == GoOn && v.A.N+v.B.N >= p.Most {
 		v.Call, v.More = Undone, 0
 		v.Why = fmt.Sprintf("keep %s: no answer after %s, which is the most", v.A.Name, p.things(v.A.N+v.B.N))
@@ -140,8 +149,17 @@ func (p Plan) end(v Verdict) Verdict {
 	return v
 }
 
+// guarded are the plan's guards, and the one of errors that each has: where only answers are compared, who
+// gives none for the hard requests would win.
+func (p Plan) guarded() []Guard {
+	if p.Metric == Errors || slices.ContainsFunc(p.Guards, func(g Guard) bool { return g.Metric == Errors }) {
+		return p.Guards
+	}
+	return append(slices.Clip(p.Guards), Guard{Metric: Errors})
+}
+
 func (p Plan) guards(a, b Arm) (out []GuardVerdict) {
-	for _, guard := range p.Guards {
+	for _, guard := range p.guarded() {
 		g := GuardVerdict{Metric: guard.Metric, Safe: guard.Margin == 0}
 		if p.tooFew(guard.Metric, a, b) {
 			g.Safe = false

@@ -27,10 +27,12 @@ type FleetReport struct {
 	Requests int64 `json:"requests,omitempty"`
 	Errors   int64 `json:"errors,omitempty"`
 	Refused  int64 `json:"refused,omitempty"`
-	// Busy is the sum of the times that requests spent at replicas, in seconds: its growth over time is
-	// the mean concurrency.
+	// Busy is the sum of the times that requests have spent at replicas so far, in seconds: its growth over
+	// time is the mean concurrency.
 	Busy float64 `json:"busy,omitempty"`
-	// Latency is of requests that a replica answered, Logs of their natural logarithms, in seconds.
+	// Latency is of requests that a replica answered, and of those that their client gave up: how long it had
+	// waited. It has no requests that were not answered at all. Logs are of answers that are not errors
+	// alone: sums of natural logarithms, in seconds.
 	Latency Histogram `json:"latency,omitzero"`
 	Logs    Moments   `json:"logs,omitzero"`
 	Rewards Moments   `json:"rewards,omitzero"`

@@ -328,6 +328,7 @@ func (c *session) relay() bool {
 			return c.finish(refused)
 		}
 		began := c.now
+		c.shard().busy.begin(began)
 		c.x.Replica = m.ID
 		got := c.attempt(m)
 		c.judge(m, &got, began)
@@ -372,9 +373,7 @@ func (c *session) again(got *outcome, tried int) bool {
 
 // fail tells a client that no replica has answered it.
 func (c *session) fail(got outcome) bool {
-	if c.origin != Mirrored {
-		c.x.fleet.shards[c.strand.Loop()].lost(got.took)
-	}
+	c.shard().lost()
 	name, id := c.x.entry.name, c.x.Replica
 	var refused *refusal
 	switch {

@@ -28,25 +28,27 @@ const (
 
 // judge takes note of how an attempt went.
 func (c *session) judge(m *replica, got *outcome, began time.Duration) {
-	shard := &c.x.fleet.shards[c.strand.Loop()]
-	if c.origin == Mirrored {
-		shard = &c.r.mirrored // where nobody looks
-	}
+	shard := c.shard()
 	if got.how != answered {
 		c.now = c.r.group.Now()
 		got.took = c.now - began
 	}
+	shard.busy.end(began, c.now)
 	c.x.fleet.leave(m)
 	bad := false
 	switch got.how {
 	case answered:
 		bad = c.x.Status >= 500
-		shard.answered(got.took, c.x.Took, bad)
+		shard.answered(c.x.Took, bad)
 	case cut:
 		bad = !errors.Is(got.err, loop.ErrStopped)
-		shard.lost(got.took)
+		shard.lost()
 	case left:
-		shard.left(got.took)
+		waited := got.took
+		if c.x.Took > 0 { // its answer had begun
+			waited = c.x.Took
+		}
+		shard.left(waited)
 		return
 	case failed:
 		if errors.Is(got.err, loop.ErrStopped) || got.stale && !errors.Is(got.err, os.ErrDeadlineExceeded) {
@@ -74,6 +76,14 @@ func (c *session) judge(m *replica, got *outcome, began time.Duration) {
 		}
 		c.r.eject(c.x.fleet, m, why, !got.sent)
 	}
+}
+
+// shard is where the request counts.
+func (c *session) shard() *shard {
+	if c.origin == Mirrored {
+		return &c.r.mirrored // where nobody looks
+	}
+	return &c.x.fleet.shards[c.strand.Loop()]
 }
 
 // eject leaves a replica out, unless too many are already: half of a fleet, or if it is certain that

@@ -2,6 +2,7 @@ package router
 
 import (
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -10,12 +11,40 @@ import (
 
 // shard is what one loop counts of a fleet. Loops have their own so that they do not fight for lines.
 type shard struct {
-	requests, errors, refused, retries, nanos, spent atomic.Int64
+	requests, errors, refused, retries, spent atomic.Int64
+	busy                                      busy
 
 	latency [route.Buckets]atomic.Int64
 	logs    moments
 	rewards moments
 	_       [64]byte
+}
+
+// busy is the time that requests spend at replicas, those that are still there included: one of a minute
+// counts in each of its seconds.
+type busy struct {
+	mu    sync.Mutex
+	open  time.Duration // how many are there
+	began time.Duration // the sum of when they began
+	ended time.Duration // that those spent that ended
+}
+
+func (b *busy) begin(at time.Duration) {
+	b.mu.Lock()
+	b.open, b.began = b.open+1, b.began+at
+	b.mu.Unlock()
+}
+
+func (b *busy) end(began, at time.Duration) {
+	b.mu.Lock()
+	b.open, b.began, b.ended = b.open-1, b.began-began, b.ended+at-began
+	b.mu.Unlock()
+}
+
+func (b *busy) until(now time.Duration) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ended + b.open*now - b.began // what overflows in the product does again in the difference
 }
 
 // moments are route.Moments that several may add to.
@@ -46,29 +75,33 @@ func addFloat(to *atomic.Uint64, x float64) {
 	}
 }
 
-// answered counts what a replica has answered: it was busy until the end, and took until what Latency means.
-func (s *shard) answered(busy, took time.Duration, failed bool) {
+// answered counts what a replica has answered, and after what time.
+func (s *shard) answered(took time.Duration, failed bool) {
 	s.requests.Add(1)
 	if failed {
 		s.errors.Add(1)
 	}
-	s.nanos.Add(int64(busy))
+	s.slow(took)
+	if !failed { // who fails fast is not fast
+		s.logs.add(math.Log(max(took.Seconds(), 1e-6)))
+	}
+}
+
+func (s *shard) slow(took time.Duration) {
 	s.spent.Add(int64(took))
 	s.latency[route.BucketOf(took)].Add(1)
-	s.logs.add(math.Log(max(took.Seconds(), 1e-6)))
 }
 
 // lost counts what was sent and not answered.
-func (s *shard) lost(took time.Duration) {
+func (s *shard) lost() {
 	s.requests.Add(1)
 	s.errors.Add(1)
-	s.nanos.Add(int64(took))
 }
 
-// left counts what the client gave up.
-func (s *shard) left(took time.Duration) {
+// left counts what the client gave up. Its answer would have taken at least as long as it was waited for.
+func (s *shard) left(waited time.Duration) {
 	s.requests.Add(1)
-	s.nanos.Add(int64(took))
+	s.slow(waited)
 }
 
 func histogram(into *route.Histogram, from *[route.Buckets]atomic.Int64) {
@@ -89,7 +122,7 @@ func (r *Router) Report() route.Report {
 	for i := range t.of.Endpoints {
 		e := t.byName[t.of.Endpoints[i].Name]
 		for j, f := range e.fleets {
-			out := f.report(e.name, &e.of.Fleets[j])
+			out := f.report(e.name, &e.of.Fleets[j], r.group.Now())
 			if shadows := r.options.Shadows; shadows != nil {
 				out.Shadow = shadows(e.of, &e.of.Fleets[j])
 			}
@@ -119,9 +152,9 @@ func (r *Router) Reward(endpoint, variant string, generation int64, reward float
 	return at >= 0
 }
 
-func (f *fleet) report(endpoint string, of *route.Fleet) route.FleetReport {
+func (f *fleet) report(endpoint string, of *route.Fleet, now time.Duration) route.FleetReport {
 	out := route.FleetReport{Endpoint: endpoint, Variant: of.Variant, Generation: of.Generation, Waiting: f.waiting.Load()}
-	f.sum(&out)
+	f.sum(&out, now)
 	f.mu.Lock()
 	all := f.all
 	f.mu.Unlock()
@@ -139,17 +172,17 @@ func (f *fleet) report(endpoint string, of *route.Fleet) route.FleetReport {
 }
 
 // sum adds the loops' counts up.
-func (f *fleet) sum(out *route.FleetReport) {
-	nanos := int64(0)
+func (f *fleet) sum(out *route.FleetReport, now time.Duration) {
+	busy := time.Duration(0)
 	for i := range f.shards {
 		s := &f.shards[i]
 		out.Requests += s.requests.Load()
 		out.Errors += s.errors.Load()
 		out.Refused += s.refused.Load()
-		nanos += s.nanos.Load()
+		busy += s.busy.until(now)
 		histogram(&out.Latency, &s.latency)
 		out.Logs = out.Logs.Plus(s.logs.read())
 		out.Rewards = out.Rewards.Plus(s.rewards.read())
 	}
-	out.Busy = time.Duration(nanos).Seconds()
+	out.Busy = busy.Seconds()
 }

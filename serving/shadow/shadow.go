@@ -164,7 +164,9 @@ func (m *Mirror) mirror(r Request, given Print, size int64) {
 		return
 	}
 	m.report.Latency.Add(took)
-	m.report.Logs.Add(math.Log(max(took, time.Microsecond).Seconds()))
+	if got.status < http.StatusInternalServerError {
+		m.report.Logs.Add(math.Log(max(took, time.Microsecond).Seconds()))
+	}
 	if got == given {
 		m.report.Same++
 	}

@@ -58,6 +58,9 @@ func TestAnswersAreComparedAndMeasured(t *testing.T) {
 						t.Errorf("it took %v, %+v", q, got.Logs)
 					}
 				}
+				if answers := got.Requests - got.Errors; got.Logs.N != answers {
+					t.Errorf("logarithms of %d latencies, of %d answers", got.Logs.N, answers)
+				}
 				if got.Requests != c.want.Requests || got.Errors != c.want.Errors || got.Same != c.want.Same || got.Dropped != c.want.Dropped {
 					t.Errorf("%+v, want %+v", got, c.want)
 				}

@@ -51,10 +51,15 @@ func alarm(a endpoint.Alarms, w steward.Sample) string {
 		quantile float64
 		most     quantity.Duration
 	}{{"half", 0.5, a.LatencyP50}, {"all but a hundredth", 0.99, a.LatencyP99}} {
-		if bound.most == 0 || w.Latency.N() < a.MinRequests {
+		if bound.most == 0 {
 			continue
 		}
-		if took := atLeast(w.Latency, bound.quantile); took > bound.most.Std() {
+		// Those that got no answer took longer than any that did.
+		answered := float64(w.Latency.N()) / float64(w.Requests)
+		if answered < bound.quantile {
+			return fmt.Sprintf("%s %s were to be answered within %s, and %.3g %% had no answer", bound.name, of, bound.most, 100*(1-answered))
+		}
+		if took := atLeast(w.Latency, min(bound.quantile/answered, 1)); took > bound.most.Std() {
 			return fmt.Sprintf("%s %s took up to %s or more, more than %s", bound.name, of, took, bound.most)
 		}
 	}

@@ -121,9 +121,8 @@ func measurements(samples []steward.Sample, span time.Duration, now time.Time) [
 		m := autoscale.Measurement{
 			At: s.At, Ready: s.Ready, Waiting: float64(s.Waiting), Latency: s.Latency,
 			Values: map[autoscale.Metric]float64{
-				autoscale.Requests: max(arrived, 0) / s.Span.Seconds(),
-				// Requests count as busy when they end: those that take longer than a sample are seen in flight.
-				autoscale.Concurrency: max(s.Concurrency(), float64(s.InFlight)),
+				autoscale.Requests:    max(arrived, 0) / s.Span.Seconds(),
+				autoscale.Concurrency: s.Concurrency(),
 			},
 		}
 		series = append(series, m)

@@ -207,7 +207,9 @@ func serve(f *route.FleetReport, n, failed int, each time.Duration) {
 	for i := range n {
 		took := time.Duration(float64(each) * (0.8 + 0.4*float64(i)/float64(max(n-1, 1))))
 		f.Latency.Add(took)
-		f.Logs.Add(math.Log(took.Seconds()))
+		if i >= failed {
+			f.Logs.Add(math.Log(took.Seconds()))
+		}
 	}
 }
 
@@ -328,6 +330,13 @@ func TestAnUpdateWhoseAlarmGoesOffIsRolledBack(t *testing.T) {
 		{"too few requests", endpoint.Alarms{ErrorRate: &share, MinRequests: 1000}, func(_, fresh *route.FleetReport) { serve(fresh, 10, 10, time.Millisecond) }, ""},
 		{"slow", endpoint.Alarms{LatencyP99: quantity.Duration(100 * time.Millisecond)}, func(_, fresh *route.FleetReport) { serve(fresh, 10, 0, 200*time.Millisecond) }, "all but a hundredth of 20 requests"},
 		{"half of it slow", endpoint.Alarms{LatencyP50: quantity.Duration(100 * time.Millisecond)}, func(_, fresh *route.FleetReport) { serve(fresh, 10, 0, 200*time.Millisecond) }, "half of 20 requests"},
+		{"no answer", endpoint.Alarms{LatencyP99: quantity.Duration(100 * time.Millisecond)}, func(_, fresh *route.FleetReport) {
+			fresh.Requests, fresh.Errors, fresh.Busy = fresh.Requests+10, fresh.Errors+10, fresh.Busy+10
+		}, "all but a hundredth of 20 requests in 2s were to be answered within 100ms, and 100 % had no answer"},
+		{"one in twenty without an answer, of half", endpoint.Alarms{LatencyP50: quantity.Duration(100 * time.Millisecond)}, func(_, fresh *route.FleetReport) {
+			serve(fresh, 19, 0, time.Millisecond)
+			fresh.Requests, fresh.Errors = fresh.Requests+1, fresh.Errors+1
+		}, ""},
 		{"at the bound", endpoint.Alarms{LatencyP50: quantity.Duration(200 * time.Millisecond)}, func(_, fresh *route.FleetReport) { serve(fresh, 10, 0, 200*time.Millisecond) }, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -414,6 +423,20 @@ func TestWhatIsNotBetterIsNotPromoted(t *testing.T) {
 		x, _ := s.experiment()
 		if _, e := s.now(); x.Ended == 0 || !strings.Contains(x.Verdict, "keep blue") || e.Traffic()[0] != 0.75 {
 			s.Errorf("%+v: %v", x, e.Traffic())
+		}
+	})
+}
+
+func TestWhoFailsFastIsNotPromotedForIt(t *testing.T) {
+	inBubble(t, blueAndGreen(nil), func(s *shop) {
+		s.start(endpoint.Experiment{Plan: experiment.Plan{Metric: experiment.Latency}, Promote: true})
+		s.pass(time.Minute, func() {
+			serve(s.fleet("blue", 1), 75, 0, 50*time.Millisecond)
+			serve(s.fleet("green", 1), 25, 15, time.Millisecond)
+		})
+		x, trial := s.experiment()
+		if _, e := s.now(); x.Ended == 0 || trial.Call != experiment.Keep || !strings.Contains(x.Verdict, "keep blue: green's error rate is") || e.Traffic()[0] != 0.75 {
+			s.Errorf("%s, %+v: %v", x.Verdict, trial, e.Traffic())
 		}
 	})
 }
