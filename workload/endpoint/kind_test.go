@@ -134,7 +134,7 @@ func TestFewerReplicasLeaveOutTheUnhealthyThenTheNewest(t *testing.T) {
 		t.Errorf("%v go, want %v", going, want)
 	}
 	w.is(t, "main-1-0", "main-1-1", "main-1-2", "main-1-3", "main-1-4") // they finish what they have
-	if w.wake != w.now+int64(time.Minute) {
+	if w.wake != w.now+int64(15*time.Minute) {
 		t.Errorf("it is woken after %s", time.Duration(w.wake-w.now))
 	}
 	before := w.now
@@ -146,7 +146,14 @@ func TestFewerReplicasLeaveOutTheUnhealthyThenTheNewest(t *testing.T) {
 }
 
 func TestWhatIsNotIdleHasItsTime(t *testing.T) {
-	w := up(t, one(1, `, "limits": {"timeout": "10s"}`))
+	for limits, want := range map[string]time.Duration{
+		`{"drain": "10s"}`: 10 * time.Second, `{"timeout": "10s"}`: 15 * time.Minute, `{"timeout": "40m"}`: 40 * time.Minute, `{"timeout": "40m", "drain": "1m"}`: time.Minute,
+	} {
+		if s, problems := endpoint.Parse([]byte(one(1, `, "limits": `+limits))); problems != nil || s.Drain() != want {
+			t.Errorf("with %s it is %s, want %s: %v", limits, s.Drain(), want, problems)
+		}
+	}
+	w := up(t, one(1, `, "limits": {"drain": "10s"}`))
 	e, err := endpoint.SetReplicas(w.job, *w.e, "main", 0, w.who())
 	if w.ask("replicas", e, err) != nil {
 		t.Fatal(err)

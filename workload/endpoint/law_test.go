@@ -54,6 +54,7 @@ func (h history) draw() endpoint.Spec {
 		u.Alarms = &endpoint.Alarms{ErrorRate: &rate}
 	}
 	s.Limits.Timeout = pick(h, []quantity.Duration{0, quantity.Duration(10 * time.Second)})
+	s.Limits.Drain = pick(h, []quantity.Duration{0, quantity.Duration(10 * time.Second)})
 	return s
 }
 

@@ -173,6 +173,9 @@ type Limits struct {
 	Retries int `json:"retries,omitempty"`
 	// HoldTime is how long a request waits for the first replica where there is none.
 	HoldTime quantity.Duration `json:"hold_time,omitzero"`
+	// Drain is how long a replica that goes may take to finish what it has, streams too; it goes as soon
+	// as it has nothing. Left out it is 15 minutes, or Timeout if that is longer.
+	Drain quantity.Duration `json:"drain,omitzero"`
 }
 
 // DefaultVariant is the name of a variant that has none.
@@ -185,10 +188,9 @@ const (
 	defaultBake    = 5 * time.Minute
 	defaultWait    = time.Minute
 	startupReserve = 10 * time.Minute
-	defaultTimeout = time.Minute
 	defaultWindow  = time.Minute
 	defaultJudged  = 20
-	longestDrain   = 15 * time.Minute
+	defaultDrain   = 15 * time.Minute
 )
 
 // ID is the variant's name.
@@ -291,8 +293,8 @@ func (a Alarms) WithDefaults() Alarms {
 
 // Drain is how long a replica that goes may take to finish what it has.
 func (s Spec) Drain() time.Duration {
-	if s.Limits.Timeout == 0 {
-		return defaultTimeout
+	if s.Limits.Drain != 0 {
+		return s.Limits.Drain.Std()
 	}
-	return min(s.Limits.Timeout.Std(), longestDrain)
+	return max(s.Limits.Timeout.Std(), defaultDrain)
 }

@@ -243,7 +243,7 @@ func (l Limits) validate() cluster.Problems {
 		field string
 		value quantity.Duration
 		most  time.Duration
-	}{{"timeout", l.Timeout, time.Hour}, {"queue_time", l.QueueTime, time.Hour}, {"hold_time", l.HoldTime, time.Hour}} {
+	}{{"timeout", l.Timeout, time.Hour}, {"queue_time", l.QueueTime, time.Hour}, {"hold_time", l.HoldTime, time.Hour}, {"drain", l.Drain, 24 * time.Hour}} {
 		if d.value != 0 {
 			span(&p, d.field, d.value, time.Millisecond, d.most)
 		}
