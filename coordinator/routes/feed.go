@@ -63,7 +63,8 @@ type part struct {
 type entry struct {
 	part
 	endpoint route.Endpoint
-	noun     uint64 // revision of the endpoint that it was made of
+	nodes    map[string]bool // that its tasks are on, those that cannot be reached too
+	noun     uint64          // revision of the endpoint that it was made of
 }
 
 // New makes a feed; Run fills it.
@@ -195,8 +196,10 @@ func (f *Feed) refresh(ctx context.Context, d dirty) error {
 		}
 	}
 	for name, known := range f.entries { // which only this goroutine changes
-		if len(d.nodes) > 0 && onAny(known.endpoint, d.nodes) {
-			mark(&d.endpoints, name)
+		for node := range d.nodes {
+			if known.nodes[node] {
+				mark(&d.endpoints, name)
+			}
 		}
 	}
 	f.know(d.endpoints) // before they are read, so that no event after that is missed
@@ -246,18 +249,6 @@ func (f *Feed) know(endpoints map[string]bool) {
 	}
 }
 
-// onAny reports whether an endpoint has replicas on some node.
-func onAny(e route.Endpoint, nodes map[string]bool) bool {
-	for _, fleet := range e.Fleets {
-		for _, replica := range fleet.Replicas {
-			if nodes[replica.Node] {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // entry makes an endpoint's part; nil if there is no such endpoint.
 func (f *Feed) entry(snapshot *state.Snapshot, name string) *entry {
 	endpoint, exists := snapshot.Endpoint(name)
@@ -281,7 +272,11 @@ func (f *Feed) entry(snapshot *state.Snapshot, name string) *entry {
 		}
 		return nil
 	}
-	return &entry{part: part{text: text}, endpoint: built, noun: endpoint.Revision}
+	nodes := map[string]bool{}
+	for _, task := range view.Tasks {
+		nodes[task.Allocation.Node] = true
+	}
+	return &entry{part: part{text: text}, endpoint: built, nodes: nodes, noun: endpoint.Revision}
 }
 
 // put takes in what was made, and tells if any of it is new. An endpoint that was changed is told of even

@@ -71,7 +71,10 @@ func inBubble(t *testing.T, test func(*bench)) {
 	})
 }
 
-// build tells of every running task of an endpoint.
+// nowhere is what a node says that cannot be reached yet.
+const nowhere = "0.0.0.0"
+
+// build tells of every running task of an endpoint that can be reached.
 func (b *bench) build(job cluster.Job, view workload.View, node func(string) (cluster.Node, bool)) (route.Endpoint, error) {
 	b.built++
 	if job.Labels["broken"] == "yes" {
@@ -83,7 +86,7 @@ func (b *bench) build(job cluster.Job, view workload.View, node func(string) (cl
 		fleet.Weight = -1
 	}
 	for _, task := range view.Tasks {
-		if at, known := node(task.Allocation.Node); known && task.Status.Healthy != 0 {
+		if at, known := node(task.Allocation.Node); known && at.Address != nowhere && task.Status.Healthy != 0 {
 			fleet.Replicas = append(fleet.Replicas, route.Replica{ID: task.ID, Node: at.ID, Address: at.Address + ":80"})
 		}
 	}
@@ -181,6 +184,27 @@ func TestTheTableFollowsTheState(t *testing.T) {
 			if told(before) != step.want && table.Version <= before.Version {
 				b.Errorf("another table has version %d, after %d", table.Version, before.Version)
 			}
+		}
+	})
+}
+
+func TestAReplicaIsToldOfOnceItsNodeSaysWhereItIs(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.node("n1", nowhere)
+		b.node("n2", "10.0.0.2")
+		b.endpoint("shop")
+		b.healthy("shop", "n1", 5)
+		if got := told(b.table()); got != "shop:;" {
+			b.Fatalf("the table is %q", got)
+		}
+		built := b.built
+		b.node("n2", "10.0.0.3")
+		if got := told(b.table()); got != "shop:;" || b.built != built {
+			b.Errorf("the table is %q, made %d times for a node that has nothing of it", got, b.built-built)
+		}
+		b.node("n1", "10.0.0.1")
+		if got := told(b.table()); got != "shop: 10.0.0.1;" {
+			b.Errorf("its node says where it is, and the table is %q", got)
 		}
 	})
 }
