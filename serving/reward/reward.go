@@ -24,7 +24,7 @@ type Count func(variant string, generation int64, reward float64) bool
 // Receipt is what became of the rewards of one request.
 type Receipt struct {
 	// Accepted were counted, Duplicates had been before; Stale are of a variant or a generation that
-	// is not there any more.
+	// is not there any more, or not yet: they may be sent again.
 	Accepted   int `json:"accepted"`
 	Duplicates int `json:"duplicates"`
 	Stale      int `json:"stale"`
@@ -84,6 +84,7 @@ func (d *Desk) Take(endpoint string, body io.Reader, count Count) (Receipt, erro
 		case count(it.Variant, *it.Generation, *it.Reward):
 			r.Accepted++
 		default:
+			d.forget(endpoint, it.ID) // its fleet may be one that this router has not heard of yet
 			r.Stale++
 		}
 	}
@@ -152,10 +153,22 @@ func (it *item) complete(endpoint string) error {
 
 // first remembers an inference, and says whether it is new.
 func (d *Desk) first(endpoint, id string) bool {
-	key := xxh3.HashString128(endpoint + "\x00" + id).Bytes()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.seen.add(key)
+	return d.seen.add(keyOf(endpoint, id))
+}
+
+// forget lets an inference be new again that was not counted.
+func (d *Desk) forget(endpoint, id string) {
+	key := keyOf(endpoint, id)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.seen.now, key)
+	delete(d.seen.then, key)
+}
+
+func keyOf(endpoint, id string) [16]byte {
+	return xxh3.HashString128(endpoint + "\x00" + id).Bytes()
 }
 
 // recent is a set that forgets what was not asked for longest: it remembers the last half keys

@@ -222,6 +222,20 @@ func TestARewardIsCountedOnceHoweverManyPostIt(t *testing.T) {
 	}
 }
 
+func TestARewardThatComesBeforeItsFleetIsCountedLater(t *testing.T) {
+	ids, desk := reward.NewIDs(), reward.NewDesk(100)
+	l := ledger{}
+	body := fmt.Sprintf(`{"inference_id":%q,"reward":1}`, ids.New("churn", "blue", 3))
+	for i, want := range []reward.Receipt{{Stale: 1}, {Stale: 1}, {Accepted: 1}, {Duplicates: 1}} {
+		if i == 2 {
+			l["blue3"] = route.Moments{}
+		}
+		if got, err := desk.Take("churn", strings.NewReader(body), l.count); err != nil || got != want {
+			t.Errorf("sent %d times: %+v, %v; want %+v", i+1, got, err, want)
+		}
+	}
+}
+
 func BenchmarkNewID(b *testing.B) {
 	ids := reward.NewIDs()
 	b.ReportAllocs()
