@@ -354,6 +354,35 @@ func TestTheBoundsOfWorkAreKept(t *testing.T) {
 	}
 }
 
+// Where there are fewer places than requests, each endpoint gets its turn.
+func TestAnEndpointWithALongBacklogLeavesOthersTheirTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf()
+		store := s.machine(nil)
+		var last async.Receipt
+		all := []async.Endpoint{{Name: "a", Async: churn.Async, Replicas: 100}, {Name: "b", Async: churn.Async}, {Name: "z", Async: churn.Async}}
+		for _, e := range all {
+			for range map[string]int{"a": 200, "b": 2, "z": 2}[e.Name] {
+				var err error
+				if last, err = async.Submit(t.Context(), store, async.Submission{Endpoint: e.Name, Async: e.Async, Header: http.Header{}, Body: strings.NewReader("rows"), Size: 4}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		_, stop := run(t, store, func(ctx context.Context, r async.Request) (async.Answer, error) {
+			a, err := model(ctx, r)
+			time.Sleep(time.Minute)
+			return a, err
+		}, async.Options{Most: 4}, all...)
+		defer stop()
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if text, _ := s.get(last.Output); text != "ROWS" {
+			t.Errorf("the last endpoint's answer is %q while the first has %d requests left", text, len(s.below(async.Folder("a").String()))/2)
+		}
+	})
+}
+
 func TestAnEndpointThatGoesIsAskedNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShelf()

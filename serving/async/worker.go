@@ -72,6 +72,7 @@ type Worker struct {
 	mu     sync.Mutex
 	queues map[string]*queue
 	busy   int
+	last   string // the endpoint that got the last place that there was
 }
 
 // queue is what is known of an inbox.
@@ -264,12 +265,15 @@ type started struct {
 	id       string
 }
 
-// start takes as many requests as there is room for.
+// start takes as many requests as there is room for. Where there is too little for all endpoints they
+// take turns: the next place is that of the one behind the last that got one.
 func (w *Worker) start() (out []started) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	for _, name := range slices.Sorted(maps.Keys(w.queues)) {
+	names := slices.Sorted(maps.Keys(w.queues))
+	turn, _ := slices.BinarySearch(names, w.last+"\x00")
+	for _, name := range slices.Concat(names[turn:], names[:turn]) {
 		q := w.queues[name]
 		room := cmp.Or(max(q.Async.Concurrency, 0), w.options.Concurrency) * max(q.Replicas, 1)
 		var later []string
@@ -284,6 +288,7 @@ func (w *Worker) start() (out []started) {
 			}
 			q.working[id] = struct{}{}
 			w.busy++
+			w.last = name
 			out = append(out, started{q, q.Endpoint, id})
 		}
 		q.waiting = later
