@@ -164,6 +164,9 @@ func (h *heard) fleet(key fleetKey, now time.Time) Fleet {
 		}
 		f.InFlight += report.InFlight
 		f.Waiting += report.Waiting
+		if report.Waiting > 0 && r.at.After(f.Asked) {
+			f.Asked = r.at
+		}
 		for _, replica := range report.Replicas {
 			all := f.Replicas[replica.ID]
 			all.InFlight += replica.InFlight

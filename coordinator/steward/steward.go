@@ -337,11 +337,13 @@ func clone(e cluster.Endpoint) cluster.Endpoint {
 	return e
 }
 
-// warm gives a fleet without replicas one, when somebody asks for it.
+// warm gives a fleet without replicas one, when somebody asks for it. Who waited before it came to
+// have none may have been answered since: the next report tells.
 func warm(e *cluster.Endpoint, in Input) (changed bool) {
 	for i := range e.Fleets {
 		f := &e.Fleets[i]
-		if f.Replicas > 0 || f.Retired || in.Seen.Fleet(f.Variant, f.Generation).Waiting == 0 {
+		seen := in.Seen.Fleet(f.Variant, f.Generation)
+		if f.Replicas > 0 || f.Retired || seen.Waiting == 0 || seen.Asked.UnixNano() <= f.Scaled {
 			continue
 		}
 		f.Replicas, f.Scaled, changed = 1, in.Now.UnixNano(), true

@@ -141,6 +141,21 @@ func TestAFleetWithoutReplicasGetsOneAtOnceWhenSomebodyAsks(t *testing.T) {
 	})
 }
 
+func TestWhoWaitedBeforeAFleetCameToHaveNoReplicasGivesItNone(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		b.endpoint(func(f *cluster.Fleet) { f.Replicas, f.Scaled = 0, time.Now().UnixNano() })
+		b.tell("coordinator/a", waits)
+		if _, f := b.now(); f.Replicas != 0 {
+			b.Errorf("the fleet is %+v", f)
+		}
+		time.Sleep(time.Second)
+		b.tell("coordinator/a", waits)
+		if _, f := b.now(); f.Replicas != 1 {
+			b.Errorf("somebody still waits, and the fleet is %+v", f)
+		}
+	})
+}
+
 func TestAFleetThatGoesGetsNone(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		b.endpoint(func(f *cluster.Fleet) { f.Replicas, f.Retired, f.Share = 0, true, 0 })

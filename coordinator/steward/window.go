@@ -11,8 +11,9 @@ type Fleet struct {
 	Variant    string
 	Generation int64
 
-	InFlight, Waiting  int64 // now
-	Total, TotalErrors int64 // since the routers that tell began to count
+	InFlight, Waiting  int64     // now
+	Asked              time.Time // when a router last told that somebody waits
+	Total, TotalErrors int64     // since the routers that tell began to count
 	Replicas           map[string]Replica
 	// Samples are of one second each, those of minutes ago of several: the oldest first.
 	Samples []Sample
