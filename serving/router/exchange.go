@@ -233,6 +233,8 @@ func (c *session) pick() *refusal {
 	at := 0
 	if e.of.Sticky != nil {
 		c.stick()
+	}
+	if c.x.want.key != 0 {
 		at = settle(weights, e.hashes, c.x.want.key)
 	} else if len(weights) > 1 {
 		at = share(weights, unit(c.draw()))
@@ -365,7 +367,8 @@ func (c *session) reroute() *refusal {
 func (c *session) again(got *outcome, tried int) bool {
 	l := &c.x.entry.limits
 	safe := !got.sent || got.stale && c.request.Idempotent()
-	if !safe || c.origin == Mirrored || !c.x.upload.whole || tried >= l.Retries || errors.Is(got.err, os.ErrDeadlineExceeded) || errors.Is(got.err, loop.ErrStopped) {
+	late := got.sent && errors.Is(got.err, os.ErrDeadlineExceeded) // a connection that took too long is just one that failed
+	if !safe || late || c.origin == Mirrored || !c.x.upload.whole || tried >= l.Retries || errors.Is(got.err, loop.ErrStopped) {
 		return false
 	}
 	return c.x.entry.budget.Add(-1) >= 0
@@ -377,7 +380,7 @@ func (c *session) fail(got outcome) bool {
 	name, id := c.x.entry.name, c.x.Replica
 	var refused *refusal
 	switch {
-	case errors.Is(got.err, os.ErrDeadlineExceeded):
+	case got.sent && errors.Is(got.err, os.ErrDeadlineExceeded):
 		refused = refuse(http.StatusGatewayTimeout, "endpoint %q: replica %s did not answer within %s: ask for less at once, or raise limits.timeout", name, id, c.timeout())
 	case !got.sent:
 		refused = refuse(http.StatusServiceUnavailable, "endpoint %q: replica %s cannot be reached (%v), and the request was not sent: try again", name, id, got.err).retry(1)

@@ -23,6 +23,7 @@ type fleet struct {
 	queue   []*waiter  // in the order they came
 	all     []*replica // draining ones too
 	ended   bool       // no table has it
+	counted int64      // requests at the last judgement
 }
 
 // setMembers is for the table's keeper.
@@ -151,6 +152,9 @@ func (f *fleet) enter(c *session, w *want, l *route.Limits) (*replica, *refusal)
 	}
 	if queue.Add(1) > int64(l.Queue) {
 		queue.Add(-1)
+		if r := f.pass(w); r != nil {
+			return r, nil
+		}
 		return nil, refuse(http.StatusTooManyRequests, "endpoint %q: its queue of %d requests is full: send fewer at a time, add replicas, or raise limits.queue", f.endpoint.name, l.Queue).retry(1)
 	}
 	defer queue.Add(-1)
@@ -174,6 +178,19 @@ func (f *fleet) enter(c *session, w *want, l *route.Limits) (*replica, *refusal)
 			f.endpoint.name, f.of.Load().Variant, patience, f.endpoint.name).retry(1)
 	}
 	return nil, refuse(http.StatusServiceUnavailable, "endpoint %q: no replica had room within %s: try again, add replicas, or raise limits.queue_time", f.endpoint.name, patience).retry(1)
+}
+
+// pass is for who finds the queue full: if all in it wait for their session's replica, others may be free,
+// and who asks those overtakes nobody.
+func (f *fleet) pass(w *want) *replica {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, other := range f.queue {
+		if other.want.key == 0 || other.want.key == w.key {
+			return nil
+		}
+	}
+	return f.choose(w)
 }
 
 func (f *fleet) await(c *session, me *waiter, patience time.Duration) (*replica, *refusal) {

@@ -140,16 +140,17 @@ func (r *Router) preside(ctx context.Context) {
 		}
 		t := r.table.Load()
 		for _, e := range t.byName {
-			requests := int64(0)
+			recent := int64(0)
 			for _, f := range e.fleets {
-				requests += f.requests()
+				requests := f.requests()
+				recent += requests - f.counted
+				f.counted = requests
 				r.visit(ctx, f)
 				if round%windowEvery == 0 {
 					r.compare(f)
 				}
 			}
-			e.budget.Store(leastBudget + (requests-e.counted)/retryShare)
-			e.counted = requests
+			e.budget.Store(leastBudget + recent/retryShare)
 		}
 	}
 }

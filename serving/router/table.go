@@ -32,7 +32,6 @@ type endpoint struct {
 	rate    bucket
 	tokens  sync.Map     // token ID → *bucket
 	budget  atomic.Int64 // retries that are left until the next judgement
-	counted int64        // requests at the last one
 }
 
 // fleetKey names a fleet for ever.

@@ -287,6 +287,52 @@ func TestASocketThatIsClosedTouchesNobodyElses(t *testing.T) {
 	}
 }
 
+func TestAStrandThatAlwaysHasWorkLetsOthersWork(t *testing.T) {
+	g, _ := group(t, 1)
+	fd, _ := pair(t)
+	other, _ := pair(t)
+	second := make(chan struct{})
+	g.Start(fd, func(s *loop.Strand, sock *loop.Sock) {
+		defer func() { _ = sock.Close() }()
+		ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		from, err := s.Adopt(ends[0])
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		to, err := s.Adopt(ends[1])
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _, _ = from.Close(), to.Close() }()
+		g.Start(other, func(_ *loop.Strand, sock *loop.Sock) {
+			_ = sock.Close()
+			close(second)
+		})
+		buffer := make([]byte, 16<<10)
+		for range 1000 { // none of this waits
+			if _, err := from.Write(buffer); err != nil {
+				t.Error(err)
+			}
+			if _, err := io.ReadFull(to, buffer); err != nil {
+				t.Error(err)
+			}
+			select {
+			case <-second:
+				return
+			default:
+			}
+		}
+		t.Error("the other strand has not run meanwhile")
+	})
+	<-second
+}
+
 func BenchmarkSwitch(b *testing.B) {
 	g, err := loop.NewGroup(1)
 	if err != nil {

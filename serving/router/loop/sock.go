@@ -183,6 +183,7 @@ func (k *Sock) Read(p []byte) (int, error) {
 			if n == 0 {
 				return 0, io.EOF
 			}
+			k.owner.Load().moved(int(n))
 			return int(n), nil
 		case unix.EINTR:
 			k.bits.Or(readable)
@@ -207,6 +208,7 @@ func (k *Sock) Write(p []byte) (int, error) {
 		switch errno {
 		case 0:
 			written += int(n)
+			k.owner.Load().moved(int(n))
 		case unix.EINTR:
 		case unix.EAGAIN:
 			if !again { // room that was made before this is not told again: ask once more

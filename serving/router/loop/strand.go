@@ -27,6 +27,7 @@ type Strand struct {
 	off      atomic.Bool
 	bell     chan struct{} // rung while off
 	deadline atomic.Int64  // as Group.Now; 0 is none
+	turn     int           // what it has done since others could
 }
 
 // Loop is the number of the strand's loop, from 0.
@@ -44,7 +45,26 @@ func (s *Strand) Park() error {
 	} else {
 		s.yield(parked)
 	}
+	s.turn = 0
 	return s.Err()
+}
+
+const (
+	longestTurn = 256 << 10 // bytes that a strand may move before it lets others
+	callCost    = 4 << 10   // what a call counts for beside its bytes
+)
+
+// moved counts what the strand does without waiting, and lets the loop's others have their turn when
+// that is much: a fast peer is always ready.
+func (s *Strand) moved(n int) {
+	if s.turn += n + callCost; s.turn < longestTurn {
+		return
+	}
+	s.turn = 0
+	if !s.off.Load() {
+		s.Wake()
+		s.yield(parked)
+	}
 }
 
 // Err is why the strand may not wait any more.
