@@ -68,15 +68,13 @@ func (c *session) attempt(m *replica) outcome {
 	if err != nil {
 		return outcome{how: failed, err: err}
 	}
-	timeout := c.timeout()
 	if w.sock == nil {
 		c.strand.Leave()
 		defer c.strand.Return()
-		_ = w.SetDeadline(time.Now().Add(timeout))
 	} else {
 		w.sock.Guard(c.sock)
 	}
-	c.strand.SetDeadline(c.now + timeout)
+	c.allow(w)
 	got := c.converse(m, w)
 	if got.how == answered && c.answer.Keep && c.x.upload.done() {
 		w.used = true
@@ -109,6 +107,7 @@ func (c *session) converse(m *replica, w *wire) outcome {
 		if refused, err = up.stream(c, w); refused != nil {
 			return c.reject(refused)
 		}
+		c.allow(w)
 	}
 	if err != nil && !(w.sock != nil && w.sock.Readable()) { // it may have answered before it closed
 		return outcome{how: failed, err: err, sent: true}
@@ -131,6 +130,29 @@ func (c *session) converse(m *replica, w *wire) outcome {
 		return outcome{how: failed, err: err, sent: true, stale: w.used && up.got == 0 && !errors.Is(err, os.ErrDeadlineExceeded)}
 	}
 	return c.passOn(w, end)
+}
+
+// allow gives a replica the time of an answer from now on.
+func (c *session) allow(w *wire) {
+	timeout := c.timeout()
+	c.strand.SetDeadline(c.now + timeout)
+	if w.sock == nil {
+		_ = w.SetDeadline(time.Now().Add(timeout))
+	}
+}
+
+// hear reads from a replica, as long as the client is there.
+func (c *session) hear(w *wire, p []byte) (int, error) {
+	if w.sock != nil {
+		return w.sock.Read(p)
+	}
+	c.sock.Alarm(w.Conn)
+	n, err := w.Read(p)
+	c.sock.Alarm(nil)
+	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.sock.Gone() {
+		err = loop.ErrGuard
+	}
+	return n, err
 }
 
 // reject ends a request whose body turned out to be wrong while it was on its way.
@@ -213,7 +235,7 @@ func (c *session) readAnswer(w *wire) (int, error) {
 			c.r.buffers.put(up.back)
 			up.back = bigger
 		}
-		n, err := w.Read(up.back[up.got:])
+		n, err := c.hear(w, up.back[up.got:])
 		up.got += n
 		if err != nil && n == 0 {
 			return 0, err
@@ -247,7 +269,7 @@ func (c *session) appendAnswer(out []byte, keep bool) []byte {
 	out = append(out, '\r', '\n')
 	for i := range a.Fields {
 		f := &a.Fields[i]
-		if f.Drop || f.Is.Hop() || f.Is == h1.RequestID {
+		if f.Drop || f.Is.Hop() || f.Is == h1.RequestID || f.Is == h1.Invoked || f.Is == h1.AnswerID { // those are the router's to say
 			continue
 		}
 		out = append(out, f.Line...)

@@ -149,7 +149,7 @@ func (c *session) pull(w *wire, down *download, stream bool) ([]byte, error) {
 		w.sock.Guard(c.sock)
 		defer w.sock.Guard(nil)
 	}
-	n, err := w.Read(room)
+	n, err := c.hear(w, room)
 	if n > 0 {
 		up.filled = n == len(room)
 		return room[:n], nil

@@ -235,23 +235,6 @@ func TestWhoDoesMuchWorseThanTheOthersStandsOut(t *testing.T) {
 	}
 }
 
-func TestWhenTheClientGoesItsReplicaIsFree(t *testing.T) {
-	h := hold(t)
-	defer close(h.release)
-	r := start(t, router.Options{Drain: time.Millisecond}, tableWith(route.Limits{Concurrency: 1}, h.at))
-	conn, _ := r.dial(t)
-	send(t, conn, "POST /endpoints/e/invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
-	until(t, "it is at the replica", func() bool { return h.flying.Load() == 1 })
-	waiting, _ := r.dial(t)
-	send(t, waiting, "POST /endpoints/e/invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
-	until(t, "the other waits", func() bool { return r.fleet("v").Waiting == 1 })
-	_ = waiting.Close()
-	until(t, "the other does not wait any more", func() bool { return r.fleet("v").Waiting == 0 })
-	_ = conn.Close()
-	until(t, "the replica is told", func() bool { return h.flying.Load() == 0 })
-	until(t, "it has room", func() bool { return r.fleet("v").InFlight == 0 })
-}
-
 // sick is a replica that fails while told to.
 func sick(t *testing.T, ill *atomic.Bool) string {
 	return server(t, func(w http.ResponseWriter, _ *http.Request) {

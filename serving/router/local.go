@@ -110,7 +110,7 @@ func (b *localBody) Read(p []byte) (int, error) {
 		}
 		if c.request.Continue && !b.asks {
 			b.asks = true
-			if _, err := c.conn.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
+			if err := c.goOn(); err != nil {
 				return 0, err
 			}
 		}

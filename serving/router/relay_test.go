@@ -194,6 +194,21 @@ func TestOnlyWhatIsForReplicasReachesThem(t *testing.T) {
 	}
 }
 
+func TestAReplicaCannotSayWhatIsTheRoutersToSay(t *testing.T) {
+	r := start(t, router.Options{}, table(server(t, func(w http.ResponseWriter, _ *http.Request) {
+		for _, name := range []string{"X-Amzn-Invoked-Production-Variant", "X-Clary-Inference-Id", "X-Request-Id"} {
+			w.Header().Set(name, "lie")
+		}
+		w.Header().Set("X-Own", "kept")
+	})))
+	answer, _ := r.ask(t, client(t), "x", "X-Request-Id", "mine")
+	for name, want := range map[string]string{"X-Amzn-Invoked-Production-Variant": "v", "X-Clary-Inference-Id": "", "X-Request-Id": "mine", "X-Own": "kept"} {
+		if got := strings.Join(answer.Header.Values(name), ","); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
+
 func TestAnAnswerToHEADHasNoBody(t *testing.T) {
 	at := server(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "5") })
 	r := start(t, router.Options{}, table(at))

@@ -113,11 +113,18 @@ func (c *session) gather(end int) *refusal {
 		return nil
 	}
 	if c.request.Continue && c.to == c.from {
-		if _, err := c.conn.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
+		if c.goOn() != nil {
 			return goneClient
 		}
 	}
 	return c.fill(u.short())
+}
+
+// goOn tells a client that waits for it to send its body. It may not read what it is told.
+func (c *session) goOn() error {
+	c.strand.SetDeadline(c.r.group.Now() + c.r.options.BodyStall)
+	_, err := c.conn.Write([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+	return err
 }
 
 // fill reads a short body to its end, any other as far as it is here.
@@ -194,7 +201,7 @@ func (u *upload) stream(c *session, w *wire) (*refusal, error) {
 			c.request.Keep = false // the next request came with this one's end; it must be sent again
 		}
 		u.whole = false
-		c.strand.SetDeadline(c.now + c.timeout())
+		c.allow(w)
 		if _, err := w.Write(u.bulk[:n]); err != nil {
 			return nil, err
 		}

@@ -72,6 +72,8 @@ const (
 	ContentType
 	RetryAfter
 	SetCookie
+	Invoked  // the variant that has answered
+	AnswerID // the inference's
 )
 
 // Hop reports whether a field is of one connection.
@@ -96,9 +98,11 @@ var byLength = [64][]named{
 	16: {{"proxy-connection", ProxyConnection}},
 	17: {{"transfer-encoding", TransferEncoding}},
 	19: {{"proxy-authorization", ProxyAuthorization}},
+	20: {{"x-clary-inference-id", AnswerID}},
 	27: {{"x-amzn-sagemaker-session-id", SessionID}},
 	29: {{"x-amzn-sagemaker-target-model", TargetModel}, {"x-amzn-sagemaker-inference-id", InferenceID}},
 	31: {{"x-amzn-sagemaker-target-variant", TargetVariant}},
+	33: {{"x-amzn-invoked-production-variant", Invoked}},
 }
 
 func know(name []byte) Known {

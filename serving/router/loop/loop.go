@@ -231,6 +231,11 @@ func (l *Loop) event(e *unix.EpollEvent) {
 		return // closed since
 	}
 	sock.bits.Or(e.Events)
+	if gone(e.Events) {
+		sock.mu.Lock()
+		sock.alarm()
+		sock.mu.Unlock()
+	}
 	if owner := sock.owner.Load(); owner != nil {
 		l.wake(owner)
 	} else if sock.orphan != nil && gone(e.Events) {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -47,6 +48,9 @@ type Sock struct {
 	guard  *Sock
 	try    bool
 	orphan func(*Sock)
+
+	mu      sync.Mutex
+	reading net.Conn // see Alarm
 }
 
 var _ net.Conn = (*Sock)(nil)
@@ -139,6 +143,24 @@ func (k *Sock) Readable() bool { return k.bits.Load()&(readable|finished) != 0 }
 
 // Guard ends waits for this socket with ErrGuard when the other one's peer is gone.
 func (k *Sock) Guard(by *Sock) { k.guard = by }
+
+// Alarm is Guard for some other library's connection: a read of that ends at once, late, when this
+// socket's peer goes. It holds until Alarm(nil), after which the connection is left alone.
+func (k *Sock) Alarm(reading net.Conn) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.reading = reading
+	if k.Gone() {
+		k.alarm()
+	}
+}
+
+// alarm is called with the lock held.
+func (k *Sock) alarm() {
+	if k.reading != nil {
+		_ = k.reading.SetReadDeadline(time.Unix(1, 0))
+	}
+}
 
 // Try makes reads end with ErrWait instead of waiting.
 func (k *Sock) Try(on bool) { k.try = on }
