@@ -165,6 +165,9 @@ func (s *endpoints) Experiment(ctx context.Context, request *claryv1.ExperimentR
 			if request.GetReason() != "" {
 				why += ": " + request.GetReason()
 			}
+			if endpoint.Stopped(r.endpoint, why, who) {
+				return r.endpoint, errUnchanged
+			}
 			return endpoint.EndExperiment(r.endpoint, why, who)
 		})
 	}
@@ -173,6 +176,9 @@ func (s *endpoints) Experiment(ctx context.Context, request *claryv1.ExperimentR
 		return nil, fault.New(fault.Invalid, "experiment: %w", problems)
 	}
 	return s.change(ctx, request.GetName(), func(_ *state.Snapshot, r endpointRead) (cluster.Endpoint, error) {
+		if endpoint.Comparing(r.endpoint, x, who) {
+			return r.endpoint, errUnchanged
+		}
 		return endpoint.StartExperiment(r.job, r.endpoint, x, who)
 	})
 }

@@ -213,7 +213,11 @@ func TestVariantsAreComparedUntilTheComparisonEnds(t *testing.T) {
 		if x := view.GetEndpoint().GetExperiment(); x.GetStarted() == 0 || x.GetEnded() != 0 || x.GetBy() != "the-user" || !strings.Contains(string(x.GetSpec()), `"b":"green"`) {
 			w.Errorf("it began as %v", x)
 		}
-		if _, err := client.Experiment(w.Context(), begin); !fault.Is(wire.FromStatus(err), fault.Conflict) {
+		if again, err := client.Experiment(w.Context(), begin); err != nil || again.GetEndpoint().GetRevision() != view.GetEndpoint().GetRevision() {
+			w.Errorf("the same again, whose answer was lost: %v, %v", again, err)
+		}
+		other := &claryv1.ExperimentRequest{Name: "churn", Spec: []byte(`{"metric": "latency"}`)}
+		if _, err := client.Experiment(w.Context(), other); !fault.Is(wire.FromStatus(err), fault.Conflict) {
 			w.Errorf("a second one: %v", err)
 		}
 		view, err = client.Experiment(w.Context(), &claryv1.ExperimentRequest{Name: "churn", Reason: "enough"})
@@ -222,6 +226,12 @@ func TestVariantsAreComparedUntilTheComparisonEnds(t *testing.T) {
 		}
 		if x := view.GetEndpoint().GetExperiment(); x.GetEnded() == 0 || x.GetVerdict() != "stopped by the-user: enough" {
 			w.Errorf("it ended as %v", x)
+		}
+		if _, err := client.Experiment(w.Context(), &claryv1.ExperimentRequest{Name: "churn", Reason: "enough"}); err != nil {
+			w.Errorf("the same again, whose answer was lost: %v", err)
+		}
+		if _, err := client.Experiment(w.Context(), &claryv1.ExperimentRequest{Name: "churn", Reason: "once more"}); !fault.Is(wire.FromStatus(err), fault.Conflict) {
+			w.Errorf("one that is over was stopped: %v", err)
 		}
 	})
 }

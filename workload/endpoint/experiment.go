@@ -1,8 +1,10 @@
 package endpoint
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
@@ -109,6 +111,29 @@ func StartExperiment(job cluster.Job, e cluster.Endpoint, x Experiment, who Aske
 	}
 	e.Note(cluster.EndpointNote{At: who.Now, What: "experiment", Text: fmt.Sprintf("%s against %s by %s begins", x.B, x.A, x.Metric), By: who.By})
 	return settled(e, nil)
+}
+
+// again is how long a request that was made already is taken for the same one, whose answer was lost.
+const again = time.Minute
+
+// Comparing says that an endpoint compares already what is asked for, since the same person asked just now.
+func Comparing(e cluster.Endpoint, x Experiment, who Asked) bool {
+	now := e.Experiment
+	if now == nil || now.Ended != 0 || now.By != who.By || who.Now-now.Started > int64(again) {
+		return false
+	}
+	s, err := read(e.Spec)
+	if err != nil || s.choose(&x, &Trial{}) != nil {
+		return false
+	}
+	text, err := json.Marshal(x)
+	return err == nil && bytes.Equal(text, now.Spec)
+}
+
+// Stopped says that an endpoint's experiment has just ended with a verdict.
+func Stopped(e cluster.Endpoint, verdict string, who Asked) bool {
+	now := e.Experiment
+	return now != nil && now.Ended != 0 && now.Verdict == cut(verdict, cluster.MaxEndpointText) && who.Now-now.Ended <= int64(again)
 }
 
 // choose fills in which variants are compared, and refuses those that cannot be.

@@ -170,7 +170,7 @@ func start(e cluster.Endpoint, s Spec, pins []cluster.ModelPin, who Asked) (clus
 	e.Fleets = append(e.Fleets, fleets...)
 	e.Rollout = &cluster.Rollout{
 		From: e.Generation, To: e.Last, Spec: text, Phase: cluster.RolloutStarting, Steps: s.Update.steps(), Bake: s.Update.bake(),
-		Startup: s.startup(), Wait: s.Update.wait(), Started: who.Now, Since: who.Now, By: who.By,
+		Startup: s.Startup(), Wait: s.Update.wait(), Started: who.Now, Since: who.Now, By: who.By,
 	}
 	e.Note(cluster.EndpointNote{At: who.Now, What: "update", Text: fmt.Sprintf("from generation %d to %d begins", e.Generation, e.Last), By: who.By})
 	return e, nil

@@ -269,7 +269,8 @@ func (u Takeover) wait() time.Duration {
 	return u.Wait.Std()
 }
 
-func (s Spec) startup() time.Duration {
+// Startup is how long new replicas may take until all answer.
+func (s Spec) Startup() time.Duration {
 	if s.Update.Startup != 0 {
 		return s.Update.Startup.Std()
 	}

@@ -122,6 +122,13 @@ func (v Variant) validateNumber() cluster.Problems {
 		}
 	}
 	inRange(&p, "scaling.max", int64(max(v.Scaling.Min, v.Scaling.Max)), 0, cluster.MaxReplicas)
+	for i, entry := range v.Scaling.Schedule {
+		for field, bound := range map[string]*int{"min": entry.Min, "max": entry.Max} {
+			if bound != nil {
+				inRange(&p, fmt.Sprintf("scaling.schedule[%d].%s", i, field), int64(*bound), 0, cluster.MaxReplicas)
+			}
+		}
+	}
 	return p
 }
 

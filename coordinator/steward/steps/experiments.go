@@ -74,10 +74,11 @@ func test(e *cluster.Endpoint, in steward.Input) (changed bool, err error) {
 	due := now-t.Through >= int64(keepEvery)
 	count(&t, in.Seen.Fleet(x.A, t.Generation).Samples, in.Seen.Fleet(x.B, t.Generation).Samples, now)
 	verdict := x.Judge(t.A.Arm(x.A), t.B.Arm(x.B))
+	done := verdict.Done() && in.Seen.Known // half of the routers may have seen the half that is not like the rest
 	switch {
-	case !verdict.Done() && !due:
+	case !done && !due:
 		return false, nil
-	case !verdict.Done():
+	case !done:
 		return true, endpoint.Count(e, t)
 	}
 	t.Call = verdict.Call
@@ -129,6 +130,9 @@ func promote(e *cluster.Endpoint, in steward.Input, x endpoint.Experiment, end f
 	if e.Rollout != nil || t.Generation != e.Generation || a < 0 || b < 0 {
 		return end(fmt.Sprintf("%s is better, but an update has begun: it was not promoted", x.B))
 	}
+	if endpoint.Shares(*e, x) != t.Traffic {
+		return end(x.B + " is better, but the variants' weights have changed: it was not promoted")
+	}
 	verdict := x.Judge(t.A.Arm(x.A), t.B.Arm(x.B))
 	want := max(e.Fleets[a].Replicas, e.Fleets[b].Replicas)
 	if scaling, scales, err := endpoint.Scaling(e.Fleets[b]); err == nil && scales {
@@ -142,7 +146,18 @@ func promote(e *cluster.Endpoint, in steward.Input, x endpoint.Experiment, end f
 		*e = scaled
 		return true, nil
 	}
-	if samples := in.Seen.Fleet(x.B, t.Generation).Samples; len(samples) == 0 || samples[len(samples)-1].Ready < int(want) {
+	samples := in.Seen.Fleet(x.B, t.Generation).Samples
+	ready := 0
+	if len(samples) > 0 {
+		ready = samples[len(samples)-1].Ready
+	}
+	settings, err := endpoint.Settings(*e)
+	switch {
+	case err != nil:
+		return false, err
+	case ready < int(want) && in.Now.UnixNano()-t.Through > int64(settings.Startup()): // Through is when there was an answer
+		return end(fmt.Sprintf("%s is better, but %d of its %d replicas answer after %s: it was not promoted", x.B, ready, want, settings.Startup()))
+	case ready < int(want) || !in.Seen.Known:
 		return false, nil // they start
 	}
 	weights := map[string]float64{x.A: 0, x.B: e.Fleets[a].Weight + e.Fleets[b].Weight}

@@ -33,6 +33,8 @@ type shop struct {
 	ledger *solo.Ledger
 	lead   *steward.Steward
 
+	room map[string]int32 // how many replicas of a variant there is room for, if not for all
+
 	mu     sync.Mutex
 	live   []string
 	table  route.Table
@@ -173,6 +175,13 @@ func (s *shop) fleet(variant string, generation int64) *route.FleetReport {
 	return &s.report.Fleets[len(s.report.Fleets)-1]
 }
 
+func (s *shop) ready(f cluster.Fleet) int32 {
+	if room, bounded := s.room[f.Variant]; bounded {
+		return min(f.Replicas, room)
+	}
+	return f.Replicas
+}
+
 // pass has the router tell each second for a while, after serve has counted a second's requests.
 func (s *shop) pass(d time.Duration, serve func()) {
 	s.Helper()
@@ -182,7 +191,7 @@ func (s *shop) pass(d time.Duration, serve func()) {
 		s.mu.Lock()
 		s.table = route.Table{Endpoints: []route.Endpoint{{Name: "shop"}}}
 		for _, f := range e.Fleets {
-			s.table.Endpoints[0].Fleets = append(s.table.Endpoints[0].Fleets, route.Fleet{Variant: f.Variant, Generation: f.Generation, Replicas: make([]route.Replica, f.Replicas)})
+			s.table.Endpoints[0].Fleets = append(s.table.Endpoints[0].Fleets, route.Fleet{Variant: f.Variant, Generation: f.Generation, Replicas: make([]route.Replica, s.ready(f))})
 		}
 		s.mu.Unlock()
 		s.report.At = time.Now().UnixNano()
@@ -412,6 +421,63 @@ func TestTheBetterVariantTakesTheRequestsWhenItIsLargeEnough(t *testing.T) {
 		}
 		if notes := s.notes(); strings.Index(notes, "green-1 from 1 to 4") > strings.Index(notes, "weights: ") {
 			s.Errorf("it got the requests before the replicas: %s", notes)
+		}
+	})
+}
+
+func TestAPromotionThatCannotBeMadeEnds(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		prepare func(*shop)
+		want    string
+	}{
+		{"no room", func(*shop) {}, "green is better, but 1 of its 4 replicas answer after"},
+		{"other weights", func(s *shop) {
+			s.change(func(job cluster.Job, e cluster.Endpoint) (cluster.Endpoint, error) {
+				return endpoint.SetWeights(job, e, map[string]float64{"green": 9}, endpoint.Asked{By: "ann"})
+			})
+		}, "green is better, but the variants' weights have changed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, blueAndGreen(nil), func(s *shop) {
+				s.change(func(_ cluster.Job, e cluster.Endpoint) (cluster.Endpoint, error) {
+					e.Fleets[0].Replicas = 4
+					return e, nil
+				})
+				s.room = map[string]int32{"green": 1}
+				s.start(endpoint.Experiment{Plan: experiment.Plan{Metric: experiment.Latency}, Promote: true})
+				s.pass(20*time.Second, s.both(50*time.Millisecond, 30*time.Millisecond))
+				if x, trial := s.experiment(); x.Ended != 0 || !trial.Promoting {
+					s.Fatalf("%s, %+v", x.Verdict, trial)
+				}
+				c.prepare(s)
+				_, before := s.now()
+				s.pass(time.Hour, s.both(50*time.Millisecond, 30*time.Millisecond))
+				x, _ := s.experiment()
+				if _, e := s.now(); !strings.HasPrefix(x.Verdict, c.want) || e.Traffic()[0] != before.Traffic()[0] {
+					s.Errorf("%q, want %q; traffic is %v and was %v", x.Verdict, c.want, e.Traffic(), before.Traffic())
+				}
+			})
+		})
+	}
+}
+
+func TestAnAnswerOfHalfTheRoutersIsNotActedOn(t *testing.T) {
+	inBubble(t, blueAndGreen(nil), func(s *shop) {
+		s.live = []string{"r", "silent"}
+		s.start(endpoint.Experiment{Plan: experiment.Plan{Metric: experiment.Latency}, Promote: true})
+		s.pass(time.Minute, s.both(50*time.Millisecond, 30*time.Millisecond))
+		x, trial := s.experiment()
+		if _, e := s.now(); x.Ended != 0 || trial.A.Requests < 1000 || e.Traffic()[0] != 0.75 {
+			s.Errorf("%s, %+v: %v", x.Verdict, trial, e.Traffic())
+		}
+		s.mu.Lock()
+		s.live = s.live[:1]
+		s.mu.Unlock()
+		s.pass(5*time.Second, s.both(50*time.Millisecond, 30*time.Millisecond))
+		x, trial = s.experiment()
+		if _, e := s.now(); x.Ended == 0 || e.Traffic()[1] != 1 {
+			s.Errorf("%s, %+v: %v", x.Verdict, trial, e.Traffic())
 		}
 	})
 }
