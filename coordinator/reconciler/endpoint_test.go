@@ -15,7 +15,7 @@ import (
 	"github.com/clary-ml/clary/workload/endpoint"
 )
 
-const served = `{"variants": [{"program": {"command": ["serve", "1"]}, "replicas": 2, "resources": {"cores": 0.1, "memory": "1MiB"}}], "limits": {"timeout": "5s"}}`
+const served = `{"variants": [{"program": {"command": ["serve", "1"]}, "replicas": 2, "resources": {"cores": 0.1, "memory": "1MiB"}}], "limits": {"drain": "5s"}}`
 
 func (b *bench) deploy(name, spec string) {
 	b.t.Helper()
