@@ -146,7 +146,7 @@ func (a *Annex) Begin(x *router.Exchange) *router.Watch {
 	if !captured && copied == "" && span == nil {
 		return a.plain
 	}
-	w := &watching{annex: a, id: a.ids.New(e.Name, x.Fleet.Variant, x.Fleet.Generation), shadow: copied, span: span}
+	w := &watching{annex: a, shadow: copied, span: span}
 	if captured {
 		w.capture = e.Capture
 	}

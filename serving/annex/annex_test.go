@@ -304,6 +304,60 @@ func TestRequestsAndAnswersAreKept(t *testing.T) {
 	}
 }
 
+// A request that waited while its endpoint was updated is the new generation's, by its id and in what is kept of it.
+func TestAnInferenceIsOfTheFleetThatAnsweredIt(t *testing.T) {
+	at := replica(t, says("%s"))
+	e := route.Endpoint{Name: "e", Public: true, Fleets: []route.Fleet{{Variant: "blue", Generation: 1, Weight: 1, Cold: true}}, Capture: &route.Capture{Share: 1, To: "s3://clary/kept", Inputs: true}}
+	w := start(t, route.Table{Version: 1, Endpoints: []route.Endpoint{e}})
+	answered := make(chan string, 1)
+	go func() {
+		answer, err := http.Post(w.base+"/endpoints/e/invocations", "text/csv", strings.NewReader("x"))
+		if err != nil {
+			answered <- err.Error()
+			return
+		}
+		answered <- answer.Header.Get("X-Clary-Inference-Id")
+		_ = answer.Body.Close()
+	}()
+	until(t, "the request is held", func() bool { return w.report("blue").Waiting == 1 })
+	e.Fleets = []route.Fleet{fleet("blue", 2, 1, at)}
+	if err := w.SetTable(route.Table{Version: 2, Endpoints: []route.Endpoint{e}}); err != nil {
+		t.Fatal(err)
+	}
+	id := <-answered
+	if variant, generation, ok := reward.Parse("e", id); !ok || variant != "blue" || generation != 2 {
+		t.Errorf("the answer's id is %q", id)
+	}
+	w.end()
+	for name, text := range w.store.objects {
+		if !strings.Contains(string(text), id) {
+			t.Errorf("%s has %s, not %s", name, text, id)
+		}
+	}
+	if len(w.store.objects) != 1 {
+		t.Errorf("%d were kept", len(w.store.objects))
+	}
+}
+
+// limits.body is of what clients send; an object that an asynchronous request names may be larger.
+func TestAnAsynchronousInputMayBeLargerThanABody(t *testing.T) {
+	at := replica(t, says("%s"))
+	w := start(t, route.Table{Endpoints: []route.Endpoint{{
+		Name: "e", Public: true, Fleets: []route.Fleet{fleet("blue", 1, 1, at)}, Limits: route.Limits{Body: 10},
+	}}})
+	if answer, text := w.post(t, "invocations", "eleven char"); answer.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("a client's: %s %s", answer.Status, text)
+	}
+	answer, err := w.Invoke(t.Context(), async.Request{Endpoint: "e", ID: "1", Body: strings.NewReader("eleven char"), Size: 11})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if text, err := io.ReadAll(answer.Body); answer.Status != 200 || string(text) != "eleven char" || err != nil {
+		t.Errorf("from within: %d %s %v", answer.Status, text, err)
+	}
+}
+
 func TestAShareIsKept(t *testing.T) {
 	at := replica(t, says("%s"))
 	w := start(t, route.Table{Endpoints: []route.Endpoint{{
@@ -357,12 +411,17 @@ func TestCopiesGoToTheShadowAndNobodyNotices(t *testing.T) {
 	if g := w.report("green"); g.Requests != 0 || g.Errors != 0 || g.Refused != 0 || g.Latency.N() != 0 {
 		t.Errorf("copies are in the fleet's own counts: %+v", g)
 	}
-	if b := w.report("blue"); b.Requests != 5 || b.Shadow != nil {
+	until(t, "five are in blue's counts", func() bool { return w.report("blue").Requests == 5 })
+	if b := w.report("blue"); b.Shadow != nil {
 		t.Errorf("blue: %+v", b)
 	}
 	// Who asks for the shadow by name is no shadow's.
-	if _, text := w.post(t, "invocations", "x", "X-Amzn-SageMaker-Target-Variant", "green"); text != "x" || w.report("green").Requests != 1 {
-		t.Errorf("%q, %+v", text, w.report("green"))
+	if _, text := w.post(t, "invocations", "x", "X-Amzn-SageMaker-Target-Variant", "green"); text != "x" {
+		t.Errorf("green says %q", text)
+	}
+	until(t, "it is in green's counts", func() bool { return w.report("green").Requests == 1 })
+	if s := w.report("green").Shadow; s.Requests != 5 || s.Dropped != 0 {
+		t.Errorf("who asked for the shadow was copied: %+v", s)
 	}
 }
 

@@ -3,6 +3,7 @@ package annex
 import (
 	"bytes"
 	"context"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -15,15 +16,18 @@ import (
 func (a *Annex) span(x *router.Exchange) *traces.Span {
 	return a.options.Traces.Begin(
 		string(x.Head.Named(traces.ParentField)), string(x.Head.Named(traces.StateField)), string(x.Head.Method)+" /endpoints/"+x.Endpoint.Name, time.Now(),
-		attribute.String("http.request.method", string(x.Head.Method)), attribute.String("url.path", string(x.Head.Path)),
-		attribute.String("clary.endpoint", x.Endpoint.Name), attribute.String("clary.variant", x.Fleet.Variant), attribute.Int64("clary.generation", x.Fleet.Generation),
-		attribute.String("clary.request_id", string(x.ID)),
+		attribute.String("http.request.method", string(x.Head.Method)), attribute.String("url.path", valid(x.Head.Path)),
+		attribute.String("clary.endpoint", x.Endpoint.Name), attribute.String("clary.request_id", valid(x.ID)),
 	)
 }
 
-// traced ends the span of an exchange.
+// valid is what a client sent as a collector takes it: one text that is no UTF-8 has a whole batch of spans refused.
+func valid(text []byte) string { return strings.ToValidUTF8(string(text), "\uFFFD") }
+
+// traced ends the span of an exchange. Only now it is known which fleet it was answered by: one that waits may be moved.
 func (w *watching) traced(x *router.Exchange) {
-	w.span.End(x.Status, attribute.String("clary.replica", x.Replica), attribute.String("clary.inference_id", w.id), attribute.Bool("clary.whole", x.Whole))
+	w.span.End(x.Status, attribute.String("clary.variant", x.Fleet.Variant), attribute.Int64("clary.generation", x.Fleet.Generation),
+		attribute.String("clary.replica", x.Replica), attribute.String("clary.inference_id", w.id), attribute.Bool("clary.whole", x.Whole))
 }
 
 // context writes the fields by which a replica goes on with the trace.

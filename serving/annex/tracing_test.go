@@ -54,7 +54,7 @@ func TestATraceGoesOnThroughTheRouter(t *testing.T) {
 		func(o *annex.Options) { o.Traces = traced })
 	const id = "0af7651916cd43dd8448eb211c80319c"
 	w.post(t, "invocations", "x", "traceparent", "00-"+id+"-b7ad6b7169203331-01", "tracestate", "vendor=1")
-	w.post(t, "invocations", "bad")
+	w.post(t, "invocations", "bad", "X-Request-Id", "caf\xe9") // no UTF-8, which spans must be
 	w.post(t, "invocations", "x", "traceparent", "00-"+id+"-b7ad6b7169203331-00")
 	w.end()
 	sampled, own, not := <-heard, <-heard, <-heard

@@ -29,14 +29,15 @@ const variantField = "X-Amzn-Invoked-Production-Variant"
 // watching is what is wanted of one exchange.
 type watching struct {
 	annex   *Annex
-	id      string
+	id      string // of the inference; "" until there is an answer, since only then it is known whose it is
 	capture *route.Capture // nil is nothing
 	shadow  string         // the variant that gets a copy; "" is none. The exchange may end under a table that has none
 	span    *traces.Span   // nil is none
 }
 
 func (w *watching) watch() *router.Watch {
-	out := &router.Watch{Done: w.done, AppendHead: func(head []byte, _ *router.Exchange) []byte {
+	out := &router.Watch{Done: w.done, AppendHead: func(head []byte, x *router.Exchange) []byte {
+		w.id = w.annex.ids.New(x.Endpoint.Name, x.Fleet.Variant, x.Fleet.Generation)
 		return append(append(append(head, inferenceField...), w.id...), '\r', '\n')
 	}}
 	if w.span != nil {
@@ -75,7 +76,7 @@ func (w *watching) done(x *router.Exchange) {
 	if w.capture != nil && x.Status >= 200 && x.Status < 300 {
 		w.keep(x)
 	}
-	if w.shadow != "" && x.Status < http.StatusInternalServerError {
+	if w.shadow != "" && w.shadow != x.Fleet.Variant && x.Status < http.StatusInternalServerError {
 		w.mirror(x)
 	}
 }
