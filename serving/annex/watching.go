@@ -29,7 +29,7 @@ const variantField = "X-Amzn-Invoked-Production-Variant"
 // watching is what is wanted of one exchange.
 type watching struct {
 	annex   *Annex
-	id      string // of the inference; "" until there is an answer, since only then it is known whose it is
+	id      string         // of the inference; "" until there is an answer, since only then it is known whose it is
 	capture *route.Capture // nil is nothing
 	shadow  string         // the variant that gets a copy; "" is none. The exchange may end under a table that has none
 	span    *traces.Span   // nil is none

@@ -19,6 +19,7 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/serving/async"
 	"github.com/clary-ml/clary/serving/route"
+	"github.com/clary-ml/clary/storage/object"
 )
 
 var churn = async.Endpoint{Name: "churn", Async: route.Async{To: "s3://clary/answers/", Failures: "s3://clary/broken/"}, Replicas: 1}
@@ -379,6 +380,44 @@ func TestAnEndpointWithALongBacklogLeavesOthersTheirTurn(t *testing.T) {
 		synctest.Wait()
 		if text, _ := s.get(last.Output); text != "ROWS" {
 			t.Errorf("the last endpoint's answer is %q while the first has %d requests left", text, len(s.below(async.Folder("a").String()))/2)
+		}
+	})
+}
+
+// rewinding is a store that has to read content twice, as one does that makes a bucket first.
+type rewinding struct{ async.Store }
+
+func (r rewinding) Put(ctx context.Context, to object.URI, content io.Reader, size int64) (object.Info, error) {
+	again, is := content.(io.Seeker)
+	if !is {
+		return object.Info{}, fault.New(fault.Unready, "the content cannot be read again")
+	}
+	if _, err := io.Copy(io.Discard, content); err != nil {
+		return object.Info{}, err
+	}
+	if _, err := again.Seek(0, io.SeekStart); err != nil {
+		return object.Info{}, err
+	}
+	return r.Store.Put(ctx, to, content, size)
+}
+
+func TestAModelIsAskedOnceWhereTheStoreReadsItsAnswerTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf()
+		r, err := submit(t.Context(), s.machine(nil), "rows")
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := make(chan bool, 100)
+		_, stop := run(t, rewinding{s.machine(nil)}, func(ctx context.Context, r async.Request) (async.Answer, error) {
+			asked <- true
+			return model(ctx, r)
+		}, async.Options{})
+		defer stop()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if text, _ := s.get(r.Output); text != "ROWS" || len(asked) != 1 {
+			t.Errorf("the answer is %q, asked %d times", text, len(asked))
 		}
 	})
 }

@@ -237,11 +237,12 @@ func (w *Worker) keep(ctx context.Context, e entry, a Answer) result {
 	body := &limited{from: a.Body, left: w.options.MaxAnswer, exceeded: a.Size > w.options.MaxAnswer}
 	head, err := io.ReadAll(io.LimitReader(body, small))
 	if err == nil && !body.exceeded {
-		size := int64(len(head))
-		if size == small {
-			size = max(a.Size, -1)
+		whole := bytes.NewReader(head) // which a store may read twice
+		if len(head) < small {
+			_, err = w.store.Put(ctx, to, whole, whole.Size())
+		} else {
+			_, err = w.store.Put(ctx, to, io.MultiReader(whole, body), max(a.Size, -1))
 		}
-		_, err = w.store.Put(ctx, to, io.MultiReader(bytes.NewReader(head), body), size)
 	}
 	switch {
 	case body.exceeded:

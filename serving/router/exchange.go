@@ -147,7 +147,7 @@ func (c *session) admit(t *table) *refusal {
 		}
 		c.x.Token = token
 	}
-	if c.request.Body.Length > e.limits.Body {
+	if c.origin != Inside && c.request.Body.Length > e.limits.Body {
 		return c.tooLarge()
 	}
 	if c.origin != FromClient {

@@ -19,8 +19,8 @@ type Origin uint8
 const (
 	// FromClient is from a connection that was let in.
 	FromClient Origin = iota
-	// Inside is from this process: nobody asks for a token or counts it against a rate, and its answer may
-	// take as long as its sender waits, up to an hour.
+	// Inside is from this process: nobody asks for a token or counts it against a rate, its body may have any
+	// length that it says beforehand, and its answer may take as long as its sender waits, up to an hour.
 	Inside
 	// Mirrored is a copy of another request, from this process: it is in no count.
 	Mirrored
