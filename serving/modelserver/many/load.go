@@ -80,28 +80,60 @@ func (s *Set) remember(m *model, err error) {
 	s.broken[m.name] = failure{err, m.artifact.stamp, time.Now().Add(s.options.Broken)}
 }
 
-// make does all that loading a model takes.
+// make does all that loading a model takes. Who waits for room that others have to leave holds no place
+// of those that load: what an archive has unpacked is known only afterwards, so one that finds no room
+// then goes, waits, and is unpacked once more.
 func (s *Set) make(ctx context.Context, m *model) error {
+	bytes, known := m.artifact.stamp.bytes, !m.artifact.packed
+	for {
+		if known {
+			if err := s.reserve(ctx, m, bytes, true); err != nil {
+				return err
+			}
+		}
+		var err error
+		if bytes, err = s.attempt(ctx, m); !errors.Is(err, errNoRoom) {
+			return err
+		}
+		folder := m.folder
+		m.folder, known = "", true
+		if err := tree.RemoveAll(folder); err != nil {
+			return fault.New(fault.Internal, "delete what was unpacked of the model %q: %w", m.name, err)
+		}
+	}
+}
+
+// errNoRoom is that a model does not fit until others have answered.
+var errNoRoom = errors.New("there is no room now")
+
+// attempt loads a model in one of the places for that, and says what its files have; it ends with errNoRoom
+// if they had to wait for it.
+func (s *Set) attempt(ctx context.Context, m *model) (bytes int64, err error) {
 	select {
 	case s.loading <- struct{}{}:
 		defer func() { <-s.loading }()
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return 0, context.Cause(ctx)
 	}
-	path, bytes := s.path(m.artifact), m.artifact.stamp.bytes
+	path := s.path(m.artifact)
 	if m.artifact.packed {
 		folder, err := s.options.Unpack(ctx, path, s.options.MaxBytes)
 		if err != nil {
-			return broken(m, err)
+			return 0, broken(m, err)
 		}
 		m.folder, path = folder, folder
 		if bytes, err = sizeOf(folder); err != nil {
-			return broken(m, err)
+			return 0, broken(m, err)
+		}
+		if err := s.reserve(ctx, m, bytes, false); err != nil {
+			return bytes, err
 		}
 	}
-	if err := s.reserve(ctx, m, bytes); err != nil {
-		return err
-	}
+	return bytes, s.launch(ctx, m, path)
+}
+
+// launch opens a model's files, and has what answers for it run.
+func (s *Set) launch(ctx context.Context, m *model, path string) error {
 	loaded, err := s.options.Open(ctx, m.name, path)
 	if err != nil {
 		return broken(m, err)
@@ -145,21 +177,31 @@ func sizeOf(folder string) (bytes int64, err error) {
 }
 
 // reserve waits for a model's room, and has others unloaded for it: those first that were not asked
-// for longest, and none that answers.
-func (s *Set) reserve(ctx context.Context, m *model, bytes int64) error {
+// for longest, and none that answers. Unless it is patient it ends with errNoRoom where it would have to
+// wait for one that answers.
+func (s *Set) reserve(ctx context.Context, m *model, bytes int64, patient bool) error {
 	if bytes > s.options.MaxBytes {
 		return modelserver.Refuse(http.StatusInsufficientStorage, fault.New(fault.Invalid, "the model %q has %d bytes, and all models together may have %d: give this server more room", m.name, bytes, s.options.MaxBytes))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if m.reserved && m.bytes == bytes {
+		return nil
+	}
+	s.leave(m) // the archive is another one than it was
 	for {
 		if s.fits(s.taken, bytes) {
 			m.bytes, m.reserved = bytes, true
 			s.taken = room{s.taken.models + 1, s.taken.bytes + bytes}
 			return nil
 		}
-		if after := (room{s.taken.models - s.going.models, s.taken.bytes - s.going.bytes}); !s.fits(after, bytes) && s.evict() {
-			continue
+		if after := (room{s.taken.models - s.going.models, s.taken.bytes - s.going.bytes}); !s.fits(after, bytes) {
+			if s.evict() {
+				continue
+			}
+			if !patient {
+				return errNoRoom
+			}
 		}
 		freed := s.freed
 		s.mu.Unlock()

@@ -128,6 +128,9 @@ type failure struct {
 	until time.Time
 }
 
+// waitersShare says that a tenth of the requests that there may be at once may wait for one model's load.
+const waitersShare = 10
+
 // New makes a set of no models.
 func New(o Options) (*Set, error) {
 	o, err := o.completed()
@@ -250,8 +253,7 @@ func (s *Set) look(name string) (m *model, state int, err error) {
 	}
 	defer s.mu.Unlock()
 	if m.at == nil {
-		m.waits++
-		return m, coming, nil
+		return s.await(m)
 	}
 	s.recent.MoveToFront(m.at)
 	if now := time.Now(); now.Sub(m.checked) >= s.options.Check {
@@ -260,6 +262,16 @@ func (s *Set) look(name string) (m *model, state int, err error) {
 	}
 	m.answers++
 	return m, there, nil
+}
+
+// await promises a model that is being loaded to one more. They are bounded, so that those who wait for one
+// model leave most of the server's places to those who ask for others.
+func (s *Set) await(m *model) (*model, int, error) {
+	if most := max(s.options.MaxRequests/waitersShare, 1); m.waits >= most {
+		return nil, 0, fault.New(fault.Exhausted, "the model %q is being loaded, and %d requests wait for it already: try again in a moment", m.name, most)
+	}
+	m.waits++
+	return m, coming, nil
 }
 
 // begin has a model's load begin, unless somebody else was faster.
@@ -271,8 +283,7 @@ func (s *Set) begin(name, from string) (*model, int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if m := s.models[name]; m != nil && m.at == nil {
-		m.waits++
-		return m, coming, nil
+		return s.await(m)
 	} else if m != nil {
 		m.answers++
 		return m, there, nil

@@ -249,6 +249,57 @@ func TestAModelThatAnswersStays(t *testing.T) {
 	})
 }
 
+// Loads that wait for others to answer leave the places of loading to those that fit.
+func TestAModelWithoutRoomHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		s.write(t, "busy.tar.gz", "busy"+strings.Repeat("x", 496), time.Now())
+		s.write(t, "packed.tar.gz", "packed"+strings.Repeat("x", 794), time.Now())
+		s.write(t, "large/text", "large"+strings.Repeat("x", 795), time.Now())
+		s.write(t, "small.tar.gz", "small"+strings.Repeat("x", 95), time.Now())
+		set, end := s.set(t, many.Options{MaxBytes: 1000, Loads: 1})
+		defer end()
+		var wait sync.WaitGroup
+		wait.Go(func() { _, _ = ask(t.Context(), set, "busy", "3m") })
+		synctest.Wait()
+		for _, name := range []string{"packed", "large"} {
+			wait.Go(func() { wants(t, set, name, name) })
+		}
+		synctest.Wait()
+		began := time.Now()
+		wants(t, set, "small", "small")
+		if took := time.Since(began); took != 0 {
+			t.Errorf("small came after %v", took)
+		}
+		if left, err := os.ReadDir(s.scratch); err != nil || len(left) != 2 {
+			t.Errorf("%d archives are unpacked while two models are loaded, %v", len(left), err)
+		}
+		wait.Wait()
+		if took := time.Since(began); took != 3*time.Minute {
+			t.Errorf("packed and large came after %v", took)
+		}
+	})
+}
+
+func TestWhoWaitsForOneModelLeavesPlacesForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		s.write(t, "a.tar.gz", "slow", time.Now())
+		set, end := s.set(t, many.Options{MaxRequests: 30})
+		defer end()
+		var wait sync.WaitGroup
+		for range 3 {
+			wait.Go(func() { wants(t, set, "a", "slow") })
+		}
+		synctest.Wait()
+		if _, err := ask(t.Context(), set, "a", "?"); !fault.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), "3 requests wait for it already") {
+			t.Errorf("a fourth: %v", err)
+		}
+		wait.Wait()
+		wants(t, set, "a", "slow")
+	})
+}
+
 func TestWithoutRoomARequestIsRefusedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
