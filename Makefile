@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: engines help demo test race lint generate bench bench-ab bench-autoscale bench-inputs bench-exec bench-models bench-serve bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
+.PHONY: bench-cold engines help demo test race lint generate bench bench-ab bench-autoscale bench-inputs bench-exec bench-models bench-serve bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -83,6 +83,9 @@ engines: setup ## test containers on a Docker and a Podman of the tests' own
 e2e: build ## run the end-to-end tests on real processes
 	@internal/tools/setup.sh python torch net engines
 	CLARY_TEST_ENGINES=1 CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 40m ./test/e2e/...
+
+bench-cold: build ## measure cold starts of an endpoint without replicas, part by part, as in docs/performance.md
+	CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -run TestAnEndpointWithoutReplicasAnswers -v ./test/e2e/ | grep 'ed to answered\|cold start\|FAIL\|ok'
 
 chaos: build ## break real processes and a Docker in ways drawn from CLARY_CHAOS_SEED (1), and count what is lost or left
 	@internal/tools/setup.sh engines net

@@ -281,3 +281,51 @@ func TestRequestsAreAnsweredWhateverIsKilled(t *testing.T) {
 	a.answers(m, "sides")
 	m.Clary("endpoint", "delete", "sides")
 }
+
+// coldStarts are how often a fleet without replicas is asked.
+const coldStarts = 7
+
+// coldView is what of clary endpoint status says when what happened.
+type coldView struct {
+	Replicas []struct{ Started, Healthy time.Time }
+	Notes    []struct {
+		At   time.Time
+		Text string
+	}
+}
+
+// TestAnEndpointWithoutReplicasAnswers measures a cold start, part by part: make bench-cold shows it. What
+// it demands is far above what it takes on an idle machine, since tests run on busy ones.
+func TestAnEndpointWithoutReplicasAnswers(t *testing.T) {
+	m := start(t, 1, 1)
+	m.Clary("deploy", m.sides(), "--name", "cold", "--cores", "0.2", "--memory", "128MiB", "--timeout", "2m")
+	a := m.asker(m.Serve["s1"])
+	a.answers(m, "cold")
+	var all []time.Duration
+	for range coldStarts {
+		m.Clary("endpoint", "scale", "cold", "0")
+		m.WaitFor("no replicas", time.Minute, func() bool { return len(m.replicas("cold")) == 0 })
+		began := time.Now()
+		answer, _, err := a.ask(t.Context(), "cold", columns, 0)
+		took := time.Since(began)
+		if err != nil || !strings.Contains(answer, "left") {
+			t.Fatalf("after %s: %q, %v", took, answer, err)
+		}
+		all = append(all, took)
+		var view coldView
+		m.JSON(&view, "endpoint", "status", "cold", "-o", "json")
+		if len(view.Replicas) != 1 || len(view.Notes) == 0 || !strings.Contains(view.Notes[len(view.Notes)-1].Text, "somebody asked") {
+			t.Fatalf("%+v", view)
+		}
+		r, ms := view.Replicas[0], time.Millisecond
+		wanted := view.Notes[len(view.Notes)-1].At
+		t.Logf("asked to answered %s: wanted after %s, its process after %s more, healthy after %s more, answered after %s more",
+			took.Round(ms), wanted.Sub(began).Round(ms), r.Started.Sub(wanted).Round(ms), r.Healthy.Sub(r.Started).Round(ms), began.Add(took).Sub(r.Healthy).Round(ms))
+	}
+	slices.Sort(all)
+	t.Logf("cold start of a model that Clary trained: median %s, worst %s of %d", all[len(all)/2].Round(time.Millisecond), all[len(all)-1].Round(time.Millisecond), len(all))
+	if all[len(all)/2] > 5*time.Second {
+		t.Errorf("the median cold start is %s", all[len(all)/2])
+	}
+	m.Clary("endpoint", "delete", "cold")
+}
