@@ -173,8 +173,8 @@ spec:
 		t.Errorf("the answers were %v", answered)
 	}
 
-	// In steps, with half of the requests each.
-	m.Clary("endpoint", "update", "e", "--model", two, "--strategy", "linear", "--step", "50%", "--bake", "2s", "--detach")
+	// In steps, with half of the requests each, watched.
+	m.Clary("endpoint", "update", "e", "--model", two, "--strategy", "linear", "--step", "50%", "--bake", "2s", "--max-error-rate", "2%", "--detach")
 	m.WaitFor("answers of both", 20*time.Second, func() bool {
 		u.mu.Lock()
 		defer u.mu.Unlock()
