@@ -164,7 +164,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	reconciling := reconciler.New(n.replica, kinds, store, n.log)
 	desk := sweeps.New(n.replica, kinds, n.log)
 	n.routes = routes.New(n.replica, routes.OfEndpoint, n.log)
-	n.steward = steward.New(steward.Config{Ledger: n.replica, Live: n.liveRouters, Table: n.table, Steps: steps.All(n.log), Log: n.log})
+	n.steward = steward.New(steward.Config{Ledger: n.replica, Live: n.liveRouters, Table: n.table, Measured: n.measured, Steps: steps.All(n.log), Log: n.log})
 	n.leading = []func(context.Context) error{keeping.Run, planning.Run, reconciling.Run, desk.Run, n.steward.Run}
 	if n.router != nil { // else asynchronous requests wait for a leader that has one
 		n.leading = append(n.leading, func(ctx context.Context) error { return n.router.Work(ctx, n.table) })

@@ -4,12 +4,14 @@ import (
 	"context"
 
 	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/rpc"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
 	"github.com/clary-ml/clary/serving/ingress"
 	"github.com/clary-ml/clary/serving/route"
 	"github.com/clary-ml/clary/storage/object"
+	"github.com/clary-ml/clary/workload/endpoint"
 )
 
 // routesFile is the last table of this coordinator's router.
@@ -69,6 +71,19 @@ func (n *coordinator) liveRouters() []string {
 		}
 	}
 	return names
+}
+
+// measured are the metrics that an endpoint's replicas tell, as this coordinator knows them.
+func (n *coordinator) measured(ctx context.Context, e cluster.Endpoint) map[string]map[string]float64 {
+	if !endpoint.Told(e) {
+		return nil
+	}
+	snapshot, err := n.replica.Read(ctx, true)
+	if err != nil {
+		return nil // it is not measured
+	}
+	defer snapshot.Close()
+	return endpoint.Measured(e, snapshot.TasksOf(e.Job))
 }
 
 // table is the newest table as this coordinator knows it.

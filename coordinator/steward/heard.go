@@ -80,10 +80,10 @@ func (h *heard) take(report route.Report, now time.Time) (held bool) {
 }
 
 // sample closes what was heard since the last one, and forgets what is old.
-func (h *heard) sample(now time.Time, ready map[fleetKey]int) {
+func (h *heard) sample(now time.Time, ready map[fleetKey]int, values map[fleetKey]map[string]float64) {
 	for key, t := range h.tracks {
 		s := t.open
-		s.At, s.Span, s.Ready = now, Every, ready[key]
+		s.At, s.Span, s.Ready, s.Values = now, Every, ready[key], values[key]
 		for _, r := range h.routers {
 			if now.Sub(r.at) < silence {
 				s.InFlight += r.fleets[key].InFlight

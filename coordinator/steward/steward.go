@@ -54,6 +54,8 @@ type Config struct {
 	Live func() []string
 	// Table is the newest table of routes.
 	Table func() route.Table
+	// Measured are metrics that the replicas of an endpoint themselves tell now, by fleet and name; nil is none.
+	Measured func(ctx context.Context, e cluster.Endpoint) map[string]map[string]float64
 	// Steps look one after the other, after those of the steward itself.
 	Steps []Step
 	Log   *slog.Logger
@@ -137,7 +139,7 @@ func (s *Steward) Run(ctx context.Context) error {
 				return err
 			}
 		case now := <-tick.C:
-			s.sample(now)
+			s.sample(now, r.measure(ctx))
 			if err := r.look(ctx, func(charge) bool { return true }); err != nil {
 				return err
 			}
@@ -150,7 +152,7 @@ func (s *Steward) Run(ctx context.Context) error {
 }
 
 // sample closes the time since the last one.
-func (s *Steward) sample(now time.Time) {
+func (s *Steward) sample(now time.Time, values map[fleetKey]map[string]float64) {
 	ready := map[fleetKey]int{}
 	for _, endpoint := range s.config.Table().Endpoints {
 		for _, fleet := range endpoint.Fleets {
@@ -163,7 +165,24 @@ func (s *Steward) sample(now time.Time) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.heard.sample(now, ready)
+	s.heard.sample(now, ready, values)
+}
+
+// measure asks what replicas themselves tell.
+func (r *reign) measure(ctx context.Context) map[fleetKey]map[string]float64 {
+	values := map[fleetKey]map[string]float64{}
+	if r.config.Measured == nil {
+		return values
+	}
+	for name, c := range r.all {
+		measured := r.config.Measured(ctx, c.endpoint)
+		for _, f := range c.endpoint.Fleets {
+			if told := measured[f.ID()]; len(told) > 0 {
+				values[fleetKey{name, f.Variant, f.Generation}] = told
+			}
+		}
+	}
+	return values
 }
 
 // reign is what one run of the loop remembers.

@@ -39,6 +39,8 @@ type Sample struct {
 
 	InFlight, Waiting int64 // at its end
 	Ready             int   // replicas that routers knew of, at its end
+	// Values are metrics that replicas themselves told, in the mean, at its end: those that somebody looks at.
+	Values map[string]float64
 }
 
 // add takes in what a router did since it told before.
@@ -78,7 +80,7 @@ func sum(counted, now, before route.Histogram) route.Histogram {
 // join makes of a sample and the one after it a single one.
 func (s *Sample) join(next Sample) {
 	s.At, s.Span = next.At, s.Span+next.Span
-	s.InFlight, s.Waiting, s.Ready = next.InFlight, next.Waiting, next.Ready
+	s.InFlight, s.Waiting, s.Ready, s.Values = next.InFlight, next.Waiting, next.Ready, next.Values
 	s.Requests += next.Requests
 	s.Errors += next.Errors
 	s.Refused += next.Refused

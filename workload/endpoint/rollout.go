@@ -39,7 +39,7 @@ func (s *step) rollout() {
 		s.advance()
 		s.wake(s.now)
 	case s.now >= limit && short == "":
-		rollBack(&s.e, fmt.Sprintf("nobody watched its alarms for %s: not all routers tell what they see", r.Startup), s.now)
+		rollBack(&s.e, fmt.Sprintf("nobody watched its alarms for %s: not all routers tell what they see, or replicas no metric", r.Startup), s.now)
 		s.wake(s.now)
 	case s.now >= limit:
 		rollBack(&s.e, fmt.Sprintf("not all new replicas answered within %s: %s", r.Startup, short), s.now)

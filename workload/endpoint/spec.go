@@ -117,7 +117,7 @@ type Alarms struct {
 	// LatencyP50 and LatencyP99 are the most that half and all but a hundredth of their answers may take.
 	LatencyP50 quantity.Duration `json:"latency_p50,omitzero"`
 	LatencyP99 quantity.Duration `json:"latency_p99,omitzero"`
-	// Metric is one of the user's own. Nothing watches it yet: a spec with one is refused.
+	// Metric is one that the replicas tell, in the mean of all and over the window.
 	Metric *MetricAlarm `json:"metric,omitempty"`
 	// Window is over how long they are measured, MinRequests how many answers it takes to judge; a
 	// minute and 20 if left out.

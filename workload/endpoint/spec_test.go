@@ -122,7 +122,6 @@ func TestASpecNamesEveryMistake(t *testing.T) {
 		{"alarms of nothing", with(`"update": {"alarms": {}}`), "update.alarms: names nothing to watch"},
 		{"an error rate", with(`"update": {"alarms": {"error_rate": 2}}`), "update.alarms.error_rate: 2 is out of range"},
 		{"a window longer than a step", with(`"update": {"bake": "10s", "alarms": {"error_rate": 0.1, "window": "1m"}}`), "update.alarms.window: 1m0s is longer than a step, which lasts 10s"},
-		{"a metric", with(`"update": {"alarms": {"metric": {"name": "x", "above": 1}}}`), "update.alarms.metric: is not watched yet"},
 		{"a metric without bound", with(`"update": {"alarms": {"metric": {"name": "x"}}}`), "update.alarms.metric: has no bound"},
 		{"a metric without name", with(`"update": {"alarms": {"metric": {"name": "", "above": 1}}}`), "update.alarms.metric.name"},
 		{"a capture elsewhere", with(`"capture": {"share": 1, "to": "s3://clary/jobs/x/"}`), "capture.to"},

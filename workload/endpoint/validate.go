@@ -115,10 +115,8 @@ func (v Variant) validateNumber() cluster.Problems {
 	}
 	p.Under("scaling", v.Scaling.Validate())
 	for i, policy := range v.Scaling.Policies {
-		switch policy.Metric {
-		case autoscale.Concurrency, autoscale.Requests, autoscale.Latency, "":
-		default: // it would never be measured, and what is not measured takes no replica away
-			p.Add(fmt.Sprintf("scaling.policies[%d].metric", i), "%q is not measured of endpoints yet: use concurrency, requests or latency", cluster.Clip(string(policy.Metric)))
+		if policy.Metric == autoscale.GPU || policy.Metric == autoscale.Backlog { // what is not measured takes no replica away
+			p.Add(fmt.Sprintf("scaling.policies[%d].metric", i), "%q is not measured of endpoints yet: use concurrency, requests, latency, or a metric that the replicas tell", policy.Metric)
 		}
 	}
 	inRange(&p, "scaling.max", int64(max(v.Scaling.Min, v.Scaling.Max)), 0, cluster.MaxReplicas)
@@ -190,7 +188,7 @@ func (u Takeover) validate() cluster.Problems {
 func (a Alarms) validate(bake time.Duration) cluster.Problems {
 	var p cluster.Problems
 	if a.ErrorRate == nil && a.LatencyP50 == 0 && a.LatencyP99 == 0 && a.Metric == nil {
-		p.Add("", "names nothing to watch: error_rate, latency_p50 or latency_p99")
+		p.Add("", "names nothing to watch: error_rate, latency_p50, latency_p99 or metric")
 	}
 	if a.ErrorRate != nil && !(*a.ErrorRate >= 0 && *a.ErrorRate < 1) {
 		p.Add("error_rate", "%v is out of range: from 0 to below 1", float64(*a.ErrorRate))
@@ -205,7 +203,6 @@ func (a Alarms) validate(bake time.Duration) cluster.Problems {
 	}
 	inRange(&p, "min_requests", a.MinRequests, 0, 1e9)
 	if m := a.Metric; m != nil {
-		p.Add("metric", "is not watched yet: use error_rate, latency_p50 or latency_p99")
 		if m.Name == "" || len(m.Name) > 255 {
 			p.Add("metric.name", "%q: takes 1 to 255 bytes", cluster.Clip(m.Name))
 		}

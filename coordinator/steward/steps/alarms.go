@@ -19,22 +19,51 @@ func Alarms(e *cluster.Endpoint, in steward.Input) (changed bool) {
 	if !watched {
 		return false
 	}
+	measured := true
 	for _, fleet := range e.Fleets {
 		if fleet.Generation != e.Rollout.To || fleet.Retired {
 			continue
 		}
-		window := in.Seen.Fleet(fleet.Variant, fleet.Generation).Window(alarms.Window.Std())
-		if why := alarm(alarms, window); why != "" {
+		seen := in.Seen.Fleet(fleet.Variant, fleet.Generation)
+		why := alarm(alarms, seen.Window(alarms.Window.Std()))
+		if alarms.Metric != nil && why == "" && fleet.Replicas > 0 {
+			var known bool
+			why, known = told(*alarms.Metric, seen.Samples, in.Now, alarms.Window.Std())
+			measured = measured && known
+		}
+		if why != "" {
 			*e = endpoint.Alarm(*e, fmt.Sprintf("%s: %s", fleet.ID(), why))
 			return true
 		}
 	}
 	since := in.Seen.Since
-	if !in.Seen.Known || since.UnixNano() > e.Rollout.Since && in.Now.Sub(since) < alarms.Window.Std() {
+	if !in.Seen.Known || !measured || since.UnixNano() > e.Rollout.Since && in.Now.Sub(since) < alarms.Window.Std() {
 		return false
 	}
 	*e, changed = endpoint.Quiet(*e, in.Now.UnixNano())
 	return changed
+}
+
+// told is what a metric that replicas tell must not be in the mean over a window, or nothing; and whether
+// it was told for half of the window at the least.
+func told(m endpoint.MetricAlarm, samples []steward.Sample, now time.Time, window time.Duration) (why string, known bool) {
+	var sum, n float64
+	var span time.Duration
+	for i := len(samples) - 1; i >= 0 && now.Sub(samples[i].At) < window; i-- {
+		if value, there := samples[i].Values[m.Name]; there {
+			sum, n, span = sum+value, n+1, span+samples[i].Span
+		}
+	}
+	if span < window/2 {
+		return "", false
+	}
+	switch mean := sum / n; {
+	case m.Above != nil && mean > *m.Above:
+		return fmt.Sprintf("%s is %.4g in the mean of %s, more than %.4g", m.Name, mean, span, *m.Above), true
+	case m.Below != nil && mean < *m.Below:
+		return fmt.Sprintf("%s is %.4g in the mean of %s, less than %.4g", m.Name, mean, span, *m.Below), true
+	}
+	return "", true
 }
 
 // alarm is what of a fleet in a window must not happen, or nothing.

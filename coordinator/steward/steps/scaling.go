@@ -125,6 +125,11 @@ func measurements(samples []steward.Sample, span time.Duration, now time.Time) [
 				autoscale.Concurrency: s.Concurrency(),
 			},
 		}
+		for name, value := range s.Values {
+			if metric := autoscale.Metric(name); endpoint.Own(metric) { // else an alarm's, of a name that means something else here
+				m.Values[metric] = value
+			}
+		}
 		series = append(series, m)
 	}
 	return series

@@ -33,7 +33,8 @@ type shop struct {
 	ledger *solo.Ledger
 	lead   *steward.Steward
 
-	room map[string]int32 // how many replicas of a variant there is room for, if not for all
+	values map[string]map[string]float64 // that replicas themselves tell, by fleet
+	room   map[string]int32              // how many replicas of a variant there is room for, if not for all
 
 	mu     sync.Mutex
 	live   []string
@@ -80,7 +81,12 @@ func (s *shop) reign() {
 	}
 	s.lead = steward.New(steward.Config{
 		Ledger: s.ledger, Log: slog.New(slog.DiscardHandler), Steps: steps.All(slog.New(slog.DiscardHandler)),
-		Live:  func() []string { s.mu.Lock(); defer s.mu.Unlock(); return s.live },
+		Live: func() []string { s.mu.Lock(); defer s.mu.Unlock(); return s.live },
+		Measured: func(context.Context, cluster.Endpoint) map[string]map[string]float64 {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.values
+		},
 		Table: func() route.Table { s.mu.Lock(); defer s.mu.Unlock(); return s.table },
 	})
 	ctx, cancel := context.WithCancel(s.Context())

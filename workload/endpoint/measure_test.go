@@ -1,0 +1,45 @@
+package endpoint_test
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/workload/endpoint"
+)
+
+func TestAMetricIsTheMeanOfTheReplicasThatAnswer(t *testing.T) {
+	const spec = `{"variants": [{"name": "blue", "program": {"command": ["serve"]}, "scaling": {"max": 4, "policies": [{"metric": "depth", "target": 2}]}}, {"name": "green", "program": {"command": ["serve"]}}]}`
+	s, problems := endpoint.Parse([]byte(spec))
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	fleets, err := s.Fleets(1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fleets[0].Draining = []cluster.DrainingReplica{{Gang: "blue-1-3"}}
+	e := cluster.Endpoint{Job: "churn", Generation: 1, Last: 1, Spec: []byte(spec), Fleets: fleets}
+	task := func(gang string, healthy int64, state cluster.TaskState, metrics map[string]float64) cluster.Task {
+		return cluster.Task{Job: "churn", Gang: "churn/" + gang, Status: cluster.TaskStatus{State: state, Healthy: healthy, Progress: cluster.Progress{Metrics: metrics}}}
+	}
+	tasks := []cluster.Task{
+		task("blue-1-0", 5, cluster.TaskRunning, map[string]float64{"depth": 3, "else": 9}),
+		task("blue-1-1", 5, cluster.TaskRunning, map[string]float64{"depth": 5}),
+		task("blue-1-2", 5, cluster.TaskRunning, map[string]float64{"else": 1}),
+		task("blue-1-3", 5, cluster.TaskRunning, map[string]float64{"depth": 100}), // on its way out
+		task("blue-1-4", 0, cluster.TaskRunning, map[string]float64{"depth": 100}), // does not answer
+		task("blue-1-5", 5, cluster.TaskFailed, map[string]float64{"depth": 100}),
+		task("blue-0-0", 5, cluster.TaskRunning, map[string]float64{"depth": 100}), // of another generation
+		task("green-1-0", 5, cluster.TaskRunning, map[string]float64{"depth": 100}),
+	}
+	got := endpoint.Measured(e, slices.Values(tasks))
+	if !endpoint.Told(e) || len(got) != 1 || !maps.Equal(got["blue-1"], map[string]float64{"depth": 4}) {
+		t.Errorf("%v", got)
+	}
+	e.Fleets = e.Fleets[1:]
+	if endpoint.Told(e) {
+		t.Error("nobody looks at a metric of green")
+	}
+}
