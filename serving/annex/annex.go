@@ -33,6 +33,9 @@ type Options struct {
 	// Capture and Shadow bound what they keep and send.
 	Capture capture.Options
 	Shadow  shadow.Options
+	// MaxPassing is the most bytes of bodies that are kept while their exchanges go on (256 MiB); one for which
+	// there is no room is not captured, nor copied.
+	MaxPassing int64
 	// Traces get spans of requests; nil is none.
 	Traces *traces.Traces
 	Log    *slog.Logger
@@ -44,7 +47,8 @@ type Annex struct {
 	ids      *reward.IDs
 	desk     *reward.Desk
 	keeper   *capture.Keeper // nil without a store
-	plain    *router.Watch   // of exchanges that only get an id
+	passing  *router.Memory
+	plain    *router.Watch // of exchanges that only get an id
 	router   *router.Router
 	inside   *http.Transport
 	mirrored *http.Transport
@@ -71,6 +75,7 @@ func New(o Options) *Annex {
 	}
 	o.Capture.Log = cmp.Or(o.Capture.Log, o.Log)
 	a := &Annex{options: o, ids: reward.NewIDs(), desk: reward.NewDesk(reward.DefaultRemembered), mirrors: map[target]*shadow.Mirror{}, places: map[string]place{}}
+	a.passing = router.NewMemory(cmp.Or(o.MaxPassing, 256<<20))
 	if o.Store != nil {
 		a.keeper = capture.New(o.Store, o.Capture)
 	}

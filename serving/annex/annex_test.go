@@ -358,6 +358,43 @@ func TestAnAsynchronousInputMayBeLargerThanABody(t *testing.T) {
 	}
 }
 
+// What goes by at once and is kept has one bound; the answers themselves know nothing of it.
+func TestBodiesThatPassAtOnceHaveOneBound(t *testing.T) {
+	const size, requests = 1000, 10
+	var inside sync.WaitGroup
+	inside.Add(requests)
+	blue := replica(t, func(w http.ResponseWriter, _ *http.Request, body string) {
+		if len(body) == size {
+			inside.Done()
+			inside.Wait() // all of them are on their way
+		}
+		fmt.Fprint(w, len(body))
+	})
+	green := replica(t, says("%s"))
+	w := start(t, route.Table{Endpoints: []route.Endpoint{{
+		Name: "e", Public: true, Shadow: &route.Shadow{Variant: "green", Share: 1},
+		Fleets: []route.Fleet{fleet("blue", 1, 1, blue), fleet("green", 1, 0, green)}, Limits: route.Limits{Concurrency: requests},
+	}}}, func(o *annex.Options) { o.MaxPassing = 4*size + size/2 })
+	var wait sync.WaitGroup
+	for range requests {
+		wait.Go(func() {
+			if answer, text := w.post(t, "invocations", strings.Repeat("x", size)); answer.StatusCode != 200 || text != fmt.Sprint(size) {
+				t.Errorf("%s %s", answer.Status, text)
+			}
+		})
+	}
+	wait.Wait()
+	until(t, "all were copied or dropped", func() bool {
+		s := w.report("green").Shadow
+		return s != nil && s.Requests+s.Dropped == requests
+	})
+	if s := w.report("green").Shadow; s.Requests != 4 {
+		t.Errorf("%d were copied where there is room for 4", s.Requests)
+	}
+	w.post(t, "invocations", strings.Repeat("x", 2*size))
+	until(t, "the room is there again", func() bool { return w.report("green").Shadow.Requests == 5 })
+}
+
 func TestAShareIsKept(t *testing.T) {
 	at := replica(t, says("%s"))
 	w := start(t, route.Table{Endpoints: []route.Endpoint{{

@@ -10,13 +10,16 @@ import (
 
 // metrics are what the router tells of its annex.
 func (a *Annex) metrics() []prometheus.Collector {
+	passed := prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "clary_router_passing_refused_total", Help: "Bodies that were neither captured nor copied, since too many went by at once."},
+		func() float64 { return float64(a.passing.Refused()) })
 	if a.keeper == nil {
-		return nil
+		return []prometheus.Collector{passed}
 	}
 	counter := func(name, help string, of func(capture.Stats) int64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "clary_router_captured_" + name, Help: help}, func() float64 { return float64(of(a.keeper.Stats())) })
 	}
 	return []prometheus.Collector{
+		passed,
 		backlogs{a},
 		counter("total", "Requests whose capture is in the object store.", func(s capture.Stats) int64 { return s.Kept }),
 		counter("dropped_total", "Requests whose capture is lost: there was no room, or the store did not take it.", func(s capture.Stats) int64 { return s.Dropped }),

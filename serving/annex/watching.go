@@ -36,7 +36,7 @@ type watching struct {
 }
 
 func (w *watching) watch() *router.Watch {
-	out := &router.Watch{Done: w.done, AppendHead: func(head []byte, x *router.Exchange) []byte {
+	out := &router.Watch{Memory: w.annex.passing, Done: w.done, AppendHead: func(head []byte, x *router.Exchange) []byte {
 		w.id = w.annex.ids.New(x.Endpoint.Name, x.Fleet.Variant, x.Fleet.Generation)
 		return append(append(append(head, inferenceField...), w.id...), '\r', '\n')
 	}}
@@ -123,7 +123,9 @@ func (w *watching) half(k *router.Kept, contentType []byte) *capture.Body {
 
 // mirror sends a copy of the request to the shadow.
 func (w *watching) mirror(x *router.Exchange) {
+	m := w.annex.mirrorOf(target{x.Endpoint.Name, w.shadow})
 	if x.RequestBody.Over || x.AnswerBody.Over {
+		m.Drop()
 		return
 	}
 	r := shadow.Request{Method: string(x.Head.Method), Path: x.Path + string(x.Head.Query), Header: http.Header{}, Body: x.RequestBody.Body}
@@ -135,7 +137,7 @@ func (w *watching) mirror(x *router.Exchange) {
 	for _, name := range []string{"Authorization", "Host", "Content-Length", "Expect", async.HeaderVariant} {
 		r.Header.Del(name)
 	}
-	w.annex.mirrorOf(target{x.Endpoint.Name, w.shadow}).Send(r, shadow.PrintOf(x.Status, x.AnswerBody.Body))
+	m.Send(r, shadow.PrintOf(x.Status, x.AnswerBody.Body))
 }
 
 // mirrorOf is the mirror of a variant.

@@ -46,7 +46,7 @@ type FleetReport struct {
 type ShadowReport struct {
 	Requests int64     `json:"requests,omitempty"`
 	Errors   int64     `json:"errors,omitempty"`
-	Dropped  int64     `json:"dropped,omitempty"` // since the shadow was busy
+	Dropped  int64     `json:"dropped,omitempty"` // since the shadow was busy, or they were too large
 	Same     int64     `json:"same,omitempty"`    // answers equal to the ones that were given, to the byte
 	Latency  Histogram `json:"latency,omitzero"`
 	Logs     Moments   `json:"logs,omitzero"`

@@ -112,6 +112,8 @@ func (c *session) finish(refused *refusal) bool {
 func (c *session) observed() {
 	w := c.x.watch
 	c.x.watch = nil
+	defer c.x.RequestBody.release()
+	defer c.x.AnswerBody.release()
 	if w != nil && w.Done != nil {
 		defer c.guard()
 		w.Done(&c.x.Exchange)

@@ -2,6 +2,7 @@ package router
 
 import (
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/clary-ml/clary/serving/route"
@@ -19,8 +20,9 @@ type Observer interface {
 // Watch is what an observer wants of one exchange.
 type Watch struct {
 	// MaxRequest and MaxAnswer are how many bytes of the bodies are kept at most; a longer one is
-	// Over and not kept.
+	// Over and not kept. Memory bounds what is kept of all exchanges that have it until they are Done; nil is no bound.
 	MaxRequest, MaxAnswer int
+	Memory                *Memory
 	// AppendRequest adds header fields to what a replica is sent, each with its CRLF, and Instead says
 	// which fields of the client's are left out for them; nil adds none.
 	AppendRequest func(head []byte, x *Exchange) []byte
@@ -32,23 +34,79 @@ type Watch struct {
 	Done func(x *Exchange)
 }
 
+// Memory is what bodies may take together that are kept while they go by.
+type Memory struct{ left, refused atomic.Int64 }
+
+// NewMemory is so many bytes.
+func NewMemory(most int64) *Memory {
+	m := &Memory{}
+	m.left.Store(most)
+	return m
+}
+
+// Refused is how many bodies were not kept for want of room.
+func (m *Memory) Refused() int64 { return m.refused.Load() }
+
+// take takes room, unless there is too little.
+func (m *Memory) take(n int) bool {
+	if m == nil {
+		return true
+	}
+	if m.left.Add(-int64(n)) >= 0 {
+		return true
+	}
+	m.left.Add(int64(n))
+	m.refused.Add(1)
+	return false
+}
+
+func (m *Memory) give(n int) {
+	if m != nil {
+		m.left.Add(int64(n))
+	}
+}
+
 // Kept is a body as it went by.
 type Kept struct {
-	Body []byte
-	Over bool // it was longer than wanted
-	Size int64
-	max  int
+	Body   []byte
+	Over   bool // it was longer than wanted, or there was no room for it
+	Size   int64
+	max    int
+	memory *Memory
+	taken  int // of memory
 }
 
 func (k *Kept) add(data []byte) {
 	k.Size += int64(len(data))
-	switch {
-	case k.Over:
-	case k.Size > int64(k.max):
-		k.Body, k.Over = nil, true
-	default:
-		k.Body = append(k.Body, data...)
+	if k.Over {
+		return
 	}
+	if k.Size > int64(k.max) || !k.grow(len(data)) {
+		k.release()
+		k.Body, k.Over = nil, true
+		return
+	}
+	k.Body = append(k.Body, data...)
+}
+
+// grow makes room for so many bytes more: for twice as much as there was, but for no more than is kept.
+func (k *Kept) grow(n int) bool {
+	if len(k.Body)+n <= cap(k.Body) {
+		return true
+	}
+	room := min(max(2*cap(k.Body), len(k.Body)+n), k.max)
+	if !k.memory.take(room - k.taken) {
+		return false
+	}
+	k.taken = room
+	k.Body = append(make([]byte, 0, room), k.Body...)
+	return true
+}
+
+// release gives back what was taken: from now on the body is somebody else's, or nobody's.
+func (k *Kept) release() {
+	k.memory.give(k.taken)
+	k.taken = 0
 }
 
 // Exchange is one request and its answer.
@@ -100,4 +158,5 @@ func (c *session) begin(o Observer) {
 	}
 	c.x.watch = w
 	c.x.RequestBody.max, c.x.AnswerBody.max = w.MaxRequest, w.MaxAnswer
+	c.x.RequestBody.memory, c.x.AnswerBody.memory = w.Memory, w.Memory
 }

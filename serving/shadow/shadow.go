@@ -125,6 +125,13 @@ func PrintOf(status int, body []byte) Print {
 	return Print{status, int64(len(body)), xxh3.Hash128(body)}
 }
 
+// Drop counts a copy that could not be made: its request or its answer was too large, or there was no room for them.
+func (m *Mirror) Drop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.report.Dropped++
+}
+
 // Send sends a copy of a request whose answer is known. It does not wait.
 func (m *Mirror) Send(r Request, given Print) {
 	size := int64(len(r.Body))
