@@ -2,6 +2,9 @@ package rpc_test
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +17,7 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
+	"github.com/clary-ml/clary/storage/object"
 )
 
 func (w *world) endpoints(who string) claryv1.EndpointsClient {
@@ -398,4 +402,57 @@ func TestWatchingAnEndpointEndsWithIt(t *testing.T) {
 			w.Errorf("of one that has ended: %v", err)
 		}
 	})
+}
+
+// requests is a bucket of what waits for endpoints, as S3 shows it.
+type requests struct {
+	mu   sync.Mutex
+	keys []string
+}
+
+func (r *requests) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w.Header().Set("Connection", "close") // no connection outlives the bubble
+	switch key := strings.TrimPrefix(q.URL.Path, "/clary/"); q.Method {
+	case http.MethodGet:
+		fmt.Fprint(w, "<ListBucketResult><Name>clary</Name><IsTruncated>false</IsTruncated>")
+		for _, k := range r.keys {
+			if strings.HasPrefix(k, q.URL.Query().Get("prefix")) {
+				fmt.Fprintf(w, `<Contents><Key>%s</Key><LastModified>2026-01-02T15:04:05.000Z</LastModified><ETag>"e"</ETag><Size>1</Size></Contents>`, k)
+			}
+		}
+		fmt.Fprint(w, "</ListBucketResult>")
+	case http.MethodDelete:
+		r.keys = slices.DeleteFunc(r.keys, func(k string) bool { return k == key })
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// A later endpoint of the same name must not be asked what was meant for the one before.
+func TestWhatWaitsForAnEndpointGoesWithIt(t *testing.T) {
+	bucket := &requests{keys: []string{"endpoints/shop/async/inbox/1.json", "endpoints/shop/async/input/1", "endpoints/shopping/async/inbox/1.json"}}
+	server := httptest.NewServer(bucket)
+	defer server.Close()
+	inWorld(t, func(w *world) {
+		var err error
+		if w.store, err = object.Open(object.Config{Endpoint: server.Listener.Addr().String(), AccessKey: "a", SecretKey: "secret-secret", Insecure: true}); err != nil {
+			w.Fatal(err)
+		}
+		w.deployed("shop", twoVariants)
+		jobs := claryv1.NewJobsClient(w.as(cluster.RoleUser))
+		if _, err := jobs.Cancel(w.Context(), &claryv1.CancelJobRequest{Name: "shop"}); err != nil {
+			w.Fatal(err)
+		}
+		for _, task := range w.endpoint("shop").GetReplicas() {
+			w.propose(command.ReportTasks{Node: "n1", Reports: []command.TaskReport{{Task: task.GetTask(), Status: cluster.TaskStatus{State: cluster.TaskStopped}}}})
+		}
+		synctest.Wait()
+		if _, err := jobs.Delete(w.Context(), &claryv1.DeleteJobRequest{Name: "shop"}); err != nil {
+			w.Fatal(err)
+		}
+	})
+	if want := []string{"endpoints/shopping/async/inbox/1.json"}; !slices.Equal(bucket.keys, want) {
+		t.Errorf("left: %v, want %v", bucket.keys, want)
+	}
 }

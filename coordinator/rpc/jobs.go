@@ -21,6 +21,7 @@ import (
 	"github.com/clary-ml/clary/proto/wire"
 	"github.com/clary-ml/clary/scheduler"
 	"github.com/clary-ml/clary/storage/journal/archive"
+	"github.com/clary-ml/clary/serving/async"
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
 )
@@ -445,21 +446,31 @@ func (s *jobs) Delete(ctx context.Context, request *claryv1.DeleteJobRequest) (*
 
 // deleteObjects deletes what an ended job left in the store: a later job of the same name
 // must not find its checkpoints. It goes before the record, so that a crash in between
-// leaves a job that can be deleted again, and no objects that nobody knows of.
+// leaves a job that can be deleted again, and no objects that nobody knows of. What waits for an endpoint
+// was left there by others, perhaps before it ran.
 func (s *jobs) deleteObjects(ctx context.Context, job cluster.Job) error {
-	if job.Started == 0 {
+	var folders []object.URI
+	if job.Started != 0 {
+		folder, err := object.ParseURI(jobPrefix(job.Name))
+		if err != nil {
+			return err
+		}
+		folders = append(folders, folder)
+	}
+	if job.Kind == cluster.KindEndpoint {
+		folders = append(folders, async.Folder(job.Name))
+	}
+	if len(folders) == 0 {
 		return nil // it never ran, and left nothing
 	}
 	store, err := s.store()
 	if err != nil {
 		return err
 	}
-	prefix, err := object.ParseURI(jobPrefix(job.Name))
-	if err != nil {
-		return err
-	}
-	if _, err := store.DeletePrefix(ctx, prefix); err != nil && !fault.Is(err, fault.NotFound) {
-		return fmt.Errorf("delete what job %s left in the object store: %w", job.Name, err)
+	for _, folder := range folders {
+		if _, err := store.DeletePrefix(ctx, folder); err != nil && !fault.Is(err, fault.NotFound) {
+			return fmt.Errorf("delete what job %s left in the object store: %w", job.Name, err)
+		}
 	}
 	return nil
 }

@@ -59,6 +59,7 @@ type world struct {
 	// artifacts are those of models.
 	artifacts *registrytest.Store
 	traffic   traffic
+	store     *object.Client // nil is none
 }
 
 // traffic is what routers tell of endpoints.
@@ -152,7 +153,12 @@ func (w *world) open() {
 		Welcome: func() *claryv1.Welcome {
 			return &claryv1.Welcome{Lease: int64(rpc.AgentLease), BeatEvery: int64(rpc.BeatEvery)}
 		},
-		Store: func() (*object.Client, error) { return nil, fault.New(fault.Unready, "no store") },
+		Store: func() (*object.Client, error) {
+			if w.store == nil {
+				return nil, fault.New(fault.Unready, "no store")
+			}
+			return w.store, nil
+		},
 		Credentials: func(rpc.Identity) (*claryv1.CredentialsResponse, error) {
 			if w.defect {
 				panic("a defect")
