@@ -20,8 +20,8 @@ import (
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
 	"github.com/clary-ml/clary/scheduler"
-	"github.com/clary-ml/clary/storage/journal/archive"
 	"github.com/clary-ml/clary/serving/async"
+	"github.com/clary-ml/clary/storage/journal/archive"
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
 )
