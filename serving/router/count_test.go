@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clary-ml/clary/serving/route"
 	"github.com/clary-ml/clary/serving/router"
 )
 
@@ -48,5 +49,24 @@ func TestWhatFailsIsNotFast(t *testing.T) {
 	until(t, "it is counted", func() bool { return r.fleet("v").Requests == 1 })
 	if f := r.fleet("v"); f.Latency.N() != 1 || f.Logs.N != 0 || f.Errors != 1 {
 		t.Errorf("%+v", f)
+	}
+}
+
+func TestARewardWithoutAGenerationIsOfOneThatGetsRequests(t *testing.T) {
+	generation := func(n int64, weight float64) route.Fleet {
+		f := fleet("v", weight, server(t, said("ok")))
+		f.Generation = n
+		return f
+	}
+	of := table()
+	of.Endpoints[0].Fleets = []route.Fleet{generation(1, 1), generation(2, 1), generation(3, 0)} // the third only starts
+	r := start(t, router.Options{}, of)
+	if !r.Reward("e", "v", -1, 1) || !r.Reward("e", "v", 3, 1) || r.Reward("e", "none", -1, 1) {
+		t.Error("a reward was not counted, or one of nobody was")
+	}
+	for _, f := range r.Report().Fleets {
+		if want := map[int64]int64{2: 1, 3: 1}[f.Generation]; f.Rewards.N != want {
+			t.Errorf("generation %d has %d rewards, want %d", f.Generation, f.Rewards.N, want)
+		}
 	}
 }

@@ -133,7 +133,7 @@ func (r *Router) Report() route.Report {
 }
 
 // Reward adds what an answer turned out to be worth to the fleet that gave it, and says whether there
-// is such a fleet. A generation below 0 is the newest.
+// is such a fleet. A generation below 0 is the newest that gets requests, if one does.
 func (r *Router) Reward(endpoint, variant string, generation int64, reward float64) bool {
 	e := r.table.Load().byName[endpoint]
 	if e == nil {
@@ -142,7 +142,7 @@ func (r *Router) Reward(endpoint, variant string, generation int64, reward float
 	at := -1
 	for i := range e.of.Fleets {
 		f := &e.of.Fleets[i]
-		if f.Variant == variant && (f.Generation == generation || generation < 0 && (at < 0 || f.Generation > e.of.Fleets[at].Generation)) {
+		if f.Variant == variant && (f.Generation == generation || generation < 0 && (at < 0 || likelier(f, &e.of.Fleets[at]))) {
 			at = i
 		}
 	}
@@ -150,6 +150,14 @@ func (r *Router) Reward(endpoint, variant string, generation int64, reward float
 		e.fleets[at].shards[0].rewards.add(reward)
 	}
 	return at >= 0
+}
+
+// likelier says that an answer of a variant is rather of one fleet than of another.
+func likelier(f, other *route.Fleet) bool {
+	if (f.Weight > 0) != (other.Weight > 0) {
+		return f.Weight > 0
+	}
+	return f.Generation > other.Generation
 }
 
 func (f *fleet) report(endpoint string, of *route.Fleet, now time.Duration) route.FleetReport {
