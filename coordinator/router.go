@@ -8,6 +8,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/rpc"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
+	"github.com/clary-ml/clary/serving/autoscale"
 	"github.com/clary-ml/clary/serving/ingress"
 	"github.com/clary-ml/clary/serving/route"
 	"github.com/clary-ml/clary/storage/object"
@@ -73,17 +74,28 @@ func (n *coordinator) liveRouters() []string {
 	return names
 }
 
-// measured are the metrics that an endpoint's replicas tell, as this coordinator knows them.
+// measured are the metrics that an endpoint's replicas tell, as this coordinator knows them, and what waits for it
+// asynchronously, which the leader's own router knows.
 func (n *coordinator) measured(ctx context.Context, e cluster.Endpoint) map[string]map[string]float64 {
-	if !endpoint.Told(e) {
-		return nil
+	measured := map[string]map[string]float64{}
+	if endpoint.Told(e) {
+		if snapshot, err := n.replica.Read(ctx, true); err == nil { // else it is not measured
+			measured = endpoint.Measured(e, snapshot.TasksOf(e.Job))
+			snapshot.Close()
+		}
 	}
-	snapshot, err := n.replica.Read(ctx, true)
-	if err != nil {
-		return nil // it is not measured
+	if n.router == nil {
+		return measured
 	}
-	defer snapshot.Close()
-	return endpoint.Measured(e, snapshot.TasksOf(e.Job))
+	if waiting, known := n.router.Backlog(e.Job); known {
+		for fleet, backlog := range endpoint.Backlogs(e, float64(waiting)) {
+			if measured[fleet] == nil {
+				measured[fleet] = map[string]float64{}
+			}
+			measured[fleet][string(autoscale.Backlog)] = backlog
+		}
+	}
+	return measured
 }
 
 // table is the newest table as this coordinator knows it.

@@ -279,6 +279,19 @@ func (a *Annex) Worker(o async.Options) *async.Worker {
 	return w
 }
 
+// Backlog is how many asynchronous requests wait for an endpoint, those that are worked on included; it is false
+// where there is no worker, or as long as that has not looked.
+func (a *Annex) Backlog(endpoint string) (requests int, known bool) {
+	a.mu.RLock()
+	w := a.worker
+	a.mu.RUnlock()
+	if w == nil {
+		return 0, false
+	}
+	b, known := w.Backlog(endpoint)
+	return b.Requests, known
+}
+
 // Invoke asks an endpoint through the router, from within: see router.Inside.
 func (a *Annex) Invoke(ctx context.Context, r async.Request) (async.Answer, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://router/endpoints/"+r.Endpoint+"/invocations", r.Body)

@@ -434,6 +434,9 @@ func TestRequestsLeftInTheStoreAreAnsweredThere(t *testing.T) {
 	if answer, text := w.post(t, "async-invocations", "", async.HeaderInput, "s3://clary/secret"); answer.StatusCode != http.StatusForbidden || !strings.Contains(text, "may only ask endpoints") {
 		t.Errorf("anybody names an object: %s %s", answer.Status, text)
 	}
+	if n, known := w.Backlog("private"); known {
+		t.Errorf("a router that does not work on them knows of %d that wait", n)
+	}
 	working, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
@@ -449,7 +452,8 @@ func TestRequestsLeftInTheStoreAreAnsweredThere(t *testing.T) {
 		l, _ := w.store.List(t.Context(), object.URI{Bucket: "clary", Key: "endpoints/"})
 		return len(l) == 0
 	})
-	until(t, "the backlog is 0 in the metrics", func() bool {
+	until(t, "the backlog is 0", func() bool { n, known := w.Backlog("private"); return known && n == 0 })
+	until(t, "it is in the metrics", func() bool {
 		metrics := httptest.NewRecorder()
 		w.Metrics().ServeHTTP(metrics, httptest.NewRequest("GET", "/metrics", nil))
 		return strings.Contains(metrics.Body.String(), `clary_router_async_backlog{endpoint="private"} 0`)

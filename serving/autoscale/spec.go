@@ -1,6 +1,7 @@
 package autoscale
 
 import (
+	"slices"
 	"time"
 
 	"github.com/clary-ml/clary/internal/quantity"
@@ -189,4 +190,9 @@ func orPointer(d *quantity.Duration, otherwise time.Duration) time.Duration {
 		return otherwise
 	}
 	return d.Std()
+}
+
+// Looks reports whether a policy is of this metric.
+func (s Spec) Looks(metric Metric) bool {
+	return slices.ContainsFunc(s.Policies, func(p Policy) bool { return p.Metric == metric })
 }

@@ -173,6 +173,11 @@ func (s *Server) Work(ctx context.Context, table func() route.Table) error {
 	return s.annex.Worker(async.Options{}).Run(ctx, func() []async.Endpoint { return annex.AsyncEndpoints(table()) })
 }
 
+// Backlog is how many asynchronous requests wait for an endpoint, where this router works on them.
+func (s *Server) Backlog(endpoint string) (requests int, known bool) {
+	return s.annex.Backlog(endpoint)
+}
+
 // URL is where clients reach the router.
 func (s *Server) URL() string { return s.url }
 

@@ -42,6 +42,23 @@ func Told(e cluster.Endpoint) bool {
 	return false
 }
 
+// Backlogs are what waits for an endpoint asynchronously, for each fleet whose scaling looks at it, by the
+// fleet's ID: its share of it, as of all other requests.
+func Backlogs(e cluster.Endpoint, waiting float64) map[string]float64 {
+	backlogs := map[string]float64{}
+	traffic := e.Traffic()
+	for i, f := range e.Fleets {
+		spec, scales, err := Scaling(f)
+		if f.Retired || err != nil || !scales {
+			continue
+		}
+		if spec.Looks(autoscale.Backlog) {
+			backlogs[f.ID()] = waiting * traffic[i]
+		}
+	}
+	return backlogs
+}
+
 // Measured are the metrics that somebody looks at, by the ID of their fleet and their name: the mean of
 // what replicas that are healthy and stay have told last.
 func Measured(e cluster.Endpoint, tasks iter.Seq[cluster.Task]) map[string]map[string]float64 {

@@ -43,3 +43,16 @@ func TestAMetricIsTheMeanOfTheReplicasThatAnswer(t *testing.T) {
 		t.Error("nobody looks at a metric of green")
 	}
 }
+
+func TestAFleetThatScalesByTheBacklogHasItsShareOfIt(t *testing.T) {
+	by := func(metric string) []byte {
+		return []byte(`{"name":"v","model":"s3://m/a","scaling":{"max":5,"policies":[{"metric":"` + metric + `","target":10}]}}`)
+	}
+	e := cluster.Endpoint{Fleets: []cluster.Fleet{
+		{Variant: "blue", Generation: 1, Weight: 3, Share: 1, Spec: by("backlog")},
+		{Variant: "green", Generation: 1, Weight: 1, Share: 1, Spec: by("requests")},
+	}}
+	if got := endpoint.Backlogs(e, 80); len(got) != 1 || got["blue-1"] != 60 {
+		t.Errorf("%v", got)
+	}
+}

@@ -87,6 +87,9 @@ func (s Spec) validateVariants(p *cluster.Problems) {
 			sum += w
 		}
 		p.Under(field, v.validateNumber())
+		if v.Scaling != nil && s.Async == nil && v.Scaling.Looks(autoscale.Backlog) {
+			p.Add(field+".scaling.policies", "looks at the backlog of asynchronous requests, which this endpoint does not take: give it async.to")
+		}
 		if v.Own() && v.Model == "" && s.Models == "" {
 			p.Add(field+".model", "is missing: name a model that Clary serves, or an image, a program or a script that is a server")
 		}
@@ -115,8 +118,8 @@ func (v Variant) validateNumber() cluster.Problems {
 	}
 	p.Under("scaling", v.Scaling.Validate())
 	for i, policy := range v.Scaling.Policies {
-		if policy.Metric == autoscale.GPU || policy.Metric == autoscale.Backlog { // what is not measured takes no replica away
-			p.Add(fmt.Sprintf("scaling.policies[%d].metric", i), "%q is not measured of endpoints yet: use concurrency, requests, latency, or a metric that the replicas tell", policy.Metric)
+		if policy.Metric == autoscale.GPU { // what is not measured takes no replica away
+			p.Add(fmt.Sprintf("scaling.policies[%d].metric", i), "%q is not measured of endpoints yet: use concurrency, requests, latency, backlog, or a metric that the replicas tell", policy.Metric)
 		}
 	}
 	inRange(&p, "scaling.max", int64(max(v.Scaling.Min, v.Scaling.Max)), 0, cluster.MaxReplicas)

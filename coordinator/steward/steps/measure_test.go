@@ -66,3 +66,19 @@ func TestAnUpdateIsRolledBackByAMetricThatItsReplicasTell(t *testing.T) {
 		})
 	}
 }
+
+func TestAFleetFollowsWhatWaitsAsynchronously(t *testing.T) {
+	scaling := &autoscale.Spec{Max: 20, Policies: []autoscale.Policy{{Metric: autoscale.Backlog, Target: 10}}}
+	inBubble(t, blueAndGreen(scaling), func(s *shop) {
+		s.tell("blue-1", "backlog", 60)
+		s.pass(5*time.Second, func() { s.fleet("blue", 1) })
+		if n := s.replicas("blue"); n != 6 {
+			s.Errorf("%d replicas: %s", n, s.notes())
+		}
+		s.tell("blue-1", "backlog", 0)
+		s.pass(40*time.Minute, func() {})
+		if n := s.replicas("blue"); n != 0 {
+			s.Errorf("%d replicas when nothing waited any more: %s", n, s.notes())
+		}
+	})
+}

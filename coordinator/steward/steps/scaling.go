@@ -126,7 +126,7 @@ func measurements(samples []steward.Sample, span time.Duration, now time.Time) [
 			},
 		}
 		for name, value := range s.Values {
-			if metric := autoscale.Metric(name); endpoint.Own(metric) { // else an alarm's, of a name that means something else here
+			if metric := autoscale.Metric(name); endpoint.Own(metric) || metric == autoscale.Backlog { // else an alarm's, of a name that means something else here
 				m.Values[metric] = value
 			}
 		}
