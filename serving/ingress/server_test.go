@@ -74,12 +74,16 @@ func source(t *testing.T) (pki.Source, *pki.Authority) {
 }
 
 // open runs a router on a port of its own until the test ends.
-func open(t *testing.T, front ingress.Front, from pki.Source) *ingress.Server {
+func open(t *testing.T, front ingress.Front, from pki.Source, change ...func(*ingress.ServerConfig)) *ingress.Server {
 	t.Helper()
-	s, err := ingress.Open(t.Context(), ingress.ServerConfig{
+	config := ingress.ServerConfig{
 		Name: "coordinator/c1", Host: "127.0.0.1", Front: front, Source: from, Dial: member.TCP{}, Path: filepath.Join(t.TempDir(), "routes.json"),
 		Routes: &coordinators{tables: make(chan route.Table)}, Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, c := range change {
+		c(&config)
+	}
+	s, err := ingress.Open(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,22 +11,25 @@ import (
 // store is the cluster's object store, which is found when it is needed: it may move.
 type store func(context.Context) (*object.Client, error)
 
-// Put implements async.Store. A bucket that does not exist is made.
+// Put implements async.Store. A bucket that does not exist is made: beforehand, if content can be read only once.
 func (s store) Put(ctx context.Context, to object.URI, content io.Reader, size int64) (info object.Info, err error) {
 	client, err := s(ctx)
 	if err != nil {
 		return info, err
 	}
+	again, is := content.(io.Seeker)
+	if !is {
+		if err := client.EnsureBucket(ctx, to.Bucket); err != nil {
+			return info, err
+		}
+		return client.Put(ctx, to, content, size)
+	}
 	info, err = client.Put(ctx, to, content, size)
 	if !fault.Is(err, fault.NotFound) {
 		return info, err
 	}
-	if made := client.EnsureBucket(ctx, to.Bucket); made != nil {
-		return info, made
-	}
-	again, is := content.(io.Seeker)
-	if !is {
-		return info, fault.New(fault.Unready, "the bucket %s was made: send it again", to.Bucket)
+	if err := client.EnsureBucket(ctx, to.Bucket); err != nil {
+		return info, err
 	}
 	if _, err := again.Seek(0, io.SeekStart); err != nil {
 		return info, fault.New(fault.Internal, "put %s: %w", to, err)
