@@ -6,7 +6,9 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,19 +42,24 @@ mkdir -p /opt/ml/output/data && echo done >/opt/ml/output/data/notes.txt
 // trainImage writes the image as docker save would, made a little different if change says so.
 func trainImage(t *testing.T, path string, change ...func(*v1.Config)) {
 	t.Helper()
-	var program bytes.Buffer
-	archive := tar.NewWriter(&program)
-	for _, header := range []tar.Header{
-		{Name: "opt/program/", Typeflag: tar.TypeDir, Mode: 0o755},
-		{Name: "opt/program/train", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(trainProgram))},
-	} {
+	image(t, path, map[string]string{"train": trainProgram}, change...)
+}
+
+// image writes an image with programs in /opt/program.
+func image(t *testing.T, path string, programs map[string]string, change ...func(*v1.Config)) {
+	t.Helper()
+	var layer bytes.Buffer
+	archive := tar.NewWriter(&layer)
+	headers := []tar.Header{{Name: "opt/program/", Typeflag: tar.TypeDir, Mode: 0o755}}
+	for _, name := range slices.Sorted(maps.Keys(programs)) {
+		headers = append(headers, tar.Header{Name: "opt/program/" + name, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(programs[name]))})
+	}
+	for _, header := range headers {
 		if err := archive.WriteHeader(&header); err != nil {
 			t.Fatal(err)
 		}
-		if header.Size > 0 {
-			if _, err := archive.Write([]byte(trainProgram)); err != nil {
-				t.Fatal(err)
-			}
+		if _, err := io.WriteString(archive, programs[strings.TrimPrefix(header.Name, "opt/program/")]); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if err := archive.Close(); err != nil {
@@ -62,13 +69,13 @@ func trainImage(t *testing.T, path string, change ...func(*v1.Config)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image := empty.Image
-	for _, layer := range [][]byte{root, program.Bytes()} {
-		made, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer)), nil })
+	built := empty.Image
+	for _, content := range [][]byte{root, layer.Bytes()} {
+		made, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
 		if err != nil {
 			t.Fatal(err)
 		}
-		if image, err = mutate.AppendLayers(image, made); err != nil {
+		if built, err = mutate.AppendLayers(built, made); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -76,11 +83,11 @@ func trainImage(t *testing.T, path string, change ...func(*v1.Config)) {
 	for _, c := range change {
 		c(&config)
 	}
-	image, err = mutate.Config(image, config)
+	built, err = mutate.Config(built, config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tarball.WriteToFile(path, name.MustParseReference("team/trainer:1"), image); err != nil {
+	if err := tarball.WriteToFile(path, name.MustParseReference("team/trainer:1"), built); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -249,4 +256,58 @@ func TestAnImageWithoutAnEngineSaysWhy(t *testing.T) {
 	m := start(t, 1, 1)
 	m.refuses(nil, []string{"run", "--image", "busybox", "--", "true"}, "has not the labels clary.containers=yes")
 	m.refuses(nil, []string{"run", "--entrypoint", "sh", "--", "true"}, "--entrypoint is for a container")
+}
+
+// serveProgram and answerProgram are a hand-made serving image: a shell that speaks as much HTTP as
+// SageMaker's contract takes, one connection a request.
+const (
+	serveProgram  = "#!/bin/sh\nexec nc -ll -p ${SAGEMAKER_BIND_TO_PORT:-8080} -e answer\n"
+	answerProgram = `#!/bin/sh
+cr=$(printf '\r')
+read -r method path rest
+size=0
+while read -r field value && test "$field" != "$cr"; do
+	case $field in
+	[Cc]ontent-[Ll]ength:) size=${value%"$cr"} ;;
+	esac
+done
+body=
+test "$path" = /ping || body="VERSION has $(cat /opt/ml/model/weight.txt) and got $(head -c "$size")"
+printf 'HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' "${#body}" "$body"
+`
+)
+
+func TestAHandMadeImageServes(t *testing.T) {
+	e := enginetest.Open(t, "docker")
+	m := none(t)
+	m.Bridged()
+	m.Server("s1")
+	m.Login("s1")
+	m.Agent("n1", "--container-engine", e.Socket)
+	m.WaitFor("the agent to be ready", 30*time.Second, func() bool { return m.Ready() == 1 })
+	images := map[string]string{}
+	for _, version := range []string{"first", "second"} {
+		images[version] = m.Path(version + ".tar")
+		image(t, images[version], map[string]string{"serve": serveProgram, "answer": strings.ReplaceAll(answerProgram, "VERSION", version)})
+	}
+	model := m.tree("model", map[string]string{"weight.txt": "7"})
+	answers := func(want string) {
+		t.Helper()
+		m.WaitFor("the answer "+want, time.Minute, func() bool {
+			said, _ := m.Try("invoke", "hand", "--data", "rows")
+			return strings.Contains(said, want)
+		})
+	}
+
+	m.Exits(0, "deploy", model, "--name", "hand", "--image", images["first"], "--replicas", "2", "--cores", "0.2", "--memory", "64MiB", "--timeout", "2m")
+	answers("first has 7 and got rows")
+	// With an address of its own, a container has a port that is always the same.
+	m.Exits(0, "deploy", model, "--name", "apart", "--image", images["second"], "--port", "8080", "--replicas", "2", "--cores", "0.2", "--memory", "64MiB", "--timeout", "2m")
+	if said := m.Exits(0, "invoke", "apart", "--data", "x"); !strings.Contains(said, "second has 7 and got x") {
+		t.Errorf("the answer is %s", said)
+	}
+	m.Exits(0, "endpoint", "update", "hand", "--image", images["second"], "--timeout", "2m")
+	answers("second has 7 and got rows")
+	m.Exits(0, "endpoint", "delete", "hand")
+	m.Exits(0, "endpoint", "delete", "apart")
 }

@@ -166,7 +166,9 @@ func (a *App) changeVariants(ctx context.Context, c *client.Client, f *updateFla
 		if err != nil {
 			return err
 		}
-		v.Image = image
+		if v.Image, err = a.imageAt(ctx, c, image, f.dryRun); err != nil {
+			return fault.New(fault.KindOf(err), "--image: %w", err)
+		}
 	}
 	for _, text := range f.added {
 		added, err := variantOf(text, true)

@@ -28,8 +28,7 @@ func (f *imageFlags) register(command *cobra.Command) {
 	flags.BoolVar(&f.readOnly, "read-only-root", false, "the container writes to its folders and /tmp only")
 }
 
-// apply writes the flags over a spec. An image that is a file here is uploaded, unless it
-// is a dry run.
+// apply writes the flags over a spec.
 func (f *imageFlags) apply(ctx context.Context, a *App, c *client.Client, command *cobra.Command, spec *training.Spec, dryRun bool) error {
 	if f.image == "" {
 		for _, flag := range []string{"entrypoint", "container-network", "read-only-root"} {
@@ -39,16 +38,21 @@ func (f *imageFlags) apply(ctx context.Context, a *App, c *client.Client, comman
 		}
 		return nil
 	}
-	spec.Image, spec.Entrypoint, spec.ReadOnlyRoot = f.image, f.entrypoint, f.readOnly
+	spec.Entrypoint, spec.ReadOnlyRoot = f.entrypoint, f.readOnly
 	spec.ContainerNetwork = cluster.Network(f.network)
-	info, err := os.Stat(f.image)
-	if strings.Contains(f.image, "://") || err != nil || !info.Mode().IsRegular() {
-		return nil
-	}
-	if dryRun {
-		spec.Image, err = uploadURI(f.image)
-		return err
-	}
-	spec.Image, err = a.upload(ctx, c, f.image)
+	var err error
+	spec.Image, err = a.imageAt(ctx, c, f.image, dryRun)
 	return err
+}
+
+// imageAt is where nodes find an image. One that is a file here is uploaded, unless it is a dry run.
+func (a *App) imageAt(ctx context.Context, c *client.Client, image string, dryRun bool) (string, error) {
+	info, err := os.Stat(image)
+	switch {
+	case strings.Contains(image, "://") || err != nil || !info.Mode().IsRegular():
+		return image, nil
+	case dryRun:
+		return uploadURI(image)
+	}
+	return a.upload(ctx, c, image)
 }
