@@ -23,3 +23,7 @@ type Point struct {
 
 // UsagePrefix begins the names of what was not said by a task but measured of it.
 const UsagePrefix = "usage/"
+
+// GPUUse is the metric among a server's Progress by which its agent tells how busy its GPUs are, in the
+// mean, from 0 to 100.
+const GPUUse = "gpu"

@@ -3,6 +3,7 @@ package supervisor_test
 import (
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -12,7 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clary-ml/clary/agent/device"
 	"github.com/clary-ml/clary/agent/ledger"
+	"github.com/clary-ml/clary/agent/supervisor"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 )
@@ -167,5 +170,26 @@ func TestNoConnectionReachesATaskThatIsNoServer(t *testing.T) {
 		t.Errorf("it is reached: %v", err)
 	}
 	b.run(script("", func(a *ledger.Assignment) { a.Stop = true }))
+	b.ended(worker)
+}
+
+func TestAServerIsToldToBeAsBusyAsItsGPUsAre(t *testing.T) {
+	b := newBench(t, func(c *supervisor.Config) {
+		c.Gauge = func(uuid string) map[string]float64 {
+			return map[string]map[string]float64{"GPU-a": {device.Utilization: 0.5, device.Power: 90}, "GPU-b": {device.Utilization: 0.9}, "GPU-c": {device.Power: 90}}[uuid]
+		}
+	})
+	assignment, answer := b.served(cluster.Probe{})
+	assignment.Task.Allocation.Resources.Devices = []string{"GPU-a", "GPU-b", "GPU-c"}
+	answer("200")
+	b.run(assignment)
+	b.until("its use is told", func(held map[string]cluster.TaskStatus) bool {
+		use, told := held[worker].Progress.Metrics[cluster.GPUUse]
+		if told && math.Abs(use-70) > 1e-9 {
+			t.Errorf("it uses %v %% of its GPUs", use)
+		}
+		return told
+	})
+	b.run(script("", func(a *ledger.Assignment) { *a = assignment; a.Stop = true }))
 	b.ended(worker)
 }

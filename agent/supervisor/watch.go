@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/clary-ml/clary/agent/device"
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
@@ -215,11 +216,26 @@ func (w *watcher) gauge(values map[string]float64) {
 	if latest == nil {
 		return
 	}
+	busy, devices := 0.0, 0.0
 	for i, uuid := range w.t.assignment().Task.Allocation.Resources.Devices {
-		for name, value := range latest(uuid) {
+		measured := latest(uuid)
+		for name, value := range measured {
 			values[fmt.Sprintf("gpu%d_%s", i, name)] = value
 		}
+		if share, told := measured[device.Utilization]; told {
+			busy, devices = busy+share, devices+1
+		}
 	}
+	if devices > 0 && w.t.assignment().Program.Probe != nil {
+		w.tell(cluster.GPUUse, 100*busy/devices)
+	}
+}
+
+// tell adds to the task's progress what is measured of it: whoever scales servers looks there.
+func (w *watcher) tell(name string, value float64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.advance(metric.Row{Values: map[string]float64{name: value}})
 }
 
 func usageRow(values map[string]float64) metric.Row {

@@ -7,10 +7,11 @@ import (
 	"github.com/clary-ml/clary/serving/autoscale"
 )
 
-// Own reports whether a policy's metric is one that the replicas tell, and not the routers.
+// Own reports whether a policy's metric is one that the replicas tell, or their agents of them, and not the
+// routers.
 func Own(metric autoscale.Metric) bool {
 	switch metric {
-	case "", autoscale.Concurrency, autoscale.Requests, autoscale.Latency, autoscale.GPU, autoscale.Backlog:
+	case "", autoscale.Concurrency, autoscale.Requests, autoscale.Latency, autoscale.Backlog:
 		return false
 	}
 	return true

@@ -56,3 +56,20 @@ func TestAFleetThatScalesByTheBacklogHasItsShareOfIt(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+func TestHowBusyGPUsAreIsLookedAtAsAMetricOfTheReplicasIs(t *testing.T) {
+	const spec = `{"name": "v", "model": "s3://m/a", "resources": {"gpus": 1}, "scaling": {"max": 5, "policies": [{"metric": "gpu", "target": 60}]}}`
+	if _, problems := endpoint.Parse([]byte(`{"variants": [` + spec + `]}`)); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	e := cluster.Endpoint{Job: "churn", Fleets: []cluster.Fleet{{Variant: "v", Generation: 1, Weight: 1, Share: 1, Spec: []byte(spec)}}}
+	var tasks []cluster.Task
+	for i, use := range []float64{80, 40} {
+		tasks = append(tasks, cluster.Task{Job: "churn", Gang: "churn/" + e.Fleets[0].GangName(int32(i)), Status: cluster.TaskStatus{
+			State: cluster.TaskRunning, Healthy: 5, Progress: cluster.Progress{Metrics: map[string]float64{cluster.GPUUse: use}},
+		}})
+	}
+	if got := endpoint.Measured(e, slices.Values(tasks)); !endpoint.Told(e) || got["v-1"][cluster.GPUUse] != 60 {
+		t.Errorf("%v", got)
+	}
+}

@@ -104,7 +104,7 @@ func TestASpecNamesEveryMistake(t *testing.T) {
 		{"a bound too large", variants(`{"model": "s3://m/a", "scaling": {"max": 5000}}`), "variants[0].scaling.max: 5000 is out of range"},
 		{"a scheduled bound too large", variants(`{"model": "s3://m/a", "scaling": {"max": 5, "schedule": [{"at": "0 8 * * *", "max": 5000}]}}`), "variants[0].scaling.schedule[0].max: 5000 is out of range: from 0 to 1000"},
 		{"a backlog of nothing", variants(`{"model": "s3://m/a", "scaling": {"max": 5, "policies": [{"metric": "backlog", "target": 5}]}}`), "variants[0].scaling.policies: looks at the backlog of asynchronous requests, which this endpoint does not take: give it async.to"},
-		{"what is not measured", variants(`{"model": "s3://m/a", "scaling": {"max": 5, "policies": [{"metric": "latency", "target": 0.1}, {"metric": "gpu", "target": 50}]}}`), "variants[0].scaling.policies[1].metric: \"gpu\" is not measured of endpoints yet"},
+		{"what is not measured", variants(`{"model": "s3://m/a", "scaling": {"max": 5, "policies": [{"metric": "latency", "target": 0.1}, {"metric": "gpu", "target": 50}]}}`), "variants[0].scaling.policies[1].metric: \"gpu\" is of replicas that have GPUs"},
 		{"a slip in scaling", variants(`{"model": "s3://m/a", "scaling": {"maximum": 5}}`), "variants[0].scaling.maximum: unknown field"},
 		{"a shadow of nobody", with(`"shadow": {"variant": "dark", "share": 0.1}`), `shadow.variant: "dark" is no variant: there is main`},
 		{"a shadow without a share", with(`"shadow": {"variant": "main"}`), "shadow.share: 0 is out of range"},

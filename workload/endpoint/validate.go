@@ -118,8 +118,8 @@ func (v Variant) validateNumber() cluster.Problems {
 	}
 	p.Under("scaling", v.Scaling.Validate())
 	for i, policy := range v.Scaling.Policies {
-		if policy.Metric == autoscale.GPU { // what is not measured takes no replica away
-			p.Add(fmt.Sprintf("scaling.policies[%d].metric", i), "%q is not measured of endpoints yet: use concurrency, requests, latency, backlog, or a metric that the replicas tell", policy.Metric)
+		if policy.Metric == autoscale.GPU && v.Resources.GPUs == 0 { // what is not measured takes no replica away
+			p.Add(fmt.Sprintf("scaling.policies[%d].metric", i), "%q is of replicas that have GPUs: ask for some with resources.gpus, or use another metric", policy.Metric)
 		}
 	}
 	inRange(&p, "scaling.max", int64(max(v.Scaling.Min, v.Scaling.Max)), 0, cluster.MaxReplicas)
