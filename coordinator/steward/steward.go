@@ -20,6 +20,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/serving/route"
+	"github.com/clary-ml/clary/workload/endpoint"
 )
 
 const (
@@ -359,24 +360,24 @@ func clone(e cluster.Endpoint) cluster.Endpoint {
 // warm gives a fleet without replicas one, when somebody asks for it. Who waited before it came to
 // have none may have been answered since: the next report tells.
 func warm(e *cluster.Endpoint, in Input) (changed bool) {
-	for i := range e.Fleets {
-		f := &e.Fleets[i]
+	for _, f := range e.Fleets {
 		seen := in.Seen.Fleet(f.Variant, f.Generation)
 		if f.Replicas > 0 || f.Retired || seen.Waiting == 0 || seen.Asked.UnixNano() <= f.Scaled {
 			continue
 		}
-		f.Replicas, f.Scaled, changed = 1, in.Now.UnixNano(), true
-		e.Note(cluster.EndpointNote{At: in.Now.UnixNano(), What: "scaled", Text: f.ID() + " had no replicas, and somebody asked"})
+		if next, err := endpoint.Scale(*e, f.ID(), 1, f.Scaler, "somebody asks", in.Now.UnixNano()); err == nil {
+			*e, changed = next, true
+		}
 	}
 	return changed
 }
 
 // drained notes of which replicas on their way out no router has a request any more. Routers must have
 // heard that they are: their tables are as new as the endpoint was when this was first seen.
-func (r *reign) drained(e *cluster.Endpoint, in Input) (changed bool) {
-	for i := range e.Fleets {
-		for j := range e.Fleets[i].Draining {
-			d := &e.Fleets[i].Draining[j]
+func (r *reign) drained(e *cluster.Endpoint, in Input) bool {
+	idle := map[string]bool{}
+	for _, f := range e.Fleets {
+		for _, d := range f.Draining {
 			gang := e.Job + "/" + d.Gang
 			since, known := r.draining[gang]
 			if !known {
@@ -384,11 +385,14 @@ func (r *reign) drained(e *cluster.Endpoint, in Input) (changed bool) {
 				r.draining[gang] = since
 			}
 			if !d.Idle && in.Seen.idle(gang, since) {
-				d.Idle, changed = true, true
+				idle[d.Gang] = true
 			}
 		}
 	}
-	return changed
+	if len(idle) > 0 {
+		*e = endpoint.Idle(*e, idle)
+	}
+	return len(idle) > 0
 }
 
 // forget lets go of replicas that are gone.

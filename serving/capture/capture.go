@@ -7,6 +7,7 @@ package capture
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -42,19 +43,12 @@ type Options struct {
 }
 
 func (o Options) completed() Options {
-	o.MaxMemory, o.MaxObject, o.Writers = max(or(o.MaxMemory, 64<<20), 1), max(or(o.MaxObject, 4<<20), 1), max(or(o.Writers, 4), 1)
-	o.MaxAge, o.Patience, o.Flush = or(o.MaxAge, 10*time.Second), or(o.Patience, 10*time.Minute), or(o.Flush, 10*time.Second)
+	o.MaxMemory, o.MaxObject, o.Writers = max(cmp.Or(o.MaxMemory, 64<<20), 1), max(cmp.Or(o.MaxObject, 4<<20), 1), max(cmp.Or(o.Writers, 4), 1)
+	o.MaxAge, o.Patience, o.Flush = cmp.Or(o.MaxAge, 10*time.Second), cmp.Or(o.Patience, 10*time.Minute), cmp.Or(o.Flush, 10*time.Second)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return o
-}
-
-func or[T int | int64 | time.Duration](v, fallback T) T {
-	if v == 0 {
-		return fallback
-	}
-	return v
 }
 
 // Stats are counts since the start. Every record that was handed over is at last in one of the first two.

@@ -7,6 +7,7 @@
 package modelserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -84,9 +85,9 @@ func (o *Options) complete() error {
 	if o.MaxBatch < 0 || o.MaxDelay < 0 || o.Lanes < 0 || o.MaxPayload < 0 || o.MaxRequests < 0 || o.MaxMemory < 0 || o.MaxRows < 0 || o.Timeout < 0 || o.Drain < 0 {
 		return fault.New(fault.Invalid, "a bound of the model server is negative: give 0 for the default, or more")
 	}
-	o.MaxBatch, o.MaxRequests, o.Lanes = or(o.MaxBatch, 64), or(o.MaxRequests, 1024), or(o.Lanes, runtime.GOMAXPROCS(0))
-	o.MaxPayload, o.MaxMemory, o.MaxRows = or(o.MaxPayload, 16<<20), or(o.MaxMemory, 1<<30), or(o.MaxRows, 1<<20)
-	o.Timeout, o.Drain = or(o.Timeout, time.Minute), or(o.Drain, 30*time.Second)
+	o.MaxBatch, o.MaxRequests, o.Lanes = cmp.Or(o.MaxBatch, 64), cmp.Or(o.MaxRequests, 1024), cmp.Or(o.Lanes, runtime.GOMAXPROCS(0))
+	o.MaxPayload, o.MaxMemory, o.MaxRows = cmp.Or(o.MaxPayload, 16<<20), cmp.Or(o.MaxMemory, 1<<30), cmp.Or(o.MaxRows, 1<<20)
+	o.Timeout, o.Drain = cmp.Or(o.Timeout, time.Minute), cmp.Or(o.Drain, 30*time.Second)
 	if o.MaxMemory < o.MaxPayload {
 		o.MaxMemory = o.MaxPayload
 	}
@@ -94,13 +95,6 @@ func (o *Options) complete() error {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return nil
-}
-
-func or[T int | int64 | time.Duration](v, fallback T) T {
-	if v == 0 {
-		return fallback
-	}
-	return v
 }
 
 // Server serves one model.
