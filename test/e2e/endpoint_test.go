@@ -314,7 +314,7 @@ func TestAnEndpointWithoutReplicasAnswers(t *testing.T) {
 		all = append(all, took)
 		var view coldView
 		m.JSON(&view, "endpoint", "status", "cold", "-o", "json")
-		if len(view.Replicas) != 1 || len(view.Notes) == 0 || !strings.Contains(view.Notes[len(view.Notes)-1].Text, "somebody asked") {
+		if len(view.Replicas) != 1 || len(view.Notes) == 0 || !strings.Contains(view.Notes[len(view.Notes)-1].Text, "somebody asks") {
 			t.Fatalf("%+v", view)
 		}
 		r, ms := view.Replicas[0], time.Millisecond

@@ -19,7 +19,9 @@ func (m *Machines) Bridged() {
 	}
 	number := os.Getpid() % 4000
 	m.bridge, m.host, m.plugged = fmt.Sprintf("clb%d", number), fmt.Sprintf("10.%d.%d.1", 208+number/250, number%250), map[string]string{}
-	m.ip("link", "add", m.bridge, "type", "bridge")
+	// With an address of its own the bridge keeps it. Else it takes the lowest of its ports', and whoever
+	// asked before the lowest port came sends to an address that is now another machine's port.
+	m.ip("link", "add", m.bridge, "address", fmt.Sprintf("02:c1:a7:00:%02x:%02x", number>>8, number&0xff), "type", "bridge")
 	m.ip("address", "add", m.host+"/24", "dev", m.bridge)
 	m.ip("link", "set", m.bridge, "up")
 }
