@@ -327,5 +327,10 @@ func TestAnEndpointWithoutReplicasAnswers(t *testing.T) {
 	if all[len(all)/2] > 5*time.Second {
 		t.Errorf("the median cold start is %s", all[len(all)/2])
 	}
+	// What a request may be is the endpoint's matter: Clary's own server takes all that the router lets through.
+	long := strings.TrimSpace(columns) + "." + strings.Repeat("0", 20<<20) + "\n"
+	if answer, _, err := a.ask(t.Context(), "cold", long, 0); err != nil || !strings.Contains(answer, "left") {
+		t.Errorf("a request of 20 MiB: %q, %v", answer, err)
+	}
 	m.Clary("endpoint", "delete", "cold")
 }

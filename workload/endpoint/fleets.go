@@ -22,6 +22,10 @@ const (
 	FolderVariable = "CLARY_MODELS"
 )
 
+// behindRouters is how Clary's own server runs: routers reach it on its own node, where nobody else has
+// business, and limit what it gets. Their limits change while it runs, so it has none below the highest.
+var behindRouters = []string{"--host", "127.0.0.1", "--max-payload", "10GiB", "--timeout", "1h"}
+
 // Fleets are what the spec's variants are in a generation: nothing runs of them yet, and they have no
 // share of the requests. What references to models mean is put in their place.
 func (s Spec) Fleets(generation int64, pins []cluster.ModelPin) ([]cluster.Fleet, error) {
@@ -70,8 +74,8 @@ func (s Spec) role(v Variant) (cluster.Role, error) {
 		return role, err
 	}
 	program := &role.Program
-	if v.Own() { // routers reach it on its own node, and nobody else has business there
-		program.Command = append(slices.Clone(program.Command), "--host", "127.0.0.1")
+	if v.Own() {
+		program.Command = append(slices.Clone(program.Command), behindRouters...)
 	}
 	if v.Port > 0 {
 		program.Network = cluster.NetworkBridge // each has an address of its own

@@ -45,7 +45,7 @@ func TestAVariantBecomesWhatAReplicaRuns(t *testing.T) {
 		t.Errorf("%+v", blue)
 	}
 	p := blue.Role.Program
-	if !p.Clary || !slices.Equal(p.Command, []string{"clary", "serve", "--host", "127.0.0.1"}) || p.Contract != cluster.ContractServing || p.Service || p.Outputs || p.Inputs[0].URI != pin.URI || p.Inputs[0].SHA256 != sum || blue.Role.Ask.Ports != 1 || blue.Role.Ask.MilliCPU != 500 {
+	if !p.Clary || !slices.Equal(p.Command, strings.Fields("clary serve --host 127.0.0.1 --max-payload 10GiB --timeout 1h")) || p.Contract != cluster.ContractServing || p.Service || p.Outputs || p.Inputs[0].URI != pin.URI || p.Inputs[0].SHA256 != sum || blue.Role.Ask.Ports != 1 || blue.Role.Ask.MilliCPU != 500 {
 		t.Errorf("%+v", blue.Role)
 	}
 	if probe := p.Probe; probe == nil || probe.Path != "" || probe.Startup != 4*time.Minute || probe.Failures != 60 {

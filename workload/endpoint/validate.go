@@ -245,7 +245,7 @@ func (a Async) validate() cluster.Problems {
 
 func (l Limits) validate() cluster.Problems {
 	var p cluster.Problems
-	inRange(&p, "body", int64(l.Body), 0, 10<<30)
+	inRange(&p, "body", int64(l.Body), 0, 10<<30) // as behindRouters
 	for _, d := range []struct {
 		field string
 		value quantity.Duration
