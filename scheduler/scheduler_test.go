@@ -2,6 +2,7 @@ package scheduler_test
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -138,6 +139,21 @@ func TestSaysWhy(t *testing.T) {
 	}
 	if why := scheduler.Explain(viewOf(nil), scheduler.NewAsk(gang("j", 1, cluster.Ask{})), 0); why.Summary != "no node has joined the cluster yet" {
 		t.Error(why.Summary)
+	}
+}
+
+func TestCountsTheNodesThatOnlyOneThingRulesOut(t *testing.T) {
+	view := viewOf(nil, machine("a", 1, 1, 0, ""), machine("b", 1, 8, 0, ""), machine("c", 2, 8, 0, ""), machine("d", 8, 3, 0, ""))
+	why := scheduler.Explain(view, scheduler.NewAsk(gang("j", 1, cluster.Ask{MilliCPU: 4000, Memory: 4 * gib})), 0)
+	want := []cluster.Block{
+		{Constraint: "memory", Nodes: 2, Only: 1, Missing: gib, Nearest: "d"},
+		{Constraint: "cores", Nodes: 3, Only: 2, Missing: 2000, Nearest: "c"},
+	}
+	for i := range why.Blocks {
+		why.Blocks[i].Text = ""
+	}
+	if !reflect.DeepEqual(why.Blocks, want) {
+		t.Errorf("got %+v\nwant %+v", why.Blocks, want)
 	}
 }
 

@@ -37,27 +37,32 @@ func PlanFromProto(p *claryv1.Plan) cluster.Plan {
 
 // WhyToProto converts the reason why a gang waits.
 func WhyToProto(w cluster.Why) *claryv1.Why {
-	return &claryv1.Why{Gang: w.Gang, Summary: w.Summary, Blocks: list(w.Blocks, BlockToProto)}
+	return &claryv1.Why{
+		Gang: w.Gang, Summary: w.Summary, Blocks: list(w.Blocks, BlockToProto),
+		Queue: w.Queue, Place: w.Place, Of: w.Of, Expected: w.Expected,
+	}
 }
 
 // WhyFromProto converts the reason why a gang waits.
 func WhyFromProto(w *claryv1.Why) cluster.Why {
 	return cluster.Why{
 		Gang: w.GetGang(), Summary: w.GetSummary(), Blocks: list(w.GetBlocks(), BlockFromProto),
+		Queue: w.GetQueue(), Place: w.GetPlace(), Of: w.GetOf(), Expected: w.GetExpected(),
 	}
 }
 
 // BlockToProto converts one constraint of a why.
 func BlockToProto(b cluster.Block) *claryv1.Block {
 	return &claryv1.Block{
-		Constraint: b.Constraint, Nodes: b.Nodes, Missing: b.Missing, Nearest: b.Nearest, Text: b.Text,
+		Constraint: b.Constraint, Nodes: b.Nodes, Only: b.Only, Missing: b.Missing, Nearest: b.Nearest, Text: b.Text,
+		Gangs: b.Gangs, Until: b.Until,
 	}
 }
 
 // BlockFromProto converts one constraint of a why.
 func BlockFromProto(b *claryv1.Block) cluster.Block {
 	return cluster.Block{
-		Constraint: b.GetConstraint(), Nodes: b.GetNodes(), Missing: b.GetMissing(),
-		Nearest: b.GetNearest(), Text: b.GetText(),
+		Constraint: b.GetConstraint(), Nodes: b.GetNodes(), Only: b.GetOnly(), Missing: b.GetMissing(),
+		Nearest: b.GetNearest(), Text: b.GetText(), Gangs: b.GetGangs(), Until: b.GetUntil(),
 	}
 }

@@ -248,38 +248,3 @@ func exitText(task cluster.Task) string {
 	}
 	return strconv.Itoa(int(task.Status.ExitCode))
 }
-
-func (a *App) whyCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "why JOB",
-		Short:   "Tell what a job waits for: which constraint, how short it is, on which nodes",
-		Example: "  clary why digits",
-		Args:    takes("JOB"), ValidArgsFunction: a.completeJobs(cluster.JobQueued),
-		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
-			job, whys, err := c.Why(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			return a.print(whysToJSON(whys), func(out io.Writer) error {
-				if len(whys) == 0 {
-					fmt.Fprintf(out, "%s is %s and waits for nothing%s\n", job.Name, stateText(job), suffixed(job.Reason, ""))
-				}
-				for _, why := range whys {
-					showWhy(out, why)
-				}
-				return nil
-			})
-		}),
-	}
-}
-
-func showWhy(out io.Writer, why cluster.Why) {
-	fmt.Fprintf(out, "%s: %s\n", why.Gang, oneLine(why.Summary))
-	for _, block := range why.Blocks {
-		text := block.Text
-		if text == "" {
-			text = fmt.Sprintf("rules out %d nodes", block.Nodes)
-		}
-		fmt.Fprintf(out, "  %s: %s\n", block.Constraint, oneLine(text))
-	}
-}

@@ -73,20 +73,6 @@ type outputJSON struct {
 	Files  int64  `json:"files,omitempty"`
 }
 
-type whyJSON struct {
-	Gang    string      `json:"gang"`
-	Summary string      `json:"summary"`
-	Blocks  []blockJSON `json:"blocks,omitempty"`
-}
-
-type blockJSON struct {
-	Constraint string `json:"constraint"`
-	Nodes      int32  `json:"nodes"`
-	Missing    int64  `json:"missing,omitempty"`
-	Nearest    string `json:"nearest,omitempty"`
-	Text       string `json:"text,omitempty"`
-}
-
 type nodeJSON struct {
 	ID       string            `json:"id"`
 	State    cluster.NodeState `json:"state"`
@@ -171,18 +157,6 @@ func taskToJSON(t cluster.Task) taskJSON {
 	}
 	if status.State.Ended() {
 		out.ExitCode, out.Message = &status.ExitCode, status.Message
-	}
-	return out
-}
-
-func whysToJSON(whys []cluster.Why) []whyJSON {
-	out := []whyJSON{}
-	for _, why := range whys {
-		w := whyJSON{Gang: why.Gang, Summary: why.Summary}
-		for _, block := range why.Blocks {
-			w.Blocks = append(w.Blocks, blockJSON(block))
-		}
-		out = append(out, w)
 	}
 	return out
 }

@@ -2328,6 +2328,9 @@ type Block struct {
 	Missing       int64                  `protobuf:"varint,3,opt,name=missing,proto3" json:"missing,omitempty"`
 	Nearest       string                 `protobuf:"bytes,4,opt,name=nearest,proto3" json:"nearest,omitempty"`
 	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	Only          int32                  `protobuf:"varint,6,opt,name=only,proto3" json:"only,omitempty"`
+	Gangs         []string               `protobuf:"bytes,7,rep,name=gangs,proto3" json:"gangs,omitempty"`
+	Until         int64                  `protobuf:"varint,8,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2397,11 +2400,36 @@ func (x *Block) GetText() string {
 	return ""
 }
 
+func (x *Block) GetOnly() int32 {
+	if x != nil {
+		return x.Only
+	}
+	return 0
+}
+
+func (x *Block) GetGangs() []string {
+	if x != nil {
+		return x.Gangs
+	}
+	return nil
+}
+
+func (x *Block) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
 type Why struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Gang          string                 `protobuf:"bytes,1,opt,name=gang,proto3" json:"gang,omitempty"`
 	Summary       string                 `protobuf:"bytes,2,opt,name=summary,proto3" json:"summary,omitempty"`
 	Blocks        []*Block               `protobuf:"bytes,3,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	Queue         string                 `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
+	Place         int32                  `protobuf:"varint,5,opt,name=place,proto3" json:"place,omitempty"`
+	Of            int32                  `protobuf:"varint,6,opt,name=of,proto3" json:"of,omitempty"`
+	Expected      int64                  `protobuf:"varint,7,opt,name=expected,proto3" json:"expected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2455,6 +2483,34 @@ func (x *Why) GetBlocks() []*Block {
 		return x.Blocks
 	}
 	return nil
+}
+
+func (x *Why) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *Why) GetPlace() int32 {
+	if x != nil {
+		return x.Place
+	}
+	return 0
+}
+
+func (x *Why) GetOf() int32 {
+	if x != nil {
+		return x.Of
+	}
+	return 0
+}
+
+func (x *Why) GetExpected() int64 {
+	if x != nil {
+		return x.Expected
+	}
+	return 0
 }
 
 type Plan struct {
@@ -5264,7 +5320,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x04gang\x18\x01 \x01(\tR\x04gang\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x126\n" +
-	"\vallocations\x18\x04 \x03(\v2\x14.clary.v1.AllocationR\vallocations\"\x85\x01\n" +
+	"\vallocations\x18\x04 \x03(\v2\x14.clary.v1.AllocationR\vallocations\"\xc5\x01\n" +
 	"\x05Block\x12\x1e\n" +
 	"\n" +
 	"constraint\x18\x01 \x01(\tR\n" +
@@ -5272,11 +5328,18 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x05nodes\x18\x02 \x01(\x05R\x05nodes\x12\x18\n" +
 	"\amissing\x18\x03 \x01(\x03R\amissing\x12\x18\n" +
 	"\anearest\x18\x04 \x01(\tR\anearest\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\"\\\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x12\n" +
+	"\x04only\x18\x06 \x01(\x05R\x04only\x12\x14\n" +
+	"\x05gangs\x18\a \x03(\tR\x05gangs\x12\x14\n" +
+	"\x05until\x18\b \x01(\x03R\x05until\"\xb4\x01\n" +
 	"\x03Why\x12\x12\n" +
 	"\x04gang\x18\x01 \x01(\tR\x04gang\x12\x18\n" +
 	"\asummary\x18\x02 \x01(\tR\asummary\x12'\n" +
-	"\x06blocks\x18\x03 \x03(\v2\x0f.clary.v1.BlockR\x06blocks\"^\n" +
+	"\x06blocks\x18\x03 \x03(\v2\x0f.clary.v1.BlockR\x06blocks\x12\x14\n" +
+	"\x05queue\x18\x04 \x01(\tR\x05queue\x12\x14\n" +
+	"\x05place\x18\x05 \x01(\x05R\x05place\x12\x0e\n" +
+	"\x02of\x18\x06 \x01(\x05R\x02of\x12\x1a\n" +
+	"\bexpected\x18\a \x01(\x03R\bexpected\"^\n" +
 	"\x04Plan\x123\n" +
 	"\n" +
 	"placements\x18\x01 \x03(\v2\x13.clary.v1.PlacementR\n" +
