@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -29,13 +30,28 @@ type Gang struct {
 	Handover bool
 	Failures int32 // attempts in a row that failed by their own fault, where its job does not count them
 
+	// Granted are how many tasks of each role the current attempt has, if a role is elastic: set when
+	// it is placed; nil is all of each, or none yet.
+	Granted []int32
+	// For is, with Moves, the gang that gets its room: its own where it is resized; "" if nobody's.
+	For string
+	// Evicted is how often it had to make room for another, Resized when it was resized lately:
+	// no more than MaxResizes within ResizeWindow.
+	Evicted int32
+	Resized []int64
+	// NonPreemptible keeps it from being evicted.
+	NonPreemptible bool
+	// Ran is how long its earlier attempts had their room together.
+	Ran time.Duration
+
 	Revision uint64
 }
 
 // Role is a number of like tasks of a gang.
 type Role struct {
 	Name    string // worker, server, ...
-	Count   int32
+	Count   int32  // of an elastic role the most
+	Min     int32  // of an elastic role the least; 0: it has Count and no fewer
 	Ask     Ask
 	Program Program
 	Labels  map[string]string // a node must have all of these
@@ -50,6 +66,14 @@ const (
 	MaxRoles = 16
 )
 
+const (
+	// MaxResizes within ResizeWindow: each costs what an attempt takes to start.
+	MaxResizes   = 6
+	ResizeWindow = time.Hour
+	// DefaultMinRuntime is how long what was placed is left alone, if its queue does not say.
+	DefaultMinRuntime = time.Minute
+)
+
 // ID is "job/gang".
 func (g Gang) ID() string { return g.Job + "/" + g.Name }
 
@@ -59,13 +83,56 @@ func (g Gang) TaskID(role string, index int32) string {
 	return fmt.Sprintf("%s/%s/%s-%d.%d", g.Job, g.Name, role, index, g.Attempt)
 }
 
-// Size is how many tasks start together.
+// Tasks is how many tasks of a role the current attempt has, or while it waits may have.
+func (g Gang) Tasks(role int) int32 {
+	if role < len(g.Granted) {
+		return g.Granted[role]
+	}
+	return g.Roles[role].Count
+}
+
+// Of is the gang as a placement makes it: with the numbers of tasks that it is granted.
+func (g Gang) Of(p Placement) Gang {
+	if g.Elastic() {
+		g.Granted = p.Counts
+	}
+	return g
+}
+
+// Size is how many tasks start together: of an elastic gang that waits, at most.
 func (g Gang) Size() int {
 	size := 0
-	for _, role := range g.Roles {
-		size += int(role.Count)
+	for i := range g.Roles {
+		size += int(g.Tasks(i))
 	}
 	return size
+}
+
+// Elastic reports whether the gang can run with fewer tasks than it asks for.
+func (g Gang) Elastic() bool { return slices.ContainsFunc(g.Roles, Role.Elastic) }
+
+// CheckCounts says what is wrong with numbers of tasks, one for each role, or nothing.
+func (g Gang) CheckCounts(counts []int32) string {
+	if len(counts) != len(g.Roles) {
+		return fmt.Sprintf("counts for %d roles, it has %d", len(counts), len(g.Roles))
+	}
+	for i, role := range g.Roles {
+		if counts[i] < role.Least() || counts[i] > role.Count {
+			return fmt.Sprintf("%d of role %s: from %d to %d", counts[i], role.Name, role.Least(), role.Count)
+		}
+	}
+	return ""
+}
+
+// Elastic reports whether the role can have fewer tasks than Count.
+func (r Role) Elastic() bool { return r.Min > 0 && r.Min < r.Count }
+
+// Least is the fewest tasks that the role starts with.
+func (r Role) Least() int32 {
+	if r.Elastic() {
+		return r.Min
+	}
+	return r.Count
 }
 
 // Role returns the named role.
@@ -110,6 +177,15 @@ func (g Gang) Validate() Problems {
 		p.Add("roles", "%d tasks: a gang has at most %d", total, MaxTasks)
 	}
 	checkRange(&p, "failures", int64(g.Failures), 0, 1<<30)
+	checkRange(&p, "evicted", int64(g.Evicted), 0, 1<<30)
+	if len(g.Granted) > 0 {
+		if reason := g.CheckCounts(g.Granted); reason != "" {
+			p.Add("granted", "%s", reason)
+		}
+	}
+	if len(g.Resized) > MaxResizes {
+		p.Add("resized", "%d instants: at most %d", len(g.Resized), MaxResizes)
+	}
 	checkDuration(&p, "max_runtime", g.MaxRuntime, 0, 10*365*24*time.Hour)
 	return p
 }
@@ -119,6 +195,12 @@ func (r Role) Validate() Problems {
 	var p Problems
 	CheckName(&p, "name", r.Name)
 	checkRange(&p, "count", int64(r.Count), 1, MaxTasks)
+	if r.Min < 0 || r.Min > max(r.Count, 0) {
+		p.Add("min", "%d: from 1 to count, which is %d, or 0 for all", r.Min, r.Count)
+	}
+	if r.Elastic() && r.Program.Service {
+		p.Add("min", "is not for a service: say how many there are")
+	}
 	p.Under("ask", r.Ask.Validate())
 	p.Under("program", r.Program.Validate())
 	checkLabels(&p, "labels", r.Labels)

@@ -105,7 +105,9 @@ type Job struct {
 	MaxRuntime time.Duration // from placement to end; 0 is no limit
 	Retry      Retry
 	Held       bool // waits until its owner releases it
-	Cancel     bool // its owner wants it to end
+	// NonPreemptible keeps it from making room for others.
+	NonPreemptible bool
+	Cancel         bool // its owner wants it to end
 	// Register is the model that what it publishes as "model" becomes a version of; "" is none.
 	Register string
 	// Models are what the references to models among its inputs meant when it was submitted.
@@ -115,9 +117,12 @@ type Job struct {
 	Reason    string // why it waits, failed or was cancelled, in words
 	Attempt   int32  // of its current gang, from 1
 	Failures  int32  // attempts that failed by their own fault
+	Preempted int32  // how often it had to make room for another
 	Submitted int64
 	Started   int64 // when it first ran
 	Ended     int64
+	// Ran is how long its attempts had their room together, those that have ended.
+	Ran       time.Duration
 	Delivered bool // its published outputs were copied to where the user asked
 
 	Revision uint64

@@ -3,6 +3,7 @@ package cluster
 // Plan is what the scheduler proposes for one round.
 type Plan struct {
 	Placements []Placement
+	Evictions  []Eviction
 	Whys       []Why // one for every gang left waiting
 }
 
@@ -13,7 +14,26 @@ type Placement struct {
 	Attempt     int32
 	Revision    uint64 // of the gang when it was planned
 	Allocations []Allocation
+	// Counts are how many tasks of each role it places, in the order of the roles, if a role is
+	// elastic; nil is all of each.
+	Counts []int32
 }
+
+// Eviction has a gang that runs end, with its grace, and begin again from its checkpoints: so that
+// another gets its room, or to be of another size. It costs no retry.
+type Eviction struct {
+	Gang     string // ID
+	Attempt  int32
+	Revision uint64 // of the gang when it was planned
+	For      string // ID of the gang that gets the room; its own where it grows
+	Reason   string // "preempted by vision/big", "grows to 8 workers", "shrinks to 4 for vision/big"
+	// Counts are how many tasks of each role it goes on with, in the order of the roles, if it is
+	// resized; nil where it ends as a whole and waits like others.
+	Counts []int32
+}
+
+// Resizes reports whether the gang goes on at once, with other numbers of tasks.
+func (e Eviction) Resizes() bool { return len(e.Counts) > 0 }
 
 // Why explains what a waiting gang waits for, and how short it is.
 type Why struct {

@@ -87,6 +87,9 @@ type Progress struct {
 	Total   int64 // steps in all; 0 if unknown
 	Metrics map[string]float64
 	Curve   []CurvePoint // of the metric that the program has tracked
+	// Checkpoint is when the newest of its checkpoints was written that is whole in the store, by its
+	// node's clock; 0 if none is.
+	Checkpoint int64
 }
 
 // MaxMessage is how much of a task's exit message is kept, in bytes.

@@ -108,6 +108,7 @@ func (s *step) begin() Changes {
 	return Changes{Job: &job, Gangs: []cluster.Gang{{
 		Job: job.Name, Name: MainGang, Queue: job.Queue, Owner: job.Owner, Priority: job.Priority, Attempt: 1,
 		Roles: s.spec.Roles, Submitted: job.Submitted, MaxRuntime: job.MaxRuntime, Held: job.Held,
+		NonPreemptible: job.NonPreemptible,
 	}}}
 }
 
@@ -146,7 +147,7 @@ func (s *step) running() Changes {
 		return s.again()
 	}
 	worst, bad := s.worst()
-	if reason := "moves: " + s.gang.StopReason; s.gang.Stop && s.gang.Moves && s.job.Reason != reason {
+	if reason := s.moves(); s.gang.Stop && s.gang.Moves && s.job.Reason != reason {
 		s.job.Reason = reason
 		return s.put(false)
 	}
@@ -158,6 +159,14 @@ func (s *step) running() Changes {
 	return s.put(true)
 }
 
+// moves says why a gang that was told to move does.
+func (s *step) moves() string {
+	if s.gang.For != "" {
+		return s.gang.StopReason // which says whose the room will be
+	}
+	return "moves: " + s.gang.StopReason
+}
+
 // again starts the next attempt, or fails the job. All tasks have ended.
 func (s *step) again() Changes {
 	worst, _ := s.worst()
@@ -165,6 +174,10 @@ func (s *step) again() Changes {
 	if s.gang.Moves {
 		reason = s.gang.StopReason
 	}
+	if s.gang.For != "" && s.gang.For != s.gang.ID() {
+		s.job.Preempted++
+	}
+	s.gang.Ran += s.ran()
 	delay := time.Duration(0)
 	if worst.Status.State != cluster.TaskLost && !s.gang.Moves {
 		s.job.Failures++
@@ -181,6 +194,7 @@ func (s *step) again() Changes {
 	}
 	s.gang.Attempt++
 	s.gang.Stop, s.gang.StopReason, s.gang.Moves, s.gang.Held = false, "", false, s.job.Held
+	s.gang.For, s.gang.Granted = "", nil
 	s.gang.NotBefore = 0
 	if delay > 0 {
 		s.gang.NotBefore = s.now + int64(delay)
@@ -239,6 +253,7 @@ func (s *step) stopping() Changes {
 
 func (s *step) end(state cluster.JobState, reason string) Changes {
 	s.job.State, s.job.Reason, s.job.Ended = state, reason, s.now
+	s.job.Ran = s.gang.Ran + s.ran()
 	return s.put(false)
 }
 
@@ -254,14 +269,29 @@ func (s *step) put(gang bool) Changes {
 	return changes
 }
 
-// deadline is when the job has run too long, or 0. The time counts from its first
-// start, over all attempts.
+// deadline is when the job has run too long, or 0. The time of all attempts counts, and what they
+// waited for room does not.
 func (s *step) deadline() int64 {
 	waits := s.job.State == cluster.JobQueued || s.job.State == cluster.JobRunning
-	if s.job.MaxRuntime == 0 || s.job.Started == 0 || !waits {
+	if s.job.MaxRuntime == 0 || !waits || len(s.tasks) == 0 {
 		return 0
 	}
-	return s.job.Started + int64(s.job.MaxRuntime)
+	return s.placed() + int64(s.job.MaxRuntime-s.gang.Ran)
+}
+
+// ran is how long the attempt has had its room.
+func (s *step) ran() time.Duration {
+	if len(s.tasks) == 0 {
+		return 0
+	}
+	last := int64(0)
+	for _, task := range s.tasks {
+		if !task.Status.State.Ended() {
+			last = s.now
+		}
+		last = max(last, task.Status.Ended)
+	}
+	return max(0, time.Duration(last-s.placed()))
 }
 
 func (s *step) overrun() bool {

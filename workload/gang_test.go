@@ -377,20 +377,28 @@ func TestLifeOfAJob(t *testing.T) {
 			w.place()
 			started := w.now
 			w.must(t, cluster.JobRunning, "")
+			w.now += int64(20 * time.Second)
 			w.report(0, lost, 0, "")
 			w.report(1, lost, 0, "")
 			w.must(t, cluster.JobQueued, "restarts")
-			w.now += int64(time.Second)
+			w.now += int64(time.Hour) // it waits for room, which is no run time
+			w.must(t, cluster.JobQueued, "restarts")
 			w.place()
 			w.must(t, cluster.JobRunning, "")
 			if w.job.Started != started {
 				t.Errorf("started %d, and again %d", started, w.job.Started)
 			}
-			w.report(0, lost, 0, "")
-			w.report(1, lost, 0, "")
-			w.must(t, cluster.JobQueued, "restarts")
-			w.now += int64(time.Minute)
+			if w.wake != w.now+int64(40*time.Second) {
+				t.Errorf("wakes %s after it was placed again; 40s are left of its minute", time.Duration(w.wake-w.now))
+			}
+			w.now = w.wake
+			w.must(t, cluster.JobStopping, "ran longer")
+			w.report(0, stopped, 0, "")
+			w.report(1, stopped, 0, "")
 			w.must(t, cluster.JobFailed, "ran longer")
+			if w.job.Ran != time.Minute {
+				t.Errorf("it ran for %s in all", w.job.Ran)
+			}
 		}},
 		{"succeeds though its end is seen after its time", 0, time.Minute, "", func(t *testing.T, w *world) {
 			w.must(t, cluster.JobQueued, "")

@@ -78,10 +78,11 @@ type Key struct {
 	ID   string
 }
 
-// CommitPlan places gangs. Each placement is checked on the state as it is and accepted
-// or left out alone.
+// CommitPlan places gangs, and has others make room. Each placement and each eviction is checked on
+// the state as it is and accepted or left out alone.
 type CommitPlan struct {
 	Placements []cluster.Placement
+	Evictions  []cluster.Eviction
 }
 
 // ReportTasks is what an agent says of its tasks. What is out of date is left out.

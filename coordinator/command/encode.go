@@ -100,7 +100,7 @@ func toProto(c Command) (*claryv1.Command, error) {
 		return c.toProto()
 	case CommitPlan:
 		return &claryv1.Command{Command: &claryv1.Command_CommitPlan{CommitPlan: &claryv1.CommitPlan{
-			Placements: convert(c.Placements, wire.PlacementToProto),
+			Placements: convert(c.Placements, wire.PlacementToProto), Evictions: convert(c.Evictions, wire.EvictionToProto),
 		}}}, nil
 	case ReportTasks:
 		return &claryv1.Command{Command: &claryv1.Command_ReportTasks{ReportTasks: &claryv1.ReportTasks{
@@ -131,7 +131,10 @@ func fromProto(message *claryv1.Command) (Command, error) {
 	case *claryv1.Command_Record:
 		return recordFromProto(m.Record)
 	case *claryv1.Command_CommitPlan:
-		return CommitPlan{Placements: convert(m.CommitPlan.GetPlacements(), wire.PlacementFromProto)}, nil
+		return CommitPlan{
+			Placements: convert(m.CommitPlan.GetPlacements(), wire.PlacementFromProto),
+			Evictions:  convert(m.CommitPlan.GetEvictions(), wire.EvictionFromProto),
+		}, nil
 	case *claryv1.Command_ReportTasks:
 		return ReportTasks{
 			Node: m.ReportTasks.GetNode(), Reports: convert(m.ReportTasks.GetReports(), reportFromProto),

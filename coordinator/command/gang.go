@@ -2,6 +2,7 @@ package command
 
 import (
 	"reflect"
+	"slices"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/state"
@@ -51,6 +52,9 @@ func (w *recording) putGang(gang cluster.Gang, expected uint64) error {
 
 func stopsOnly(old, gang cluster.Gang) bool {
 	old.Stop, old.StopReason, old.Moves = gang.Stop, gang.StopReason, gang.Moves
+	if !gang.Moves {
+		old.For = gang.For // nobody's room is made any more
+	}
 	return (gang.Stop || gang.Moves) && reflect.DeepEqual(old, gang)
 }
 
@@ -66,11 +70,17 @@ func (w *recording) checkAttempt(old, gang cluster.Gang) error {
 		if old.Stop && !gang.Stop {
 			return fault.New(fault.Conflict, "gang %q: stop: its tasks were told to end: begin attempt %d", id, old.Attempt+1)
 		}
+		if !slices.Equal(old.Granted, gang.Granted) {
+			return fault.New(fault.Invalid, "gang %q: granted: it is set when attempt %d is placed", id, old.Attempt)
+		}
 		if w.placed(old) && !reflect.DeepEqual(old.Roles, gang.Roles) {
 			return fault.New(fault.Conflict, "gang %q: roles: attempt %d is placed: they change with the next attempt", id, old.Attempt)
 		}
 		return nil
 	case old.Attempt + 1:
+		if len(gang.Granted) > 0 {
+			return fault.New(fault.Invalid, "gang %q: granted: it is set when attempt %d is placed", id, gang.Attempt)
+		}
 		return w.beginAttempt(old, gang)
 	}
 	return fault.New(fault.Conflict, "gang %q: attempt: after %d comes %d, not %d", id, old.Attempt, old.Attempt+1, gang.Attempt)

@@ -20,14 +20,19 @@ func (c CommitPlan) Apply(tx *state.Tx, now int64) (Result, error) {
 		if !exists {
 			reason = "the gang does not exist"
 		} else if reason = unplaceable(tx, gang, placement, now); reason == "" {
-			reason = rooms.place(gang, placement)
+			reason = rooms.place(gang.Of(placement), placement)
 		}
 		if reason != "" {
 			result.Refused = append(result.Refused, Refusal{ID: placement.Gang, Reason: reason})
 			rooms.forget(placement)
 			continue
 		}
-		assign(tx, gang, placement, now)
+		assign(tx, gang.Of(placement), placement, now)
+	}
+	for _, eviction := range c.Evictions { // after the placements: who has got a place needs no room
+		if reason := evict(tx, eviction, now); reason != "" {
+			result.Refused = append(result.Refused, Refusal{ID: eviction.Gang, Reason: reason})
+		}
 	}
 	return result, nil
 }
@@ -45,8 +50,10 @@ func unplaceable(tx *state.Tx, gang cluster.Gang, p cluster.Placement, now int64
 		return "it is told to stop"
 	case now < gang.NotBefore:
 		return fmt.Sprintf("it waits for %s more", time.Duration(gang.NotBefore-now))
-	case len(p.Allocations) != gang.Size():
-		return fmt.Sprintf("%d allocations for %d tasks", len(p.Allocations), gang.Size())
+	case len(p.Counts) > 0 && gang.CheckCounts(p.Counts) != "":
+		return gang.CheckCounts(p.Counts)
+	case len(p.Allocations) != gang.Of(p).Size():
+		return fmt.Sprintf("%d allocations for %d tasks", len(p.Allocations), gang.Of(p).Size())
 	case tx.HasTask(gang.TaskID(gang.Roles[0].Name, 0)):
 		return fmt.Sprintf("attempt %d is placed already", gang.Attempt)
 	}
@@ -59,8 +66,8 @@ func unplaceable(tx *state.Tx, gang cluster.Gang, p cluster.Placement, now int64
 // members walks a gang's tasks in the order of its placement's allocations.
 func members(gang cluster.Gang, visit func(i int, role cluster.Role, index int32) bool) {
 	i := 0
-	for _, role := range gang.Roles {
-		for index := range role.Count {
+	for r, role := range gang.Roles {
+		for index := range gang.Tasks(r) {
 			if !visit(i, role, index) {
 				return
 			}
@@ -69,8 +76,12 @@ func members(gang cluster.Gang, visit func(i int, role cluster.Role, index int32
 	}
 }
 
-// assign makes the tasks of a placement that was accepted.
+// assign makes the tasks of a placement that was accepted. Of an elastic gang it is noted how many
+// they are.
 func assign(tx *state.Tx, gang cluster.Gang, p cluster.Placement, now int64) {
+	if len(gang.Granted) > 0 {
+		tx.PutGang(gang)
+	}
 	members(gang, func(i int, role cluster.Role, index int32) bool {
 		allocation := p.Allocations[i]
 		allocation.Resources.Devices = slices.Sorted(slices.Values(allocation.Resources.Devices))

@@ -79,6 +79,7 @@ func merge(known, report cluster.TaskStatus, now int64) cluster.TaskStatus {
 	if reflect.ValueOf(report.Progress).IsZero() {
 		report.Progress = known.Progress
 	}
+	report.Progress.Checkpoint = max(report.Progress.Checkpoint, known.Progress.Checkpoint)
 	if report.State != cluster.TaskRunning {
 		report.Healthy = 0
 	}

@@ -107,11 +107,11 @@ func placed(snapshot *state.Snapshot, gang cluster.Gang) bool {
 // away from.
 func spreadOf(snapshot *state.Snapshot, gang cluster.Gang) []spread {
 	var found []spread
-	for _, role := range gang.Roles {
+	for i, role := range gang.Roles {
 		if role.Spread == "" {
 			continue
 		}
-		for index := range role.Count {
+		for index := range gang.Tasks(i) {
 			if task, exists := snapshot.Task(gang.TaskID(role.Name, index)); exists && !task.Status.State.Ended() {
 				found = append(found, spread{gang.Job, role.Spread, task.Allocation.Node})
 			}

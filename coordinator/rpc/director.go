@@ -156,8 +156,8 @@ func (d *director) assign(snapshot *state.Snapshot, task cluster.Task, desired *
 // "host:port" with its first port, or the host alone.
 func hosts(snapshot *state.Snapshot, gang cluster.Gang, attempt int32) map[string]*claryv1.HostList {
 	lists := map[string]*claryv1.HostList{}
-	for _, role := range gang.Roles {
-		lists[role.Name] = &claryv1.HostList{Hosts: make([]string, role.Count)}
+	for i, role := range gang.Roles {
+		lists[role.Name] = &claryv1.HostList{Hosts: make([]string, gang.Tasks(i))}
 	}
 	addresses := map[string]string{}
 	for task := range snapshot.TasksOfGang(gang.ID()) {

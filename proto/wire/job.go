@@ -16,6 +16,7 @@ func JobToProto(j cluster.Job) *claryv1.Job {
 		State: string(j.State), Reason: j.Reason, Attempt: j.Attempt, Failures: j.Failures,
 		Submitted: j.Submitted, Started: j.Started, Ended: j.Ended, Delivered: j.Delivered,
 		Revision: j.Revision, Parent: j.Parent, Register: j.Register, Models: list(j.Models, ModelPinToProto),
+		Preempted: j.Preempted, Ran: int64(j.Ran), NonPreemptible: j.NonPreemptible,
 	}
 	if r := j.Retry; r.Limit != 0 || r.Backoff != 0 || len(r.Only) > 0 || len(r.Never) > 0 {
 		out.Retry = &claryv1.Retry{Limit: r.Limit, Backoff: int64(r.Backoff), Only: r.Only, Never: r.Never}
@@ -40,6 +41,7 @@ func JobFromProto(j *claryv1.Job) cluster.Job {
 		Submitted: j.GetSubmitted(), Started: j.GetStarted(), Ended: j.GetEnded(),
 		Delivered: j.GetDelivered(), Revision: j.GetRevision(), Parent: j.GetParent(),
 		Register: j.GetRegister(), Models: list(j.GetModels(), ModelPinFromProto),
+		Preempted: j.GetPreempted(), Ran: time.Duration(j.GetRan()), NonPreemptible: j.GetNonPreemptible(),
 	}
 }
 
@@ -51,6 +53,7 @@ func GangToProto(g cluster.Gang) *claryv1.Gang {
 		Submitted: g.Submitted, NotBefore: g.NotBefore, MaxRuntime: int64(g.MaxRuntime),
 		Held: g.Held, Stop: g.Stop, StopReason: g.StopReason, Moves: g.Moves, Revision: g.Revision,
 		Handover: g.Handover, Failures: g.Failures,
+		Granted: g.Granted, ForGang: g.For, Evicted: g.Evicted, Resized: g.Resized, NonPreemptible: g.NonPreemptible, Ran: int64(g.Ran),
 	}
 }
 
@@ -63,6 +66,8 @@ func GangFromProto(g *claryv1.Gang) cluster.Gang {
 		MaxRuntime: time.Duration(g.GetMaxRuntime()),
 		Held:       g.GetHeld(), Stop: g.GetStop(), StopReason: g.GetStopReason(), Moves: g.GetMoves(),
 		Handover: g.GetHandover(), Failures: g.GetFailures(), Revision: g.GetRevision(),
+		Granted: some(g.GetGranted()), For: g.GetForGang(), Evicted: g.GetEvicted(), Resized: some(g.GetResized()),
+		NonPreemptible: g.GetNonPreemptible(), Ran: time.Duration(g.GetRan()),
 	}
 }
 
@@ -70,7 +75,7 @@ func GangFromProto(g *claryv1.Gang) cluster.Gang {
 func RoleToProto(r cluster.Role) *claryv1.Role {
 	return &claryv1.Role{
 		Name: r.Name, Count: r.Count, Ask: AskToProto(r.Ask),
-		Program: ProgramToProto(r.Program), Labels: r.Labels, Spread: r.Spread,
+		Program: ProgramToProto(r.Program), Labels: r.Labels, Spread: r.Spread, Min: r.Min,
 	}
 }
 
@@ -78,7 +83,7 @@ func RoleToProto(r cluster.Role) *claryv1.Role {
 func RoleFromProto(r *claryv1.Role) cluster.Role {
 	return cluster.Role{
 		Name: r.GetName(), Count: r.GetCount(), Ask: AskFromProto(r.GetAsk()),
-		Program: ProgramFromProto(r.GetProgram()), Labels: table(r.GetLabels()), Spread: r.GetSpread(),
+		Program: ProgramFromProto(r.GetProgram()), Labels: table(r.GetLabels()), Spread: r.GetSpread(), Min: r.GetMin(),
 	}
 }
 

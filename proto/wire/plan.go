@@ -9,7 +9,7 @@ import (
 func PlacementToProto(p cluster.Placement) *claryv1.Placement {
 	return &claryv1.Placement{
 		Gang: p.Gang, Attempt: p.Attempt, Revision: p.Revision,
-		Allocations: list(p.Allocations, AllocationToProto),
+		Allocations: list(p.Allocations, AllocationToProto), Counts: p.Counts,
 	}
 }
 
@@ -17,21 +17,35 @@ func PlacementToProto(p cluster.Placement) *claryv1.Placement {
 func PlacementFromProto(p *claryv1.Placement) cluster.Placement {
 	return cluster.Placement{
 		Gang: p.GetGang(), Attempt: p.GetAttempt(), Revision: p.GetRevision(),
-		Allocations: list(p.GetAllocations(), AllocationFromProto),
+		Allocations: list(p.GetAllocations(), AllocationFromProto), Counts: some(p.GetCounts()),
+	}
+}
+
+// EvictionToProto converts an eviction.
+func EvictionToProto(e cluster.Eviction) *claryv1.Eviction {
+	return &claryv1.Eviction{
+		Gang: e.Gang, Attempt: e.Attempt, Revision: e.Revision, ForGang: e.For, Reason: e.Reason, Counts: e.Counts,
+	}
+}
+
+// EvictionFromProto converts an eviction.
+func EvictionFromProto(e *claryv1.Eviction) cluster.Eviction {
+	return cluster.Eviction{
+		Gang: e.GetGang(), Attempt: e.GetAttempt(), Revision: e.GetRevision(), For: e.GetForGang(), Reason: e.GetReason(), Counts: some(e.GetCounts()),
 	}
 }
 
 // PlanToProto converts a plan.
 func PlanToProto(p cluster.Plan) *claryv1.Plan {
 	return &claryv1.Plan{
-		Placements: list(p.Placements, PlacementToProto), Whys: list(p.Whys, WhyToProto),
+		Placements: list(p.Placements, PlacementToProto), Evictions: list(p.Evictions, EvictionToProto), Whys: list(p.Whys, WhyToProto),
 	}
 }
 
 // PlanFromProto converts a plan.
 func PlanFromProto(p *claryv1.Plan) cluster.Plan {
 	return cluster.Plan{
-		Placements: list(p.GetPlacements(), PlacementFromProto), Whys: list(p.GetWhys(), WhyFromProto),
+		Placements: list(p.GetPlacements(), PlacementFromProto), Evictions: list(p.GetEvictions(), EvictionFromProto), Whys: list(p.GetWhys(), WhyFromProto),
 	}
 }
 

@@ -55,17 +55,17 @@ func TaskStatusFromProto(s *claryv1.TaskStatus) cluster.TaskStatus {
 
 // ProgressToProto converts a task's progress.
 func ProgressToProto(p cluster.Progress) *claryv1.Progress {
-	if p.Epoch == 0 && p.Step == 0 && p.Total == 0 && len(p.Metrics) == 0 && len(p.Curve) == 0 {
+	if p.Epoch == 0 && p.Step == 0 && p.Total == 0 && len(p.Metrics) == 0 && len(p.Curve) == 0 && p.Checkpoint == 0 {
 		return nil
 	}
-	return &claryv1.Progress{Epoch: p.Epoch, Step: p.Step, Total: p.Total, Metrics: p.Metrics, Curve: list(p.Curve, CurvePointToProto)}
+	return &claryv1.Progress{Epoch: p.Epoch, Step: p.Step, Total: p.Total, Metrics: p.Metrics, Curve: list(p.Curve, CurvePointToProto), Checkpoint: p.Checkpoint}
 }
 
 // ProgressFromProto converts a task's progress.
 func ProgressFromProto(p *claryv1.Progress) cluster.Progress {
 	return cluster.Progress{
 		Epoch: p.GetEpoch(), Step: p.GetStep(), Total: p.GetTotal(), Metrics: table(p.GetMetrics()),
-		Curve: list(p.GetCurve(), CurvePointFromProto),
+		Curve: list(p.GetCurve(), CurvePointFromProto), Checkpoint: p.GetCheckpoint(),
 	}
 }
 

@@ -601,6 +601,7 @@ func (x *Key) GetId() string {
 type CommitPlan struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Placements    []*Placement           `protobuf:"bytes,1,rep,name=placements,proto3" json:"placements,omitempty"`
+	Evictions     []*Eviction            `protobuf:"bytes,20,rep,name=evictions,proto3" json:"evictions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -638,6 +639,13 @@ func (*CommitPlan) Descriptor() ([]byte, []int) {
 func (x *CommitPlan) GetPlacements() []*Placement {
 	if x != nil {
 		return x.Placements
+	}
+	return nil
+}
+
+func (x *CommitPlan) GetEvictions() []*Eviction {
+	if x != nil {
+		return x.Evictions
 	}
 	return nil
 }
@@ -1130,12 +1138,13 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\x06change\")\n" +
 	"\x03Key\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"A\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"s\n" +
 	"\n" +
 	"CommitPlan\x123\n" +
 	"\n" +
 	"placements\x18\x01 \x03(\v2\x13.clary.v1.PlacementR\n" +
-	"placements\"Q\n" +
+	"placements\x120\n" +
+	"\tevictions\x18\x14 \x03(\v2\x12.clary.v1.EvictionR\tevictions\"Q\n" +
 	"\vReportTasks\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12.\n" +
 	"\areports\x18\x02 \x03(\v2\x14.clary.v1.TaskReportR\areports\"N\n" +
@@ -1208,9 +1217,10 @@ var file_clary_v1_commands_proto_goTypes = []any{
 	(*ModelVersion)(nil), // 23: clary.v1.ModelVersion
 	(*Endpoint)(nil),     // 24: clary.v1.Endpoint
 	(*Placement)(nil),    // 25: clary.v1.Placement
-	(*TaskStatus)(nil),   // 26: clary.v1.TaskStatus
-	(*Node)(nil),         // 27: clary.v1.Node
-	(*Output)(nil),       // 28: clary.v1.Output
+	(*Eviction)(nil),     // 26: clary.v1.Eviction
+	(*TaskStatus)(nil),   // 27: clary.v1.TaskStatus
+	(*Node)(nil),         // 28: clary.v1.Node
+	(*Output)(nil),       // 29: clary.v1.Output
 }
 var file_clary_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Batch.commands:type_name -> clary.v1.Command
@@ -1236,16 +1246,17 @@ var file_clary_v1_commands_proto_depIdxs = []int32{
 	24, // 20: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
 	4,  // 21: clary.v1.Change.check:type_name -> clary.v1.Key
 	25, // 22: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
-	7,  // 23: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
-	26, // 24: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
-	27, // 25: clary.v1.PutNode.node:type_name -> clary.v1.Node
-	28, // 26: clary.v1.Publish.outputs:type_name -> clary.v1.Output
-	13, // 27: clary.v1.Results.results:type_name -> clary.v1.Result
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	26, // 23: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
+	7,  // 24: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
+	27, // 25: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
+	28, // 26: clary.v1.PutNode.node:type_name -> clary.v1.Node
+	29, // 27: clary.v1.Publish.outputs:type_name -> clary.v1.Output
+	13, // 28: clary.v1.Results.results:type_name -> clary.v1.Result
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_commands_proto_init() }

@@ -482,33 +482,36 @@ func (x *Retry) GetNever() []int32 {
 }
 
 type Job struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
-	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
-	Queue         string                 `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
-	Priority      int32                  `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Spec          []byte                 `protobuf:"bytes,7,opt,name=spec,proto3" json:"spec,omitempty"`
-	RequestId     string                 `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	MaxRuntime    int64                  `protobuf:"varint,9,opt,name=max_runtime,json=maxRuntime,proto3" json:"max_runtime,omitempty"`
-	Retry         *Retry                 `protobuf:"bytes,10,opt,name=retry,proto3" json:"retry,omitempty"`
-	Held          bool                   `protobuf:"varint,11,opt,name=held,proto3" json:"held,omitempty"`
-	Cancel        bool                   `protobuf:"varint,12,opt,name=cancel,proto3" json:"cancel,omitempty"`
-	State         string                 `protobuf:"bytes,13,opt,name=state,proto3" json:"state,omitempty"`
-	Reason        string                 `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
-	Attempt       int32                  `protobuf:"varint,15,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	Failures      int32                  `protobuf:"varint,16,opt,name=failures,proto3" json:"failures,omitempty"`
-	Submitted     int64                  `protobuf:"varint,17,opt,name=submitted,proto3" json:"submitted,omitempty"`
-	Started       int64                  `protobuf:"varint,18,opt,name=started,proto3" json:"started,omitempty"`
-	Ended         int64                  `protobuf:"varint,19,opt,name=ended,proto3" json:"ended,omitempty"`
-	Delivered     bool                   `protobuf:"varint,20,opt,name=delivered,proto3" json:"delivered,omitempty"`
-	Revision      uint64                 `protobuf:"varint,21,opt,name=revision,proto3" json:"revision,omitempty"`
-	Parent        string                 `protobuf:"bytes,31,opt,name=parent,proto3" json:"parent,omitempty"`
-	Register      string                 `protobuf:"bytes,51,opt,name=register,proto3" json:"register,omitempty"`
-	Models        []*ModelPin            `protobuf:"bytes,52,rep,name=models,proto3" json:"models,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Kind           string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Owner          string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	Queue          string                 `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
+	Priority       int32                  `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
+	Labels         map[string]string      `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Spec           []byte                 `protobuf:"bytes,7,opt,name=spec,proto3" json:"spec,omitempty"`
+	RequestId      string                 `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	MaxRuntime     int64                  `protobuf:"varint,9,opt,name=max_runtime,json=maxRuntime,proto3" json:"max_runtime,omitempty"`
+	Retry          *Retry                 `protobuf:"bytes,10,opt,name=retry,proto3" json:"retry,omitempty"`
+	Held           bool                   `protobuf:"varint,11,opt,name=held,proto3" json:"held,omitempty"`
+	Cancel         bool                   `protobuf:"varint,12,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	State          string                 `protobuf:"bytes,13,opt,name=state,proto3" json:"state,omitempty"`
+	Reason         string                 `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
+	Attempt        int32                  `protobuf:"varint,15,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Failures       int32                  `protobuf:"varint,16,opt,name=failures,proto3" json:"failures,omitempty"`
+	Submitted      int64                  `protobuf:"varint,17,opt,name=submitted,proto3" json:"submitted,omitempty"`
+	Started        int64                  `protobuf:"varint,18,opt,name=started,proto3" json:"started,omitempty"`
+	Ended          int64                  `protobuf:"varint,19,opt,name=ended,proto3" json:"ended,omitempty"`
+	Delivered      bool                   `protobuf:"varint,20,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	Revision       uint64                 `protobuf:"varint,21,opt,name=revision,proto3" json:"revision,omitempty"`
+	Preempted      int32                  `protobuf:"varint,70,opt,name=preempted,proto3" json:"preempted,omitempty"`
+	Ran            int64                  `protobuf:"varint,71,opt,name=ran,proto3" json:"ran,omitempty"`
+	NonPreemptible bool                   `protobuf:"varint,72,opt,name=non_preemptible,json=nonPreemptible,proto3" json:"non_preemptible,omitempty"`
+	Parent         string                 `protobuf:"bytes,31,opt,name=parent,proto3" json:"parent,omitempty"`
+	Register       string                 `protobuf:"bytes,51,opt,name=register,proto3" json:"register,omitempty"`
+	Models         []*ModelPin            `protobuf:"bytes,52,rep,name=models,proto3" json:"models,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
@@ -686,6 +689,27 @@ func (x *Job) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Job) GetPreempted() int32 {
+	if x != nil {
+		return x.Preempted
+	}
+	return 0
+}
+
+func (x *Job) GetRan() int64 {
+	if x != nil {
+		return x.Ran
+	}
+	return 0
+}
+
+func (x *Job) GetNonPreemptible() bool {
+	if x != nil {
+		return x.NonPreemptible
+	}
+	return false
 }
 
 func (x *Job) GetParent() string {
@@ -1501,6 +1525,7 @@ type Role struct {
 	Program       *Program               `protobuf:"bytes,4,opt,name=program,proto3" json:"program,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Spread        string                 `protobuf:"bytes,6,opt,name=spread,proto3" json:"spread,omitempty"`
+	Min           int32                  `protobuf:"varint,20,opt,name=min,proto3" json:"min,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1577,27 +1602,40 @@ func (x *Role) GetSpread() string {
 	return ""
 }
 
+func (x *Role) GetMin() int32 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
 type Gang struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Queue         string                 `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
-	Owner         string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
-	Priority      int32                  `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
-	Attempt       int32                  `protobuf:"varint,6,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	Roles         []*Role                `protobuf:"bytes,7,rep,name=roles,proto3" json:"roles,omitempty"`
-	Submitted     int64                  `protobuf:"varint,8,opt,name=submitted,proto3" json:"submitted,omitempty"`
-	NotBefore     int64                  `protobuf:"varint,9,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
-	MaxRuntime    int64                  `protobuf:"varint,10,opt,name=max_runtime,json=maxRuntime,proto3" json:"max_runtime,omitempty"`
-	Held          bool                   `protobuf:"varint,11,opt,name=held,proto3" json:"held,omitempty"`
-	Stop          bool                   `protobuf:"varint,12,opt,name=stop,proto3" json:"stop,omitempty"`
-	StopReason    string                 `protobuf:"bytes,13,opt,name=stop_reason,json=stopReason,proto3" json:"stop_reason,omitempty"`
-	Revision      uint64                 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
-	Moves         bool                   `protobuf:"varint,20,opt,name=moves,proto3" json:"moves,omitempty"`
-	Handover      bool                   `protobuf:"varint,70,opt,name=handover,proto3" json:"handover,omitempty"`
-	Failures      int32                  `protobuf:"varint,71,opt,name=failures,proto3" json:"failures,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Job            string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Name           string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Queue          string                 `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
+	Owner          string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
+	Priority       int32                  `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
+	Attempt        int32                  `protobuf:"varint,6,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Roles          []*Role                `protobuf:"bytes,7,rep,name=roles,proto3" json:"roles,omitempty"`
+	Submitted      int64                  `protobuf:"varint,8,opt,name=submitted,proto3" json:"submitted,omitempty"`
+	NotBefore      int64                  `protobuf:"varint,9,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	MaxRuntime     int64                  `protobuf:"varint,10,opt,name=max_runtime,json=maxRuntime,proto3" json:"max_runtime,omitempty"`
+	Held           bool                   `protobuf:"varint,11,opt,name=held,proto3" json:"held,omitempty"`
+	Stop           bool                   `protobuf:"varint,12,opt,name=stop,proto3" json:"stop,omitempty"`
+	StopReason     string                 `protobuf:"bytes,13,opt,name=stop_reason,json=stopReason,proto3" json:"stop_reason,omitempty"`
+	Revision       uint64                 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
+	Moves          bool                   `protobuf:"varint,20,opt,name=moves,proto3" json:"moves,omitempty"`
+	Handover       bool                   `protobuf:"varint,70,opt,name=handover,proto3" json:"handover,omitempty"`
+	Failures       int32                  `protobuf:"varint,71,opt,name=failures,proto3" json:"failures,omitempty"`
+	Granted        []int32                `protobuf:"varint,80,rep,packed,name=granted,proto3" json:"granted,omitempty"`
+	ForGang        string                 `protobuf:"bytes,81,opt,name=for_gang,json=forGang,proto3" json:"for_gang,omitempty"`
+	Evicted        int32                  `protobuf:"varint,82,opt,name=evicted,proto3" json:"evicted,omitempty"`
+	Resized        []int64                `protobuf:"varint,83,rep,packed,name=resized,proto3" json:"resized,omitempty"`
+	NonPreemptible bool                   `protobuf:"varint,84,opt,name=non_preemptible,json=nonPreemptible,proto3" json:"non_preemptible,omitempty"`
+	Ran            int64                  `protobuf:"varint,85,opt,name=ran,proto3" json:"ran,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Gang) Reset() {
@@ -1749,6 +1787,48 @@ func (x *Gang) GetFailures() int32 {
 	return 0
 }
 
+func (x *Gang) GetGranted() []int32 {
+	if x != nil {
+		return x.Granted
+	}
+	return nil
+}
+
+func (x *Gang) GetForGang() string {
+	if x != nil {
+		return x.ForGang
+	}
+	return ""
+}
+
+func (x *Gang) GetEvicted() int32 {
+	if x != nil {
+		return x.Evicted
+	}
+	return 0
+}
+
+func (x *Gang) GetResized() []int64 {
+	if x != nil {
+		return x.Resized
+	}
+	return nil
+}
+
+func (x *Gang) GetNonPreemptible() bool {
+	if x != nil {
+		return x.NonPreemptible
+	}
+	return false
+}
+
+func (x *Gang) GetRan() int64 {
+	if x != nil {
+		return x.Ran
+	}
+	return 0
+}
+
 type Allocation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -1808,6 +1888,7 @@ type Progress struct {
 	Total         int64                  `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
 	Metrics       map[string]float64     `protobuf:"bytes,4,rep,name=metrics,proto3" json:"metrics,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
 	Curve         []*CurvePoint          `protobuf:"bytes,5,rep,name=curve,proto3" json:"curve,omitempty"`
+	Checkpoint    int64                  `protobuf:"varint,20,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1875,6 +1956,13 @@ func (x *Progress) GetCurve() []*CurvePoint {
 		return x.Curve
 	}
 	return nil
+}
+
+func (x *Progress) GetCheckpoint() int64 {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return 0
 }
 
 type Output struct {
@@ -2259,6 +2347,7 @@ type Placement struct {
 	Attempt       int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	Allocations   []*Allocation          `protobuf:"bytes,4,rep,name=allocations,proto3" json:"allocations,omitempty"`
+	Counts        []int32                `protobuf:"varint,20,rep,packed,name=counts,proto3" json:"counts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2321,6 +2410,97 @@ func (x *Placement) GetAllocations() []*Allocation {
 	return nil
 }
 
+func (x *Placement) GetCounts() []int32 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+type Eviction struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gang          string                 `protobuf:"bytes,1,opt,name=gang,proto3" json:"gang,omitempty"`
+	Attempt       int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	ForGang       string                 `protobuf:"bytes,4,opt,name=for_gang,json=forGang,proto3" json:"for_gang,omitempty"`
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Counts        []int32                `protobuf:"varint,6,rep,packed,name=counts,proto3" json:"counts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Eviction) Reset() {
+	*x = Eviction{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Eviction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Eviction) ProtoMessage() {}
+
+func (x *Eviction) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Eviction.ProtoReflect.Descriptor instead.
+func (*Eviction) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Eviction) GetGang() string {
+	if x != nil {
+		return x.Gang
+	}
+	return ""
+}
+
+func (x *Eviction) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Eviction) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Eviction) GetForGang() string {
+	if x != nil {
+		return x.ForGang
+	}
+	return ""
+}
+
+func (x *Eviction) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Eviction) GetCounts() []int32 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
 type Block struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Constraint    string                 `protobuf:"bytes,1,opt,name=constraint,proto3" json:"constraint,omitempty"`
@@ -2337,7 +2517,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2529,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2542,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{23}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Block) GetConstraint() string {
@@ -2436,7 +2616,7 @@ type Why struct {
 
 func (x *Why) Reset() {
 	*x = Why{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[24]
+	mi := &file_clary_v1_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2448,7 +2628,7 @@ func (x *Why) String() string {
 func (*Why) ProtoMessage() {}
 
 func (x *Why) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[24]
+	mi := &file_clary_v1_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2461,7 +2641,7 @@ func (x *Why) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Why.ProtoReflect.Descriptor instead.
 func (*Why) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{24}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Why) GetGang() string {
@@ -2517,13 +2697,14 @@ type Plan struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Placements    []*Placement           `protobuf:"bytes,1,rep,name=placements,proto3" json:"placements,omitempty"`
 	Whys          []*Why                 `protobuf:"bytes,2,rep,name=whys,proto3" json:"whys,omitempty"`
+	Evictions     []*Eviction            `protobuf:"bytes,20,rep,name=evictions,proto3" json:"evictions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[25]
+	mi := &file_clary_v1_nouns_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2535,7 +2716,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[25]
+	mi := &file_clary_v1_nouns_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2548,7 +2729,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{25}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Plan) GetPlacements() []*Placement {
@@ -2565,6 +2746,13 @@ func (x *Plan) GetWhys() []*Why {
 	return nil
 }
 
+func (x *Plan) GetEvictions() []*Eviction {
+	if x != nil {
+		return x.Evictions
+	}
+	return nil
+}
+
 type Queue struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2577,7 +2765,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[26]
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2777,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[26]
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2790,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{26}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Queue) GetName() string {
@@ -2649,7 +2837,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2661,7 +2849,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2674,7 +2862,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{27}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Secret) GetQueue() string {
@@ -2751,7 +2939,7 @@ type Deed struct {
 
 func (x *Deed) Reset() {
 	*x = Deed{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2763,7 +2951,7 @@ func (x *Deed) String() string {
 func (*Deed) ProtoMessage() {}
 
 func (x *Deed) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2776,7 +2964,7 @@ func (x *Deed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deed.ProtoReflect.Descriptor instead.
 func (*Deed) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{28}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Deed) GetId() string {
@@ -2867,7 +3055,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2879,7 +3067,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2892,7 +3080,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{29}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Token) GetId() string {
@@ -2997,7 +3185,7 @@ type Trial struct {
 
 func (x *Trial) Reset() {
 	*x = Trial{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3009,7 +3197,7 @@ func (x *Trial) String() string {
 func (*Trial) ProtoMessage() {}
 
 func (x *Trial) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3022,7 +3210,7 @@ func (x *Trial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trial.ProtoReflect.Descriptor instead.
 func (*Trial) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{30}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Trial) GetSweep() string {
@@ -3204,7 +3392,7 @@ type CurvePoint struct {
 
 func (x *CurvePoint) Reset() {
 	*x = CurvePoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3216,7 +3404,7 @@ func (x *CurvePoint) String() string {
 func (*CurvePoint) ProtoMessage() {}
 
 func (x *CurvePoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3229,7 +3417,7 @@ func (x *CurvePoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CurvePoint.ProtoReflect.Descriptor instead.
 func (*CurvePoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{31}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CurvePoint) GetStep() float64 {
@@ -3278,7 +3466,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	mi := &file_clary_v1_nouns_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3290,7 +3478,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	mi := &file_clary_v1_nouns_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3303,7 +3491,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{32}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Sweep) GetJob() string {
@@ -3436,7 +3624,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[33]
+	mi := &file_clary_v1_nouns_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3448,7 +3636,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[33]
+	mi := &file_clary_v1_nouns_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3461,7 +3649,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{33}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Budget) GetTrials() int64 {
@@ -3501,7 +3689,7 @@ type TrialCounts struct {
 
 func (x *TrialCounts) Reset() {
 	*x = TrialCounts{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[34]
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3513,7 +3701,7 @@ func (x *TrialCounts) String() string {
 func (*TrialCounts) ProtoMessage() {}
 
 func (x *TrialCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[34]
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3526,7 +3714,7 @@ func (x *TrialCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrialCounts.ProtoReflect.Descriptor instead.
 func (*TrialCounts) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{34}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TrialCounts) GetWaiting() int64 {
@@ -3602,7 +3790,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3614,7 +3802,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3627,7 +3815,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{35}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Model) GetName() string {
@@ -3715,7 +3903,7 @@ type ModelVersion struct {
 
 func (x *ModelVersion) Reset() {
 	*x = ModelVersion{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3727,7 +3915,7 @@ func (x *ModelVersion) String() string {
 func (*ModelVersion) ProtoMessage() {}
 
 func (x *ModelVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3740,7 +3928,7 @@ func (x *ModelVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelVersion.ProtoReflect.Descriptor instead.
 func (*ModelVersion) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{36}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ModelVersion) GetModel() string {
@@ -3853,7 +4041,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3865,7 +4053,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3878,7 +4066,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{37}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Approval) GetState() string {
@@ -3928,7 +4116,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3940,7 +4128,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3953,7 +4141,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{38}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Lineage) GetJob() string {
@@ -4043,7 +4231,7 @@ type Code struct {
 
 func (x *Code) Reset() {
 	*x = Code{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4055,7 +4243,7 @@ func (x *Code) String() string {
 func (*Code) ProtoMessage() {}
 
 func (x *Code) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4068,7 +4256,7 @@ func (x *Code) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Code.ProtoReflect.Descriptor instead.
 func (*Code) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{39}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Code) GetWhat() string {
@@ -4099,7 +4287,7 @@ type DataRef struct {
 
 func (x *DataRef) Reset() {
 	*x = DataRef{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4111,7 +4299,7 @@ func (x *DataRef) String() string {
 func (*DataRef) ProtoMessage() {}
 
 func (x *DataRef) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4124,7 +4312,7 @@ func (x *DataRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataRef.ProtoReflect.Descriptor instead.
 func (*DataRef) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{40}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DataRef) GetChannel() string {
@@ -4182,7 +4370,7 @@ type ModelPin struct {
 
 func (x *ModelPin) Reset() {
 	*x = ModelPin{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4194,7 +4382,7 @@ func (x *ModelPin) String() string {
 func (*ModelPin) ProtoMessage() {}
 
 func (x *ModelPin) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4207,7 +4395,7 @@ func (x *ModelPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelPin.ProtoReflect.Descriptor instead.
 func (*ModelPin) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{41}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ModelPin) GetRef() string {
@@ -4263,7 +4451,7 @@ type Evaluation struct {
 
 func (x *Evaluation) Reset() {
 	*x = Evaluation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4275,7 +4463,7 @@ func (x *Evaluation) String() string {
 func (*Evaluation) ProtoMessage() {}
 
 func (x *Evaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4288,7 +4476,7 @@ func (x *Evaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
 func (*Evaluation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{42}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Evaluation) GetName() string {
@@ -4380,7 +4568,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	mi := &file_clary_v1_nouns_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4392,7 +4580,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	mi := &file_clary_v1_nouns_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4405,7 +4593,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{43}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Endpoint) GetJob() string {
@@ -4507,7 +4695,7 @@ type Fleet struct {
 
 func (x *Fleet) Reset() {
 	*x = Fleet{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[44]
+	mi := &file_clary_v1_nouns_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4519,7 +4707,7 @@ func (x *Fleet) String() string {
 func (*Fleet) ProtoMessage() {}
 
 func (x *Fleet) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[44]
+	mi := &file_clary_v1_nouns_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4532,7 +4720,7 @@ func (x *Fleet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fleet.ProtoReflect.Descriptor instead.
 func (*Fleet) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{44}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Fleet) GetVariant() string {
@@ -4644,7 +4832,7 @@ type DrainingReplica struct {
 
 func (x *DrainingReplica) Reset() {
 	*x = DrainingReplica{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[45]
+	mi := &file_clary_v1_nouns_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4656,7 +4844,7 @@ func (x *DrainingReplica) String() string {
 func (*DrainingReplica) ProtoMessage() {}
 
 func (x *DrainingReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[45]
+	mi := &file_clary_v1_nouns_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4669,7 +4857,7 @@ func (x *DrainingReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainingReplica.ProtoReflect.Descriptor instead.
 func (*DrainingReplica) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{45}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DrainingReplica) GetGang() string {
@@ -4716,7 +4904,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[46]
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4728,7 +4916,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[46]
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4741,7 +4929,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{46}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Rollout) GetFrom() int64 {
@@ -4863,7 +5051,7 @@ type Experiment struct {
 
 func (x *Experiment) Reset() {
 	*x = Experiment{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4875,7 +5063,7 @@ func (x *Experiment) String() string {
 func (*Experiment) ProtoMessage() {}
 
 func (x *Experiment) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4888,7 +5076,7 @@ func (x *Experiment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Experiment.ProtoReflect.Descriptor instead.
 func (*Experiment) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{47}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Experiment) GetSpec() []byte {
@@ -4945,7 +5133,7 @@ type EndpointNote struct {
 
 func (x *EndpointNote) Reset() {
 	*x = EndpointNote{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4957,7 +5145,7 @@ func (x *EndpointNote) String() string {
 func (*EndpointNote) ProtoMessage() {}
 
 func (x *EndpointNote) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4970,7 +5158,7 @@ func (x *EndpointNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointNote.ProtoReflect.Descriptor instead.
 func (*EndpointNote) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{48}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *EndpointNote) GetAt() int64 {
@@ -5014,7 +5202,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[49]
+	mi := &file_clary_v1_nouns_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5026,7 +5214,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[49]
+	mi := &file_clary_v1_nouns_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5039,7 +5227,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{49}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *LogEntry) GetTime() int64 {
@@ -5119,7 +5307,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x18\n" +
 	"\abackoff\x18\x02 \x01(\x03R\abackoff\x12\x12\n" +
 	"\x04only\x18\x03 \x03(\x05R\x04only\x12\x14\n" +
-	"\x05never\x18\x04 \x03(\x05R\x05never\"\xd6\x05\n" +
+	"\x05never\x18\x04 \x03(\x05R\x05never\"\xaf\x06\n" +
 	"\x03Job\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -5144,7 +5332,10 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\astarted\x18\x12 \x01(\x03R\astarted\x12\x14\n" +
 	"\x05ended\x18\x13 \x01(\x03R\x05ended\x12\x1c\n" +
 	"\tdelivered\x18\x14 \x01(\bR\tdelivered\x12\x1a\n" +
-	"\brevision\x18\x15 \x01(\x04R\brevision\x12\x16\n" +
+	"\brevision\x18\x15 \x01(\x04R\brevision\x12\x1c\n" +
+	"\tpreempted\x18F \x01(\x05R\tpreempted\x12\x10\n" +
+	"\x03ran\x18G \x01(\x03R\x03ran\x12'\n" +
+	"\x0fnon_preemptible\x18H \x01(\bR\x0enonPreemptible\x12\x16\n" +
 	"\x06parent\x18\x1f \x01(\tR\x06parent\x12\x1a\n" +
 	"\bregister\x183 \x01(\tR\bregister\x12*\n" +
 	"\x06models\x184 \x03(\v2\x12.clary.v1.ModelPinR\x06models\x1a9\n" +
@@ -5233,17 +5424,18 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\astartup\x18\x02 \x01(\x03R\astartup\x12\x14\n" +
 	"\x05every\x18\x03 \x01(\x03R\x05every\x12\x18\n" +
 	"\atimeout\x18\x04 \x01(\x03R\atimeout\x12\x1a\n" +
-	"\bfailures\x18\x05 \x01(\x05R\bfailures\"\x85\x02\n" +
+	"\bfailures\x18\x05 \x01(\x05R\bfailures\"\x97\x02\n" +
 	"\x04Role\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x12\x1f\n" +
 	"\x03ask\x18\x03 \x01(\v2\r.clary.v1.AskR\x03ask\x12+\n" +
 	"\aprogram\x18\x04 \x01(\v2\x11.clary.v1.ProgramR\aprogram\x122\n" +
 	"\x06labels\x18\x05 \x03(\v2\x1a.clary.v1.Role.LabelsEntryR\x06labels\x12\x16\n" +
-	"\x06spread\x18\x06 \x01(\tR\x06spread\x1a9\n" +
+	"\x06spread\x18\x06 \x01(\tR\x06spread\x12\x10\n" +
+	"\x03min\x18\x14 \x01(\x05R\x03min\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc5\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe9\x04\n" +
 	"\x04Gang\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -5265,17 +5457,26 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\brevision\x18\x0e \x01(\x04R\brevision\x12\x14\n" +
 	"\x05moves\x18\x14 \x01(\bR\x05moves\x12\x1a\n" +
 	"\bhandover\x18F \x01(\bR\bhandover\x12\x1a\n" +
-	"\bfailures\x18G \x01(\x05R\bfailures\"S\n" +
+	"\bfailures\x18G \x01(\x05R\bfailures\x12\x18\n" +
+	"\agranted\x18P \x03(\x05R\agranted\x12\x19\n" +
+	"\bfor_gang\x18Q \x01(\tR\aforGang\x12\x18\n" +
+	"\aevicted\x18R \x01(\x05R\aevicted\x12\x18\n" +
+	"\aresized\x18S \x03(\x03R\aresized\x12'\n" +
+	"\x0fnon_preemptible\x18T \x01(\bR\x0enonPreemptible\x12\x10\n" +
+	"\x03ran\x18U \x01(\x03R\x03ran\"S\n" +
 	"\n" +
 	"Allocation\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x121\n" +
-	"\tresources\x18\x02 \x01(\v2\x13.clary.v1.ResourcesR\tresources\"\xed\x01\n" +
+	"\tresources\x18\x02 \x01(\v2\x13.clary.v1.ResourcesR\tresources\"\x8d\x02\n" +
 	"\bProgress\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x05R\x05epoch\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x03R\x04step\x12\x14\n" +
 	"\x05total\x18\x03 \x01(\x03R\x05total\x129\n" +
 	"\ametrics\x18\x04 \x03(\v2\x1f.clary.v1.Progress.MetricsEntryR\ametrics\x12*\n" +
-	"\x05curve\x18\x05 \x03(\v2\x14.clary.v1.CurvePointR\x05curve\x1a:\n" +
+	"\x05curve\x18\x05 \x03(\v2\x14.clary.v1.CurvePointR\x05curve\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x14 \x01(\x03R\n" +
+	"checkpoint\x1a:\n" +
 	"\fMetricsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"p\n" +
@@ -5315,12 +5516,20 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12*\n" +
 	"\aoutputs\x18\x03 \x03(\v2\x10.clary.v1.OutputR\aoutputs\x12\x1c\n" +
 	"\tpublished\x18\x04 \x01(\x03R\tpublished\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x04R\brevision\"\x8d\x01\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\"\xa5\x01\n" +
 	"\tPlacement\x12\x12\n" +
 	"\x04gang\x18\x01 \x01(\tR\x04gang\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x126\n" +
-	"\vallocations\x18\x04 \x03(\v2\x14.clary.v1.AllocationR\vallocations\"\xc5\x01\n" +
+	"\vallocations\x18\x04 \x03(\v2\x14.clary.v1.AllocationR\vallocations\x12\x16\n" +
+	"\x06counts\x18\x14 \x03(\x05R\x06counts\"\x9f\x01\n" +
+	"\bEviction\x12\x12\n" +
+	"\x04gang\x18\x01 \x01(\tR\x04gang\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x19\n" +
+	"\bfor_gang\x18\x04 \x01(\tR\aforGang\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06counts\x18\x06 \x03(\x05R\x06counts\"\xc5\x01\n" +
 	"\x05Block\x12\x1e\n" +
 	"\n" +
 	"constraint\x18\x01 \x01(\tR\n" +
@@ -5339,12 +5548,13 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x05queue\x18\x04 \x01(\tR\x05queue\x12\x14\n" +
 	"\x05place\x18\x05 \x01(\x05R\x05place\x12\x0e\n" +
 	"\x02of\x18\x06 \x01(\x05R\x02of\x12\x1a\n" +
-	"\bexpected\x18\a \x01(\x03R\bexpected\"^\n" +
+	"\bexpected\x18\a \x01(\x03R\bexpected\"\x90\x01\n" +
 	"\x04Plan\x123\n" +
 	"\n" +
 	"placements\x18\x01 \x03(\v2\x13.clary.v1.PlacementR\n" +
 	"placements\x12!\n" +
-	"\x04whys\x18\x02 \x03(\v2\r.clary.v1.WhyR\x04whys\"g\n" +
+	"\x04whys\x18\x02 \x03(\v2\r.clary.v1.WhyR\x04whys\x120\n" +
+	"\tevictions\x18\x14 \x03(\v2\x12.clary.v1.EvictionR\tevictions\"g\n" +
 	"\x05Queue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\tR\x06parent\x12\x16\n" +
@@ -5625,7 +5835,7 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
 	(*Ask)(nil),              // 1: clary.v1.Ask
@@ -5650,53 +5860,54 @@ var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Task)(nil),             // 20: clary.v1.Task
 	(*Publication)(nil),      // 21: clary.v1.Publication
 	(*Placement)(nil),        // 22: clary.v1.Placement
-	(*Block)(nil),            // 23: clary.v1.Block
-	(*Why)(nil),              // 24: clary.v1.Why
-	(*Plan)(nil),             // 25: clary.v1.Plan
-	(*Queue)(nil),            // 26: clary.v1.Queue
-	(*Secret)(nil),           // 27: clary.v1.Secret
-	(*Deed)(nil),             // 28: clary.v1.Deed
-	(*Token)(nil),            // 29: clary.v1.Token
-	(*Trial)(nil),            // 30: clary.v1.Trial
-	(*CurvePoint)(nil),       // 31: clary.v1.CurvePoint
-	(*Sweep)(nil),            // 32: clary.v1.Sweep
-	(*Budget)(nil),           // 33: clary.v1.Budget
-	(*TrialCounts)(nil),      // 34: clary.v1.TrialCounts
-	(*Model)(nil),            // 35: clary.v1.Model
-	(*ModelVersion)(nil),     // 36: clary.v1.ModelVersion
-	(*Approval)(nil),         // 37: clary.v1.Approval
-	(*Lineage)(nil),          // 38: clary.v1.Lineage
-	(*Code)(nil),             // 39: clary.v1.Code
-	(*DataRef)(nil),          // 40: clary.v1.DataRef
-	(*ModelPin)(nil),         // 41: clary.v1.ModelPin
-	(*Evaluation)(nil),       // 42: clary.v1.Evaluation
-	(*Endpoint)(nil),         // 43: clary.v1.Endpoint
-	(*Fleet)(nil),            // 44: clary.v1.Fleet
-	(*DrainingReplica)(nil),  // 45: clary.v1.DrainingReplica
-	(*Rollout)(nil),          // 46: clary.v1.Rollout
-	(*Experiment)(nil),       // 47: clary.v1.Experiment
-	(*EndpointNote)(nil),     // 48: clary.v1.EndpointNote
-	(*LogEntry)(nil),         // 49: clary.v1.LogEntry
-	nil,                      // 50: clary.v1.Node.LabelsEntry
-	nil,                      // 51: clary.v1.Job.LabelsEntry
-	nil,                      // 52: clary.v1.Program.EnvEntry
-	nil,                      // 53: clary.v1.Program.HyperparametersEntry
-	nil,                      // 54: clary.v1.Role.LabelsEntry
-	nil,                      // 55: clary.v1.Progress.MetricsEntry
-	nil,                      // 56: clary.v1.Model.AliasesEntry
-	nil,                      // 57: clary.v1.Lineage.ParametersEntry
-	nil,                      // 58: clary.v1.Lineage.MetricsEntry
-	nil,                      // 59: clary.v1.Evaluation.MetricsEntry
+	(*Eviction)(nil),         // 23: clary.v1.Eviction
+	(*Block)(nil),            // 24: clary.v1.Block
+	(*Why)(nil),              // 25: clary.v1.Why
+	(*Plan)(nil),             // 26: clary.v1.Plan
+	(*Queue)(nil),            // 27: clary.v1.Queue
+	(*Secret)(nil),           // 28: clary.v1.Secret
+	(*Deed)(nil),             // 29: clary.v1.Deed
+	(*Token)(nil),            // 30: clary.v1.Token
+	(*Trial)(nil),            // 31: clary.v1.Trial
+	(*CurvePoint)(nil),       // 32: clary.v1.CurvePoint
+	(*Sweep)(nil),            // 33: clary.v1.Sweep
+	(*Budget)(nil),           // 34: clary.v1.Budget
+	(*TrialCounts)(nil),      // 35: clary.v1.TrialCounts
+	(*Model)(nil),            // 36: clary.v1.Model
+	(*ModelVersion)(nil),     // 37: clary.v1.ModelVersion
+	(*Approval)(nil),         // 38: clary.v1.Approval
+	(*Lineage)(nil),          // 39: clary.v1.Lineage
+	(*Code)(nil),             // 40: clary.v1.Code
+	(*DataRef)(nil),          // 41: clary.v1.DataRef
+	(*ModelPin)(nil),         // 42: clary.v1.ModelPin
+	(*Evaluation)(nil),       // 43: clary.v1.Evaluation
+	(*Endpoint)(nil),         // 44: clary.v1.Endpoint
+	(*Fleet)(nil),            // 45: clary.v1.Fleet
+	(*DrainingReplica)(nil),  // 46: clary.v1.DrainingReplica
+	(*Rollout)(nil),          // 47: clary.v1.Rollout
+	(*Experiment)(nil),       // 48: clary.v1.Experiment
+	(*EndpointNote)(nil),     // 49: clary.v1.EndpointNote
+	(*LogEntry)(nil),         // 50: clary.v1.LogEntry
+	nil,                      // 51: clary.v1.Node.LabelsEntry
+	nil,                      // 52: clary.v1.Job.LabelsEntry
+	nil,                      // 53: clary.v1.Program.EnvEntry
+	nil,                      // 54: clary.v1.Program.HyperparametersEntry
+	nil,                      // 55: clary.v1.Role.LabelsEntry
+	nil,                      // 56: clary.v1.Progress.MetricsEntry
+	nil,                      // 57: clary.v1.Model.AliasesEntry
+	nil,                      // 58: clary.v1.Lineage.ParametersEntry
+	nil,                      // 59: clary.v1.Lineage.MetricsEntry
+	nil,                      // 60: clary.v1.Evaluation.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	2,  // 0: clary.v1.Node.devices:type_name -> clary.v1.Device
-	50, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
-	51, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	51, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	52, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	4,  // 3: clary.v1.Job.retry:type_name -> clary.v1.Retry
-	41, // 4: clary.v1.Job.models:type_name -> clary.v1.ModelPin
-	52, // 5: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	42, // 4: clary.v1.Job.models:type_name -> clary.v1.ModelPin
+	53, // 5: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
 	6,  // 6: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	53, // 7: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	54, // 7: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
 	8,  // 8: clary.v1.Program.python:type_name -> clary.v1.Python
 	9,  // 9: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
 	11, // 10: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
@@ -5705,47 +5916,48 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	13, // 13: clary.v1.Program.probe:type_name -> clary.v1.Probe
 	1,  // 14: clary.v1.Role.ask:type_name -> clary.v1.Ask
 	12, // 15: clary.v1.Role.program:type_name -> clary.v1.Program
-	54, // 16: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	55, // 16: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
 	14, // 17: clary.v1.Gang.roles:type_name -> clary.v1.Role
 	0,  // 18: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	55, // 19: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
-	31, // 20: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
+	56, // 19: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	32, // 20: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
 	17, // 21: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
 	18, // 22: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
 	16, // 23: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
 	19, // 24: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
 	18, // 25: clary.v1.Publication.outputs:type_name -> clary.v1.Output
 	16, // 26: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
-	23, // 27: clary.v1.Why.blocks:type_name -> clary.v1.Block
+	24, // 27: clary.v1.Why.blocks:type_name -> clary.v1.Block
 	22, // 28: clary.v1.Plan.placements:type_name -> clary.v1.Placement
-	24, // 29: clary.v1.Plan.whys:type_name -> clary.v1.Why
-	31, // 30: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
-	33, // 31: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
-	34, // 32: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
-	56, // 33: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
-	18, // 34: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
-	37, // 35: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
-	38, // 36: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
-	42, // 37: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
-	39, // 38: clary.v1.Lineage.code:type_name -> clary.v1.Code
-	40, // 39: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
-	41, // 40: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
-	57, // 41: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
-	58, // 42: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
-	59, // 43: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
-	44, // 44: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
-	46, // 45: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
-	41, // 46: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
-	47, // 47: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
-	48, // 48: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
-	14, // 49: clary.v1.Fleet.role:type_name -> clary.v1.Role
-	41, // 50: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
-	45, // 51: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	25, // 29: clary.v1.Plan.whys:type_name -> clary.v1.Why
+	23, // 30: clary.v1.Plan.evictions:type_name -> clary.v1.Eviction
+	32, // 31: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
+	34, // 32: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
+	35, // 33: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
+	57, // 34: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
+	18, // 35: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
+	38, // 36: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
+	39, // 37: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
+	43, // 38: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
+	40, // 39: clary.v1.Lineage.code:type_name -> clary.v1.Code
+	41, // 40: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
+	42, // 41: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
+	58, // 42: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
+	59, // 43: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
+	60, // 44: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
+	45, // 45: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
+	47, // 46: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
+	42, // 47: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
+	48, // 48: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
+	49, // 49: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
+	14, // 50: clary.v1.Fleet.role:type_name -> clary.v1.Role
+	42, // 51: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
+	46, // 52: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
@@ -5759,7 +5971,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   60,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
