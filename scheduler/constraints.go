@@ -5,31 +5,8 @@ import (
 	"strings"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler/room"
 )
-
-// offer is what one node has for one more task of a role: all that the table of
-// constraints may look at.
-type offer struct {
-	id          string
-	state       cluster.NodeState
-	ready       bool
-	labels      map[string]string
-	milli       int64
-	memory      int64
-	ports       int32
-	gpus        int // of the model that is asked for, free
-	healthyGPUs int // of that model, free or not
-}
-
-// offerOf reads a node for a role.
-func offerOf(n *node, want *need, models names) offer {
-	o := offer{id: n.id, state: n.state, ready: n.ready, labels: n.labels, milli: n.milli, memory: n.memory, ports: n.portsFree}
-	if want.ask.GPUs > 0 {
-		o.gpus = matching(n.devices, want.ask.GPUModel, models)
-		o.healthyGPUs = matching(n.capDevices, want.ask.GPUModel, models)
-	}
-	return o
-}
 
 // constraint is one thing that can rule a node out. A new one is a new row of constraints:
 // nothing else of Explain needs to know it.
@@ -40,7 +17,7 @@ type constraint struct {
 	final bool
 	// short says how much a node lacks, in the constraint's own unit: 0 is enough. With none
 	// the node has nothing of the kind at all, however long one waits.
-	short func(o *offer, want *need) (missing int64, none bool)
+	short func(o *room.Offer, want *room.Need) (missing int64, none bool)
 	// says tells what it does to the nodes, as the end of "worker needs 1 core on one node: ".
 	says func(s *survey, c *count) string
 }
@@ -55,12 +32,12 @@ var constraints = []constraint{
 	{"ports", false, shortPorts, (*survey).saysPorts},
 }
 
-func shortState(o *offer, _ *need) (int64, bool) { return one(!o.ready), false }
+func shortState(o *room.Offer, _ *room.Need) (int64, bool) { return one(!o.Ready()), false }
 
 func (s *survey) saysState(c *count) string {
 	states := map[cluster.NodeState]int{}
-	for i := range s.nodes {
-		states[s.nodes[i].state]++
+	for o := range s.room.Offers(s.need) {
+		states[o.State]++
 	}
 	var parts []string
 	for _, state := range []cluster.NodeState{cluster.NodeDraining, cluster.NodeLost} {
@@ -68,13 +45,13 @@ func (s *survey) saysState(c *count) string {
 			parts = append(parts, fmt.Sprintf("%d %s", states[state], state))
 		}
 	}
-	return ofNodes(int(c.nodes), len(s.nodes), 0, "is|are") + " not ready (" + strings.Join(parts, ", ") + ")"
+	return ofNodes(int(c.nodes), s.room.Len(), 0, "is|are") + " not ready (" + strings.Join(parts, ", ") + ")"
 }
 
 // shortLabels counts the labels that a node has not, or has with another value.
-func shortLabels(o *offer, want *need) (missing int64, none bool) {
-	for _, l := range want.labels {
-		if value, ok := o.labels[l.key]; !ok || value != l.value {
+func shortLabels(o *room.Offer, want *room.Need) (missing int64, none bool) {
+	for _, l := range want.Labels {
+		if value, ok := o.Labels[l.Key]; !ok || value != l.Value {
 			missing++
 		}
 	}
@@ -83,14 +60,14 @@ func shortLabels(o *offer, want *need) (missing int64, none bool) {
 
 func (s *survey) saysLabels(c *count) string {
 	var labels []string
-	for _, l := range s.need.labels {
-		labels = append(labels, l.key+"="+l.value)
+	for _, l := range s.need.Labels {
+		labels = append(labels, l.Key+"="+l.Value)
 	}
 	return s.of(c.nodes, "has|have") + " not the labels " + strings.Join(labels, ", ")
 }
 
-func shortGPUs(o *offer, want *need) (int64, bool) {
-	return int64(want.ask.GPUs) - int64(o.gpus), o.healthyGPUs == 0
+func shortGPUs(o *room.Offer, want *room.Need) (int64, bool) {
+	return int64(want.Ask.GPUs) - int64(o.GPUs), o.HealthyGPUs == 0
 }
 
 func (s *survey) saysGPUs(c *count) string {
@@ -101,30 +78,36 @@ func (s *survey) saysGPUs(c *count) string {
 	if c.none > 0 {
 		text = s.of(c.none, "has|have") + " no such GPU, "
 	}
-	return text + fmt.Sprintf("the nearest (%s) has %d %s of the %d it takes", c.nearest.id, c.nearest.gpus, s.word, s.need.ask.GPUs)
+	return text + fmt.Sprintf("the nearest (%s) has %d %s of the %d it takes", c.nearest.ID, c.nearest.GPUs, s.word, s.need.Ask.GPUs)
 }
 
-func shortMemory(o *offer, want *need) (int64, bool) { return want.ask.Memory - o.memory, false }
+func shortMemory(o *room.Offer, want *room.Need) (int64, bool) {
+	return want.Ask.Memory - o.Memory, false
+}
 
 func (s *survey) saysMemory(c *count) string {
-	return s.tooFew(c, "too little memory", cluster.FormatBytes(c.nearest.memory))
+	return s.tooFew(c, "too little memory", cluster.FormatBytes(c.nearest.Memory))
 }
 
-func shortCores(o *offer, want *need) (int64, bool) { return want.ask.MilliCPU - o.milli, false }
+func shortCores(o *room.Offer, want *room.Need) (int64, bool) {
+	return want.Ask.MilliCPU - o.Milli, false
+}
 
 func (s *survey) saysCores(c *count) string {
-	return s.tooFew(c, "too few cores", cluster.FormatCores(c.nearest.milli))
+	return s.tooFew(c, "too few cores", cluster.FormatCores(c.nearest.Milli))
 }
 
-func shortPorts(o *offer, want *need) (int64, bool) { return int64(want.ask.Ports - o.ports), false }
+func shortPorts(o *room.Offer, want *room.Need) (int64, bool) {
+	return int64(want.Ask.Ports - o.Ports), false
+}
 
 func (s *survey) saysPorts(c *count) string {
-	return s.tooFew(c, "too few ports", fmt.Sprint(c.nearest.ports))
+	return s.tooFew(c, "too few ports", fmt.Sprint(c.nearest.Ports))
 }
 
 // tooFew reads like "2 of 5 nodes have too few cores, the nearest (n3) has 1 core free".
 func (s *survey) tooFew(c *count, what, has string) string {
-	return s.of(c.nodes, "has|have") + fmt.Sprintf(" %s, the nearest (%s) has %s %s", what, c.nearest.id, has, s.word)
+	return s.of(c.nodes, "has|have") + fmt.Sprintf(" %s, the nearest (%s) has %s %s", what, c.nearest.ID, has, s.word)
 }
 
 func one(yes bool) int64 {

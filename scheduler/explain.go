@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler/room"
 )
 
 // Explain says what an ask waits for: for each constraint how many nodes it rules out,
@@ -23,13 +24,11 @@ func Explain(view *View, ask Ask, now int64) cluster.Why {
 	case view.Len() == 0:
 		return waits(why, "nodes", "no node has joined the cluster yet")
 	}
-	w := newWork(view)
-	if w.place(ask.Shape) != nil {
+	m := view.Clone()
+	if allocations, _ := m.Take(ask.Shape); allocations != nil {
 		return waits(why, "turn", "there is room for it now: it is placed in a moment")
 	}
-	_, at := w.try(ask.Shape, ask.Shape.order)
-	s := survey{nodes: w.nodes, models: view.models, need: &ask.Shape.roles[at.role], placed: at.placed, word: "free"}
-	return s.why(why)
+	return stuck(why, m, ask.Shape, "free")
 }
 
 // short rounds a wait for people.
@@ -55,15 +54,15 @@ func CouldEverFit(nodes []cluster.Node, gang cluster.Gang) (cluster.Why, bool) {
 	if len(nodes) == 0 {
 		return why, true
 	}
-	shape := newShape(gang.Job, gang.Roles)
-	for i := range shape.roles {
-		need := &shape.roles[i]
-		room := int64(0)
-		for j := 0; j < len(nodes) && room < int64(need.count); j++ {
-			room += holds(&nodes[j], need)
+	shape := room.NewShape(gang.Job, gang.Roles)
+	for i := range shape.Roles {
+		need := &shape.Roles[i]
+		hold := int64(0)
+		for j := 0; j < len(nodes) && hold < int64(need.Count); j++ {
+			hold += need.CouldHold(&nodes[j])
 		}
-		if room < int64(need.count) {
-			return neverFits(why, nodes, need), false
+		if hold < int64(need.Count) {
+			return neverFits(why, nodes, shape.Only(i)), false
 		}
 	}
 	return tooMuchInAll(why, nodes, gang)
@@ -102,54 +101,23 @@ func tooMuchInAll(why cluster.Why, nodes []cluster.Node, gang cluster.Gang) (clu
 }
 
 // neverFits says what is short for a role that the empty nodes cannot hold.
-func neverFits(why cluster.Why, nodes []cluster.Node, role *need) cluster.Why {
-	view := NewView()
+func neverFits(why cluster.Why, nodes []cluster.Node, role *room.Shape) cluster.Why {
+	m := room.New(nil)
 	for _, n := range nodes {
 		n.State = cluster.NodeReady
 		n.Devices = slices.Clone(n.Devices)
 		for i := range n.Devices {
 			n.Devices[i].Healthy = true // it may be so again
 		}
-		view.Set(n, cluster.Resources{})
+		n.Revision = 0
+		m.Set(n, cluster.Resources{})
 	}
-	alone := *role
-	alone.first = 0
-	shape := &Shape{roles: []need{alone}, order: []int{0}, size: alone.count}
-	w := newWork(view)
-	_, at := w.try(shape, shape.order)
-	s := survey{nodes: w.nodes, models: view.models, need: &alone, placed: at.placed, word: "in all"}
+	return stuck(why, m, role, "in all")
+}
+
+// stuck fills the map with as much of the gang as fits, and says what rules the nodes out for the rest.
+func stuck(why cluster.Why, m *room.Map, shape *room.Shape, word string) cluster.Why {
+	at := m.Fill(shape)
+	s := survey{room: m, need: &shape.Roles[at.Role], placed: at.Placed, word: word}
 	return s.why(why)
-}
-
-// holds is how many tasks of a role the node takes if nothing else runs.
-func holds(n *cluster.Node, need *need) int64 {
-	for _, l := range need.labels {
-		if value, ok := n.Labels[l.key]; !ok || value != l.value {
-			return 0
-		}
-	}
-	most := min(whole(n.MilliCPU, need.ask.MilliCPU), whole(n.Memory, need.ask.Memory))
-	if need.ask.Ports > 0 && n.PortFirst > 0 {
-		most = min(most, (int64(n.PortLast-n.PortFirst)+1)/int64(need.ask.Ports))
-	} else if need.ask.Ports > 0 {
-		return 0
-	}
-	if need.ask.GPUs == 0 || most == 0 {
-		return most
-	}
-	gpus := int64(0)
-	for _, d := range n.Devices {
-		if d.Kind == cluster.DeviceGPU && (need.ask.GPUModel == "" || need.ask.GPUModel == d.Model) {
-			gpus++
-		}
-	}
-	return min(most, gpus/int64(need.ask.GPUs))
-}
-
-// whole is how many parts of a size a total holds.
-func whole(total, part int64) int64 {
-	if part == 0 {
-		return cluster.MaxTasks
-	}
-	return total / part
 }

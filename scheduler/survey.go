@@ -5,13 +5,13 @@ import (
 	"strings"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler/room"
 )
 
 // survey counts what rules the nodes out for one more task of a role.
 type survey struct {
-	nodes  []node
-	models names
-	need   *need
+	room   *room.Map
+	need   *room.Need
 	placed int    // tasks of the role that found room
 	word   string // what an amount of a node is: free, or in all
 	counts []count
@@ -23,11 +23,11 @@ type count struct {
 	only    int32 // of them, nodes that nothing else rules out
 	none    int32 // of them, nodes that have nothing of the kind at all
 	missing int64
-	nearest offer // the node that misses the least; of equals the one that nothing else rules out, then the first
-	alone   bool  // nothing else rules the nearest out
+	nearest room.Offer // the node that misses the least; of equals the one that nothing else rules out, then the first
+	alone   bool       // nothing else rules the nearest out
 }
 
-func (c *count) add(o *offer, missing int64, none, alone bool) {
+func (c *count) add(o *room.Offer, missing int64, none, alone bool) {
 	if c.nodes == 0 || missing < c.missing || missing == c.missing && alone && !c.alone {
 		c.missing, c.nearest, c.alone = missing, *o, alone
 	}
@@ -38,15 +38,14 @@ func (c *count) add(o *offer, missing int64, none, alone bool) {
 
 func (s *survey) why(why cluster.Why) cluster.Why {
 	s.counts = make([]count, len(constraints))
-	for i := range s.nodes {
-		o := offerOf(&s.nodes[i], s.need, s.models)
-		s.look(&o)
+	for o := range s.room.Offers(s.need) {
+		s.look(o)
 	}
 	var texts []string
 	if s.placed > 0 {
-		text := fmt.Sprintf("there is room for %d of the %d together", s.placed, s.need.count)
+		text := fmt.Sprintf("there is room for %d of the %d together", s.placed, s.need.Count)
 		why.Blocks = append(why.Blocks, cluster.Block{
-			Constraint: "gang", Nodes: int32(len(s.nodes)), Missing: int64(s.need.count - s.placed), Text: text,
+			Constraint: "gang", Nodes: int32(s.room.Len()), Missing: int64(s.need.Count - s.placed), Text: text,
 		})
 		texts = append(texts, text)
 	}
@@ -57,7 +56,7 @@ func (s *survey) why(why cluster.Why) cluster.Why {
 		}
 		block := cluster.Block{Constraint: constraint.name, Nodes: c.nodes, Only: c.only, Missing: c.missing, Text: constraint.says(s, c)}
 		if !constraint.final {
-			block.Nearest = c.nearest.id
+			block.Nearest = c.nearest.ID
 		}
 		why.Blocks = append(why.Blocks, block)
 		texts = append(texts, block.Text)
@@ -67,7 +66,7 @@ func (s *survey) why(why cluster.Why) cluster.Why {
 }
 
 // look counts what rules out one node.
-func (s *survey) look(o *offer) {
+func (s *survey) look(o *room.Offer) {
 	type ruled struct {
 		by      int
 		missing int64
@@ -91,15 +90,15 @@ func (s *survey) look(o *offer) {
 
 // needs reads like "worker needs 8 cores, 32 GiB, 4 GPUs (A100) on one node".
 func (s *survey) needs() string {
-	if s.need.count == 1 {
-		return fmt.Sprintf("%s needs %s on one node", s.need.name, s.need.ask)
+	if s.need.Count == 1 {
+		return fmt.Sprintf("%s needs %s on one node", s.need.Name, s.need.Ask)
 	}
-	return fmt.Sprintf("each of %d %ss needs %s on one node", s.need.count, s.need.name, s.need.ask)
+	return fmt.Sprintf("each of %d %ss needs %s on one node", s.need.Count, s.need.Name, s.need.Ask)
 }
 
 // of reads like "3 of 5 nodes have"; those that are not ready were told of before.
 func (s *survey) of(n int32, verb string) string {
-	return ofNodes(int(n), len(s.nodes), int(s.counts[0].nodes), verb)
+	return ofNodes(int(n), s.room.Len(), int(s.counts[0].nodes), verb)
 }
 
 // ofNodes reads like "3 of 5 nodes have" or "the only node has"; verb is "has|have".

@@ -1,0 +1,167 @@
+package room
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"github.com/clary-ml/clary/cluster"
+)
+
+func (m *Map) devicesOf(n *State) []Device { return m.devices[n.first : n.first+int32(n.Devices)] }
+
+// fitsWhole reports whether the node has enough devices that nobody uses.
+func (m *Map) fitsWhole(n *State, r *Request) bool {
+	switch {
+	case int32(n.Whole) < r.GPUs:
+		return false
+	case r.Models == 0:
+		return true
+	case n.Model != Mixed:
+		return r.Likes(n.Model)
+	}
+	return countWhole(m.devicesOf(n), r) >= r.GPUs
+}
+
+func countWhole(devices []Device, r *Request) int32 {
+	count := int32(0)
+	for i := range devices {
+		if devices[i].Users == 0 && r.Likes(devices[i].Model) {
+			count++
+		}
+	}
+	return count
+}
+
+// fitsShare reports whether one of the node's devices has room for a share.
+func (m *Map) fitsShare(n *State, r *Request) bool {
+	if int32(n.MaxMilli) < r.GPUMilli {
+		return false
+	}
+	devices := m.devicesOf(n)
+	for i := range devices {
+		if r.FitsShare(&devices[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// tightestModel is the model with the fewest devices that nobody uses and that are still enough, or Mixed if
+// only a mixture is. Devices of one model stand together.
+func tightestModel(devices []Device, r *Request) int16 {
+	best, least := Mixed, int32(0)
+	for i := 0; i < len(devices); {
+		j, free := i, int32(0)
+		for j < len(devices) && devices[j].Model == devices[i].Model {
+			if devices[j].Users == 0 {
+				free++
+			}
+			j++
+		}
+		if free >= r.GPUs && r.Likes(devices[i].Model) && (best == Mixed || free < least) {
+			best, least = devices[i].Model, free
+		}
+		i = j
+	}
+	return best
+}
+
+// takeWhole gives so many devices that nobody uses to one task, and says which.
+func (m *Map) takeWhole(place int32, r *Request) []string {
+	n := &m.nodes[place]
+	devices := m.devicesOf(n)
+	model := n.Model
+	if model == Mixed {
+		model = tightestModel(devices, r)
+	}
+	taken := make([]string, 0, r.GPUs)
+	for i := range devices {
+		if len(taken) == int(r.GPUs) {
+			break
+		}
+		if d := &devices[i]; d.Users == 0 && (d.Model == model || model == Mixed && r.Likes(d.Model)) {
+			m.use(place, n.first+int32(i), wholeMilli, m.fixed.caps[n.first+int32(i)], 1)
+			taken = append(taken, m.fixed.uuids[n.first+int32(i)])
+		}
+	}
+	m.countDevices(n)
+	slices.Sort(taken)
+	return taken
+}
+
+// use takes so much of a device, or gives it back if negative, and notes it for undoing.
+func (m *Map) use(place, device int32, milli, memory, users int32) {
+	d := &m.devices[device]
+	m.undo.device(device, *d)
+	d.Milli -= int16(milli)
+	d.Memory -= memory
+	d.Users += int16(users)
+}
+
+// countDevices works out the sums over a node's devices.
+func (m *Map) countDevices(n *State) {
+	n.DeviceMilli, n.MaxMilli, n.Whole = 0, 0, 0
+	devices := m.devicesOf(n)
+	for i := range devices {
+		d := &devices[i]
+		n.DeviceMilli += int32(max(0, d.Milli))
+		n.MaxMilli = max(n.MaxMilli, d.Milli)
+		if d.Users == 0 {
+			n.Whole++
+		}
+	}
+}
+
+// useNamed takes named devices whole, free or not, or gives them back if sign is -1.
+func (m *Map) useNamed(place int32, r *cluster.Resources, sign int32) {
+	if len(r.Devices) == 0 {
+		return
+	}
+	n := &m.nodes[place]
+	uuids := m.fixed.uuids[n.first : n.first+int32(n.Devices)]
+	for _, uuid := range r.Devices {
+		if i := slices.Index(uuids, uuid); i >= 0 {
+			device := n.first + int32(i)
+			m.use(place, device, sign*wholeMilli, sign*m.fixed.caps[device], sign)
+		}
+	}
+	m.countDevices(n)
+}
+
+// describeDevices notes a node's devices: the healthy GPUs, one model after the other, so that a task that takes any model
+// gets one kind if it can.
+func (m *Map) describeDevices(place int32, all []cluster.Device) {
+	f := m.fixed
+	var healthy []cluster.Device
+	for _, d := range all {
+		if d.Kind == cluster.DeviceGPU && d.Healthy && len(healthy) < math.MaxInt16 {
+			healthy = append(healthy, d)
+		}
+	}
+	slices.SortFunc(healthy, func(a, b cluster.Device) int {
+		return cmp.Or(cmp.Compare(a.Model, b.Model), cmp.Compare(a.UUID, b.UUID))
+	})
+	n := &m.nodes[place]
+	if int(n.Devices) < len(healthy) {
+		n.first = int32(len(m.devices))
+		m.devices = append(m.devices, make([]Device, len(healthy))...)
+		f.uuids = append(f.uuids, make([]string, len(healthy))...)
+		f.caps = append(f.caps, make([]int32, len(healthy))...)
+	}
+	n.Devices, n.Model = int16(len(healthy)), UnknownModel
+	models := len(f.models)
+	for i, d := range healthy {
+		at := n.first + int32(i)
+		m.devices[at].Model = f.model(d.Model)
+		f.uuids[at], f.caps[at] = d.UUID, int32(min(max(0, d.Memory>>20), math.MaxInt32/4))
+		if model := m.devices[at].Model; i == 0 {
+			n.Model = model
+		} else if n.Model != model {
+			n.Model = Mixed
+		}
+	}
+	if len(f.models) > models {
+		m.forgetUnknown()
+	}
+}

@@ -1,0 +1,215 @@
+// Package room knows what is free on every node and finds the best node for a task among thousands, fast and
+// exactly: requests of one class share an array of scores with a tree over it, and only nodes that have
+// changed since the class's last use are scored again. What a plan takes can be undone. It is pure: the
+// same calls always give the same answers. See DESIGN.md.
+package room
+
+import (
+	"maps"
+	"slices"
+	"sync/atomic"
+
+	"github.com/clary-ml/clary/cluster"
+)
+
+// Map is all nodes with what is free on them. It is not safe for concurrent use, save that several may
+// Clone or Survey it at once. Make one with New.
+type Map struct {
+	policy Policy
+	costly bool // the policy's scores are worth remembering by the state of the node
+	fixed  *fixed
+
+	nodes   []State // by place: in the order of their IDs, once tidy
+	devices []Device
+	ports   []portRange
+	untidy  bool // a node stands behind others that its ID comes before
+	live    int
+
+	log
+	classes map[key]*class
+	filters map[string]*filter
+	uses    uint64 // of classes
+	cells   int    // scores that classes may keep in all
+
+	undo   undo
+	groups map[string]*group // of tasks that are spread
+	pins   pins
+
+	beforeDevices []Device // what a node had before it is Set, kept for its memory
+	beforeUUIDs   []string
+}
+
+// fixed is what seldom changes. Clones share it; whoever changes it copies it first.
+type fixed struct {
+	shared atomic.Bool
+
+	ids       []string // by place
+	index     map[string]int32
+	revisions []uint64 // of the node as it was described; 0 is unknown
+	uuids     []string // of devices, as in the arena
+	caps      []int32  // MiB of devices, as in the arena
+	models    map[string]int16
+	kinds     []map[string]string // labels
+	kindIndex map[string]int32
+}
+
+// New returns a map without nodes. The policy is Tightest if it is nil.
+func New(policy Policy) *Map {
+	if policy == nil {
+		policy = Tightest{}
+	}
+	_, cheap := policy.(Tightest)
+	m := &Map{
+		policy: policy, costly: !cheap, cells: maxCells,
+		fixed:   &fixed{index: map[string]int32{}, models: map[string]int16{}, kindIndex: map[string]int32{}},
+		classes: map[key]*class{}, filters: map[string]*filter{}, groups: map[string]*group{},
+		pins: pins{byID: map[string][]cluster.Allocation{}, byNode: map[string][]*pinned{}},
+	}
+	m.log.version = 1
+	if b, ok := policy.(Binder); ok {
+		b.Bind(func(name string) int16 { return m.mutable().model(name) })
+	}
+	return m
+}
+
+// Clone returns a copy that a reader may take from. It copies flat memory and no caches, and reads the
+// map only.
+func (m *Map) Clone() *Map {
+	m.fixed.shared.Store(true)
+	c := &Map{
+		policy: m.policy, costly: m.costly, cells: m.cells, fixed: m.fixed,
+		nodes: slices.Clone(m.nodes), devices: slices.Clone(m.devices), ports: slices.Clone(m.ports),
+		untidy: m.untidy, live: m.live,
+		classes: map[key]*class{}, filters: map[string]*filter{}, groups: make(map[string]*group, len(m.groups)),
+		pins: m.pins.clone(),
+	}
+	for name, g := range m.groups {
+		c.groups[name] = &group{byNode: maps.Clone(g.byNode)}
+	}
+	c.log.version = 1
+	c.log.resize(len(c.nodes))
+	return c
+}
+
+// Len is the number of nodes.
+func (m *Map) Len() int { return m.live }
+
+// IDs are the nodes' IDs, in order.
+func (m *Map) IDs() []string {
+	ids := make([]string, 0, m.live)
+	for place := range m.nodes {
+		if m.nodes[place].phase != gone {
+			ids = append(ids, m.fixed.ids[place])
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// mutable is the fixed part, not shared with a clone.
+func (m *Map) mutable() *fixed {
+	if f := m.fixed; f.shared.Load() {
+		m.fixed = &fixed{
+			ids: slices.Clone(f.ids), index: maps.Clone(f.index), revisions: slices.Clone(f.revisions),
+			uuids: slices.Clone(f.uuids), caps: slices.Clone(f.caps), models: maps.Clone(f.models),
+			kinds: slices.Clone(f.kinds), kindIndex: maps.Clone(f.kindIndex),
+		}
+	}
+	return m.fixed
+}
+
+// model is a model's number.
+func (f *fixed) model(name string) int16 {
+	number, known := f.models[name]
+	switch {
+	case known:
+		return number
+	case len(f.models) >= MaxModels:
+		return UnknownModel
+	}
+	number = int16(len(f.models))
+	f.models[name] = number
+	return number
+}
+
+// add makes a place for a node that was not there.
+func (m *Map) add(id string) int32 {
+	f := m.mutable()
+	place := int32(len(m.nodes))
+	if place > 0 && id < f.ids[place-1] {
+		m.untidy = true
+	}
+	f.ids = append(f.ids, id)
+	f.index[id] = place
+	f.revisions = append(f.revisions, 0)
+	m.nodes = append(m.nodes, State{Model: UnknownModel, first: int32(len(m.devices))})
+	m.ports = append(m.ports, portRange{})
+	m.log.resize(len(m.nodes))
+	return place
+}
+
+// Delete forgets a node. Its place is kept for when it comes back.
+func (m *Map) Delete(id string) {
+	m.Settle()
+	place, known := m.fixed.index[id]
+	if !known || m.nodes[place].phase == gone {
+		return
+	}
+	n := &m.nodes[place]
+	*n = State{first: n.first, Devices: n.Devices, Kind: n.Kind, phase: gone}
+	m.ports[place] = portRange{}
+	m.mutable().revisions[place] = 0
+	m.live--
+	m.touch(place)
+	if len(m.nodes) > 2*m.live+64 {
+		m.untidy = true
+	}
+}
+
+// tidy puts nodes in the order of their IDs again, after some have joined among the others or many are gone. What
+// classes know moves along.
+func (m *Map) tidy() {
+	if !m.untidy {
+		return
+	}
+	m.untidy = false
+	old, f := m.mutable(), &fixed{index: make(map[string]int32, m.live), kindIndex: map[string]int32{}, models: m.fixed.models}
+	var order []int32
+	for place := range m.nodes {
+		if m.nodes[place].phase != gone {
+			order = append(order, int32(place))
+		}
+	}
+	slices.SortFunc(order, func(a, b int32) int { return compareIDs(old.ids[a], old.ids[b]) })
+	nodes, ports, changed := make([]State, len(order)), make([]portRange, len(order)), make([]uint64, len(order))
+	devices := make([]Device, 0, len(m.devices))
+	for to, from := range order {
+		n := m.nodes[from]
+		first, end := n.first, n.first+int32(n.Devices)
+		n.first, n.Kind = int32(len(devices)), f.kindOf(old.kinds[n.Kind])
+		devices = append(devices, m.devices[first:end]...)
+		f.uuids, f.caps = append(f.uuids, old.uuids[first:end]...), append(f.caps, old.caps[first:end]...)
+		f.ids, f.revisions = append(f.ids, old.ids[from]), append(f.revisions, old.revisions[from])
+		f.index[old.ids[from]] = int32(to)
+		nodes[to], ports[to], changed[to] = n, m.ports[from], m.changed[from]
+	}
+	m.fixed, m.nodes, m.ports, m.devices = f, nodes, ports, devices
+	m.log.moved(changed)
+	clear(m.filters) // the kinds have new numbers
+	for _, c := range m.classes {
+		c.move(order)
+		if c.filter != nil {
+			c.filter = m.filterOf(c.need)
+		}
+	}
+	for _, g := range m.groups {
+		g.byPlace = nil
+	}
+}
+
+func compareIDs(a, b string) int {
+	if a < b {
+		return -1
+	}
+	return 1
+}

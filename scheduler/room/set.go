@@ -1,0 +1,125 @@
+package room
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/clary-ml/clary/cluster"
+)
+
+// clampMilli keeps thousandths of a core far from overflow.
+func clampMilli(n int64) int32 { return int32(min(max(n, -1<<29), 1<<29)) }
+
+func phaseOf(s cluster.NodeState) phase {
+	switch s {
+	case cluster.NodeReady:
+		return ready
+	case cluster.NodeDraining:
+		return draining
+	}
+	return lost
+}
+
+// Set adds a node or replaces what was known of it, and settles what was taken. What is used may be more than
+// the node has (its agent may have come back with less): then nothing of that is free. Set reports whether
+// something may fit now that did not before. A node with the revision of before, if that is not 0, is known to be
+// the same node but for its state, and Set looks only at what is used of it.
+func (m *Map) Set(n cluster.Node, used cluster.Resources) (gained bool) {
+	m.Settle()
+	place, known := m.fixed.index[n.ID]
+	if !known {
+		place = m.add(n.ID)
+	}
+	before := m.nodes[place]
+	m.beforeDevices = append(m.beforeDevices[:0], m.devicesOf(&before)...)
+	uuids := m.fixed.uuids[before.first : before.first+int32(before.Devices)]
+	if n.Revision == 0 || before.phase == gone || m.fixed.revisions[place] != n.Revision {
+		m.beforeUUIDs = append(m.beforeUUIDs[:0], uuids...)
+		uuids = m.beforeUUIDs
+		m.describe(place, n)
+	}
+	if before.phase == gone {
+		m.live++
+	}
+	m.nodes[place].phase = phaseOf(n.State)
+	m.load(place, &n, &used)
+	gained = m.gains(place, &before, uuids)
+	if gained {
+		m.gain()
+	}
+	m.touch(place)
+	return gained
+}
+
+// describe notes what a node has in all.
+func (m *Map) describe(place int32, n cluster.Node) {
+	f := m.mutable()
+	f.revisions[place] = n.Revision
+	state := &m.nodes[place]
+	state.CapMilli, state.CapMemory = clampMilli(n.MilliCPU), max(0, n.Memory)
+	if kind := int(state.Kind); state.phase == gone || !maps.Equal(f.kinds[kind], n.Labels) {
+		state.Kind = f.kindOf(n.Labels)
+	}
+	m.describeDevices(place, n.Devices)
+	p := &m.ports[place]
+	if p.first, p.last = n.PortFirst, n.PortLast; !p.within(p.next) {
+		p.next = p.first
+	}
+}
+
+// load works out what is free from what is used and pinned.
+func (m *Map) load(place int32, node *cluster.Node, used *cluster.Resources) {
+	n, p := &m.nodes[place], &m.ports[place]
+	n.Milli, n.Memory = n.CapMilli-clampMilli(used.MilliCPU), n.CapMemory-used.Memory
+	devices := m.devicesOf(n)
+	for i := range devices {
+		devices[i] = Device{Memory: m.fixed.caps[n.first+int32(i)], Milli: wholeMilli, Model: devices[i].Model}
+	}
+	p.used = nil
+	m.hold(place, used)
+	for _, pin := range m.pins.byNode[node.ID] {
+		n.Milli -= clampMilli(pin.resources.MilliCPU)
+		n.Memory -= pin.resources.Memory
+		m.hold(place, pin.resources)
+	}
+	m.countDevices(n)
+	n.Ports = p.free()
+}
+
+// hold takes devices and ports by name.
+func (m *Map) hold(place int32, r *cluster.Resources) {
+	m.useNamed(place, r, 1)
+	if p := &m.ports[place]; len(r.Ports) > 0 {
+		p.used = p.with(r.Ports)
+	}
+}
+
+// gains reports whether a node offers anything that it did not.
+func (m *Map) gains(place int32, old *State, oldUUIDs []string) bool {
+	n := &m.nodes[place]
+	if n.phase != ready {
+		return false
+	}
+	if old.phase != ready || n.Kind != old.Kind || max(0, n.Milli) > max(0, old.Milli) || max(0, n.Memory) > max(0, old.Memory) || n.Ports > old.Ports {
+		return true
+	}
+	devices := m.devicesOf(n)
+	for i := range devices {
+		d, uuid := &devices[i], m.fixed.uuids[n.first+int32(i)]
+		at := i
+		if at >= len(oldUUIDs) || oldUUIDs[at] != uuid {
+			at = slices.Index(oldUUIDs, uuid)
+		}
+		if at < 0 || m.beforeDevices[at].Model != d.Model {
+			if d.Milli > 0 || d.Memory > 0 {
+				return true
+			}
+			continue
+		}
+		o := &m.beforeDevices[at]
+		if max(0, d.Milli) > max(0, o.Milli) || max(0, d.Memory) > max(0, o.Memory) || d.Users == 0 && o.Users > 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,133 @@
+package room
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/clary-ml/clary/cluster"
+)
+
+// Shape is what a gang needs. Gangs that need the same share a shape's Key, and where a Shapes made
+// them the shape itself: what does not fit for one does not fit for all. A shape never changes.
+type Shape struct {
+	Key   string
+	Roles []Need // in the order of the gang's roles
+	Size  int    // tasks of all roles
+
+	order, reverse []int // of roles: the hardest to place first, and last
+}
+
+// Need is one role.
+type Need struct {
+	Name   string
+	Count  int
+	First  int // place of its first task among the gang's
+	Ask    cluster.Ask
+	Labels []Label // sorted; a node must have all
+	Spread string  // names the tasks that it keeps away from; "" if it keeps away from none
+
+	class key
+}
+
+// Label is a label that a node must have.
+type Label struct{ Key, Value string }
+
+// key identifies a class of requests in any Map: Request.Models is left out and named.
+type key struct {
+	request Request
+	models  string
+	filter  string
+}
+
+// NewShape reads what the roles of a job's gang need.
+func NewShape(job string, roles []cluster.Role) *Shape {
+	shape := &Shape{}
+	var text strings.Builder
+	for i, role := range roles {
+		n := Need{Name: role.Name, Count: int(role.Count), First: shape.Size, Ask: role.Ask, Spread: spreadOf(job, role.Spread)}
+		for k, v := range role.Labels {
+			n.Labels = append(n.Labels, Label{k, v})
+		}
+		slices.SortFunc(n.Labels, func(a, b Label) int { return cmp.Compare(a.Key, b.Key) })
+		n.class = keyOf(&n)
+		fmt.Fprintf(&text, "%s %d %d %d %d %q %d %q;", role.Name, role.Count, role.Ask.MilliCPU, role.Ask.Memory, role.Ask.GPUs, role.Ask.GPUModel, role.Ask.Ports, n.Labels)
+		if n.Spread != "" {
+			fmt.Fprintf(&text, "%q;", n.Spread)
+		}
+		shape.Roles = append(shape.Roles, n)
+		shape.order = append(shape.order, i)
+		shape.Size += n.Count
+	}
+	shape.Key = text.String()
+	// GPUs are the scarcest, then memory, then cores. The order is part of the policy.
+	slices.SortStableFunc(shape.order, func(i, j int) int {
+		a, b := shape.Roles[i].Ask, shape.Roles[j].Ask
+		return cmp.Or(cmp.Compare(b.GPUs, a.GPUs), cmp.Compare(b.Memory, a.Memory), cmp.Compare(b.MilliCPU, a.MilliCPU))
+	})
+	shape.reverse = slices.Clone(shape.order)
+	slices.Reverse(shape.reverse)
+	return shape
+}
+
+// Only is the shape of one of the roles alone.
+func (s *Shape) Only(role int) *Shape {
+	need := s.Roles[role]
+	need.First = 0
+	return &Shape{Key: fmt.Sprintf("%d of %s", role, s.Key), Roles: []Need{need}, Size: need.Count, order: []int{0}, reverse: []int{0}}
+}
+
+// keyOf says what one task of a role needs. What no node has, a negative or overflowing amount, stays
+// out of reach and never wraps around.
+func keyOf(n *Need) key {
+	k := key{models: n.Ask.GPUModel, filter: filterKey(n)}
+	k.request = Request{
+		Memory: max(0, n.Ask.Memory), Milli: int32(min(max(0, n.Ask.MilliCPU), math.MaxInt32)),
+		Ports: max(0, n.Ask.Ports), GPUs: max(0, n.Ask.GPUs),
+	}
+	return k
+}
+
+// spreadOf names the tasks of a job that are spread together.
+func spreadOf(job, spread string) string {
+	if spread == "" {
+		return ""
+	}
+	return job + "/" + spread
+}
+
+// Shapes gives gangs that need the same one shape, so that many waiting gangs take little memory. It
+// keeps a shape for as long as somebody uses it. The zero value is ready.
+type Shapes struct{ known map[string]*sharedShape }
+
+type sharedShape struct {
+	shape *Shape
+	users int
+}
+
+// Get returns the shape that all with its Key share; Release gives it back.
+func (s *Shapes) Get(shape *Shape) *Shape {
+	if s.known == nil {
+		s.known = map[string]*sharedShape{}
+	}
+	shared, known := s.known[shape.Key]
+	if !known {
+		shared = &sharedShape{shape: shape}
+		s.known[shape.Key] = shared
+	}
+	shared.users++
+	return shared.shape
+}
+
+// Release says that a shape that came from Get is no longer used.
+func (s *Shapes) Release(shape *Shape) {
+	shared, known := s.known[shape.Key]
+	if !known {
+		return
+	}
+	if shared.users--; shared.users == 0 {
+		delete(s.known, shape.Key)
+	}
+}
