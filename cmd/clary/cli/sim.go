@@ -1,0 +1,41 @@
+package cli
+
+import (
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *App) simCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "sim",
+		Short: "Replay published scheduling experiments, and Clary's scheduler on the same input",
+		Long: "Replay published scheduling experiments in virtual time: with the policies that were published, whose results come out\n" +
+			"equal, and with Clary's own scheduler on the same input. No cluster is needed.",
+		Example: "  clary sim queue --jobs ef06_job.csv --gpus 128 --policy srtf\n  clary sim tiresias --workload workload-6.csv --traces pollux -o json",
+		Args:    takes(),
+		RunE:    func(command *cobra.Command, _ []string) error { return command.Help() },
+	}
+	command.AddCommand(a.simQueueCommand(), a.simTiresiasCommand())
+	return command
+}
+
+// simJobs are the figures that simulations of jobs share, times in seconds.
+type simJobs struct {
+	P50      float64 `json:"p50"`
+	P99      float64 `json:"p99"`
+	Makespan int64   `json:"makespan"`
+	Restarts int     `json:"restarts"`
+}
+
+// readFile lets read parse a file under its name.
+func readFile[T any](path string, read func(name string, in io.Reader) (T, error)) (T, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	defer file.Close()
+	return read(path, file)
+}
