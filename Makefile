@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: bench-cold engines help demo test race lint generate bench bench-ab bench-autoscale bench-inputs bench-exec bench-models bench-serve bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
+.PHONY: bench-cold engines help demo test race lint generate bench bench-ab bench-autoscale bench-inputs bench-exec bench-models bench-sched bench-serve bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -65,6 +65,9 @@ bench-ab: setup ## measure by simulation how often an A/B experiment is wrong an
 
 bench-autoscale: setup ## play drawn load against scaled and fixed fleets in simulated time, as in docs/performance.md
 	@go run ./test/autoscale
+
+bench-sched: build ## measure scheduling: decisions, through Raft with a simulated fleet, as in docs/performance.md
+	@test/sched.sh
 
 bench-serve: build ## measure the router beside nginx and HAProxy on this machine, as in docs/performance.md
 	@internal/tools/setup.sh serve

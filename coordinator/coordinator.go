@@ -82,6 +82,7 @@ type coordinator struct {
 	replica *replica.Replica
 	store   *objectStore
 	beats   *rpc.Beats
+	board   *rpc.Switchboard
 	nodes   *rpc.NodeCache
 	routes  *routes.Feed
 	steward *steward.Steward
@@ -170,6 +171,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 		n.leading = append(n.leading, func(ctx context.Context) error { return n.router.Work(ctx, n.table) })
 	}
 	n.beats = rpc.NewBeats(n.passBeats(keeping), n.log)
+	n.board = rpc.NewSwitchboard(n.replica)
 	guard := rpc.NewGuard(n.replica, time.Now, n.log)
 	n.grpc = grpc.NewServer(append(guard.Options(),
 		grpc.Creds(alpn.Accepted()),
@@ -181,7 +183,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	)...)
 	rpc.Register(n.grpc, rpc.Config{
 		Replica: n.replica, Planner: planning, Keeper: keeping, Desk: desk, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
-		Nodes: n.nodes, Beats: n.beats, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Log: n.log,
+		Nodes: n.nodes, Beats: n.beats, Switchboard: n.board, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Log: n.log,
 		Traffic: n, Routes: n.routes, PassReports: n.passReports, TakeReports: n.steward.Report,
 		Welcome: func() *claryv1.Welcome {
 			return &claryv1.Welcome{
@@ -220,7 +222,7 @@ func (n *coordinator) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	defer n.peers.Close()
 	defer n.agents.Close()
-	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.beats.Run, n.nodes.Run, n.routes.Run, n.serveGRPC, n.lead, n.settle} {
+	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.beats.Run, n.board.Run, n.nodes.Run, n.routes.Run, n.serveGRPC, n.lead, n.settle} {
 		group.Go(func() error { return part(ctx) })
 	}
 	if n.router != nil {

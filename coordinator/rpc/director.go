@@ -28,12 +28,27 @@ func newDirector(node string) *director {
 	return &director{node: node, told: map[string]told{}, gangs: map[string]map[string]bool{}}
 }
 
-// concerned reports, without reading state, whether changes may matter to the node: a
-// gang it has tasks of, or any task (whose node only the state knows).
+// concerned reports, without reading state, whether changes may matter to the node: a gang it
+// has tasks of, a task of its own that is new or gone, or any of a gang whose tasks wait for
+// one another.
 func (d *director) concerned(changes []state.Change) bool {
 	return slices.ContainsFunc(changes, func(change state.Change) bool {
-		return change.Kind == state.KindTask || d.gangs[change.ID] != nil
+		if change.Kind == state.KindGang {
+			return d.gangs[change.ID] != nil
+		}
+		_, known := d.told[change.ID]
+		return known && change.Deleted || !known && change.Node == d.node && !change.Ended || d.holding(gangOf(change.ID))
 	})
+}
+
+// holding reports whether a task of the gang that is on the node waits for others.
+func (d *director) holding(gang string) bool {
+	for id := range d.gangs[gang] {
+		if d.told[id].hold {
+			return true
+		}
+	}
+	return false
 }
 
 // all is everything that the node should have: what runs, and of what it says it holds
@@ -60,7 +75,9 @@ func (d *director) changed(snapshot *state.Snapshot, changes []state.Change) *cl
 	desired := &claryv1.Desired{}
 	for _, change := range changes {
 		if change.Kind == state.KindTask {
-			d.update(snapshot, change.ID, desired)
+			if change.Node == d.node {
+				d.update(snapshot, change.ID, desired)
+			}
 			d.release(snapshot, change.ID, desired)
 			continue
 		}
@@ -98,11 +115,7 @@ func (d *director) update(snapshot *state.Snapshot, id string, desired *claryv1.
 
 // release lets those of a task's gang start that waited for it.
 func (d *director) release(snapshot *state.Snapshot, id string, desired *claryv1.Desired) {
-	task, exists := snapshot.Task(id)
-	if !exists {
-		return
-	}
-	for peer := range d.gangs[task.Gang] {
+	for peer := range d.gangs[gangOf(id)] {
 		if peer != id && d.told[peer].hold {
 			d.update(snapshot, peer, desired)
 		}

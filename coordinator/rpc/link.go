@@ -27,6 +27,7 @@ type link struct {
 	claryv1.UnimplementedAgentLinkServer
 	replica Replica
 	beats   *Beats
+	board   *Switchboard
 	welcome func() *claryv1.Welcome
 	signer  TaskSigner
 	sealer  Sealer
@@ -147,10 +148,8 @@ func (s *link) listen(ctx context.Context, node string, stream agentStream, send
 
 // direct tells the node all that it should run, then what changes of it.
 func (s *link) direct(ctx context.Context, node string, held []*claryv1.Held, send func(*claryv1.CoordinatorMessage) error) error {
-	events := s.replica.Events().Subscribe(func(change state.Change) bool {
-		return change.Kind == state.KindTask || change.Kind == state.KindGang
-	})
-	defer events.Close()
+	events := s.board.connect(node)
+	defer events.close()
 	if err := send(&claryv1.CoordinatorMessage{Message: &claryv1.CoordinatorMessage_Welcome{Welcome: s.welcome()}}); err != nil {
 		return err
 	}
@@ -166,17 +165,15 @@ func (s *link) direct(ctx context.Context, node string, held []*claryv1.Held, se
 				return err
 			}
 		}
-		var batch state.Batch
-		var open bool
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case batch, open = <-events.C:
-			if !open {
-				return fault.New(fault.Unready, "this coordinator is stopping: connect to another")
-			}
+		case <-events.rung:
 		}
-		changes, whole = batch.Changes, batch.Lost
+		var open bool
+		if changes, whole, open = events.take(); !open {
+			return fault.New(fault.Unready, "this coordinator is stopping: connect to another")
+		}
 		if whole {
 			ids = slices.Collect(maps.Keys(told.told))
 		}

@@ -1,7 +1,10 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"slices"
 	"sync/atomic"
 
 	"github.com/clary-ml/clary/cluster"
@@ -18,7 +21,7 @@ type NodeCache struct {
 // NewNodeCache makes an empty cache; Run fills it.
 func NewNodeCache(replica Replica) *NodeCache { return &NodeCache{replica: replica} }
 
-// List returns the nodes as last seen. The list is not to be changed.
+// List returns the nodes as last seen, by ID. The list is not to be changed.
 func (c *NodeCache) List() []cluster.Node {
 	if nodes := c.nodes.Load(); nodes != nil {
 		return *nodes
@@ -28,43 +31,63 @@ func (c *NodeCache) List() []cluster.Node {
 
 // Address returns where the agent of a node answers coordinators, "" if unknown.
 func (c *NodeCache) Address(id string) string {
-	for _, node := range c.List() {
-		if node.ID == id {
-			return node.LogsAddr
-		}
+	nodes := c.List()
+	at, found := slices.BinarySearchFunc(nodes, id, func(n cluster.Node, id string) int { return cmp.Compare(n.ID, id) })
+	if !found {
+		return ""
 	}
-	return ""
+	return nodes[at].LogsAddr
 }
 
 // Run keeps the list until ctx ends.
 func (c *NodeCache) Run(ctx context.Context) error {
 	events := c.replica.Events().Subscribe(func(change state.Change) bool { return change.Kind == state.KindNode })
 	defer events.Close()
+	known, changed, all := map[string]cluster.Node{}, map[string]bool{}, true
 	for {
-		if err := c.refresh(ctx); err != nil {
+		if err := c.refresh(ctx, known, changed, all); err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case _, open := <-events.C:
-			if !open {
-				return nil
+		clear(changed)
+		all = false
+		for first := true; first || len(events.C) > 0; first = false { // those that came meanwhile cost one list
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case batch, open := <-events.C:
+				if !open {
+					return nil
+				}
+				all = all || batch.Lost
+				for _, change := range batch.Changes {
+					changed[change.ID] = true
+				}
 			}
 		}
 	}
 }
 
-func (c *NodeCache) refresh(ctx context.Context) error {
+// refresh reads the nodes that have changed, or all, and makes the list anew.
+func (c *NodeCache) refresh(ctx context.Context, known map[string]cluster.Node, changed map[string]bool, all bool) error {
 	snapshot, err := c.replica.Read(ctx, true)
 	if err != nil {
 		return err
 	}
 	defer snapshot.Close()
-	var nodes []cluster.Node
-	for node := range snapshot.Nodes() {
-		nodes = append(nodes, node)
+	if all {
+		clear(known)
+		for node := range snapshot.Nodes() {
+			known[node.ID] = node
+		}
 	}
+	for id := range changed {
+		if node, exists := snapshot.Node(id); exists {
+			known[id] = node
+		} else {
+			delete(known, id)
+		}
+	}
+	nodes := slices.SortedFunc(maps.Values(known), func(a, b cluster.Node) int { return cmp.Compare(a.ID, b.ID) })
 	c.nodes.Store(&nodes)
 	return nil
 }

@@ -69,6 +69,7 @@ type Config struct {
 	Agents       Conns // to the agents
 	Nodes        *NodeCache
 	Beats        *Beats
+	Switchboard  *Switchboard
 	Signer       TaskSigner
 	Sealer       Sealer
 	Welcome      func() *claryv1.Welcome
@@ -98,7 +99,7 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterSweepsServer(server, &sweeps{replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, desk: c.Desk})
 	claryv1.RegisterEndpointsServer(server, &endpoints{replica: c.Replica, leader: work.leader, planner: c.Planner, traffic: c.traffic(), jobs: work})
 	claryv1.RegisterModelsServer(server, &models{replica: c.Replica, store: c.artifacts()})
-	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, sealer: c.Sealer, beats: c.Beats, welcome: c.Welcome, signer: c.Signer, members: c.Members, log: c.Log})
+	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, sealer: c.Sealer, beats: c.Beats, board: c.Switchboard, welcome: c.Welcome, signer: c.Signer, members: c.Members, log: c.Log})
 	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper, reports: c.TakeReports})
 	if c.Routes != nil {
 		claryv1.RegisterRoutesServer(server, &routing{feed: c.Routes, reports: c.PassReports})

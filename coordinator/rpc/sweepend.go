@@ -16,8 +16,11 @@ import (
 
 // checkEarlier refuses a sweep that is to learn from what is not there, or still changes.
 func (s *jobs) checkEarlier(ctx context.Context, job cluster.Job) error {
+	if job.Kind != cluster.KindTuning {
+		return nil
+	}
 	names := tuning.WarmStart(job.Spec)
-	if job.Kind != cluster.KindTuning || len(names) == 0 {
+	if len(names) == 0 {
 		return nil
 	}
 	snapshot, err := s.replica.Read(ctx, false)

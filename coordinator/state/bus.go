@@ -29,6 +29,8 @@ type Change struct {
 	ID       string
 	Revision uint64 // of the command
 	Deleted  bool
+	Node     string // of a task: where it is
+	Ended    bool   // of a task: it holds nothing any more
 }
 
 // Batch is what a subscriber receives: the changes of one or more commands in the

@@ -209,6 +209,13 @@ func (tx *Tx) PutTask(task cluster.Task) {
 		tx.free(old)
 	}
 	put(tx, tx.buckets.tasks, KindTask, task.ID, task)
+	tx.where(task)
+}
+
+// where says of the newest change, a task's, whom it concerns.
+func (tx *Tx) where(task cluster.Task) {
+	change := &tx.changes[len(tx.changes)-1]
+	change.Node, change.Ended = task.Allocation.Node, task.Status.State.Ended()
 }
 
 // DeleteJob deletes a job. It leaves its gangs, tasks and publication to the caller.
@@ -248,10 +255,12 @@ func (tx *Tx) DeletePublication(job string) {
 // DeleteTask deletes a task that has ended. Deleting one that has not is a defect of
 // the caller, and panics.
 func (tx *Tx) DeleteTask(id string) {
-	if task, ok := tx.Task(id); ok && !task.Status.State.Ended() {
+	task, ok := tx.Task(id)
+	if ok && !task.Status.State.Ended() {
 		panic(fmt.Sprintf("state: task %s is %s and cannot be deleted", id, task.Status.State))
 	}
 	remove(tx, tx.buckets.tasks, KindTask, id)
+	tx.where(task)
 }
 
 func put[V any](tx *Tx, bucket kv.Bucket[V], kind Kind, id string, v V) {
