@@ -192,7 +192,7 @@ func (l *link) obey(desired *claryv1.Desired) error {
 		}
 		assignments[i] = ledger.Assignment{
 			Task: wire.TaskFromProto(assigned.GetTask()), Program: wire.ProgramFromProto(assigned.GetProgram()), Hosts: hosts,
-			MaxRuntime: time.Duration(assigned.GetMaxRuntime()), RestoreFrom: assigned.GetRestoreFrom(),
+			MaxRuntime: time.Duration(assigned.GetMaxRuntime()), RestoreFrom: assigned.GetRestoreFrom(), Elastic: assigned.GetElastic(),
 			Queue: assigned.GetQueue(), Hold: assigned.GetHold(),
 			Stop: assigned.GetStop(), StopReason: assigned.GetStopReason(),
 		}

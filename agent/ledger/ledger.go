@@ -18,6 +18,7 @@ type Assignment struct {
 	Hosts       map[string][]string // by role: host:port of each index's first port, or the host alone
 	MaxRuntime  time.Duration       // 0 is no limit
 	RestoreFrom string              // s3:// prefix of earlier attempts' checkpoints, or ""
+	Elastic     bool                // its role may have had other numbers of tasks in earlier attempts
 	Queue       string              // of its job
 	Hold        bool                // it may get ready, and starts when this is false
 	Stop        bool                // it is to end

@@ -23,6 +23,24 @@ func checkpointPrefix(prefix string, attempt int32, task cluster.Task) string {
 	return fmt.Sprintf("%s%d/%s-%d/", prefix, attempt, task.Role, task.Index)
 }
 
+// earlier are the objects from which the task goes on, and the prefix that they share. A task of an
+// elastic role may have had none in the attempt that the others go on from, since there were fewer
+// of them, and older ones of its own: so all go on from the newest attempt in which the first has
+// some, and who has none there has the first's.
+func earlier(objects []Object, prefix string, task cluster.Task, elastic bool) (found []Object, below string, attempt int32) {
+	leader := task
+	if elastic {
+		leader.Index = 0
+	}
+	found, attempt = newestAttempt(objects, prefix, leader)
+	own := task
+	own.Attempt = attempt + 1
+	if mine, newest := newestAttempt(objects, prefix, own); newest == attempt && attempt > 0 {
+		return mine, checkpointPrefix(prefix, attempt, task), attempt
+	}
+	return found, checkpointPrefix(prefix, attempt, leader), attempt
+}
+
 // newestAttempt picks the objects of the newest attempt before the task's own.
 func newestAttempt(objects []Object, prefix string, task cluster.Task) ([]Object, int32) {
 	var newest int32
@@ -56,8 +74,9 @@ type Mirror struct {
 	// counts as not sent.
 	Sent func(ctx context.Context, name string) error
 
-	sent map[string]stamp // by name, what is in the store
-	seen map[string]stamp // as they were when they were last looked at
+	newest time.Time        // see Whole
+	sent   map[string]stamp // by name, what is in the store
+	seen   map[string]stamp // as they were when they were last looked at
 }
 
 type stamp struct {
@@ -117,6 +136,7 @@ func (m *Mirror) sync(ctx context.Context, here, whole map[string]stamp) error {
 	if m.sent == nil && len(here) == 0 {
 		return nil // nothing to send, so the store need not be asked
 	}
+	defer func() { m.newest = m.whole(here) }()
 	if m.sent == nil && m.Keep {
 		m.sent = map[string]stamp{}
 	}
@@ -154,6 +174,26 @@ func (m *Mirror) sync(ctx context.Context, here, whole map[string]stamp) error {
 		delete(m.sent, name)
 	}
 	return nil
+}
+
+// Whole is when the newest file was written that is in the store together with all that are older,
+// as of the last look; zero if none is. Of files that make up a checkpoint, the last stands for all.
+func (m *Mirror) Whole() time.Time { return m.newest }
+
+func (m *Mirror) whole(here map[string]stamp) time.Time {
+	var missing time.Time // when the oldest was written that is not in the store as it is
+	for name, now := range here {
+		if m.sent[name] != now && (missing.IsZero() || now.time.Before(missing)) {
+			missing = now.time
+		}
+	}
+	var newest time.Time
+	for _, in := range m.sent {
+		if in.time.After(newest) && (missing.IsZero() || in.time.Before(missing)) {
+			newest = in.time
+		}
+	}
+	return newest
 }
 
 func (m *Mirror) holdsAny(here map[string]stamp) bool {

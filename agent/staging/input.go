@@ -107,8 +107,8 @@ type Tally struct {
 
 // Restore fills a task's checkpoint folder from the newest earlier attempt that
 // left any below the prefix, laid out as ATTEMPT/ROLE-INDEX/FILE. It returns that
-// attempt's number, 0 if there was nothing.
-func Restore(ctx context.Context, store Reader, uri string, task cluster.Task, folder string) (int32, error) {
+// attempt's number, 0 if there was nothing. A task of an elastic role may have another's: see earlier.
+func Restore(ctx context.Context, store Reader, uri string, task cluster.Task, elastic bool, folder string) (int32, error) {
 	bucket, prefix, err := ParseURI(uri)
 	if err != nil {
 		return 0, err
@@ -120,9 +120,9 @@ func Restore(ctx context.Context, store Reader, uri string, task cluster.Task, f
 	if err != nil {
 		return 0, fault.New(fault.KindOf(err), "list checkpoints below %s: %w", uri, err)
 	}
-	newest, attempt := newestAttempt(objects, prefix, task)
+	newest, below, attempt := earlier(objects, prefix, task, elastic)
 	for _, object := range newest {
-		name, err := relative(object.Key, checkpointPrefix(prefix, attempt, task))
+		name, err := relative(object.Key, below)
 		if err == nil {
 			err = download(ctx, store, bucket, object, filepath.Join(folder, filepath.FromSlash(name)))
 		}

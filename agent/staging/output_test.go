@@ -275,7 +275,7 @@ func TestTheNewestEarlierAttemptIsRestored(t *testing.T) {
 		text string
 	}{3: {2, "two"}, 4: {2, "two"}, 10: {9, "nine"}, 11: {10, "ten"}, 1: {0, ""}} {
 		dir := t.TempDir()
-		from, err := staging.Restore(t.Context(), store, "s3://data/ckpt/", cluster.Task{Role: "worker", Attempt: attempt}, dir)
+		from, err := staging.Restore(t.Context(), store, "s3://data/ckpt/", cluster.Task{Role: "worker", Attempt: attempt}, false, dir)
 		if err != nil || from != want.from {
 			t.Errorf("attempt %d restores %d, %v", attempt, from, err)
 		}

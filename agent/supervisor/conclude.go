@@ -59,7 +59,10 @@ func (t *task) conclude(ctx context.Context, exit runtime.Exit) {
 		reason += "; what it made could not be saved: " + err.Error()
 	}
 	message := t.message(ctx, assignment.Program)
-	t.become(func(s *cluster.TaskStatus) { s.State, s.Reason, s.Outputs, s.Message = state, reason, outputs, message })
+	t.become(func(s *cluster.TaskStatus) {
+		s.State, s.Reason, s.Outputs, s.Message = state, reason, outputs, message
+		s.Progress.Checkpoint = t.checkpoint.Load()
+	})
 }
 
 // verdict says what an exit means. failure is what the task left in output/failure.
@@ -202,6 +205,7 @@ func (t *task) saveOnce(ctx context.Context, assignment ledger.Assignment, state
 		if err := mirror.Finish(ctx); err != nil {
 			return nil, err
 		}
+		t.checkpointed(mirror)
 	}
 	if !t.saves(assignment, state) {
 		return nil, nil

@@ -125,6 +125,7 @@ func (t *task) startMirror(ctx context.Context) (cancel func(), done <-chan stru
 				if ctx.Err() != nil {
 					return
 				}
+				t.checkpointed(mirror)
 				if err != nil && said[mirror.Folder.Name] != err.Error() {
 					t.s.config.Log.Warn("a task's folder is not mirrored; trying again", "task", t.id(), "folder", mirror.Folder.Name, "error", err)
 				}
@@ -133,6 +134,13 @@ func (t *task) startMirror(ctx context.Context) (cancel func(), done <-chan stru
 		}
 	}()
 	return cancel, closed
+}
+
+// checkpointed notes the newest checkpoint, if that is what the mirror is of. The follower tells it.
+func (t *task) checkpointed(mirror *staging.Mirror) {
+	if whole := mirror.Whole(); mirror.Folder.Name == t.folders.Below(t.folders.Checkpoints()).Name && !whole.IsZero() {
+		t.checkpoint.Store(max(t.checkpoint.Load(), min(whole.UnixNano(), time.Now().UnixNano())))
+	}
 }
 
 // mirrors are the folders that are kept in the store while the task runs. They are the same

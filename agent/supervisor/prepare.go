@@ -158,7 +158,7 @@ func (t *task) restore(ctx context.Context, assignment ledger.Assignment) error 
 		}
 		from := int32(0)
 		err := patiently(ctx, func() (err error) {
-			from, err = staging.Restore(ctx, t.s.config.Store, source.uri, source.task, t.folders.Checkpoints())
+			from, err = staging.Restore(ctx, t.s.config.Store, source.uri, source.task, assignment.Elastic, t.folders.Checkpoints())
 			return err
 		})
 		if err != nil {

@@ -304,6 +304,26 @@ func TestALaterAttemptContinuesFromTheCheckpoints(t *testing.T) {
 	}
 }
 
+func TestATaskTellsSinceWhenItsNewestCheckpointIsInTheStore(t *testing.T) {
+	b := newBench(t, nil)
+	before := time.Now().UnixNano()
+	b.run(script("cd $SAGEMAKER_BASE_DIR/checkpoints; echo 1 > one; trap 'echo 2 > two; exit 0' TERM; sleep 60 & wait", func(a *ledger.Assignment) {
+		a.Program.Checkpoints = true
+	}))
+	var first, last int64
+	b.until("a checkpoint is in the store", func(held map[string]cluster.TaskStatus) bool {
+		first = held[worker].Progress.Checkpoint
+		return first > 0
+	})
+	if first < before || first > time.Now().UnixNano() {
+		t.Errorf("it was written at %d; the task began after %d", first, before)
+	}
+	b.run(script("", func(a *ledger.Assignment) { a.Stop = true }))
+	if last = b.ended(worker).Progress.Checkpoint; last <= first {
+		t.Errorf("what it wrote when it was told to end does not count: %d after %d", last, first)
+	}
+}
+
 func TestAJobGoesOnFromAnothersCheckpointsUntilItHasItsOwn(t *testing.T) {
 	b := newBench(t, nil)
 	job := func(name string, attempt int32, text string) ledger.Assignment {

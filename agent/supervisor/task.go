@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/clary-ml/clary/agent/ledger"
@@ -45,6 +46,7 @@ type task struct {
 	// Of the goroutine's own too: what brings its log to the store, what it mirrors, and why the
 	// agent itself ended it.
 	shipping   *shipment
+	checkpoint atomic.Int64 // when the newest was written that is whole in the store
 	mirrored   []*staging.Mirror
 	continuous map[string]*staging.Mirror // of mirrored, those of continuous outputs, by name
 	why        string
@@ -59,6 +61,7 @@ func newTask(s *Supervisor, entry ledger.Entry) *task {
 		s: s, folder: folder, folders: staging.Folders{Base: filepath.Join(folder, "ml")},
 		entry: entry, version: s.version, stop: make(chan struct{}), gone: make(chan struct{}), over: make(chan struct{}), condemned: make(chan string, 1),
 	}
+	t.checkpoint.Store(entry.Status.Progress.Checkpoint)
 	if entry.Assignment.Stop {
 		t.end()
 	}

@@ -103,6 +103,9 @@ func (w *watcher) look() {
 	w.rows.read(func(row metric.Row) { w.add(streamSaid, time.Now().UnixNano(), row) })
 	w.mu.Lock()
 	w.release(time.Now().UnixNano())
+	if at := w.t.checkpoint.Load(); at != w.progress.Checkpoint {
+		w.progress.Checkpoint, w.news = at, true
+	}
 	progress, news := w.progress, w.news
 	w.news = false
 	w.mu.Unlock()

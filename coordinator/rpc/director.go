@@ -160,7 +160,7 @@ func (d *director) assign(snapshot *state.Snapshot, task cluster.Task, desired *
 		Stop: stop, Hold: hold, StopReason: gang.StopReason, MaxRuntime: int64(gang.MaxRuntime), Queue: gang.Queue,
 	}
 	if role.Program.Checkpoints && task.Attempt > 1 {
-		assignment.RestoreFrom = cluster.CheckpointsOf(task.Job)
+		assignment.RestoreFrom, assignment.Elastic = cluster.CheckpointsOf(task.Job), role.Elastic()
 	}
 	desired.Assignments = append(desired.Assignments, assignment)
 }

@@ -154,7 +154,7 @@ func TestStagingWorksOnTheRealStore(t *testing.T) {
 	}
 	restored := t.TempDir()
 	task.Attempt = 2
-	from, err := staging.Restore(ctx, store, "s3://data/ckpt/", task, restored)
+	from, err := staging.Restore(ctx, store, "s3://data/ckpt/", task, false, restored)
 	if text, _ := os.ReadFile(filepath.Join(restored, "c1")); err != nil || from != 1 || string(text) != "state" {
 		t.Errorf("restored %q from %d, %v", text, from, err)
 	}

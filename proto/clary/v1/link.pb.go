@@ -497,7 +497,8 @@ type Assignment struct {
 	MaxRuntime    int64                  `protobuf:"varint,6,opt,name=max_runtime,json=maxRuntime,proto3" json:"max_runtime,omitempty"`
 	RestoreFrom   string                 `protobuf:"bytes,7,opt,name=restore_from,json=restoreFrom,proto3" json:"restore_from,omitempty"` // s3:// prefix of an earlier attempts' checkpoints of this job
 	Queue         string                 `protobuf:"bytes,8,opt,name=queue,proto3" json:"queue,omitempty"`
-	Hold          bool                   `protobuf:"varint,9,opt,name=hold,proto3" json:"hold,omitempty"` // it may get ready, and starts when this is false
+	Elastic       bool                   `protobuf:"varint,20,opt,name=elastic,proto3" json:"elastic,omitempty"` // its role may have had other numbers of tasks in earlier attempts
+	Hold          bool                   `protobuf:"varint,9,opt,name=hold,proto3" json:"hold,omitempty"`        // it may get ready, and starts when this is false
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -586,6 +587,13 @@ func (x *Assignment) GetQueue() string {
 		return x.Queue
 	}
 	return ""
+}
+
+func (x *Assignment) GetElastic() bool {
+	if x != nil {
+		return x.Elastic
+	}
+	return false
 }
 
 func (x *Assignment) GetHold() bool {
@@ -1158,7 +1166,7 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\aDesired\x12\x14\n" +
 	"\x05whole\x18\x01 \x01(\bR\x05whole\x126\n" +
 	"\vassignments\x18\x02 \x03(\v2\x14.clary.v1.AssignmentR\vassignments\x12\x12\n" +
-	"\x04gone\x18\x03 \x03(\tR\x04gone\"\x85\x03\n" +
+	"\x04gone\x18\x03 \x03(\tR\x04gone\"\x9f\x03\n" +
 	"\n" +
 	"Assignment\x12\"\n" +
 	"\x04task\x18\x01 \x01(\v2\x0e.clary.v1.TaskR\x04task\x12+\n" +
@@ -1170,7 +1178,8 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\vmax_runtime\x18\x06 \x01(\x03R\n" +
 	"maxRuntime\x12!\n" +
 	"\frestore_from\x18\a \x01(\tR\vrestoreFrom\x12\x14\n" +
-	"\x05queue\x18\b \x01(\tR\x05queue\x12\x12\n" +
+	"\x05queue\x18\b \x01(\tR\x05queue\x12\x18\n" +
+	"\aelastic\x18\x14 \x01(\bR\aelastic\x12\x12\n" +
 	"\x04hold\x18\t \x01(\bR\x04hold\x1aL\n" +
 	"\n" +
 	"HostsEntry\x12\x10\n" +
