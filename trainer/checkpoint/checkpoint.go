@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/trainer/data"
 	"github.com/clary-ml/clary/trainer/spec"
 )
 
@@ -24,10 +25,14 @@ type Header struct {
 	Digest string `json:"digest"`
 	Seed   int64  `json:"seed"`
 	// Step counts all rounds done, Epoch the epochs done, EpochStep the rounds done of
-	// the one that goes on.
-	Step      uint64 `json:"step"`
-	Epoch     int    `json:"epoch"`
-	EpochStep int    `json:"epoch_step"`
+	// the one that goes on, by Workers; Parts are what others did of it before. Rows are the training
+	// rows of all.
+	Step      uint64      `json:"step"`
+	Epoch     int         `json:"epoch"`
+	EpochStep int         `json:"epoch_step"`
+	Workers   int         `json:"workers,omitempty"`
+	Parts     []data.Done `json:"parts,omitempty"`
+	Rows      int         `json:"rows,omitempty"`
 	// Partial sums up the epoch that goes on.
 	Partial Partial `json:"partial"`
 	// Finished is set when the run had all that it asked for.
@@ -77,7 +82,7 @@ func Save(dir string, c Checkpoint) (path string, err error) {
 	if err != nil {
 		return "", fault.New(fault.Internal, "write checkpoint: %w", err)
 	}
-	path = filepath.Join(dir, fmt.Sprintf("step-%012d%s", c.Step, suffix))
+	path = filepath.Join(dir, nameOf(c.Step))
 	err = writeFile(path, func(w io.Writer) error {
 		sum := sha256.New()
 		out := io.MultiWriter(w, sum)
@@ -167,14 +172,14 @@ func decode(r io.Reader, size int64) (c Checkpoint, err error) {
 
 // Latest returns the newest checkpoint of a run, if there is one. refused says, for each
 // newer file, why it was not used.
-func Latest(dir, digest string) (c Checkpoint, found bool, refused []error, err error) {
+func Latest(dir string, ofRun func(Header) bool) (c Checkpoint, found bool, refused []error, err error) {
 	names, err := list(dir)
 	if err != nil {
 		return c, false, nil, err
 	}
 	for _, name := range slices.Backward(names) {
 		c, err := Load(filepath.Join(dir, name))
-		if err == nil && c.Digest != digest {
+		if err == nil && !ofRun(c.Header) {
 			err = fault.New(fault.Conflict, "checkpoint %s is of another run: its network, data, optimizer, batch, seed or number of workers differ", name)
 		}
 		if err == nil {
@@ -184,6 +189,18 @@ func Latest(dir, digest string) (c Checkpoint, found bool, refused []error, err 
 	}
 	return Checkpoint{}, false, refused, nil
 }
+
+// At returns the checkpoint of a run that was written at a step.
+func At(dir string, step uint64, ofRun func(Header) bool) (Checkpoint, error) {
+	path := filepath.Join(dir, nameOf(step))
+	c, err := Load(path)
+	if err == nil && !ofRun(c.Header) {
+		return Checkpoint{}, fault.New(fault.Conflict, "checkpoint %s is of another run", path)
+	}
+	return c, err
+}
+
+func nameOf(step uint64) string { return fmt.Sprintf("step-%012d%s", step, suffix) }
 
 // list returns the checkpoints' names, oldest first.
 func list(dir string) ([]string, error) {

@@ -37,7 +37,7 @@ func save(t *testing.T, dir string, step uint64) string {
 func TestWhatIsSavedIsLoaded(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made", "when", "needed")
 	save(t, dir, 7)
-	got, found, refused, err := checkpoint.Latest(dir, "d")
+	got, found, refused, err := checkpoint.Latest(dir, of("d"))
 	want := example(7)
 	want.Parameters, want.Slots = 20_000, 2
 	if err != nil || !found || len(refused) > 0 || fmt.Sprint(got) != fmt.Sprint(want) {
@@ -54,7 +54,7 @@ func TestOnlyTheNewestAreKept(t *testing.T) {
 	if err != nil || len(entries) != checkpoint.Kept {
 		t.Errorf("%v, %v", entries, err)
 	}
-	if c, _, _, err := checkpoint.Latest(dir, "d"); err != nil || c.Step != 200 {
+	if c, _, _, err := checkpoint.Latest(dir, of("d")); err != nil || c.Step != 200 {
 		t.Errorf("step %d, %v", c.Step, err)
 	}
 }
@@ -80,7 +80,7 @@ func TestDamageIsRefusedAndThePreviousUsed(t *testing.T) {
 		if err := os.WriteFile(path, body, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c, found, refused, err := checkpoint.Latest(dir, "d")
+		c, found, refused, err := checkpoint.Latest(dir, of("d"))
 		if err != nil || !found || c.Step != 1 {
 			t.Errorf("%s: step %d, %v", name, c.Step, err)
 		}
@@ -93,7 +93,7 @@ func TestDamageIsRefusedAndThePreviousUsed(t *testing.T) {
 func TestAnotherRunsCheckpointIsNotUsed(t *testing.T) {
 	dir := t.TempDir()
 	save(t, dir, 1)
-	_, found, refused, err := checkpoint.Latest(dir, "other")
+	_, found, refused, err := checkpoint.Latest(dir, of("other"))
 	if err != nil || found || len(refused) != 1 || !fault.Is(refused[0], fault.Conflict) {
 		t.Errorf("found %v, refused %v, %v", found, refused, err)
 	}
@@ -158,4 +158,8 @@ func FuzzLoad(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+func of(digest string) func(checkpoint.Header) bool {
+	return func(c checkpoint.Header) bool { return c.Digest == digest }
 }

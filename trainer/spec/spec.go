@@ -220,4 +220,7 @@ type Run struct {
 	// Workers and Servers are counts; 0 means 1.
 	Workers int `json:"workers,omitempty"`
 	Servers int `json:"servers,omitempty"`
+	// Elastic says that other numbers of workers may have done a part of it: who begins in its middle
+	// looks into the checkpoint.
+	Elastic bool `json:"elastic,omitempty"`
 }

@@ -149,7 +149,8 @@ func (d Data) validate(add func(path, format string, args ...any), loss string) 
 
 // Digest identifies what decides the weights: a checkpoint of another digest cannot be
 // resumed. How long to train and how often to save are left out, so that a finished run
-// can be continued with more epochs.
+// can be continued with more epochs. With 0 workers it is of a run whatever their number, as
+// checkpoints are; those who take part at one time agree on it.
 func (t Training) Digest(workers int) string {
 	t.Epochs, t.CheckpointEvery, t.TargetAccuracy = 0, 0, 0
 	body, err := json.Marshal(struct {

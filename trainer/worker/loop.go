@@ -20,7 +20,7 @@ import (
 var errInterrupted = errors.New("told to stop")
 
 // total is the number of rounds of the whole training.
-func (t *training) total() uint64 { return uint64(t.Epochs) * uint64(t.steps) }
+func (t *training) total() uint64 { return t.course.total(t.Epochs) }
 
 // train does the rounds that are left. A training whose checkpoint says that it is
 // finished still has the model to write, before anything can change the weights.
@@ -34,7 +34,7 @@ func (t *training) train(ctx context.Context) error {
 	}
 	batch := batchOf(t)
 	for t.step < t.total() {
-		epoch := int(t.step / uint64(t.steps))
+		epoch, _ := t.course.at(t.step)
 		ended, err := t.epoch(ctx, epoch, batch)
 		if err != nil || ended {
 			return err
@@ -53,7 +53,7 @@ func (t *training) train(ctx context.Context) error {
 
 // batchOf is room for one step's rows.
 func batchOf(t *training) *network.Batch {
-	rows := t.rounds.BatchOf(t.Index)
+	rows := data.NewRounds(t.shard.TrainRows, t.Batch, t.Workers).BatchOf(t.Index)
 	return &network.Batch{
 		Features: make([]float32, 0, rows*t.shard.Train.Width), Labels: make([]float32, 0, rows),
 		Mask: network.Key{Seed: t.Seed, Worker: t.Index},
@@ -64,15 +64,16 @@ func batchOf(t *training) *network.Batch {
 // has seen enough.
 func (t *training) epoch(ctx context.Context, epoch int, batch *network.Batch) (ended bool, err error) {
 	began := time.Now()
-	order := data.Order(t.shard.Train.Rows(), t.Seed, t.Index, epoch)
-	for s := int(t.step % uint64(t.steps)); s < t.steps; s++ {
-		from, to := t.rounds.Part(t.Index, s)
+	order, rounds := t.left(t.course, epoch)
+	_, within := t.course.at(t.step)
+	for s := within; s < rounds.Steps(); s++ {
+		from, to := rounds.Part(t.Index, s)
 		batch.Features, batch.Labels = batch.Features[:0], batch.Labels[:0]
 		for _, row := range order[from:to] {
 			batch.Features = append(batch.Features, t.shard.Train.Row(row)...)
 			batch.Labels = append(batch.Labels, t.shard.Train.Labels[row])
 		}
-		sum, err := t.round(ctx, batch, 1/float64(t.rounds.Total(s)))
+		sum, err := t.round(ctx, batch, 1/float64(rounds.Total(s)))
 		if err != nil {
 			return false, fmt.Errorf("epoch %d, step %d: %w", epoch+1, s+1, err)
 		}
@@ -82,7 +83,7 @@ func (t *training) epoch(ctx context.Context, epoch int, batch *network.Batch) (
 		t.partial.Loss += sum.Loss
 		t.partial.Correct += sum.Correct
 		t.partial.Rows += sum.Rows
-		whole := s+1 == t.steps
+		whole := s+1 == rounds.Steps()
 		if whole {
 			if err := t.finishEpoch(ctx, epoch, time.Since(began)); err != nil {
 				return false, err
@@ -181,10 +182,11 @@ func (t *training) save(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	epoch, within := t.course.at(t.step)
 	_, err = checkpoint.Save(t.Checkpoints, checkpoint.Checkpoint{
 		Header: checkpoint.Header{
-			Digest: t.Digest(t.Workers), Seed: t.Seed, Step: t.step,
-			Epoch: int(t.step / uint64(t.steps)), EpochStep: int(t.step % uint64(t.steps)),
+			Digest: t.digest(), Seed: t.Seed, Step: t.step, Rows: t.shard.TrainRows, Workers: t.Workers,
+			Epoch: epoch, EpochStep: within, Parts: t.course.parts(epoch),
 			Partial: t.partial, History: t.history, Finished: t.finished,
 		},
 		Weights: t.graph.Weights, State: slots,
@@ -194,7 +196,8 @@ func (t *training) save(ctx context.Context) error {
 
 // interrupted ends a training that was told to stop, with a checkpoint.
 func (t *training) interrupted(ctx context.Context, whole bool) error {
-	if t.Index == 0 && !(whole && (int(t.step)/t.steps)%t.CheckpointEvery == 0) {
+	epoch, _ := t.course.at(t.step)
+	if t.Index == 0 && !(whole && epoch%t.CheckpointEvery == 0) {
 		if err := t.save(ctx); err != nil {
 			return err
 		}

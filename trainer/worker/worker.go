@@ -86,8 +86,7 @@ type training struct {
 	plan    spec.Plan
 	client  *paramserver.Client
 	shard   data.Shard
-	rounds  data.Rounds
-	steps   int // of an epoch
+	course  course
 	graph   *network.Graph
 	blas    network.BLAS
 	journal journal
@@ -118,11 +117,13 @@ func newTraining(ctx context.Context, o Options, plan spec.Plan, client *paramse
 	if err := t.read(ctx); err != nil {
 		return t, err
 	}
-	if t.graph, err = network.Training(plan, t.rounds.BatchOf(o.Index), t.blas); err != nil {
+	rounds := data.NewRounds(t.shard.TrainRows, t.Batch, t.Workers)
+	if t.graph, err = network.Training(plan, rounds.BatchOf(o.Index), t.blas); err != nil {
 		return t, err
 	}
+	t.course = course{steps: rounds.Steps(), rest: rounds.Steps()}
 	o.printf("worker %d of %d: %d of %d training rows, %d steps an epoch, %d parameters on %d servers",
-		o.Index, o.Workers, t.shard.Train.Rows(), t.shard.TrainRows, t.steps, plan.Parameters, len(o.Addresses))
+		o.Index, o.Workers, t.shard.Train.Rows(), t.shard.TrainRows, t.course.steps, plan.Parameters, len(o.Addresses))
 	if o.Index == 0 {
 		if t.scorer, err = inference.NewScorer(plan, o.Data.Classes, t.blas); err != nil {
 			return t, err
@@ -134,8 +135,10 @@ func newTraining(ctx context.Context, o Options, plan spec.Plan, client *paramse
 			return t, err
 		}
 	}
-	t.step, err = client.Pull(ctx, t.graph.Weights)
-	return t, err
+	if t.step, err = client.Pull(ctx, t.graph.Weights); err != nil || o.Index == 0 {
+		return t, err
+	}
+	return t, t.follow()
 }
 
 // read loads this worker's rows, and for worker 0 those of the validation.
@@ -163,8 +166,6 @@ func (t *training) read(ctx context.Context) error {
 			return fmt.Errorf("validation data: %w", err)
 		}
 	}
-	t.rounds = data.NewRounds(t.shard.TrainRows, t.Batch, t.Workers)
-	t.steps = t.rounds.Steps()
 	t.printf("read %d rows in %v", t.shard.Train.Rows()+t.validation.Rows(), time.Since(began).Round(time.Millisecond))
 	return nil
 }
@@ -172,7 +173,7 @@ func (t *training) read(ctx context.Context) error {
 // begin gives the servers the newest checkpoint, or a new network.
 func (t *training) begin(ctx context.Context) error {
 	state := paramserver.State{Weights: make([]float32, t.plan.Parameters)}
-	c, found, refused, err := checkpoint.Latest(t.Checkpoints, t.Digest(t.Workers))
+	c, found, refused, err := checkpoint.Latest(t.Checkpoints, t.own)
 	if err != nil {
 		return err
 	}
@@ -180,8 +181,8 @@ func (t *training) begin(ctx context.Context) error {
 		t.printf("not used: %v", r)
 	}
 	if found {
-		if c.Parameters != t.plan.Parameters || c.Slots != t.Optimizer.Slots() || c.Step != uint64(c.Epoch)*uint64(t.steps)+uint64(c.EpochStep) {
-			return fault.New(fault.Conflict, "the checkpoint of step %d (epoch %d and %d steps) does not fit the training data, which has %d steps an epoch: were rows added or lost?", c.Step, c.Epoch, c.EpochStep, t.steps)
+		if err := t.goOn(c.Header); err != nil {
+			return err
 		}
 		state = paramserver.State{Step: c.Step, Weights: c.Weights, Slots: c.State}
 		t.partial, t.history = c.Partial, c.History

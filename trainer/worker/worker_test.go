@@ -201,6 +201,53 @@ func TestInterruptedRunEndsWithTheSameModel(t *testing.T) {
 	}
 }
 
+// A run that is interrupted goes on with another number of workers, from the middle of the epoch that
+// it was in.
+func TestAnElasticRunGoesOnWithAnotherNumberOfWorkers(t *testing.T) {
+	o := options(t, 2, 4, 6)
+	o.Elastic = true
+	counts, told, middles := []int{4, 3, 1, 5}, "", 0
+	for i, workers := range counts {
+		o.Workers = workers
+		ctx, stop := context.WithCancel(t.Context())
+		var mu sync.Mutex
+		o.Out = writer(func(p []byte) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			told += string(p)
+			if strings.HasPrefix(string(p), "epoch ") && i < len(counts)-1 {
+				stop() // which is heard some steps later, in the middle of the next epoch
+			}
+			return len(p), nil
+		})
+		err := run(ctx, t, o)
+		stop()
+		if last := i == len(counts)-1; last && err != nil || !last && (err == nil || !strings.Contains(err.Error(), "told to stop")) {
+			t.Fatalf("with %d workers it ended with %v", workers, err)
+		}
+		c, found, _, err := checkpoint.Latest(o.Checkpoints, func(checkpoint.Header) bool { return true })
+		if err != nil || !found {
+			t.Fatal(found, err)
+		}
+		if c.EpochStep > 0 || len(c.Parts) > 0 {
+			middles++
+		}
+		if c.Workers != workers {
+			t.Errorf("the checkpoint is of %d workers", c.Workers)
+		}
+	}
+	if !strings.Contains(told, "going on with 3 workers: there were 4") || !strings.Contains(told, "going on with 5 workers: there were 1") || middles == 0 {
+		t.Errorf("%d of its checkpoints are of the middle of an epoch; it said\n%s", middles, told)
+	}
+	if m := manifest(t, o); m.Epochs != 6 || m.Metrics["validation_accuracy"] < 0.85 {
+		t.Errorf("it ended after %d epochs with %v", m.Epochs, m.Metrics)
+	}
+	o.Elastic, o.Workers, o.Epochs, told = false, 2, 7, ""
+	if err := run(t.Context(), t, o); err != nil || !strings.Contains(told, "number of workers differ") {
+		t.Errorf("one that is not elastic took the checkpoint of another number of workers: %v\n%s", err, told)
+	}
+}
+
 func manifest(t *testing.T, o worker.Options) checkpoint.Manifest {
 	t.Helper()
 	m, err := checkpoint.LoadModel(o.Model)
