@@ -90,6 +90,16 @@ func (m *Map) takeWhole(place int32, r *Request) []string {
 	return taken
 }
 
+// takeShare gives a part of one device to one task, and returns which.
+func (m *Map) takeShare(place int32, r *Request) int32 {
+	n := &m.nodes[place]
+	devices := m.devicesOf(n)
+	device := n.first + int32(m.policy.Pick(n, devices, r))
+	m.use(place, device, r.GPUMilli, r.GPUMemory, 1)
+	m.countDevices(n)
+	return device
+}
+
 // use takes so much of a device, or gives it back if negative, and notes it for undoing.
 func (m *Map) use(place, device int32, milli, memory, users int32) {
 	d := &m.devices[device]

@@ -77,6 +77,9 @@ func (m *Map) take(place int32, c *class, need *Need, a *cluster.Allocation) {
 	if r.GPUs > 0 {
 		a.Resources.Devices = m.takeWhole(place, r)
 	}
+	if r.shares() {
+		m.takeShare(place, r)
+	}
 	if r.Ports > 0 {
 		m.undo.port(m.ports[place])
 		a.Resources.Ports = m.ports[place].take(r.Ports)

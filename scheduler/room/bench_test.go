@@ -1,0 +1,115 @@
+package room
+
+import (
+	"encoding/csv"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/clary-ml/clary/cluster"
+)
+
+// load is nodes and what arrives at them.
+type load struct {
+	nodes  []cluster.Node
+	shapes []*Shape
+}
+
+func rows(tb testing.TB, path string) [][]string {
+	file, err := os.Open(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer file.Close()
+	all, err := csv.NewReader(file).ReadAll()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return all[1:]
+}
+
+func number(tb testing.TB, text string) int64 {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
+}
+
+// openb is the cluster of the FGD experiment tiled to so many nodes, and its pods until so much of the GPUs is asked
+// for.
+func openb(tb testing.TB, nodes int, asked float64) load {
+	dir := os.Getenv("CLARY_TRACES")
+	if dir == "" {
+		tb.Skip("CLARY_TRACES does not say where the traces are")
+	}
+	var l load
+	list := rows(tb, filepath.Join(dir, "fgd", "openb_node_list_gpu_node.csv"))
+	gpus := int64(0)
+	for i := range nodes {
+		row := list[i%len(list)]
+		n := cluster.Node{ID: fmt.Sprintf("node-%05d", i), State: cluster.NodeReady, MilliCPU: number(tb, row[1]), Memory: number(tb, row[2]) << 20}
+		for d := range number(tb, row[3]) {
+			n.Devices = append(n.Devices, cluster.Device{UUID: fmt.Sprintf("%s-%d", n.ID, d), Kind: cluster.DeviceGPU, Model: row[4], Healthy: true, Memory: 16 << 30})
+			gpus++
+		}
+		l.nodes = append(l.nodes, n)
+	}
+	pods := rows(tb, filepath.Join(dir, "fgd", "openb_pod_list_default.csv"))
+	known := map[string]*Shape{}
+	for i, sum := 0, int64(0); sum < int64(asked*1000*float64(gpus)); i++ {
+		row := pods[(i*5741)%len(pods)] // 5741 and 8152 have no common factor: all of them, not in order
+		count, milli := number(tb, row[3]), number(tb, row[4])
+		sum += count * milli
+		key := fmt.Sprint(row[1:6])
+		s := known[key]
+		if s == nil {
+			role := cluster.Role{Name: "pod", Count: 1, Ask: cluster.Ask{MilliCPU: number(tb, row[1]), Memory: number(tb, row[2]) << 20}}
+			if milli == 1000 {
+				role.Ask.GPUs = int32(count)
+			}
+			s = NewShape("job", []cluster.Role{role})
+			if milli < 1000 {
+				s.Roles[0].class.request.GPUMilli = int32(milli)
+			}
+			known[key] = s
+		}
+		l.shapes = append(l.shapes, s)
+	}
+	return l
+}
+
+func (l *load) fill(m *Map) {
+	for _, n := range l.nodes {
+		m.Set(n, cluster.Resources{})
+	}
+}
+
+// BenchmarkDecision is one task: an op is a decision, placed or refused. Whenever all have arrived the cluster is emptied.
+func BenchmarkDecision(b *testing.B) {
+	for _, nodes := range []int{1000, 10_000, 50_000} {
+		b.Run(fmt.Sprintf("openb/%d", nodes), func(b *testing.B) {
+			l := openb(b, nodes, 1.3)
+			i, placed := len(l.shapes), 0
+			var m *Map
+			for b.Loop() {
+				if i == len(l.shapes) {
+					b.StopTimer()
+					m = New(nil)
+					l.fill(m)
+					i = 0
+					b.StartTimer()
+				}
+				if a, _ := m.Take(l.shapes[i]); a != nil {
+					placed++
+					m.Settle()
+				}
+				i++
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
+			b.ReportMetric(float64(placed)/float64(b.N), "placed")
+		})
+	}
+}
