@@ -81,35 +81,102 @@ func openb(tb testing.TB, nodes int, asked float64) load {
 	return l
 }
 
+// synthetic is nodes of three sorts, and gangs of so many tasks in a few dozen sizes until so much of the GPUs is
+// asked for.
+func synthetic(nodes, gang int, asked float64) load {
+	var l load
+	gpus := 0
+	for i := range nodes {
+		n := cluster.Node{ID: fmt.Sprintf("node-%05d", i), State: cluster.NodeReady, MilliCPU: 64_000, Memory: 512 << 30, PortFirst: 20_000, PortLast: 20_999}
+		for d := range [...]int{8, 4, 0}[i%3] {
+			n.Devices = append(n.Devices, cluster.Device{
+				UUID: fmt.Sprintf("%s-%d", n.ID, d), Kind: cluster.DeviceGPU, Model: [...]string{"H100", "A100"}[i%3], Healthy: true, Memory: 80 << 30,
+			})
+			gpus++
+		}
+		l.nodes = append(l.nodes, n)
+	}
+	for i, sum := 0, 0; sum < int(asked*float64(gpus)); i++ {
+		kind := (i * 7) % 48
+		ask := cluster.Ask{MilliCPU: int64(1000 * (1 + kind%8)), Memory: int64(1+kind/8) << 33, GPUs: int32(kind % 3), Ports: int32(kind % 2)}
+		l.shapes = append(l.shapes, NewShape("job", []cluster.Role{{Name: "worker", Count: int32(gang), Ask: ask}}))
+		sum += gang * int(ask.GPUs)
+	}
+	return l
+}
+
 func (l *load) fill(m *Map) {
 	for _, n := range l.nodes {
 		m.Set(n, cluster.Resources{})
 	}
 }
 
-// BenchmarkDecision is one task: an op is a decision, placed or refused. Whenever all have arrived the cluster is emptied.
+// run is one decision an op, placed or refused. Whenever all have arrived the cluster is emptied.
+func (l *load) run(b *testing.B, policy Policy) {
+	i, placed := len(l.shapes), 0
+	var m *Map
+	for b.Loop() {
+		if i == len(l.shapes) {
+			b.StopTimer()
+			m = New(policy)
+			l.fill(m)
+			i = 0
+			b.StartTimer()
+		}
+		if a, _ := m.Take(l.shapes[i]); a != nil {
+			placed++
+			m.Settle()
+		}
+		i++
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
+	b.ReportMetric(float64(placed)/float64(b.N), "placed")
+}
+
+// BenchmarkDecision is one task, BenchmarkGang a gang of eight.
 func BenchmarkDecision(b *testing.B) {
 	for _, nodes := range []int{1000, 10_000, 50_000} {
 		b.Run(fmt.Sprintf("openb/%d", nodes), func(b *testing.B) {
 			l := openb(b, nodes, 1.3)
-			i, placed := len(l.shapes), 0
-			var m *Map
-			for b.Loop() {
-				if i == len(l.shapes) {
-					b.StopTimer()
-					m = New(nil)
-					l.fill(m)
-					i = 0
-					b.StartTimer()
-				}
-				if a, _ := m.Take(l.shapes[i]); a != nil {
-					placed++
-					m.Settle()
-				}
-				i++
-			}
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "decisions/s")
-			b.ReportMetric(float64(placed)/float64(b.N), "placed")
+			l.run(b, nil)
 		})
+		b.Run(fmt.Sprintf("synthetic/%d", nodes), func(b *testing.B) {
+			l := synthetic(nodes, 1, 1.3)
+			l.run(b, nil)
+		})
+	}
+}
+
+func BenchmarkGang(b *testing.B) {
+	for _, nodes := range []int{1000, 5000, 50_000} {
+		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
+			l := synthetic(nodes, 8, 1.3)
+			l.run(b, nil)
+		})
+	}
+}
+
+// BenchmarkSet is one node whose use has changed; BenchmarkClone a reader's copy of 10,000 nodes.
+func BenchmarkSet(b *testing.B) {
+	l, m := synthetic(10_000, 1, 0), New(nil)
+	for i := range l.nodes {
+		l.nodes[i].Revision = 1
+	}
+	l.fill(m)
+	used := cluster.Resources{MilliCPU: 4000, Memory: 1 << 33, Ports: []int32{20_001, 20_007}}
+	i := 0
+	for b.Loop() {
+		n := l.nodes[i*3%9999] // has eight GPUs
+		used.Devices = []string{n.Devices[i%8].UUID}
+		m.Set(n, used)
+		i++
+	}
+}
+
+func BenchmarkClone(b *testing.B) {
+	l, m := synthetic(10_000, 1, 0), New(nil)
+	l.fill(m)
+	for b.Loop() {
+		m.Clone()
 	}
 }
