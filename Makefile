@@ -67,6 +67,7 @@ bench-autoscale: setup ## play drawn load against scaled and fixed fleets in sim
 	@go run ./test/autoscale
 
 bench-sched: build ## measure scheduling: decisions, through Raft with a simulated fleet, as in docs/performance.md
+	@internal/tools/setup.sh slurm
 	@test/sched.sh
 
 bench-serve: build ## measure the router beside nginx and HAProxy on this machine, as in docs/performance.md

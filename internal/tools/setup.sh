@@ -6,6 +6,7 @@
 #   torch    PyTorch, for tests of gangs
 #   engines  Docker and Podman, for tests of containers
 #   serve    nginx, HAProxy and wrk, to measure the router beside
+#   slurm    Slurm and munge, to measure the scheduler beside
 #   net      ip and nsenter, for tests with networks of their own
 # What is missing is installed with apt-get, which needs Debian or Ubuntu and root; nothing
 # is installed that is there already.
@@ -41,6 +42,11 @@ int main(void) { return 0; }' >"$probe/probe.c"
       ;;
     engines)
       for tool in dockerd:docker.io iptables:iptables podman:podman runc:runc busybox:busybox-static docker-init:tini catatonit:catatonit; do
+        command -v "${tool%%:*}" >/dev/null || need "${tool##*:}"
+      done
+      ;;
+    slurm)
+      for tool in munged:munge slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client; do
         command -v "${tool%%:*}" >/dev/null || need "${tool##*:}"
       done
       ;;

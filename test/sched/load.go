@@ -158,7 +158,7 @@ func (b *bench) occupy(ctx context.Context, c *client.Client, seen *heard) error
 func job(name string, tasks, cores, gpus int) cluster.Job {
 	spec, _ := json.Marshal(map[string]any{
 		"program":   map[string]any{"command": []string{"true"}},
-		"instances": tasks, "resources": map[string]any{"cores": cores, "memory": "1GiB", "gpus": gpus},
+		"instances": tasks, "resources": map[string]any{"cores": cores, "memory": "16MiB", "gpus": gpus},
 	})
 	return cluster.Job{Name: name, Kind: cluster.KindTraining, Spec: spec}
 }

@@ -23,12 +23,19 @@ func main() {
 	flag.IntVar(&b.clients, "clients", 64, "how many submit at the same time")
 	flag.IntVar(&b.rate, "rate", 500, "jobs a second, one after the other, that come to a free fleet; 0 leaves this part out")
 	flag.DurationVar(&b.length, "length", 10*time.Second, "for how long they come")
+	jobs := flag.Int("jobs", 0, "instead of all that: submit so many jobs of `true` to the cluster's own nodes, and wait until all have succeeded")
 	addresses := flag.String("join", "", "coordinators that the nodes connect to, by turns: HOST:PORT,...")
 	flag.Parse()
 	b.coordinators = strings.Split(*addresses, ",")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	figures, err := b.run(ctx)
+	var figures any
+	var err error
+	if *jobs > 0 {
+		figures, err = whole(ctx, *jobs, b.clients)
+	} else {
+		figures, err = b.run(ctx)
+	}
 	if err == nil {
 		err = json.NewEncoder(os.Stdout).Encode(figures)
 	}
