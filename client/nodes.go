@@ -72,6 +72,18 @@ func (c *Client) Resume(ctx context.Context, id string) (cluster.Node, error) {
 	}))
 }
 
+// Taint puts taints on a node after it took back all of the keys in remove; a taint of the same key and
+// effect is replaced.
+func (c *Client) Taint(ctx context.Context, id string, put []cluster.Taint, remove []string) (cluster.Node, error) {
+	request := &claryv1.TaintNodeRequest{Id: id, Remove: remove}
+	for _, taint := range put {
+		request.Put = append(request.Put, wire.TaintToProto(taint))
+	}
+	return nodeOf(call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.Node, error) {
+		return claryv1.NewNodesClient(conn).Taint(ctx, request)
+	}))
+}
+
 // RemoveNode forgets a lost node for good.
 func (c *Client) RemoveNode(ctx context.Context, id string) error {
 	_, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, attempt int) (*claryv1.RemoveNodeResponse, error) {

@@ -44,6 +44,7 @@ type Gang struct {
 	// Ran is how long its earlier attempts had their room together.
 	Ran time.Duration
 
+	Labels   map[string]string // of its job: those that affinities of other jobs name
 	Revision uint64
 }
 
@@ -58,6 +59,15 @@ type Role struct {
 	// Spread asks for nodes that have fewest tasks of the same job and Spread, before anything else; ""
 	// asks for nothing.
 	Spread string
+	// Over is what is one place for Spread: node (also if it is ""), rack or zone. Pack turns it
+	// around: to where most of these tasks are.
+	Over Level
+	Pack bool
+
+	Constraints []Constraint // beside Labels
+	Affinities  []Affinity
+	Tolerations []Toleration // of taints
+	Topology    Topology
 }
 
 // Limits on one gang.
@@ -187,6 +197,23 @@ func (g Gang) Validate() Problems {
 		p.Add("resized", "%d instants: at most %d", len(g.Resized), MaxResizes)
 	}
 	checkDuration(&p, "max_runtime", g.MaxRuntime, 0, 10*365*24*time.Hour)
+	p.Under("", g.validateTopology())
+	return p
+}
+
+// validateTopology: what belongs together does so in one way.
+func (g Gang) validateTopology() Problems {
+	var p Problems
+	var said Topology
+	for i, role := range g.Roles {
+		switch {
+		case role.Topology.Level == "":
+		case said.Level == "":
+			said = role.Topology
+		case said != role.Topology:
+			p.Add(fmt.Sprintf("roles[%d].topology", i), "is not that of the gang's other roles: roles have the same or none")
+		}
+	}
 	return p
 }
 
@@ -207,5 +234,6 @@ func (r Role) Validate() Problems {
 	if len(r.Spread) > 255 {
 		p.Add("spread", "%d bytes: at most 255", len(r.Spread))
 	}
+	p.Under("", r.validatePlace())
 	return p
 }

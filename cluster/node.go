@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"fmt"
+	"hash/fnv"
 	"net"
 	"slices"
 	"time"
@@ -20,6 +22,14 @@ type Device struct {
 	Memory    int64  // bytes
 	Simulated bool
 	Healthy   bool
+
+	NUMA  int32  // the NUMA node that it is attached to, counted from 1; 0: unknown
+	Link  int32  // its NVLink island, counted from 1; 0: none
+	PCI   string // bus address, like "0000:3b:00.0"; "" if unknown
+	Speed int32  // in thousandths of an A100's; 0: unknown
+	// Partitioned devices (MIG) are only given as slots, of the Profiles.
+	Partitioned bool
+	Profiles    []MIGProfile
 }
 
 // NodeState says whether a node may be given tasks.
@@ -69,6 +79,8 @@ type Node struct {
 	PortFirst int32 // range of ports that tasks may be given, both ends included
 	PortLast  int32
 	Labels    map[string]string // os, arch, kernel and the operator's own
+	Taints    []Taint           // the operator's; one of each key and effect, sorted
+	Cached    []uint32          // digests of inputs in its cache (InputDigest), ascending
 
 	Version  string // of the agent's binary
 	Joined   int64
@@ -100,6 +112,15 @@ func (n Node) Validate() Problems {
 	}
 	checkLabels(&p, "labels", n.Labels)
 	p.Under("", n.checkDevices())
+	if len(n.Taints) > MaxTaints {
+		p.Add("taints", "%d taints: at most %d", len(n.Taints), MaxTaints)
+	}
+	for i, taint := range n.Taints {
+		p.Under(fmt.Sprintf("taints[%d]", i), taint.Validate())
+	}
+	if len(n.Cached) > MaxCached {
+		p.Add("cached", "%d inputs: at most %d", len(n.Cached), MaxCached)
+	}
 	return p
 }
 
@@ -115,6 +136,10 @@ func (n Node) checkDevices() Problems {
 		}
 		seen[device.UUID] = true
 		checkRange(&p, "devices", device.Memory, 0, MaxMemory)
+		checkRange(&p, "devices", int64(device.Speed), 0, 1_000_000)
+		checkRange(&p, "devices", int64(device.NUMA), 0, MaxGPUs)
+		checkRange(&p, "devices", int64(device.Link), 0, MaxGPUs)
+		device.checkPartition(&p)
 	}
 	return p
 }
@@ -129,6 +154,16 @@ func (n Node) Capacity() Resources {
 	}
 	slices.Sort(capacity.Devices)
 	return capacity
+}
+
+// MaxCached is how many inputs of its cache a node tells.
+const MaxCached = 512
+
+// InputDigest stands for an input's address where nodes tell what they have in their caches.
+func InputDigest(uri string) uint32 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(uri)) // it never fails
+	return h.Sum32()
 }
 
 // LeaseTime is how long a node is believed alive after its last beat.

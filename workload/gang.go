@@ -107,7 +107,7 @@ func (s *step) begin() Changes {
 	job.Attempt = 1
 	return Changes{Job: &job, Gangs: []cluster.Gang{{
 		Job: job.Name, Name: MainGang, Queue: job.Queue, Owner: job.Owner, Priority: job.Priority, Attempt: 1,
-		Roles: s.spec.Roles, Submitted: job.Submitted, MaxRuntime: job.MaxRuntime, Held: job.Held,
+		Roles: s.spec.Roles, Submitted: job.Submitted, MaxRuntime: job.MaxRuntime, Held: job.Held, Labels: job.Labels,
 		NonPreemptible: job.NonPreemptible,
 	}}}
 }

@@ -73,6 +73,25 @@ func (s *nodes) Resume(_ context.Context, request *claryv1.ResumeNodeRequest) (*
 	return s.set(request.GetId(), cluster.NodeReady, "")
 }
 
+func (s *nodes) Taint(_ context.Context, request *claryv1.TaintNodeRequest) (*claryv1.Node, error) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	view, found := s.c.nodes[request.GetId()]
+	if !found {
+		return nil, noNode(request.GetId())
+	}
+	var put []cluster.Taint
+	for _, t := range request.GetPut() {
+		put = append(put, wire.TaintFromProto(t))
+	}
+	view.Node.Taints = cluster.ChangeTaints(view.Node.Taints, put, request.GetRemove())
+	if err := view.Node.Validate().Err(); err != nil {
+		return nil, fault.New(fault.Invalid, "%w", err)
+	}
+	s.c.nodes[request.GetId()] = view
+	return wire.NodeToProto(view.Node), nil
+}
+
 func (s *nodes) Remove(_ context.Context, request *claryv1.RemoveNodeRequest) (*claryv1.RemoveNodeResponse, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

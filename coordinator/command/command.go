@@ -14,8 +14,8 @@ import (
 	"github.com/clary-ml/clary/coordinator/state"
 )
 
-// Command is one of Record, CommitPlan, ReportTasks, PutNode, SetNodeState, RemoveNode
-// and Publish.
+// Command is one of Record, CommitPlan, ReportTasks, PutNode, SetNodeState, SetNodeTaints,
+// RemoveNode and Publish.
 type Command interface {
 	// Apply changes the state, or answers with an error and leaves what it wrote to be
 	// dropped. now is the proposer's clock in Unix nanoseconds.
@@ -108,6 +108,13 @@ type SetNodeState struct {
 	Node   string
 	State  cluster.NodeState
 	Reason string
+	Expect uint64 // the node's revision; 0: any
+}
+
+// SetNodeTaints replaces a node's taints. What runs there stays.
+type SetNodeTaints struct {
+	Node   string
+	Taints []cluster.Taint
 	Expect uint64 // the node's revision; 0: any
 }
 

@@ -118,6 +118,10 @@ func toProto(c Command) (*claryv1.Command, error) {
 		return &claryv1.Command{Command: &claryv1.Command_RemoveNode{RemoveNode: &claryv1.RemoveNode{
 			Node: c.Node,
 		}}}, nil
+	case SetNodeTaints:
+		return &claryv1.Command{Command: &claryv1.Command_SetNodeTaints{SetNodeTaints: &claryv1.SetNodeTaints{
+			Node: c.Node, Taints: convert(c.Taints, wire.TaintToProto), Expect: c.Expect,
+		}}}, nil
 	case Publish:
 		return &claryv1.Command{Command: &claryv1.Command_Publish{Publish: &claryv1.Publish{
 			Job: c.Job, Gang: c.Gang, Attempt: c.Attempt, Outputs: convert(c.Outputs, wire.OutputToProto),
@@ -148,6 +152,9 @@ func fromProto(message *claryv1.Command) (Command, error) {
 		}, nil
 	case *claryv1.Command_RemoveNode:
 		return RemoveNode{Node: m.RemoveNode.GetNode()}, nil
+	case *claryv1.Command_SetNodeTaints:
+		s := m.SetNodeTaints
+		return SetNodeTaints{Node: s.GetNode(), Taints: convert(s.GetTaints(), wire.TaintFromProto), Expect: s.GetExpect()}, nil
 	case *claryv1.Command_Publish:
 		p := m.Publish
 		return Publish{

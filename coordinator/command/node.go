@@ -1,6 +1,8 @@
 package command
 
 import (
+	"slices"
+
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
@@ -11,9 +13,9 @@ import (
 func (c PutNode) Apply(tx *state.Tx, now int64) (Result, error) {
 	node := c.Node
 	old, existed := tx.Node(node.ID)
-	node.State, node.Reason, node.Joined, node.Seen = cluster.NodeReady, "", now, now
+	node.State, node.Reason, node.Joined, node.Seen, node.Taints = cluster.NodeReady, "", now, now, nil
 	if existed {
-		node.Joined = old.Joined
+		node.Joined, node.Taints = old.Joined, old.Taints
 	}
 	if existed && old.State == cluster.NodeDraining {
 		node.State, node.Reason = old.State, old.Reason
@@ -47,6 +49,31 @@ func (c SetNodeState) Apply(tx *state.Tx, now int64) (Result, error) {
 	if c.State == cluster.NodeLost {
 		loseTasks(tx, node, now)
 	}
+	return Result{}, nil
+}
+
+// Apply implements Command.
+func (c SetNodeTaints) Apply(tx *state.Tx, _ int64) (Result, error) {
+	node, exists := tx.Node(c.Node)
+	switch {
+	case !exists:
+		return Result{}, fault.New(fault.NotFound, "node %q does not exist", cluster.Clip(c.Node))
+	case c.Expect != 0 && c.Expect != node.Revision:
+		return Result{}, fault.New(fault.Conflict, "node %q is at revision %d, not %d: read it again", node.ID, node.Revision, c.Expect)
+	}
+	taints := slices.SortedFunc(slices.Values(c.Taints), cluster.CompareTaints)
+	if slices.Equal(taints, node.Taints) {
+		return Result{}, nil
+	}
+	node.Taints = taints
+	problems := node.Validate()
+	if len(taints) != len(slices.CompactFunc(slices.Clone(taints), func(a, b cluster.Taint) bool { return cluster.CompareTaints(a, b) == 0 })) {
+		problems.Add("taints", "two of one key and effect: a node has one")
+	}
+	if err := invalid(state.KindNode, node.ID, problems); err != nil {
+		return Result{}, err
+	}
+	tx.PutNode(node)
 	return Result{}, nil
 }
 

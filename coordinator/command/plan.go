@@ -86,6 +86,7 @@ func assign(tx *state.Tx, gang cluster.Gang, p cluster.Placement, now int64) {
 		allocation := p.Allocations[i]
 		allocation.Resources.Devices = slices.Sorted(slices.Values(allocation.Resources.Devices))
 		allocation.Resources.Ports = slices.Sorted(slices.Values(allocation.Resources.Ports))
+		allocation.Resources.Shares = slices.SortedFunc(slices.Values(allocation.Resources.Shares), cluster.CompareShares)
 		tx.PutTask(cluster.Task{
 			ID: gang.TaskID(role.Name, index), Job: gang.Job, Gang: gang.ID(),
 			Role: role.Name, Index: index, Attempt: gang.Attempt,
@@ -108,7 +109,8 @@ type room struct {
 	exists    bool
 	milli     int64
 	memory    int64
-	devices   map[string]cluster.Device // healthy and free
+	devices   map[string]cluster.Device // healthy, and none of it is used
+	shared    map[string]*shared        // healthy, and cut or shared, or free to be
 	usedPorts map[int32]bool
 }
 
@@ -121,11 +123,11 @@ func (r rooms) on(id string) *room {
 	free := &room{
 		node: node, exists: exists,
 		milli: max(0, node.MilliCPU-used.MilliCPU), memory: max(0, node.Memory-used.Memory),
-		devices: map[string]cluster.Device{}, usedPorts: make(map[int32]bool, len(used.Ports)),
+		devices: map[string]cluster.Device{}, shared: map[string]*shared{}, usedPorts: make(map[int32]bool, len(used.Ports)),
 	}
 	for _, device := range node.Devices {
 		if _, taken := slices.BinarySearch(used.Devices, device.UUID); device.Healthy && !taken {
-			free.devices[device.UUID] = device
+			free.offer(device, used.Shares)
 		}
 	}
 	for _, port := range used.Ports {
@@ -167,8 +169,6 @@ func (r *room) take(role cluster.Role, give cluster.Resources) string {
 		return fmt.Sprintf("given %s and %s, it asks for %s and %s",
 			cluster.FormatCores(give.MilliCPU), cluster.FormatBytes(give.Memory),
 			cluster.FormatCores(ask.MilliCPU), cluster.FormatBytes(ask.Memory))
-	case len(give.Devices) != int(ask.GPUs):
-		return fmt.Sprintf("given %d devices, it asks for %d", len(give.Devices), ask.GPUs)
 	case len(give.Ports) != int(ask.Ports):
 		return fmt.Sprintf("given %d ports, it asks for %d", len(give.Ports), ask.Ports)
 	case ask.MilliCPU > r.milli:
@@ -176,33 +176,15 @@ func (r *room) take(role cluster.Role, give cluster.Resources) string {
 	case ask.Memory > r.memory:
 		return fmt.Sprintf("%s asked, %s free", cluster.FormatBytes(ask.Memory), cluster.FormatBytes(r.memory))
 	}
-	for key, value := range role.Labels {
-		if has, ok := r.node.Labels[key]; !ok || has != value {
-			return "the node lacks a label that the role demands" // the same text whichever label comes first
-		}
+	if unmet := role.Unmet(r.node); unmet != "" {
+		return unmet
 	}
 	r.milli -= ask.MilliCPU
 	r.memory -= ask.Memory
-	if why := r.takeDevices(ask, give.Devices); why != "" {
+	if why := r.takeDevices(role, give); why != "" {
 		return why
 	}
 	return r.takePorts(give.Ports)
-}
-
-func (r *room) takeDevices(ask cluster.Ask, uuids []string) string {
-	for _, uuid := range uuids {
-		device, free := r.devices[uuid]
-		switch {
-		case !free:
-			return fmt.Sprintf("device %q is in use, unhealthy or not there", cluster.Clip(uuid))
-		case device.Kind != cluster.DeviceGPU:
-			return fmt.Sprintf("device %q is no GPU", uuid)
-		case ask.GPUModel != "" && device.Model != ask.GPUModel:
-			return fmt.Sprintf("device %q is a %q, it asks for %q", uuid, device.Model, ask.GPUModel)
-		}
-		delete(r.devices, uuid)
-	}
-	return ""
 }
 
 func (r *room) takePorts(ports []int32) string {

@@ -117,6 +117,7 @@ var needs = map[string]need{
 	"/clary.v1.Nodes/Drain":  {action: auth.ManageNodes},
 	"/clary.v1.Nodes/Resume": {action: auth.ManageNodes},
 	"/clary.v1.Nodes/Remove": {action: auth.ManageNodes},
+	"/clary.v1.Nodes/Taint":  {action: auth.ManageNodes},
 
 	"/clary.v1.Admin/CreateToken": {action: auth.ManageTokens},
 	"/clary.v1.Admin/ListTokens":  {action: auth.ManageTokens},

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"slices"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
@@ -135,6 +136,32 @@ func (s *nodes) read(ctx context.Context, id string) (cluster.Node, error) {
 		return node, noNode(id)
 	}
 	return node, nil
+}
+
+// Taint takes taints back and puts others; another change of the node in between is no harm.
+func (s *nodes) Taint(ctx context.Context, request *claryv1.TaintNodeRequest) (*claryv1.Node, error) {
+	for {
+		node, err := s.read(ctx, request.GetId())
+		if err != nil {
+			return nil, err
+		}
+		taints := cluster.ChangeTaints(node.Taints, taintsOf(request), request.GetRemove())
+		if slices.Equal(taints, node.Taints) {
+			return wire.NodeToProto(node), nil
+		}
+		_, err = s.replica.Propose(ctx, command.SetNodeTaints{Node: node.ID, Taints: taints, Expect: node.Revision})
+		if err != nil && (!fault.Is(err, fault.Conflict) || ctx.Err() != nil) {
+			return nil, err
+		}
+	}
+}
+
+func taintsOf(request *claryv1.TaintNodeRequest) []cluster.Taint {
+	var taints []cluster.Taint
+	for _, t := range request.GetPut() {
+		taints = append(taints, wire.TaintFromProto(t))
+	}
+	return taints
 }
 
 func (s *nodes) Remove(ctx context.Context, request *claryv1.RemoveNodeRequest) (*claryv1.RemoveNodeResponse, error) {

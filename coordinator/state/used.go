@@ -26,6 +26,10 @@ func (tx *Tx) take(task cluster.Task) {
 		used.Memory += a.Resources.Memory
 		used.Devices = with(used.Devices, a.Resources.Devices, task.ID)
 		used.Ports = with(used.Ports, a.Resources.Ports, task.ID)
+		var err error
+		if used.Shares, err = cluster.AddShares(used.Shares, a.Resources.Shares); err != nil {
+			panic(fmt.Sprintf("state: %s was given to %s", err, task.ID))
+		}
 	})
 	if err := tx.buckets.placed.Put(tx.kv, a.Node+"/"+task.ID, struct{}{}); err != nil && tx.err == nil {
 		tx.err = err
@@ -40,6 +44,7 @@ func (tx *Tx) free(task cluster.Task) {
 		used.Memory -= a.Resources.Memory
 		used.Devices = without(used.Devices, a.Resources.Devices)
 		used.Ports = without(used.Ports, a.Resources.Ports)
+		used.Shares = cluster.RemoveShares(used.Shares, a.Resources.Shares)
 		if used.MilliCPU < 0 || used.Memory < 0 {
 			panic(fmt.Sprintf("state: node %s has less than nothing in use after %s ended", a.Node, task.ID))
 		}

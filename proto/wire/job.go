@@ -51,7 +51,7 @@ func GangToProto(g cluster.Gang) *claryv1.Gang {
 		Job: g.Job, Name: g.Name, Queue: g.Queue, Owner: g.Owner, Priority: g.Priority,
 		Attempt: g.Attempt, Roles: list(g.Roles, RoleToProto),
 		Submitted: g.Submitted, NotBefore: g.NotBefore, MaxRuntime: int64(g.MaxRuntime),
-		Held: g.Held, Stop: g.Stop, StopReason: g.StopReason, Moves: g.Moves, Revision: g.Revision,
+		Held: g.Held, Stop: g.Stop, StopReason: g.StopReason, Moves: g.Moves, Revision: g.Revision, Labels: g.Labels,
 		Handover: g.Handover, Failures: g.Failures,
 		Granted: g.Granted, ForGang: g.For, Evicted: g.Evicted, Resized: g.Resized, NonPreemptible: g.NonPreemptible, Ran: int64(g.Ran),
 	}
@@ -65,7 +65,7 @@ func GangFromProto(g *claryv1.Gang) cluster.Gang {
 		Submitted: g.GetSubmitted(), NotBefore: g.GetNotBefore(),
 		MaxRuntime: time.Duration(g.GetMaxRuntime()),
 		Held:       g.GetHeld(), Stop: g.GetStop(), StopReason: g.GetStopReason(), Moves: g.GetMoves(),
-		Handover: g.GetHandover(), Failures: g.GetFailures(), Revision: g.GetRevision(),
+		Handover: g.GetHandover(), Failures: g.GetFailures(), Revision: g.GetRevision(), Labels: table(g.GetLabels()),
 		Granted: some(g.GetGranted()), For: g.GetForGang(), Evicted: g.GetEvicted(), Resized: some(g.GetResized()),
 		NonPreemptible: g.GetNonPreemptible(), Ran: time.Duration(g.GetRan()),
 	}
@@ -76,6 +76,8 @@ func RoleToProto(r cluster.Role) *claryv1.Role {
 	return &claryv1.Role{
 		Name: r.Name, Count: r.Count, Ask: AskToProto(r.Ask),
 		Program: ProgramToProto(r.Program), Labels: r.Labels, Spread: r.Spread, Min: r.Min,
+		Over: string(r.Over), Pack: r.Pack, Constraints: list(r.Constraints, ConstraintToProto), Affinities: list(r.Affinities, AffinityToProto),
+		Tolerations: list(r.Tolerations, TolerationToProto), Topology: TopologyToProto(r.Topology),
 	}
 }
 
@@ -84,6 +86,9 @@ func RoleFromProto(r *claryv1.Role) cluster.Role {
 	return cluster.Role{
 		Name: r.GetName(), Count: r.GetCount(), Ask: AskFromProto(r.GetAsk()),
 		Program: ProgramFromProto(r.GetProgram()), Labels: table(r.GetLabels()), Spread: r.GetSpread(), Min: r.GetMin(),
+		Over: cluster.Level(r.GetOver()), Pack: r.GetPack(), Constraints: list(r.GetConstraints(), ConstraintFromProto),
+		Affinities: list(r.GetAffinities(), AffinityFromProto), Tolerations: list(r.GetTolerations(), TolerationFromProto),
+		Topology: TopologyFromProto(r.GetTopology()),
 	}
 }
 
@@ -91,6 +96,7 @@ func RoleFromProto(r *claryv1.Role) cluster.Role {
 func AskToProto(a cluster.Ask) *claryv1.Ask {
 	return &claryv1.Ask{
 		MilliCpu: a.MilliCPU, Memory: a.Memory, Gpus: a.GPUs, GpuModel: a.GPUModel, Ports: a.Ports,
+		GpuMilli: a.GPUMilli, GpuMemory: a.GPUMemory, Mig: a.MIG,
 	}
 }
 
@@ -99,5 +105,6 @@ func AskFromProto(a *claryv1.Ask) cluster.Ask {
 	return cluster.Ask{
 		MilliCPU: a.GetMilliCpu(), Memory: a.GetMemory(), GPUs: a.GetGpus(),
 		GPUModel: a.GetGpuModel(), Ports: a.GetPorts(),
+		GPUMilli: a.GetGpuMilli(), GPUMemory: a.GetGpuMemory(), MIG: a.GetMig(),
 	}
 }

@@ -9,6 +9,7 @@ import (
 func ResourcesToProto(r cluster.Resources) *claryv1.Resources {
 	return &claryv1.Resources{
 		MilliCpu: r.MilliCPU, Memory: r.Memory, Devices: r.Devices, Ports: r.Ports,
+		Shares: list(r.Shares, ShareToProto),
 	}
 }
 
@@ -17,6 +18,7 @@ func ResourcesFromProto(r *claryv1.Resources) cluster.Resources {
 	return cluster.Resources{
 		MilliCPU: r.GetMilliCpu(), Memory: r.GetMemory(),
 		Devices: some(r.GetDevices()), Ports: some(r.GetPorts()),
+		Shares: list(r.GetShares(), ShareFromProto),
 	}
 }
 
@@ -25,6 +27,7 @@ func DeviceToProto(d cluster.Device) *claryv1.Device {
 	return &claryv1.Device{
 		Uuid: d.UUID, Kind: string(d.Kind), Model: d.Model, Memory: d.Memory,
 		Simulated: d.Simulated, Healthy: d.Healthy,
+		Numa: d.NUMA, Link: d.Link, Pci: d.PCI, Speed: d.Speed, Partitioned: d.Partitioned, Profiles: list(d.Profiles, MIGProfileToProto),
 	}
 }
 
@@ -33,6 +36,8 @@ func DeviceFromProto(d *claryv1.Device) cluster.Device {
 	return cluster.Device{
 		UUID: d.GetUuid(), Kind: cluster.DeviceKind(d.GetKind()), Model: d.GetModel(),
 		Memory: d.GetMemory(), Simulated: d.GetSimulated(), Healthy: d.GetHealthy(),
+		NUMA: d.GetNuma(), Link: d.GetLink(), PCI: d.GetPci(), Speed: d.GetSpeed(),
+		Partitioned: d.GetPartitioned(), Profiles: list(d.GetProfiles(), MIGProfileFromProto),
 	}
 }
 
@@ -43,6 +48,7 @@ func NodeToProto(n cluster.Node) *claryv1.Node {
 		MilliCpu: n.MilliCPU, Memory: n.Memory, Disk: n.Disk,
 		Devices: list(n.Devices, DeviceToProto), PortFirst: n.PortFirst, PortLast: n.PortLast,
 		Labels: n.Labels, Version: n.Version, Joined: n.Joined, Seen: n.Seen, Revision: n.Revision,
+		Taints: list(n.Taints, TaintToProto), Cached: n.Cached,
 	}
 }
 
@@ -55,6 +61,7 @@ func NodeFromProto(n *claryv1.Node) cluster.Node {
 		Devices:   list(n.GetDevices(), DeviceFromProto),
 		PortFirst: n.GetPortFirst(), PortLast: n.GetPortLast(), Labels: table(n.GetLabels()),
 		Version: n.GetVersion(), Joined: n.GetJoined(), Seen: n.GetSeen(), Revision: n.GetRevision(),
+		Taints: list(n.GetTaints(), TaintFromProto), Cached: some(n.GetCached()),
 	}
 }
 

@@ -76,6 +76,13 @@ func nouns() []noun {
 		line(wire.RolloutToProto, wire.RolloutFromProto, &claryv1.Rollout{}),
 		line(wire.ExperimentToProto, wire.ExperimentFromProto, &claryv1.Experiment{}),
 		line(wire.EndpointNoteToProto, wire.EndpointNoteFromProto, &claryv1.EndpointNote{}),
+		line(wire.ShareToProto, wire.ShareFromProto, &claryv1.DeviceShare{}),
+		line(wire.MIGProfileToProto, wire.MIGProfileFromProto, &claryv1.MIGProfile{}),
+		line(wire.TaintToProto, wire.TaintFromProto, &claryv1.Taint{}),
+		line(wire.ConstraintToProto, wire.ConstraintFromProto, &claryv1.Constraint{}),
+		line(wire.AffinityToProto, wire.AffinityFromProto, &claryv1.Affinity{}),
+		line(wire.TolerationToProto, wire.TolerationFromProto, &claryv1.Toleration{}),
+		line(wire.TopologyToProto, wire.TopologyFromProto, &claryv1.Topology{}),
 		line(wire.TokenToProto, wire.TokenFromProto, &claryv1.Token{}),
 	}
 }
@@ -94,7 +101,7 @@ func fill(t *rapid.T, v reflect.Value, full bool) {
 		v.SetBool(true)
 	case reflect.Int32, reflect.Int64:
 		v.SetInt(int64(rapid.Int32Range(1, 1<<30).Draw(t, "number")))
-	case reflect.Uint8, reflect.Uint64:
+	case reflect.Uint8, reflect.Uint32, reflect.Uint64:
 		v.SetUint(uint64(rapid.Uint8Range(1, 255).Draw(t, "number")))
 	case reflect.Float64:
 		v.SetFloat(rapid.Float64Range(0.5, 1e9).Draw(t, "number"))

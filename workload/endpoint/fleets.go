@@ -104,7 +104,7 @@ func (s Spec) failures(p Probe) int32 {
 func gang(job cluster.Job, fleet cluster.Fleet, number int32) cluster.Gang {
 	return cluster.Gang{
 		Job: job.Name, Name: fleet.GangName(number), Queue: job.Queue, Owner: job.Owner, Priority: job.Priority, Attempt: 1,
-		Roles: []cluster.Role{fleet.Role}, Submitted: job.Submitted, Held: job.Held, Handover: true,
+		Roles: []cluster.Role{fleet.Role}, Submitted: job.Submitted, Held: job.Held, Handover: true, Labels: job.Labels,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/quantity"
+	"github.com/clary-ml/clary/workload/placement"
 	"github.com/clary-ml/clary/workload/training"
 )
 
@@ -35,6 +36,8 @@ type Server struct {
 	Resources training.Resources `json:"resources,omitzero"`
 	// Labels are what a node must have, in exactly these values.
 	Labels map[string]string `json:"labels,omitempty"`
+	// Placement is more of where tasks run: constraints, affinity, topology.
+	Placement placement.Spec `json:"placement,omitzero"`
 	// Grace is the time between SIGTERM and SIGKILL; 0 means 30 seconds.
 	Grace quantity.Duration `json:"grace,omitzero"`
 	// Disk is the most that a task may write on its node's disk; 0 leaves it to the node.
@@ -74,7 +77,7 @@ func (s Server) training(instances int32) training.Spec {
 	}
 	return training.Spec{
 		Program: program, Script: s.Script, Image: s.Image, Entrypoint: s.Entrypoint, Instances: instances, Secrets: s.Secrets,
-		Resources: s.Resources, Labels: s.Labels, Grace: s.GraceTime(), Disk: s.Disk, ReadOnlyRoot: s.ReadOnlyRoot, Checkpoints: &off,
+		Resources: s.Resources, Labels: s.Labels, Placement: s.Placement, Grace: s.GraceTime(), Disk: s.Disk, ReadOnlyRoot: s.ReadOnlyRoot, Checkpoints: &off,
 	}
 }
 

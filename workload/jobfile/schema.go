@@ -47,6 +47,8 @@ func mapOwn(t reflect.Type) *jsonschema.Schema {
 		return textOrNumber("a size, or a number of bytes", "512MiB", "1.5GiB", "2GB")
 	case reflect.TypeFor[quantity.Share]():
 		return textOrNumber("a share from 0 to 1", 0.1, "10%")
+	case reflect.TypeFor[quantity.GPUs]():
+		return textOrNumber("a number of GPUs, or a share of one", 2, 0.25)
 	case reflect.TypeFor[quantity.Cores]():
 		return textOrNumber("a number of cores", 2, 0.5, "500m")
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/clary-ml/clary/internal/quantity"
 	"github.com/clary-ml/clary/internal/strictjson"
 	"github.com/clary-ml/clary/trainer/steps"
+	"github.com/clary-ml/clary/workload/placement"
 	"github.com/clary-ml/clary/workload/training"
 )
 
@@ -58,6 +59,8 @@ type Spec struct {
 	Resources training.Resources `json:"resources,omitzero"`
 	// Labels are what a node must have, in exactly these values.
 	Labels map[string]string `json:"labels,omitempty"`
+	// Placement is more of where tasks run: constraints, affinity, topology.
+	Placement placement.Spec `json:"placement,omitzero"`
 	// Grace is the time between SIGTERM and SIGKILL; 0 means two minutes.
 	Grace quantity.Duration `json:"grace,omitzero"`
 	// Disk is the most that one instance may write on its node's disk; 0 leaves it to the node.
@@ -81,6 +84,7 @@ func (s Spec) Validate() cluster.Problems {
 	switch {
 	case s.ready():
 		s.validateSteps(&p)
+		p.Under("placement", s.Placement.Validate())
 	case s.Program == nil && s.Script == nil && s.Image == "":
 		p.Add("", "there is nothing to run: name a program, a script or an image, or ready-made steps")
 	default:
@@ -111,7 +115,7 @@ func (s Spec) training() training.Spec {
 	return training.Spec{
 		Program: s.Program, Script: s.Script, Image: s.Image, Entrypoint: s.Entrypoint, Instances: s.Instances, Framework: s.Framework,
 		ContainerNetwork: s.ContainerNetwork, NetworkIsolation: s.NetworkIsolation, Secrets: s.Secrets, Metrics: s.Metrics,
-		Resources: s.Resources, Labels: s.Labels, Grace: s.Grace, Disk: s.Disk, ReadOnlyRoot: s.ReadOnlyRoot, Checkpoints: &off,
+		Resources: s.Resources, Labels: s.Labels, Placement: s.Placement, Grace: s.Grace, Disk: s.Disk, ReadOnlyRoot: s.ReadOnlyRoot, Checkpoints: &off,
 	}
 }
 

@@ -2,6 +2,7 @@ package training
 
 import (
 	"maps"
+	"math"
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
@@ -65,6 +66,7 @@ func (s Spec) programRole() cluster.Role {
 	if s.Image != "" {
 		s.contain(&role)
 	}
+	s.Placement.Apply(&role)
 	return role
 }
 
@@ -93,7 +95,7 @@ func (s Spec) networkRoles() ([]cluster.Role, error) {
 	worker, server := s.memory()
 	serverAsk := s.ServerResources.ask(serverCores, server)
 	serverAsk.Ports = 1
-	return []cluster.Role{
+	roles := []cluster.Role{
 		{
 			Name: roleServer, Count: max(s.Servers, 1), Ask: serverAsk, Labels: s.Labels,
 			Program: cluster.Program{
@@ -107,7 +109,11 @@ func (s Spec) networkRoles() ([]cluster.Role, error) {
 				Checkpoints: s.Checkpoints == nil || *s.Checkpoints, Restore: s.Restore, Track: (*cluster.Tracking)(s.Track), Outputs: true, Clary: true,
 			},
 		},
-	}, nil
+	}
+	for i := range roles {
+		s.Placement.Apply(&roles[i])
+	}
+	return roles, nil
 }
 
 // memory estimates what a worker and a server need when the job does not say: weights,
@@ -130,7 +136,14 @@ func round(n int64) int64 {
 
 // ask fills in what the user left open.
 func (r Resources) ask(cores, memory int64) cluster.Ask {
-	ask := cluster.Ask{MilliCPU: int64(r.Cores), Memory: int64(r.Memory), GPUs: r.GPUs, GPUModel: r.GPUModel}
+	whole, milli := r.GPUs.Split()
+	ask := cluster.Ask{
+		MilliCPU: int64(r.Cores), Memory: int64(r.Memory), GPUs: int32(min(whole, math.MaxInt32)), GPUModel: r.GPUModel,
+		GPUMilli: int32(milli), GPUMemory: int64(r.GPUMemory), MIG: r.MIG,
+	}
+	if ask.MIG != "" && ask.GPUs == 0 && !ask.Shares() {
+		ask.GPUs = 1
+	}
 	if ask.MilliCPU == 0 {
 		ask.MilliCPU = cores
 	}

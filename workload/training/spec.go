@@ -12,6 +12,7 @@ import (
 	"github.com/clary-ml/clary/internal/quantity"
 	"github.com/clary-ml/clary/internal/strictjson"
 	"github.com/clary-ml/clary/trainer/spec"
+	"github.com/clary-ml/clary/workload/placement"
 )
 
 // Spec is what a training job asks for. Either it declares a network, whose fields
@@ -65,6 +66,8 @@ type Spec struct {
 
 	// Labels are what a node must have, in exactly these values.
 	Labels map[string]string `json:"labels,omitempty"`
+	// Placement is more of where tasks run: constraints, affinity, topology.
+	Placement placement.Spec `json:"placement,omitzero"`
 	// Grace is the time between SIGTERM and SIGKILL; 0 means two minutes.
 	Grace quantity.Duration `json:"grace,omitzero"`
 	// Disk is the most that one task may write on its node's disk: its folders and /tmp. 0
@@ -114,10 +117,16 @@ type Track struct {
 // Resources are what one task is promised. What is 0 gets a default: one core, and
 // memory by the size of the network (1 GiB for a program).
 type Resources struct {
-	Cores    quantity.Cores `json:"cores,omitzero"`
-	Memory   quantity.Bytes `json:"memory,omitzero"`
-	GPUs     int32          `json:"gpus,omitempty"`
-	GPUModel string         `json:"gpu_model,omitempty"`
+	Cores  quantity.Cores `json:"cores,omitzero"`
+	Memory quantity.Bytes `json:"memory,omitzero"`
+	// GPUs is a number of whole ones, or a share of one such as 0.25; with MIG a number of slots.
+	GPUs quantity.GPUs `json:"gpus,omitzero"`
+	// GPUModel is one model, or several separated by commas.
+	GPUModel string `json:"gpu_model,omitempty"`
+	// GPUMemory is that much of one GPU's memory, which others may share.
+	GPUMemory quantity.Bytes `json:"gpu_memory,omitzero"`
+	// MIG is a profile such as 1g.10gb, of GPUs that are cut into slots.
+	MIG string `json:"mig,omitempty"`
 }
 
 // Limits on one training job.
@@ -168,6 +177,7 @@ func (s Spec) Validate() cluster.Problems {
 	}
 	s.Resources.validate(&p, "resources")
 	s.ServerResources.validate(&p, "server_resources")
+	p.Under("placement", s.Placement.Validate())
 	if len(p) > 0 {
 		return p
 	}
@@ -286,7 +296,7 @@ func (s Spec) limits() cluster.Problems {
 }
 
 func (r Resources) validate(p *cluster.Problems, field string) {
-	ask := cluster.Ask{MilliCPU: int64(r.Cores), Memory: int64(r.Memory), GPUs: r.GPUs, GPUModel: r.GPUModel}
+	ask := r.ask(0, 0)
 	for _, problem := range ask.Validate() {
 		switch problem.Field {
 		case "milli_cpu":

@@ -91,7 +91,7 @@ func (s Spec) driver() (cluster.Role, error) {
 	if err != nil {
 		return cluster.Role{}, fmt.Errorf("write the driver's spec: %w", err)
 	}
-	return cluster.Role{
+	role := cluster.Role{
 		Name: roleDriver, Count: s.instances(), Labels: s.Labels,
 		Ask: cluster.Ask{MilliCPU: driverCores, Memory: driverMemory(memory)},
 		Program: cluster.Program{
@@ -100,7 +100,9 @@ func (s Spec) driver() (cluster.Role, error) {
 			Inputs:  []cluster.Input{s.data()},
 			Exports: []cluster.Export{{Name: "output", Folder: driver.Outputs, To: s.Output}},
 		},
-	}, nil
+	}
+	s.Placement.Apply(&role)
+	return role, nil
 }
 
 const (

@@ -179,7 +179,7 @@ func (s *Search) cost(child Child, now int64) float64 {
 
 func (s *Search) rate(task cluster.Task) float64 {
 	r := task.Allocation.Resources
-	return float64(r.MilliCPU)/1000*s.spec.Prices.CoreHour + float64(len(r.Devices))*s.spec.Prices.GPUHour
+	return float64(r.MilliCPU)/1000*s.spec.Prices.CoreHour + r.GPUs()*s.spec.Prices.GPUHour
 }
 
 // charge adds to a trial what its job has cost, once the trial is done with it.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ func (a *App) nodesCommand() *cobra.Command {
 	var stale bool
 	command := &cobra.Command{
 		Use:     "nodes [NODE]",
+		Aliases: []string{"node"},
 		Short:   "List nodes and what they have left, or show one",
 		Example: "  clary nodes\n  clary nodes a -o yaml\n  clary nodes drain a --reason 'new disk'",
 		Args:    takes("[NODE]"), ValidArgsFunction: a.completeNodes(),
@@ -35,7 +37,7 @@ func (a *App) nodesCommand() *cobra.Command {
 		}),
 	}
 	staleFlag(command, &stale)
-	command.AddCommand(a.drainCommand(), a.resumeCommand(), a.removeCommand())
+	command.AddCommand(a.drainCommand(), a.resumeCommand(), a.taintCommand(), a.removeCommand())
 	return command
 }
 
@@ -52,7 +54,7 @@ func (a *App) listNodes(ctx context.Context, c *client.Client, read client.ReadO
 		rows[i] = []string{
 			n.ID, string(n.State), fmt.Sprintf("%g of %g", list[i].Cores.Used, list[i].Cores.Total),
 			cluster.FormatBytes(view.Used.Memory) + " of " + cluster.FormatBytes(n.Memory), gpuText(view),
-			strconv.Itoa(len(view.Tasks)), n.Address, n.Reason,
+			strconv.Itoa(len(view.Tasks)), n.Address, cmp.Or(n.Reason, taintText(n.Taints)),
 		}
 	}
 	return a.print(list, func(out io.Writer) error {
@@ -76,7 +78,7 @@ func gpuText(view client.NodeView) string {
 	for _, model := range sortedKeys(models) {
 		texts = append(texts, fmt.Sprintf("%d %s", models[model], model))
 	}
-	return fmt.Sprintf("%d of %s", len(view.Used.Devices), strings.Join(texts, ", "))
+	return usedGPUs(view) + " of " + strings.Join(texts, ", ")
 }
 
 func showNode(out io.Writer, view client.NodeView) error {
@@ -86,7 +88,8 @@ func showNode(out io.Writer, view client.NodeView) error {
 		"node", n.ID, "state", string(n.State), "reason", n.Reason, "address", n.Address, "version", n.Version,
 		"cores", fmt.Sprintf("%g of %g used", float64(view.Used.MilliCPU)/1000, float64(n.MilliCPU)/1000),
 		"memory", cluster.FormatBytes(view.Used.Memory)+" of "+cluster.FormatBytes(n.Memory)+" used",
-		"disk", cluster.FormatBytes(n.Disk)+" free", "gpus", gpuText(view), "labels", labelText(n.Labels),
+		"disk", cluster.FormatBytes(n.Disk)+" free", "gpus", gpuText(view), "labels", labelText(n.Labels), "taints", taintText(n.Taints),
+		"devices", devicesText(view),
 		"joined", suffixed(ago(n.Joined), " ago"), "tasks", strings.Join(view.Tasks, "\n"),
 	)
 }

@@ -53,7 +53,7 @@ func (a *App) server(ctx context.Context, c *client.Client, command *cobra.Comma
 	if err := f.resources.apply(command, &t); err != nil {
 		return hosting.Server{}, err
 	}
-	s := hosting.Server{Port: f.port, Resources: t.Resources, Disk: t.Disk, Grace: t.Grace, Labels: t.Labels}
+	s := hosting.Server{Port: f.port, Resources: t.Resources, Disk: t.Disk, Grace: t.Grace, Labels: t.Labels, Placement: t.Placement}
 	if f.startup != "" {
 		d, err := quantity.ParseDuration(f.startup)
 		if err != nil {

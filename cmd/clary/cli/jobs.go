@@ -239,6 +239,9 @@ func holds(r cluster.Resources) string {
 	if n := len(r.Devices); n > 0 {
 		text += fmt.Sprintf(", %d GPU", n)
 	}
+	for _, part := range partsToJSON(r.Shares, "") {
+		text += ", " + part.text() + " of a GPU"
+	}
 	return text
 }
 

@@ -299,11 +299,11 @@ func (a *App) stepsSpec(command *cobra.Command, f *processFlags, args []string) 
 
 // apply writes over a spec what may also stand beside a file: resources, inputs and outputs.
 func (f *processFlags) apply(command *cobra.Command, s *processing.Spec) error {
-	t := training.Spec{Resources: s.Resources, Disk: s.Disk, Grace: s.Grace, Labels: s.Labels}
+	t := training.Spec{Resources: s.Resources, Disk: s.Disk, Grace: s.Grace, Labels: s.Labels, Placement: s.Placement}
 	if err := f.resources.apply(command, &t); err != nil {
 		return err
 	}
-	s.Resources, s.Disk, s.Grace, s.Labels = t.Resources, t.Disk, t.Grace, t.Labels
+	s.Resources, s.Disk, s.Grace, s.Labels, s.Placement = t.Resources, t.Disk, t.Grace, t.Labels, t.Placement
 	if err := f.applyInputs(s); err != nil {
 		return err
 	}

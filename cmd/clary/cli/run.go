@@ -25,9 +25,10 @@ import (
 type resourceFlags struct {
 	cores, memory, disk string
 	grace               string
-	gpus                int32
-	gpuModel            string
+	gpus, gpuModel      string
+	gpuMemory, mig      string
 	nodeLabels          []string
+	placement           placementFlags
 }
 
 func (f *resourceFlags) register(command *cobra.Command) {
@@ -36,13 +37,16 @@ func (f *resourceFlags) register(command *cobra.Command) {
 	flags.StringVar(&f.memory, "memory", "", "memory of each task, e.g. 512MiB, 2GiB (default by the work)")
 	flags.StringVar(&f.disk, "disk", "", "most that each task may write on its node's disk, e.g. 20GiB (default: its agent's --task-disk)")
 	flags.StringVar(&f.grace, "grace", "", "time between SIGTERM and SIGKILL, e.g. 30s, 10m (default 2m)")
-	flags.Int32Var(&f.gpus, "gpus", 0, "GPUs of each task")
-	flags.StringVar(&f.gpuModel, "gpu-model", "", "only GPUs of this model, e.g. A100")
+	flags.StringVar(&f.gpus, "gpus", "", "GPUs of each task: 2, or a share of one such as 0.25, or with --mig a number of slots")
+	flags.StringVar(&f.gpuModel, "gpu-model", "", "only GPUs of this model, or of one of several, e.g. A100,H100")
+	flags.StringVar(&f.gpuMemory, "gpu-memory", "", "so much memory of one GPU, which others may share, e.g. 8GiB")
+	flags.StringVar(&f.mig, "mig", "", "slots of GPUs that are partitioned, of this MIG profile, e.g. 1g.10gb")
 	flags.StringSliceVar(&f.nodeLabels, "on", nil, "only on nodes with this label, as key=value")
+	f.placement.register(command)
 }
 
 // resourceFlagNames are those that register makes.
-var resourceFlagNames = []string{"cores", "memory", "disk", "grace", "gpus", "gpu-model", "on"}
+var resourceFlagNames = []string{"cores", "memory", "disk", "grace", "gpus", "gpu-model", "gpu-memory", "mig", "on", "constraint", "affinity", "anti-affinity", "tolerate", "topology", "spread", "pack"}
 
 // apply writes the flags that were set over a spec.
 func (f *resourceFlags) apply(command *cobra.Command, spec *training.Spec) error {
@@ -69,11 +73,22 @@ func (f *resourceFlags) apply(command *cobra.Command, spec *training.Spec) error
 		}
 	}
 	if changed("gpus") {
-		spec.Resources.GPUs = f.gpus
+		if spec.Resources.GPUs, err = quantity.ParseGPUs(f.gpus); err != nil {
+			return fault.New(fault.Invalid, "--gpus: %w", err)
+		}
+	}
+	if changed("gpu-memory") {
+		if spec.Resources.GPUMemory, err = quantity.ParseBytes(f.gpuMemory); err != nil {
+			return fault.New(fault.Invalid, "--gpu-memory: %w", err)
+		}
+	}
+	if changed("mig") {
+		spec.Resources.MIG = f.mig
 	}
 	if changed("gpu-model") {
 		spec.Resources.GPUModel = f.gpuModel
 	}
+	f.placement.apply(command, &spec.Placement)
 	labels, err := pairs("--on", f.nodeLabels)
 	if labels != nil {
 		spec.Labels = labels

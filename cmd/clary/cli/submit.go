@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -180,7 +181,7 @@ func (a *App) dryRun(ctx context.Context, c *client.Client, job cluster.Job, fol
 		if len(placed) > 0 {
 			rows := make([][]string, len(placed))
 			for i, p := range placed {
-				rows[i] = []string{p.Task, p.Node, cluster.FormatCores(int64(p.Cores * 1000)), cluster.FormatBytes(p.Memory), strings.Join(p.Devices, " ")}
+				rows[i] = []string{p.Task, p.Node, cluster.FormatCores(int64(p.Cores * 1000)), cluster.FormatBytes(p.Memory), p.devices()}
 			}
 			if err := table(out, []string{"task", "node", "cores", "memory", "devices"}, rows); err != nil {
 				return err
@@ -195,11 +196,21 @@ func (a *App) dryRun(ctx context.Context, c *client.Client, job cluster.Job, fol
 }
 
 type placeJSON struct {
-	Task    string   `json:"task"`
-	Node    string   `json:"node"`
-	Cores   float64  `json:"cores"`
-	Memory  int64    `json:"memory"`
-	Devices []string `json:"devices,omitempty"`
+	Task    string     `json:"task"`
+	Node    string     `json:"node"`
+	Cores   float64    `json:"cores"`
+	Memory  int64      `json:"memory"`
+	Devices []string   `json:"devices,omitempty"`
+	Shares  []partJSON `json:"shares,omitempty"`
+}
+
+// devices names the devices, and what of them is given in parts.
+func (p placeJSON) devices() string {
+	names := slices.Clone(p.Devices)
+	for _, part := range p.Shares {
+		names = append(names, part.text()+" of "+part.UUID)
+	}
+	return strings.Join(names, " ")
 }
 
 // placementsToJSON names the task of each allocation: they come in the order of the
@@ -218,7 +229,7 @@ func placementsToJSON(answer client.Submission) []placeJSON {
 			}
 		}
 		for i, allocation := range placement.Allocations {
-			place := placeJSON{Task: placement.Gang, Node: allocation.Node, Cores: float64(allocation.Resources.MilliCPU) / 1000, Memory: allocation.Resources.Memory, Devices: allocation.Resources.Devices}
+			place := placeJSON{Task: placement.Gang, Node: allocation.Node, Cores: float64(allocation.Resources.MilliCPU) / 1000, Memory: allocation.Resources.Memory, Devices: allocation.Resources.Devices, Shares: partsToJSON(allocation.Resources.Shares, "")}
 			if i < len(names) {
 				place.Task = names[i]
 			}

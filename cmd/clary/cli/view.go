@@ -53,6 +53,7 @@ type taskJSON struct {
 	Cores    float64            `json:"cores"`
 	Memory   int64              `json:"memory"`
 	Devices  []string           `json:"devices,omitempty"`
+	Shares   []partJSON         `json:"shares,omitempty"`
 	Ports    []int32            `json:"ports,omitempty"`
 	ExitCode *int32             `json:"exit_code,omitempty"`
 	Message  string             `json:"exit_message,omitempty"`
@@ -84,6 +85,7 @@ type nodeJSON struct {
 	Disk     int64             `json:"disk,omitempty"`
 	Devices  []deviceJSON      `json:"devices,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
+	Taints   []string          `json:"taints,omitempty"`
 	Tasks    []string          `json:"tasks,omitempty"`
 	Version  string            `json:"version,omitempty"`
 	Joined   string            `json:"joined,omitempty"`
@@ -96,12 +98,18 @@ type amountJSON struct {
 }
 
 type deviceJSON struct {
-	UUID      string `json:"uuid"`
-	Model     string `json:"model"`
-	Memory    int64  `json:"memory"`
-	Healthy   bool   `json:"healthy"`
-	Simulated bool   `json:"simulated,omitempty"`
-	Used      bool   `json:"used"`
+	UUID      string     `json:"uuid"`
+	Model     string     `json:"model"`
+	Memory    int64      `json:"memory"`
+	Healthy   bool       `json:"healthy"`
+	Simulated bool       `json:"simulated,omitempty"`
+	Used      bool       `json:"used"` // as a whole
+	NUMA      int32      `json:"numa,omitempty"`
+	Link      int32      `json:"link,omitempty"`
+	PCI       string     `json:"pci,omitempty"`
+	Speed     float64    `json:"speed,omitempty"`
+	Profiles  []string   `json:"profiles,omitempty"`
+	Shares    []partJSON `json:"shares,omitempty"`
 }
 
 type tokenJSON struct {
@@ -151,7 +159,7 @@ func taskToJSON(t cluster.Task) taskJSON {
 	held, status := t.Allocation.Resources, t.Status
 	out := taskJSON{
 		ID: t.ID, Role: t.Role, Index: t.Index, Attempt: t.Attempt, State: status.State, Reason: status.Reason, Node: t.Allocation.Node,
-		Cores: float64(held.MilliCPU) / 1000, Memory: held.Memory, Devices: held.Devices, Ports: held.Ports,
+		Cores: float64(held.MilliCPU) / 1000, Memory: held.Memory, Devices: held.Devices, Shares: partsToJSON(held.Shares, ""), Ports: held.Ports,
 		Assigned: moment(t.Assigned), Started: moment(status.Started), Ended: moment(status.Ended),
 		Epoch: status.Progress.Epoch, Step: status.Progress.Step, Total: status.Progress.Total, Metrics: status.Progress.Metrics,
 	}
@@ -163,19 +171,18 @@ func taskToJSON(t cluster.Task) taskJSON {
 
 func nodeToJSON(view client.NodeView) nodeJSON {
 	n := view.Node
-	used := map[string]bool{}
-	for _, uuid := range view.Used.Devices {
-		used[uuid] = true
-	}
 	out := nodeJSON{
 		ID: n.ID, State: n.State, Reason: n.Reason, Address: n.Address, Disk: n.Disk, Labels: n.Labels, Tasks: view.Tasks,
 		Cores:   amountJSON{float64(view.Used.MilliCPU) / 1000, float64(n.MilliCPU) / 1000},
 		Memory:  amountJSON{float64(view.Used.Memory), float64(n.Memory)},
-		GPUs:    amountJSON{float64(len(view.Used.Devices)), float64(len(n.Devices))},
+		GPUs:    amountJSON{view.Used.GPUs(), float64(len(n.Devices))},
 		Version: n.Version, Joined: moment(n.Joined), Revision: n.Revision,
 	}
+	for _, taint := range n.Taints {
+		out.Taints = append(out.Taints, taint.String())
+	}
 	for _, d := range n.Devices {
-		out.Devices = append(out.Devices, deviceJSON{UUID: d.UUID, Model: d.Model, Memory: d.Memory, Healthy: d.Healthy, Simulated: d.Simulated, Used: used[d.UUID]})
+		out.Devices = append(out.Devices, deviceToJSON(d, view.Used))
 	}
 	return out
 }

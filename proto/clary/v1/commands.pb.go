@@ -77,6 +77,7 @@ type Command struct {
 	//	*Command_SetNodeState
 	//	*Command_RemoveNode
 	//	*Command_Publish
+	//	*Command_SetNodeTaints
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -189,6 +190,15 @@ func (x *Command) GetPublish() *Publish {
 	return nil
 }
 
+func (x *Command) GetSetNodeTaints() *SetNodeTaints {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SetNodeTaints); ok {
+			return x.SetNodeTaints
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -221,6 +231,10 @@ type Command_Publish struct {
 	Publish *Publish `protobuf:"bytes,8,opt,name=publish,proto3,oneof"`
 }
 
+type Command_SetNodeTaints struct {
+	SetNodeTaints *SetNodeTaints `protobuf:"bytes,110,opt,name=set_node_taints,json=setNodeTaints,proto3,oneof"`
+}
+
 func (*Command_Record) isCommand_Command() {}
 
 func (*Command_CommitPlan) isCommand_Command() {}
@@ -234,6 +248,8 @@ func (*Command_SetNodeState) isCommand_Command() {}
 func (*Command_RemoveNode) isCommand_Command() {}
 
 func (*Command_Publish) isCommand_Command() {}
+
+func (*Command_SetNodeTaints) isCommand_Command() {}
 
 // All or nothing: every change's noun must still be at the revision it was read.
 type Record struct {
@@ -910,6 +926,66 @@ func (x *RemoveNode) GetNode() string {
 	return ""
 }
 
+type SetNodeTaints struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Taints        []*Taint               `protobuf:"bytes,2,rep,name=taints,proto3" json:"taints,omitempty"`
+	Expect        uint64                 `protobuf:"varint,3,opt,name=expect,proto3" json:"expect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetNodeTaints) Reset() {
+	*x = SetNodeTaints{}
+	mi := &file_clary_v1_commands_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNodeTaints) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNodeTaints) ProtoMessage() {}
+
+func (x *SetNodeTaints) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_commands_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNodeTaints.ProtoReflect.Descriptor instead.
+func (*SetNodeTaints) Descriptor() ([]byte, []int) {
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SetNodeTaints) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SetNodeTaints) GetTaints() []*Taint {
+	if x != nil {
+		return x.Taints
+	}
+	return nil
+}
+
+func (x *SetNodeTaints) GetExpect() uint64 {
+	if x != nil {
+		return x.Expect
+	}
+	return 0
+}
+
 type Publish struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -922,7 +998,7 @@ type Publish struct {
 
 func (x *Publish) Reset() {
 	*x = Publish{}
-	mi := &file_clary_v1_commands_proto_msgTypes[11]
+	mi := &file_clary_v1_commands_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1010,7 @@ func (x *Publish) String() string {
 func (*Publish) ProtoMessage() {}
 
 func (x *Publish) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_commands_proto_msgTypes[11]
+	mi := &file_clary_v1_commands_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1023,7 @@ func (x *Publish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publish.ProtoReflect.Descriptor instead.
 func (*Publish) Descriptor() ([]byte, []int) {
-	return file_clary_v1_commands_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Publish) GetJob() string {
@@ -989,7 +1065,7 @@ type Results struct {
 
 func (x *Results) Reset() {
 	*x = Results{}
-	mi := &file_clary_v1_commands_proto_msgTypes[12]
+	mi := &file_clary_v1_commands_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1077,7 @@ func (x *Results) String() string {
 func (*Results) ProtoMessage() {}
 
 func (x *Results) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_commands_proto_msgTypes[12]
+	mi := &file_clary_v1_commands_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1090,7 @@ func (x *Results) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Results.ProtoReflect.Descriptor instead.
 func (*Results) Descriptor() ([]byte, []int) {
-	return file_clary_v1_commands_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Results) GetResults() []*Result {
@@ -1043,7 +1119,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_clary_v1_commands_proto_msgTypes[13]
+	mi := &file_clary_v1_commands_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1131,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_commands_proto_msgTypes[13]
+	mi := &file_clary_v1_commands_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1144,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_clary_v1_commands_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Result) GetRevision() uint64 {
@@ -1105,7 +1181,7 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\n" +
 	"\x17clary/v1/commands.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"6\n" +
 	"\x05Batch\x12-\n" +
-	"\bcommands\x18\x01 \x03(\v2\x11.clary.v1.CommandR\bcommands\"\x9f\x03\n" +
+	"\bcommands\x18\x01 \x03(\v2\x11.clary.v1.CommandR\bcommands\"\xe2\x03\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12*\n" +
 	"\x06record\x18\x02 \x01(\v2\x10.clary.v1.RecordH\x00R\x06record\x127\n" +
@@ -1116,7 +1192,8 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\x0eset_node_state\x18\x06 \x01(\v2\x16.clary.v1.SetNodeStateH\x00R\fsetNodeState\x127\n" +
 	"\vremove_node\x18\a \x01(\v2\x14.clary.v1.RemoveNodeH\x00R\n" +
 	"removeNode\x12-\n" +
-	"\apublish\x18\b \x01(\v2\x11.clary.v1.PublishH\x00R\apublishB\t\n" +
+	"\apublish\x18\b \x01(\v2\x11.clary.v1.PublishH\x00R\apublish\x12A\n" +
+	"\x0fset_node_taints\x18n \x01(\v2\x17.clary.v1.SetNodeTaintsH\x00R\rsetNodeTaintsB\t\n" +
 	"\acommand\"4\n" +
 	"\x06Record\x12*\n" +
 	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xd3\x04\n" +
@@ -1161,7 +1238,11 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\x06expect\x18\x04 \x01(\x04R\x06expect\" \n" +
 	"\n" +
 	"RemoveNode\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"u\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"d\n" +
+	"\rSetNodeTaints\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12'\n" +
+	"\x06taints\x18\x02 \x03(\v2\x0f.clary.v1.TaintR\x06taints\x12\x16\n" +
+	"\x06expect\x18\x03 \x01(\x04R\x06expect\"u\n" +
 	"\aPublish\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04gang\x18\x02 \x01(\tR\x04gang\x12\x18\n" +
@@ -1189,38 +1270,40 @@ func file_clary_v1_commands_proto_rawDescGZIP() []byte {
 	return file_clary_v1_commands_proto_rawDescData
 }
 
-var file_clary_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_clary_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_clary_v1_commands_proto_goTypes = []any{
-	(*Batch)(nil),        // 0: clary.v1.Batch
-	(*Command)(nil),      // 1: clary.v1.Command
-	(*Record)(nil),       // 2: clary.v1.Record
-	(*Change)(nil),       // 3: clary.v1.Change
-	(*Key)(nil),          // 4: clary.v1.Key
-	(*CommitPlan)(nil),   // 5: clary.v1.CommitPlan
-	(*ReportTasks)(nil),  // 6: clary.v1.ReportTasks
-	(*TaskReport)(nil),   // 7: clary.v1.TaskReport
-	(*PutNode)(nil),      // 8: clary.v1.PutNode
-	(*SetNodeState)(nil), // 9: clary.v1.SetNodeState
-	(*RemoveNode)(nil),   // 10: clary.v1.RemoveNode
-	(*Publish)(nil),      // 11: clary.v1.Publish
-	(*Results)(nil),      // 12: clary.v1.Results
-	(*Result)(nil),       // 13: clary.v1.Result
-	(*Job)(nil),          // 14: clary.v1.Job
-	(*Gang)(nil),         // 15: clary.v1.Gang
-	(*Queue)(nil),        // 16: clary.v1.Queue
-	(*Token)(nil),        // 17: clary.v1.Token
-	(*Secret)(nil),       // 18: clary.v1.Secret
-	(*Deed)(nil),         // 19: clary.v1.Deed
-	(*Trial)(nil),        // 20: clary.v1.Trial
-	(*Sweep)(nil),        // 21: clary.v1.Sweep
-	(*Model)(nil),        // 22: clary.v1.Model
-	(*ModelVersion)(nil), // 23: clary.v1.ModelVersion
-	(*Endpoint)(nil),     // 24: clary.v1.Endpoint
-	(*Placement)(nil),    // 25: clary.v1.Placement
-	(*Eviction)(nil),     // 26: clary.v1.Eviction
-	(*TaskStatus)(nil),   // 27: clary.v1.TaskStatus
-	(*Node)(nil),         // 28: clary.v1.Node
-	(*Output)(nil),       // 29: clary.v1.Output
+	(*Batch)(nil),         // 0: clary.v1.Batch
+	(*Command)(nil),       // 1: clary.v1.Command
+	(*Record)(nil),        // 2: clary.v1.Record
+	(*Change)(nil),        // 3: clary.v1.Change
+	(*Key)(nil),           // 4: clary.v1.Key
+	(*CommitPlan)(nil),    // 5: clary.v1.CommitPlan
+	(*ReportTasks)(nil),   // 6: clary.v1.ReportTasks
+	(*TaskReport)(nil),    // 7: clary.v1.TaskReport
+	(*PutNode)(nil),       // 8: clary.v1.PutNode
+	(*SetNodeState)(nil),  // 9: clary.v1.SetNodeState
+	(*RemoveNode)(nil),    // 10: clary.v1.RemoveNode
+	(*SetNodeTaints)(nil), // 11: clary.v1.SetNodeTaints
+	(*Publish)(nil),       // 12: clary.v1.Publish
+	(*Results)(nil),       // 13: clary.v1.Results
+	(*Result)(nil),        // 14: clary.v1.Result
+	(*Job)(nil),           // 15: clary.v1.Job
+	(*Gang)(nil),          // 16: clary.v1.Gang
+	(*Queue)(nil),         // 17: clary.v1.Queue
+	(*Token)(nil),         // 18: clary.v1.Token
+	(*Secret)(nil),        // 19: clary.v1.Secret
+	(*Deed)(nil),          // 20: clary.v1.Deed
+	(*Trial)(nil),         // 21: clary.v1.Trial
+	(*Sweep)(nil),         // 22: clary.v1.Sweep
+	(*Model)(nil),         // 23: clary.v1.Model
+	(*ModelVersion)(nil),  // 24: clary.v1.ModelVersion
+	(*Endpoint)(nil),      // 25: clary.v1.Endpoint
+	(*Placement)(nil),     // 26: clary.v1.Placement
+	(*Eviction)(nil),      // 27: clary.v1.Eviction
+	(*TaskStatus)(nil),    // 28: clary.v1.TaskStatus
+	(*Node)(nil),          // 29: clary.v1.Node
+	(*Taint)(nil),         // 30: clary.v1.Taint
+	(*Output)(nil),        // 31: clary.v1.Output
 }
 var file_clary_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Batch.commands:type_name -> clary.v1.Command
@@ -1230,33 +1313,35 @@ var file_clary_v1_commands_proto_depIdxs = []int32{
 	8,  // 4: clary.v1.Command.put_node:type_name -> clary.v1.PutNode
 	9,  // 5: clary.v1.Command.set_node_state:type_name -> clary.v1.SetNodeState
 	10, // 6: clary.v1.Command.remove_node:type_name -> clary.v1.RemoveNode
-	11, // 7: clary.v1.Command.publish:type_name -> clary.v1.Publish
-	3,  // 8: clary.v1.Record.changes:type_name -> clary.v1.Change
-	14, // 9: clary.v1.Change.job:type_name -> clary.v1.Job
-	15, // 10: clary.v1.Change.gang:type_name -> clary.v1.Gang
-	16, // 11: clary.v1.Change.queue:type_name -> clary.v1.Queue
-	17, // 12: clary.v1.Change.token:type_name -> clary.v1.Token
-	4,  // 13: clary.v1.Change.delete:type_name -> clary.v1.Key
-	18, // 14: clary.v1.Change.secret:type_name -> clary.v1.Secret
-	19, // 15: clary.v1.Change.deed:type_name -> clary.v1.Deed
-	20, // 16: clary.v1.Change.trial:type_name -> clary.v1.Trial
-	21, // 17: clary.v1.Change.sweep:type_name -> clary.v1.Sweep
-	22, // 18: clary.v1.Change.model:type_name -> clary.v1.Model
-	23, // 19: clary.v1.Change.model_version:type_name -> clary.v1.ModelVersion
-	24, // 20: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
-	4,  // 21: clary.v1.Change.check:type_name -> clary.v1.Key
-	25, // 22: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
-	26, // 23: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
-	7,  // 24: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
-	27, // 25: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
-	28, // 26: clary.v1.PutNode.node:type_name -> clary.v1.Node
-	29, // 27: clary.v1.Publish.outputs:type_name -> clary.v1.Output
-	13, // 28: clary.v1.Results.results:type_name -> clary.v1.Result
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	12, // 7: clary.v1.Command.publish:type_name -> clary.v1.Publish
+	11, // 8: clary.v1.Command.set_node_taints:type_name -> clary.v1.SetNodeTaints
+	3,  // 9: clary.v1.Record.changes:type_name -> clary.v1.Change
+	15, // 10: clary.v1.Change.job:type_name -> clary.v1.Job
+	16, // 11: clary.v1.Change.gang:type_name -> clary.v1.Gang
+	17, // 12: clary.v1.Change.queue:type_name -> clary.v1.Queue
+	18, // 13: clary.v1.Change.token:type_name -> clary.v1.Token
+	4,  // 14: clary.v1.Change.delete:type_name -> clary.v1.Key
+	19, // 15: clary.v1.Change.secret:type_name -> clary.v1.Secret
+	20, // 16: clary.v1.Change.deed:type_name -> clary.v1.Deed
+	21, // 17: clary.v1.Change.trial:type_name -> clary.v1.Trial
+	22, // 18: clary.v1.Change.sweep:type_name -> clary.v1.Sweep
+	23, // 19: clary.v1.Change.model:type_name -> clary.v1.Model
+	24, // 20: clary.v1.Change.model_version:type_name -> clary.v1.ModelVersion
+	25, // 21: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
+	4,  // 22: clary.v1.Change.check:type_name -> clary.v1.Key
+	26, // 23: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
+	27, // 24: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
+	7,  // 25: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
+	28, // 26: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
+	29, // 27: clary.v1.PutNode.node:type_name -> clary.v1.Node
+	30, // 28: clary.v1.SetNodeTaints.taints:type_name -> clary.v1.Taint
+	31, // 29: clary.v1.Publish.outputs:type_name -> clary.v1.Output
+	14, // 30: clary.v1.Results.results:type_name -> clary.v1.Result
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_commands_proto_init() }
@@ -1273,6 +1358,7 @@ func file_clary_v1_commands_proto_init() {
 		(*Command_SetNodeState)(nil),
 		(*Command_RemoveNode)(nil),
 		(*Command_Publish)(nil),
+		(*Command_SetNodeTaints)(nil),
 	}
 	file_clary_v1_commands_proto_msgTypes[3].OneofWrappers = []any{
 		(*Change_Job)(nil),
@@ -1295,7 +1381,7 @@ func file_clary_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_commands_proto_rawDesc), len(file_clary_v1_commands_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

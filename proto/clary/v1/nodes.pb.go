@@ -326,6 +326,67 @@ func (x *ResumeNodeRequest) GetId() string {
 	return ""
 }
 
+// Put comes after remove: a taint of the same key and effect is replaced.
+type TaintNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Put           []*Taint               `protobuf:"bytes,2,rep,name=put,proto3" json:"put,omitempty"`
+	Remove        []string               `protobuf:"bytes,3,rep,name=remove,proto3" json:"remove,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaintNodeRequest) Reset() {
+	*x = TaintNodeRequest{}
+	mi := &file_clary_v1_nodes_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaintNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaintNodeRequest) ProtoMessage() {}
+
+func (x *TaintNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nodes_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaintNodeRequest.ProtoReflect.Descriptor instead.
+func (*TaintNodeRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nodes_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *TaintNodeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TaintNodeRequest) GetPut() []*Taint {
+	if x != nil {
+		return x.Put
+	}
+	return nil
+}
+
+func (x *TaintNodeRequest) GetRemove() []string {
+	if x != nil {
+		return x.Remove
+	}
+	return nil
+}
+
 type RemoveNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -335,7 +396,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_clary_v1_nodes_proto_msgTypes[6]
+	mi := &file_clary_v1_nodes_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +408,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nodes_proto_msgTypes[6]
+	mi := &file_clary_v1_nodes_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +421,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nodes_proto_rawDescGZIP(), []int{6}
+	return file_clary_v1_nodes_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RemoveNodeRequest) GetId() string {
@@ -378,7 +439,7 @@ type RemoveNodeResponse struct {
 
 func (x *RemoveNodeResponse) Reset() {
 	*x = RemoveNodeResponse{}
-	mi := &file_clary_v1_nodes_proto_msgTypes[7]
+	mi := &file_clary_v1_nodes_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +451,7 @@ func (x *RemoveNodeResponse) String() string {
 func (*RemoveNodeResponse) ProtoMessage() {}
 
 func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nodes_proto_msgTypes[7]
+	mi := &file_clary_v1_nodes_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,7 +464,7 @@ func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
 func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nodes_proto_rawDescGZIP(), []int{7}
+	return file_clary_v1_nodes_proto_rawDescGZIP(), []int{8}
 }
 
 var File_clary_v1_nodes_proto protoreflect.FileDescriptor
@@ -427,15 +488,20 @@ const file_clary_v1_nodes_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
 	"\x04move\x18\x03 \x01(\bR\x04move\"#\n" +
 	"\x11ResumeNodeRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"#\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"]\n" +
+	"\x10TaintNodeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
+	"\x03put\x18\x02 \x03(\v2\x0f.clary.v1.TaintR\x03put\x12\x16\n" +
+	"\x06remove\x18\x03 \x03(\tR\x06remove\"#\n" +
 	"\x11RemoveNodeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x14\n" +
-	"\x12RemoveNodeResponse2\xae\x02\n" +
+	"\x12RemoveNodeResponse2\xe3\x02\n" +
 	"\x05Nodes\x12?\n" +
 	"\x04List\x12\x1a.clary.v1.ListNodesRequest\x1a\x1b.clary.v1.ListNodesResponse\x123\n" +
 	"\x03Get\x12\x18.clary.v1.GetNodeRequest\x1a\x12.clary.v1.NodeView\x123\n" +
 	"\x05Drain\x12\x1a.clary.v1.DrainNodeRequest\x1a\x0e.clary.v1.Node\x125\n" +
-	"\x06Resume\x12\x1b.clary.v1.ResumeNodeRequest\x1a\x0e.clary.v1.Node\x12C\n" +
+	"\x06Resume\x12\x1b.clary.v1.ResumeNodeRequest\x1a\x0e.clary.v1.Node\x123\n" +
+	"\x05Taint\x12\x1a.clary.v1.TaintNodeRequest\x1a\x0e.clary.v1.Node\x12C\n" +
 	"\x06Remove\x12\x1b.clary.v1.RemoveNodeRequest\x1a\x1c.clary.v1.RemoveNodeResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
@@ -450,7 +516,7 @@ func file_clary_v1_nodes_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nodes_proto_rawDescData
 }
 
-var file_clary_v1_nodes_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_clary_v1_nodes_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_clary_v1_nodes_proto_goTypes = []any{
 	(*ListNodesRequest)(nil),   // 0: clary.v1.ListNodesRequest
 	(*ListNodesResponse)(nil),  // 1: clary.v1.ListNodesResponse
@@ -458,30 +524,35 @@ var file_clary_v1_nodes_proto_goTypes = []any{
 	(*NodeView)(nil),           // 3: clary.v1.NodeView
 	(*DrainNodeRequest)(nil),   // 4: clary.v1.DrainNodeRequest
 	(*ResumeNodeRequest)(nil),  // 5: clary.v1.ResumeNodeRequest
-	(*RemoveNodeRequest)(nil),  // 6: clary.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil), // 7: clary.v1.RemoveNodeResponse
-	(*Node)(nil),               // 8: clary.v1.Node
-	(*Resources)(nil),          // 9: clary.v1.Resources
+	(*TaintNodeRequest)(nil),   // 6: clary.v1.TaintNodeRequest
+	(*RemoveNodeRequest)(nil),  // 7: clary.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil), // 8: clary.v1.RemoveNodeResponse
+	(*Node)(nil),               // 9: clary.v1.Node
+	(*Resources)(nil),          // 10: clary.v1.Resources
+	(*Taint)(nil),              // 11: clary.v1.Taint
 }
 var file_clary_v1_nodes_proto_depIdxs = []int32{
-	3, // 0: clary.v1.ListNodesResponse.nodes:type_name -> clary.v1.NodeView
-	8, // 1: clary.v1.NodeView.node:type_name -> clary.v1.Node
-	9, // 2: clary.v1.NodeView.used:type_name -> clary.v1.Resources
-	0, // 3: clary.v1.Nodes.List:input_type -> clary.v1.ListNodesRequest
-	2, // 4: clary.v1.Nodes.Get:input_type -> clary.v1.GetNodeRequest
-	4, // 5: clary.v1.Nodes.Drain:input_type -> clary.v1.DrainNodeRequest
-	5, // 6: clary.v1.Nodes.Resume:input_type -> clary.v1.ResumeNodeRequest
-	6, // 7: clary.v1.Nodes.Remove:input_type -> clary.v1.RemoveNodeRequest
-	1, // 8: clary.v1.Nodes.List:output_type -> clary.v1.ListNodesResponse
-	3, // 9: clary.v1.Nodes.Get:output_type -> clary.v1.NodeView
-	8, // 10: clary.v1.Nodes.Drain:output_type -> clary.v1.Node
-	8, // 11: clary.v1.Nodes.Resume:output_type -> clary.v1.Node
-	7, // 12: clary.v1.Nodes.Remove:output_type -> clary.v1.RemoveNodeResponse
-	8, // [8:13] is the sub-list for method output_type
-	3, // [3:8] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	3,  // 0: clary.v1.ListNodesResponse.nodes:type_name -> clary.v1.NodeView
+	9,  // 1: clary.v1.NodeView.node:type_name -> clary.v1.Node
+	10, // 2: clary.v1.NodeView.used:type_name -> clary.v1.Resources
+	11, // 3: clary.v1.TaintNodeRequest.put:type_name -> clary.v1.Taint
+	0,  // 4: clary.v1.Nodes.List:input_type -> clary.v1.ListNodesRequest
+	2,  // 5: clary.v1.Nodes.Get:input_type -> clary.v1.GetNodeRequest
+	4,  // 6: clary.v1.Nodes.Drain:input_type -> clary.v1.DrainNodeRequest
+	5,  // 7: clary.v1.Nodes.Resume:input_type -> clary.v1.ResumeNodeRequest
+	6,  // 8: clary.v1.Nodes.Taint:input_type -> clary.v1.TaintNodeRequest
+	7,  // 9: clary.v1.Nodes.Remove:input_type -> clary.v1.RemoveNodeRequest
+	1,  // 10: clary.v1.Nodes.List:output_type -> clary.v1.ListNodesResponse
+	3,  // 11: clary.v1.Nodes.Get:output_type -> clary.v1.NodeView
+	9,  // 12: clary.v1.Nodes.Drain:output_type -> clary.v1.Node
+	9,  // 13: clary.v1.Nodes.Resume:output_type -> clary.v1.Node
+	9,  // 14: clary.v1.Nodes.Taint:output_type -> clary.v1.Node
+	8,  // 15: clary.v1.Nodes.Remove:output_type -> clary.v1.RemoveNodeResponse
+	10, // [10:16] is the sub-list for method output_type
+	4,  // [4:10] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nodes_proto_init() }
@@ -496,7 +567,7 @@ func file_clary_v1_nodes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nodes_proto_rawDesc), len(file_clary_v1_nodes_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

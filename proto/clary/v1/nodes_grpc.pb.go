@@ -23,6 +23,7 @@ const (
 	Nodes_Get_FullMethodName    = "/clary.v1.Nodes/Get"
 	Nodes_Drain_FullMethodName  = "/clary.v1.Nodes/Drain"
 	Nodes_Resume_FullMethodName = "/clary.v1.Nodes/Resume"
+	Nodes_Taint_FullMethodName  = "/clary.v1.Nodes/Taint"
 	Nodes_Remove_FullMethodName = "/clary.v1.Nodes/Remove"
 )
 
@@ -34,6 +35,8 @@ type NodesClient interface {
 	Get(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*NodeView, error)
 	Drain(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	Resume(ctx context.Context, in *ResumeNodeRequest, opts ...grpc.CallOption) (*Node, error)
+	// Taint keeps tasks off a node that do not tolerate it.
+	Taint(ctx context.Context, in *TaintNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	// Remove forgets a lost node for good.
 	Remove(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeResponse, error)
 }
@@ -86,6 +89,16 @@ func (c *nodesClient) Resume(ctx context.Context, in *ResumeNodeRequest, opts ..
 	return out, nil
 }
 
+func (c *nodesClient) Taint(ctx context.Context, in *TaintNodeRequest, opts ...grpc.CallOption) (*Node, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Node)
+	err := c.cc.Invoke(ctx, Nodes_Taint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *nodesClient) Remove(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveNodeResponse)
@@ -104,6 +117,8 @@ type NodesServer interface {
 	Get(context.Context, *GetNodeRequest) (*NodeView, error)
 	Drain(context.Context, *DrainNodeRequest) (*Node, error)
 	Resume(context.Context, *ResumeNodeRequest) (*Node, error)
+	// Taint keeps tasks off a node that do not tolerate it.
+	Taint(context.Context, *TaintNodeRequest) (*Node, error)
 	// Remove forgets a lost node for good.
 	Remove(context.Context, *RemoveNodeRequest) (*RemoveNodeResponse, error)
 	mustEmbedUnimplementedNodesServer()
@@ -127,6 +142,9 @@ func (UnimplementedNodesServer) Drain(context.Context, *DrainNodeRequest) (*Node
 }
 func (UnimplementedNodesServer) Resume(context.Context, *ResumeNodeRequest) (*Node, error) {
 	return nil, status.Error(codes.Unimplemented, "method Resume not implemented")
+}
+func (UnimplementedNodesServer) Taint(context.Context, *TaintNodeRequest) (*Node, error) {
+	return nil, status.Error(codes.Unimplemented, "method Taint not implemented")
 }
 func (UnimplementedNodesServer) Remove(context.Context, *RemoveNodeRequest) (*RemoveNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
@@ -224,6 +242,24 @@ func _Nodes_Resume_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Nodes_Taint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TaintNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodesServer).Taint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Nodes_Taint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodesServer).Taint(ctx, req.(*TaintNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Nodes_Remove_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RemoveNodeRequest)
 	if err := dec(in); err != nil {
@@ -264,6 +300,10 @@ var Nodes_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Resume",
 			Handler:    _Nodes_Resume_Handler,
+		},
+		{
+			MethodName: "Taint",
+			Handler:    _Nodes_Taint_Handler,
 		},
 		{
 			MethodName: "Remove",

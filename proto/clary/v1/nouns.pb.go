@@ -27,6 +27,7 @@ type Resources struct {
 	Memory        int64                  `protobuf:"varint,2,opt,name=memory,proto3" json:"memory,omitempty"`
 	Devices       []string               `protobuf:"bytes,3,rep,name=devices,proto3" json:"devices,omitempty"`
 	Ports         []int32                `protobuf:"varint,4,rep,packed,name=ports,proto3" json:"ports,omitempty"`
+	Shares        []*DeviceShare         `protobuf:"bytes,110,rep,name=shares,proto3" json:"shares,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -89,6 +90,89 @@ func (x *Resources) GetPorts() []int32 {
 	return nil
 }
 
+func (x *Resources) GetShares() []*DeviceShare {
+	if x != nil {
+		return x.Shares
+	}
+	return nil
+}
+
+type DeviceShare struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uuid          string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	Milli         int32                  `protobuf:"varint,2,opt,name=milli,proto3" json:"milli,omitempty"`
+	Memory        int64                  `protobuf:"varint,3,opt,name=memory,proto3" json:"memory,omitempty"`
+	Profile       string                 `protobuf:"bytes,4,opt,name=profile,proto3" json:"profile,omitempty"`
+	Start         int32                  `protobuf:"varint,5,opt,name=start,proto3" json:"start,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceShare) Reset() {
+	*x = DeviceShare{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceShare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceShare) ProtoMessage() {}
+
+func (x *DeviceShare) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceShare.ProtoReflect.Descriptor instead.
+func (*DeviceShare) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DeviceShare) GetUuid() string {
+	if x != nil {
+		return x.Uuid
+	}
+	return ""
+}
+
+func (x *DeviceShare) GetMilli() int32 {
+	if x != nil {
+		return x.Milli
+	}
+	return 0
+}
+
+func (x *DeviceShare) GetMemory() int64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *DeviceShare) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *DeviceShare) GetStart() int32 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
 type Ask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	MilliCpu      int64                  `protobuf:"varint,1,opt,name=milli_cpu,json=milliCpu,proto3" json:"milli_cpu,omitempty"`
@@ -96,13 +180,16 @@ type Ask struct {
 	Gpus          int32                  `protobuf:"varint,3,opt,name=gpus,proto3" json:"gpus,omitempty"`
 	GpuModel      string                 `protobuf:"bytes,4,opt,name=gpu_model,json=gpuModel,proto3" json:"gpu_model,omitempty"`
 	Ports         int32                  `protobuf:"varint,5,opt,name=ports,proto3" json:"ports,omitempty"`
+	GpuMilli      int32                  `protobuf:"varint,110,opt,name=gpu_milli,json=gpuMilli,proto3" json:"gpu_milli,omitempty"`
+	GpuMemory     int64                  `protobuf:"varint,111,opt,name=gpu_memory,json=gpuMemory,proto3" json:"gpu_memory,omitempty"`
+	Mig           string                 `protobuf:"bytes,112,opt,name=mig,proto3" json:"mig,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[1]
+	mi := &file_clary_v1_nouns_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -114,7 +201,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[1]
+	mi := &file_clary_v1_nouns_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -127,7 +214,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{1}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Ask) GetMilliCpu() int64 {
@@ -165,6 +252,427 @@ func (x *Ask) GetPorts() int32 {
 	return 0
 }
 
+func (x *Ask) GetGpuMilli() int32 {
+	if x != nil {
+		return x.GpuMilli
+	}
+	return 0
+}
+
+func (x *Ask) GetGpuMemory() int64 {
+	if x != nil {
+		return x.GpuMemory
+	}
+	return 0
+}
+
+func (x *Ask) GetMig() string {
+	if x != nil {
+		return x.Mig
+	}
+	return ""
+}
+
+type MIGProfile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Slices        int32                  `protobuf:"varint,2,opt,name=slices,proto3" json:"slices,omitempty"`
+	Memory        int64                  `protobuf:"varint,3,opt,name=memory,proto3" json:"memory,omitempty"`
+	Starts        []int32                `protobuf:"varint,4,rep,packed,name=starts,proto3" json:"starts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MIGProfile) Reset() {
+	*x = MIGProfile{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MIGProfile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MIGProfile) ProtoMessage() {}
+
+func (x *MIGProfile) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MIGProfile.ProtoReflect.Descriptor instead.
+func (*MIGProfile) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MIGProfile) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MIGProfile) GetSlices() int32 {
+	if x != nil {
+		return x.Slices
+	}
+	return 0
+}
+
+func (x *MIGProfile) GetMemory() int64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *MIGProfile) GetStarts() []int32 {
+	if x != nil {
+		return x.Starts
+	}
+	return nil
+}
+
+type Taint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Effect        string                 `protobuf:"bytes,3,opt,name=effect,proto3" json:"effect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Taint) Reset() {
+	*x = Taint{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Taint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Taint) ProtoMessage() {}
+
+func (x *Taint) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Taint.ProtoReflect.Descriptor instead.
+func (*Taint) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Taint) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Taint) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Taint) GetEffect() string {
+	if x != nil {
+		return x.Effect
+	}
+	return ""
+}
+
+type Constraint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attribute     string                 `protobuf:"bytes,1,opt,name=attribute,proto3" json:"attribute,omitempty"`
+	Operator      string                 `protobuf:"bytes,2,opt,name=operator,proto3" json:"operator,omitempty"`
+	Values        []string               `protobuf:"bytes,3,rep,name=values,proto3" json:"values,omitempty"`
+	Weight        int32                  `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Constraint) Reset() {
+	*x = Constraint{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Constraint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Constraint) ProtoMessage() {}
+
+func (x *Constraint) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Constraint.ProtoReflect.Descriptor instead.
+func (*Constraint) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Constraint) GetAttribute() string {
+	if x != nil {
+		return x.Attribute
+	}
+	return ""
+}
+
+func (x *Constraint) GetOperator() string {
+	if x != nil {
+		return x.Operator
+	}
+	return ""
+}
+
+func (x *Constraint) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *Constraint) GetWeight() int32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+type Affinity struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Label         string                 `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	Value         string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	Over          string                 `protobuf:"bytes,4,opt,name=over,proto3" json:"over,omitempty"`
+	Anti          bool                   `protobuf:"varint,5,opt,name=anti,proto3" json:"anti,omitempty"`
+	Weight        int32                  `protobuf:"varint,6,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Affinity) Reset() {
+	*x = Affinity{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Affinity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Affinity) ProtoMessage() {}
+
+func (x *Affinity) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Affinity.ProtoReflect.Descriptor instead.
+func (*Affinity) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Affinity) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *Affinity) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *Affinity) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Affinity) GetOver() string {
+	if x != nil {
+		return x.Over
+	}
+	return ""
+}
+
+func (x *Affinity) GetAnti() bool {
+	if x != nil {
+		return x.Anti
+	}
+	return false
+}
+
+func (x *Affinity) GetWeight() int32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+type Toleration struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Any           bool                   `protobuf:"varint,3,opt,name=any,proto3" json:"any,omitempty"`
+	Effect        string                 `protobuf:"bytes,4,opt,name=effect,proto3" json:"effect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Toleration) Reset() {
+	*x = Toleration{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Toleration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Toleration) ProtoMessage() {}
+
+func (x *Toleration) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Toleration.ProtoReflect.Descriptor instead.
+func (*Toleration) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Toleration) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Toleration) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Toleration) GetAny() bool {
+	if x != nil {
+		return x.Any
+	}
+	return false
+}
+
+func (x *Toleration) GetEffect() string {
+	if x != nil {
+		return x.Effect
+	}
+	return ""
+}
+
+type Topology struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`
+	Preferred     bool                   `protobuf:"varint,2,opt,name=preferred,proto3" json:"preferred,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Topology) Reset() {
+	*x = Topology{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Topology) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Topology) ProtoMessage() {}
+
+func (x *Topology) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Topology.ProtoReflect.Descriptor instead.
+func (*Topology) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Topology) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *Topology) GetPreferred() bool {
+	if x != nil {
+		return x.Preferred
+	}
+	return false
+}
+
 type Device struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Uuid          string                 `protobuf:"bytes,1,opt,name=uuid,proto3" json:"uuid,omitempty"`
@@ -173,13 +681,19 @@ type Device struct {
 	Memory        int64                  `protobuf:"varint,4,opt,name=memory,proto3" json:"memory,omitempty"`
 	Simulated     bool                   `protobuf:"varint,5,opt,name=simulated,proto3" json:"simulated,omitempty"`
 	Healthy       bool                   `protobuf:"varint,6,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	Numa          int32                  `protobuf:"varint,110,opt,name=numa,proto3" json:"numa,omitempty"`
+	Link          int32                  `protobuf:"varint,111,opt,name=link,proto3" json:"link,omitempty"`
+	Pci           string                 `protobuf:"bytes,112,opt,name=pci,proto3" json:"pci,omitempty"`
+	Speed         int32                  `protobuf:"varint,113,opt,name=speed,proto3" json:"speed,omitempty"`
+	Partitioned   bool                   `protobuf:"varint,114,opt,name=partitioned,proto3" json:"partitioned,omitempty"`
+	Profiles      []*MIGProfile          `protobuf:"bytes,115,rep,name=profiles,proto3" json:"profiles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[2]
+	mi := &file_clary_v1_nouns_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -191,7 +705,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[2]
+	mi := &file_clary_v1_nouns_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -204,7 +718,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{2}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Device) GetUuid() string {
@@ -249,6 +763,48 @@ func (x *Device) GetHealthy() bool {
 	return false
 }
 
+func (x *Device) GetNuma() int32 {
+	if x != nil {
+		return x.Numa
+	}
+	return 0
+}
+
+func (x *Device) GetLink() int32 {
+	if x != nil {
+		return x.Link
+	}
+	return 0
+}
+
+func (x *Device) GetPci() string {
+	if x != nil {
+		return x.Pci
+	}
+	return ""
+}
+
+func (x *Device) GetSpeed() int32 {
+	if x != nil {
+		return x.Speed
+	}
+	return 0
+}
+
+func (x *Device) GetPartitioned() bool {
+	if x != nil {
+		return x.Partitioned
+	}
+	return false
+}
+
+func (x *Device) GetProfiles() []*MIGProfile {
+	if x != nil {
+		return x.Profiles
+	}
+	return nil
+}
+
 type Node struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -267,13 +823,15 @@ type Node struct {
 	Joined        int64                  `protobuf:"varint,14,opt,name=joined,proto3" json:"joined,omitempty"`
 	Seen          int64                  `protobuf:"varint,15,opt,name=seen,proto3" json:"seen,omitempty"`
 	Revision      uint64                 `protobuf:"varint,16,opt,name=revision,proto3" json:"revision,omitempty"`
+	Taints        []*Taint               `protobuf:"bytes,110,rep,name=taints,proto3" json:"taints,omitempty"`
+	Cached        []uint32               `protobuf:"fixed32,111,rep,packed,name=cached,proto3" json:"cached,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[3]
+	mi := &file_clary_v1_nouns_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -285,7 +843,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[3]
+	mi := &file_clary_v1_nouns_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -298,7 +856,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{3}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Node) GetId() string {
@@ -413,6 +971,20 @@ func (x *Node) GetRevision() uint64 {
 	return 0
 }
 
+func (x *Node) GetTaints() []*Taint {
+	if x != nil {
+		return x.Taints
+	}
+	return nil
+}
+
+func (x *Node) GetCached() []uint32 {
+	if x != nil {
+		return x.Cached
+	}
+	return nil
+}
+
 type Retry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Limit         int32                  `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
@@ -425,7 +997,7 @@ type Retry struct {
 
 func (x *Retry) Reset() {
 	*x = Retry{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[4]
+	mi := &file_clary_v1_nouns_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +1009,7 @@ func (x *Retry) String() string {
 func (*Retry) ProtoMessage() {}
 
 func (x *Retry) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[4]
+	mi := &file_clary_v1_nouns_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +1022,7 @@ func (x *Retry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retry.ProtoReflect.Descriptor instead.
 func (*Retry) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{4}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Retry) GetLimit() int32 {
@@ -516,7 +1088,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[5]
+	mi := &file_clary_v1_nouns_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +1100,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[5]
+	mi := &file_clary_v1_nouns_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +1113,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{5}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Job) GetName() string {
@@ -753,7 +1325,7 @@ type Input struct {
 
 func (x *Input) Reset() {
 	*x = Input{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[6]
+	mi := &file_clary_v1_nouns_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +1337,7 @@ func (x *Input) String() string {
 func (*Input) ProtoMessage() {}
 
 func (x *Input) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[6]
+	mi := &file_clary_v1_nouns_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +1350,7 @@ func (x *Input) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Input.ProtoReflect.Descriptor instead.
 func (*Input) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{6}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Input) GetChannel() string {
@@ -877,7 +1449,7 @@ type Export struct {
 
 func (x *Export) Reset() {
 	*x = Export{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[7]
+	mi := &file_clary_v1_nouns_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +1461,7 @@ func (x *Export) String() string {
 func (*Export) ProtoMessage() {}
 
 func (x *Export) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[7]
+	mi := &file_clary_v1_nouns_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +1474,7 @@ func (x *Export) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Export.ProtoReflect.Descriptor instead.
 func (*Export) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{7}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Export) GetName() string {
@@ -943,7 +1515,7 @@ type Python struct {
 
 func (x *Python) Reset() {
 	*x = Python{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[8]
+	mi := &file_clary_v1_nouns_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1527,7 @@ func (x *Python) String() string {
 func (*Python) ProtoMessage() {}
 
 func (x *Python) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[8]
+	mi := &file_clary_v1_nouns_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1540,7 @@ func (x *Python) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Python.ProtoReflect.Descriptor instead.
 func (*Python) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{8}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Python) GetInterpreter() string {
@@ -996,7 +1568,7 @@ type SecretRef struct {
 
 func (x *SecretRef) Reset() {
 	*x = SecretRef{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[9]
+	mi := &file_clary_v1_nouns_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1580,7 @@ func (x *SecretRef) String() string {
 func (*SecretRef) ProtoMessage() {}
 
 func (x *SecretRef) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[9]
+	mi := &file_clary_v1_nouns_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1593,7 @@ func (x *SecretRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRef.ProtoReflect.Descriptor instead.
 func (*SecretRef) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{9}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SecretRef) GetName() string {
@@ -1056,7 +1628,7 @@ type Tracking struct {
 
 func (x *Tracking) Reset() {
 	*x = Tracking{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[10]
+	mi := &file_clary_v1_nouns_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1640,7 @@ func (x *Tracking) String() string {
 func (*Tracking) ProtoMessage() {}
 
 func (x *Tracking) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[10]
+	mi := &file_clary_v1_nouns_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1653,7 @@ func (x *Tracking) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tracking.ProtoReflect.Descriptor instead.
 func (*Tracking) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{10}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Tracking) GetMetric() string {
@@ -1115,7 +1687,7 @@ type MetricDefinition struct {
 
 func (x *MetricDefinition) Reset() {
 	*x = MetricDefinition{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[11]
+	mi := &file_clary_v1_nouns_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1699,7 @@ func (x *MetricDefinition) String() string {
 func (*MetricDefinition) ProtoMessage() {}
 
 func (x *MetricDefinition) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[11]
+	mi := &file_clary_v1_nouns_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1712,7 @@ func (x *MetricDefinition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricDefinition.ProtoReflect.Descriptor instead.
 func (*MetricDefinition) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MetricDefinition) GetName() string {
@@ -1196,7 +1768,7 @@ type Program struct {
 
 func (x *Program) Reset() {
 	*x = Program{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[12]
+	mi := &file_clary_v1_nouns_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1780,7 @@ func (x *Program) String() string {
 func (*Program) ProtoMessage() {}
 
 func (x *Program) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[12]
+	mi := &file_clary_v1_nouns_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1793,7 @@ func (x *Program) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Program.ProtoReflect.Descriptor instead.
 func (*Program) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Program) GetCommand() []string {
@@ -1454,7 +2026,7 @@ type Probe struct {
 
 func (x *Probe) Reset() {
 	*x = Probe{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[13]
+	mi := &file_clary_v1_nouns_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +2038,7 @@ func (x *Probe) String() string {
 func (*Probe) ProtoMessage() {}
 
 func (x *Probe) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[13]
+	mi := &file_clary_v1_nouns_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +2051,7 @@ func (x *Probe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Probe.ProtoReflect.Descriptor instead.
 func (*Probe) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Probe) GetPath() string {
@@ -1526,13 +2098,19 @@ type Role struct {
 	Labels        map[string]string      `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Spread        string                 `protobuf:"bytes,6,opt,name=spread,proto3" json:"spread,omitempty"`
 	Min           int32                  `protobuf:"varint,20,opt,name=min,proto3" json:"min,omitempty"`
+	Over          string                 `protobuf:"bytes,110,opt,name=over,proto3" json:"over,omitempty"`
+	Pack          bool                   `protobuf:"varint,111,opt,name=pack,proto3" json:"pack,omitempty"`
+	Constraints   []*Constraint          `protobuf:"bytes,112,rep,name=constraints,proto3" json:"constraints,omitempty"`
+	Affinities    []*Affinity            `protobuf:"bytes,113,rep,name=affinities,proto3" json:"affinities,omitempty"`
+	Tolerations   []*Toleration          `protobuf:"bytes,114,rep,name=tolerations,proto3" json:"tolerations,omitempty"`
+	Topology      *Topology              `protobuf:"bytes,115,opt,name=topology,proto3" json:"topology,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Role) Reset() {
 	*x = Role{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[14]
+	mi := &file_clary_v1_nouns_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +2122,7 @@ func (x *Role) String() string {
 func (*Role) ProtoMessage() {}
 
 func (x *Role) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[14]
+	mi := &file_clary_v1_nouns_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +2135,7 @@ func (x *Role) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Role.ProtoReflect.Descriptor instead.
 func (*Role) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Role) GetName() string {
@@ -1609,6 +2187,48 @@ func (x *Role) GetMin() int32 {
 	return 0
 }
 
+func (x *Role) GetOver() string {
+	if x != nil {
+		return x.Over
+	}
+	return ""
+}
+
+func (x *Role) GetPack() bool {
+	if x != nil {
+		return x.Pack
+	}
+	return false
+}
+
+func (x *Role) GetConstraints() []*Constraint {
+	if x != nil {
+		return x.Constraints
+	}
+	return nil
+}
+
+func (x *Role) GetAffinities() []*Affinity {
+	if x != nil {
+		return x.Affinities
+	}
+	return nil
+}
+
+func (x *Role) GetTolerations() []*Toleration {
+	if x != nil {
+		return x.Tolerations
+	}
+	return nil
+}
+
+func (x *Role) GetTopology() *Topology {
+	if x != nil {
+		return x.Topology
+	}
+	return nil
+}
+
 type Gang struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Job            string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -1634,13 +2254,14 @@ type Gang struct {
 	Resized        []int64                `protobuf:"varint,83,rep,packed,name=resized,proto3" json:"resized,omitempty"`
 	NonPreemptible bool                   `protobuf:"varint,84,opt,name=non_preemptible,json=nonPreemptible,proto3" json:"non_preemptible,omitempty"`
 	Ran            int64                  `protobuf:"varint,85,opt,name=ran,proto3" json:"ran,omitempty"`
+	Labels         map[string]string      `protobuf:"bytes,110,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Gang) Reset() {
 	*x = Gang{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[15]
+	mi := &file_clary_v1_nouns_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +2273,7 @@ func (x *Gang) String() string {
 func (*Gang) ProtoMessage() {}
 
 func (x *Gang) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[15]
+	mi := &file_clary_v1_nouns_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +2286,7 @@ func (x *Gang) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gang.ProtoReflect.Descriptor instead.
 func (*Gang) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{15}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Gang) GetJob() string {
@@ -1829,6 +2450,13 @@ func (x *Gang) GetRan() int64 {
 	return 0
 }
 
+func (x *Gang) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
 type Allocation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -1839,7 +2467,7 @@ type Allocation struct {
 
 func (x *Allocation) Reset() {
 	*x = Allocation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[16]
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1851,7 +2479,7 @@ func (x *Allocation) String() string {
 func (*Allocation) ProtoMessage() {}
 
 func (x *Allocation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[16]
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1864,7 +2492,7 @@ func (x *Allocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allocation.ProtoReflect.Descriptor instead.
 func (*Allocation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{16}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Allocation) GetNode() string {
@@ -1895,7 +2523,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[17]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +2535,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[17]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +2548,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{17}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Progress) GetEpoch() int32 {
@@ -1978,7 +2606,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[18]
+	mi := &file_clary_v1_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2618,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[18]
+	mi := &file_clary_v1_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2631,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{18}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Output) GetName() string {
@@ -2058,7 +2686,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[19]
+	mi := &file_clary_v1_nouns_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2070,7 +2698,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[19]
+	mi := &file_clary_v1_nouns_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2083,7 +2711,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{19}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TaskStatus) GetState() string {
@@ -2167,7 +2795,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[20]
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2179,7 +2807,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[20]
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2192,7 +2820,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{20}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Task) GetId() string {
@@ -2278,7 +2906,7 @@ type Publication struct {
 
 func (x *Publication) Reset() {
 	*x = Publication{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[21]
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2290,7 +2918,7 @@ func (x *Publication) String() string {
 func (*Publication) ProtoMessage() {}
 
 func (x *Publication) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[21]
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2303,7 +2931,7 @@ func (x *Publication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publication.ProtoReflect.Descriptor instead.
 func (*Publication) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{21}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Publication) GetJob() string {
@@ -2354,7 +2982,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[22]
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +2994,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[22]
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +3007,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{22}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Placement) GetGang() string {
@@ -2431,7 +3059,7 @@ type Eviction struct {
 
 func (x *Eviction) Reset() {
 	*x = Eviction{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2443,7 +3071,7 @@ func (x *Eviction) String() string {
 func (*Eviction) ProtoMessage() {}
 
 func (x *Eviction) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2456,7 +3084,7 @@ func (x *Eviction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Eviction.ProtoReflect.Descriptor instead.
 func (*Eviction) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{23}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Eviction) GetGang() string {
@@ -2517,7 +3145,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[24]
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2529,7 +3157,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[24]
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2542,7 +3170,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{24}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Block) GetConstraint() string {
@@ -2616,7 +3244,7 @@ type Why struct {
 
 func (x *Why) Reset() {
 	*x = Why{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[25]
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2628,7 +3256,7 @@ func (x *Why) String() string {
 func (*Why) ProtoMessage() {}
 
 func (x *Why) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[25]
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2641,7 +3269,7 @@ func (x *Why) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Why.ProtoReflect.Descriptor instead.
 func (*Why) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{25}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Why) GetGang() string {
@@ -2704,7 +3332,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[26]
+	mi := &file_clary_v1_nouns_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +3344,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[26]
+	mi := &file_clary_v1_nouns_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +3357,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{26}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Plan) GetPlacements() []*Placement {
@@ -2765,7 +3393,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	mi := &file_clary_v1_nouns_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2777,7 +3405,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	mi := &file_clary_v1_nouns_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2790,7 +3418,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{27}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Queue) GetName() string {
@@ -2837,7 +3465,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +3477,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +3490,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{28}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Secret) GetQueue() string {
@@ -2939,7 +3567,7 @@ type Deed struct {
 
 func (x *Deed) Reset() {
 	*x = Deed{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3579,7 @@ func (x *Deed) String() string {
 func (*Deed) ProtoMessage() {}
 
 func (x *Deed) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3592,7 @@ func (x *Deed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deed.ProtoReflect.Descriptor instead.
 func (*Deed) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{29}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Deed) GetId() string {
@@ -3055,7 +3683,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3695,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3708,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{30}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Token) GetId() string {
@@ -3185,7 +3813,7 @@ type Trial struct {
 
 func (x *Trial) Reset() {
 	*x = Trial{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3197,7 +3825,7 @@ func (x *Trial) String() string {
 func (*Trial) ProtoMessage() {}
 
 func (x *Trial) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3210,7 +3838,7 @@ func (x *Trial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trial.ProtoReflect.Descriptor instead.
 func (*Trial) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{31}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Trial) GetSweep() string {
@@ -3392,7 +4020,7 @@ type CurvePoint struct {
 
 func (x *CurvePoint) Reset() {
 	*x = CurvePoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3404,7 +4032,7 @@ func (x *CurvePoint) String() string {
 func (*CurvePoint) ProtoMessage() {}
 
 func (x *CurvePoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3417,7 +4045,7 @@ func (x *CurvePoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CurvePoint.ProtoReflect.Descriptor instead.
 func (*CurvePoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{32}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CurvePoint) GetStep() float64 {
@@ -3466,7 +4094,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[33]
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3478,7 +4106,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[33]
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3491,7 +4119,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{33}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Sweep) GetJob() string {
@@ -3624,7 +4252,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[34]
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3636,7 +4264,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[34]
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3649,7 +4277,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{34}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Budget) GetTrials() int64 {
@@ -3689,7 +4317,7 @@ type TrialCounts struct {
 
 func (x *TrialCounts) Reset() {
 	*x = TrialCounts{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3701,7 +4329,7 @@ func (x *TrialCounts) String() string {
 func (*TrialCounts) ProtoMessage() {}
 
 func (x *TrialCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3714,7 +4342,7 @@ func (x *TrialCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrialCounts.ProtoReflect.Descriptor instead.
 func (*TrialCounts) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{35}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TrialCounts) GetWaiting() int64 {
@@ -3790,7 +4418,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3802,7 +4430,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3815,7 +4443,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{36}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Model) GetName() string {
@@ -3903,7 +4531,7 @@ type ModelVersion struct {
 
 func (x *ModelVersion) Reset() {
 	*x = ModelVersion{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	mi := &file_clary_v1_nouns_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3915,7 +4543,7 @@ func (x *ModelVersion) String() string {
 func (*ModelVersion) ProtoMessage() {}
 
 func (x *ModelVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	mi := &file_clary_v1_nouns_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3928,7 +4556,7 @@ func (x *ModelVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelVersion.ProtoReflect.Descriptor instead.
 func (*ModelVersion) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{37}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ModelVersion) GetModel() string {
@@ -4041,7 +4669,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	mi := &file_clary_v1_nouns_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4053,7 +4681,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	mi := &file_clary_v1_nouns_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4066,7 +4694,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{38}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Approval) GetState() string {
@@ -4116,7 +4744,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	mi := &file_clary_v1_nouns_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4128,7 +4756,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	mi := &file_clary_v1_nouns_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4141,7 +4769,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{39}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Lineage) GetJob() string {
@@ -4231,7 +4859,7 @@ type Code struct {
 
 func (x *Code) Reset() {
 	*x = Code{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4243,7 +4871,7 @@ func (x *Code) String() string {
 func (*Code) ProtoMessage() {}
 
 func (x *Code) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4256,7 +4884,7 @@ func (x *Code) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Code.ProtoReflect.Descriptor instead.
 func (*Code) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{40}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Code) GetWhat() string {
@@ -4287,7 +4915,7 @@ type DataRef struct {
 
 func (x *DataRef) Reset() {
 	*x = DataRef{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4299,7 +4927,7 @@ func (x *DataRef) String() string {
 func (*DataRef) ProtoMessage() {}
 
 func (x *DataRef) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4312,7 +4940,7 @@ func (x *DataRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataRef.ProtoReflect.Descriptor instead.
 func (*DataRef) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{41}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DataRef) GetChannel() string {
@@ -4370,7 +4998,7 @@ type ModelPin struct {
 
 func (x *ModelPin) Reset() {
 	*x = ModelPin{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4382,7 +5010,7 @@ func (x *ModelPin) String() string {
 func (*ModelPin) ProtoMessage() {}
 
 func (x *ModelPin) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4395,7 +5023,7 @@ func (x *ModelPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelPin.ProtoReflect.Descriptor instead.
 func (*ModelPin) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{42}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ModelPin) GetRef() string {
@@ -4451,7 +5079,7 @@ type Evaluation struct {
 
 func (x *Evaluation) Reset() {
 	*x = Evaluation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	mi := &file_clary_v1_nouns_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4463,7 +5091,7 @@ func (x *Evaluation) String() string {
 func (*Evaluation) ProtoMessage() {}
 
 func (x *Evaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	mi := &file_clary_v1_nouns_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4476,7 +5104,7 @@ func (x *Evaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
 func (*Evaluation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{43}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Evaluation) GetName() string {
@@ -4568,7 +5196,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[44]
+	mi := &file_clary_v1_nouns_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4580,7 +5208,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[44]
+	mi := &file_clary_v1_nouns_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4593,7 +5221,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{44}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Endpoint) GetJob() string {
@@ -4695,7 +5323,7 @@ type Fleet struct {
 
 func (x *Fleet) Reset() {
 	*x = Fleet{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[45]
+	mi := &file_clary_v1_nouns_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4707,7 +5335,7 @@ func (x *Fleet) String() string {
 func (*Fleet) ProtoMessage() {}
 
 func (x *Fleet) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[45]
+	mi := &file_clary_v1_nouns_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4720,7 +5348,7 @@ func (x *Fleet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fleet.ProtoReflect.Descriptor instead.
 func (*Fleet) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{45}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Fleet) GetVariant() string {
@@ -4832,7 +5460,7 @@ type DrainingReplica struct {
 
 func (x *DrainingReplica) Reset() {
 	*x = DrainingReplica{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[46]
+	mi := &file_clary_v1_nouns_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4844,7 +5472,7 @@ func (x *DrainingReplica) String() string {
 func (*DrainingReplica) ProtoMessage() {}
 
 func (x *DrainingReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[46]
+	mi := &file_clary_v1_nouns_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4857,7 +5485,7 @@ func (x *DrainingReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainingReplica.ProtoReflect.Descriptor instead.
 func (*DrainingReplica) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{46}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DrainingReplica) GetGang() string {
@@ -4904,7 +5532,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	mi := &file_clary_v1_nouns_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4916,7 +5544,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	mi := &file_clary_v1_nouns_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4929,7 +5557,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{47}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Rollout) GetFrom() int64 {
@@ -5051,7 +5679,7 @@ type Experiment struct {
 
 func (x *Experiment) Reset() {
 	*x = Experiment{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	mi := &file_clary_v1_nouns_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5063,7 +5691,7 @@ func (x *Experiment) String() string {
 func (*Experiment) ProtoMessage() {}
 
 func (x *Experiment) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	mi := &file_clary_v1_nouns_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5076,7 +5704,7 @@ func (x *Experiment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Experiment.ProtoReflect.Descriptor instead.
 func (*Experiment) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{48}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Experiment) GetSpec() []byte {
@@ -5133,7 +5761,7 @@ type EndpointNote struct {
 
 func (x *EndpointNote) Reset() {
 	*x = EndpointNote{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[49]
+	mi := &file_clary_v1_nouns_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5145,7 +5773,7 @@ func (x *EndpointNote) String() string {
 func (*EndpointNote) ProtoMessage() {}
 
 func (x *EndpointNote) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[49]
+	mi := &file_clary_v1_nouns_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5158,7 +5786,7 @@ func (x *EndpointNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointNote.ProtoReflect.Descriptor instead.
 func (*EndpointNote) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{49}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *EndpointNote) GetAt() int64 {
@@ -5202,7 +5830,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[50]
+	mi := &file_clary_v1_nouns_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5214,7 +5842,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[50]
+	mi := &file_clary_v1_nouns_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5227,7 +5855,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{50}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *LogEntry) GetTime() int64 {
@@ -5262,25 +5890,74 @@ var File_clary_v1_nouns_proto protoreflect.FileDescriptor
 
 const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\n" +
-	"\x14clary/v1/nouns.proto\x12\bclary.v1\"p\n" +
+	"\x14clary/v1/nouns.proto\x12\bclary.v1\"\x9f\x01\n" +
 	"\tResources\x12\x1b\n" +
 	"\tmilli_cpu\x18\x01 \x01(\x03R\bmilliCpu\x12\x16\n" +
 	"\x06memory\x18\x02 \x01(\x03R\x06memory\x12\x18\n" +
 	"\adevices\x18\x03 \x03(\tR\adevices\x12\x14\n" +
-	"\x05ports\x18\x04 \x03(\x05R\x05ports\"\x81\x01\n" +
+	"\x05ports\x18\x04 \x03(\x05R\x05ports\x12-\n" +
+	"\x06shares\x18n \x03(\v2\x15.clary.v1.DeviceShareR\x06shares\"\x7f\n" +
+	"\vDeviceShare\x12\x12\n" +
+	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x14\n" +
+	"\x05milli\x18\x02 \x01(\x05R\x05milli\x12\x16\n" +
+	"\x06memory\x18\x03 \x01(\x03R\x06memory\x12\x18\n" +
+	"\aprofile\x18\x04 \x01(\tR\aprofile\x12\x14\n" +
+	"\x05start\x18\x05 \x01(\x05R\x05start\"\xcf\x01\n" +
 	"\x03Ask\x12\x1b\n" +
 	"\tmilli_cpu\x18\x01 \x01(\x03R\bmilliCpu\x12\x16\n" +
 	"\x06memory\x18\x02 \x01(\x03R\x06memory\x12\x12\n" +
 	"\x04gpus\x18\x03 \x01(\x05R\x04gpus\x12\x1b\n" +
 	"\tgpu_model\x18\x04 \x01(\tR\bgpuModel\x12\x14\n" +
-	"\x05ports\x18\x05 \x01(\x05R\x05ports\"\x96\x01\n" +
+	"\x05ports\x18\x05 \x01(\x05R\x05ports\x12\x1b\n" +
+	"\tgpu_milli\x18n \x01(\x05R\bgpuMilli\x12\x1d\n" +
+	"\n" +
+	"gpu_memory\x18o \x01(\x03R\tgpuMemory\x12\x10\n" +
+	"\x03mig\x18p \x01(\tR\x03mig\"h\n" +
+	"\n" +
+	"MIGProfile\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06slices\x18\x02 \x01(\x05R\x06slices\x12\x16\n" +
+	"\x06memory\x18\x03 \x01(\x03R\x06memory\x12\x16\n" +
+	"\x06starts\x18\x04 \x03(\x05R\x06starts\"G\n" +
+	"\x05Taint\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
+	"\x06effect\x18\x03 \x01(\tR\x06effect\"v\n" +
+	"\n" +
+	"Constraint\x12\x1c\n" +
+	"\tattribute\x18\x01 \x01(\tR\tattribute\x12\x1a\n" +
+	"\boperator\x18\x02 \x01(\tR\boperator\x12\x16\n" +
+	"\x06values\x18\x03 \x03(\tR\x06values\x12\x16\n" +
+	"\x06weight\x18\x04 \x01(\x05R\x06weight\"\x88\x01\n" +
+	"\bAffinity\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\x12\x14\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\x12\x12\n" +
+	"\x04over\x18\x04 \x01(\tR\x04over\x12\x12\n" +
+	"\x04anti\x18\x05 \x01(\bR\x04anti\x12\x16\n" +
+	"\x06weight\x18\x06 \x01(\x05R\x06weight\"^\n" +
+	"\n" +
+	"Toleration\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x10\n" +
+	"\x03any\x18\x03 \x01(\bR\x03any\x12\x16\n" +
+	"\x06effect\x18\x04 \x01(\tR\x06effect\">\n" +
+	"\bTopology\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\tR\x05level\x12\x1c\n" +
+	"\tpreferred\x18\x02 \x01(\bR\tpreferred\"\xba\x02\n" +
 	"\x06Device\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05model\x18\x03 \x01(\tR\x05model\x12\x16\n" +
 	"\x06memory\x18\x04 \x01(\x03R\x06memory\x12\x1c\n" +
 	"\tsimulated\x18\x05 \x01(\bR\tsimulated\x12\x18\n" +
-	"\ahealthy\x18\x06 \x01(\bR\ahealthy\"\xfd\x03\n" +
+	"\ahealthy\x18\x06 \x01(\bR\ahealthy\x12\x12\n" +
+	"\x04numa\x18n \x01(\x05R\x04numa\x12\x12\n" +
+	"\x04link\x18o \x01(\x05R\x04link\x12\x10\n" +
+	"\x03pci\x18p \x01(\tR\x03pci\x12\x14\n" +
+	"\x05speed\x18q \x01(\x05R\x05speed\x12 \n" +
+	"\vpartitioned\x18r \x01(\bR\vpartitioned\x120\n" +
+	"\bprofiles\x18s \x03(\v2\x14.clary.v1.MIGProfileR\bprofiles\"\xbe\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1b\n" +
@@ -5299,7 +5976,9 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\aversion\x18\r \x01(\tR\aversion\x12\x16\n" +
 	"\x06joined\x18\x0e \x01(\x03R\x06joined\x12\x12\n" +
 	"\x04seen\x18\x0f \x01(\x03R\x04seen\x12\x1a\n" +
-	"\brevision\x18\x10 \x01(\x04R\brevision\x1a9\n" +
+	"\brevision\x18\x10 \x01(\x04R\brevision\x12'\n" +
+	"\x06taints\x18n \x03(\v2\x0f.clary.v1.TaintR\x06taints\x12\x16\n" +
+	"\x06cached\x18o \x03(\aR\x06cached\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"a\n" +
@@ -5424,7 +6103,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\astartup\x18\x02 \x01(\x03R\astartup\x12\x14\n" +
 	"\x05every\x18\x03 \x01(\x03R\x05every\x12\x18\n" +
 	"\atimeout\x18\x04 \x01(\x03R\atimeout\x12\x1a\n" +
-	"\bfailures\x18\x05 \x01(\x05R\bfailures\"\x97\x02\n" +
+	"\bfailures\x18\x05 \x01(\x05R\bfailures\"\x93\x04\n" +
 	"\x04Role\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x12\x1f\n" +
@@ -5432,10 +6111,18 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\aprogram\x18\x04 \x01(\v2\x11.clary.v1.ProgramR\aprogram\x122\n" +
 	"\x06labels\x18\x05 \x03(\v2\x1a.clary.v1.Role.LabelsEntryR\x06labels\x12\x16\n" +
 	"\x06spread\x18\x06 \x01(\tR\x06spread\x12\x10\n" +
-	"\x03min\x18\x14 \x01(\x05R\x03min\x1a9\n" +
+	"\x03min\x18\x14 \x01(\x05R\x03min\x12\x12\n" +
+	"\x04over\x18n \x01(\tR\x04over\x12\x12\n" +
+	"\x04pack\x18o \x01(\bR\x04pack\x126\n" +
+	"\vconstraints\x18p \x03(\v2\x14.clary.v1.ConstraintR\vconstraints\x122\n" +
+	"\n" +
+	"affinities\x18q \x03(\v2\x12.clary.v1.AffinityR\n" +
+	"affinities\x126\n" +
+	"\vtolerations\x18r \x03(\v2\x14.clary.v1.TolerationR\vtolerations\x12.\n" +
+	"\btopology\x18s \x01(\v2\x12.clary.v1.TopologyR\btopology\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe9\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd8\x05\n" +
 	"\x04Gang\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -5463,7 +6150,11 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\aevicted\x18R \x01(\x05R\aevicted\x12\x18\n" +
 	"\aresized\x18S \x03(\x03R\aresized\x12'\n" +
 	"\x0fnon_preemptible\x18T \x01(\bR\x0enonPreemptible\x12\x10\n" +
-	"\x03ran\x18U \x01(\x03R\x03ran\"S\n" +
+	"\x03ran\x18U \x01(\x03R\x03ran\x122\n" +
+	"\x06labels\x18n \x03(\v2\x1a.clary.v1.Gang.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
 	"\n" +
 	"Allocation\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x121\n" +
@@ -5835,129 +6526,145 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
-	(*Ask)(nil),              // 1: clary.v1.Ask
-	(*Device)(nil),           // 2: clary.v1.Device
-	(*Node)(nil),             // 3: clary.v1.Node
-	(*Retry)(nil),            // 4: clary.v1.Retry
-	(*Job)(nil),              // 5: clary.v1.Job
-	(*Input)(nil),            // 6: clary.v1.Input
-	(*Export)(nil),           // 7: clary.v1.Export
-	(*Python)(nil),           // 8: clary.v1.Python
-	(*SecretRef)(nil),        // 9: clary.v1.SecretRef
-	(*Tracking)(nil),         // 10: clary.v1.Tracking
-	(*MetricDefinition)(nil), // 11: clary.v1.MetricDefinition
-	(*Program)(nil),          // 12: clary.v1.Program
-	(*Probe)(nil),            // 13: clary.v1.Probe
-	(*Role)(nil),             // 14: clary.v1.Role
-	(*Gang)(nil),             // 15: clary.v1.Gang
-	(*Allocation)(nil),       // 16: clary.v1.Allocation
-	(*Progress)(nil),         // 17: clary.v1.Progress
-	(*Output)(nil),           // 18: clary.v1.Output
-	(*TaskStatus)(nil),       // 19: clary.v1.TaskStatus
-	(*Task)(nil),             // 20: clary.v1.Task
-	(*Publication)(nil),      // 21: clary.v1.Publication
-	(*Placement)(nil),        // 22: clary.v1.Placement
-	(*Eviction)(nil),         // 23: clary.v1.Eviction
-	(*Block)(nil),            // 24: clary.v1.Block
-	(*Why)(nil),              // 25: clary.v1.Why
-	(*Plan)(nil),             // 26: clary.v1.Plan
-	(*Queue)(nil),            // 27: clary.v1.Queue
-	(*Secret)(nil),           // 28: clary.v1.Secret
-	(*Deed)(nil),             // 29: clary.v1.Deed
-	(*Token)(nil),            // 30: clary.v1.Token
-	(*Trial)(nil),            // 31: clary.v1.Trial
-	(*CurvePoint)(nil),       // 32: clary.v1.CurvePoint
-	(*Sweep)(nil),            // 33: clary.v1.Sweep
-	(*Budget)(nil),           // 34: clary.v1.Budget
-	(*TrialCounts)(nil),      // 35: clary.v1.TrialCounts
-	(*Model)(nil),            // 36: clary.v1.Model
-	(*ModelVersion)(nil),     // 37: clary.v1.ModelVersion
-	(*Approval)(nil),         // 38: clary.v1.Approval
-	(*Lineage)(nil),          // 39: clary.v1.Lineage
-	(*Code)(nil),             // 40: clary.v1.Code
-	(*DataRef)(nil),          // 41: clary.v1.DataRef
-	(*ModelPin)(nil),         // 42: clary.v1.ModelPin
-	(*Evaluation)(nil),       // 43: clary.v1.Evaluation
-	(*Endpoint)(nil),         // 44: clary.v1.Endpoint
-	(*Fleet)(nil),            // 45: clary.v1.Fleet
-	(*DrainingReplica)(nil),  // 46: clary.v1.DrainingReplica
-	(*Rollout)(nil),          // 47: clary.v1.Rollout
-	(*Experiment)(nil),       // 48: clary.v1.Experiment
-	(*EndpointNote)(nil),     // 49: clary.v1.EndpointNote
-	(*LogEntry)(nil),         // 50: clary.v1.LogEntry
-	nil,                      // 51: clary.v1.Node.LabelsEntry
-	nil,                      // 52: clary.v1.Job.LabelsEntry
-	nil,                      // 53: clary.v1.Program.EnvEntry
-	nil,                      // 54: clary.v1.Program.HyperparametersEntry
-	nil,                      // 55: clary.v1.Role.LabelsEntry
-	nil,                      // 56: clary.v1.Progress.MetricsEntry
-	nil,                      // 57: clary.v1.Model.AliasesEntry
-	nil,                      // 58: clary.v1.Lineage.ParametersEntry
-	nil,                      // 59: clary.v1.Lineage.MetricsEntry
-	nil,                      // 60: clary.v1.Evaluation.MetricsEntry
+	(*DeviceShare)(nil),      // 1: clary.v1.DeviceShare
+	(*Ask)(nil),              // 2: clary.v1.Ask
+	(*MIGProfile)(nil),       // 3: clary.v1.MIGProfile
+	(*Taint)(nil),            // 4: clary.v1.Taint
+	(*Constraint)(nil),       // 5: clary.v1.Constraint
+	(*Affinity)(nil),         // 6: clary.v1.Affinity
+	(*Toleration)(nil),       // 7: clary.v1.Toleration
+	(*Topology)(nil),         // 8: clary.v1.Topology
+	(*Device)(nil),           // 9: clary.v1.Device
+	(*Node)(nil),             // 10: clary.v1.Node
+	(*Retry)(nil),            // 11: clary.v1.Retry
+	(*Job)(nil),              // 12: clary.v1.Job
+	(*Input)(nil),            // 13: clary.v1.Input
+	(*Export)(nil),           // 14: clary.v1.Export
+	(*Python)(nil),           // 15: clary.v1.Python
+	(*SecretRef)(nil),        // 16: clary.v1.SecretRef
+	(*Tracking)(nil),         // 17: clary.v1.Tracking
+	(*MetricDefinition)(nil), // 18: clary.v1.MetricDefinition
+	(*Program)(nil),          // 19: clary.v1.Program
+	(*Probe)(nil),            // 20: clary.v1.Probe
+	(*Role)(nil),             // 21: clary.v1.Role
+	(*Gang)(nil),             // 22: clary.v1.Gang
+	(*Allocation)(nil),       // 23: clary.v1.Allocation
+	(*Progress)(nil),         // 24: clary.v1.Progress
+	(*Output)(nil),           // 25: clary.v1.Output
+	(*TaskStatus)(nil),       // 26: clary.v1.TaskStatus
+	(*Task)(nil),             // 27: clary.v1.Task
+	(*Publication)(nil),      // 28: clary.v1.Publication
+	(*Placement)(nil),        // 29: clary.v1.Placement
+	(*Eviction)(nil),         // 30: clary.v1.Eviction
+	(*Block)(nil),            // 31: clary.v1.Block
+	(*Why)(nil),              // 32: clary.v1.Why
+	(*Plan)(nil),             // 33: clary.v1.Plan
+	(*Queue)(nil),            // 34: clary.v1.Queue
+	(*Secret)(nil),           // 35: clary.v1.Secret
+	(*Deed)(nil),             // 36: clary.v1.Deed
+	(*Token)(nil),            // 37: clary.v1.Token
+	(*Trial)(nil),            // 38: clary.v1.Trial
+	(*CurvePoint)(nil),       // 39: clary.v1.CurvePoint
+	(*Sweep)(nil),            // 40: clary.v1.Sweep
+	(*Budget)(nil),           // 41: clary.v1.Budget
+	(*TrialCounts)(nil),      // 42: clary.v1.TrialCounts
+	(*Model)(nil),            // 43: clary.v1.Model
+	(*ModelVersion)(nil),     // 44: clary.v1.ModelVersion
+	(*Approval)(nil),         // 45: clary.v1.Approval
+	(*Lineage)(nil),          // 46: clary.v1.Lineage
+	(*Code)(nil),             // 47: clary.v1.Code
+	(*DataRef)(nil),          // 48: clary.v1.DataRef
+	(*ModelPin)(nil),         // 49: clary.v1.ModelPin
+	(*Evaluation)(nil),       // 50: clary.v1.Evaluation
+	(*Endpoint)(nil),         // 51: clary.v1.Endpoint
+	(*Fleet)(nil),            // 52: clary.v1.Fleet
+	(*DrainingReplica)(nil),  // 53: clary.v1.DrainingReplica
+	(*Rollout)(nil),          // 54: clary.v1.Rollout
+	(*Experiment)(nil),       // 55: clary.v1.Experiment
+	(*EndpointNote)(nil),     // 56: clary.v1.EndpointNote
+	(*LogEntry)(nil),         // 57: clary.v1.LogEntry
+	nil,                      // 58: clary.v1.Node.LabelsEntry
+	nil,                      // 59: clary.v1.Job.LabelsEntry
+	nil,                      // 60: clary.v1.Program.EnvEntry
+	nil,                      // 61: clary.v1.Program.HyperparametersEntry
+	nil,                      // 62: clary.v1.Role.LabelsEntry
+	nil,                      // 63: clary.v1.Gang.LabelsEntry
+	nil,                      // 64: clary.v1.Progress.MetricsEntry
+	nil,                      // 65: clary.v1.Model.AliasesEntry
+	nil,                      // 66: clary.v1.Lineage.ParametersEntry
+	nil,                      // 67: clary.v1.Lineage.MetricsEntry
+	nil,                      // 68: clary.v1.Evaluation.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
-	2,  // 0: clary.v1.Node.devices:type_name -> clary.v1.Device
-	51, // 1: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
-	52, // 2: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
-	4,  // 3: clary.v1.Job.retry:type_name -> clary.v1.Retry
-	42, // 4: clary.v1.Job.models:type_name -> clary.v1.ModelPin
-	53, // 5: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
-	6,  // 6: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	54, // 7: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
-	8,  // 8: clary.v1.Program.python:type_name -> clary.v1.Python
-	9,  // 9: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
-	11, // 10: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
-	10, // 11: clary.v1.Program.track:type_name -> clary.v1.Tracking
-	7,  // 12: clary.v1.Program.exports:type_name -> clary.v1.Export
-	13, // 13: clary.v1.Program.probe:type_name -> clary.v1.Probe
-	1,  // 14: clary.v1.Role.ask:type_name -> clary.v1.Ask
-	12, // 15: clary.v1.Role.program:type_name -> clary.v1.Program
-	55, // 16: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
-	14, // 17: clary.v1.Gang.roles:type_name -> clary.v1.Role
-	0,  // 18: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	56, // 19: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
-	32, // 20: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
-	17, // 21: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
-	18, // 22: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
-	16, // 23: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
-	19, // 24: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
-	18, // 25: clary.v1.Publication.outputs:type_name -> clary.v1.Output
-	16, // 26: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
-	24, // 27: clary.v1.Why.blocks:type_name -> clary.v1.Block
-	22, // 28: clary.v1.Plan.placements:type_name -> clary.v1.Placement
-	25, // 29: clary.v1.Plan.whys:type_name -> clary.v1.Why
-	23, // 30: clary.v1.Plan.evictions:type_name -> clary.v1.Eviction
-	32, // 31: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
-	34, // 32: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
-	35, // 33: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
-	57, // 34: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
-	18, // 35: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
-	38, // 36: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
-	39, // 37: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
-	43, // 38: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
-	40, // 39: clary.v1.Lineage.code:type_name -> clary.v1.Code
-	41, // 40: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
-	42, // 41: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
-	58, // 42: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
-	59, // 43: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
-	60, // 44: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
-	45, // 45: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
-	47, // 46: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
-	42, // 47: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
-	48, // 48: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
-	49, // 49: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
-	14, // 50: clary.v1.Fleet.role:type_name -> clary.v1.Role
-	42, // 51: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
-	46, // 52: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	1,  // 0: clary.v1.Resources.shares:type_name -> clary.v1.DeviceShare
+	3,  // 1: clary.v1.Device.profiles:type_name -> clary.v1.MIGProfile
+	9,  // 2: clary.v1.Node.devices:type_name -> clary.v1.Device
+	58, // 3: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	4,  // 4: clary.v1.Node.taints:type_name -> clary.v1.Taint
+	59, // 5: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	11, // 6: clary.v1.Job.retry:type_name -> clary.v1.Retry
+	49, // 7: clary.v1.Job.models:type_name -> clary.v1.ModelPin
+	60, // 8: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	13, // 9: clary.v1.Program.inputs:type_name -> clary.v1.Input
+	61, // 10: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	15, // 11: clary.v1.Program.python:type_name -> clary.v1.Python
+	16, // 12: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
+	18, // 13: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
+	17, // 14: clary.v1.Program.track:type_name -> clary.v1.Tracking
+	14, // 15: clary.v1.Program.exports:type_name -> clary.v1.Export
+	20, // 16: clary.v1.Program.probe:type_name -> clary.v1.Probe
+	2,  // 17: clary.v1.Role.ask:type_name -> clary.v1.Ask
+	19, // 18: clary.v1.Role.program:type_name -> clary.v1.Program
+	62, // 19: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	5,  // 20: clary.v1.Role.constraints:type_name -> clary.v1.Constraint
+	6,  // 21: clary.v1.Role.affinities:type_name -> clary.v1.Affinity
+	7,  // 22: clary.v1.Role.tolerations:type_name -> clary.v1.Toleration
+	8,  // 23: clary.v1.Role.topology:type_name -> clary.v1.Topology
+	21, // 24: clary.v1.Gang.roles:type_name -> clary.v1.Role
+	63, // 25: clary.v1.Gang.labels:type_name -> clary.v1.Gang.LabelsEntry
+	0,  // 26: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
+	64, // 27: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	39, // 28: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
+	24, // 29: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
+	25, // 30: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
+	23, // 31: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
+	26, // 32: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
+	25, // 33: clary.v1.Publication.outputs:type_name -> clary.v1.Output
+	23, // 34: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
+	31, // 35: clary.v1.Why.blocks:type_name -> clary.v1.Block
+	29, // 36: clary.v1.Plan.placements:type_name -> clary.v1.Placement
+	32, // 37: clary.v1.Plan.whys:type_name -> clary.v1.Why
+	30, // 38: clary.v1.Plan.evictions:type_name -> clary.v1.Eviction
+	39, // 39: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
+	41, // 40: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
+	42, // 41: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
+	65, // 42: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
+	25, // 43: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
+	45, // 44: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
+	46, // 45: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
+	50, // 46: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
+	47, // 47: clary.v1.Lineage.code:type_name -> clary.v1.Code
+	48, // 48: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
+	49, // 49: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
+	66, // 50: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
+	67, // 51: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
+	68, // 52: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
+	52, // 53: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
+	54, // 54: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
+	49, // 55: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
+	55, // 56: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
+	56, // 57: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
+	21, // 58: clary.v1.Fleet.role:type_name -> clary.v1.Role
+	49, // 59: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
+	53, // 60: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
+	61, // [61:61] is the sub-list for method output_type
+	61, // [61:61] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
@@ -5971,7 +6678,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   61,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
