@@ -18,11 +18,16 @@ import (
 type placementFlags struct {
 	constraints, affinity, antiAffinity, tolerations []string
 	topology, spread, pack                           string
+	constraint                                       string // the flag
 }
 
 func (f *placementFlags) register(command *cobra.Command) {
 	flags := command.Flags()
-	flags.StringArrayVar(&f.constraints, "constraint", nil, "what its nodes or GPUs must be like, as \"rack in (r1,r2)\", \"gpu.memory >= 40GiB\", \"exists nvme\"; with \"weight 50\" it is only preferred")
+	f.constraint = "constraint"
+	if flags.Lookup(f.constraint) != nil { // of a sweep it is one on its metrics
+		f.constraint = "node-constraint"
+	}
+	flags.StringArrayVar(&f.constraints, f.constraint, nil, "what its nodes or GPUs must be like, as \"rack in (r1,r2)\", \"gpu.memory >= 40GiB\", \"exists nvme\"; with \"weight 50\" it is only preferred")
 	flags.StringArrayVar(&f.affinity, "affinity", nil, "near another job's tasks, as \"job=loader per rack\" or \"team=vision\" for jobs with that label; perhaps with a weight")
 	flags.StringArrayVar(&f.antiAffinity, "anti-affinity", nil, "not where another job's tasks run, written like --affinity")
 	flags.StringArrayVar(&f.tolerations, "tolerate", nil, "a taint that keeps it off no node: KEY=VALUE, KEY for any value, * for all")
@@ -39,7 +44,7 @@ func (f *placementFlags) apply(command *cobra.Command, s *placement.Spec) {
 		given []string
 		into  *[]string
 	}{
-		{"constraint", f.constraints, &s.Constraints},
+		{f.constraint, f.constraints, &s.Constraints},
 		{"affinity", f.affinity, &s.Affinity},
 		{"anti-affinity", f.antiAffinity, &s.AntiAffinity},
 		{"tolerate", f.tolerations, &s.Tolerations},

@@ -46,7 +46,7 @@ func (f *resourceFlags) register(command *cobra.Command) {
 }
 
 // resourceFlagNames are those that register makes.
-var resourceFlagNames = []string{"cores", "memory", "disk", "grace", "gpus", "gpu-model", "gpu-memory", "mig", "on", "constraint", "affinity", "anti-affinity", "tolerate", "topology", "spread", "pack"}
+var resourceFlagNames = []string{"cores", "memory", "disk", "grace", "gpus", "gpu-model", "gpu-memory", "mig", "on", "node-constraint", "affinity", "anti-affinity", "tolerate", "topology", "spread", "pack"}
 
 // apply writes the flags that were set over a spec.
 func (f *resourceFlags) apply(command *cobra.Command, spec *training.Spec) error {
