@@ -106,7 +106,7 @@ func pureBans() []Ban {
 		bans = append(
 			bans,
 			Ban{Folder: folder, Imports: []string{"proto", "google.golang.org/protobuf", "google.golang.org/grpc"}, Reach: true, Why: whyWire},
-			Ban{Folder: folder, Except: []string{"tuner/chance", "serving/autoscale/sim", "serving/experiment/sim"}, Imports: chance, Uses: clock, Why: whyPure},
+			Ban{Folder: folder, Except: []string{"tuner/chance", "scheduler/sim/fgd", "serving/autoscale/sim", "serving/experiment/sim"}, Imports: chance, Uses: clock, Why: whyPure},
 		)
 	}
 	for _, folder := range []string{"coordinator/command", "coordinator/fsm"} {

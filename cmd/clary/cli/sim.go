@@ -13,11 +13,12 @@ func (a *App) simCommand() *cobra.Command {
 		Short: "Replay published scheduling experiments, and Clary's scheduler on the same input",
 		Long: "Replay published scheduling experiments in virtual time: with the policies that were published, whose results come out\n" +
 			"equal, and with Clary's own scheduler on the same input. No cluster is needed.",
-		Example: "  clary sim queue --jobs ef06_job.csv --gpus 128 --policy srtf\n  clary sim tiresias --workload workload-6.csv --traces pollux -o json",
-		Args:    takes(),
-		RunE:    func(command *cobra.Command, _ []string) error { return command.Help() },
+		Example: "  clary sim fgd --nodes openb_node_list_gpu_node.csv --pods openb_pod_list_default.csv --policy fgd --seed 42\n" +
+			"  clary sim queue --jobs ef06_job.csv --gpus 128 --policy srtf\n  clary sim tiresias --workload workload-6.csv --traces pollux -o json",
+		Args: takes(),
+		RunE: func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
-	command.AddCommand(a.simQueueCommand(), a.simTiresiasCommand())
+	command.AddCommand(a.simFGDCommand(), a.simQueueCommand(), a.simTiresiasCommand())
 	return command
 }
 
