@@ -180,3 +180,41 @@ func BenchmarkClone(b *testing.B) {
 		m.Clone()
 	}
 }
+
+// fragments is about as costly as fragmentation-aware scoring: how much of a node's GPUs each of 35 classes could
+// not use, before and after.
+type fragments struct{ Tightest }
+
+func fragmentsOf(n *State, devices []Device, milli, gpus int32) float64 {
+	sum := 0.0
+	for class := range int32(35) {
+		ask, of := 200+class*20, int16(0)
+		for i := range devices {
+			if left := int32(devices[i].Milli) - milli; left < ask && n.Milli > class*100 {
+				of += devices[i].Milli
+			}
+		}
+		sum += float64(of) / float64(1+gpus)
+	}
+	return sum
+}
+
+func (fragments) Score(n *State, devices []Device, r *Request) int32 {
+	before := fragmentsOf(n, devices, 0, r.GPUs)
+	if !r.shares() {
+		return int32(before - fragmentsOf(n, devices, 0, r.GPUs+1))
+	}
+	best := -1.0e9
+	for i := range devices {
+		if r.FitsShare(&devices[i]) {
+			best = max(best, before-fragmentsOf(n, devices, r.GPUMilli, r.GPUs))
+		}
+	}
+	return int32(best)
+}
+
+// BenchmarkCostly is one task with a policy that takes microseconds to score one node.
+func BenchmarkCostly(b *testing.B) {
+	l := openb(b, 10_000, 1.3)
+	l.run(b, fragments{})
+}

@@ -22,6 +22,7 @@ type class struct {
 	seen    uint64 // changes up to here are in the scores
 	used    uint64 // when it was last used, in uses of classes
 	denied  uint64 // the level at which it fit nowhere, 0 for none
+	salt    uint64 // of its questions to a costly policy
 }
 
 // log is which nodes have changed, so that every class scores only those that did since its last use.
@@ -61,6 +62,9 @@ func (l *log) moved(changed []uint64) {
 
 // touch notes that a node has changed.
 func (m *Map) touch(place int32) {
+	if n := &m.nodes[place]; m.costly {
+		n.hash = digest(n, m.devicesOf(n))
+	}
 	m.ring[m.version&uint64(len(m.ring)-1)] = place
 	m.changed[place] = m.version
 	m.version++
@@ -84,7 +88,7 @@ func (m *Map) classOf(n *Need) *class {
 }
 
 func (m *Map) newClass(n *Need) *class {
-	c := &class{key: n.class, need: n, request: n.class.request, filter: m.filterOf(n)}
+	c := &class{key: n.class, need: n, request: n.class.request, filter: m.filterOf(n), salt: m.memo.salt()}
 	c.request.Models = m.modelsOf(n.class.models)
 	if len(m.classes) >= max(minClasses, m.cells/max(1, len(m.nodes))) {
 		c.scores = m.forgetOldest()
@@ -207,6 +211,9 @@ func (m *Map) score(place int32, c *class) int32 {
 	}
 	if r.GPUs > 0 && !m.fitsWhole(n, r) || r.shares() && !m.fitsShare(n, r) || c.filter != nil && !m.passes(c.filter, n.Kind) {
 		return NoFit
+	}
+	if m.costly {
+		return m.memo.score(m.policy, n, m.devicesOf(n), c)
 	}
 	return m.policy.Score(n, m.devicesOf(n), r)
 }

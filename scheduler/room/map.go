@@ -17,6 +17,7 @@ import (
 type Map struct {
 	policy Policy
 	costly bool // the policy's scores are worth remembering by the state of the node
+	memo   memo
 	fixed  *fixed
 
 	nodes   []State // by place: in the order of their IDs, once tidy
@@ -66,10 +67,26 @@ func New(policy Policy) *Map {
 		pins: pins{byID: map[string][]cluster.Allocation{}, byNode: map[string][]*pinned{}},
 	}
 	m.log.version = 1
-	if b, ok := policy.(Binder); ok {
+	m.bind()
+	return m
+}
+
+func (m *Map) bind() {
+	if b, ok := m.policy.(Binder); ok {
 		b.Bind(func(name string) int16 { return m.mutable().model(name) })
 	}
-	return m
+}
+
+// Use replaces the policy. All that was remembered of the former is forgotten.
+func (m *Map) Use(policy Policy) {
+	m.policy, m.memo = policy, memo{}
+	_, cheap := policy.(Tightest)
+	m.costly = !cheap
+	clear(m.classes)
+	m.bind()
+	for place := range m.nodes {
+		m.touch(int32(place))
+	}
 }
 
 // Clone returns a copy that a reader may take from. It copies flat memory and no caches, and reads the

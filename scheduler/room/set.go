@@ -70,7 +70,7 @@ func (m *Map) describe(place int32, n cluster.Node) {
 // load works out what is free from what is used and pinned.
 func (m *Map) load(place int32, node *cluster.Node, used *cluster.Resources) {
 	n, p := &m.nodes[place], &m.ports[place]
-	n.Milli, n.Memory = n.CapMilli-clampMilli(used.MilliCPU), n.CapMemory-used.Memory
+	n.Milli, n.Memory = n.CapMilli-clampMilli(max(0, used.MilliCPU)), n.CapMemory-max(0, used.Memory)
 	devices := m.devicesOf(n)
 	for i := range devices {
 		devices[i] = Device{Memory: m.fixed.caps[n.first+int32(i)], Milli: wholeMilli, Model: devices[i].Model}

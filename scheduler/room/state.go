@@ -20,7 +20,8 @@ type State struct {
 	Model       int16 // of all of them; Mixed if they differ, UnknownModel if there are none
 
 	phase phase
-	first int32 // of its devices in the arena
+	first int32  // of its devices in the arena
+	hash  uint64 // of all that a costly policy may look at
 }
 
 // Device is a healthy GPU.
@@ -80,7 +81,7 @@ func (r *Request) FitsShare(d *Device) bool {
 }
 
 // Policy says which of the nodes that have room is best for one task. Both methods are pure: they depend on
-// their arguments alone and change none of them, and the order of devices does not change a score.
+// their arguments alone and change none of them, and a score depends neither on Ports nor on Kind.
 type Policy interface {
 	// Score is asked only where the request fits; the highest wins, of equals the first node by ID. It
 	// is never NoFit.
