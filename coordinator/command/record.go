@@ -176,7 +176,7 @@ func (w *recording) putQueue(queue cluster.Queue, expected uint64) error {
 	if err := w.expect(state.KindQueue, queue.Name, expected, old.Revision); err != nil {
 		return err
 	}
-	if queue.Revision = old.Revision; existed && queue == old {
+	if queue.Revision = old.Revision; existed && reflect.DeepEqual(queue, old) {
 		return nil
 	}
 	if err := invalid(state.KindQueue, queue.Name, queue.Validate()); err != nil {
