@@ -62,6 +62,7 @@ type Task struct {
 	Attempt int32
 
 	Allocation Allocation
+	Claim      Claim // what it is charged, to whom: that of the gang when it was placed
 	Status     TaskStatus
 	Assigned   int64
 	Revision   uint64

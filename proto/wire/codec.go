@@ -51,6 +51,11 @@ func QueueCodec() kv.Codec[cluster.Queue] {
 	return codec(QueueToProto, QueueFromProto, func() *claryv1.Queue { return new(claryv1.Queue) })
 }
 
+// QueueUsageCodec stores what queues hold.
+func QueueUsageCodec() kv.Codec[cluster.QueueUsage] {
+	return codec(QueueUsageToProto, QueueUsageFromProto, func() *claryv1.QueueUsage { return new(claryv1.QueueUsage) })
+}
+
 // SecretCodec stores secrets.
 func SecretCodec() kv.Codec[cluster.Secret] {
 	return codec(SecretToProto, SecretFromProto, func() *claryv1.Secret { return new(claryv1.Secret) })

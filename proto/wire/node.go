@@ -65,18 +65,6 @@ func NodeFromProto(n *claryv1.Node) cluster.Node {
 	}
 }
 
-// QueueToProto converts a queue.
-func QueueToProto(q cluster.Queue) *claryv1.Queue {
-	return &claryv1.Queue{Name: q.Name, Parent: q.Parent, Weight: q.Weight, Revision: q.Revision}
-}
-
-// QueueFromProto converts a queue.
-func QueueFromProto(q *claryv1.Queue) cluster.Queue {
-	return cluster.Queue{
-		Name: q.GetName(), Parent: q.GetParent(), Weight: q.GetWeight(), Revision: q.GetRevision(),
-	}
-}
-
 // TokenToProto converts a token.
 func TokenToProto(t cluster.Token) *claryv1.Token {
 	return &claryv1.Token{

@@ -20,7 +20,7 @@ func TaskToProto(t cluster.Task) *claryv1.Task {
 	return &claryv1.Task{
 		Id: t.ID, Job: t.Job, Gang: t.Gang, Role: t.Role, Index: t.Index, Attempt: t.Attempt,
 		Allocation: AllocationToProto(t.Allocation), Status: TaskStatusToProto(t.Status),
-		Assigned: t.Assigned, Revision: t.Revision,
+		Assigned: t.Assigned, Revision: t.Revision, Claim: ClaimToProto(t.Claim),
 	}
 }
 
@@ -31,7 +31,7 @@ func TaskFromProto(t *claryv1.Task) cluster.Task {
 		Index: t.GetIndex(), Attempt: t.GetAttempt(),
 		Allocation: AllocationFromProto(t.GetAllocation()),
 		Status:     TaskStatusFromProto(t.GetStatus()),
-		Assigned:   t.GetAssigned(), Revision: t.GetRevision(),
+		Assigned:   t.GetAssigned(), Revision: t.GetRevision(), Claim: ClaimFromProto(t.GetClaim()),
 	}
 }
 

@@ -2789,6 +2789,7 @@ type Task struct {
 	Status        *TaskStatus            `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"`
 	Assigned      int64                  `protobuf:"varint,9,opt,name=assigned,proto3" json:"assigned,omitempty"`
 	Revision      uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	Claim         *Claim                 `protobuf:"bytes,120,opt,name=claim,proto3" json:"claim,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2891,6 +2892,13 @@ func (x *Task) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Task) GetClaim() *Claim {
+	if x != nil {
+		return x.Claim
+	}
+	return nil
 }
 
 type Publication struct {
@@ -3387,6 +3395,17 @@ type Queue struct {
 	Parent        string                 `protobuf:"bytes,2,opt,name=parent,proto3" json:"parent,omitempty"`
 	Weight        int32                  `protobuf:"varint,3,opt,name=weight,proto3" json:"weight,omitempty"`
 	Revision      uint64                 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	Guarantee     []*Limit               `protobuf:"bytes,5,rep,name=guarantee,proto3" json:"guarantee,omitempty"`
+	Borrow        []*Limit               `protobuf:"bytes,6,rep,name=borrow,proto3" json:"borrow,omitempty"`
+	Lend          []*Limit               `protobuf:"bytes,7,rep,name=lend,proto3" json:"lend,omitempty"`
+	MaxRunning    int32                  `protobuf:"varint,8,opt,name=max_running,json=maxRunning,proto3" json:"max_running,omitempty"`
+	MaxWaiting    int32                  `protobuf:"varint,9,opt,name=max_waiting,json=maxWaiting,proto3" json:"max_waiting,omitempty"`
+	User          *UserLimit             `protobuf:"bytes,10,opt,name=user,proto3" json:"user,omitempty"`
+	Order         string                 `protobuf:"bytes,11,opt,name=order,proto3" json:"order,omitempty"`
+	Backfill      string                 `protobuf:"bytes,12,opt,name=backfill,proto3" json:"backfill,omitempty"`
+	Preempt       *Preempt               `protobuf:"bytes,13,opt,name=preempt,proto3" json:"preempt,omitempty"`
+	MinRuntime    int64                  `protobuf:"varint,14,opt,name=min_runtime,json=minRuntime,proto3" json:"min_runtime,omitempty"`
+	HalfLife      int64                  `protobuf:"varint,15,opt,name=half_life,json=halfLife,proto3" json:"half_life,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3449,6 +3468,579 @@ func (x *Queue) GetRevision() uint64 {
 	return 0
 }
 
+func (x *Queue) GetGuarantee() []*Limit {
+	if x != nil {
+		return x.Guarantee
+	}
+	return nil
+}
+
+func (x *Queue) GetBorrow() []*Limit {
+	if x != nil {
+		return x.Borrow
+	}
+	return nil
+}
+
+func (x *Queue) GetLend() []*Limit {
+	if x != nil {
+		return x.Lend
+	}
+	return nil
+}
+
+func (x *Queue) GetMaxRunning() int32 {
+	if x != nil {
+		return x.MaxRunning
+	}
+	return 0
+}
+
+func (x *Queue) GetMaxWaiting() int32 {
+	if x != nil {
+		return x.MaxWaiting
+	}
+	return 0
+}
+
+func (x *Queue) GetUser() *UserLimit {
+	if x != nil {
+		return x.User
+	}
+	return nil
+}
+
+func (x *Queue) GetOrder() string {
+	if x != nil {
+		return x.Order
+	}
+	return ""
+}
+
+func (x *Queue) GetBackfill() string {
+	if x != nil {
+		return x.Backfill
+	}
+	return ""
+}
+
+func (x *Queue) GetPreempt() *Preempt {
+	if x != nil {
+		return x.Preempt
+	}
+	return nil
+}
+
+func (x *Queue) GetMinRuntime() int64 {
+	if x != nil {
+		return x.MinRuntime
+	}
+	return 0
+}
+
+func (x *Queue) GetHalfLife() int64 {
+	if x != nil {
+		return x.HalfLife
+	}
+	return 0
+}
+
+type Limit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Resource      string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	Amount        int64                  `protobuf:"varint,2,opt,name=amount,proto3" json:"amount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limit) Reset() {
+	*x = Limit{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limit) ProtoMessage() {}
+
+func (x *Limit) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limit.ProtoReflect.Descriptor instead.
+func (*Limit) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Limit) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Limit) GetAmount() int64 {
+	if x != nil {
+		return x.Amount
+	}
+	return 0
+}
+
+type UserLimit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Most          []*Limit               `protobuf:"bytes,1,rep,name=most,proto3" json:"most,omitempty"`
+	MaxRunning    int32                  `protobuf:"varint,2,opt,name=max_running,json=maxRunning,proto3" json:"max_running,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserLimit) Reset() {
+	*x = UserLimit{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserLimit) ProtoMessage() {}
+
+func (x *UserLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserLimit.ProtoReflect.Descriptor instead.
+func (*UserLimit) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *UserLimit) GetMost() []*Limit {
+	if x != nil {
+		return x.Most
+	}
+	return nil
+}
+
+func (x *UserLimit) GetMaxRunning() int32 {
+	if x != nil {
+		return x.MaxRunning
+	}
+	return 0
+}
+
+type Preempt struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Within        string                 `protobuf:"bytes,1,opt,name=within,proto3" json:"within,omitempty"`
+	Reclaim       string                 `protobuf:"bytes,2,opt,name=reclaim,proto3" json:"reclaim,omitempty"`
+	Fair          string                 `protobuf:"bytes,3,opt,name=fair,proto3" json:"fair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Preempt) Reset() {
+	*x = Preempt{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Preempt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Preempt) ProtoMessage() {}
+
+func (x *Preempt) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Preempt.ProtoReflect.Descriptor instead.
+func (*Preempt) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Preempt) GetWithin() string {
+	if x != nil {
+		return x.Within
+	}
+	return ""
+}
+
+func (x *Preempt) GetReclaim() string {
+	if x != nil {
+		return x.Reclaim
+	}
+	return ""
+}
+
+func (x *Preempt) GetFair() string {
+	if x != nil {
+		return x.Fair
+	}
+	return ""
+}
+
+type Amount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MilliCpu      int64                  `protobuf:"varint,1,opt,name=milli_cpu,json=milliCpu,proto3" json:"milli_cpu,omitempty"`
+	Memory        int64                  `protobuf:"varint,2,opt,name=memory,proto3" json:"memory,omitempty"`
+	MilliGpu      int64                  `protobuf:"varint,3,opt,name=milli_gpu,json=milliGpu,proto3" json:"milli_gpu,omitempty"`
+	Models        []*ModelAmount         `protobuf:"bytes,4,rep,name=models,proto3" json:"models,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Amount) Reset() {
+	*x = Amount{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Amount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Amount) ProtoMessage() {}
+
+func (x *Amount) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Amount.ProtoReflect.Descriptor instead.
+func (*Amount) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Amount) GetMilliCpu() int64 {
+	if x != nil {
+		return x.MilliCpu
+	}
+	return 0
+}
+
+func (x *Amount) GetMemory() int64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Amount) GetMilliGpu() int64 {
+	if x != nil {
+		return x.MilliGpu
+	}
+	return 0
+}
+
+func (x *Amount) GetModels() []*ModelAmount {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+type ModelAmount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Model         string                 `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	Milli         int64                  `protobuf:"varint,2,opt,name=milli,proto3" json:"milli,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelAmount) Reset() {
+	*x = ModelAmount{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelAmount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelAmount) ProtoMessage() {}
+
+func (x *ModelAmount) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelAmount.ProtoReflect.Descriptor instead.
+func (*ModelAmount) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ModelAmount) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ModelAmount) GetMilli() int64 {
+	if x != nil {
+		return x.Milli
+	}
+	return 0
+}
+
+type Claim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Queue         string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	Amount        *Amount                `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Claim) Reset() {
+	*x = Claim{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Claim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Claim) ProtoMessage() {}
+
+func (x *Claim) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Claim.ProtoReflect.Descriptor instead.
+func (*Claim) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Claim) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *Claim) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Claim) GetAmount() *Amount {
+	if x != nil {
+		return x.Amount
+	}
+	return nil
+}
+
+type OwnerUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	Used          *Amount                `protobuf:"bytes,2,opt,name=used,proto3" json:"used,omitempty"`
+	Running       int32                  `protobuf:"varint,3,opt,name=running,proto3" json:"running,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OwnerUsage) Reset() {
+	*x = OwnerUsage{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OwnerUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OwnerUsage) ProtoMessage() {}
+
+func (x *OwnerUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OwnerUsage.ProtoReflect.Descriptor instead.
+func (*OwnerUsage) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *OwnerUsage) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *OwnerUsage) GetUsed() *Amount {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+func (x *OwnerUsage) GetRunning() int32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+type QueueUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Queue         string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	Used          *Amount                `protobuf:"bytes,2,opt,name=used,proto3" json:"used,omitempty"`
+	Running       int32                  `protobuf:"varint,3,opt,name=running,proto3" json:"running,omitempty"`
+	Owners        []*OwnerUsage          `protobuf:"bytes,4,rep,name=owners,proto3" json:"owners,omitempty"`
+	Mean          *Amount                `protobuf:"bytes,5,opt,name=mean,proto3" json:"mean,omitempty"`
+	At            int64                  `protobuf:"varint,6,opt,name=at,proto3" json:"at,omitempty"`
+	Revision      uint64                 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueueUsage) Reset() {
+	*x = QueueUsage{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueueUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueueUsage) ProtoMessage() {}
+
+func (x *QueueUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueueUsage.ProtoReflect.Descriptor instead.
+func (*QueueUsage) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *QueueUsage) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *QueueUsage) GetUsed() *Amount {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+func (x *QueueUsage) GetRunning() int32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *QueueUsage) GetOwners() []*OwnerUsage {
+	if x != nil {
+		return x.Owners
+	}
+	return nil
+}
+
+func (x *QueueUsage) GetMean() *Amount {
+	if x != nil {
+		return x.Mean
+	}
+	return nil
+}
+
+func (x *QueueUsage) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *QueueUsage) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type Secret struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Queue         string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
@@ -3465,7 +4057,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3477,7 +4069,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3490,7 +4082,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{35}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Secret) GetQueue() string {
@@ -3567,7 +4159,7 @@ type Deed struct {
 
 func (x *Deed) Reset() {
 	*x = Deed{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	mi := &file_clary_v1_nouns_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3579,7 +4171,7 @@ func (x *Deed) String() string {
 func (*Deed) ProtoMessage() {}
 
 func (x *Deed) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	mi := &file_clary_v1_nouns_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3592,7 +4184,7 @@ func (x *Deed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deed.ProtoReflect.Descriptor instead.
 func (*Deed) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{36}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Deed) GetId() string {
@@ -3683,7 +4275,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	mi := &file_clary_v1_nouns_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3695,7 +4287,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	mi := &file_clary_v1_nouns_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3708,7 +4300,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{37}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Token) GetId() string {
@@ -3813,7 +4405,7 @@ type Trial struct {
 
 func (x *Trial) Reset() {
 	*x = Trial{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	mi := &file_clary_v1_nouns_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3825,7 +4417,7 @@ func (x *Trial) String() string {
 func (*Trial) ProtoMessage() {}
 
 func (x *Trial) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	mi := &file_clary_v1_nouns_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3838,7 +4430,7 @@ func (x *Trial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trial.ProtoReflect.Descriptor instead.
 func (*Trial) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{38}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Trial) GetSweep() string {
@@ -4020,7 +4612,7 @@ type CurvePoint struct {
 
 func (x *CurvePoint) Reset() {
 	*x = CurvePoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4032,7 +4624,7 @@ func (x *CurvePoint) String() string {
 func (*CurvePoint) ProtoMessage() {}
 
 func (x *CurvePoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4045,7 +4637,7 @@ func (x *CurvePoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CurvePoint.ProtoReflect.Descriptor instead.
 func (*CurvePoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{39}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CurvePoint) GetStep() float64 {
@@ -4094,7 +4686,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4106,7 +4698,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4119,7 +4711,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{40}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Sweep) GetJob() string {
@@ -4252,7 +4844,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4264,7 +4856,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4277,7 +4869,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{41}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Budget) GetTrials() int64 {
@@ -4317,7 +4909,7 @@ type TrialCounts struct {
 
 func (x *TrialCounts) Reset() {
 	*x = TrialCounts{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	mi := &file_clary_v1_nouns_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4329,7 +4921,7 @@ func (x *TrialCounts) String() string {
 func (*TrialCounts) ProtoMessage() {}
 
 func (x *TrialCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	mi := &file_clary_v1_nouns_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4342,7 +4934,7 @@ func (x *TrialCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrialCounts.ProtoReflect.Descriptor instead.
 func (*TrialCounts) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{42}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TrialCounts) GetWaiting() int64 {
@@ -4418,7 +5010,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	mi := &file_clary_v1_nouns_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4430,7 +5022,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	mi := &file_clary_v1_nouns_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4443,7 +5035,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{43}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Model) GetName() string {
@@ -4531,7 +5123,7 @@ type ModelVersion struct {
 
 func (x *ModelVersion) Reset() {
 	*x = ModelVersion{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[44]
+	mi := &file_clary_v1_nouns_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4543,7 +5135,7 @@ func (x *ModelVersion) String() string {
 func (*ModelVersion) ProtoMessage() {}
 
 func (x *ModelVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[44]
+	mi := &file_clary_v1_nouns_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4556,7 +5148,7 @@ func (x *ModelVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelVersion.ProtoReflect.Descriptor instead.
 func (*ModelVersion) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{44}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ModelVersion) GetModel() string {
@@ -4669,7 +5261,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[45]
+	mi := &file_clary_v1_nouns_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4681,7 +5273,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[45]
+	mi := &file_clary_v1_nouns_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4694,7 +5286,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{45}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Approval) GetState() string {
@@ -4744,7 +5336,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[46]
+	mi := &file_clary_v1_nouns_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4756,7 +5348,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[46]
+	mi := &file_clary_v1_nouns_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4769,7 +5361,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{46}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Lineage) GetJob() string {
@@ -4859,7 +5451,7 @@ type Code struct {
 
 func (x *Code) Reset() {
 	*x = Code{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	mi := &file_clary_v1_nouns_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4871,7 +5463,7 @@ func (x *Code) String() string {
 func (*Code) ProtoMessage() {}
 
 func (x *Code) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	mi := &file_clary_v1_nouns_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4884,7 +5476,7 @@ func (x *Code) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Code.ProtoReflect.Descriptor instead.
 func (*Code) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{47}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Code) GetWhat() string {
@@ -4915,7 +5507,7 @@ type DataRef struct {
 
 func (x *DataRef) Reset() {
 	*x = DataRef{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	mi := &file_clary_v1_nouns_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4927,7 +5519,7 @@ func (x *DataRef) String() string {
 func (*DataRef) ProtoMessage() {}
 
 func (x *DataRef) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	mi := &file_clary_v1_nouns_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4940,7 +5532,7 @@ func (x *DataRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataRef.ProtoReflect.Descriptor instead.
 func (*DataRef) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{48}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DataRef) GetChannel() string {
@@ -4998,7 +5590,7 @@ type ModelPin struct {
 
 func (x *ModelPin) Reset() {
 	*x = ModelPin{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[49]
+	mi := &file_clary_v1_nouns_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5010,7 +5602,7 @@ func (x *ModelPin) String() string {
 func (*ModelPin) ProtoMessage() {}
 
 func (x *ModelPin) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[49]
+	mi := &file_clary_v1_nouns_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5023,7 +5615,7 @@ func (x *ModelPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelPin.ProtoReflect.Descriptor instead.
 func (*ModelPin) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{49}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ModelPin) GetRef() string {
@@ -5079,7 +5671,7 @@ type Evaluation struct {
 
 func (x *Evaluation) Reset() {
 	*x = Evaluation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[50]
+	mi := &file_clary_v1_nouns_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5091,7 +5683,7 @@ func (x *Evaluation) String() string {
 func (*Evaluation) ProtoMessage() {}
 
 func (x *Evaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[50]
+	mi := &file_clary_v1_nouns_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5104,7 +5696,7 @@ func (x *Evaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
 func (*Evaluation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{50}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Evaluation) GetName() string {
@@ -5196,7 +5788,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[51]
+	mi := &file_clary_v1_nouns_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5208,7 +5800,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[51]
+	mi := &file_clary_v1_nouns_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5221,7 +5813,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{51}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Endpoint) GetJob() string {
@@ -5323,7 +5915,7 @@ type Fleet struct {
 
 func (x *Fleet) Reset() {
 	*x = Fleet{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[52]
+	mi := &file_clary_v1_nouns_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5335,7 +5927,7 @@ func (x *Fleet) String() string {
 func (*Fleet) ProtoMessage() {}
 
 func (x *Fleet) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[52]
+	mi := &file_clary_v1_nouns_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5348,7 +5940,7 @@ func (x *Fleet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fleet.ProtoReflect.Descriptor instead.
 func (*Fleet) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{52}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Fleet) GetVariant() string {
@@ -5460,7 +6052,7 @@ type DrainingReplica struct {
 
 func (x *DrainingReplica) Reset() {
 	*x = DrainingReplica{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[53]
+	mi := &file_clary_v1_nouns_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5472,7 +6064,7 @@ func (x *DrainingReplica) String() string {
 func (*DrainingReplica) ProtoMessage() {}
 
 func (x *DrainingReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[53]
+	mi := &file_clary_v1_nouns_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5485,7 +6077,7 @@ func (x *DrainingReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainingReplica.ProtoReflect.Descriptor instead.
 func (*DrainingReplica) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{53}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *DrainingReplica) GetGang() string {
@@ -5532,7 +6124,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[54]
+	mi := &file_clary_v1_nouns_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5544,7 +6136,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[54]
+	mi := &file_clary_v1_nouns_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5557,7 +6149,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{54}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Rollout) GetFrom() int64 {
@@ -5679,7 +6271,7 @@ type Experiment struct {
 
 func (x *Experiment) Reset() {
 	*x = Experiment{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[55]
+	mi := &file_clary_v1_nouns_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5691,7 +6283,7 @@ func (x *Experiment) String() string {
 func (*Experiment) ProtoMessage() {}
 
 func (x *Experiment) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[55]
+	mi := &file_clary_v1_nouns_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5704,7 +6296,7 @@ func (x *Experiment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Experiment.ProtoReflect.Descriptor instead.
 func (*Experiment) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{55}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Experiment) GetSpec() []byte {
@@ -5761,7 +6353,7 @@ type EndpointNote struct {
 
 func (x *EndpointNote) Reset() {
 	*x = EndpointNote{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[56]
+	mi := &file_clary_v1_nouns_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5773,7 +6365,7 @@ func (x *EndpointNote) String() string {
 func (*EndpointNote) ProtoMessage() {}
 
 func (x *EndpointNote) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[56]
+	mi := &file_clary_v1_nouns_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5786,7 +6378,7 @@ func (x *EndpointNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointNote.ProtoReflect.Descriptor instead.
 func (*EndpointNote) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{56}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *EndpointNote) GetAt() int64 {
@@ -5830,7 +6422,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[57]
+	mi := &file_clary_v1_nouns_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5842,7 +6434,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[57]
+	mi := &file_clary_v1_nouns_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5855,7 +6447,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{57}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *LogEntry) GetTime() int64 {
@@ -6187,7 +6779,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\bprogress\x18\x06 \x01(\v2\x12.clary.v1.ProgressR\bprogress\x12*\n" +
 	"\aoutputs\x18\a \x03(\v2\x10.clary.v1.OutputR\aoutputs\x12\x18\n" +
 	"\amessage\x18\x14 \x01(\tR\amessage\x12\x18\n" +
-	"\ahealthy\x18\x15 \x01(\x03R\ahealthy\"\x9c\x02\n" +
+	"\ahealthy\x18\x15 \x01(\x03R\ahealthy\"\xc3\x02\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12\x12\n" +
@@ -6201,7 +6793,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x06status\x18\b \x01(\v2\x14.clary.v1.TaskStatusR\x06status\x12\x1a\n" +
 	"\bassigned\x18\t \x01(\x03R\bassigned\x12\x1a\n" +
 	"\brevision\x18\n" +
-	" \x01(\x04R\brevision\"\x9f\x01\n" +
+	" \x01(\x04R\brevision\x12%\n" +
+	"\x05claim\x18x \x01(\v2\x0f.clary.v1.ClaimR\x05claim\"\x9f\x01\n" +
 	"\vPublication\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12*\n" +
@@ -6245,12 +6838,64 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"placements\x18\x01 \x03(\v2\x13.clary.v1.PlacementR\n" +
 	"placements\x12!\n" +
 	"\x04whys\x18\x02 \x03(\v2\r.clary.v1.WhyR\x04whys\x120\n" +
-	"\tevictions\x18\x14 \x03(\v2\x12.clary.v1.EvictionR\tevictions\"g\n" +
+	"\tevictions\x18\x14 \x03(\v2\x12.clary.v1.EvictionR\tevictions\"\xec\x03\n" +
 	"\x05Queue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\tR\x06parent\x12\x16\n" +
 	"\x06weight\x18\x03 \x01(\x05R\x06weight\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"\xca\x01\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\x12-\n" +
+	"\tguarantee\x18\x05 \x03(\v2\x0f.clary.v1.LimitR\tguarantee\x12'\n" +
+	"\x06borrow\x18\x06 \x03(\v2\x0f.clary.v1.LimitR\x06borrow\x12#\n" +
+	"\x04lend\x18\a \x03(\v2\x0f.clary.v1.LimitR\x04lend\x12\x1f\n" +
+	"\vmax_running\x18\b \x01(\x05R\n" +
+	"maxRunning\x12\x1f\n" +
+	"\vmax_waiting\x18\t \x01(\x05R\n" +
+	"maxWaiting\x12'\n" +
+	"\x04user\x18\n" +
+	" \x01(\v2\x13.clary.v1.UserLimitR\x04user\x12\x14\n" +
+	"\x05order\x18\v \x01(\tR\x05order\x12\x1a\n" +
+	"\bbackfill\x18\f \x01(\tR\bbackfill\x12+\n" +
+	"\apreempt\x18\r \x01(\v2\x11.clary.v1.PreemptR\apreempt\x12\x1f\n" +
+	"\vmin_runtime\x18\x0e \x01(\x03R\n" +
+	"minRuntime\x12\x1b\n" +
+	"\thalf_life\x18\x0f \x01(\x03R\bhalfLife\";\n" +
+	"\x05Limit\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x16\n" +
+	"\x06amount\x18\x02 \x01(\x03R\x06amount\"Q\n" +
+	"\tUserLimit\x12#\n" +
+	"\x04most\x18\x01 \x03(\v2\x0f.clary.v1.LimitR\x04most\x12\x1f\n" +
+	"\vmax_running\x18\x02 \x01(\x05R\n" +
+	"maxRunning\"O\n" +
+	"\aPreempt\x12\x16\n" +
+	"\x06within\x18\x01 \x01(\tR\x06within\x12\x18\n" +
+	"\areclaim\x18\x02 \x01(\tR\areclaim\x12\x12\n" +
+	"\x04fair\x18\x03 \x01(\tR\x04fair\"\x89\x01\n" +
+	"\x06Amount\x12\x1b\n" +
+	"\tmilli_cpu\x18\x01 \x01(\x03R\bmilliCpu\x12\x16\n" +
+	"\x06memory\x18\x02 \x01(\x03R\x06memory\x12\x1b\n" +
+	"\tmilli_gpu\x18\x03 \x01(\x03R\bmilliGpu\x12-\n" +
+	"\x06models\x18\x04 \x03(\v2\x15.clary.v1.ModelAmountR\x06models\"9\n" +
+	"\vModelAmount\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n" +
+	"\x05milli\x18\x02 \x01(\x03R\x05milli\"]\n" +
+	"\x05Claim\x12\x14\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12(\n" +
+	"\x06amount\x18\x03 \x01(\v2\x10.clary.v1.AmountR\x06amount\"b\n" +
+	"\n" +
+	"OwnerUsage\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12$\n" +
+	"\x04used\x18\x02 \x01(\v2\x10.clary.v1.AmountR\x04used\x12\x18\n" +
+	"\arunning\x18\x03 \x01(\x05R\arunning\"\xe2\x01\n" +
+	"\n" +
+	"QueueUsage\x12\x14\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x12$\n" +
+	"\x04used\x18\x02 \x01(\v2\x10.clary.v1.AmountR\x04used\x12\x18\n" +
+	"\arunning\x18\x03 \x01(\x05R\arunning\x12,\n" +
+	"\x06owners\x18\x04 \x03(\v2\x14.clary.v1.OwnerUsageR\x06owners\x12$\n" +
+	"\x04mean\x18\x05 \x01(\v2\x10.clary.v1.AmountR\x04mean\x12\x0e\n" +
+	"\x02at\x18\x06 \x01(\x03R\x02at\x12\x1a\n" +
+	"\brevision\x18\a \x01(\x04R\brevision\"\xca\x01\n" +
 	"\x06Secret\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -6526,7 +7171,7 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
 	(*DeviceShare)(nil),      // 1: clary.v1.DeviceShare
@@ -6563,53 +7208,61 @@ var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Why)(nil),              // 32: clary.v1.Why
 	(*Plan)(nil),             // 33: clary.v1.Plan
 	(*Queue)(nil),            // 34: clary.v1.Queue
-	(*Secret)(nil),           // 35: clary.v1.Secret
-	(*Deed)(nil),             // 36: clary.v1.Deed
-	(*Token)(nil),            // 37: clary.v1.Token
-	(*Trial)(nil),            // 38: clary.v1.Trial
-	(*CurvePoint)(nil),       // 39: clary.v1.CurvePoint
-	(*Sweep)(nil),            // 40: clary.v1.Sweep
-	(*Budget)(nil),           // 41: clary.v1.Budget
-	(*TrialCounts)(nil),      // 42: clary.v1.TrialCounts
-	(*Model)(nil),            // 43: clary.v1.Model
-	(*ModelVersion)(nil),     // 44: clary.v1.ModelVersion
-	(*Approval)(nil),         // 45: clary.v1.Approval
-	(*Lineage)(nil),          // 46: clary.v1.Lineage
-	(*Code)(nil),             // 47: clary.v1.Code
-	(*DataRef)(nil),          // 48: clary.v1.DataRef
-	(*ModelPin)(nil),         // 49: clary.v1.ModelPin
-	(*Evaluation)(nil),       // 50: clary.v1.Evaluation
-	(*Endpoint)(nil),         // 51: clary.v1.Endpoint
-	(*Fleet)(nil),            // 52: clary.v1.Fleet
-	(*DrainingReplica)(nil),  // 53: clary.v1.DrainingReplica
-	(*Rollout)(nil),          // 54: clary.v1.Rollout
-	(*Experiment)(nil),       // 55: clary.v1.Experiment
-	(*EndpointNote)(nil),     // 56: clary.v1.EndpointNote
-	(*LogEntry)(nil),         // 57: clary.v1.LogEntry
-	nil,                      // 58: clary.v1.Node.LabelsEntry
-	nil,                      // 59: clary.v1.Job.LabelsEntry
-	nil,                      // 60: clary.v1.Program.EnvEntry
-	nil,                      // 61: clary.v1.Program.HyperparametersEntry
-	nil,                      // 62: clary.v1.Role.LabelsEntry
-	nil,                      // 63: clary.v1.Gang.LabelsEntry
-	nil,                      // 64: clary.v1.Progress.MetricsEntry
-	nil,                      // 65: clary.v1.Model.AliasesEntry
-	nil,                      // 66: clary.v1.Lineage.ParametersEntry
-	nil,                      // 67: clary.v1.Lineage.MetricsEntry
-	nil,                      // 68: clary.v1.Evaluation.MetricsEntry
+	(*Limit)(nil),            // 35: clary.v1.Limit
+	(*UserLimit)(nil),        // 36: clary.v1.UserLimit
+	(*Preempt)(nil),          // 37: clary.v1.Preempt
+	(*Amount)(nil),           // 38: clary.v1.Amount
+	(*ModelAmount)(nil),      // 39: clary.v1.ModelAmount
+	(*Claim)(nil),            // 40: clary.v1.Claim
+	(*OwnerUsage)(nil),       // 41: clary.v1.OwnerUsage
+	(*QueueUsage)(nil),       // 42: clary.v1.QueueUsage
+	(*Secret)(nil),           // 43: clary.v1.Secret
+	(*Deed)(nil),             // 44: clary.v1.Deed
+	(*Token)(nil),            // 45: clary.v1.Token
+	(*Trial)(nil),            // 46: clary.v1.Trial
+	(*CurvePoint)(nil),       // 47: clary.v1.CurvePoint
+	(*Sweep)(nil),            // 48: clary.v1.Sweep
+	(*Budget)(nil),           // 49: clary.v1.Budget
+	(*TrialCounts)(nil),      // 50: clary.v1.TrialCounts
+	(*Model)(nil),            // 51: clary.v1.Model
+	(*ModelVersion)(nil),     // 52: clary.v1.ModelVersion
+	(*Approval)(nil),         // 53: clary.v1.Approval
+	(*Lineage)(nil),          // 54: clary.v1.Lineage
+	(*Code)(nil),             // 55: clary.v1.Code
+	(*DataRef)(nil),          // 56: clary.v1.DataRef
+	(*ModelPin)(nil),         // 57: clary.v1.ModelPin
+	(*Evaluation)(nil),       // 58: clary.v1.Evaluation
+	(*Endpoint)(nil),         // 59: clary.v1.Endpoint
+	(*Fleet)(nil),            // 60: clary.v1.Fleet
+	(*DrainingReplica)(nil),  // 61: clary.v1.DrainingReplica
+	(*Rollout)(nil),          // 62: clary.v1.Rollout
+	(*Experiment)(nil),       // 63: clary.v1.Experiment
+	(*EndpointNote)(nil),     // 64: clary.v1.EndpointNote
+	(*LogEntry)(nil),         // 65: clary.v1.LogEntry
+	nil,                      // 66: clary.v1.Node.LabelsEntry
+	nil,                      // 67: clary.v1.Job.LabelsEntry
+	nil,                      // 68: clary.v1.Program.EnvEntry
+	nil,                      // 69: clary.v1.Program.HyperparametersEntry
+	nil,                      // 70: clary.v1.Role.LabelsEntry
+	nil,                      // 71: clary.v1.Gang.LabelsEntry
+	nil,                      // 72: clary.v1.Progress.MetricsEntry
+	nil,                      // 73: clary.v1.Model.AliasesEntry
+	nil,                      // 74: clary.v1.Lineage.ParametersEntry
+	nil,                      // 75: clary.v1.Lineage.MetricsEntry
+	nil,                      // 76: clary.v1.Evaluation.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Resources.shares:type_name -> clary.v1.DeviceShare
 	3,  // 1: clary.v1.Device.profiles:type_name -> clary.v1.MIGProfile
 	9,  // 2: clary.v1.Node.devices:type_name -> clary.v1.Device
-	58, // 3: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	66, // 3: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
 	4,  // 4: clary.v1.Node.taints:type_name -> clary.v1.Taint
-	59, // 5: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	67, // 5: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	11, // 6: clary.v1.Job.retry:type_name -> clary.v1.Retry
-	49, // 7: clary.v1.Job.models:type_name -> clary.v1.ModelPin
-	60, // 8: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	57, // 7: clary.v1.Job.models:type_name -> clary.v1.ModelPin
+	68, // 8: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
 	13, // 9: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	61, // 10: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	69, // 10: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
 	15, // 11: clary.v1.Program.python:type_name -> clary.v1.Python
 	16, // 12: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
 	18, // 13: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
@@ -6618,53 +7271,66 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	20, // 16: clary.v1.Program.probe:type_name -> clary.v1.Probe
 	2,  // 17: clary.v1.Role.ask:type_name -> clary.v1.Ask
 	19, // 18: clary.v1.Role.program:type_name -> clary.v1.Program
-	62, // 19: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	70, // 19: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
 	5,  // 20: clary.v1.Role.constraints:type_name -> clary.v1.Constraint
 	6,  // 21: clary.v1.Role.affinities:type_name -> clary.v1.Affinity
 	7,  // 22: clary.v1.Role.tolerations:type_name -> clary.v1.Toleration
 	8,  // 23: clary.v1.Role.topology:type_name -> clary.v1.Topology
 	21, // 24: clary.v1.Gang.roles:type_name -> clary.v1.Role
-	63, // 25: clary.v1.Gang.labels:type_name -> clary.v1.Gang.LabelsEntry
+	71, // 25: clary.v1.Gang.labels:type_name -> clary.v1.Gang.LabelsEntry
 	0,  // 26: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	64, // 27: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
-	39, // 28: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
+	72, // 27: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	47, // 28: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
 	24, // 29: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
 	25, // 30: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
 	23, // 31: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
 	26, // 32: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
-	25, // 33: clary.v1.Publication.outputs:type_name -> clary.v1.Output
-	23, // 34: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
-	31, // 35: clary.v1.Why.blocks:type_name -> clary.v1.Block
-	29, // 36: clary.v1.Plan.placements:type_name -> clary.v1.Placement
-	32, // 37: clary.v1.Plan.whys:type_name -> clary.v1.Why
-	30, // 38: clary.v1.Plan.evictions:type_name -> clary.v1.Eviction
-	39, // 39: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
-	41, // 40: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
-	42, // 41: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
-	65, // 42: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
-	25, // 43: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
-	45, // 44: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
-	46, // 45: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
-	50, // 46: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
-	47, // 47: clary.v1.Lineage.code:type_name -> clary.v1.Code
-	48, // 48: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
-	49, // 49: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
-	66, // 50: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
-	67, // 51: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
-	68, // 52: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
-	52, // 53: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
-	54, // 54: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
-	49, // 55: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
-	55, // 56: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
-	56, // 57: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
-	21, // 58: clary.v1.Fleet.role:type_name -> clary.v1.Role
-	49, // 59: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
-	53, // 60: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
-	61, // [61:61] is the sub-list for method output_type
-	61, // [61:61] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	40, // 33: clary.v1.Task.claim:type_name -> clary.v1.Claim
+	25, // 34: clary.v1.Publication.outputs:type_name -> clary.v1.Output
+	23, // 35: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
+	31, // 36: clary.v1.Why.blocks:type_name -> clary.v1.Block
+	29, // 37: clary.v1.Plan.placements:type_name -> clary.v1.Placement
+	32, // 38: clary.v1.Plan.whys:type_name -> clary.v1.Why
+	30, // 39: clary.v1.Plan.evictions:type_name -> clary.v1.Eviction
+	35, // 40: clary.v1.Queue.guarantee:type_name -> clary.v1.Limit
+	35, // 41: clary.v1.Queue.borrow:type_name -> clary.v1.Limit
+	35, // 42: clary.v1.Queue.lend:type_name -> clary.v1.Limit
+	36, // 43: clary.v1.Queue.user:type_name -> clary.v1.UserLimit
+	37, // 44: clary.v1.Queue.preempt:type_name -> clary.v1.Preempt
+	35, // 45: clary.v1.UserLimit.most:type_name -> clary.v1.Limit
+	39, // 46: clary.v1.Amount.models:type_name -> clary.v1.ModelAmount
+	38, // 47: clary.v1.Claim.amount:type_name -> clary.v1.Amount
+	38, // 48: clary.v1.OwnerUsage.used:type_name -> clary.v1.Amount
+	38, // 49: clary.v1.QueueUsage.used:type_name -> clary.v1.Amount
+	41, // 50: clary.v1.QueueUsage.owners:type_name -> clary.v1.OwnerUsage
+	38, // 51: clary.v1.QueueUsage.mean:type_name -> clary.v1.Amount
+	47, // 52: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
+	49, // 53: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
+	50, // 54: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
+	73, // 55: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
+	25, // 56: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
+	53, // 57: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
+	54, // 58: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
+	58, // 59: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
+	55, // 60: clary.v1.Lineage.code:type_name -> clary.v1.Code
+	56, // 61: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
+	57, // 62: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
+	74, // 63: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
+	75, // 64: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
+	76, // 65: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
+	60, // 66: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
+	62, // 67: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
+	57, // 68: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
+	63, // 69: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
+	64, // 70: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
+	21, // 71: clary.v1.Fleet.role:type_name -> clary.v1.Role
+	57, // 72: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
+	61, // 73: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
+	74, // [74:74] is the sub-list for method output_type
+	74, // [74:74] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
@@ -6678,7 +7344,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   69,
+			NumMessages:   77,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
