@@ -118,6 +118,15 @@ func (g Gang) Size() int {
 	return size
 }
 
+// AtLeast is the gang with no more tasks than it needs to start.
+func (g Gang) AtLeast() Gang {
+	g.Roles = slices.Clone(g.Roles)
+	for i := range g.Roles {
+		g.Roles[i].Count = g.Roles[i].Least()
+	}
+	return g
+}
+
 // Elastic reports whether the gang can run with fewer tasks than it asks for.
 func (g Gang) Elastic() bool { return slices.ContainsFunc(g.Roles, Role.Elastic) }
 

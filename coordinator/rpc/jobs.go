@@ -99,7 +99,7 @@ func (s *jobs) accept(ctx context.Context, job cluster.Job) (cluster.Job, error)
 	who := caller(ctx)
 	accepted := cluster.Job{
 		Name: job.Name, Kind: job.Kind, Owner: who.Name, Queue: job.Queue, Priority: job.Priority, Labels: job.Labels,
-		Spec: job.Spec, RequestID: job.RequestID, MaxRuntime: job.MaxRuntime, Retry: job.Retry, Held: job.Held, Register: job.Register,
+		Spec: job.Spec, RequestID: job.RequestID, MaxRuntime: job.MaxRuntime, Retry: job.Retry, Held: job.Held, Register: job.Register, NonPreemptible: job.NonPreemptible,
 		State: cluster.JobQueued, Attempt: 1, Submitted: time.Now().UnixNano(),
 	}
 	if accepted.Queue == "" {
@@ -209,7 +209,7 @@ func (s *jobs) couldFit(gangs []cluster.Gang) error {
 		return nil
 	}
 	for _, gang := range gangs {
-		if why, fits := scheduler.CouldEverFit(nodes, gang); !fits {
+		if why, fits := scheduler.CouldEverFit(nodes, gang.AtLeast()); !fits {
 			return fault.New(fault.Exhausted, "spec: could never run on this cluster's nodes: %s", why.Summary)
 		}
 	}

@@ -33,7 +33,9 @@ type File struct {
 	RetryNever []int32           `json:"retry_never,omitempty" jsonschema:"description=Exit codes that are not tried again"`
 	Register   string            `json:"register,omitempty" jsonschema:"description=Model in the registry that what it makes becomes a version of"`
 	Hold       bool              `json:"hold,omitempty" jsonschema:"description=Wait until it is released by hand"`
-	Spec       json.RawMessage   `json:"spec" jsonschema:"description=What to do; its fields are the kind's"`
+	// Preemptible is true if it is left out.
+	Preemptible *bool           `json:"preemptible,omitempty" jsonschema:"description=false keeps it from making room for others while it runs,default=true"`
+	Spec        json.RawMessage `json:"spec" jsonschema:"description=What to do; its fields are the kind's"`
 }
 
 // Kind is what a job file needs to know of a kind of job.
@@ -109,14 +111,20 @@ func (f File) Job() cluster.Job {
 	return cluster.Job{
 		Name: f.Name, Kind: f.kind(), Queue: f.Queue, Priority: f.Priority, Labels: f.Labels,
 		MaxRuntime: f.MaxRuntime.Std(), Held: f.Hold, Spec: f.Spec, Register: f.Register,
-		Retry: cluster.Retry{Limit: f.Retries, Backoff: f.Backoff.Std(), Only: f.RetryOnly, Never: f.RetryNever},
+		NonPreemptible: f.Preemptible != nil && !*f.Preemptible,
+		Retry:          cluster.Retry{Limit: f.Retries, Backoff: f.Backoff.Std(), Only: f.RetryOnly, Never: f.RetryNever},
 	}
 }
 
 // FromJob is the file that would submit the job again.
 func FromJob(job cluster.Job) File {
+	var preemptible *bool
+	if job.NonPreemptible {
+		preemptible = new(bool)
+	}
 	return File{
-		Name: job.Name, Kind: string(job.Kind), Queue: job.Queue, Priority: job.Priority, Labels: job.Labels,
+		Preemptible: preemptible,
+		Name:        job.Name, Kind: string(job.Kind), Queue: job.Queue, Priority: job.Priority, Labels: job.Labels,
 		MaxRuntime: quantity.Duration(job.MaxRuntime), Retries: job.Retry.Limit,
 		Backoff: quantity.Duration(job.Retry.Backoff), RetryOnly: job.Retry.Only, RetryNever: job.Retry.Never, Hold: job.Held, Spec: job.Spec, Register: job.Register,
 	}

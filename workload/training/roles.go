@@ -62,7 +62,7 @@ func (s Spec) programRole() cluster.Role {
 	if s.Checkpoints == nil {
 		program.Checkpoints = s.Script != nil || s.Image != ""
 	}
-	role := cluster.Role{Name: roleWorker, Count: instances, Ask: ask, Labels: s.Labels, Program: program}
+	role := cluster.Role{Name: roleWorker, Count: instances, Min: s.MinInstances, Ask: ask, Labels: s.Labels, Program: program}
 	if s.Image != "" {
 		s.contain(&role)
 	}
@@ -103,7 +103,7 @@ func (s Spec) networkRoles() ([]cluster.Role, error) {
 			},
 		},
 		{
-			Name: roleWorker, Count: max(s.Workers, 1), Ask: s.Resources.ask(workerCores, worker), Labels: s.Labels,
+			Name: roleWorker, Count: max(s.Workers, 1), Min: s.MinWorkers, Ask: s.Resources.ask(workerCores, worker), Labels: s.Labels,
 			Program: cluster.Program{
 				Command: []string{"clary", "trainer", "worker"}, Spec: run, Inputs: s.inputs(), Grace: s.grace(), Disk: int64(s.Disk),
 				Checkpoints: s.Checkpoints == nil || *s.Checkpoints, Restore: s.Restore, Track: (*cluster.Tracking)(s.Track), Outputs: true, Clary: true,
@@ -125,7 +125,11 @@ func (s Spec) memory() (worker, server int64) {
 		return workerOverhead, serverOverhead
 	}
 	workers, servers := int(max(s.Workers, 1)), int64(max(s.Servers, 1))
-	rows := (s.Batch + workers - 1) / workers
+	fewest := workers // of whom each has most rows
+	if s.MinWorkers > 0 {
+		fewest = int(s.MinWorkers)
+	}
+	rows := (s.Batch + fewest - 1) / fewest
 	worker, allServers := s.Footprint(plan, rows, workers)
 	return round(2*worker + workerOverhead), round(2*allServers/servers + serverOverhead)
 }

@@ -25,10 +25,15 @@ type Spec struct {
 	// many parameter servers the weights are split. 0 means 1.
 	Workers int32 `json:"workers,omitempty"`
 	Servers int32 `json:"servers,omitempty"`
+	// MinWorkers makes the job elastic: it starts with as many workers as there is room for, at least so
+	// many and at most Workers, and goes on from its checkpoint with more or fewer. 0 means Workers.
+	MinWorkers int32 `json:"min_workers,omitempty"`
 
 	// Program runs instead of a network, as many times as Instances says; 0 means 1.
 	Program   *Program `json:"program,omitempty"`
 	Instances int32    `json:"instances,omitempty"`
+	// MinInstances makes the job elastic, as MinWorkers does.
+	MinInstances int32 `json:"min_instances,omitempty"`
 	// Script runs instead of a program.
 	Script *Script `json:"script,omitempty"`
 	// Image is a container image that program or script run in: a registry's reference, or
@@ -216,6 +221,7 @@ func (s Spec) validateProgram(p *cluster.Problems) {
 		p.Add("network_isolation", "cuts instances off from each other too: it is for one instance")
 	}
 	inRange(p, "instances", s.Instances, cluster.MaxTasks)
+	checkLeast(p, "min_instances", s.MinInstances, "instances", s.Instances)
 	alone := []struct {
 		field string
 		set   bool
@@ -225,6 +231,7 @@ func (s Spec) validateProgram(p *cluster.Problems) {
 		{"epochs", s.Epochs != 0},
 		{"batch", s.Batch != 0},
 		{"workers", s.Workers != 0},
+		{"min_workers", s.MinWorkers != 0},
 		{"servers", s.Servers != 0},
 		{"server_resources", s.ServerResources != Resources{}},
 	}
@@ -256,12 +263,14 @@ func (s Spec) validateNetwork(p *cluster.Problems) {
 		p.Add(problem.Path, "%s", problem.Message)
 	}
 	inRange(p, "workers", s.Workers, MaxWorkers)
+	checkLeast(p, "min_workers", s.MinWorkers, "workers", s.Workers)
 	inRange(p, "servers", s.Servers, MaxServers)
 	for _, other := range []struct {
 		field string
 		set   bool
 	}{
 		{"instances", s.Instances != 0},
+		{"min_instances", s.MinInstances != 0},
 		{"hyperparameters", len(s.Hyperparameters) > 0},
 		{"framework", s.Framework != ""},
 		{"entrypoint", len(s.Entrypoint) > 0},
@@ -313,6 +322,13 @@ func inRange(p *cluster.Problems, field string, value, most int32) {
 	}
 }
 
+// checkLeast checks the least of what may be between it and the most.
+func checkLeast(p *cluster.Problems, field string, least int32, of string, most int32) {
+	if least < 0 || least > max(most, 1) {
+		p.Add(field, "%d is out of range: from 1 to %s, which is %d", least, of, max(most, 1))
+	}
+}
+
 func checkAddress(p *cluster.Problems, field, uri string) {
 	rest, isS3 := strings.CutPrefix(uri, "s3://")
 	if bucket, _, _ := strings.Cut(rest, "/"); !isS3 || bucket == "" {
@@ -332,9 +348,11 @@ func sortedKeys[V any](m map[string]V) []string {
 // run returns what the workers and servers read: the network's part, and how many they
 // are.
 func (s Spec) run() ([]byte, error) {
-	data, err := json.Marshal(spec.Run{
-		Training: s.Training, Workers: int(max(s.Workers, 1)), Servers: int(max(s.Servers, 1)),
-	})
+	run := spec.Run{Training: s.Training, Workers: int(max(s.Workers, 1)), Servers: int(max(s.Servers, 1))}
+	if least := s.MinWorkers; least > 0 && least < s.Workers { // each attempt finds out how many they are
+		run.Workers, run.Elastic = 0, true
+	}
+	data, err := json.Marshal(run)
 	if err != nil {
 		return nil, fmt.Errorf("write the network's spec: %w", err)
 	}

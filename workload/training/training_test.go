@@ -50,6 +50,38 @@ func TestNetworkBecomesServersAndWorkers(t *testing.T) {
 	}
 }
 
+func TestAnElasticJobHasARangeOfTasks(t *testing.T) {
+	parse := func(text string) training.Spec {
+		t.Helper()
+		s, problems := training.Parse([]byte(text))
+		if problems != nil {
+			t.Fatal(problems)
+		}
+		return s
+	}
+	s := parse(strings.Replace(digits, `"workers": 2`, `"workers": 8, "min_workers": 2`, 1))
+	roles, err := s.Roles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if server, worker := roles[0], roles[1]; server.Elastic() || !worker.Elastic() || worker.Min != 2 || worker.Count != 8 {
+		t.Errorf("%d..%d servers and %d..%d workers", server.Min, server.Count, worker.Min, worker.Count)
+	}
+	// How many workers an attempt has is not in the spec: it is found by where they are.
+	var run spec.Run
+	if err := json.Unmarshal(roles[1].Program.Spec, &run); err != nil || run.Workers != 0 || !run.Elastic || run.Servers != 3 {
+		t.Errorf("the tasks read %+v, %v", run, err)
+	}
+	rigid := parse(strings.Replace(digits, `"workers": 2`, `"workers": 8, "min_workers": 8`, 1))
+	if roles, err = rigid.Roles(); err != nil || roles[1].Elastic() {
+		t.Errorf("8 to 8 workers are elastic: %v", err)
+	}
+	script := parse(`{"script": {"entry": "ddp.py", "source": "s3://c/x.tar.gz"}, "framework": "torch", "instances": 4, "min_instances": 1}`)
+	if roles, err = script.Roles(); err != nil || !roles[0].Elastic() || roles[0].Min != 1 {
+		t.Errorf("a script of 1 to 4 instances: %+v, %v", roles, err)
+	}
+}
+
 func TestMemoryGrowsWithTheNetwork(t *testing.T) {
 	memory := func(units int) int64 {
 		s, problems := training.Parse([]byte(digits))
@@ -115,6 +147,9 @@ func TestNamesEveryMistake(t *testing.T) {
 		{"a model of no GPUs", change(`"gpus": 1, `, ``), `resources.gpu_model: "A100" without gpus`},
 		{"negative workers", change(`"workers": 2`, `"workers": -1`), "workers: -1 is out of range: from 1 to 1024"},
 		{"fewer rows than workers", change(`"batch": 64`, `"batch": 1`), "batch: 1 rows for 2 workers"},
+		{"more workers at the least than at the most", change(`"workers": 2`, `"workers": 2, "min_workers": 3`), "min_workers: 3 is out of range: from 1 to workers, which is 2"},
+		{"instances at the least, of a network", change(`"workers": 2`, `"workers": 2, "min_instances": 1`), "min_instances: is for a program"},
+		{"workers at the least, of a program", `{"program": {"command": ["x"]}, "min_workers": 1}`, "min_workers: is for a declared network"},
 		{"instances of a network", change(`"workers": 2`, `"instances": 2`), "instances: is for a program"},
 		{"a network and a program", `{"program": {"command": ["x"]}, "epochs": 3, "workers": 2}`, "epochs: is for a declared network, and program is set"},
 		{"no command", `{"program": {"command": []}}`, "program.command: is empty"},

@@ -157,7 +157,7 @@ func (a *App) showJob(out io.Writer, view client.JobView) error {
 		out,
 		"name", job.Name, "kind", string(job.Kind), "state", stateText(job), "reason", job.Reason,
 		"owner", job.Owner, "queue", job.Queue, "priority", nonZero(int64(job.Priority)), "labels", labelText(job.Labels), "register", job.Register, "models", pinsText(job.Models),
-		"attempt", strconv.Itoa(int(job.Attempt)), "failures", nonZero(int64(job.Failures)),
+		"attempt", strconv.Itoa(int(job.Attempt)), "failures", nonZero(int64(job.Failures)), "preempted", timesText(job.Preempted),
 		"submitted", suffixed(ago(job.Submitted), " ago"), "ran", took(job),
 		"progress", progressText(view), "metrics", metricsText(leading(view).Progress.Metrics),
 		"message", oneLine(exitMessage(view)),
@@ -196,6 +196,16 @@ func amount(output cluster.Output) string {
 		}
 	}
 	return size
+}
+
+func timesText(n int32) string {
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 func nonZero(n int64) string {

@@ -94,7 +94,7 @@ func (a *App) rerunCommand() *cobra.Command {
 			}
 			return a.submitAndWait(ctx, c, cluster.Job{
 				Name: name, Kind: o.Kind, Queue: o.Queue, Priority: o.Priority, Labels: o.Labels, Spec: o.Spec,
-				MaxRuntime: o.MaxRuntime, Retry: o.Retry, Register: o.Register,
+				MaxRuntime: o.MaxRuntime, Retry: o.Retry, Register: o.Register, NonPreemptible: o.NonPreemptible,
 			}, detach)
 		}),
 	}

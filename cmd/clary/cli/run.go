@@ -103,7 +103,7 @@ type runFlags struct {
 	image                     imageFlags
 	env, inputs, inputOptions []string
 	secrets, metrics          []string
-	instances                 int32
+	instances                 taskRange
 	dir                       string
 	checkpoints, isolated     bool
 }
@@ -116,7 +116,7 @@ func (f *runFlags) register(command *cobra.Command) {
 	flags := command.Flags()
 	flags.SetInterspersed(false)
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable of its environment, as KEY=VALUE, or KEY to pass your own on")
-	flags.Int32VarP(&f.instances, "instances", "n", 1, "how many to start together")
+	f.instances.register(flags, "instances", "n", "how many to start together: a number, or 2..8 for as many as there is room for")
 	flags.BoolVar(&f.checkpoints, "checkpoints", false, "keep its checkpoints folder in the store, and restore it before a restart (default with --image)")
 	flags.BoolVar(&f.isolated, "network-isolation", false, "cut it off from every network")
 	flags.StringVar(&f.dir, "dir", "", "working folder on the node; the task's own if it is left out")
@@ -128,7 +128,7 @@ func (f *runFlags) register(command *cobra.Command) {
 
 // spec is the job that the flags describe, but for its image.
 func (f *runFlags) spec(a *App, command *cobra.Command, args []string) (training.Spec, error) {
-	spec := training.Spec{Program: &training.Program{Command: args, Dir: f.dir}, Instances: f.instances, NetworkIsolation: f.isolated}
+	spec := training.Spec{Program: &training.Program{Command: args, Dir: f.dir}, Instances: f.instances.most, MinInstances: f.instances.least, NetworkIsolation: f.isolated}
 	if command.Flags().Changed("checkpoints") {
 		spec.Checkpoints = &f.checkpoints
 	}

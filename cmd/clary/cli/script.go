@@ -22,7 +22,7 @@ type scriptFlags struct {
 	secrets, metrics                    []string
 	channelOptions                      []string
 	framework                           string
-	instances                           int32
+	instances                           taskRange
 	isolated                            bool
 	image                               imageFlags
 }
@@ -44,7 +44,7 @@ func (f *scriptFlags) register(command *cobra.Command) {
 	flags.StringArrayVar(&f.channelOptions, "channel-option", nil, channelOptionHelp)
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable of the script's environment, as KEY=VALUE, or KEY to pass your own on")
 	flags.StringVar(&f.framework, "framework", "", "how instances of the script find each other: torch, or hosts for any other")
-	flags.Int32VarP(&f.instances, "instances", "n", 1, "how many of the script to start together")
+	f.instances.register(flags, "instances", "n", "how many of the script to start together: a number, or 2..8 for as many as there is room for")
 	flags.BoolVar(&f.isolated, "network-isolation", false, "cut the script off from every network")
 	flags.StringArrayVar(&f.secrets, "secret", nil, secretHelp)
 	flags.StringArrayVar(&f.metrics, "metric", nil, metricHelp)
@@ -118,7 +118,7 @@ func (a *App) scriptJob(ctx context.Context, c *client.Client, command *cobra.Co
 
 func (a *App) scriptSpec(f *scriptFlags, t *trainFlags, args []string) (training.Spec, error) {
 	s := training.Spec{
-		Instances: f.instances, Framework: cluster.Framework(f.framework), NetworkIsolation: f.isolated, Output: t.output,
+		Instances: f.instances.most, MinInstances: f.instances.least, Framework: cluster.Framework(f.framework), NetworkIsolation: f.isolated, Output: t.output,
 	}
 	env, err := a.environment(f.env)
 	if err != nil {

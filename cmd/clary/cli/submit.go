@@ -287,6 +287,7 @@ type jobFlags struct {
 	backoff     string
 	only, never []int32
 	model       string
+	preemptible bool
 	hold        bool
 	detach      bool
 	dryRun      bool
@@ -303,6 +304,7 @@ func (f *jobFlags) register(command *cobra.Command) {
 	flags.StringVar(&f.backoff, "backoff", "", "wait before the first restart, e.g. 30s; doubles each time, up to 10m (default 0s)")
 	flags.Int32SliceVar(&f.only, "retry-only", nil, "exit codes to try again, others not")
 	flags.Int32SliceVar(&f.never, "retry-never", nil, "exit codes not to try again")
+	flags.BoolVar(&f.preemptible, "preemptible", true, "=false: once it runs it makes no room for others")
 	flags.BoolVar(&f.hold, "hold", false, "let it wait until clary release")
 	flags.BoolVarP(&f.detach, "detach", "d", false, "do not wait for it")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "say what would be placed where, and submit nothing")
@@ -343,6 +345,9 @@ func (f *jobFlags) apply(command *cobra.Command, job *cluster.Job) error {
 	}
 	if changed("register") {
 		job.Register = f.model
+	}
+	if changed("preemptible") {
+		job.NonPreemptible = !f.preemptible
 	}
 	if changed("hold") {
 		job.Held = f.hold

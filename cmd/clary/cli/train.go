@@ -37,11 +37,12 @@ type trainFlags struct {
 	input            string
 	classes          int
 
-	workers, servers int32
-	epochs, batch    int
-	seed             int64
-	target           float64
-	output           string
+	workers       taskRange
+	servers       int32
+	epochs, batch int
+	seed          int64
+	target        float64
+	output        string
 }
 
 func (f *trainFlags) register(command *cobra.Command) {
@@ -63,7 +64,7 @@ func (f *trainFlags) register(command *cobra.Command) {
 	flags.Float64Var(&f.scale, "scale", 1, "divide every feature by this")
 	flags.StringVar(&f.input, "input", "", "shape of a row, e.g. 64 or 1,28,28 (default: read from the CSV data)")
 	flags.IntVar(&f.classes, "classes", 0, "how many classes there are (default: read from the CSV data)")
-	flags.Int32Var(&f.workers, "workers", 1, "how many compute gradients")
+	f.workers.register(flags, "workers", "", "how many compute gradients: a number, or 2..8 for as many as there is room for, more and fewer as it comes and goes")
 	flags.Int32Var(&f.servers, "servers", 1, "parameter servers that the weights are split over")
 	flags.IntVar(&f.epochs, "epochs", 20, "how often every row is seen")
 	flags.IntVar(&f.batch, "batch", 64, "rows of one step, over all workers together")
@@ -88,6 +89,7 @@ func (a *App) trainCommand() *cobra.Command {
 			"An image is started with the argument train, as SageMaker does, or with what stands after --.",
 		Example: `  clary train --data train.csv.gz --validation test.csv.gz --network 128,64 --epochs 20 --name digits
   clary train --data s3://data/train.csv --input 64 --classes 10 --workers 2 --servers 2
+  clary train --data s3://data/train.csv --input 64 --classes 10 --workers 2..8
   clary train -f digits.yaml --epochs 5 --dry-run
   clary train --script train.py --source src/ --requirements requirements.txt --data train.csv -- --epochs 3
   clary train --image registry.local/team/trainer:3 --data train.csv --hyperparameter lr=0.1
@@ -203,7 +205,7 @@ func (t *trainFlags) change(command *cobra.Command, s *training.Spec) error {
 		}
 	}
 	if flags.Changed("workers") {
-		s.Workers = t.workers
+		s.MinWorkers, s.Workers = t.workers.least, t.workers.most
 	}
 	if flags.Changed("servers") {
 		s.Servers = t.servers
@@ -236,7 +238,7 @@ func (t *trainFlags) spec(ctx context.Context, c *client.Client, command *cobra.
 			Data:   spec.Data{Format: t.format, Scale: t.scale},
 			Epochs: t.epochs, Batch: t.batch, Seed: t.seed, TargetAccuracy: t.target,
 		},
-		Workers: t.workers, Servers: t.servers, Output: t.output,
+		Workers: t.workers.most, MinWorkers: t.workers.least, Servers: t.servers, Output: t.output,
 		Inputs: map[string]training.Input{"train": {URI: t.data}},
 	}
 	if t.format == spec.FormatCSV {

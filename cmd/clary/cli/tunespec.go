@@ -40,7 +40,7 @@ func (f *templateFlags) register(command *cobra.Command) {
 var searchFlags = []string{
 	"file", "sagemaker", "seed", "param", "constraint", "objective", "limit", "try", "warm-start", "sampler", "stopper", "fidelity", "trials", "parallel",
 	"max-time", "max-cost", "core-price", "gpu-price", "target", "patience", "max-failed", "noiseless",
-	"name", "queue", "priority", "label", "max-runtime", "retries", "backoff", "retry-only", "retry-never", "hold", "detach", "dry-run", "context", "output",
+	"name", "queue", "priority", "label", "max-runtime", "retries", "backoff", "retry-only", "retry-never", "preemptible", "hold", "detach", "dry-run", "context", "output",
 }
 
 // described is a sweep before the search's flags are written over it.

@@ -22,6 +22,7 @@ type jobJSON struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	Attempt    int32             `json:"attempt"`
 	Failures   int32             `json:"failures,omitempty"`
+	Preempted  int32             `json:"preempted,omitempty"`
 	Held       bool              `json:"held,omitempty"`
 	Cancel     bool              `json:"cancel,omitempty"`
 	Retries    int32             `json:"retries,omitempty"`
@@ -29,17 +30,20 @@ type jobJSON struct {
 	RetryNever []int32           `json:"retry_never,omitempty"`
 	Backoff    string            `json:"backoff,omitempty"`
 	MaxRuntime string            `json:"max_runtime,omitempty"`
-	Submitted  string            `json:"submitted,omitempty"`
-	Started    string            `json:"started,omitempty"`
-	Ended      string            `json:"ended,omitempty"`
-	Delivered  bool              `json:"delivered,omitempty"`
-	Message    string            `json:"exit_message,omitempty"`
-	Register   string            `json:"register,omitempty"`
-	Models     []pinJSON         `json:"models,omitempty"`
-	Revision   uint64            `json:"revision"`
-	Spec       json.RawMessage   `json:"spec,omitempty"`
-	Tasks      []taskJSON        `json:"tasks,omitempty"`
-	Outputs    []outputJSON      `json:"outputs,omitempty"`
+	// Ran is how long its attempts had their room; of a job that has ended.
+	Ran            string          `json:"ran,omitempty"`
+	NonPreemptible bool            `json:"non_preemptible,omitempty"`
+	Submitted      string          `json:"submitted,omitempty"`
+	Started        string          `json:"started,omitempty"`
+	Ended          string          `json:"ended,omitempty"`
+	Delivered      bool            `json:"delivered,omitempty"`
+	Message        string          `json:"exit_message,omitempty"`
+	Register       string          `json:"register,omitempty"`
+	Models         []pinJSON       `json:"models,omitempty"`
+	Revision       uint64          `json:"revision"`
+	Spec           json.RawMessage `json:"spec,omitempty"`
+	Tasks          []taskJSON      `json:"tasks,omitempty"`
+	Outputs        []outputJSON    `json:"outputs,omitempty"`
 }
 
 type taskJSON struct {
@@ -64,6 +68,8 @@ type taskJSON struct {
 	Step     int64              `json:"step,omitempty"`
 	Total    int64              `json:"total,omitempty"`
 	Metrics  map[string]float64 `json:"metrics,omitempty"`
+	// Checkpoint is when the newest was written that is in the store.
+	Checkpoint string `json:"checkpoint,omitempty"`
 }
 
 type outputJSON struct {
@@ -127,7 +133,7 @@ func jobToJSON(view client.JobView) jobJSON {
 	j := view.Job
 	out := jobJSON{
 		Name: j.Name, Kind: j.Kind, State: j.State, Reason: j.Reason, Owner: j.Owner, Queue: j.Queue, Priority: j.Priority,
-		Labels: j.Labels, Attempt: j.Attempt, Failures: j.Failures, Held: j.Held, Cancel: j.Cancel, Retries: j.Retry.Limit,
+		Labels: j.Labels, Attempt: j.Attempt, Failures: j.Failures, Preempted: j.Preempted, NonPreemptible: j.NonPreemptible, Ran: durationText(j.Ran), Held: j.Held, Cancel: j.Cancel, Retries: j.Retry.Limit,
 		RetryOnly: j.Retry.Only, RetryNever: j.Retry.Never,
 		Backoff: durationText(j.Retry.Backoff), MaxRuntime: durationText(j.MaxRuntime),
 		Submitted: moment(j.Submitted), Started: moment(j.Started), Ended: moment(j.Ended), Delivered: j.Delivered, Revision: j.Revision,
@@ -161,7 +167,7 @@ func taskToJSON(t cluster.Task) taskJSON {
 		ID: t.ID, Role: t.Role, Index: t.Index, Attempt: t.Attempt, State: status.State, Reason: status.Reason, Node: t.Allocation.Node,
 		Cores: float64(held.MilliCPU) / 1000, Memory: held.Memory, Devices: held.Devices, Shares: partsToJSON(held.Shares, ""), Ports: held.Ports,
 		Assigned: moment(t.Assigned), Started: moment(status.Started), Ended: moment(status.Ended),
-		Epoch: status.Progress.Epoch, Step: status.Progress.Step, Total: status.Progress.Total, Metrics: status.Progress.Metrics,
+		Epoch: status.Progress.Epoch, Step: status.Progress.Step, Total: status.Progress.Total, Metrics: status.Progress.Metrics, Checkpoint: moment(status.Progress.Checkpoint),
 	}
 	if status.State.Ended() {
 		out.ExitCode, out.Message = &status.ExitCode, status.Message
