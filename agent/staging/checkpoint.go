@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
@@ -23,22 +25,52 @@ func checkpointPrefix(prefix string, attempt int32, task cluster.Task) string {
 	return fmt.Sprintf("%s%d/%s-%d/", prefix, attempt, task.Role, task.Index)
 }
 
-// earlier are the objects from which the task goes on, and the prefix that they share. A task of an
-// elastic role may have had none in the attempt that the others go on from, since there were fewer
-// of them, and older ones of its own: so all go on from the newest attempt in which the first has
-// some, and who has none there has the first's.
-func earlier(objects []Object, prefix string, task cluster.Task, elastic bool) (found []Object, below string, attempt int32) {
+// earlier are the objects from which the task goes on, by the names that they get.
+//
+// The tasks of an elastic role may have been others, and fewer, in the attempt before. So all of them go
+// on from one attempt, the newest in which the first has some, and each gets what all of the role had
+// there: of one name its own, else that of the lowest index.
+func earlier(objects []Object, prefix string, task cluster.Task, elastic bool) (map[string]Object, int32, error) {
 	leader := task
 	if elastic {
 		leader.Index = 0
 	}
-	found, attempt = newestAttempt(objects, prefix, leader)
-	own := task
-	own.Attempt = attempt + 1
-	if mine, newest := newestAttempt(objects, prefix, own); newest == attempt && attempt > 0 {
-		return mine, checkpointPrefix(prefix, attempt, task), attempt
+	newest, attempt := newestAttempt(objects, prefix, leader)
+	if !elastic {
+		found := map[string]Object{}
+		return found, attempt, named(found, newest, checkpointPrefix(prefix, attempt, task))
 	}
-	return found, checkpointPrefix(prefix, attempt, leader), attempt
+	byIndex := map[int32][]Object{}
+	for _, object := range objects {
+		rest, of := strings.CutPrefix(object.Key, fmt.Sprintf("%s%d/%s-", prefix, attempt, task.Role))
+		number, _, _ := strings.Cut(rest, "/")
+		if n, err := strconv.ParseInt(number, 10, 32); of && err == nil {
+			byIndex[int32(n)] = append(byIndex[int32(n)], object)
+		}
+	}
+	found := map[string]Object{}
+	indexes := slices.Sorted(maps.Keys(byIndex))
+	slices.Reverse(indexes) // who comes later stands
+	for _, index := range append(indexes, task.Index) {
+		from := task
+		from.Index = index
+		if err := named(found, byIndex[index], checkpointPrefix(prefix, attempt, from)); err != nil {
+			return nil, 0, err
+		}
+	}
+	return found, attempt, nil
+}
+
+// named puts objects under the names that they have below a prefix.
+func named(found map[string]Object, objects []Object, below string) error {
+	for _, object := range objects {
+		name, err := relative(object.Key, below)
+		if err != nil {
+			return err
+		}
+		found[name] = object
+	}
+	return nil
 }
 
 // newestAttempt picks the objects of the newest attempt before the task's own.
@@ -70,6 +102,9 @@ type Mirror struct {
 	Keep bool
 	// Max is how many files there may be; 0 is a hundred thousand.
 	Max int
+	// Since leaves out what has not changed since: it was there when the task began, and is another's to
+	// keep.
+	Since time.Time
 	// Sent is told of each file that is in the store now, unless it is nil. If it fails the file
 	// counts as not sent.
 	Sent func(ctx context.Context, name string) error
@@ -234,9 +269,10 @@ func (m *Mirror) scan(ctx context.Context) (map[string]stamp, error) {
 		switch {
 		case strings.HasPrefix(info.Name(), ".") || strings.HasSuffix(info.Name(), ".tmp"):
 			return fs.SkipDir
-		case info.Mode().IsRegular() && len(found) == most:
+		case !info.Mode().IsRegular() || !m.Since.IsZero() && changed(info).Before(m.Since):
+		case len(found) == most:
 			return fault.New(fault.Invalid, "more than %d files: put them into fewer, or archives", most)
-		case info.Mode().IsRegular():
+		default:
 			found[name] = stamp{info.Size(), info.ModTime()}
 		}
 		return nil
@@ -245,6 +281,14 @@ func (m *Mirror) scan(ctx context.Context) (map[string]stamp, error) {
 		return nil, fault.New(fault.KindOf(err), "read checkpoints: %w", err)
 	}
 	return found, nil
+}
+
+// changed is when a file's content or name was last changed, whatever time its owner gave it.
+func changed(info fs.FileInfo) time.Time {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return time.Unix(stat.Ctim.Unix())
+	}
+	return info.ModTime()
 }
 
 func (m *Mirror) send(ctx context.Context, name string) error {

@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -120,13 +122,13 @@ func Restore(ctx context.Context, store Reader, uri string, task cluster.Task, e
 	if err != nil {
 		return 0, fault.New(fault.KindOf(err), "list checkpoints below %s: %w", uri, err)
 	}
-	newest, below, attempt := earlier(objects, prefix, task, elastic)
-	for _, object := range newest {
-		name, err := relative(object.Key, below)
-		if err == nil {
-			err = download(ctx, store, bucket, object, filepath.Join(folder, filepath.FromSlash(name)))
-		}
-		if err != nil {
+	found, attempt, err := earlier(objects, prefix, task, elastic)
+	if err != nil {
+		return 0, fault.New(fault.KindOf(err), "restore checkpoints below %s: %w", uri, err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		object := found[name]
+		if err := download(ctx, store, bucket, object, filepath.Join(folder, filepath.FromSlash(name))); err != nil {
 			return 0, fault.New(fault.KindOf(err), "restore checkpoint s3://%s/%s: %w", bucket, object.Key, err)
 		}
 	}

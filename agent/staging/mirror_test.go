@@ -90,7 +90,7 @@ func TestTasksOfAnElasticRoleGoOnFromOneAttempt(t *testing.T) {
 	store := stagingtest.Store{Dir: t.TempDir()}
 	for key, text := range map[string]string{
 		"1/worker-0/w": "1 of 0", "1/worker-1/w": "1 of 1", "1/worker-2/w": "1 of 2", // three
-		"2/worker-0/w": "2 of 0", "2/worker-1/w": "2 of 1", // two
+		"2/worker-0/w": "2 of 0", "2/worker-1/w": "2 of 1", "2/worker-1/part": "of 1", // two
 		"3/worker-1/w": "3 of 1", // and an attempt that ended before its first was in the store
 	} {
 		if err := store.Put(t.Context(), "data", "ckpt/"+key, strings.NewReader(text), int64(len(text))); err != nil {
@@ -102,7 +102,7 @@ func TestTasksOfAnElasticRoleGoOnFromOneAttempt(t *testing.T) {
 		elastic        bool
 		want           string
 	}{
-		{0, 4, true, "2 of 0"},
+		{0, 4, true, "2 of 0"}, // and not the others'
 		{1, 4, true, "2 of 1"},
 		{2, 4, true, "2 of 0"}, // it was not there
 		{3, 4, true, "2 of 0"}, // it never was
@@ -120,5 +120,39 @@ func TestTasksOfAnElasticRoleGoOnFromOneAttempt(t *testing.T) {
 		if string(got) != c.want {
 			t.Errorf("worker-%d of attempt %d (elastic %v) has %q; want %q", c.index, c.attempt, c.elastic, got, c.want)
 		}
+		if part, _ := os.ReadFile(filepath.Join(dir, "part")); c.attempt == 4 && (string(part) == "of 1") != c.elastic {
+			t.Errorf("worker-%d (elastic %v) has %q of what only another wrote", c.index, c.elastic, part)
+		}
+	}
+}
+
+func TestAMirrorLeavesOutWhatWasThereBefore(t *testing.T) {
+	dir, store := t.TempDir(), stagingtest.Store{Dir: t.TempDir()}
+	write := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("restored")
+	write("replaced")
+	info, err := os.Stat(filepath.Join(dir, "replaced"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mirror := staging.Mirror{Store: store, Folder: staging.Folder{Base: dir}, Bucket: "data", Prefix: "ckpt/", Since: info.ModTime().Add(time.Millisecond)}
+	time.Sleep(20 * time.Millisecond) // so that the clock of the file system has gone on
+	write("replaced")
+	write("moved")
+	old := time.Unix(1, 0)
+	if err := os.Chtimes(filepath.Join(dir, "moved"), old, old); err != nil { // as cp -p does
+		t.Fatal(err)
+	}
+	if err := mirror.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sent, err := store.List(t.Context(), "data", "ckpt/")
+	if err != nil || len(sent) != 2 || sent[0].Key != "ckpt/moved" || sent[1].Key != "ckpt/replaced" {
+		t.Errorf("it sent %v, %v", sent, err)
 	}
 }

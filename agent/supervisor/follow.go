@@ -161,6 +161,9 @@ func (t *task) newMirrors() []*staging.Mirror {
 	if assignment.Program.Checkpoints {
 		uri := "s3://" + config.Bucket + "/jobs/" + assignment.Task.Job + "/checkpoints/"
 		if mirror, err := staging.NewMirror(config.Store, uri, assignment.Task, t.folders.Below(t.folders.Checkpoints())); err == nil {
+			if assignment.Elastic && assignment.Task.Index > 0 { // the first keeps what all were given: see staging.Restore
+				mirror.Since = time.Unix(0, t.status().Started)
+			}
 			mirrors = append(mirrors, mirror)
 		}
 	}

@@ -328,7 +328,7 @@ func (s *Search) child(t cluster.Trial, spec []byte, now int64) cluster.Job {
 	}
 	labels[LabelSweep], labels[LabelTrial] = s.job.Name, strconv.FormatInt(t.Number, 10)
 	return cluster.Job{
-		Name: t.Job, Kind: cluster.KindTraining, Owner: s.job.Owner, Queue: s.job.Queue, Priority: s.job.Priority,
+		Name: t.Job, Kind: cluster.KindTraining, Owner: s.job.Owner, Queue: s.job.Queue, Priority: s.job.Priority, NonPreemptible: s.job.NonPreemptible,
 		Labels: labels, Spec: spec, Parent: s.job.Name, MaxRuntime: s.spec.TrialRuntime.Std(),
 		Retry: s.job.Retry, State: cluster.JobQueued, Attempt: 1, Submitted: now, Models: s.job.Models,
 	}
