@@ -190,6 +190,18 @@ func (c *Client) Delete(ctx context.Context, name string) error {
 	return err
 }
 
+// Whys tells of what waits, in the order in which it goes, why: of a queue, or of all if it is "". At most limit are told
+// of, as many as the server gives if it is 0; waiting is how many there are.
+func (c *Client) Whys(ctx context.Context, queue string, limit int) (whys []cluster.Why, waiting int64, err error) {
+	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.WhysResponse, error) {
+		return claryv1.NewJobsClient(conn).Whys(ctx, &claryv1.WhysRequest{Queue: queue, Limit: int32(limit)})
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return each(response.GetWhys(), wire.WhyFromProto), response.GetWaiting(), nil
+}
+
 // Why tells what each waiting gang of the job waits for.
 func (c *Client) Why(ctx context.Context, name string) (cluster.Job, []cluster.Why, error) {
 	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.WhyResponse, error) {

@@ -10,6 +10,7 @@ import (
 // Ask is a gang as the scheduler sees it: who comes first, and what is needed.
 type Ask struct {
 	ID        string
+	Queue     string
 	Attempt   int32
 	Revision  uint64
 	Priority  int32
@@ -23,7 +24,7 @@ type Ask struct {
 // NewAsk reads a gang.
 func NewAsk(gang cluster.Gang) Ask {
 	return Ask{
-		ID: gang.ID(), Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority, Submitted: gang.Submitted,
+		ID: gang.ID(), Queue: gang.Queue, Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority, Submitted: gang.Submitted,
 		NotBefore: gang.NotBefore, Held: gang.Held, Stop: gang.Stop, Shape: room.NewShape(gang.Job, gang.Roles),
 	}
 }

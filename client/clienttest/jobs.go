@@ -167,6 +167,23 @@ func (s *jobs) Delete(_ context.Context, request *claryv1.DeleteJobRequest) (*cl
 	return &claryv1.DeleteJobResponse{}, nil
 }
 
+func (s *jobs) Whys(_ context.Context, request *claryv1.WhysRequest) (*claryv1.WhysResponse, error) {
+	response := &claryv1.WhysResponse{}
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(s.c.jobs)) {
+		view := s.c.jobs[name]
+		if view.Job.State != cluster.JobQueued || view.Job.Held || request.GetQueue() != "" && request.GetQueue() != view.Job.Queue {
+			continue
+		}
+		response.Waiting++
+		response.Whys = append(response.Whys, wire.WhyToProto(cluster.Why{
+			Gang: view.Job.Name + "/main", Queue: view.Job.Queue, Place: int32(response.Waiting), Of: 1, Summary: "there is no node yet",
+		}))
+	}
+	return response, nil
+}
+
 func (s *jobs) Why(_ context.Context, request *claryv1.WhyRequest) (*claryv1.WhyResponse, error) {
 	view, found, _ := s.c.Job(request.GetJob())
 	if !found {

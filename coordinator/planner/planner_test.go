@@ -372,3 +372,33 @@ func TestReplicasOfAJobAreSpreadOverNodesForAsLongAsTheyHoldThem(t *testing.T) {
 		}
 	})
 }
+
+func TestTellsOfAllThatWaitsInItsOrder(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		b.node("a", 1)
+		for i, name := range []string{"runs", "second", "first", "large"} {
+			b.submit(name, 1, func(j *cluster.Job, g *cluster.Gang) {
+				j.Submitted, g.Submitted = int64(i+1), int64(i+1)
+				switch name {
+				case "first":
+					g.Priority = 9
+				case "large":
+					g.Roles[0].Ask.MilliCPU = 3000
+				}
+			})
+			synctest.Wait()
+		}
+		whys, waiting, err := b.planner.Whys(t.Context(), "", 2)
+		if err != nil || waiting != 3 || len(whys) != 2 {
+			t.Fatalf("%d of %d, %v", len(whys), waiting, err)
+		}
+		for i, want := range []string{"first/main", "second/main"} {
+			if w := whys[i]; w.Gang != want || w.Place != int32(i+1) || w.Of != 3 || w.Queue != "default" || !strings.Contains(w.Summary, "too few cores") {
+				t.Errorf("%d: %+v", i, w)
+			}
+		}
+		if whys, waiting, err := b.planner.Whys(t.Context(), "other", 9); err != nil || waiting != 0 || len(whys) != 0 {
+			t.Errorf("in a queue where nothing waits: %v, %d, %v", whys, waiting, err)
+		}
+	})
+}

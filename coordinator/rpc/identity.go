@@ -59,6 +59,7 @@ var needs = map[string]need{
 	"/clary.v1.Jobs/Watch":    {action: auth.Read},
 	"/clary.v1.Jobs/Logs":     {action: auth.Read},
 	"/clary.v1.Jobs/Why":      {action: auth.Read},
+	"/clary.v1.Jobs/Whys":     {action: auth.Read},
 	"/clary.v1.Metrics/Query": {action: auth.Read},
 	"/clary.v1.Nodes/List":    {action: auth.Read},
 	"/clary.v1.Nodes/Get":     {action: auth.Read},

@@ -501,3 +501,42 @@ func (s *jobs) Why(ctx context.Context, request *claryv1.WhyRequest) (*claryv1.W
 	plan := wire.PlanToProto(cluster.Plan{Whys: whys})
 	return &claryv1.WhyResponse{Job: wire.JobToProto(job), Whys: plan.GetWhys()}, nil
 }
+
+const (
+	whysPage = 100
+	mostWhys = 1000
+)
+
+// Whys says for all that waits why.
+func (s *jobs) Whys(ctx context.Context, request *claryv1.WhysRequest) (*claryv1.WhysResponse, error) {
+	limit := int(request.GetLimit())
+	if limit == 0 {
+		limit = whysPage
+	}
+	if limit < 1 || limit > mostWhys {
+		return nil, fault.New(fault.Invalid, "limit: %d: from 1 to %d", limit, mostWhys)
+	}
+	if conn, err := s.leader.elsewhere(); err != nil || conn != nil {
+		if err != nil {
+			return nil, err
+		}
+		return claryv1.NewJobsClient(conn).Whys(forwarded(ctx), request)
+	}
+	if name := request.GetQueue(); name != "" {
+		snapshot, err := s.replica.Read(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		_, known := snapshot.Queue(name)
+		snapshot.Close()
+		if !known {
+			return nil, fault.New(fault.NotFound, "queue: there is no queue %q", cluster.Clip(name))
+		}
+	}
+	whys, waiting, err := s.planner.Whys(ctx, request.GetQueue(), limit)
+	if err != nil {
+		return nil, err
+	}
+	plan := wire.PlanToProto(cluster.Plan{Whys: whys})
+	return &claryv1.WhysResponse{Whys: plan.GetWhys(), Waiting: int64(waiting)}, nil
+}

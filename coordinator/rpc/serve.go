@@ -35,6 +35,7 @@ type Replica interface {
 // Planner answers questions about what waits. It knows on the leader only.
 type Planner interface {
 	Why(ctx context.Context, job string) ([]cluster.Why, error)
+	Whys(ctx context.Context, queue string, limit int) (whys []cluster.Why, waiting int, err error)
 	DryRun(ctx context.Context, gangs []cluster.Gang) (cluster.Plan, error)
 }
 

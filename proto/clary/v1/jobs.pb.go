@@ -932,6 +932,110 @@ func (x *WhyRequest) GetJob() string {
 	return ""
 }
 
+type WhysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Queue         string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`  // of any if empty
+	Limit         int32                  `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"` // at most 1000; 0 is 100
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhysRequest) Reset() {
+	*x = WhysRequest{}
+	mi := &file_clary_v1_jobs_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhysRequest) ProtoMessage() {}
+
+func (x *WhysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_jobs_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhysRequest.ProtoReflect.Descriptor instead.
+func (*WhysRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WhysRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *WhysRequest) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type WhysResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Whys          []*Why                 `protobuf:"bytes,1,rep,name=whys,proto3" json:"whys,omitempty"`
+	Waiting       int64                  `protobuf:"varint,2,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WhysResponse) Reset() {
+	*x = WhysResponse{}
+	mi := &file_clary_v1_jobs_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WhysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WhysResponse) ProtoMessage() {}
+
+func (x *WhysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_jobs_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WhysResponse.ProtoReflect.Descriptor instead.
+func (*WhysResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *WhysResponse) GetWhys() []*Why {
+	if x != nil {
+		return x.Whys
+	}
+	return nil
+}
+
+func (x *WhysResponse) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
 type WhyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -942,7 +1046,7 @@ type WhyResponse struct {
 
 func (x *WhyResponse) Reset() {
 	*x = WhyResponse{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[15]
+	mi := &file_clary_v1_jobs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1058,7 @@ func (x *WhyResponse) String() string {
 func (*WhyResponse) ProtoMessage() {}
 
 func (x *WhyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[15]
+	mi := &file_clary_v1_jobs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1071,7 @@ func (x *WhyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhyResponse.ProtoReflect.Descriptor instead.
 func (*WhyResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{15}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WhyResponse) GetJob() *Job {
@@ -1060,10 +1164,16 @@ const file_clary_v1_jobs_proto_rawDesc = "" +
 	"\x04note\x18\x03 \x01(\tR\x04note\"\x1e\n" +
 	"\n" +
 	"WhyRequest\x12\x10\n" +
-	"\x03job\x18\x01 \x01(\tR\x03job\"Q\n" +
+	"\x03job\x18\x01 \x01(\tR\x03job\"9\n" +
+	"\vWhysRequest\x12\x14\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\"K\n" +
+	"\fWhysResponse\x12!\n" +
+	"\x04whys\x18\x01 \x03(\v2\r.clary.v1.WhyR\x04whys\x12\x18\n" +
+	"\awaiting\x18\x02 \x01(\x03R\awaiting\"Q\n" +
 	"\vWhyResponse\x12\x1f\n" +
 	"\x03job\x18\x01 \x01(\v2\r.clary.v1.JobR\x03job\x12!\n" +
-	"\x04whys\x18\x02 \x03(\v2\r.clary.v1.WhyR\x04whys2\x8a\x04\n" +
+	"\x04whys\x18\x02 \x03(\v2\r.clary.v1.WhyR\x04whys2\xc1\x04\n" +
 	"\x04Jobs\x12;\n" +
 	"\x06Submit\x12\x17.clary.v1.SubmitRequest\x1a\x18.clary.v1.SubmitResponse\x121\n" +
 	"\x03Get\x12\x17.clary.v1.GetJobRequest\x1a\x11.clary.v1.JobView\x12=\n" +
@@ -1073,7 +1183,8 @@ const file_clary_v1_jobs_proto_rawDesc = "" +
 	"\aRelease\x12\x1b.clary.v1.ReleaseJobRequest\x1a\r.clary.v1.Job\x12A\n" +
 	"\x06Delete\x12\x1a.clary.v1.DeleteJobRequest\x1a\x1b.clary.v1.DeleteJobResponse\x127\n" +
 	"\x04Logs\x12\x15.clary.v1.LogsRequest\x1a\x16.clary.v1.LogsResponse0\x01\x122\n" +
-	"\x03Why\x12\x14.clary.v1.WhyRequest\x1a\x15.clary.v1.WhyResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
+	"\x03Why\x12\x14.clary.v1.WhyRequest\x1a\x15.clary.v1.WhyResponse\x125\n" +
+	"\x04Whys\x12\x15.clary.v1.WhysRequest\x1a\x16.clary.v1.WhysResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
 	file_clary_v1_jobs_proto_rawDescOnce sync.Once
@@ -1087,7 +1198,7 @@ func file_clary_v1_jobs_proto_rawDescGZIP() []byte {
 	return file_clary_v1_jobs_proto_rawDescData
 }
 
-var file_clary_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_clary_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_clary_v1_jobs_proto_goTypes = []any{
 	(*SubmitRequest)(nil),     // 0: clary.v1.SubmitRequest
 	(*SubmitResponse)(nil),    // 1: clary.v1.SubmitResponse
@@ -1104,57 +1215,62 @@ var file_clary_v1_jobs_proto_goTypes = []any{
 	(*LogsResponse)(nil),      // 12: clary.v1.LogsResponse
 	(*LogChunk)(nil),          // 13: clary.v1.LogChunk
 	(*WhyRequest)(nil),        // 14: clary.v1.WhyRequest
-	(*WhyResponse)(nil),       // 15: clary.v1.WhyResponse
-	nil,                       // 16: clary.v1.ListJobsRequest.LabelsEntry
-	nil,                       // 17: clary.v1.LogsRequest.AfterEntry
-	(*Job)(nil),               // 18: clary.v1.Job
-	(*Placement)(nil),         // 19: clary.v1.Placement
-	(*Why)(nil),               // 20: clary.v1.Why
-	(*Gang)(nil),              // 21: clary.v1.Gang
-	(*Task)(nil),              // 22: clary.v1.Task
-	(*Publication)(nil),       // 23: clary.v1.Publication
-	(*LogEntry)(nil),          // 24: clary.v1.LogEntry
+	(*WhysRequest)(nil),       // 15: clary.v1.WhysRequest
+	(*WhysResponse)(nil),      // 16: clary.v1.WhysResponse
+	(*WhyResponse)(nil),       // 17: clary.v1.WhyResponse
+	nil,                       // 18: clary.v1.ListJobsRequest.LabelsEntry
+	nil,                       // 19: clary.v1.LogsRequest.AfterEntry
+	(*Job)(nil),               // 20: clary.v1.Job
+	(*Placement)(nil),         // 21: clary.v1.Placement
+	(*Why)(nil),               // 22: clary.v1.Why
+	(*Gang)(nil),              // 23: clary.v1.Gang
+	(*Task)(nil),              // 24: clary.v1.Task
+	(*Publication)(nil),       // 25: clary.v1.Publication
+	(*LogEntry)(nil),          // 26: clary.v1.LogEntry
 }
 var file_clary_v1_jobs_proto_depIdxs = []int32{
-	18, // 0: clary.v1.SubmitRequest.job:type_name -> clary.v1.Job
-	18, // 1: clary.v1.SubmitResponse.job:type_name -> clary.v1.Job
-	19, // 2: clary.v1.SubmitResponse.placements:type_name -> clary.v1.Placement
-	20, // 3: clary.v1.SubmitResponse.whys:type_name -> clary.v1.Why
-	21, // 4: clary.v1.SubmitResponse.gangs:type_name -> clary.v1.Gang
-	18, // 5: clary.v1.JobView.job:type_name -> clary.v1.Job
-	21, // 6: clary.v1.JobView.gangs:type_name -> clary.v1.Gang
-	22, // 7: clary.v1.JobView.tasks:type_name -> clary.v1.Task
-	23, // 8: clary.v1.JobView.publication:type_name -> clary.v1.Publication
-	16, // 9: clary.v1.ListJobsRequest.labels:type_name -> clary.v1.ListJobsRequest.LabelsEntry
-	18, // 10: clary.v1.ListJobsResponse.jobs:type_name -> clary.v1.Job
-	17, // 11: clary.v1.LogsRequest.after:type_name -> clary.v1.LogsRequest.AfterEntry
+	20, // 0: clary.v1.SubmitRequest.job:type_name -> clary.v1.Job
+	20, // 1: clary.v1.SubmitResponse.job:type_name -> clary.v1.Job
+	21, // 2: clary.v1.SubmitResponse.placements:type_name -> clary.v1.Placement
+	22, // 3: clary.v1.SubmitResponse.whys:type_name -> clary.v1.Why
+	23, // 4: clary.v1.SubmitResponse.gangs:type_name -> clary.v1.Gang
+	20, // 5: clary.v1.JobView.job:type_name -> clary.v1.Job
+	23, // 6: clary.v1.JobView.gangs:type_name -> clary.v1.Gang
+	24, // 7: clary.v1.JobView.tasks:type_name -> clary.v1.Task
+	25, // 8: clary.v1.JobView.publication:type_name -> clary.v1.Publication
+	18, // 9: clary.v1.ListJobsRequest.labels:type_name -> clary.v1.ListJobsRequest.LabelsEntry
+	20, // 10: clary.v1.ListJobsResponse.jobs:type_name -> clary.v1.Job
+	19, // 11: clary.v1.LogsRequest.after:type_name -> clary.v1.LogsRequest.AfterEntry
 	13, // 12: clary.v1.LogsResponse.chunks:type_name -> clary.v1.LogChunk
-	24, // 13: clary.v1.LogChunk.entries:type_name -> clary.v1.LogEntry
-	18, // 14: clary.v1.WhyResponse.job:type_name -> clary.v1.Job
-	20, // 15: clary.v1.WhyResponse.whys:type_name -> clary.v1.Why
-	0,  // 16: clary.v1.Jobs.Submit:input_type -> clary.v1.SubmitRequest
-	2,  // 17: clary.v1.Jobs.Get:input_type -> clary.v1.GetJobRequest
-	4,  // 18: clary.v1.Jobs.List:input_type -> clary.v1.ListJobsRequest
-	6,  // 19: clary.v1.Jobs.Watch:input_type -> clary.v1.WatchJobRequest
-	7,  // 20: clary.v1.Jobs.Cancel:input_type -> clary.v1.CancelJobRequest
-	8,  // 21: clary.v1.Jobs.Release:input_type -> clary.v1.ReleaseJobRequest
-	9,  // 22: clary.v1.Jobs.Delete:input_type -> clary.v1.DeleteJobRequest
-	11, // 23: clary.v1.Jobs.Logs:input_type -> clary.v1.LogsRequest
-	14, // 24: clary.v1.Jobs.Why:input_type -> clary.v1.WhyRequest
-	1,  // 25: clary.v1.Jobs.Submit:output_type -> clary.v1.SubmitResponse
-	3,  // 26: clary.v1.Jobs.Get:output_type -> clary.v1.JobView
-	5,  // 27: clary.v1.Jobs.List:output_type -> clary.v1.ListJobsResponse
-	3,  // 28: clary.v1.Jobs.Watch:output_type -> clary.v1.JobView
-	18, // 29: clary.v1.Jobs.Cancel:output_type -> clary.v1.Job
-	18, // 30: clary.v1.Jobs.Release:output_type -> clary.v1.Job
-	10, // 31: clary.v1.Jobs.Delete:output_type -> clary.v1.DeleteJobResponse
-	12, // 32: clary.v1.Jobs.Logs:output_type -> clary.v1.LogsResponse
-	15, // 33: clary.v1.Jobs.Why:output_type -> clary.v1.WhyResponse
-	25, // [25:34] is the sub-list for method output_type
-	16, // [16:25] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	26, // 13: clary.v1.LogChunk.entries:type_name -> clary.v1.LogEntry
+	22, // 14: clary.v1.WhysResponse.whys:type_name -> clary.v1.Why
+	20, // 15: clary.v1.WhyResponse.job:type_name -> clary.v1.Job
+	22, // 16: clary.v1.WhyResponse.whys:type_name -> clary.v1.Why
+	0,  // 17: clary.v1.Jobs.Submit:input_type -> clary.v1.SubmitRequest
+	2,  // 18: clary.v1.Jobs.Get:input_type -> clary.v1.GetJobRequest
+	4,  // 19: clary.v1.Jobs.List:input_type -> clary.v1.ListJobsRequest
+	6,  // 20: clary.v1.Jobs.Watch:input_type -> clary.v1.WatchJobRequest
+	7,  // 21: clary.v1.Jobs.Cancel:input_type -> clary.v1.CancelJobRequest
+	8,  // 22: clary.v1.Jobs.Release:input_type -> clary.v1.ReleaseJobRequest
+	9,  // 23: clary.v1.Jobs.Delete:input_type -> clary.v1.DeleteJobRequest
+	11, // 24: clary.v1.Jobs.Logs:input_type -> clary.v1.LogsRequest
+	14, // 25: clary.v1.Jobs.Why:input_type -> clary.v1.WhyRequest
+	15, // 26: clary.v1.Jobs.Whys:input_type -> clary.v1.WhysRequest
+	1,  // 27: clary.v1.Jobs.Submit:output_type -> clary.v1.SubmitResponse
+	3,  // 28: clary.v1.Jobs.Get:output_type -> clary.v1.JobView
+	5,  // 29: clary.v1.Jobs.List:output_type -> clary.v1.ListJobsResponse
+	3,  // 30: clary.v1.Jobs.Watch:output_type -> clary.v1.JobView
+	20, // 31: clary.v1.Jobs.Cancel:output_type -> clary.v1.Job
+	20, // 32: clary.v1.Jobs.Release:output_type -> clary.v1.Job
+	10, // 33: clary.v1.Jobs.Delete:output_type -> clary.v1.DeleteJobResponse
+	12, // 34: clary.v1.Jobs.Logs:output_type -> clary.v1.LogsResponse
+	17, // 35: clary.v1.Jobs.Why:output_type -> clary.v1.WhyResponse
+	16, // 36: clary.v1.Jobs.Whys:output_type -> clary.v1.WhysResponse
+	27, // [27:37] is the sub-list for method output_type
+	17, // [17:27] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_jobs_proto_init() }
@@ -1169,7 +1285,7 @@ func file_clary_v1_jobs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_jobs_proto_rawDesc), len(file_clary_v1_jobs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	Jobs_Delete_FullMethodName  = "/clary.v1.Jobs/Delete"
 	Jobs_Logs_FullMethodName    = "/clary.v1.Jobs/Logs"
 	Jobs_Why_FullMethodName     = "/clary.v1.Jobs/Why"
+	Jobs_Whys_FullMethodName    = "/clary.v1.Jobs/Whys"
 )
 
 // JobsClient is the client API for Jobs service.
@@ -46,6 +47,8 @@ type JobsClient interface {
 	Delete(ctx context.Context, in *DeleteJobRequest, opts ...grpc.CallOption) (*DeleteJobResponse, error)
 	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error)
 	Why(ctx context.Context, in *WhyRequest, opts ...grpc.CallOption) (*WhyResponse, error)
+	// Whys says for all that waits why, in the order in which it goes.
+	Whys(ctx context.Context, in *WhysRequest, opts ...grpc.CallOption) (*WhysResponse, error)
 }
 
 type jobsClient struct {
@@ -164,6 +167,16 @@ func (c *jobsClient) Why(ctx context.Context, in *WhyRequest, opts ...grpc.CallO
 	return out, nil
 }
 
+func (c *jobsClient) Whys(ctx context.Context, in *WhysRequest, opts ...grpc.CallOption) (*WhysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WhysResponse)
+	err := c.cc.Invoke(ctx, Jobs_Whys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // JobsServer is the server API for Jobs service.
 // All implementations must embed UnimplementedJobsServer
 // for forward compatibility.
@@ -180,6 +193,8 @@ type JobsServer interface {
 	Delete(context.Context, *DeleteJobRequest) (*DeleteJobResponse, error)
 	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error
 	Why(context.Context, *WhyRequest) (*WhyResponse, error)
+	// Whys says for all that waits why, in the order in which it goes.
+	Whys(context.Context, *WhysRequest) (*WhysResponse, error)
 	mustEmbedUnimplementedJobsServer()
 }
 
@@ -216,6 +231,9 @@ func (UnimplementedJobsServer) Logs(*LogsRequest, grpc.ServerStreamingServer[Log
 }
 func (UnimplementedJobsServer) Why(context.Context, *WhyRequest) (*WhyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Why not implemented")
+}
+func (UnimplementedJobsServer) Whys(context.Context, *WhysRequest) (*WhysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Whys not implemented")
 }
 func (UnimplementedJobsServer) mustEmbedUnimplementedJobsServer() {}
 func (UnimplementedJobsServer) testEmbeddedByValue()              {}
@@ -386,6 +404,24 @@ func _Jobs_Why_Handler(srv interface{}, ctx context.Context, dec func(interface{
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Jobs_Whys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WhysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobsServer).Whys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Jobs_Whys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobsServer).Whys(ctx, req.(*WhysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Jobs_ServiceDesc is the grpc.ServiceDesc for Jobs service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -420,6 +456,10 @@ var Jobs_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Why",
 			Handler:    _Jobs_Why_Handler,
+		},
+		{
+			MethodName: "Whys",
+			Handler:    _Jobs_Whys_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
