@@ -67,7 +67,15 @@ func (s *survey) saysLabels(c *count) string {
 }
 
 func shortGPUs(o *room.Offer, want *room.Need) (int64, bool) {
-	return int64(want.Ask.GPUs) - int64(o.GPUs), o.HealthyGPUs == 0
+	return gpusOf(want) - int64(o.GPUs), o.HealthyGPUs == 0
+}
+
+// gpusOf is how many GPUs a task uses, whole or in part.
+func gpusOf(want *room.Need) int64 {
+	if want.Ask.Shares() {
+		return 1
+	}
+	return int64(want.Ask.GPUs)
 }
 
 func (s *survey) saysGPUs(c *count) string {
@@ -78,7 +86,7 @@ func (s *survey) saysGPUs(c *count) string {
 	if c.none > 0 {
 		text = s.of(c.none, "has|have") + " no such GPU, "
 	}
-	return text + fmt.Sprintf("the nearest (%s) has %d %s of the %d it takes", c.nearest.ID, c.nearest.GPUs, s.word, s.need.Ask.GPUs)
+	return text + fmt.Sprintf("the nearest (%s) has %d %s of the %d it takes", c.nearest.ID, c.nearest.GPUs, s.word, gpusOf(s.need))
 }
 
 func shortMemory(o *room.Offer, want *room.Need) (int64, bool) {

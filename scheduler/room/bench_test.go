@@ -67,13 +67,10 @@ func openb(tb testing.TB, nodes int, asked float64) load {
 		s := known[key]
 		if s == nil {
 			role := cluster.Role{Name: "pod", Count: 1, Ask: cluster.Ask{MilliCPU: number(tb, row[1]), Memory: number(tb, row[2]) << 20}}
-			if milli == 1000 {
-				role.Ask.GPUs = int32(count)
+			if role.Ask.GPUMilli = int32(milli); milli == 1000 {
+				role.Ask.GPUs, role.Ask.GPUMilli = int32(count), 0
 			}
 			s = NewShape("job", []cluster.Role{role})
-			if milli < 1000 {
-				s.Roles[0].class.request.GPUMilli = int32(milli)
-			}
 			known[key] = s
 		}
 		l.shapes = append(l.shapes, s)

@@ -2,7 +2,6 @@ package room
 
 import (
 	"cmp"
-	"math"
 	"slices"
 
 	"github.com/clary-ml/clary/cluster"
@@ -26,7 +25,7 @@ func (m *Map) fitsWhole(n *State, r *Request) bool {
 func countWhole(devices []Device, r *Request) int32 {
 	count := int32(0)
 	for i := range devices {
-		if devices[i].Users == 0 && r.Likes(devices[i].Model) {
+		if devices[i].Whole() && r.Likes(devices[i].Model) {
 			count++
 		}
 	}
@@ -54,7 +53,7 @@ func tightestModel(devices []Device, r *Request) int16 {
 	for i := 0; i < len(devices); {
 		j, free := i, int32(0)
 		for j < len(devices) && devices[j].Model == devices[i].Model {
-			if devices[j].Users == 0 {
+			if devices[j].Whole() {
 				free++
 			}
 			j++
@@ -80,8 +79,8 @@ func (m *Map) takeWhole(place int32, r *Request) []string {
 		if len(taken) == int(r.GPUs) {
 			break
 		}
-		if d := &devices[i]; d.Users == 0 && (d.Model == model || model == Mixed && r.Likes(d.Model)) {
-			m.use(place, n.first+int32(i), wholeMilli, m.fixed.caps[n.first+int32(i)], 1)
+		if d := &devices[i]; d.Whole() && (d.Model == model || model == Mixed && r.Likes(d.Model)) {
+			m.use(n.first+int32(i), cluster.WholeGPU, d.CapMemory)
 			taken = append(taken, m.fixed.uuids[n.first+int32(i)])
 		}
 	}
@@ -90,23 +89,22 @@ func (m *Map) takeWhole(place int32, r *Request) []string {
 	return taken
 }
 
-// takeShare gives a part of one device to one task, and returns which.
-func (m *Map) takeShare(place int32, r *Request) int32 {
+// takeShare gives a part of one device to one task, and says which.
+func (m *Map) takeShare(place int32, r *Request) []cluster.DeviceShare {
 	n := &m.nodes[place]
-	devices := m.devicesOf(n)
-	device := n.first + int32(m.policy.Pick(n, devices, r))
-	m.use(place, device, r.GPUMilli, r.GPUMemory, 1)
+	device := n.first + int32(m.policy.Pick(n, m.devicesOf(n), r))
+	milli, memory, _ := r.ShareOf(&m.devices[device])
+	m.use(device, milli, memory)
 	m.countDevices(n)
-	return device
+	return []cluster.DeviceShare{{UUID: m.fixed.uuids[device], Milli: milli, Memory: memory}}
 }
 
 // use takes so much of a device, or gives it back if negative, and notes it for undoing.
-func (m *Map) use(place, device int32, milli, memory, users int32) {
+func (m *Map) use(device, milli int32, memory int64) {
 	d := &m.devices[device]
 	m.undo.device(device, *d)
 	d.Milli -= int16(milli)
 	d.Memory -= memory
-	d.Users += int16(users)
 }
 
 // countDevices works out the sums over a node's devices.
@@ -117,15 +115,15 @@ func (m *Map) countDevices(n *State) {
 		d := &devices[i]
 		n.DeviceMilli += int32(max(0, d.Milli))
 		n.MaxMilli = max(n.MaxMilli, d.Milli)
-		if d.Users == 0 {
+		if d.Whole() {
 			n.Whole++
 		}
 	}
 }
 
-// useNamed takes named devices whole, free or not, or gives them back if sign is -1.
+// useNamed takes named devices and shares of them, free or not, or gives them back if sign is -1.
 func (m *Map) useNamed(place int32, r *cluster.Resources, sign int32) {
-	if len(r.Devices) == 0 {
+	if len(r.Devices)+len(r.Shares) == 0 {
 		return
 	}
 	n := &m.nodes[place]
@@ -133,7 +131,12 @@ func (m *Map) useNamed(place int32, r *cluster.Resources, sign int32) {
 	for _, uuid := range r.Devices {
 		if i := slices.Index(uuids, uuid); i >= 0 {
 			device := n.first + int32(i)
-			m.use(place, device, sign*wholeMilli, sign*m.fixed.caps[device], sign)
+			m.use(device, sign*cluster.WholeGPU, int64(sign)*m.devices[device].CapMemory)
+		}
+	}
+	for _, share := range r.Shares {
+		if i := slices.Index(uuids, share.UUID); i >= 0 {
+			m.use(n.first+int32(i), sign*min(share.Milli, cluster.WholeGPU), int64(sign)*share.Memory)
 		}
 	}
 	m.countDevices(n)
@@ -145,7 +148,7 @@ func (m *Map) describeDevices(place int32, all []cluster.Device) {
 	f := m.fixed
 	var healthy []cluster.Device
 	for _, d := range all {
-		if d.Kind == cluster.DeviceGPU && d.Healthy && len(healthy) < math.MaxInt16 {
+		if d.Kind == cluster.DeviceGPU && d.Healthy && !d.Partitioned && len(healthy) < cluster.MaxGPUs {
 			healthy = append(healthy, d)
 		}
 	}
@@ -157,14 +160,13 @@ func (m *Map) describeDevices(place int32, all []cluster.Device) {
 		n.first = int32(len(m.devices))
 		m.devices = append(m.devices, make([]Device, len(healthy))...)
 		f.uuids = append(f.uuids, make([]string, len(healthy))...)
-		f.caps = append(f.caps, make([]int32, len(healthy))...)
 	}
 	n.Devices, n.Model = int16(len(healthy)), UnknownModel
 	models := len(f.models)
 	for i, d := range healthy {
 		at := n.first + int32(i)
-		m.devices[at].Model = f.model(d.Model)
-		f.uuids[at], f.caps[at] = d.UUID, int32(min(max(0, d.Memory>>20), math.MaxInt32/4))
+		m.devices[at] = Device{CapMemory: min(max(0, d.Memory), cluster.MaxMemory), Model: f.model(d.Model)}
+		f.uuids[at] = d.UUID
 		if model := m.devices[at].Model; i == 0 {
 			n.Model = model
 		} else if n.Model != model {

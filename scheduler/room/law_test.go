@@ -61,7 +61,7 @@ func drawNode(t *rapid.T, id string) cluster.Node {
 	models := rapid.SampledFrom([][]string{{"A100"}, {"T4"}, {"A100", "T4"}, {"A100", "H100", "T4"}}).Draw(t, "models")
 	for d := range rapid.IntRange(0, 5).Draw(t, "gpus") {
 		n.Devices = append(n.Devices, cluster.Device{
-			UUID: fmt.Sprintf("%s-%d", id, d), Kind: cluster.DeviceGPU, Memory: 16 << 30,
+			UUID: fmt.Sprintf("%s-%d", id, d), Kind: cluster.DeviceGPU, Memory: rapid.SampledFrom([]int64{16 << 30, 16 << 30, 0}).Draw(t, "device memory"),
 			Model: rapid.SampledFrom(models).Draw(t, "model"), Healthy: rapid.IntRange(0, 9).Draw(t, "healthy") > 0,
 		})
 	}
@@ -76,7 +76,12 @@ func drawRole(t *rapid.T, i int) cluster.Role {
 			GPUs: rapid.SampledFrom([]int32{0, 0, 1, 2}).Draw(t, "ask gpus"), Ports: rapid.SampledFrom([]int32{0, 0, 1, 2}).Draw(t, "ask ports"),
 		},
 	}
-	if role.Ask.GPUs > 0 {
+	if rapid.IntRange(0, 3).Draw(t, "shares") == 0 {
+		role.Ask.GPUs = 0
+		role.Ask.GPUMilli = rapid.SampledFrom([]int32{0, 100, 250, 500, 700}).Draw(t, "milli")
+		role.Ask.GPUMemory = rapid.SampledFrom([]int64{0, 1, 4 << 30, 16 << 30, 17 << 30}).Draw(t, "gpu memory")
+	}
+	if role.Ask.GPUs > 0 || role.Ask.Shares() {
 		role.Ask.GPUModel = rapid.SampledFrom([]string{"", "A100", "T4", "H100", "A100,H100"}).Draw(t, "ask model")
 	}
 	if rapid.IntRange(0, 3).Draw(t, "labelled") == 0 {
@@ -178,6 +183,7 @@ func (w *world) used(id string) cluster.Resources {
 			sum.Memory += a.Resources.Memory
 			sum.Devices = append(sum.Devices, a.Resources.Devices...)
 			sum.Ports = append(sum.Ports, a.Resources.Ports...)
+			sum.Shares, _ = cluster.AddShares(sum.Shares, a.Resources.Shares)
 		}
 	}
 	return sum
@@ -236,6 +242,24 @@ func (w *world) within(a cluster.Allocation, role *Need) error {
 			return fmt.Errorf("device %s is not to be had: %v", uuid, used)
 		}
 		w.counted["device"]++
+	}
+	if (len(r.Shares) == 1) != role.Ask.Shares() {
+		return fmt.Errorf("%v was given for %v", r, role.Ask)
+	}
+	for _, share := range r.Shares {
+		at := slices.IndexFunc(n.Devices, func(d cluster.Device) bool { return d.UUID == share.UUID })
+		if at < 0 || !n.Devices[at].Healthy || count(used.Devices, share.UUID) != 0 {
+			return fmt.Errorf("device %s is not to be shared: %v", share.UUID, used)
+		}
+		if want, ok := role.Ask.ShareOf(n.Devices[at]); !ok || want != share {
+			return fmt.Errorf("share %v is not %v", share, want)
+		}
+		for _, held := range used.Shares {
+			if held.Milli > cluster.WholeGPU || held.Memory > n.Devices[at].Memory && held.UUID == share.UUID {
+				return fmt.Errorf("device is oversold: %v", held)
+			}
+			w.counted["share"]++
+		}
 	}
 	for _, port := range r.Ports {
 		if port < n.PortFirst || port > n.PortLast || count(used.Ports, port) != 1 {

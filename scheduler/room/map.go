@@ -48,7 +48,6 @@ type fixed struct {
 	index     map[string]int32
 	revisions []uint64 // of the node as it was described; 0 is unknown
 	uuids     []string // of devices, as in the arena
-	caps      []int32  // MiB of devices, as in the arena
 	models    map[string]int16
 	kinds     []map[string]string // labels
 	kindIndex map[string]int32
@@ -128,7 +127,7 @@ func (m *Map) mutable() *fixed {
 	if f := m.fixed; f.shared.Load() {
 		m.fixed = &fixed{
 			ids: slices.Clone(f.ids), index: maps.Clone(f.index), revisions: slices.Clone(f.revisions),
-			uuids: slices.Clone(f.uuids), caps: slices.Clone(f.caps), models: maps.Clone(f.models),
+			uuids: slices.Clone(f.uuids), models: maps.Clone(f.models),
 			kinds: slices.Clone(f.kinds), kindIndex: maps.Clone(f.kindIndex),
 		}
 	}
@@ -205,7 +204,7 @@ func (m *Map) tidy() {
 		first, end := n.first, n.first+int32(n.Devices)
 		n.first, n.Kind = int32(len(devices)), f.kindOf(old.kinds[n.Kind])
 		devices = append(devices, m.devices[first:end]...)
-		f.uuids, f.caps = append(f.uuids, old.uuids[first:end]...), append(f.caps, old.caps[first:end]...)
+		f.uuids = append(f.uuids, old.uuids[first:end]...)
 		f.ids, f.revisions = append(f.ids, old.ids[from]), append(f.revisions, old.revisions[from])
 		f.index[old.ids[from]] = int32(to)
 		nodes[to], ports[to], changed[to] = n, m.ports[from], m.changed[from]

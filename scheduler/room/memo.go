@@ -50,7 +50,8 @@ func digest(n *State, devices []Device) uint64 {
 	h = mix(h) + uint64(n.CapMemory)
 	for i := range devices {
 		d := &devices[i]
-		h = mix(h) + uint64(uint32(d.Memory))<<32 + uint64(uint16(d.Milli))<<16 + uint64(uint8(d.Model))<<8 + uint64(uint8(d.Users))
+		h = mix(h+uint64(d.CapMemory)) + uint64(d.Memory)
+		h = mix(h) + uint64(uint16(d.Milli))<<16 + uint64(uint16(d.Model))
 	}
 	return mix(h)
 }

@@ -15,7 +15,7 @@ type Offer struct {
 	Milli       int64 // free
 	Memory      int64
 	Ports       int32
-	GPUs        int // of the models that are asked for, used by nobody
+	GPUs        int // of the models that are asked for, used by nobody or with room for the share that is asked for
 	HealthyGPUs int // of these models, used or not
 }
 
@@ -43,12 +43,13 @@ func (m *Map) Offers(need *Need) iter.Seq[*Offer] {
 				ID: m.fixed.ids[place], State: states[n.phase], Labels: m.fixed.kinds[n.Kind],
 				Milli: int64(max(0, n.Milli)), Memory: max(0, n.Memory), Ports: n.Ports,
 			}
-			if devices := m.devicesOf(n); r.GPUs > 0 {
-				o.GPUs = int(countWhole(devices, &r))
-				for i := range devices {
-					if r.Likes(devices[i].Model) {
-						o.HealthyGPUs++
-					}
+			for i, devices := 0, m.devicesOf(n); i < len(devices); i++ {
+				d := &devices[i]
+				if d.Whole() && r.Likes(d.Model) && !r.shares() || r.shares() && r.FitsShare(d) {
+					o.GPUs++
+				}
+				if r.Likes(d.Model) {
+					o.HealthyGPUs++
 				}
 			}
 			if !yield(&o) {
@@ -71,16 +72,20 @@ func (need *Need) CouldHold(n *cluster.Node) int64 {
 	} else if ask.Ports > 0 {
 		return 0
 	}
-	if ask.GPUs == 0 || most == 0 {
+	if ask.GPUs == 0 && !ask.Shares() || most == 0 {
 		return most
 	}
-	gpus := int64(0)
+	gpus := int64(0) // or places for shares
 	for _, d := range n.Devices {
-		if d.Kind == cluster.DeviceGPU && (ask.GPUModel == "" || ask.GPUModel == d.Model) {
+		switch share, fits := ask.ShareOf(d); {
+		case d.Kind != cluster.DeviceGPU || d.Partitioned || !ask.Likes(d):
+		case !ask.Shares():
 			gpus++
+		case fits:
+			gpus += min(whole(cluster.WholeGPU, int64(share.Milli)), whole(d.Memory, share.Memory))
 		}
 	}
-	return min(most, gpus/int64(ask.GPUs))
+	return min(most, gpus/int64(max(1, ask.GPUs)))
 }
 
 // whole is how many parts of a size a total holds.

@@ -144,7 +144,7 @@ type emptiest struct{ Tightest }
 func (emptiest) Score(n *State, devices []Device, _ *Request) int32 {
 	score := n.Milli / 1000
 	for i := range devices {
-		score += int32(devices[i].Milli) / wholeMilli
+		score += int32(devices[i].Milli) / cluster.WholeGPU
 	}
 	return score
 }
@@ -162,7 +162,7 @@ func TestLaws(t *testing.T) {
 			}
 			for _, what := range []string{
 				"set", "delete", "taken", "stuck", "half", "given", "pinned", "pinned what others hold", "unpinned", "rolled back", "nested",
-				"spread", "device", "port", "label", "denied", "stale", "replayed",
+				"spread", "device", "port", "label", "share", "denied", "stale", "replayed",
 			} {
 				if counted[what] == 0 {
 					t.Errorf("%s was never exercised: %v", what, counted)
@@ -219,7 +219,7 @@ func TestTheLawsCatchMutants(t *testing.T) {
 		},
 		"a device is sold twice": func(m *Map) {
 			for i := range m.devices {
-				m.devices[i].Users = 0
+				m.devices[i].Milli = cluster.WholeGPU
 			}
 		},
 		"a memo keeps an answer of another state": func(m *Map) {

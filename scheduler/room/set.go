@@ -73,7 +73,8 @@ func (m *Map) load(place int32, node *cluster.Node, used *cluster.Resources) {
 	n.Milli, n.Memory = n.CapMilli-clampMilli(max(0, used.MilliCPU)), n.CapMemory-max(0, used.Memory)
 	devices := m.devicesOf(n)
 	for i := range devices {
-		devices[i] = Device{Memory: m.fixed.caps[n.first+int32(i)], Milli: wholeMilli, Model: devices[i].Model}
+		d := &devices[i]
+		d.Memory, d.Milli = d.CapMemory, cluster.WholeGPU
 	}
 	p.used = nil
 	m.hold(place, used)
@@ -117,7 +118,7 @@ func (m *Map) gains(place int32, old *State, oldUUIDs []string) bool {
 			continue
 		}
 		o := &m.beforeDevices[at]
-		if max(0, d.Milli) > max(0, o.Milli) || max(0, d.Memory) > max(0, o.Memory) || d.Users == 0 && o.Users > 0 {
+		if max(0, d.Milli) > max(0, o.Milli) || max(0, d.Memory) > max(0, o.Memory) || d.Whole() && !o.Whole() {
 			return true
 		}
 	}

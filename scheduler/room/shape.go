@@ -54,6 +54,9 @@ func NewShape(job string, roles []cluster.Role) *Shape {
 		slices.SortFunc(n.Labels, func(a, b Label) int { return cmp.Compare(a.Key, b.Key) })
 		n.class = keyOf(&n)
 		fmt.Fprintf(&text, "%s %d %d %d %d %q %d %q;", role.Name, role.Count, role.Ask.MilliCPU, role.Ask.Memory, role.Ask.GPUs, role.Ask.GPUModel, role.Ask.Ports, n.Labels)
+		if role.Ask.Shares() {
+			fmt.Fprintf(&text, "share %d %d;", role.Ask.GPUMilli, role.Ask.GPUMemory)
+		}
 		if n.Spread != "" {
 			fmt.Fprintf(&text, "%q;", n.Spread)
 		}
@@ -65,7 +68,7 @@ func NewShape(job string, roles []cluster.Role) *Shape {
 	// GPUs are the scarcest, then memory, then cores. The order is part of the policy.
 	slices.SortStableFunc(shape.order, func(i, j int) int {
 		a, b := shape.Roles[i].Ask, shape.Roles[j].Ask
-		return cmp.Or(cmp.Compare(b.GPUs, a.GPUs), cmp.Compare(b.Memory, a.Memory), cmp.Compare(b.MilliCPU, a.MilliCPU))
+		return cmp.Or(cmp.Compare(b.GPUs, a.GPUs), cmp.Compare(b.GPUMilli, a.GPUMilli), cmp.Compare(b.Memory, a.Memory), cmp.Compare(b.MilliCPU, a.MilliCPU))
 	})
 	shape.reverse = slices.Clone(shape.order)
 	slices.Reverse(shape.reverse)
@@ -85,7 +88,10 @@ func keyOf(n *Need) key {
 	k := key{models: n.Ask.GPUModel, filter: filterKey(n)}
 	k.request = Request{
 		Memory: max(0, n.Ask.Memory), Milli: int32(min(max(0, n.Ask.MilliCPU), math.MaxInt32)),
-		Ports: max(0, n.Ask.Ports), GPUs: max(0, n.Ask.GPUs),
+		Ports: max(0, n.Ask.Ports), GPUs: max(0, n.Ask.GPUs), GPUMilli: max(0, n.Ask.GPUMilli), GPUMemory: max(0, n.Ask.GPUMemory),
+	}
+	if n.Ask.MIG != "" || n.Ask.Shares() && n.Ask.GPUs > 0 {
+		k.request.GPUs = math.MaxInt32 // nowhere
 	}
 	return k
 }

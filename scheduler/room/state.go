@@ -1,6 +1,10 @@
 package room
 
-import "math"
+import (
+	"math"
+
+	"github.com/clary-ml/clary/cluster"
+)
 
 // State is a node as a Policy sees it: what is free, and what there is in all. It holds no pointer,
 // so that ten thousand of them are one block of memory. What is free may be negative (more is used
@@ -24,13 +28,16 @@ type State struct {
 	hash  uint64 // of all that a costly policy may look at
 }
 
-// Device is a healthy GPU.
+// Device is a healthy GPU. What is free may be negative, as of a State.
 type Device struct {
-	Memory int32 // MiB free
-	Milli  int16 // thousandths free, 1000 if none are used
-	Model  int16 // its number among the map's models; UnknownModel if it has none
-	Users  int16 // tasks on it: only one without any is given whole
+	Memory    int64 // bytes free
+	CapMemory int64 // 0 is unknown
+	Milli     int16 // thousandths free
+	Model     int16 // its number among the map's models; UnknownModel if it has none
 }
+
+// Whole reports whether nothing of the device is used.
+func (d *Device) Whole() bool { return d.Milli == cluster.WholeGPU && d.Memory == d.CapMemory }
 
 // Models are numbered from 0 in the order in which a Map met them.
 const (
@@ -38,9 +45,6 @@ const (
 	UnknownModel int16 = -1
 	Mixed        int16 = -2 // of a node: its devices are of several
 )
-
-// wholeMilli is all of one GPU.
-const wholeMilli = 1000
 
 // NoFit is the score of a node without room.
 const NoFit int32 = math.MinInt32
@@ -62,7 +66,7 @@ type Request struct {
 	Ports     int32
 	GPUs      int32 // whole ones
 	GPUMilli  int32 // or a share of one: thousandths,
-	GPUMemory int32 // and MiB of its memory
+	GPUMemory int64 // and bytes of its memory; see cluster.Ask.ShareOf
 	// Models has the bit of every model that will do, 0 if any will. The bit MaxModels stands for models that no node has.
 	Models uint64
 }
@@ -75,9 +79,30 @@ func (r *Request) Likes(model int16) bool {
 // shares reports whether the request is for a part of one GPU.
 func (r *Request) shares() bool { return r.GPUMilli > 0 || r.GPUMemory > 0 }
 
+// ShareOf is what the request takes of a device that it shares, in thousandths and bytes, as cluster.Ask.ShareOf
+// says; ok is false if the device is smaller than that.
+func (r *Request) ShareOf(d *Device) (milli int32, memory int64, ok bool) {
+	const step = 1 << 20
+	switch {
+	case d.CapMemory <= 0:
+		return r.GPUMilli, r.GPUMemory, r.GPUMemory == 0
+	case r.GPUMemory == 0:
+		return r.GPUMilli, d.CapMemory * int64(r.GPUMilli) / cluster.WholeGPU / step * step, true
+	case r.GPUMemory > d.CapMemory:
+		return r.GPUMilli, r.GPUMemory, false
+	case r.GPUMilli == 0:
+		return int32((r.GPUMemory*cluster.WholeGPU + d.CapMemory - 1) / d.CapMemory), r.GPUMemory, true
+	}
+	return r.GPUMilli, r.GPUMemory, true
+}
+
 // FitsShare reports whether the device has room for the request's share of a GPU.
 func (r *Request) FitsShare(d *Device) bool {
-	return int32(d.Milli) >= r.GPUMilli && d.Memory >= r.GPUMemory && r.Likes(d.Model)
+	if int32(d.Milli) < r.GPUMilli || d.Memory < r.GPUMemory || !r.Likes(d.Model) {
+		return false
+	}
+	milli, memory, ok := r.ShareOf(d)
+	return ok && int32(d.Milli) >= milli && d.Memory >= memory
 }
 
 // Policy says which of the nodes that have room is best for one task. Both methods are pure: they depend on
@@ -114,7 +139,7 @@ func (Tightest) Score(n *State, _ []Device, r *Request) int32 {
 		left = max(left, float64(n.Memory-r.Memory)/float64(n.CapMemory))
 	}
 	if n.Devices > 0 {
-		left = max(left, float64(n.DeviceMilli-r.GPUs*wholeMilli-r.GPUMilli)/float64(int32(n.Devices)*wholeMilli))
+		left = max(left, float64(n.DeviceMilli-r.GPUs*cluster.WholeGPU-r.GPUMilli)/float64(int32(n.Devices)*cluster.WholeGPU))
 	}
 	return shareUnit - int32(left*shareUnit)
 }

@@ -38,7 +38,7 @@ func (m *Map) Sum() uint64 {
 			if d.Model >= 0 {
 				text(names[d.Model])
 			}
-			word(int64(d.Memory), int64(d.Milli), int64(d.Users))
+			word(d.Memory, d.CapMemory, int64(d.Milli))
 		}
 		word(int64(p.first), int64(p.last), int64(p.next), int64(len(p.used)))
 		for _, port := range p.used {
@@ -60,6 +60,10 @@ func (m *Map) Sum() uint64 {
 			word(a.Resources.MilliCPU, a.Resources.Memory)
 			for _, uuid := range a.Resources.Devices {
 				text(uuid)
+			}
+			for _, share := range a.Resources.Shares {
+				text(share.UUID)
+				word(int64(share.Milli), share.Memory)
 			}
 		}
 	}

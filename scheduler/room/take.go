@@ -78,7 +78,7 @@ func (m *Map) take(place int32, c *class, need *Need, a *cluster.Allocation) {
 		a.Resources.Devices = m.takeWhole(place, r)
 	}
 	if r.shares() {
-		m.takeShare(place, r)
+		a.Resources.Shares = m.takeShare(place, r)
 	}
 	if r.Ports > 0 {
 		m.undo.port(m.ports[place])
