@@ -2,15 +2,19 @@ package scheduler
 
 import (
 	"cmp"
+	"time"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/scheduler/room"
+	"github.com/clary-ml/clary/scheduler/share"
 )
 
 // Ask is a gang as the scheduler sees it: who comes first, and what is needed.
 type Ask struct {
 	ID        string
+	Job       string
 	Queue     string
+	Owner     string
 	Attempt   int32
 	Revision  uint64
 	Priority  int32
@@ -18,16 +22,29 @@ type Ask struct {
 	NotBefore int64
 	Held      bool
 	Stop      bool
-	Shape     *room.Shape
+	// Lasts is how long it holds its room once it has it: its limit, or what those like it took. 0 is not
+	// known. Who outlives it loses nothing: others that counted on it wait longer.
+	Lasts   time.Duration
+	Fixed   bool        // once it runs, it is not evicted and not resized
+	Resized []int64     // when it was, lately
+	Shape   *room.Shape // what it needs at least
+
+	needs *Needs
 }
 
 // NewAsk reads a gang.
 func NewAsk(gang cluster.Gang) Ask {
+	needs := NewNeeds(gang.Job, gang.Roles)
 	return Ask{
-		ID: gang.ID(), Queue: gang.Queue, Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority, Submitted: gang.Submitted,
-		NotBefore: gang.NotBefore, Held: gang.Held, Stop: gang.Stop, Shape: room.NewShape(gang.Job, gang.Roles),
+		ID: gang.ID(), Job: gang.Job, Queue: gang.Queue, Owner: gang.Owner,
+		Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority, Submitted: gang.Submitted,
+		NotBefore: gang.NotBefore, Held: gang.Held, Stop: gang.Stop, Lasts: max(0, gang.MaxRuntime-gang.Ran),
+		Fixed: gang.NonPreemptible || gang.Handover, Resized: gang.Resized, Shape: needs.Least().Shape, needs: needs,
 	}
 }
+
+// Needs is what it needs, in every size that it may have.
+func (a Ask) Needs() *Needs { return a.needs }
 
 // Waits reports whether the ask may not be placed at this time, however much is free.
 func (a Ask) Waits(now int64) bool { return a.Held || a.Stop || a.NotBefore > now }
@@ -35,6 +52,11 @@ func (a Ask) Waits(now int64) bool { return a.Held || a.Stop || a.NotBefore > no
 // Before orders asks: higher priority first, then who was submitted first.
 func Before(a, b Ask) int {
 	return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Submitted, b.Submitted), cmp.Compare(a.ID, b.ID))
+}
+
+// claim is what the gang takes of its queue.
+func (a *Ask) claim(amount cluster.Amount) share.Claim {
+	return share.Claim{Queue: a.Queue, Owner: a.Owner, Job: a.Job, Amount: amount}
 }
 
 // Shapes gives asks that need the same one shape, so that many waiting gangs take little memory.

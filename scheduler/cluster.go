@@ -1,0 +1,205 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler/room"
+	"github.com/clary-ml/clary/scheduler/share"
+)
+
+// Options are what a Cluster is made with. The zero value is what production uses.
+type Options struct {
+	Policy room.Policy // which node is best; nil is the tightest
+	// Patience is how long the first of a queue lets others overtake it while nobody knows when its room
+	// will be free; then room is kept for it. 0 is DefaultPatience, less keeps it at once.
+	Patience time.Duration
+	// Restart is how long a gang takes from being placed to doing its work, unless a Running says otherwise; 0 is
+	// DefaultRestart.
+	Restart time.Duration
+}
+
+const (
+	// DefaultPatience is long enough for small jobs to fill what is idle, and short beside what large jobs take.
+	DefaultPatience = 5 * time.Minute
+	// DefaultRestart is what the published simulators charge (Pollux, OSDI 2021, section 5.3).
+	DefaultRestart = 30 * time.Second
+)
+
+// Cluster is all that the scheduler knows: nodes, queues, gangs that wait and gangs that run. What has
+// changed is told to it, at a cost that depends on the change alone; Plan decides. It is pure: the same
+// state and the same instant give the same plan. It is not safe for concurrent use.
+type Cluster struct {
+	Room   *room.Map   // what is free on the nodes; to read
+	Queues *share.Tree // what the queues hold; to read
+	opts   Options
+	needs  pool
+	lines  map[string]*line
+	sorted []*line // by name
+
+	waiting map[string]*waiter
+	running map[string]*runner
+	holds   map[string]*hold
+	models  map[string]string         // of devices
+	nodes   map[string]cluster.Amount // what each has
+	total   cluster.Amount
+	resized bool // total has changed since the queues were told
+
+	asleep sleepers
+	fresh  int    // asks that were not tried since they became active
+	gained bool   // something may fit, or be allowed, that did not or was not
+	alarm  int64  // when time alone may change a plan; 0 for never
+	moves  uint64 // counts what may change for whom there is room, or could be made
+	decays bool   // a queue's share falls with time alone
+}
+
+// New returns a cluster without nodes, queues and gangs.
+func New(o Options) *Cluster {
+	o.Patience, o.Restart = cmp.Or(o.Patience, DefaultPatience), cmp.Or(o.Restart, DefaultRestart)
+	return &Cluster{
+		Room: room.New(o.Policy), Queues: share.New(), opts: o,
+		needs: pool{known: map[string]*Needs{}}, lines: map[string]*line{},
+		waiting: map[string]*waiter{}, running: map[string]*runner{}, holds: map[string]*hold{},
+		models: map[string]string{}, nodes: map[string]cluster.Amount{},
+	}
+}
+
+// SetNode adds a node, or replaces what was known of it and of what is used there.
+func (c *Cluster) SetNode(n cluster.Node, used cluster.Resources) {
+	amount := cluster.Amount{MilliCPU: n.MilliCPU, Memory: n.Memory}
+	for _, d := range n.Devices {
+		if d.Kind == cluster.DeviceGPU && d.Healthy {
+			amount = amount.Plus(cluster.Amount{MilliGPU: 1000, Models: []cluster.ModelAmount{{Model: d.Model, Milli: 1000}}}, 1)
+			c.models[d.UUID] = d.Model
+		}
+	}
+	c.size(n.ID, amount)
+	if n.State != cluster.NodeReady {
+		c.unholdOn(n.ID)
+	}
+	if c.Room.Set(n, used) {
+		c.gain()
+	}
+}
+
+// DeleteNode forgets a node.
+func (c *Cluster) DeleteNode(id string) {
+	c.size(id, cluster.Amount{})
+	delete(c.nodes, id)
+	c.unholdOn(id)
+	c.Room.Delete(id)
+}
+
+// size notes what a node has in all.
+func (c *Cluster) size(node string, amount cluster.Amount) {
+	old := c.nodes[node]
+	c.nodes[node] = amount
+	if !sameAmount(old, amount) {
+		c.total = c.total.Plus(old, -1).Plus(amount, 1)
+		c.resized = true
+	}
+}
+
+func sameAmount(a, b cluster.Amount) bool {
+	return a.MilliCPU == b.MilliCPU && a.Memory == b.Memory && a.MilliGPU == b.MilliGPU && slices.Equal(a.Models, b.Models)
+}
+
+// SetQueues replaces all queues, or none of them if something is wrong with the new ones. A queue that gangs name and
+// nobody described has weight 1 and no limits.
+func (c *Cluster) SetQueues(queues []cluster.Queue) error {
+	described := map[string]bool{}
+	for _, q := range queues {
+		described[q.Name] = true
+	}
+	queues = slices.Clone(queues)
+	for _, l := range c.sorted {
+		if !described[l.queue.Name] && l.used() {
+			queues = append(queues, cluster.Queue{Name: l.queue.Name, Weight: 1})
+		}
+	}
+	if err := c.Queues.Set(queues); err != nil {
+		return err
+	}
+	for _, l := range c.sorted {
+		q, _ := c.Queues.Queue(l.queue.Name)
+		l.describe(q)
+	}
+	c.decays = slices.ContainsFunc(queues, func(q cluster.Queue) bool { return q.HalfLife > 0 })
+	c.gain()
+	return nil
+}
+
+// line is the queue's line, made when it is first asked for.
+func (c *Cluster) line(queue string) *line {
+	if l := c.lines[queue]; l != nil {
+		return l
+	}
+	q, known := c.Queues.Queue(queue)
+	if !known {
+		q = cluster.Queue{Name: queue, Weight: 1}
+		if err := c.Queues.Put(q); err != nil { // a name that no queue may have: Admit refuses it
+			q.Name = queue
+		}
+	}
+	l := &line{running: map[string]*runner{}}
+	l.describe(q)
+	c.lines[queue] = l
+	at, _ := slices.BinarySearchFunc(c.sorted, queue, func(l *line, name string) int { return cmp.Compare(l.queue.Name, name) })
+	c.sorted = slices.Insert(c.sorted, at, l)
+	return l
+}
+
+// amountOf is what allocations hold, GPUs by model.
+func (c *Cluster) amountOf(allocations []cluster.Allocation) cluster.Amount {
+	var sum cluster.Amount
+	models := map[string]int64{}
+	for i := range allocations {
+		r := &allocations[i].Resources
+		sum.MilliCPU += r.MilliCPU
+		sum.Memory += r.Memory
+		sum.MilliGPU += int64(len(r.Devices)) * 1000
+		for _, uuid := range r.Devices {
+			models[c.models[uuid]] += 1000
+		}
+	}
+	for model, milli := range models { // sorted below
+		if model != "" {
+			sum.Models = append(sum.Models, cluster.ModelAmount{Model: model, Milli: milli})
+		}
+	}
+	slices.SortFunc(sum.Models, func(a, b cluster.ModelAmount) int { return cmp.Compare(a.Model, b.Model) })
+	return sum
+}
+
+// charge notes that a gang holds something of its queue. A queue that cannot be charged (it has others below
+// it since) is not: what runs there runs on.
+func (c *Cluster) charge(claim share.Claim) *share.Claim {
+	if c.Queues.Charge(claim) != nil {
+		return nil
+	}
+	return &claim
+}
+
+// release is the inverse of charge.
+func (c *Cluster) release(claim *share.Claim) {
+	if claim != nil && c.Queues.Release(*claim) == nil {
+		c.gain()
+	}
+}
+
+// gain notes that something may fit, or be allowed, that did not or was not.
+func (c *Cluster) gain() {
+	c.gained = true
+	c.moves++
+}
+
+// Claim is what a gang of a size takes of its queue.
+func (c *Cluster) Claim(a Ask, s *Size) share.Claim { return a.claim(s.Amount) }
+
+// Allows reports whether the queue's limits let a gang hold these allocations, whose GPUs are of known models.
+func (c *Cluster) Allows(a Ask, allocations []cluster.Allocation) bool {
+	_, ok := c.Queues.Admit(a.claim(c.amountOf(allocations)))
+	return ok
+}

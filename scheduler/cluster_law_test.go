@@ -1,0 +1,253 @@
+package scheduler_test
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler"
+	"pgregory.net/rapid"
+)
+
+// script is a drawn play: a cluster, and gangs with the time that passes before each comes.
+type script struct {
+	nodes  []cluster.Node
+	queues []cluster.Queue
+	scenes []scene
+}
+
+type scene struct {
+	gang  cluster.Gang
+	lasts time.Duration
+	wait  time.Duration
+	drain string // a node that is to get nothing new from then on, or, if it drains, is ready again
+}
+
+func drawScript(t *rapid.T) script {
+	var s script
+	gpus := int32(0)
+	for i := range rapid.IntRange(1, 4).Draw(t, "nodes") {
+		n := machine(fmt.Sprint("n", i), 64, 256, rapid.IntRange(1, 8).Draw(t, "gpus"), rapid.SampledFrom([]string{"A100", "T4"}).Draw(t, "model"))
+		n.Revision = uint64(i + 1)
+		gpus += int32(len(n.Devices))
+		s.nodes = append(s.nodes, n)
+	}
+	for i := range rapid.IntRange(1, 4).Draw(t, "queues") {
+		s.queues = append(s.queues, drawQueue(t, fmt.Sprint("q", i), int64(gpus)))
+	}
+	for i := range rapid.IntRange(1, 14).Draw(t, "scenes") {
+		s.scenes = append(s.scenes, drawScene(t, i, s, gpus))
+	}
+	return s
+}
+
+func drawQueue(t *rapid.T, name string, gpus int64) cluster.Queue {
+	q := cluster.Queue{
+		Name: name, Weight: rapid.Int32Range(1, 3).Draw(t, "weight"),
+		Backfill: rapid.SampledFrom([]cluster.Backfill{"", cluster.BackfillConservative}).Draw(t, "backfill"),
+		Preempt:  cluster.Preempt{Fair: rapid.SampledFrom([]cluster.PreemptRule{"", cluster.PreemptAny, cluster.PreemptLower}).Draw(t, "fair")},
+	}
+	if rapid.Bool().Draw(t, "guaranteed") {
+		q.Guarantee = q.Guarantee.With(cluster.ResourceGPUs, 1000*rapid.Int64Range(1, max(1, gpus/4)).Draw(t, "guarantee"))
+	}
+	if rapid.IntRange(0, 3).Draw(t, "limited") == 0 {
+		q.Borrow = q.Borrow.With(cluster.ResourceGPUs, 1000*rapid.Int64Range(0, gpus).Draw(t, "borrow"))
+	}
+	if rapid.IntRange(0, 5).Draw(t, "few") == 0 {
+		q.MaxRunning = rapid.Int32Range(1, 3).Draw(t, "max running")
+	}
+	return q
+}
+
+func drawScene(t *rapid.T, i int, s script, gpus int32) scene {
+	c := scene{
+		wait:  time.Duration(rapid.IntRange(0, 20).Draw(t, "wait")) * 20 * time.Second,
+		lasts: time.Duration(rapid.IntRange(1, 60).Draw(t, "lasts")) * time.Minute,
+	}
+	per := rapid.Int32Range(1, 4).Draw(t, "per task")
+	g := gpuGang(rapid.SampledFrom(s.queues).Draw(t, "queue").Name, fmt.Sprintf("job-%02d", i), rapid.Int32Range(1, max(1, min(6, gpus/per))).Draw(t, "tasks"), per)
+	g.Priority = rapid.Int32Range(0, 2).Draw(t, "priority")
+	g.NonPreemptible = rapid.IntRange(0, 9).Draw(t, "fixed") == 0
+	if rapid.Bool().Draw(t, "known") {
+		g.MaxRuntime = c.lasts
+	}
+	if rapid.IntRange(0, 3).Draw(t, "elastic") == 0 {
+		g.Roles[0].Min = rapid.Int32Range(1, g.Roles[0].Count).Draw(t, "least")
+	}
+	if rapid.IntRange(0, 5).Draw(t, "modelled") == 0 {
+		g.Roles[0].Ask.GPUModel = rapid.SampledFrom([]string{"A100", "T4"}).Draw(t, "ask model")
+	}
+	if rapid.IntRange(0, 14).Draw(t, "drains") == 0 {
+		c.drain = rapid.SampledFrom(s.nodes).Draw(t, "drained").ID
+	}
+	c.gang = g
+	return c
+}
+
+// play plays a script until nothing happens any more, at most so many steps, with a look after every plan.
+func play(s script, p planner, counted map[string]int, look func(*world) error) (*world, error) {
+	w := newWorld(p, s.nodes, s.queues)
+	w.counted = counted
+	step := func() error {
+		if err := w.plan(); err != nil {
+			return err
+		}
+		return look(w)
+	}
+	until := func(instant int64) error {
+		for steps := 0; ; steps++ {
+			if err := step(); err != nil {
+				return err
+			}
+			at, any := w.due()
+			if !any || at > instant {
+				return nil
+			}
+			if steps > 3000 {
+				return fmt.Errorf("after %d steps it is not done: %d gangs are left", steps, len(w.gangs))
+			}
+			if at == w.now && !w.pass(at) {
+				at++
+			}
+			w.pass(at)
+		}
+	}
+	for _, c := range s.scenes {
+		if err := until(w.now + int64(c.wait)); err != nil {
+			return w, err
+		}
+		w.pass(w.now + int64(c.wait))
+		if n, any := w.nodes[c.drain]; any {
+			if n.State = cluster.NodeDraining; w.nodes[c.drain].State == cluster.NodeDraining {
+				n.State = cluster.NodeReady
+			}
+			w.nodes[c.drain] = n
+			p.SetNode(n, w.used(c.drain))
+		}
+		w.submit(c.gang, c.lasts)
+	}
+	return w, until(math.MaxInt64)
+}
+
+func newCluster() planner { return scheduler.New(scheduler.Options{}) }
+
+// sound is the law that nothing is sold twice, no gang is placed by halves and no quota is broken: the world's books
+// refuse all of these. And work is conserved: whoever waits and is admitted finds no room.
+func sound(s script, p planner, c *scheduler.Cluster, counted map[string]int) error {
+	_, err := play(s, p, counted, func(w *world) error { return conserved(w, c) })
+	return err
+}
+
+func conserved(w *world, c *scheduler.Cluster) error {
+	var asks []scheduler.Ask
+	for _, id := range w.waits() {
+		asks = append(asks, scheduler.NewAsk(w.gangs[id].gang))
+	}
+	slices.SortFunc(asks, scheduler.Before)
+	closed := map[string]bool{} // who has waited for long for a limit keeps others of its queue from it
+	for _, ask := range asks {
+		id, size := ask.ID, ask.Needs().Least()
+		if block, ok := c.Queues.Admit(c.Claim(ask, size)); !ok {
+			w.counted["denied"]++
+			if block.Asked <= block.Most && w.now-w.gangs[id].came >= int64(scheduler.DefaultPatience) {
+				closed[block.Queue] = true
+			}
+			continue
+		}
+		if closed[ask.Queue] || closed[""] {
+			w.counted["closed"]++
+			continue
+		}
+		m := c.Room.Clone() // what is kept for others is not free
+		m.Unpin(id)
+		if allocations, _ := m.Take(size.Shape); allocations != nil && c.Allows(ask, allocations) {
+			return fmt.Errorf("%s waits, though it finds room: %v", id, allocations)
+		}
+		w.counted["no room"]++
+	}
+	return nil
+}
+
+func check(t *testing.T, times int, law func(t *rapid.T) error) {
+	t.Helper()
+	for range times {
+		rapid.Check(t, func(t *rapid.T) {
+			if err := law(t); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func exercised(t *testing.T, counted map[string]int, things ...string) {
+	t.Helper()
+	for _, thing := range things {
+		if counted[thing] == 0 {
+			t.Errorf("%q was never exercised: %v", thing, counted)
+		}
+	}
+	t.Log(counted)
+}
+
+func TestClusterSellsNothingTwiceAndKeepsWorkAndQuotas(t *testing.T) {
+	counted := map[string]int{}
+	check(t, 3, func(t *rapid.T) error {
+		c := scheduler.New(scheduler.Options{})
+		return sound(drawScript(t), c, c, counted)
+	})
+	exercised(t, counted, "placed", "evicted", "came back", "ended", "limited", "denied", "no room", "elastic", "smaller", "resized")
+}
+
+func TestClusterGivesTheSameQuestionTheSamePlan(t *testing.T) {
+	counted := map[string]int{}
+	check(t, 1, func(t *rapid.T) error {
+		return same(drawScript(t), newCluster(), newCluster(), counted)
+	})
+	exercised(t, counted, "placed", "evicted", "resized")
+}
+
+// same is the law that two planners who are told the same say the same.
+func same(s script, one, two planner, counted map[string]int) error {
+	_, err := play(s, &twins{planner: one, other: two}, counted, func(w *world) error {
+		return w.planner.(*twins).err
+	})
+	return err
+}
+
+// twins ask two planners everything, the second of them in another order where that must not matter.
+type twins struct {
+	planner
+	other planner
+	asks  []scheduler.Ask
+	err   error
+}
+
+func (t *twins) SetNode(n cluster.Node, used cluster.Resources) {
+	t.planner.SetNode(n, used)
+	n.Devices = slices.Clone(n.Devices)
+	slices.Reverse(n.Devices)
+	n.Revision = 0
+	t.other.SetNode(n, used)
+}
+
+func (t *twins) SetQueues(queues []cluster.Queue) error {
+	reversed := slices.Clone(queues)
+	slices.Reverse(reversed)
+	_ = t.other.SetQueues(reversed)
+	return t.planner.SetQueues(queues)
+}
+
+func (t *twins) Wait(ask scheduler.Ask)  { t.planner.Wait(ask); t.other.Wait(ask) }
+func (t *twins) Run(r scheduler.Running) { t.planner.Run(r); t.other.Run(r) }
+func (t *twins) Drop(id string)          { t.planner.Drop(id); t.other.Drop(id) }
+
+func (t *twins) Plan(now int64) cluster.Plan {
+	plan, again := t.planner.Plan(now), t.other.Plan(now)
+	if fmt.Sprint(plan) != fmt.Sprint(again) {
+		t.err = fmt.Errorf("the same question got two plans:\n%v\n%v", plan, again)
+	}
+	return plan
+}

@@ -1,0 +1,118 @@
+package scheduler
+
+import "github.com/clary-ml/clary/cluster"
+
+// reserve keeps room for an ask: that which will be free first, by what is known of what runs. Where nobody
+// knows when, it lets others overtake for a while before. What is kept stays kept until it is placed or no longer
+// first: time that goes by brings it nearer.
+func (r *round) reserve(w *waiter) {
+	if h := r.holds[w.ID]; h != nil {
+		h.seen = true
+		if h.until > r.now || h.at == r.now {
+			r.recall(h.until)
+			return
+		}
+	} else if len(r.holds) >= maxHolds {
+		return
+	}
+	if r.vain(w.keep) {
+		return
+	}
+	until, allocations := r.earliest(w)
+	if allocations == nil {
+		w.keep = look{r.moves, never}
+		return
+	}
+	if patient := w.since + int64(r.opts.Patience); until == never && patient > r.now {
+		w.keep = look{r.moves, patient}
+		r.recall(patient)
+		return
+	}
+	r.hold(&hold{id: w.ID, until: until, at: r.now, seen: true}, allocations)
+	r.recall(until)
+}
+
+// earliest is when an ask would find room if nothing else were placed, and where; nil if it never would.
+func (r *round) earliest(w *waiter) (int64, []cluster.Allocation) {
+	if r.ends == nil {
+		r.ends = r.Cluster.ends(r.now)
+	}
+	mark := r.Room.Mark()
+	defer r.Room.Rollback(mark)
+	r.Room.Unpin(w.ID)
+	shape := w.needs.Least().Shape
+	fits := func() bool {
+		before := r.Room.Mark()
+		defer r.Room.Rollback(before)
+		allocations, _ := r.Room.Take(shape)
+		return allocations != nil
+	}
+	give := func(ends []end) {
+		for i := range ends {
+			r.Room.Give(ends[i].run.Allocations)
+		}
+	}
+	// It does not fit when the first few have ended, and fits when the first many have.
+	few, many, short := 0, 0, r.Room.Mark()
+	for step := 1; ; step *= 2 {
+		if few == len(r.ends) {
+			return 0, nil
+		}
+		many = min(few+step, len(r.ends))
+		short = r.Room.Mark()
+		give(r.ends[few:many])
+		if fits() {
+			break
+		}
+		few = many
+	}
+	r.Room.Rollback(short)
+	for many-few > 1 {
+		middle := (few + many) / 2
+		short = r.Room.Mark()
+		give(r.ends[few:middle])
+		if fits() {
+			many = middle
+			r.Room.Rollback(short)
+		} else {
+			few = middle
+		}
+	}
+	give(r.ends[few:many])
+	allocations, _ := r.Room.Take(shape)
+	return r.ends[many-1].at, allocations
+}
+
+// backfill places an ask in room that is kept for others, if it will be done before they can use it.
+func (r *round) backfill(w *waiter) bool {
+	if shortest, tried := r.brief[w.needs]; w.Lasts == 0 || tried && int64(w.Lasts) >= shortest {
+		return false
+	}
+	var around []*hold
+	for _, h := range r.held() {
+		if h.id != w.ID && !h.made && h.until != never && int64(w.Lasts) <= h.until-r.now {
+			around = append(around, h)
+		}
+	}
+	if len(around) == 0 {
+		return false
+	}
+	mark := r.Room.Mark()
+	kept := make([][]cluster.Allocation, len(around))
+	for i, h := range around {
+		kept[i] = r.Room.Pinned(h.id)
+		r.Room.Unpin(h.id)
+	}
+	r.Room.Unpin(w.ID)
+	size, allocations := r.take(w)
+	if allocations == nil {
+		r.Room.Rollback(mark)
+		r.brief[w.needs] = int64(w.Lasts)
+		return false
+	}
+	for i, h := range around {
+		r.Room.Pin(h.id, kept[i])
+	}
+	r.placed(w, allocations, size)
+	return true
+}

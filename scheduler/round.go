@@ -1,0 +1,330 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler/share"
+)
+
+const (
+	// conservativeDepth is how many of a line that backfills conservatively have room kept for them.
+	conservativeDepth = 16
+	// pressDepth is for how many of a line that found no room victims are sought.
+	pressDepth = 4
+	// maxHolds bounds for how many gangs room is kept at a time, over all queues.
+	maxHolds = 64
+)
+
+// round is one run of Plan.
+type round struct {
+	*Cluster
+	now  int64
+	all  bool // every ask is tried, not only those that are new
+	plan cluster.Plan
+
+	shut  map[string]bool  // queues whose limit somebody has waited for long enough; "" is what others withhold
+	stuck map[*Needs]bool  // what found no room
+	brief map[*Needs]int64 // what found none although it would be done in so long
+	ends  []end
+}
+
+// Plan decides what is placed where, who is told to make room and for whom room is kept, as of now. It counts
+// as done: who is placed runs from now on, and the next Plan goes on from there. What was
+// refused is told again, by SetNode, Wait and Run.
+//
+// The order is that of the tree of queues, after each placement anew: the queue with the least share
+// places the first of its line, by priority and then by the queue's order, if its limits admit it and there is room for
+// all of it. For the first that finds no room others are evicted, if the rules allow it, or room is kept for the time
+// when enough of what runs has ended, and what comes later goes around it (EASY backfill: Lifka, JSSPP 1995;
+// Mu'alem and Feitelson, TPDS 2001): on nodes, not on counts of GPUs.
+func (c *Cluster) Plan(now int64) cluster.Plan {
+	c.wake(now)
+	if !c.due(now) {
+		return cluster.Plan{}
+	}
+	c.Room.Settle()
+	c.Queues.Advance(now)
+	if c.resized {
+		c.Queues.SetCapacity(c.total)
+		c.resized, c.gained = false, true
+	}
+	r := &round{Cluster: c, now: now, brief: map[*Needs]int64{}}
+	for again := true; again; { // what is held less sets free what others may take
+		again = r.pass()
+	}
+	c.Room.Settle()
+	return r.plan
+}
+
+// due reports whether a plan may differ from nothing.
+func (c *Cluster) due(now int64) bool {
+	return c.gained || c.fresh > 0 || c.resized || c.alarm > 0 && c.alarm <= now
+}
+
+// Pending reports whether there may be something to plan without a further change.
+func (c *Cluster) Pending() bool { return c.gained || c.fresh > 0 }
+
+// Next is when time alone may lead to another plan.
+func (c *Cluster) Next() (at int64, any bool) {
+	at, any = c.sleeps()
+	if c.alarm > 0 && (!any || c.alarm < at) {
+		return c.alarm, true
+	}
+	return at, any
+}
+
+// recall has Plan look again at an instant.
+func (r *round) recall(at int64) {
+	if at > r.now && at != never && (r.alarm == 0 || at < r.alarm) {
+		r.alarm = at
+	}
+}
+
+// pass goes once through what waits. It reports whether it set something free.
+func (r *round) pass() bool {
+	r.all = r.gained || r.alarm > 0 && r.alarm <= r.now
+	r.gained = false
+	r.stuck, r.shut = map[*Needs]bool{}, map[string]bool{}
+	if r.all {
+		r.alarm = 0
+		for _, h := range r.holds {
+			h.seen = h.made
+		}
+		r.placeHeld()
+	}
+	r.placeQueues()
+	if !r.all {
+		return r.gained
+	}
+	for _, h := range r.held() {
+		if !h.seen {
+			r.unhold(h.id)
+		}
+	}
+	if !r.gained {
+		r.grow()
+	}
+	return r.gained
+}
+
+// placeHeld places those for whom others have made room, whosever turn it is.
+func (r *round) placeHeld() {
+	for _, h := range r.held() {
+		w := r.waiting[h.id]
+		if !h.made || w == nil || !w.active {
+			continue
+		}
+		if r.place(w) || r.awaited(h) {
+			continue
+		}
+		r.unhold(h.id) // all have gone and it does not fit: it takes its turn again
+		w.press, w.keep = look{}, look{}
+	}
+}
+
+// awaited reports whether somebody has yet to make the room that is kept.
+func (r *round) awaited(h *hold) bool {
+	return slices.ContainsFunc(h.awaits, func(id string) bool {
+		run := r.running[id]
+		return run != nil && run.Stops
+	})
+}
+
+// placeQueues lets the queues place what waits, one gang at a time.
+func (r *round) placeQueues() {
+	for _, l := range r.sorted {
+		l.at, l.closed = 0, false
+		if r.all {
+			l.stuck, l.pressed = 0, 0
+		}
+		r.demand(l)
+	}
+	for {
+		name, any := r.Queues.Next()
+		if !any {
+			return
+		}
+		l := r.lines[name]
+		w := l.asks[l.at]
+		l.at++
+		r.try(w)
+		r.demand(l)
+	}
+}
+
+// demand tells the tree what the line would place next.
+func (r *round) demand(l *line) {
+	for ; !l.closed && l.at < len(l.asks); l.at++ {
+		if w := l.asks[l.at]; (r.all || w.fresh) && !r.hopeless(w) {
+			r.Queues.SetDemand(l.queue.Name, w.needs.Least().Amount)
+			return
+		}
+	}
+	r.Queues.ClearDemand(l.queue.Name)
+}
+
+// hopeless reports whether trying the ask cannot lead to anything: its like has found no room, and enough
+// of its line have that nothing is done for it.
+func (r *round) hopeless(w *waiter) bool {
+	if !r.stuck[w.needs] || w.line.stuck < max(w.line.depth(), pressDepth) || r.holds[w.ID] != nil {
+		return false
+	}
+	shortest, tried := r.brief[w.needs]
+	if w.Lasts > 0 && (!tried || int64(w.Lasts) < shortest) {
+		return false
+	}
+	r.tried(w)
+	return true
+}
+
+// try places an ask, or does what can be done for it.
+func (r *round) try(w *waiter) {
+	if w.fresh {
+		w.fresh = false
+		r.fresh--
+	}
+	h := r.holds[w.ID]
+	if h != nil && h.made { // its victims have yet to go
+		w.line.closed = w.line.queue.Backfill == cluster.BackfillNone
+		return
+	}
+	amount := w.needs.Least().Amount
+	if r.waitsBehind(w.line, amount) {
+		return
+	}
+	if block, ok := r.Queues.Admit(w.claim(amount)); !ok {
+		r.denied(w, block)
+		return
+	}
+	if (h != nil || !r.stuck[w.needs]) && r.place(w) || r.backfill(w) {
+		return
+	}
+	r.stuck[w.needs] = true
+	l := w.line
+	l.stuck++
+	l.closed = l.queue.Backfill == cluster.BackfillNone
+	if w.since == 0 {
+		w.since = r.now
+	}
+	if !r.press(w) && l.stuck <= l.depth() {
+		r.reserve(w)
+	}
+}
+
+// denied notes that a limit blocks an ask. When the first of a line has waited for long enough for a limit that is not
+// its owner's alone, those behind it no longer take what it waits for; nor do other queues that have the limit above them.
+func (r *round) denied(w *waiter, block share.Block) {
+	if w.since == 0 {
+		w.since = r.now
+	}
+	if block.Owner != "" || block.Asked > block.Most || w.line.stuck > 0 {
+		return
+	}
+	if patient := w.since + int64(r.opts.Patience); patient > r.now {
+		r.recall(patient)
+		return
+	}
+	r.shut[block.Queue] = true
+}
+
+// waitsBehind reports whether a line may place nothing, since another's first waits for a limit that is above both, or its own first
+// for its own. Where that is what others withhold, who takes none of it goes on.
+func (r *round) waitsBehind(l *line, amount cluster.Amount) bool {
+	if len(r.shut) == 0 {
+		return false
+	}
+	if r.shut[""] && r.Queues.ShareAfter(l.queue.Name, amount, 1).Beyond > 0 {
+		return true
+	}
+	for name := l.queue.Name; name != ""; {
+		if r.shut[name] {
+			return true
+		}
+		q, _ := r.Queues.Queue(name)
+		name = q.Parent
+	}
+	return false
+}
+
+// place gives an ask room, as much of it as it may have.
+func (r *round) place(w *waiter) bool {
+	mark := r.Room.Mark()
+	r.Room.Unpin(w.ID)
+	size, allocations := r.take(w)
+	if allocations == nil {
+		r.Room.Rollback(mark)
+		return false
+	}
+	r.placed(w, allocations, size)
+	return true
+}
+
+// placed notes that an ask has its room, which was taken.
+func (r *round) placed(w *waiter, allocations []cluster.Allocation, size *Size) {
+	if h := r.holds[w.ID]; h != nil {
+		delete(r.holds, w.ID)
+		r.release(h.claim)
+		r.gained = true // of what was kept for it, it may have left some
+		r.spare(w.ID)
+	}
+	r.plan.Placements = append(r.plan.Placements, cluster.Placement{
+		Gang: w.ID, Attempt: w.Attempt, Revision: w.Revision, Allocations: allocations, Counts: size.Counts,
+	})
+	run := Running{
+		ID: w.ID, Job: w.Job, Queue: w.Queue, Owner: w.Owner, Attempt: w.Attempt, Revision: w.Revision, Priority: w.Priority,
+		Started: r.now, Allocations: allocations, Counts: size.Counts, Fixed: w.Fixed, Resized: w.Resized, needs: w.needs,
+	}
+	if w.Lasts > 0 {
+		run.Until = r.now + int64(w.Lasts)
+	}
+	r.run(run)
+	r.unwait(w)
+	r.ends = nil
+}
+
+// spare takes back what the plan has others do to make room for a gang that has found some.
+func (r *round) spare(id string) {
+	r.plan.Evictions = slices.DeleteFunc(r.plan.Evictions, func(e cluster.Eviction) bool {
+		if e.For != id || e.Gang == id {
+			return false
+		}
+		run := r.running[e.Gang]
+		run.Stops, run.For = false, ""
+		r.unhold(e.Gang)
+		return true
+	})
+}
+
+// take takes room for the largest size that has some and that the queue's limits admit. Which limits there are for
+// GPUs of one model is known when it is known of which they are.
+func (r *round) take(w *waiter) (size *Size, allocations []cluster.Allocation) {
+	if h := r.holds[w.ID]; h != nil && h.claim != nil { // what it had others make room for is its own
+		charged := h.claim.Amount
+		if r.Queues.Release(*h.claim) == nil {
+			defer func() { h.claim = r.charge(*h.claim) }()
+		}
+		return r.largest(w.needs, w.needs.steps, func(step int) bool {
+			amount := w.needs.at(step).Amount
+			return amount.MilliCPU <= charged.MilliCPU && amount.MilliGPU <= charged.MilliGPU && amount.Memory <= charged.Memory || r.admits(w, amount)
+		})
+	}
+	mark := r.Room.Mark()
+	size, allocations = r.largest(w.needs, w.needs.steps, func(step int) bool { return r.admits(w, w.needs.at(step).Amount) })
+	if allocations != nil && !r.admits(w, r.amountOf(allocations)) {
+		r.Room.Rollback(mark)
+		return nil, nil
+	}
+	return size, allocations
+}
+
+func (r *round) admits(w *waiter, amount cluster.Amount) bool {
+	_, ok := r.Queues.Admit(w.claim(amount))
+	return ok
+}
+
+// preempted is the reason that is told to a gang that makes room.
+func preempted(w *waiter) string {
+	return fmt.Sprintf("preempted by %s (queue %s, priority %d)", w.ID, w.Queue, w.Priority)
+}

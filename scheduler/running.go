@@ -1,0 +1,177 @@
+package scheduler
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler/evict"
+	"github.com/clary-ml/clary/scheduler/share"
+)
+
+// Running is a gang that holds room.
+type Running struct {
+	ID       string
+	Job      string
+	Queue    string
+	Owner    string
+	Attempt  int32
+	Revision uint64
+	Priority int32
+
+	Started    int64 // when it got its room
+	Checkpoint int64 // from when it would go on; 0 if it would begin again
+	Until      int64 // when its room is expected to be free; 0 if nobody knows
+	Restart    time.Duration
+
+	Allocations []cluster.Allocation // of its tasks that have not ended
+	Counts      []int32              // tasks by role, of an elastic gang
+	Resized     []int64              // when it was, lately
+	Fixed       bool                 // it is not evicted and not resized
+	Stops       bool                 // it was told to end
+	For         string               // with Stops: who gets its room; "" is nobody in particular
+
+	needs *Needs
+}
+
+// NewRunning reads a gang and its tasks; those of other attempts count for nothing. It is false if no task of it holds
+// anything.
+func NewRunning(gang cluster.Gang, tasks []cluster.Task) (Running, bool) {
+	r := Running{
+		ID: gang.ID(), Job: gang.Job, Queue: gang.Queue, Owner: gang.Owner,
+		Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority,
+		Counts: gang.Granted, Resized: gang.Resized, Stops: gang.Stop, For: gang.For,
+		Fixed: gang.NonPreemptible || gang.Handover, needs: NewNeeds(gang.Job, gang.Roles),
+	}
+	for i := range tasks {
+		task := &tasks[i]
+		if task.Attempt != gang.Attempt {
+			continue
+		}
+		if r.Started == 0 || task.Assigned < r.Started {
+			r.Started = task.Assigned
+		}
+		r.Checkpoint = max(r.Checkpoint, task.Status.Progress.Checkpoint)
+		if !task.Status.State.Ended() {
+			r.Allocations = append(r.Allocations, task.Allocation)
+		}
+	}
+	if gang.MaxRuntime > 0 {
+		r.Until = r.Started + int64(max(0, gang.MaxRuntime-gang.Ran))
+	}
+	return r, len(r.Allocations) > 0
+}
+
+// runner is a gang that runs.
+type runner struct {
+	Running
+	line   *line
+	amount cluster.Amount
+	claim  *share.Claim // what is charged for it, nil if nothing could be
+	step   int          // its size
+}
+
+// Run notes a gang that holds room, in place of what was known of it. The room itself is told by SetNode.
+func (c *Cluster) Run(r Running) {
+	old := c.running[r.ID]
+	if old != nil && old.Revision == r.Revision && old.Attempt == r.Attempt && len(old.Allocations) == len(r.Allocations) {
+		if old.Checkpoint != r.Checkpoint || old.Stops != r.Stops {
+			c.gain() // it costs less to stop, or is no longer on its way
+		}
+		r.needs = old.needs
+		old.Running = r
+		return
+	}
+	if w := c.waiting[r.ID]; w != nil {
+		c.unhold(r.ID)
+		c.unwait(w)
+	}
+	if old != nil {
+		c.unrun(old)
+	}
+	c.run(r)
+}
+
+func (c *Cluster) run(r Running) *runner {
+	run := &runner{Running: r, line: c.line(r.Queue), amount: c.amountOf(r.Allocations)}
+	run.needs = c.needs.get(r.needs)
+	run.step = run.needs.stepOf(r.Counts)
+	run.claim = c.charge(share.Claim{Queue: r.Queue, Owner: r.Owner, Job: r.Job, Amount: run.amount})
+	c.running[r.ID], run.line.running[r.ID] = run, run
+	c.moves++
+	return run
+}
+
+func (c *Cluster) unrun(run *runner) {
+	delete(c.running, run.ID)
+	delete(run.line.running, run.ID)
+	c.release(run.claim)
+	c.needs.release(run.needs)
+	c.moves++
+}
+
+// safe is the instant from which the gang would go on.
+func (run *runner) safe() int64 { return max(run.Started, run.Checkpoint) }
+
+// cost is what stopping the gang loses.
+func (c *Cluster) cost(run *runner, now int64) int64 {
+	return evict.Cost(evict.Weight(run.Allocations), run.safe(), now, cmp.Or(run.Restart, c.opts.Restart))
+}
+
+// left is how long what was placed is left alone yet.
+func (run *runner) left(now int64) time.Duration {
+	least := run.line.queue.MinRuntime
+	if least == 0 {
+		least = cluster.DefaultMinRuntime
+	}
+	return least - time.Duration(now-run.Started)
+}
+
+// elastic reports whether the gang runs with more tasks than it must, and may be resized.
+func (run *runner) elastic(now int64) bool { return run.step > 0 && resizable(run.Resized, now) }
+
+// resizable reports whether a gang may be resized once more.
+func resizable(resized []int64, now int64) bool {
+	lately := 0
+	for _, at := range resized {
+		if at > now-int64(cluster.ResizeWindow) {
+			lately++
+		}
+	}
+	return lately < cluster.MaxResizes
+}
+
+// end is when a gang is expected to give its room back.
+type end struct {
+	at  int64
+	run *runner
+}
+
+// never is the end of what nobody knows the end of.
+const never = math.MaxInt64
+
+// ends lists what runs, those that end first before others. Of those that nobody knows of, those that have run for
+// longest come first. Who has outlived what was expected of it is expected to last that long once more.
+func (c *Cluster) ends(now int64) []end {
+	ends := make([]end, 0, len(c.running))
+	for _, l := range c.sorted {
+		for _, run := range l.running { // sorted below
+			at := int64(never)
+			switch {
+			case run.Stops:
+				at = now + int64(time.Minute)
+			case run.Until > now:
+				at = run.Until
+			case run.Until > 0:
+				at = now + max(int64(time.Minute), run.Until-run.Started)
+			}
+			ends = append(ends, end{at, run})
+		}
+	}
+	slices.SortFunc(ends, func(a, b end) int {
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.run.Started, b.run.Started), cmp.Compare(a.run.ID, b.run.ID))
+	})
+	return ends
+}
