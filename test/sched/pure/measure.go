@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler"
+	"github.com/clary-ml/clary/scheduler/room"
+)
+
+type result struct {
+	took, p50, p99, worst time.Duration
+	placed                int
+	bare, full            int // bytes for each node: before the first decision, and after the last
+}
+
+// place decides on all that arrives at empty nodes, one by one: where it goes, or that there is no room.
+func (l *load) place() result {
+	before := heap()
+	m := room.New(nil)
+	for _, n := range l.nodes {
+		m.Set(n, cluster.Resources{})
+	}
+	r := result{bare: (heap() - before) / len(l.nodes)}
+	took := make([]time.Duration, len(l.roles))
+	began := time.Now()
+	last := began
+	for i, role := range l.roles {
+		if allocations, _ := m.Take(l.shapes[role]); allocations != nil {
+			r.placed++
+			m.Settle()
+		}
+		now := time.Now()
+		took[i] = now.Sub(last)
+		last = now
+	}
+	r.took = last.Sub(began)
+	r.full = (heap() - before - 8*len(took)) / len(l.nodes)
+	runtime.KeepAlive(m)
+	slices.Sort(took)
+	r.p50, r.p99, r.worst = took[len(took)/2], took[len(took)*99/100], took[len(took)-1]
+	return r
+}
+
+// batch is how many jobs come between two plans.
+const batch = 1000
+
+// plan does the same through the whole scheduler, with its queues, limits and reservations: jobs come in batches, and
+// those that found no room stay. It is the time from the first job that is told to the last plan.
+func (l *load) plan() time.Duration {
+	c := scheduler.New(scheduler.Options{})
+	for _, n := range l.nodes {
+		c.SetNode(n, cluster.Resources{})
+	}
+	gangs := l.gangs(len(l.roles))
+	runtime.GC()
+	began := time.Now()
+	for i := range gangs {
+		c.Wait(scheduler.NewAsk(gangs[i]))
+		if i%batch == batch-1 || i == len(gangs)-1 {
+			c.Plan(int64(i))
+		}
+	}
+	took := time.Since(began)
+	runtime.KeepAlive(c)
+	return took
+}
+
+// gangs are jobs of what arrives.
+func (l *load) gangs(count int) []cluster.Gang {
+	gangs := make([]cluster.Gang, count)
+	for i := range gangs {
+		gangs[i] = cluster.Gang{
+			Job: fmt.Sprintf("job-%07d", i), Name: "main", Queue: "default", Owner: "ann", Attempt: 1, Revision: uint64(i + 1),
+			Submitted: int64(i), Roles: []cluster.Role{*l.roles[i%len(l.roles)]},
+		}
+	}
+	return gangs
+}
+
+// memoryOfWaiting is what the scheduler keeps for one job that waits.
+func memoryOfWaiting(count int) int {
+	l := synthetic(1000, 1)
+	gangs := l.gangs(count)
+	c := scheduler.New(scheduler.Options{})
+	before := heap()
+	for i := range gangs {
+		c.Wait(scheduler.NewAsk(gangs[i]))
+	}
+	after := heap()
+	runtime.KeepAlive(gangs)
+	runtime.KeepAlive(c)
+	return (after - before) / count
+}
+
+// heap is how many bytes are in use.
+func heap() int {
+	runtime.GC()
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int(stats.HeapAlloc)
+}
