@@ -1,97 +1,185 @@
 package planner
 
 import (
-	"container/heap"
+	"cmp"
 	"slices"
+	"time"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/scheduler"
+	"github.com/clary-ml/clary/scheduler/past"
 )
 
-// memory is what the planner knows. Gangs that are held, stopped or back off are known
-// and nothing more: they cost nothing at an event. Of the active ones that did not fit,
-// only those are tried again for which something has changed: all, when a node gained
-// room; else those that are new.
+// memory is what the planner knows: the scheduler's cluster, how long jobs ran before, and which gangs
+// wait and run. All of it can be read again.
 type memory struct {
-	view    *scheduler.View
-	shapes  scheduler.Shapes
-	waiting map[string]*entry   // by gang ID: every gang without tasks
-	byJob   map[string][]string // gang IDs, sorted
-	active  []*entry            // may be placed; in the order of scheduler.Before
-	fresh   map[*entry]bool     // active, and not tried since it became so
-	gained  bool                // a node has room that it did not have
-	asleep  sleepers            // wait for an instant
-	spread  map[string][]spread // by gang ID: its tasks that hold something, of roles that are spread
+	cluster *scheduler.Cluster
+	book    past.Book
+	waiting map[string]string   // of each gang that waits, by ID, its job
+	byJob   map[string][]string // the same by job, sorted
+	running map[string]*running // by gang ID: who has tasks that hold something
+	counted map[string]bool     // jobs that have ended and are in the book
+}
+
+// running is a gang with its tasks, as far as the scheduler needs them.
+type running struct {
+	gang  cluster.Gang
+	class past.Class
+	tasks []cluster.Task // of the attempt, by ID
+	on    []spread
+	told  scheduler.Running // to the scheduler
 }
 
 // spread is a task that others are kept away from.
 type spread struct{ job, by, node string }
 
-type entry struct {
-	ask    scheduler.Ask
-	until  int64 // not active before, if greater than zero
-	active bool
-}
-
 func newMemory() *memory {
-	return &memory{view: scheduler.NewView(), waiting: map[string]*entry{}, byJob: map[string][]string{}, fresh: map[*entry]bool{}, spread: map[string][]spread{}}
-}
-
-func (m *memory) putNode(node cluster.Node, used cluster.Resources) {
-	if m.view.Set(node, used) {
-		m.gained = true
+	return &memory{
+		cluster: scheduler.New(scheduler.Options{}), waiting: map[string]string{}, byJob: map[string][]string{},
+		running: map[string]*running{}, counted: map[string]bool{},
 	}
 }
 
 // putGang notes a gang as it is now.
-func (m *memory) putGang(gang cluster.Gang, placed bool) {
+func (m *memory) putGang(snapshot *state.Snapshot, gang cluster.Gang) {
 	id := gang.ID()
-	if placed {
-		m.drop(id)
+	job, _ := snapshot.Job(gang.Job)
+	class := past.ClassOf(job, gang)
+	if !placed(snapshot, gang) {
+		m.unrun(id)
+		m.wait(gang, class)
 		return
 	}
-	if old := m.waiting[id]; old != nil && old.ask.Revision == gang.Revision {
-		return // nothing new: it keeps its place, and its pause
+	m.unwait(id)
+	run := &running{gang: gang, class: class}
+	for task := range snapshot.TasksOfGang(id) {
+		if task.Attempt == gang.Attempt {
+			run.tasks = append(run.tasks, lean(task))
+		}
 	}
-	m.drop(id)
-	e := &entry{ask: m.shapes.Ask(gang), until: gang.NotBefore}
-	m.waiting[id] = e
+	m.run(run)
+}
+
+// lean is a task without what the scheduler does not ask for.
+func lean(task cluster.Task) cluster.Task {
+	return cluster.Task{
+		ID: task.ID, Role: task.Role, Attempt: task.Attempt, Allocation: task.Allocation, Assigned: task.Assigned,
+		Status: cluster.TaskStatus{
+			State: task.Status.State, Started: task.Status.Started, Progress: cluster.Progress{Checkpoint: task.Status.Progress.Checkpoint},
+		},
+	}
+}
+
+// putTask takes in what has become of a task. It is false if nobody knows the task yet.
+func (m *memory) putTask(task cluster.Task) bool {
+	run := m.running[task.Gang]
+	if run == nil || task.Attempt != run.gang.Attempt {
+		return false
+	}
+	at, found := slices.BinarySearchFunc(run.tasks, task.ID, func(t cluster.Task, id string) int { return cmp.Compare(t.ID, id) })
+	if !found {
+		return false
+	}
+	old, now := &run.tasks[at].Status, task.Status
+	ended := old.State.Ended() != now.State.Ended()
+	news := ended || old.Started != now.Started || old.Progress.Checkpoint != now.Progress.Checkpoint
+	run.tasks[at] = lean(task)
+	switch {
+	case ended: // its room is free
+		m.run(run)
+	case news:
+		run.told.Checkpoint = max(run.told.Checkpoint, now.Progress.Checkpoint)
+		run.told.Restart = restart(run.tasks)
+		m.cluster.Run(run.told)
+	}
+	return true
+}
+
+// run tells the scheduler of a gang that holds room, or that it does no more.
+func (m *memory) run(run *running) {
+	id := run.gang.ID()
+	r, holds := scheduler.NewRunning(run.gang, run.tasks)
+	if !holds {
+		m.unrun(id)
+		m.cluster.Rest(id)
+		return
+	}
+	if old := m.running[id]; old != nil {
+		m.spread(old.on, -1)
+	}
+	m.running[id] = run
+	r.Restart = restart(run.tasks)
+	r.Until = 0
+	if lasts := m.book.Lasts(run.class, run.gang.MaxRuntime, run.gang.Ran); lasts > 0 {
+		r.Until = r.Started + int64(lasts)
+	}
+	run.told = r
+	m.cluster.Run(r)
+	run.on = spreadOf(run.gang, run.tasks)
+	m.spread(run.on, 1)
+}
+
+func (m *memory) unrun(id string) {
+	if old := m.running[id]; old != nil {
+		m.spread(old.on, -1)
+		delete(m.running, id)
+	}
+}
+
+func (m *memory) spread(on []spread, tasks int) {
+	for _, one := range on {
+		m.cluster.Room.Count(one.job, one.by, one.node, tasks)
+	}
+}
+
+// restart is how long the attempt took from its place to its work: as long as the next would. It is 0 until
+// all of it works.
+func restart(tasks []cluster.Task) time.Duration {
+	longest := time.Duration(0)
+	for i := range tasks {
+		started := tasks[i].Status.Started
+		if started == 0 {
+			return 0
+		}
+		longest = max(longest, time.Duration(started-tasks[i].Assigned))
+	}
+	return longest
+}
+
+// spreadOf are the tasks that hold something and that others are kept away from.
+func spreadOf(gang cluster.Gang, tasks []cluster.Task) []spread {
+	var found []spread
+	for i := range tasks {
+		role, _ := gang.Role(tasks[i].Role)
+		if role.Spread != "" && !tasks[i].Status.State.Ended() {
+			found = append(found, spread{gang.Job, role.Spread, tasks[i].Allocation.Node})
+		}
+	}
+	return found
+}
+
+// wait tells the scheduler of a gang that waits.
+func (m *memory) wait(gang cluster.Gang, class past.Class) {
+	id := gang.ID()
+	ask := scheduler.NewAsk(gang)
+	ask.Lasts = m.book.Lasts(class, gang.MaxRuntime, gang.Ran)
+	m.cluster.Wait(ask)
+	if _, known := m.waiting[id]; known {
+		return
+	}
+	m.waiting[id] = gang.Job
 	gangs := m.byJob[gang.Job]
 	at, _ := slices.BinarySearch(gangs, id)
 	m.byJob[gang.Job] = slices.Insert(gangs, at, id)
-	switch {
-	case e.ask.Held || e.ask.Stop:
-	case e.until > 0:
-		heap.Push(&m.asleep, sleeper{e.until, e})
-	default:
-		m.activate(e)
-	}
 }
 
-// putSpread notes where a gang's tasks are that others are kept away from.
-func (m *memory) putSpread(gang string, now []spread) {
-	for _, old := range m.spread[gang] {
-		m.view.Count(old.job, old.by, old.node, -1)
-	}
-	for _, one := range now {
-		m.view.Count(one.job, one.by, one.node, 1)
-	}
-	if m.spread[gang] = now; len(now) == 0 {
-		delete(m.spread, gang)
-	}
-}
-
-// drop forgets a gang that was placed or is gone.
-func (m *memory) drop(id string) {
-	e := m.waiting[id]
-	if e == nil {
+func (m *memory) unwait(id string) {
+	job, known := m.waiting[id]
+	if !known {
 		return
 	}
 	delete(m.waiting, id)
-	m.shapes.Release(e.ask)
-	m.deactivate(e)
-	e.until = 0 // whatever of it is asleep counts for nothing
-	job := jobOf(id)
 	gangs := m.byJob[job]
 	if at, found := slices.BinarySearch(gangs, id); found {
 		gangs = slices.Delete(gangs, at, at+1)
@@ -101,90 +189,24 @@ func (m *memory) drop(id string) {
 	}
 }
 
-// pause keeps an active gang from being planned for a while.
-func (m *memory) pause(id string, until int64) {
-	e := m.waiting[id]
-	if e == nil || !e.active {
+// drop forgets a gang that is gone.
+func (m *memory) drop(id string) {
+	m.unrun(id)
+	m.unwait(id)
+	m.cluster.Drop(id)
+}
+
+// putJob notes how long a job ran that has succeeded, once.
+func (m *memory) putJob(snapshot *state.Snapshot, job cluster.Job) {
+	if !job.State.Ended() || m.counted[job.Name] {
 		return
 	}
-	m.deactivate(e)
-	e.until = until
-	heap.Push(&m.asleep, sleeper{until, e})
-}
-
-func byAsk(a, b *entry) int { return scheduler.Before(a.ask, b.ask) }
-
-func (m *memory) activate(e *entry) {
-	at, _ := slices.BinarySearchFunc(m.active, e, byAsk)
-	m.active = slices.Insert(m.active, at, e)
-	m.fresh[e], e.active = true, true
-}
-
-func (m *memory) deactivate(e *entry) {
-	if !e.active {
+	m.counted[job.Name] = true
+	if job.State != cluster.JobSucceeded {
+		return // it would have run for longer
+	}
+	for gang := range snapshot.GangsOf(job.Name) {
+		m.book.Add(past.ClassOf(job, gang), job.Ran)
 		return
 	}
-	if at, found := slices.BinarySearchFunc(m.active, e, byAsk); found {
-		m.active = slices.Delete(m.active, at, at+1)
-	}
-	delete(m.fresh, e)
-	e.active = false
-}
-
-// candidates are the gangs worth trying now, in their order.
-func (m *memory) candidates(now int64) []scheduler.Ask {
-	for at, any := m.next(); any && at <= now; at, any = m.next() {
-		e := heap.Pop(&m.asleep).(sleeper).entry
-		e.until = 0
-		m.activate(e)
-	}
-	var asks []scheduler.Ask
-	if m.gained {
-		for _, e := range m.active {
-			asks = append(asks, e.ask)
-		}
-	} else {
-		for e := range m.fresh {
-			asks = append(asks, e.ask)
-		}
-		slices.SortFunc(asks, scheduler.Before)
-	}
-	clear(m.fresh)
-	m.gained = false
-	return asks
-}
-
-// pending reports whether there may be something to plan without a further event.
-func (m *memory) pending() bool { return len(m.fresh) > 0 || m.gained && len(m.active) > 0 }
-
-// next is when the first sleeper wakes.
-func (m *memory) next() (at int64, any bool) {
-	for len(m.asleep) > 0 {
-		first := m.asleep[0]
-		if first.entry.until == first.at {
-			return first.at, true
-		}
-		heap.Pop(&m.asleep)
-	}
-	return 0, false
-}
-
-func (m *memory) gangsOf(job string) []string { return m.byJob[job] }
-
-type sleeper struct {
-	at    int64
-	entry *entry
-}
-
-// sleepers is a heap, the earliest first.
-type sleepers []sleeper
-
-func (s sleepers) Len() int           { return len(s) }
-func (s sleepers) Less(i, j int) bool { return s[i].at < s[j].at }
-func (s sleepers) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
-func (s *sleepers) Push(x any)        { *s = append(*s, x.(sleeper)) }
-func (s *sleepers) Pop() any {
-	last := (*s)[len(*s)-1]
-	*s = (*s)[:len(*s)-1]
-	return last
 }

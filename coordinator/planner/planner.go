@@ -7,8 +7,10 @@
 package planner
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -53,7 +55,11 @@ func New(ledger Ledger, log *slog.Logger) *Planner { return &Planner{ledger: led
 // Run plans until ctx ends. It runs on the leader only, one at a time.
 func (p *Planner) Run(ctx context.Context) error {
 	events := p.ledger.Events().Subscribe(func(c state.Change) bool {
-		return c.Kind == state.KindGang || c.Kind == state.KindTask || c.Kind == state.KindNode
+		switch c.Kind {
+		case state.KindGang, state.KindTask, state.KindNode, state.KindQueue, state.KindJob:
+			return true
+		}
+		return false
 	})
 	defer events.Close()
 	defer p.forget()
@@ -84,13 +90,27 @@ func (p *Planner) readAll(ctx context.Context) error {
 	}
 	defer snapshot.Close()
 	fresh := newMemory()
+	if err := fresh.cluster.SetQueues(slices.Collect(snapshot.Queues())); err != nil {
+		return err
+	}
 	for node := range snapshot.Nodes() {
-		fresh.putNode(node, snapshot.Used(node.ID))
+		fresh.cluster.SetNode(node, snapshot.Used(node.ID))
+	}
+	var ended []cluster.Job // those that ended last tell most
+	for job := range snapshot.Jobs("") {
+		if job.State.Ended() {
+			job.Spec = nil
+			ended = append(ended, job)
+		}
+	}
+	slices.SortFunc(ended, func(a, b cluster.Job) int { return cmp.Or(cmp.Compare(a.Ended, b.Ended), cmp.Compare(a.Name, b.Name)) })
+	for _, job := range ended {
+		fresh.putJob(snapshot, job)
 	}
 	for gang := range snapshot.Gangs() {
-		fresh.putGang(gang, placed(snapshot, gang))
-		fresh.putSpread(gang.ID(), spreadOf(snapshot, gang))
+		fresh.putGang(snapshot, gang)
 	}
+	fresh.cluster.Recover()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.memory = fresh
@@ -103,34 +123,17 @@ func placed(snapshot *state.Snapshot, gang cluster.Gang) bool {
 	return exists
 }
 
-// spreadOf are the tasks of a gang's current attempt that hold something and that others are kept
-// away from.
-func spreadOf(snapshot *state.Snapshot, gang cluster.Gang) []spread {
-	var found []spread
-	for i, role := range gang.Roles {
-		if role.Spread == "" {
-			continue
-		}
-		for index := range gang.Tasks(i) {
-			if task, exists := snapshot.Task(gang.TaskID(role.Name, index)); exists && !task.Status.State.Ended() {
-				found = append(found, spread{gang.Job, role.Spread, task.Allocation.Node})
-			}
-		}
-	}
-	return found
-}
-
 // wait takes in the next changes, or returns when a backoff is over.
 func (p *Planner) wait(ctx context.Context, events *state.Subscription) error {
 	var alarm <-chan time.Time
-	if at, any := p.memory.next(); any {
+	if at, any := p.memory.cluster.Next(); any {
 		timer := time.NewTimer(time.Duration(at - time.Now().UnixNano()))
 		defer timer.Stop()
 		alarm = timer.C
 	}
 	var seen changed
 	var now chan struct{} // ready if there is something to plan already
-	if p.memory.pending() {
+	if p.memory.cluster.Pending() {
 		now = make(chan struct{})
 		close(now)
 	}
@@ -165,8 +168,8 @@ func (p *Planner) wait(ctx context.Context, events *state.Subscription) error {
 
 // changed is what events told of.
 type changed struct {
-	gangs, nodes, tasks map[string]bool
-	lost                bool
+	gangs, nodes, tasks, jobs map[string]bool
+	queues, lost              bool
 }
 
 func (c *changed) take(batch state.Batch) {
@@ -179,6 +182,10 @@ func (c *changed) take(batch state.Batch) {
 			add(&c.nodes, change.ID)
 		case state.KindTask:
 			add(&c.tasks, change.ID)
+		case state.KindJob:
+			add(&c.jobs, change.ID)
+		case state.KindQueue:
+			c.queues = true
 		}
 	}
 }
@@ -192,7 +199,7 @@ func add(set *map[string]bool, id string) {
 
 // refresh reads again what has changed.
 func (p *Planner) refresh(ctx context.Context, c changed) error {
-	if len(c.gangs)+len(c.nodes)+len(c.tasks) == 0 {
+	if len(c.gangs)+len(c.nodes)+len(c.tasks)+len(c.jobs) == 0 && !c.queues {
 		return nil
 	}
 	snapshot, err := p.ledger.Read(ctx, true)
@@ -200,74 +207,93 @@ func (p *Planner) refresh(ctx context.Context, c changed) error {
 		return err
 	}
 	defer snapshot.Close()
-	for id := range c.tasks {
-		task, exists := snapshot.Task(id)
-		if !exists { // it had ended, and its end was told before
-			continue
-		}
-		if state := task.Status.State; state == cluster.TaskAssigned || state.Ended() {
-			add(&c.nodes, task.Allocation.Node)
-			add(&c.gangs, task.Gang)
-		}
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for id := range c.nodes {
-		if node, exists := snapshot.Node(id); exists {
-			p.memory.putNode(node, snapshot.Used(id))
-		} else {
-			p.memory.view.Delete(id)
+	m := p.memory
+	if c.queues {
+		if err := m.cluster.SetQueues(slices.Collect(snapshot.Queues())); err != nil {
+			p.log.Error("the queues cannot be used as they are", "error", err)
 		}
 	}
-	for id := range c.gangs {
-		if gang, exists := snapshot.Gang(id); exists {
-			p.memory.putGang(gang, placed(snapshot, gang))
-			p.memory.putSpread(id, spreadOf(snapshot, gang))
+	m.takeTasks(snapshot, &c)
+	for id := range c.nodes {
+		if node, exists := snapshot.Node(id); exists {
+			m.cluster.SetNode(node, snapshot.Used(id))
 		} else {
-			p.memory.drop(id)
-			p.memory.putSpread(id, nil)
+			m.cluster.DeleteNode(id)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.gangs)) {
+		if gang, exists := snapshot.Gang(id); exists {
+			m.putGang(snapshot, gang)
+		} else {
+			m.drop(id)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.jobs)) {
+		if job, exists := snapshot.Job(name); exists {
+			m.putJob(snapshot, job)
+		} else {
+			delete(m.counted, name)
 		}
 	}
 	return nil
 }
 
-// plan places what can be placed and commits it.
+// takeTasks takes in tasks that changed. Nodes whose room changed with them, and gangs that have to be
+// read, are added to what changed.
+func (m *memory) takeTasks(snapshot *state.Snapshot, c *changed) {
+	for _, id := range slices.Sorted(maps.Keys(c.tasks)) {
+		task, exists := snapshot.Task(id)
+		if !exists { // it had ended, and its end was told before
+			continue
+		}
+		if at := task.Status.State; at == cluster.TaskAssigned || at.Ended() {
+			add(&c.nodes, task.Allocation.Node)
+		}
+		if !m.putTask(task) && !task.Status.State.Ended() {
+			add(&c.gangs, task.Gang)
+		}
+	}
+}
+
+// plan decides, and commits what was decided.
 func (p *Planner) plan(ctx context.Context) error {
 	now := time.Now().UnixNano()
 	p.mu.Lock()
-	asks := p.memory.candidates(now)
+	plan := p.memory.cluster.Plan(now)
 	p.mu.Unlock()
-	if len(asks) == 0 {
-		return nil
-	}
-	plan := scheduler.Schedule(p.memory.view, asks, now) // only this goroutine changes the view
-	for from := 0; from < len(plan.Placements); {
+	for from := 0; from < len(plan.Placements) || len(plan.Evictions) > 0; {
 		to, tasks := from, 0
 		for to < len(plan.Placements) && (to == from || tasks+len(plan.Placements[to].Allocations) <= maxCommit) {
 			tasks += len(plan.Placements[to].Allocations)
 			to++
 		}
-		if err := p.commit(ctx, plan.Placements[from:to]); err != nil {
+		// Evictions go with the first: who makes room has been found after who has some.
+		if err := p.commit(ctx, cluster.Plan{Placements: plan.Placements[from:to], Evictions: plan.Evictions}); err != nil {
 			return err
 		}
-		from = to
+		from, plan.Evictions = to, nil
 	}
 	return nil
 }
 
-// commit proposes placements, and reads again all that they touch: what was accepted is
-// placed, what was refused waits a moment.
-func (p *Planner) commit(ctx context.Context, placements []cluster.Placement) error {
-	results, err := p.ledger.Propose(ctx, command.CommitPlan{Placements: placements})
+// commit proposes a part of a plan, and reads again all that it touches: what was accepted is placed or
+// ends, what was refused waits a moment.
+func (p *Planner) commit(ctx context.Context, plan cluster.Plan) error {
+	results, err := p.ledger.Propose(ctx, command.CommitPlan{Placements: plan.Placements, Evictions: plan.Evictions})
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	seen := changed{}
-	for _, placement := range placements {
+	for _, placement := range plan.Placements {
 		add(&seen.gangs, placement.Gang)
 		for _, allocation := range placement.Allocations {
 			add(&seen.nodes, allocation.Node)
 		}
+	}
+	for _, eviction := range plan.Evictions {
+		add(&seen.gangs, eviction.Gang)
 	}
 	if err := p.refresh(ctx, seen); err != nil {
 		return err
@@ -276,18 +302,24 @@ func (p *Planner) commit(ctx context.Context, placements []cluster.Placement) er
 	defer p.mu.Unlock()
 	now := time.Now()
 	if err != nil || len(results) != 1 {
-		p.log.Info("a plan got no answer, will plan again", "gangs", len(placements), "error", err)
-		for _, placement := range placements {
-			p.memory.pause(placement.Gang, now.Add(silencePause).UnixNano())
+		p.log.Info("a plan got no answer, will plan again", "placements", len(plan.Placements), "evictions", len(plan.Evictions), "error", err)
+		for _, placement := range plan.Placements {
+			p.memory.cluster.Pause(placement.Gang, now.Add(silencePause).UnixNano())
 		}
-		p.memory.gained = true
+		for _, eviction := range plan.Evictions {
+			p.memory.cluster.Pause(eviction.For, now.Add(silencePause).UnixNano())
+		}
 		return nil
 	}
-	p.memory.view.Advance(cluster.Plan{Placements: placements})
+	p.memory.cluster.Room.Advance(plan)
+	beneficiaries := map[string]string{}
+	for _, eviction := range plan.Evictions {
+		beneficiaries[eviction.Gang] = eviction.For
+		p.log.Info("a gang is told to make room", "gang", eviction.Gang, "for", eviction.For, "reason", eviction.Reason)
+	}
 	for _, refused := range results[0].Refused {
-		p.log.Info("a placement was refused, will plan again", "gang", refused.ID, "reason", refused.Reason)
-		p.memory.pause(refused.ID, now.Add(refusedPause).UnixNano())
-		p.memory.gained = true // the room that was planned for it is free for others
+		p.log.Info("a part of a plan was refused, will plan again", "gang", refused.ID, "reason", refused.Reason)
+		p.memory.cluster.Pause(cmp.Or(beneficiaries[refused.ID], refused.ID), now.Add(refusedPause).UnixNano())
 	}
 	return nil
 }
@@ -300,14 +332,26 @@ func (p *Planner) Why(_ context.Context, job string) ([]cluster.Why, error) {
 		return nil, fault.New(fault.Unready, "this coordinator does not plan: ask the leader")
 	}
 	var whys []cluster.Why
-	for _, id := range p.memory.gangsOf(job) {
-		whys = append(whys, scheduler.Explain(p.memory.view, p.memory.waiting[id].ask, time.Now().UnixNano()))
+	for _, id := range p.memory.byJob[job] {
+		ask, waits := p.memory.cluster.Waiting(id)
+		if kept, awaits := p.memory.cluster.Kept(id); waits && kept != nil && len(awaits) > 0 {
+			whys = append(whys, making(id, awaits))
+		} else if waits {
+			whys = append(whys, scheduler.Explain(p.memory.cluster.Room, ask, time.Now().UnixNano()))
+		}
 	}
 	return whys, nil
 }
 
+// making is why a gang waits for whom others make room.
+func making(id string, awaits []string) cluster.Why {
+	text := "room is being made for it: " + strings.Join(awaits, ", ") + " must end first"
+	return cluster.Why{Gang: id, Summary: text, Blocks: []cluster.Block{{Constraint: "preemption", Gangs: awaits, Text: text}}}
+}
+
 // DryRun says where gangs would go if they were submitted now and nothing else waited,
-// and why not. Only the leader knows.
+// and why not: elastic ones with as many tasks as they may have, or with as many as they must. Only the
+// leader knows.
 func (p *Planner) DryRun(_ context.Context, gangs []cluster.Gang) (cluster.Plan, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -315,21 +359,24 @@ func (p *Planner) DryRun(_ context.Context, gangs []cluster.Gang) (cluster.Plan,
 		return cluster.Plan{}, fault.New(fault.Unready, "this coordinator does not plan: ask the leader")
 	}
 	now := time.Now().UnixNano()
-	var asks []scheduler.Ask
+	var plan cluster.Plan
+	room := p.memory.cluster.Room.Clone()
 	for _, gang := range gangs {
-		asks = append(asks, scheduler.NewAsk(gang))
-	}
-	plan := scheduler.Schedule(p.memory.view, asks, now)
-	for _, ask := range asks {
-		if !slices.ContainsFunc(plan.Placements, func(placement cluster.Placement) bool { return placement.Gang == ask.ID }) {
-			plan.Whys = append(plan.Whys, scheduler.Explain(p.memory.view, ask, now))
+		ask := scheduler.NewAsk(gang)
+		size := ask.Needs().Most()
+		allocations, _ := room.Take(size.Shape)
+		if allocations == nil && ask.Needs().Elastic() {
+			size = ask.Needs().Least()
+			allocations, _ = room.Take(size.Shape)
 		}
+		if allocations == nil || ask.Waits(now) {
+			plan.Whys = append(plan.Whys, scheduler.Explain(room, ask, now))
+			continue
+		}
+		room.Settle()
+		plan.Placements = append(plan.Placements, cluster.Placement{
+			Gang: ask.ID, Attempt: ask.Attempt, Revision: ask.Revision, Allocations: allocations, Counts: size.Counts,
+		})
 	}
 	return plan, nil
-}
-
-// jobOf is the job's part of a gang's ID.
-func jobOf(gang string) string {
-	job, _, _ := strings.Cut(gang, "/")
-	return job
 }
