@@ -25,6 +25,7 @@ type Ask struct {
 	// Lasts is how long it holds its room once it has it: its limit, or what those like it took. 0 is not
 	// known. Who outlives it loses nothing: others that counted on it wait longer.
 	Lasts   time.Duration
+	Resumes bool        // it goes on from checkpoints
 	Fixed   bool        // once it runs, it is not evicted and not resized
 	Resized []int64     // when it was, lately
 	Shape   *room.Shape // what it needs at least
@@ -39,7 +40,7 @@ func NewAsk(gang cluster.Gang) Ask {
 		ID: gang.ID(), Job: gang.Job, Queue: gang.Queue, Owner: gang.Owner,
 		Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority, Submitted: gang.Submitted,
 		NotBefore: gang.NotBefore, Held: gang.Held, Stop: gang.Stop, Lasts: max(0, gang.MaxRuntime-gang.Ran),
-		Fixed: gang.NonPreemptible || gang.Handover, Resized: gang.Resized, Shape: needs.Least().Shape, needs: needs,
+		Fixed: gang.NonPreemptible || gang.Handover, Resumes: resumes(gang), Resized: gang.Resized, Shape: needs.Least().Shape, needs: needs,
 	}
 }
 

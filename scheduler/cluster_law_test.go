@@ -74,6 +74,7 @@ func drawScene(t *rapid.T, i int, s script, gpus int32) scene {
 	if rapid.Bool().Draw(t, "known") {
 		g.MaxRuntime = c.lasts
 	}
+	g.Roles[0].Program.Checkpoints = rapid.IntRange(0, 3).Draw(t, "resumes") > 0
 	if rapid.IntRange(0, 3).Draw(t, "elastic") == 0 {
 		g.Roles[0].Min = rapid.Int32Range(1, g.Roles[0].Count).Draw(t, "least")
 	}

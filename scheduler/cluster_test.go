@@ -238,7 +238,7 @@ func TestConservativeBackfillKeepsRoomForMoreThanTheFirst(t *testing.T) {
 }
 
 func elastic(g cluster.Gang, least int32) cluster.Gang {
-	g.Roles[0].Min = least
+	g.Roles[0].Min, g.Roles[0].Program.Checkpoints = least, true
 	return g
 }
 
@@ -265,6 +265,17 @@ func TestAnElasticGangShrinksBeforeOthersStop(t *testing.T) {
 	}
 	if got := len(s.gangs["e/main"].placed); got != 4 || s.counted["resized"] != 1 {
 		t.Errorf("it goes on with %d tasks, %d resizes: 4 have room", got, s.counted["resized"])
+	}
+}
+
+func TestAnElasticGangGrowsIntoAPartOfWhatItMayHave(t *testing.T) {
+	s := newStage(t, racks(1, 8), cluster.Queue{Name: "q", Weight: 1})
+	s.submit(gpuGang("q", "fixed", 1, 5), 3*time.Minute)
+	s.step()
+	s.submit(elastic(gpuGang("q", "wide", 16, 1), 2), 10*time.Hour)
+	s.after(time.Hour)
+	if n := len(s.gangs["wide/main"].placed); n != 8 {
+		t.Errorf("it has %d tasks of 2 to 16, and 8 GPUs are idle", n)
 	}
 }
 

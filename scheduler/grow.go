@@ -24,7 +24,7 @@ func (r *round) grow() {
 	for _, l := range r.sorted {
 		for _, id := range slices.Sorted(maps.Keys(l.running)) {
 			run := l.running[id]
-			if run.step == run.needs.steps || run.Fixed || run.Stops || !resizable(run.Resized, r.now) {
+			if run.step == run.needs.steps || run.Fixed || !run.Resumes || run.Stops || !resizable(run.Resized, r.now) {
 				continue
 			}
 			if left := run.left(r.now); left > 0 {
@@ -46,13 +46,17 @@ func (r *round) growOne(run *runner) {
 	size, allocations := r.largest(run.needs, run.needs.steps, func(step int) bool {
 		claim.Amount = run.needs.at(step).Amount
 		_, ok := r.Queues.Admit(claim)
-		return step > run.step && ok && r.pays(run, step)
+		return ok // of what is smaller too; whether it is worth it is asked of the largest
 	})
 	r.Room.Rollback(mark)
 	run.claim = r.charge(*run.claim)
 	if allocations == nil {
 		return
 	}
+	if step := run.needs.stepOf(size.Counts); step <= run.step || !r.pays(run, step) {
+		return
+	}
+	claim.Amount = size.Amount
 	run.Stops, run.For = true, run.ID
 	r.plan.Evictions = append(r.plan.Evictions, cluster.Eviction{
 		Gang: run.ID, Attempt: run.Attempt, Revision: run.Revision, For: run.ID, Counts: size.Counts,

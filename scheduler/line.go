@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"container/heap"
+	"iter"
 	"slices"
 
 	"github.com/clary-ml/clary/cluster"
@@ -77,13 +78,14 @@ func (c *Cluster) Wait(ask Ask) {
 	c.waiting[ask.ID] = w
 	switch {
 	case ask.Held || ask.Stop:
-		if ask.Held {
-			c.unhold(ask.ID)
-		}
+		c.unhold(ask.ID)
 	case w.until > 0:
 		heap.Push(&c.asleep, sleeper{w.until, w})
 	default:
 		c.activate(w)
+		if c.holds[ask.ID] != nil { // it may take what is kept for it, whosever turn it is
+			c.gain()
+		}
 	}
 }
 
@@ -115,6 +117,19 @@ func (c *Cluster) End(id string) {
 		c.gain()
 	}
 	c.Drop(id)
+}
+
+// Queued walks the gangs that may be placed, queue by queue in the order of their names, and in each as they go.
+func (c *Cluster) Queued() iter.Seq[Ask] {
+	return func(yield func(Ask) bool) {
+		for _, l := range c.sorted {
+			for _, w := range l.asks {
+				if !yield(w.Ask) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Waiting returns the gang as it waits.

@@ -30,6 +30,7 @@ type Running struct {
 	Counts      []int32              // tasks by role, of an elastic gang
 	Resized     []int64              // when it was, lately
 	Fixed       bool                 // it is not evicted and not resized
+	Resumes     bool                 // it goes on from checkpoints: so being of another size does not cost it all its work
 	Stops       bool                 // it was told to end
 	For         string               // with Stops: who gets its room; "" is nobody in particular
 
@@ -43,7 +44,7 @@ func NewRunning(gang cluster.Gang, tasks []cluster.Task) (Running, bool) {
 		ID: gang.ID(), Job: gang.Job, Queue: gang.Queue, Owner: gang.Owner,
 		Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority,
 		Counts: gang.Granted, Resized: gang.Resized, Stops: gang.Stop, For: gang.For,
-		Fixed: gang.NonPreemptible || gang.Handover, needs: NewNeeds(gang.Job, gang.Roles),
+		Fixed: gang.NonPreemptible || gang.Handover, Resumes: resumes(gang), needs: NewNeeds(gang.Job, gang.Roles),
 	}
 	for i := range tasks {
 		task := &tasks[i]
@@ -130,7 +131,14 @@ func (run *runner) left(now int64) time.Duration {
 }
 
 // elastic reports whether the gang runs with more tasks than it must, and may be resized.
-func (run *runner) elastic(now int64) bool { return run.step > 0 && resizable(run.Resized, now) }
+func (run *runner) elastic(now int64) bool {
+	return run.step > 0 && run.Resumes && resizable(run.Resized, now)
+}
+
+// resumes reports whether a gang's tasks keep checkpoints.
+func resumes(gang cluster.Gang) bool {
+	return slices.ContainsFunc(gang.Roles, func(role cluster.Role) bool { return role.Program.Checkpoints })
+}
 
 // resizable reports whether a gang may be resized once more.
 func resizable(resized []int64, now int64) bool {

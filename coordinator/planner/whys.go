@@ -9,26 +9,26 @@ import (
 	"github.com/clary-ml/clary/scheduler"
 )
 
-// Whys says of gangs that may be placed why they wait, in the order in which they go, and how many there
-// are. Only the leader knows.
+// Whys says of gangs that may be placed why they wait, queue by queue in the order in which they go, and how
+// many there are. Only the leader knows.
 func (p *Planner) Whys(_ context.Context, queue string, limit int) (whys []cluster.Why, waiting int, err error) {
 	p.mu.RLock()
 	if p.memory == nil {
 		p.mu.RUnlock()
 		return nil, 0, fault.New(fault.Unready, "this coordinator does not plan: ask the leader")
 	}
-	view, waiting := p.memory.view.Clone(), 0
+	view := p.memory.cluster.Room.Clone()
 	places := map[string]int32{}
 	var asks []scheduler.Ask
-	for _, e := range p.memory.active {
-		name := e.ask.Queue
+	for ask := range p.memory.cluster.Queued() {
+		name := ask.Queue
 		places[name]++
 		if queue != "" && queue != name {
 			continue
 		}
 		if waiting++; len(asks) < limit {
-			asks = append(asks, e.ask)
-			whys = append(whys, cluster.Why{Gang: e.ask.ID, Queue: name, Place: places[name]})
+			asks = append(asks, ask)
+			whys = append(whys, cluster.Why{Gang: ask.ID, Queue: name, Place: places[name]})
 		}
 	}
 	p.mu.RUnlock()
