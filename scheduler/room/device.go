@@ -157,6 +157,7 @@ func (m *Map) describeDevices(place int32, all []cluster.Device) {
 	})
 	n := &m.nodes[place]
 	if int(n.Devices) < len(healthy) {
+		m.waste += int(n.Devices)
 		n.first = int32(len(m.devices))
 		m.devices = append(m.devices, make([]Device, len(healthy))...)
 		f.uuids = append(f.uuids, make([]string, len(healthy))...)

@@ -23,7 +23,8 @@ type Map struct {
 	nodes   []State // by place: in the order of their IDs, once tidy
 	devices []Device
 	ports   []portRange
-	untidy  bool // a node stands behind others that its ID comes before
+	untidy  bool // a node stands behind others that its ID comes before, or too much is wasted
+	waste   int  // devices of the arena that no node has any more
 	live    int
 
 	log
@@ -188,7 +189,7 @@ func (m *Map) tidy() {
 	if !m.untidy {
 		return
 	}
-	m.untidy = false
+	m.untidy, m.waste = false, 0
 	old, f := m.mutable(), &fixed{index: make(map[string]int32, m.live), kindIndex: map[string]int32{}, models: m.fixed.models}
 	var order []int32
 	for place := range m.nodes {

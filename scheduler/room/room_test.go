@@ -3,6 +3,7 @@ package room_test
 import (
 	"fmt"
 	"reflect"
+	"sync"
 	"testing"
 
 	"github.com/clary-ml/clary/cluster"
@@ -113,6 +114,24 @@ func TestACloneIsAWorldOfItsOwn(t *testing.T) {
 	if c.Len() != 1 || c.IDs()[0] != "a" {
 		t.Errorf("what was done to the map is seen in a clone: %v", c.IDs())
 	}
+}
+
+func TestManyMayCloneAtOnce(t *testing.T) {
+	m := mapOf(nil, node("b", 4, 1, "T4"), node("a", 4, 0, ""))
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			if got := where(take(m.Clone(), shape(2, cluster.Ask{MilliCPU: 4000}))); got != "ab" {
+				t.Errorf("a clone places on %q", got)
+			}
+			for o := range m.Offers(&shape(1, cluster.Ask{GPUs: 1}).Roles[0]) {
+				if o.GPUs != o.HealthyGPUs {
+					t.Errorf("%+v", o)
+				}
+			}
+		})
+	}
+	readers.Wait()
 }
 
 func TestRollbackBehindSettleIsRefused(t *testing.T) {

@@ -51,6 +51,9 @@ func (m *Map) Set(n cluster.Node, used cluster.Resources) (gained bool) {
 	return gained
 }
 
+// spareKinds is how many kinds of nodes may be known that no node is of any more, beside as many as there are nodes.
+const spareKinds = 64
+
 // describe notes what a node has in all.
 func (m *Map) describe(place int32, n cluster.Node) {
 	f := m.mutable()
@@ -61,6 +64,9 @@ func (m *Map) describe(place int32, n cluster.Node) {
 		state.Kind = f.kindOf(n.Labels)
 	}
 	m.describeDevices(place, n.Devices)
+	if m.waste > len(m.devices)/2 || len(f.kinds) > 2*len(m.nodes)+spareKinds {
+		m.untidy = true
+	}
 	p := &m.ports[place]
 	if p.first, p.last = n.PortFirst, n.PortLast; !p.within(p.next) {
 		p.next = p.first

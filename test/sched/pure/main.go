@@ -1,6 +1,7 @@
 // Command pure measures decisions of the scheduler alone, on one core: nothing is committed and no one is told.
 // Every decision is the best of all nodes, as a scan of them would find it. `make bench-sched` runs it; the traces
-// are found through CLARY_TRACES, and what needs them is left out without.
+// are found through CLARY_TRACES, and what needs them is left out without. Rates are by processor time, the garbage
+// collector's included, so that a busy machine gives the same; how long one decision takes is by the clock.
 package main
 
 import (
