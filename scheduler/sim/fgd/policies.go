@@ -1,12 +1,8 @@
 package fgd
 
 import (
-	"maps"
 	"math"
 	"slices"
-	"strings"
-
-	"github.com/clary-ml/clary/internal/fault"
 )
 
 // What the published policies take for the largest node.
@@ -15,7 +11,7 @@ const (
 	largestGPUs = 8 * Milli
 )
 
-// rules are the policies by name, as functions of the workload's mix.
+// rules are the published policies by name, as functions of the workload's mix.
 func rules() map[string]func([]share) policy {
 	same := func(score func(*node, *class) int64) func([]share) policy {
 		return func([]share) policy { return policy{score, tightest} }
@@ -27,13 +23,6 @@ func rules() map[string]func([]share) policy {
 		"packing":    same(packing),
 		"clustering": same(clustering),
 	}
-}
-
-// Policies are the names of all policies, sorted.
-func Policies() []string { return slices.Sorted(maps.Keys(rules())) }
-
-func unknown(policy string) error {
-	return fault.New(fault.Invalid, "policy %q is unknown: there are %s", policy, strings.Join(Policies(), ", "))
 }
 
 // tightest puts a share on the GPU with least room.

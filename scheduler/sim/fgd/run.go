@@ -8,9 +8,12 @@
 package fgd
 
 import (
+	"maps"
 	"math"
 	"math/rand"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/clary-ml/clary/internal/fault"
 )
@@ -26,9 +29,32 @@ type Result struct {
 	GPUs int64 `json:"-"`
 }
 
+// placer gives pods room as they come; what one has stays.
+type placer interface {
+	// place reports whether there was room.
+	place(Pod) bool
+}
+
+// starts are the policies by name: each makes a cluster of nodes, in the order in which ties are broken, and may know
+// the workload, but not its order.
+func starts() map[string]func(nodes []Node, workload []Pod) placer {
+	all := map[string]func([]Node, []Pod) placer{"clary": newProduction}
+	for name, rule := range rules() {
+		all[name] = func(nodes []Node, workload []Pod) placer { return newPublished(nodes, rule(mix(workload))) }
+	}
+	return all
+}
+
+// Policies are the names of all policies, sorted.
+func Policies() []string { return slices.Sorted(maps.Keys(starts())) }
+
+func unknown(policy string) error {
+	return fault.New(fault.Invalid, "policy %q is unknown: there are %s", policy, strings.Join(Policies(), ", "))
+}
+
 // Run replays one policy with one seed. Nodes and pods are as the readers give them: sorted by name.
 func Run(nodes []Node, pods []Pod, policy string, seed int64) (Result, error) {
-	rule, known := rules()[policy]
+	start, known := starts()[policy]
 	if !known {
 		return Result{}, unknown(policy)
 	}
@@ -44,7 +70,7 @@ func Run(nodes []Node, pods []Pod, policy string, seed int64) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	c := newCluster(shuffled(nodes, rng), rule(mix(pods)))
+	c := start(shuffled(nodes, rng), pods)
 	points := curve{capacity: capacity}
 	for _, p := range order {
 		points.arrived += p.gpuMilli()

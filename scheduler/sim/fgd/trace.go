@@ -15,8 +15,8 @@ const Milli = 1000
 
 // What a row may hold: beyond these a figure is a mistake, and sums could overflow.
 const (
-	maxCPU    = 1 << 40 // thousandths of a core
-	maxMemory = 1 << 40 // MiB
+	maxCPU    = 1 << 28 // thousandths of a core
+	maxMemory = 1 << 30 // MiB
 	maxGPUs   = 1024    // of a node, and of a pod
 	maxNodes  = 200_000
 )
@@ -55,6 +55,8 @@ func ReadNodes(file string, in io.Reader) ([]Node, error) {
 			return row.Err()
 		case twice:
 			return row.Wrong("sn", "%q is on line %d already", n.Name, before)
+		case strings.ContainsAny(n.Model, ",|"):
+			return row.Wrong("model", "%q is no name of one model", n.Model)
 		case n.GPUs > 0 && n.Model == "":
 			return row.Wrong("model", "empty, though the node has %d GPUs", n.GPUs)
 		case len(nodes) == maxNodes:
@@ -93,6 +95,10 @@ func ReadPods(file string, in io.Reader) ([]Pod, error) {
 			return row.Wrong("gpu_milli", "%d, though num_gpu is 0", p.Milli)
 		case p.GPUs > 0 && p.Milli == 0:
 			return row.Wrong("gpu_milli", "0, though num_gpu is %d", p.GPUs)
+		case p.GPUs > 1 && p.Milli < Milli:
+			return row.Wrong("gpu_milli", "%d of each of %d GPUs: a share is of one GPU, several are whole", p.Milli, p.GPUs)
+		case strings.Contains(p.Spec, ","):
+			return row.Wrong("gpu_spec", "%q has a comma: several models are separated by |", p.Spec)
 		}
 		lines[p.Name] = row.Line()
 		pods = append(pods, p)
@@ -113,14 +119,11 @@ func (p Pod) gpuMilli() int64 { return int64(p.GPUs) * p.Milli }
 
 // admits reports whether a pod may run on GPUs of a model.
 func admits(spec, model string) bool {
-	named := false
-	for one := range strings.SplitSeq(spec, "|") {
-		if one != "" {
-			if one == model {
-				return true
-			}
-			named = true
-		}
-	}
-	return !named
+	named := models(spec)
+	return len(named) == 0 || slices.Contains(named, model)
+}
+
+// models are those that a specification names.
+func models(spec string) []string {
+	return slices.DeleteFunc(strings.Split(spec, "|"), func(one string) bool { return one == "" })
 }

@@ -22,7 +22,7 @@ type class struct {
 
 	admitted []bool  // by node
 	scores   []int64 // by node; misfit where it does not fit
-	seen     int     // how much of the cluster's changes the scores know
+	seen     int     // how much of the changes the scores know
 }
 
 // misfit is the score of a node that has no room.
@@ -39,9 +39,9 @@ type policy struct {
 	device func(*node, *class) int
 }
 
-// cluster places pods by a policy. Scores are kept for each class of pods; after a change, only
+// published places pods by a published policy. Scores are kept for each class of pods; after a change, only
 // the nodes that changed are scored again.
-type cluster struct {
+type published struct {
 	nodes   []node
 	policy  policy
 	classes map[Pod]*class
@@ -53,16 +53,16 @@ type cluster struct {
 // many nodes is scored anew each time.
 const mostScores = 64 << 20
 
-func newCluster(nodes []Node, p policy) *cluster {
-	c := &cluster{policy: p, classes: map[Pod]*class{}, nodes: make([]node, len(nodes))}
-	for i, n := range nodes {
+func newPublished(all []Node, p policy) *published {
+	c := &published{policy: p, classes: map[Pod]*class{}, nodes: make([]node, len(all))}
+	for i, n := range all {
 		c.nodes[i] = node{cpu: n.CPU, memory: n.Memory, model: n.Model, free: slices.Repeat([]int64{Milli}, n.GPUs), total: int64(n.GPUs) * Milli}
 	}
 	return c
 }
 
 // place gives a pod room, or reports that there is none.
-func (c *cluster) place(p Pod) bool {
+func (c *published) place(p Pod) bool {
 	cl := c.class(p)
 	at := c.best(cl)
 	if at < 0 {
@@ -73,7 +73,7 @@ func (c *cluster) place(p Pod) bool {
 	return true
 }
 
-func (c *cluster) class(p Pod) *class {
+func (c *published) class(p Pod) *class {
 	p.Name = ""
 	if cl, known := c.classes[p]; known {
 		c.refresh(cl)
@@ -99,7 +99,7 @@ func (c *cluster) class(p Pod) *class {
 }
 
 // refresh scores what changed since the class was last asked for.
-func (c *cluster) refresh(cl *class) {
+func (c *published) refresh(cl *class) {
 	if len(c.changes)-cl.seen >= len(c.nodes) {
 		for i := range c.nodes {
 			c.rescore(cl, i)
@@ -112,7 +112,7 @@ func (c *cluster) refresh(cl *class) {
 	cl.seen = len(c.changes)
 }
 
-func (c *cluster) rescore(cl *class, i int) {
+func (c *published) rescore(cl *class, i int) {
 	cl.scores[i] = misfit
 	if n := &c.nodes[i]; cl.admitted[i] && n.fits(cl) {
 		cl.scores[i] = c.policy.score(n, cl)
@@ -120,7 +120,7 @@ func (c *cluster) rescore(cl *class, i int) {
 }
 
 // best is the node that a class goes to, -1 if it fits nowhere.
-func (c *cluster) best(cl *class) int {
+func (c *published) best(cl *class) int {
 	best, highest := -1, int64(misfit)
 	for i, score := range cl.scores {
 		if score > highest {
