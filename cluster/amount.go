@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -90,23 +91,84 @@ func (a Amount) Of(resource string) int64 {
 	return 0
 }
 
-// Amount is what so many tasks that ask for this hold together. Of GPUs of any model it is not known
-// which they will be.
+// Amount is what so many tasks that ask for this hold together, as far as it is known before they are
+// placed: not of which model GPUs will be where several would do, nor what thousandths the memory of a
+// shared one is.
 func (a Ask) Amount(tasks int64) Amount {
-	amount := Amount{MilliCPU: tasks * a.MilliCPU, Memory: tasks * a.Memory, MilliGPU: tasks * 1000 * int64(a.GPUs)}
-	if a.GPUModel != "" && amount.MilliGPU > 0 {
-		amount.Models = []ModelAmount{{a.GPUModel, amount.MilliGPU}}
+	each := int64(a.GPUMilli)
+	if a.GPUs > 0 {
+		each = int64(a.GPUs) * profileMilli(a.MIG)
+	}
+	amount := Amount{MilliCPU: tasks * a.MilliCPU, Memory: tasks * a.Memory, MilliGPU: tasks * each}
+	if models := a.Models(); len(models) == 1 && amount.MilliGPU > 0 {
+		amount.Models = []ModelAmount{{models[0], amount.MilliGPU}}
 	}
 	return amount
 }
 
-// Amount is what all tasks of the gang ask for together.
+// Amount is what the gang's current attempt asks for, all tasks together.
 func (g Gang) Amount() Amount {
 	var sum Amount
-	for _, role := range g.Roles {
-		sum = sum.Plus(role.Ask.Amount(int64(role.Count)), 1)
+	for i, role := range g.Roles {
+		sum = sum.Plus(role.Ask.Amount(int64(g.Tasks(i))), 1)
 	}
 	return sum
+}
+
+// Amount is how much it is, given the devices of its node: whole GPUs, shares of them, and slots by the
+// sevenths of a GPU that compute for them.
+func (r Resources) Amount(devices []Device) Amount {
+	amount := Amount{MilliCPU: r.MilliCPU, Memory: r.Memory}
+	model := func(uuid string) string {
+		if at := slices.IndexFunc(devices, func(d Device) bool { return d.UUID == uuid }); at >= 0 {
+			return devices[at].Model
+		}
+		return ""
+	}
+	add := func(uuid string, milli int64) {
+		one := Amount{MilliGPU: milli}
+		if name := model(uuid); name != "" && milli > 0 {
+			one.Models = []ModelAmount{{name, milli}}
+		}
+		amount = amount.Plus(one, 1)
+	}
+	for _, uuid := range r.Devices {
+		add(uuid, WholeGPU)
+	}
+	for _, share := range r.Shares {
+		if share.Profile != "" {
+			add(share.UUID, profileMilli(share.Profile))
+		} else {
+			add(share.UUID, int64(share.Milli))
+		}
+	}
+	return amount
+}
+
+// profileMilli is what a slot is of a GPU, in thousandths; "" is a whole one. A GPU has seven compute
+// slices.
+func profileMilli(profile string) int64 {
+	if compute, _, ok := strings.Cut(profile, "g."); ok {
+		if n, err := strconv.Atoi(compute); err == nil && n >= 1 && n < 7 {
+			return int64(n) * WholeGPU / 7
+		}
+	}
+	return WholeGPU
+}
+
+// Amount is what a node has that could be given out: healthy GPUs only.
+func (n Node) Amount() Amount {
+	amount := Amount{MilliCPU: n.MilliCPU, Memory: n.Memory}
+	for _, d := range n.Devices {
+		if d.Kind == DeviceGPU && d.Healthy {
+			one := Amount{MilliGPU: WholeGPU}
+			if d.Model != "" {
+				one.Models = []ModelAmount{{d.Model, WholeGPU}}
+			}
+			amount = amount.Plus(one, 1)
+		}
+	}
+	return amount
 }
 
 // Quota is limits by resource, sorted by resource, each named once.
@@ -184,7 +246,7 @@ func FormatAmount(resource string, amount int64) string {
 	case ResourceMemory:
 		return FormatBytes(amount)
 	}
-	text := fmt.Sprintf("%g ", float64(amount)/1000)
+	text := fmt.Sprintf("%g ", float64(amount)/WholeGPU)
 	if model, ok := strings.CutPrefix(resource, ResourceGPUs+"/"); ok {
 		text += model + " "
 	}

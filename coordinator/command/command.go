@@ -135,6 +135,7 @@ type Publish struct {
 func Run(w *state.Writer, c Command, now int64) Result {
 	var result Result
 	revision, err := w.Do(func(tx *state.Tx) error {
+		tx.Clock(now)
 		var err error
 		result, err = c.Apply(tx, now)
 		return err

@@ -126,30 +126,3 @@ func (w *recording) dropTasks(gang cluster.Gang) error {
 	}
 	return nil
 }
-
-// deleteQueue looks at every job: a queue is rarely deleted, and needs no index.
-func (w *recording) deleteQueue(name string) error {
-	if name == cluster.DefaultQueue {
-		return fault.New(fault.Invalid, "queue %q: jobs that name no queue need it: it cannot be deleted", name)
-	}
-	for queue := range w.Queues() {
-		if queue.Parent == name {
-			return fault.New(fault.Conflict, "queue %q: queue %q is below it: delete that first", name, queue.Name)
-		}
-	}
-	for job := range w.Jobs("") {
-		if job.Queue == name {
-			return fault.New(fault.Conflict, "queue %q: job %q is in it: delete that first", name, job.Name)
-		}
-	}
-	for secret := range w.SecretsOf(name) {
-		return fault.New(fault.Conflict, "queue %q: secret %q is in it: delete that first", name, secret.Name)
-	}
-	for gang := range w.Gangs() {
-		if gang.Queue == name {
-			return fault.New(fault.Conflict, "queue %q: gang %q is in it: delete its job first", name, gang.ID())
-		}
-	}
-	w.DeleteQueue(name)
-	return nil
-}

@@ -14,6 +14,7 @@ import (
 func (c CommitPlan) Apply(tx *state.Tx, now int64) (Result, error) {
 	var result Result
 	rooms := rooms{tx: tx, known: map[string]*room{}}
+	tenancy := tenancy{tx: tx, now: now}
 	for _, placement := range c.Placements {
 		reason := ""
 		gang, exists := tx.Gang(placement.Gang)
@@ -22,12 +23,17 @@ func (c CommitPlan) Apply(tx *state.Tx, now int64) (Result, error) {
 		} else if reason = unplaceable(tx, gang, placement, now); reason == "" {
 			reason = rooms.place(gang.Of(placement), placement)
 		}
+		var claims []cluster.Claim
+		if reason == "" {
+			claims = rooms.claims(gang, placement)
+			reason = tenancy.admit(gang, claims)
+		}
 		if reason != "" {
 			result.Refused = append(result.Refused, Refusal{ID: placement.Gang, Reason: reason})
 			rooms.forget(placement)
 			continue
 		}
-		assign(tx, gang.Of(placement), placement, now)
+		assign(tx, gang.Of(placement), placement, claims, now)
 	}
 	for _, eviction := range c.Evictions { // after the placements: who has got a place needs no room
 		if reason := evict(tx, eviction, now); reason != "" {
@@ -78,7 +84,7 @@ func members(gang cluster.Gang, visit func(i int, role cluster.Role, index int32
 
 // assign makes the tasks of a placement that was accepted. Of an elastic gang it is noted how many
 // they are.
-func assign(tx *state.Tx, gang cluster.Gang, p cluster.Placement, now int64) {
+func assign(tx *state.Tx, gang cluster.Gang, p cluster.Placement, claims []cluster.Claim, now int64) {
 	if len(gang.Granted) > 0 {
 		tx.PutGang(gang)
 	}
@@ -90,7 +96,7 @@ func assign(tx *state.Tx, gang cluster.Gang, p cluster.Placement, now int64) {
 		tx.PutTask(cluster.Task{
 			ID: gang.TaskID(role.Name, index), Job: gang.Job, Gang: gang.ID(),
 			Role: role.Name, Index: index, Attempt: gang.Attempt,
-			Allocation: allocation, Assigned: now,
+			Allocation: allocation, Claim: claims[i], Assigned: now,
 			Status: cluster.TaskStatus{State: cluster.TaskAssigned},
 		})
 		return true

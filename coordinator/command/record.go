@@ -30,7 +30,7 @@ func (r Record) Apply(tx *state.Tx, now int64) (Result, error) {
 			return Result{}, err
 		}
 	}
-	if err := cmp.Or(w.checkSweeps(), w.checkModels(), w.checkEndpoints()); err != nil {
+	if err := cmp.Or(w.checkSweeps(), w.checkModels(), w.checkEndpoints(), w.checkQueues()); err != nil {
 		return Result{}, err
 	}
 	return Result{}, nil
@@ -45,6 +45,7 @@ type recording struct {
 	// How a record changes sweeps, to be checked when all of it is known.
 	sweeps []*sweepPut
 	models []*modelPut // likewise
+	queues bool        // it changes queues: the whole tree is checked likewise
 	// Endpoints that the record puts, likewise; see gangs.
 	endpoints []endpointPut
 }
@@ -118,8 +119,10 @@ func (w *recording) putJob(job cluster.Job, expected uint64) error {
 	if err := invalid(state.KindJob, job.Name, job.Validate()); err != nil {
 		return err
 	}
-	if !w.HasQueue(job.Queue) {
-		return fault.New(fault.Invalid, "job %q: queue: %q does not exist", job.Name, job.Queue)
+	if !existed || job.Queue != old.Queue {
+		if err := w.checkLine(job); err != nil {
+			return err
+		}
 	}
 	if !existed && job.State != cluster.JobQueued {
 		return fault.New(fault.Invalid, "job %q: state: a new job is %s, not %q", job.Name, cluster.JobQueued, job.State)
@@ -168,32 +171,6 @@ func jobMayBecome(old, job cluster.Job) error {
 	if old.Cancel && !job.Cancel {
 		return fault.New(fault.Conflict, "job %q: cancel: it was cancelled, and that is not taken back", old.Name)
 	}
-	return nil
-}
-
-func (w *recording) putQueue(queue cluster.Queue, expected uint64) error {
-	old, existed := w.Queue(queue.Name)
-	if err := w.expect(state.KindQueue, queue.Name, expected, old.Revision); err != nil {
-		return err
-	}
-	if queue.Revision = old.Revision; existed && reflect.DeepEqual(queue, old) {
-		return nil
-	}
-	if err := invalid(state.KindQueue, queue.Name, queue.Validate()); err != nil {
-		return err
-	}
-	// Walk up to the root: the tree had no circle before, so a circle leads back here.
-	for name := queue.Parent; name != ""; {
-		parent, ok := w.Queue(name)
-		if !ok {
-			return fault.New(fault.Invalid, "queue %q: parent: %q does not exist", queue.Name, name)
-		}
-		if parent.Name == queue.Name {
-			return fault.New(fault.Invalid, "queue %q: parent: it would be below itself", queue.Name)
-		}
-		name = parent.Parent
-	}
-	w.PutQueue(queue)
 	return nil
 }
 

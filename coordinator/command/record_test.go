@@ -210,8 +210,14 @@ func TestQueuesMakeATreeAndAreNotDeletedInUse(t *testing.T) {
 	w.refuses(drop("child"), fault.Conflict, `job "one" is in it`)
 	job := w.job("one")
 	job.Queue = "top"
+	w.refuses(w.putJob(job), fault.Invalid, `"top" has others below it and takes no jobs: there is child`)
+	w.refuses(record(queue("under", "child")), fault.Conflict, `1 jobs of queue "child" have not ended`)
+	job.Queue = "default"
 	w.must(w.putJob(job))
+	w.must(record(queue("under", "child")))
+	w.must(drop("under"))
 	w.must(drop("child"))
+	w.refuses(record(queue("under", "default")), fault.Invalid, "cannot have others below it")
 }
 
 func TestATokenIsNeverUnrevokedOrGivenToAnotherKey(t *testing.T) {

@@ -3,6 +3,7 @@ package fsm_test
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -141,6 +142,14 @@ func (d drawer) settings() command.Command {
 	queue.Weight = rapid.Int32Range(0, 5).Draw(d.T, "weight")
 	if d.one(2) {
 		queue.Parent = d.name("queue", 3)
+	}
+	queue.Guarantee, queue.Borrow, queue.HalfLife = nil, nil, 0
+	if d.one(2) {
+		queue.Borrow = queue.Borrow.With(cluster.ResourceGPUs, int64(rapid.IntRange(-1, 3).Draw(d.T, "borrow"))*1000)
+		queue.Guarantee = queue.Guarantee.With(cluster.ResourceCores, int64(rapid.IntRange(-1, 3).Draw(d.T, "guarantee"))*1000)
+		queue.MaxRunning = rapid.Int32Range(0, 2).Draw(d.T, "running")
+		queue.MaxWaiting = rapid.Int32Range(0, 2).Draw(d.T, "waiting")
+		queue.HalfLife = time.Duration(rapid.IntRange(0, 2).Draw(d.T, "half-life")) * time.Minute
 	}
 	return command.Record{Changes: []command.Change{{Expect: revision, Queue: &queue}}}
 }

@@ -169,6 +169,7 @@ func checkLaws(t *rapid.T, c copyOf) {
 	checkSweeps(t, s)
 	checkModels(t, s)
 	checkEndpoints(t, s)
+	checkQueues(t, s)
 	used := map[string]cluster.Resources{}
 	attempts := map[string]int{}
 	for task := range s.Tasks() {

@@ -48,6 +48,13 @@ type buckets struct {
 	uses         kv.Bucket[struct{}]             // "model/number/kind/id" of all that uses a version
 	used         kv.Bucket[cluster.Resources]    // by node: the sum over its unended tasks
 	placed       kv.Bucket[struct{}]             // "node/task" of every unended task
+	usage        kv.Bucket[cluster.QueueUsage]   // by queue: the sum over the unended tasks that are charged to it
+	holds        kv.Bucket[int64]                // by "queue/job": how many of these tasks a job has
+	line         kv.Bucket[place]                // by job: where each that has not ended stands
+	lines        kv.Bucket[line]                 // by queue: how many those are
+	below        kv.Bucket[struct{}]             // "parent/queue" of every queue
+	capacity     kv.Bucket[cluster.Amount]       // one row: what the nodes have that are ready
+	unready      kv.Bucket[struct{}]             // ids of the nodes that are not
 	position     kv.Bucket[position]             // one row
 }
 
@@ -80,6 +87,13 @@ func newBuckets() *buckets {
 		uses:         kv.Bucket[struct{}]{Name: "uses", Codec: markCodec()},
 		used:         kv.Bucket[cluster.Resources]{Name: "used", Codec: wire.ResourcesCodec()},
 		placed:       kv.Bucket[struct{}]{Name: "placed", Codec: markCodec()},
+		usage:        kv.Bucket[cluster.QueueUsage]{Name: "queue-usage", Codec: wire.QueueUsageCodec()},
+		holds:        kv.Bucket[int64]{Name: "holds", Codec: countCodec()},
+		line:         kv.Bucket[place]{Name: "line", Codec: placeCodec()},
+		lines:        kv.Bucket[line]{Name: "lines", Codec: lineCodec()},
+		below:        kv.Bucket[struct{}]{Name: "below", Codec: markCodec()},
+		capacity:     kv.Bucket[cluster.Amount]{Name: "capacity", Codec: wire.AmountCodec()},
+		unready:      kv.Bucket[struct{}]{Name: "unready", Codec: markCodec()},
 		position:     kv.Bucket[position]{Name: "position", Codec: positionCodec()},
 	}
 }
@@ -134,6 +148,7 @@ func Open(path string) (*Store, error) {
 		queue := cluster.Queue{Name: cluster.DefaultQueue, Weight: 1, Revision: birth.revision}
 		return errors.Join(
 			s.buckets.queues.Put(tx, queue.Name, queue),
+			s.buckets.below.Put(tx, "/"+queue.Name, struct{}{}),
 			s.buckets.position.Put(tx, positionKey, birth))
 	})
 	if err != nil {

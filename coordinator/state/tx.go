@@ -49,9 +49,15 @@ type Tx struct {
 	kv       *kv.Tx
 	revision uint64
 	changes  []Change
-	used     map[string]cluster.Resources // nodes whose usage this command changed
+	now      int64
+	used     map[string]cluster.Resources   // nodes whose usage this command changed
+	queued   map[string]*cluster.QueueUsage // queues whose usage this command changed
+	capacity *cluster.Amount                // of the nodes that are ready, if this command changed it
 	err      error
 }
+
+// Clock says at which instant the command is applied: the leader's, the same on every replica.
+func (tx *Tx) Clock(now int64) { tx.now = now }
 
 // Revision is what the command's nouns get.
 func (tx *Tx) Revision() uint64 { return tx.revision }
@@ -72,6 +78,7 @@ func (tx *Tx) HasTask(id string) bool { return tx.buckets.tasks.Has(tx.kv, id) }
 func (tx *Tx) PutJob(job cluster.Job) {
 	job.Revision = tx.revision
 	put(tx, tx.buckets.jobs, KindJob, job.Name, job)
+	tx.line(job)
 	if job.Parent != "" {
 		tx.mark(tx.buckets.children, job.Parent+"/"+job.Name, true)
 	}
@@ -156,12 +163,18 @@ func (tx *Tx) PutGang(gang cluster.Gang) {
 // PutNode writes a node.
 func (tx *Tx) PutNode(node cluster.Node) {
 	node.Revision = tx.revision
+	old, existed := tx.Node(node.ID)
+	tx.offer(old, existed, node, true)
 	put(tx, tx.buckets.nodes, KindNode, node.ID, node)
 }
 
 // PutQueue writes a queue.
 func (tx *Tx) PutQueue(queue cluster.Queue) {
 	queue.Revision = tx.revision
+	if old, existed := tx.Queue(queue.Name); existed {
+		tx.mark(tx.buckets.below, old.Parent+"/"+old.Name, false)
+	}
+	tx.mark(tx.buckets.below, queue.Parent+"/"+queue.Name, true)
 	put(tx, tx.buckets.queues, KindQueue, queue.Name, queue)
 }
 
@@ -205,8 +218,10 @@ func (tx *Tx) PutTask(task cluster.Task) {
 	switch {
 	case holds && !held:
 		tx.take(task)
+		tx.charge(task, 1)
 	case held && !holds:
 		tx.free(old)
+		tx.charge(old, -1)
 	}
 	put(tx, tx.buckets.tasks, KindTask, task.ID, task)
 	tx.where(task)
@@ -227,6 +242,7 @@ func (tx *Tx) DeleteJob(name string) {
 	for _, pin := range job.Models {
 		tx.use(pin.ID(), UseJob, name, false)
 	}
+	tx.unline(name)
 	remove(tx, tx.buckets.jobs, KindJob, name)
 }
 
@@ -235,12 +251,22 @@ func (tx *Tx) DeleteGang(id string) { remove(tx, tx.buckets.gangs, KindGang, id)
 
 // DeleteNode deletes a node.
 func (tx *Tx) DeleteNode(id string) {
+	old, existed := tx.Node(id)
+	tx.offer(old, existed, cluster.Node{}, false)
 	remove(tx, tx.buckets.nodes, KindNode, id)
 	tx.buckets.used.Delete(tx.kv, id)
 }
 
 // DeleteQueue deletes a queue.
-func (tx *Tx) DeleteQueue(name string) { remove(tx, tx.buckets.queues, KindQueue, name) }
+func (tx *Tx) DeleteQueue(name string) {
+	if old, existed := tx.Queue(name); existed {
+		tx.mark(tx.buckets.below, old.Parent+"/"+name, false)
+	}
+	remove(tx, tx.buckets.queues, KindQueue, name)
+	tx.buckets.usage.Delete(tx.kv, name)
+	tx.buckets.lines.Delete(tx.kv, name)
+	delete(tx.queued, name)
+}
 
 // DeleteToken deletes a token.
 func (tx *Tx) DeleteToken(id string) { remove(tx, tx.buckets.tokens, KindToken, id) }
@@ -275,10 +301,21 @@ func remove[V any](tx *Tx, bucket kv.Bucket[V], kind Kind, id string) {
 	tx.changes = append(tx.changes, Change{Kind: kind, ID: id, Revision: tx.revision, Deleted: true})
 }
 
-// finish writes the usage that the command changed, once for each node.
+// finish writes the usage that the command changed, once for each node and queue.
 func (tx *Tx) finish() error {
 	for node, used := range tx.used { // in any order: each node has its own row
 		if err := tx.buckets.used.Put(tx.kv, node, used); err != nil {
+			return err
+		}
+	}
+	for queue, usage := range tx.queued { // likewise
+		usage.Revision = tx.revision
+		if err := tx.buckets.usage.Put(tx.kv, queue, *usage); err != nil {
+			return err
+		}
+	}
+	if tx.capacity != nil {
+		if err := tx.buckets.capacity.Put(tx.kv, positionKey, *tx.capacity); err != nil {
 			return err
 		}
 	}

@@ -56,6 +56,11 @@ func QueueUsageCodec() kv.Codec[cluster.QueueUsage] {
 	return codec(QueueUsageToProto, QueueUsageFromProto, func() *claryv1.QueueUsage { return new(claryv1.QueueUsage) })
 }
 
+// AmountCodec stores what the nodes have together.
+func AmountCodec() kv.Codec[cluster.Amount] {
+	return codec(AmountToProto, AmountFromProto, func() *claryv1.Amount { return new(claryv1.Amount) })
+}
+
 // SecretCodec stores secrets.
 func SecretCodec() kv.Codec[cluster.Secret] {
 	return codec(SecretToProto, SecretFromProto, func() *claryv1.Secret { return new(claryv1.Secret) })

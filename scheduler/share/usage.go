@@ -216,3 +216,12 @@ func (t *Tree) Known(queue, owner, job string) {
 		n.jobs[job] = &running{owner: owner, gangs: 1}
 	}
 }
+
+// UsageOf is the ledger's record of what a queue itself holds.
+func UsageOf(u cluster.QueueUsage) Usage {
+	usage := Usage{Used: u.Used, Running: u.Running, History: History{Mean: u.Mean, At: u.At}}
+	for _, o := range u.Owners {
+		usage.Owners = append(usage.Owners, Owner{o.Owner, o.Used, o.Running})
+	}
+	return usage
+}
