@@ -38,20 +38,20 @@ type asked struct {
 
 // held is room that is kept for a gang.
 type held struct {
-	id          string
-	until       int64 // never if nobody knows
-	made        bool
-	awaits      []string // who has yet to make the room
-	nodes       []string
-	allocations []cluster.Allocation
+	id     string
+	until  int64 // never if nobody knows
+	made   bool
+	awaits []string // who has yet to make the room
+	nodes  []string
 }
 
 // mostAhead is how many of those that go first are named.
 const mostAhead = 3
 
-// LookAt takes a look at gangs that wait. Those that do not are left out.
-func (c *Cluster) LookAt(ids []string, now int64) *Look {
-	l := c.look(now)
+// LookAt takes a look at gangs that wait. Those that do not are left out. Where there is an earlier look that is recent
+// enough, its copy of the room is used and none is made; it may be nil.
+func (c *Cluster) LookAt(ids []string, now int64, earlier *Look) *Look {
+	l := c.look(now, earlier)
 	for _, id := range ids {
 		if w := c.waiting[id]; w != nil {
 			place := 0
@@ -66,9 +66,9 @@ func (c *Cluster) LookAt(ids []string, now int64) *Look {
 }
 
 // LookOver takes a look at what may be placed, of a queue or of all if it is "": at most so many, in the order
-// of queues and their lines.
-func (c *Cluster) LookOver(queue string, most int, now int64) *Look {
-	l := c.look(now)
+// of queues and their lines. An earlier look is used as by LookAt.
+func (c *Cluster) LookOver(queue string, most int, now int64, earlier *Look) *Look {
+	l := c.look(now, earlier)
 	for _, line := range c.sorted {
 		if queue != "" && queue != line.queue.Name {
 			continue
@@ -81,10 +81,15 @@ func (c *Cluster) LookOver(queue string, most int, now int64) *Look {
 	return l
 }
 
-func (c *Cluster) look(now int64) *Look {
-	l := &Look{now: now, room: c.Room.Clone()}
+func (c *Cluster) look(now int64, earlier *Look) *Look {
+	l := &Look{now: now}
+	if earlier != nil {
+		l.room = earlier.room
+	} else {
+		l.room = c.Room.Clone()
+	}
 	for _, h := range c.held() {
-		kept := held{id: h.id, until: h.until, made: h.made, nodes: h.nodes, allocations: c.Room.Pinned(h.id)}
+		kept := held{id: h.id, until: h.until, made: h.made, nodes: h.nodes}
 		for _, id := range h.awaits {
 			if run := c.running[id]; run != nil && run.Stops {
 				kept.awaits = append(kept.awaits, id)

@@ -13,7 +13,7 @@ import (
 // why is what is said of a job that waits.
 func (s *stage) why(job string) cluster.Why {
 	s.t.Helper()
-	whys := s.planner.(*scheduler.Cluster).LookAt([]string{job + "/main"}, s.now).Whys()
+	whys := s.planner.(*scheduler.Cluster).LookAt([]string{job + "/main"}, s.now, nil).Whys()
 	if len(whys) != 1 {
 		s.t.Fatalf("%d whys of %s, which is at %q", len(whys), job, s.where(job))
 	}
@@ -56,11 +56,11 @@ func TestSaysItsPlaceInTheQueueAndWhoIsBefore(t *testing.T) {
 	if b := s.block("w1", "order"); len(b.Gangs) != 1 || b.Gangs[0] != "w0/main" {
 		t.Errorf("%+v", b)
 	}
-	look := s.planner.(*scheduler.Cluster).LookOver("", 4, s.now)
+	look := s.planner.(*scheduler.Cluster).LookOver("", 4, s.now, nil)
 	if whys := look.Whys(); look.Waiting != 6 || len(whys) != 4 || whys[3].Gang != "w3/main" {
 		t.Errorf("%d of %d: %+v", len(whys), look.Waiting, whys)
 	}
-	if look := s.planner.(*scheduler.Cluster).LookOver("none", 4, s.now); look.Waiting != 0 || len(look.Whys()) != 0 {
+	if look := s.planner.(*scheduler.Cluster).LookOver("none", 4, s.now, nil); look.Waiting != 0 || len(look.Whys()) != 0 {
 		t.Error("something waits in a queue that is not there")
 	}
 }
@@ -149,11 +149,11 @@ func BenchmarkLook(b *testing.B) {
 		}
 		b.Run(fmt.Sprintf("the planner, %d nodes", nodes), func(b *testing.B) {
 			for b.Loop() {
-				c.LookOver("", 100, 1)
+				c.LookOver("", 100, 1, nil)
 			}
 		})
 		b.Run(fmt.Sprintf("100 whys of 50 kinds, %d nodes", nodes), func(b *testing.B) {
-			look := c.LookOver("", 100, 1)
+			look := c.LookOver("", 100, 1, nil)
 			for b.Loop() {
 				look.Whys()
 			}

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,7 +19,6 @@ import (
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
-	"github.com/clary-ml/clary/scheduler"
 )
 
 // Ledger is what the planner needs of the replicated state.
@@ -47,6 +45,7 @@ type Planner struct {
 
 	mu     sync.RWMutex
 	memory *memory // nil while the loop does not run
+	looks  looks
 }
 
 // New makes a planner. Until Run runs it knows nothing.
@@ -322,61 +321,4 @@ func (p *Planner) commit(ctx context.Context, plan cluster.Plan) error {
 		p.memory.cluster.Pause(cmp.Or(beneficiaries[refused.ID], refused.ID), now.Add(refusedPause).UnixNano())
 	}
 	return nil
-}
-
-// Why says for every waiting gang of a job what it waits for. Only the leader knows.
-func (p *Planner) Why(_ context.Context, job string) ([]cluster.Why, error) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if p.memory == nil {
-		return nil, fault.New(fault.Unready, "this coordinator does not plan: ask the leader")
-	}
-	var whys []cluster.Why
-	for _, id := range p.memory.byJob[job] {
-		ask, waits := p.memory.cluster.Waiting(id)
-		if kept, awaits := p.memory.cluster.Kept(id); waits && kept != nil && len(awaits) > 0 {
-			whys = append(whys, making(id, awaits))
-		} else if waits {
-			whys = append(whys, scheduler.Explain(p.memory.cluster.Room, ask, time.Now().UnixNano()))
-		}
-	}
-	return whys, nil
-}
-
-// making is why a gang waits for whom others make room.
-func making(id string, awaits []string) cluster.Why {
-	text := "room is being made for it: " + strings.Join(awaits, ", ") + " must end first"
-	return cluster.Why{Gang: id, Summary: text, Blocks: []cluster.Block{{Constraint: "preemption", Gangs: awaits, Text: text}}}
-}
-
-// DryRun says where gangs would go if they were submitted now and nothing else waited,
-// and why not: elastic ones with as many tasks as they may have, or with as many as they must. Only the
-// leader knows.
-func (p *Planner) DryRun(_ context.Context, gangs []cluster.Gang) (cluster.Plan, error) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if p.memory == nil {
-		return cluster.Plan{}, fault.New(fault.Unready, "this coordinator does not plan: ask the leader")
-	}
-	now := time.Now().UnixNano()
-	var plan cluster.Plan
-	room := p.memory.cluster.Room.Clone()
-	for _, gang := range gangs {
-		ask := scheduler.NewAsk(gang)
-		size := ask.Needs().Most()
-		allocations, _ := room.Take(size.Shape)
-		if allocations == nil && ask.Needs().Elastic() {
-			size = ask.Needs().Least()
-			allocations, _ = room.Take(size.Shape)
-		}
-		if allocations == nil || ask.Waits(now) {
-			plan.Whys = append(plan.Whys, scheduler.Explain(room, ask, now))
-			continue
-		}
-		room.Settle()
-		plan.Placements = append(plan.Placements, cluster.Placement{
-			Gang: ask.ID, Attempt: ask.Attempt, Revision: ask.Revision, Allocations: allocations, Counts: size.Counts,
-		})
-	}
-	return plan, nil
 }

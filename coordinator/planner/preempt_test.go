@@ -173,7 +173,7 @@ func TestAnUrgentJobGetsTheRoomOfTheOneThatLosesLeast(t *testing.T) {
 			t.Error("the other one was stopped too")
 		}
 		r.expect("urgent", 0) // what it gets is not free yet
-		if why := r.why("urgent"); !strings.Contains(why, "room is being made for it: cheap/main") {
+		if why := r.why("urgent"); !strings.Contains(why, "it waits for cheap/main to stop, which makes room for it on a") {
 			t.Errorf("why: %s", why)
 		}
 		r.submit("thief", 1, nil)
