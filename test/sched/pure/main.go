@@ -24,7 +24,7 @@ func main() {
 	flag.Parse()
 	runtime.GOMAXPROCS(1)
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "load\tnodes\ttasks each\tdecisions\tplaced\troom: decisions/s\tp50\tp99\tworst\ta node\twith caches\tplan: decisions/s\t")
+	fmt.Fprintln(table, "load\tpolicy\tnodes\ttasks each\tdecisions\tplaced\troom: decisions/s\tp50\tp99\tworst\ta node\twith caches\tplan: decisions/s\t")
 	for size := range strings.SplitSeq(*sizes, ",") {
 		nodes, err := strconv.Atoi(size)
 		if err != nil || nodes < 1 {
@@ -41,7 +41,9 @@ func main() {
 			loads = slices.Insert(loads, 0, l)
 		}
 		for i := range loads {
-			loads[i].row(table, *rounds)
+			for _, name := range []string{"tightest", "gradient"} {
+				loads[i].row(table, name, *rounds)
+			}
 		}
 	}
 	table.Flush()
@@ -51,20 +53,21 @@ func main() {
 	}
 }
 
-// row measures one load, and writes it.
-func (l *load) row(table *tabwriter.Writer, rounds int) {
+// row measures one load with one policy, and writes it.
+func (l *load) row(table *tabwriter.Writer, name string, rounds int) {
+	policy := l.policies()[name]
 	var rooms []result
 	var plans []time.Duration
 	for range rounds {
-		rooms = append(rooms, l.place())
-		plans = append(plans, l.plan())
+		rooms = append(rooms, l.place(policy()))
+		plans = append(plans, l.plan(policy()))
 	}
 	slices.SortFunc(rooms, func(a, b result) int { return int(a.took - b.took) })
 	slices.Sort(plans)
 	r, plan := rooms[rounds/2], plans[rounds/2]
 	count := float64(len(l.roles))
-	fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%.0f %%\t%.0f\t%s\t%s\t%s\t%d B\t%d B\t%.0f\t\n",
-		l.name, len(l.nodes), l.gang, len(l.roles), 100*float64(r.placed)/count, count/r.took.Seconds(),
+	fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%.0f %%\t%.0f\t%s\t%s\t%s\t%d B\t%d B\t%.0f\t\n",
+		l.name, name, len(l.nodes), l.gang, len(l.roles), 100*float64(r.placed)/count, count/r.took.Seconds(),
 		short(r.p50), short(r.p99), short(r.worst), r.bare, r.full, count/plan.Seconds())
 }
 

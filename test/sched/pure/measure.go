@@ -10,6 +10,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/scheduler"
 	"github.com/clary-ml/clary/scheduler/room"
+	"github.com/clary-ml/clary/scheduler/score"
 )
 
 type result struct {
@@ -19,10 +20,22 @@ type result struct {
 	bare, full      int // bytes for each node: before the first decision, and after the last
 }
 
+// policies are those that are measured: the cheapest, and that which keeps fragments of GPUs small.
+func (l *load) policies() map[string]func() room.Policy {
+	var demand score.Demand
+	for _, role := range l.roles {
+		demand.Add(role.Ask, int64(role.Count))
+	}
+	return map[string]func() room.Policy{
+		"tightest": func() room.Policy { return room.Tightest{} },
+		"gradient": func() room.Policy { return score.New(demand.Mix()) },
+	}
+}
+
 // place decides on all that arrives at empty nodes, one by one: where it goes, or that there is no room.
-func (l *load) place() result {
+func (l *load) place(policy room.Policy) result {
 	before := heap()
-	m := room.New(nil)
+	m := room.New(policy)
 	for _, n := range l.nodes {
 		m.Set(n, cluster.Resources{})
 	}
@@ -51,8 +64,8 @@ const batch = 1000
 
 // plan does the same through the whole scheduler, with its queues, limits and reservations: jobs come in batches, and
 // those that found no room stay. It is the time from the first job that is told to the last plan.
-func (l *load) plan() time.Duration {
-	c := scheduler.New(scheduler.Options{})
+func (l *load) plan(policy room.Policy) time.Duration {
+	c := scheduler.New(scheduler.Options{Policy: policy})
 	for _, n := range l.nodes {
 		c.SetNode(n, cluster.Resources{})
 	}
