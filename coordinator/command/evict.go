@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -66,7 +67,8 @@ func unevictable(tx *state.Tx, gang cluster.Gang, e cluster.Eviction, now int64)
 			placed, holds = task.Assigned, holds || !task.Status.State.Ended()
 		}
 	}
-	switch left := cluster.DefaultMinRuntime - time.Duration(now-placed); {
+	queue, _ := tx.Queue(gang.Queue) // the default one may be stored nowhere
+	switch left := cmp.Or(queue.MinRuntime, cluster.DefaultMinRuntime) - time.Duration(now-placed); {
 	case !holds:
 		return "it holds nothing"
 	case left > 0:

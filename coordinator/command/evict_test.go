@@ -76,6 +76,12 @@ func TestAnEvictionIsCheckedOnTheStateAsItIs(t *testing.T) {
 		"not preemptible": {change("low", func(_ *cluster.Job, g *cluster.Gang) { g.NonPreemptible = true }), "not preemptible"},
 		"cancelled":       {change("low", func(j *cluster.Job, _ *cluster.Gang) { j.Cancel = true }), "cancelled"},
 		"a moment ago":    {func(w *world, _ *cluster.Eviction) { w.now -= int64(time.Second) }, "left alone for 1s more"},
+		"a moment ago for its queue": {func(w *world, _ *cluster.Eviction) {
+			queue, _ := w.read().Queue("default")
+			expect := queue.Revision
+			queue.Name, queue.Weight, queue.MinRuntime = "default", 1, 2*cluster.DefaultMinRuntime
+			w.must(record(command.Change{Expect: expect, Queue: &queue}))
+		}, "left alone for 1m0s more"},
 		"has ended": {func(w *world, _ *cluster.Eviction) {
 			w.report("low/main/worker-0.1", cluster.TaskStatus{State: cluster.TaskSucceeded})
 			w.report("low/main/worker-1.1", cluster.TaskStatus{State: cluster.TaskSucceeded})

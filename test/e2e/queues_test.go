@@ -19,18 +19,21 @@ import (
 )
 
 // queue makes a queue, as a coordinator would: there is no command for it yet.
-func (m *machines) queue(name string) {
+func (m *machines) queue(name string, set ...func(*cluster.Queue)) {
 	m.T.Helper()
 	own, err := pki.LoadCredentials(filepath.Join(m.Path("s1"), "tls"))
 	if err != nil {
 		m.T.Fatal(err)
 	}
-	conn, err := grpc.NewClient("passthrough:///"+m.Address["s1"], grpc.WithTransportCredentials(tlsWith(own)))
+	conn, err := grpc.NewClient("passthrough:///"+m.Address[m.Leader()], grpc.WithTransportCredentials(tlsWith(own)))
 	if err != nil {
 		m.T.Fatal(err)
 	}
 	defer conn.Close()
 	change := command.Change{Queue: &cluster.Queue{Name: name, Weight: 1}}
+	for _, set := range set {
+		set(change.Queue)
+	}
 	batch, err := command.Encode(time.Now().UnixNano(), command.Record{Changes: []command.Change{change}})
 	if err != nil {
 		m.T.Fatal(err)

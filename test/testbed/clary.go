@@ -84,13 +84,15 @@ type Task struct {
 	Devices                       []string
 	Ports                         []int
 	Attempt, Epoch                int
+	Checkpoint                    string
 	Metrics                       map[string]float64
 	ExitCode                      *int `json:"exit_code"`
 }
 
 type Job struct {
 	Name, State, Reason string
-	Attempt             int
+	Attempt, Failures   int
+	Preempted           int
 	Started             string
 	Tasks               []Task
 	Outputs             []struct{ Name, URI, SHA256 string }
