@@ -59,8 +59,38 @@ func (c Constraint) OfDevice() bool {
 	return c.Attribute == AttributeGPUModel || c.Attribute == AttributeGPUMemory || c.Attribute == AttributeGPUSpeed
 }
 
+// Traits are what of a node constraints can name.
+type Traits struct {
+	ID       string
+	MilliCPU int64
+	Memory   int64
+	Disk     int64
+	GPUs     int // healthy ones
+	Labels   map[string]string
+}
+
+// Traits are those of the node.
+func (n Node) Traits() Traits {
+	t := Traits{ID: n.ID, MilliCPU: n.MilliCPU, Memory: n.Memory, Disk: n.Disk, Labels: n.Labels}
+	for _, d := range n.Devices {
+		if d.Kind == DeviceGPU && d.Healthy {
+			t.GPUs++
+		}
+	}
+	return t
+}
+
+// OfLabel reports whether the constraint is on a label.
+func (c Constraint) OfLabel() bool {
+	switch c.Attribute {
+	case AttributeNode, AttributeCores, AttributeMemory, AttributeDisk, AttributeGPUs:
+		return false
+	}
+	return !c.OfDevice()
+}
+
 // Allows reports whether a node is as the constraint says. One on devices is kept by every node.
-func (c Constraint) Allows(n Node) bool {
+func (c Constraint) Allows(n Traits) bool {
 	if c.OfDevice() {
 		return true
 	}
@@ -81,7 +111,7 @@ func (c Constraint) AllowsDevice(d Device) bool {
 	return true
 }
 
-func attributeOf(n Node, name string) (text string, known bool) {
+func attributeOf(n Traits, name string) (text string, known bool) {
 	switch name {
 	case AttributeNode:
 		return n.ID, true
@@ -92,7 +122,7 @@ func attributeOf(n Node, name string) (text string, known bool) {
 	case AttributeDisk:
 		return strconv.FormatInt(n.Disk, 10), true
 	case AttributeGPUs:
-		return strconv.Itoa(len(n.Devices)), true
+		return strconv.Itoa(n.GPUs), true
 	case AttributeRack:
 		name = LabelRack
 	case AttributeZone:

@@ -91,8 +91,8 @@ func (a Affinity) String() string {
 }
 
 // Intolerable is the first taint with the effect that the role does not tolerate; ok is false for none.
-func (r Role) Intolerable(n Node, effect Effect) (taint Taint, ok bool) {
-	for _, taint := range n.Taints {
+func (r Role) Intolerable(taints []Taint, effect Effect) (taint Taint, ok bool) {
+	for _, taint := range taints {
 		tolerated := func(t Toleration) bool { return t.Tolerates(taint) }
 		if taint.Effect == effect && !slices.ContainsFunc(r.Tolerations, tolerated) {
 			return taint, true
@@ -109,12 +109,13 @@ func (r Role) Unmet(n Node) string {
 			return "the node lacks a label that the role demands"
 		}
 	}
+	traits := n.Traits()
 	for _, c := range r.Constraints {
-		if c.Weight == 0 && !c.Allows(n) {
+		if c.Weight == 0 && !c.Allows(traits) {
 			return "the node is not as demanded: " + c.String()
 		}
 	}
-	if taint, tainted := r.Intolerable(n, EffectNoPlace); tainted {
+	if taint, tainted := r.Intolerable(n.Taints, EffectNoPlace); tainted {
 		return "the node has the taint " + taint.String()
 	}
 	return ""

@@ -52,21 +52,28 @@ func (d Device) Profile(name string) (MIGProfile, bool) {
 func (a Ask) Shares() bool { return a.GPUMilli > 0 || a.GPUMemory > 0 }
 
 // ShareOf is what a task of the ask is given of a device that it shares: what it does not say of
-// thousandths and memory follows from the other. ok is false if the device is smaller than that.
+// thousandths and memory follows from the other (PartOf). ok is false if the device is smaller than that.
 func (a Ask) ShareOf(d Device) (share DeviceShare, ok bool) {
-	const step = 1 << 20 // memory is given in MiB
-	share = DeviceShare{UUID: d.UUID, Milli: a.GPUMilli, Memory: a.GPUMemory}
+	milli, memory, ok := PartOf(a.GPUMilli, a.GPUMemory, d.Memory)
+	return DeviceShare{UUID: d.UUID, Milli: milli, Memory: memory}, ok
+}
+
+// PartOf completes what a share does not say of a device with so many bytes of memory: thousandths by their part of
+// the memory, rounded up, and memory by their thousandths, rounded down to MiB, so that shares of all thousandths fit
+// into all memory. ok is false if the device is smaller than that.
+func PartOf(milli int32, memory, all int64) (int32, int64, bool) {
+	const step = 1 << 20
 	switch {
-	case d.Memory <= 0:
-		return share, a.GPUMemory == 0
-	case share.Memory == 0: // d.Memory is at most 2^50
-		share.Memory = d.Memory * int64(a.GPUMilli) / WholeGPU / step * step
-	case share.Memory > d.Memory:
-		return share, false
-	case share.Milli == 0:
-		share.Milli = int32((share.Memory*WholeGPU + d.Memory - 1) / d.Memory)
+	case all <= 0:
+		return milli, memory, memory == 0
+	case memory == 0: // all is at most 2^50
+		return milli, all * int64(milli) / WholeGPU / step * step, true
+	case memory > all:
+		return milli, memory, false
+	case milli == 0:
+		return int32((memory*WholeGPU + all - 1) / all), memory, true
 	}
-	return share, true
+	return milli, memory, true
 }
 
 // GPUs is how many GPUs are held: whole ones, shares as their fraction, and slots as their compute slices of

@@ -20,9 +20,15 @@ func TestAShareSaysBothItsFractionAndItsMemory(t *testing.T) {
 		"too much":   {Ask{GPUMemory: 81 << 30}, DeviceShare{UUID: "g", Memory: 81 << 30}, false},
 	} {
 		got, ok := c.ask.ShareOf(device)
-		if ok != c.given || ok && (got.Milli != c.want.Milli || got.Memory/(1<<20) != c.want.Memory/(1<<20) || got.UUID != "g") {
+		if ok != c.given || ok && got != c.want {
 			t.Errorf("%s: %+v, %v", name, got, ok)
 		}
+	}
+	if share, ok := (Ask{GPUMemory: 1}).ShareOf(Device{}); ok {
+		t.Errorf("%+v of a device without memory", share)
+	}
+	if share, ok := (Ask{GPUMemory: MaxMemory}).ShareOf(Device{Memory: 1}); ok {
+		t.Errorf("%+v of a little device", share)
 	}
 	huge := Device{Memory: MaxMemory}
 	if share, ok := (Ask{GPUMemory: MaxMemory}).ShareOf(huge); !ok || share.Milli != WholeGPU {

@@ -60,7 +60,7 @@ func TestADeviceIsNeverSharedOutTwice(t *testing.T) {
 		"fraction":  {cluster.Ask{GPUMilli: 500, GPUMemory: 1}, cluster.DeviceShare{UUID: "whole", Milli: 500, Memory: 1}, "400 free"},
 		"less":      {cluster.Ask{GPUMilli: 100}, cluster.DeviceShare{UUID: "whole", Milli: 1, Memory: 1}, "it asks for 100"},
 		"cut":       {cluster.Ask{GPUMilli: 100}, cluster.DeviceShare{UUID: "cut", Milli: 100, Memory: 4 << 30}, "partitioned"},
-		"a slot":    {cluster.Ask{GPUMilli: 100}, cluster.DeviceShare{UUID: "whole", Milli: 100, Memory: 1 << 30, Profile: "1g.5gb"}, "it asks for"},
+		"a slot":    {cluster.Ask{GPUMilli: 100}, cluster.DeviceShare{UUID: "whole", Milli: 100, Memory: 819 << 20, Profile: "1g.5gb"}, "it asks for"},
 		"no device": {cluster.Ask{GPUMilli: 100}, cluster.DeviceShare{UUID: "none", Milli: 100, Memory: 1 << 30}, "not there"},
 		"negative":  {cluster.Ask{GPUMilli: 100}, cluster.DeviceShare{UUID: "whole", Milli: -100, Memory: -1 << 30}, "it asks for 100"},
 	} {

@@ -88,14 +88,28 @@ func (m *Map) classOf(n *Need) *class {
 }
 
 func (m *Map) newClass(n *Need) *class {
-	c := &class{key: n.class, need: n, request: n.class.request, filter: m.filterOf(n), salt: m.memo.salt()}
-	c.request.Models = m.modelsOf(n.class.models)
+	c := &class{key: n.class, need: n, request: m.requestOf(n), filter: m.filterOf(n), salt: m.memo.salt()}
 	if len(m.classes) >= max(minClasses, m.cells/max(1, len(m.nodes))) {
 		c.scores = m.forgetOldest()
 	}
 	m.classes[n.class] = c
 	return c
 }
+
+// requestOf is what one task of a role needs, in the numbers of this map.
+func (m *Map) requestOf(n *Need) Request {
+	r := n.class.request
+	r.Models = m.modelsFor(n)
+	if n.Ask.MIG != "" {
+		if r.Profile = m.fixed.profiles[n.Ask.MIG]; r.Profile == 0 {
+			r.Profile = unknownProfile
+		}
+	}
+	return r
+}
+
+// unknownProfile is one that no device has been cut into yet.
+const unknownProfile = -1
 
 // modelsOf turns a list of models, separated by commas, into Request.Models.
 func (m *Map) modelsOf(list string) uint64 {
@@ -109,6 +123,9 @@ func (m *Map) modelsOf(list string) uint64 {
 			number = MaxModels
 		}
 		models |= 1 << number
+		for _, variant := range m.fixed.variants[name] {
+			models |= 1 << variant
+		}
 	}
 	return models
 }
@@ -128,10 +145,10 @@ func (m *Map) forgetOldest() tree {
 	return oldest.scores
 }
 
-// forgetUnknown drops classes that ask for a model that nobody had until now.
+// forgetUnknown drops classes that ask for a model or a profile that nobody had until now.
 func (m *Map) forgetUnknown() {
 	for k, c := range m.classes {
-		if c.request.Models>>MaxModels != 0 {
+		if c.request.Models>>MaxModels != 0 || c.request.Profile == unknownProfile {
 			delete(m.classes, k)
 		}
 	}
@@ -209,11 +226,33 @@ func (m *Map) score(place int32, c *class) int32 {
 	if n.phase != ready || r.Milli > max(0, n.Milli) || r.Memory > max(0, n.Memory) || r.Ports > n.Ports {
 		return NoFit
 	}
-	if r.GPUs > 0 && !m.fitsWhole(n, r) || r.shares() && !m.fitsShare(n, r) || c.filter != nil && !m.passes(c.filter, n.Kind) {
+	if !m.passes(c.filter, place) || !m.fitsDevices(n, r) {
 		return NoFit
 	}
-	if m.costly {
-		return m.memo.score(m.policy, n, m.devicesOf(n), c)
+	score := int32(0)
+	switch {
+	case r.Profile != 0:
+		score = m.slotScore(n, r)
+	case m.costly:
+		score = m.memo.score(m.policy, n, m.devicesOf(n), c)
+	default:
+		score = m.policy.Score(n, m.devicesOf(n), r)
 	}
-	return m.policy.Score(n, m.devicesOf(n), r)
+	if n.shunned && m.shunned(c.filter, place) {
+		score = max(score>>1-1<<30, NoFit+1) // behind all others, as scores are not negative
+	}
+	return score
+}
+
+// fitsDevices reports whether the node has the devices that the request is for.
+func (m *Map) fitsDevices(n *State, r *Request) bool {
+	switch {
+	case r.Profile != 0:
+		return m.countSlots(n, r) >= r.GPUs
+	case r.GPUs > 0:
+		return m.fitsWhole(n, r)
+	case r.shares():
+		return m.fitsShare(n, r)
+	}
+	return true
 }

@@ -11,6 +11,10 @@ func (m *Map) devicesOf(n *State) []Device { return m.devices[n.first : n.first+
 
 // fitsWhole reports whether the node has enough devices that nobody uses.
 func (m *Map) fitsWhole(n *State, r *Request) bool {
+	if r.near != anywhere {
+		_, found := m.island(n, r, r.near)
+		return found
+	}
 	switch {
 	case int32(n.Whole) < r.GPUs:
 		return false
@@ -34,7 +38,7 @@ func countWhole(devices []Device, r *Request) int32 {
 
 // fitsShare reports whether one of the node's devices has room for a share.
 func (m *Map) fitsShare(n *State, r *Request) bool {
-	if int32(n.MaxMilli) < r.GPUMilli {
+	if n.MaxMilli <= 0 || int32(n.MaxMilli) < r.GPUMilli {
 		return false
 	}
 	devices := m.devicesOf(n)
@@ -70,14 +74,23 @@ func tightestModel(devices []Device, r *Request) int16 {
 func (m *Map) takeWhole(place int32, r *Request) []string {
 	n := &m.nodes[place]
 	devices := m.devicesOf(n)
-	model := n.Model
+	model, by, group := n.Model, anywhere, int16(0)
 	if model == Mixed {
 		model = tightestModel(devices, r)
+	}
+	if r.GPUs > 1 {
+		by, group = m.closest(n, r, model)
+	}
+	if r.near != anywhere {
+		model = Mixed // one island has one model, if anything
 	}
 	taken := make([]string, 0, r.GPUs)
 	for i := range devices {
 		if len(taken) == int(r.GPUs) {
 			break
+		}
+		if by != anywhere && by.of(m.fixed.near[n.first+int32(i)]) != group {
+			continue
 		}
 		if d := &devices[i]; d.Whole() && (d.Model == model || model == Mixed && r.Likes(d.Model)) {
 			m.use(n.first+int32(i), cluster.WholeGPU, d.CapMemory)
@@ -97,6 +110,25 @@ func (m *Map) takeShare(place int32, r *Request) []cluster.DeviceShare {
 	m.use(device, milli, memory)
 	m.countDevices(n)
 	return []cluster.DeviceShare{{UUID: m.fixed.uuids[device], Milli: milli, Memory: memory}}
+}
+
+// closest is the tightest group of devices that are close to one another and enough: an NVLink island, else those of
+// one NUMA node, else any.
+func (m *Map) closest(n *State, r *Request, model int16) (by together, group int16) {
+	if r.near != anywhere {
+		group, _ = m.island(n, r, r.near)
+		return r.near, group
+	}
+	want := *r
+	if model >= 0 {
+		want.Models = 1 << model
+	}
+	for _, by := range []together{sameLink, sameNUMA} {
+		if group, found := m.island(n, &want, by); found {
+			return by, group
+		}
+	}
+	return anywhere, 0
 }
 
 // use takes so much of a device, or gives it back if negative, and notes it for undoing.
@@ -131,12 +163,21 @@ func (m *Map) useNamed(place int32, r *cluster.Resources, sign int32) {
 	for _, uuid := range r.Devices {
 		if i := slices.Index(uuids, uuid); i >= 0 {
 			device := n.first + int32(i)
+			if m.devices[device].layout != 0 { // it was whole when it was given
+				m.useSlot(device, eachSlice, sign)
+				continue
+			}
 			m.use(device, sign*cluster.WholeGPU, int64(sign)*m.devices[device].CapMemory)
 		}
 	}
 	for _, share := range r.Shares {
-		if i := slices.Index(uuids, share.UUID); i >= 0 {
-			m.use(n.first+int32(i), sign*min(share.Milli, cluster.WholeGPU), int64(sign)*share.Memory)
+		i := slices.Index(uuids, share.UUID)
+		switch device := n.first + int32(i); {
+		case i < 0:
+		case share.Profile != "":
+			m.useSlot(device, m.fixed.patternOf(m.devices[device].layout, share), sign)
+		default:
+			m.use(device, sign*min(share.Milli, cluster.WholeGPU), int64(sign)*share.Memory)
 		}
 	}
 	m.countDevices(n)
@@ -148,7 +189,7 @@ func (m *Map) describeDevices(place int32, all []cluster.Device) {
 	f := m.fixed
 	var healthy []cluster.Device
 	for _, d := range all {
-		if d.Kind == cluster.DeviceGPU && d.Healthy && !d.Partitioned && len(healthy) < cluster.MaxGPUs {
+		if d.Kind == cluster.DeviceGPU && d.Healthy && len(healthy) < cluster.MaxGPUs {
 			healthy = append(healthy, d)
 		}
 	}
@@ -161,20 +202,21 @@ func (m *Map) describeDevices(place int32, all []cluster.Device) {
 		n.first = int32(len(m.devices))
 		m.devices = append(m.devices, make([]Device, len(healthy))...)
 		f.uuids = append(f.uuids, make([]string, len(healthy))...)
+		f.near = append(f.near, make([]near, len(healthy))...)
 	}
 	n.Devices, n.Model = int16(len(healthy)), UnknownModel
-	models := len(f.models)
+	met := f.met
 	for i, d := range healthy {
 		at := n.first + int32(i)
-		m.devices[at] = Device{CapMemory: min(max(0, d.Memory), cluster.MaxMemory), Model: f.model(d.Model)}
-		f.uuids[at] = d.UUID
+		m.devices[at] = Device{CapMemory: min(max(0, d.Memory), cluster.MaxMemory), Model: f.modelOf(d), layout: f.layoutOf(d)}
+		f.uuids[at], f.near[at] = d.UUID, near{int16(d.Link), int16(d.NUMA)}
 		if model := m.devices[at].Model; i == 0 {
 			n.Model = model
 		} else if n.Model != model {
 			n.Model = Mixed
 		}
 	}
-	if len(f.models) > models {
+	if f.met > met {
 		m.forgetUnknown()
 	}
 }

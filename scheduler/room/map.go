@@ -5,6 +5,7 @@
 package room
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -33,9 +34,12 @@ type Map struct {
 	uses    uint64 // of classes
 	cells   int    // scores that classes may keep in all
 
-	undo   undo
-	groups map[string]*group // of tasks that are spread
-	pins   pins
+	undo    undo
+	groups  map[string]*group // of tasks that are spread
+	tenants tenants
+	placed  []int32 // tasks of the gang that is being placed
+	slots   map[slotKey]slot
+	pins    pins
 
 	beforeDevices []Device // what a node had before it is Set, kept for its memory
 	beforeUUIDs   []string
@@ -50,8 +54,36 @@ type fixed struct {
 	revisions []uint64 // of the node as it was described; 0 is unknown
 	uuids     []string // of devices, as in the arena
 	models    map[string]int16
-	kinds     []map[string]string // labels
+	kinds     []kind
 	kindIndex map[string]int32
+	facts     []facts // by place
+
+	near        []near             // of devices, as in the arena
+	examples    []cluster.Device   // by model: what its devices are like
+	variants    map[string][]int16 // further numbers of a model whose devices are not alike
+	layouts     []layout
+	layoutIndex map[string]int16
+	profiles    map[string]int16    // numbers of sizes of slots, from 1
+	domains     map[string]int32    // numbers of racks and zones, from 1
+	caches      [cacheBuckets]int32 // nodes that cache inputs, by digest
+	met         int                 // rises with every model and profile that is new
+}
+
+// facts are what little is asked of a node's own.
+type facts struct {
+	disk   int64
+	cached []uint32
+}
+
+// know replaces a node's facts.
+func (f *fixed) know(place int32, now facts) {
+	for _, input := range f.facts[place].cached {
+		f.caches[input%cacheBuckets]--
+	}
+	for _, input := range now.cached {
+		f.caches[input%cacheBuckets]++
+	}
+	f.facts[place] = now
 }
 
 // New returns a map without nodes. The policy is Tightest if it is nil.
@@ -62,7 +94,11 @@ func New(policy Policy) *Map {
 	_, cheap := policy.(Tightest)
 	m := &Map{
 		policy: policy, costly: !cheap, cells: maxCells,
-		fixed:   &fixed{index: map[string]int32{}, models: map[string]int16{}, kindIndex: map[string]int32{}},
+		fixed: &fixed{
+			index: map[string]int32{}, models: map[string]int16{}, kindIndex: map[string]int32{}, variants: map[string][]int16{},
+			layoutIndex: map[string]int16{}, profiles: map[string]int16{}, domains: map[string]int32{},
+		},
+		slots: map[slotKey]slot{}, tenants: tenants{byID: map[string]*Tenant{}, byJob: map[string]map[string]bool{}},
 		classes: map[key]*class{}, filters: map[string]*filter{}, groups: map[string]*group{},
 		pins: pins{byID: map[string][]cluster.Allocation{}, byNode: map[string][]*pinned{}},
 	}
@@ -98,7 +134,7 @@ func (m *Map) Clone() *Map {
 		nodes: slices.Clone(m.nodes), devices: slices.Clone(m.devices), ports: slices.Clone(m.ports),
 		untidy: m.untidy, live: m.live,
 		classes: map[key]*class{}, filters: map[string]*filter{}, groups: make(map[string]*group, len(m.groups)),
-		pins: m.pins.clone(),
+		pins: m.pins.clone(), slots: map[slotKey]slot{}, tenants: m.tenants.clone(),
 	}
 	for name, g := range m.groups {
 		c.groups[name] = &group{byNode: maps.Clone(g.byNode)}
@@ -129,7 +165,10 @@ func (m *Map) mutable() *fixed {
 		m.fixed = &fixed{
 			ids: slices.Clone(f.ids), index: maps.Clone(f.index), revisions: slices.Clone(f.revisions),
 			uuids: slices.Clone(f.uuids), models: maps.Clone(f.models),
-			kinds: slices.Clone(f.kinds), kindIndex: maps.Clone(f.kindIndex),
+			kinds: slices.Clone(f.kinds), kindIndex: maps.Clone(f.kindIndex), facts: slices.Clone(f.facts),
+			near: slices.Clone(f.near), examples: slices.Clone(f.examples), variants: maps.Clone(f.variants),
+			layouts: slices.Clone(f.layouts), layoutIndex: maps.Clone(f.layoutIndex), profiles: maps.Clone(f.profiles),
+			domains: maps.Clone(f.domains), met: f.met, caches: f.caches,
 		}
 	}
 	return m.fixed
@@ -146,6 +185,42 @@ func (f *fixed) model(name string) int16 {
 	}
 	number = int16(len(f.models))
 	f.models[name] = number
+	f.examples = append(f.examples, cluster.Device{Model: name, Memory: unmet})
+	f.met++
+	return number
+}
+
+// unmet is the memory of a model that nobody has yet.
+const unmet = -1
+
+// modelOf is the number of a device's model. Devices of one model that differ in what constraints can name have
+// numbers of their own.
+func (f *fixed) modelOf(d cluster.Device) int16 {
+	number := f.model(d.Model)
+	if number < 0 {
+		return number
+	}
+	like := cluster.Device{Model: d.Model, Memory: d.Memory, Speed: d.Speed}
+	if f.examples[number].Memory == unmet {
+		f.examples[number] = like
+		f.met++
+	}
+	alike := func(number int16) bool {
+		e := f.examples[number]
+		return e.Memory == like.Memory && e.Speed == like.Speed
+	}
+	if alike(number) {
+		return number
+	}
+	for _, variant := range f.variants[d.Model] {
+		if alike(variant) {
+			return variant
+		}
+	}
+	if number = f.model(fmt.Sprintf("%s\x00%d %d", d.Model, d.Memory, d.Speed)); number >= 0 {
+		f.examples[number] = like
+		f.variants[d.Model] = append(slices.Clip(f.variants[d.Model]), number)
+	}
 	return number
 }
 
@@ -158,7 +233,7 @@ func (m *Map) add(id string) int32 {
 	}
 	f.ids = append(f.ids, id)
 	f.index[id] = place
-	f.revisions = append(f.revisions, 0)
+	f.revisions, f.facts = append(f.revisions, 0), append(f.facts, facts{})
 	m.nodes = append(m.nodes, State{Model: UnknownModel, first: int32(len(m.devices))})
 	m.ports = append(m.ports, portRange{})
 	m.log.resize(len(m.nodes))
@@ -176,6 +251,7 @@ func (m *Map) Delete(id string) {
 	*n = State{first: n.first, Devices: n.Devices, Kind: n.Kind, phase: gone}
 	m.ports[place] = portRange{}
 	m.mutable().revisions[place] = 0
+	m.fixed.know(place, facts{})
 	m.live--
 	m.touch(place)
 	if len(m.nodes) > 2*m.live+64 {
@@ -190,7 +266,11 @@ func (m *Map) tidy() {
 		return
 	}
 	m.untidy, m.waste = false, 0
-	old, f := m.mutable(), &fixed{index: make(map[string]int32, m.live), kindIndex: map[string]int32{}, models: m.fixed.models}
+	old := m.mutable()
+	f := &fixed{
+		index: make(map[string]int32, m.live), kindIndex: map[string]int32{}, models: old.models, examples: old.examples, variants: old.variants,
+		layouts: old.layouts, layoutIndex: old.layoutIndex, profiles: old.profiles, domains: old.domains, met: old.met, caches: old.caches,
+	}
 	var order []int32
 	for place := range m.nodes {
 		if m.nodes[place].phase != gone {
@@ -203,9 +283,10 @@ func (m *Map) tidy() {
 	for to, from := range order {
 		n := m.nodes[from]
 		first, end := n.first, n.first+int32(n.Devices)
-		n.first, n.Kind = int32(len(devices)), f.kindOf(old.kinds[n.Kind])
+		n.first, n.Kind = int32(len(devices)), f.kindOf(old.kinds[n.Kind].labels, old.kinds[n.Kind].taints)
 		devices = append(devices, m.devices[first:end]...)
 		f.uuids = append(f.uuids, old.uuids[first:end]...)
+		f.near, f.facts = append(f.near, old.near[first:end]...), append(f.facts, old.facts[from])
 		f.ids, f.revisions = append(f.ids, old.ids[from]), append(f.revisions, old.revisions[from])
 		f.index[old.ids[from]] = int32(to)
 		nodes[to], ports[to], changed[to] = n, m.ports[from], m.changed[from]

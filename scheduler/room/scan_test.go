@@ -14,10 +14,10 @@ import (
 func (w *world) scan(m *Map, c *class, counts []int32) int32 {
 	best, top := int32(-1), NoFit
 	for place := range m.nodes {
+		costly := m.costly
+		m.costly = false // whatever the memo says
 		score := m.score(int32(place), c)
-		if n := &m.nodes[place]; score != NoFit {
-			score = m.policy.Score(n, m.devicesOf(n), &c.request) // whatever the memo says
-		}
+		m.costly = costly
 		if score == NoFit {
 			continue
 		}
@@ -42,8 +42,7 @@ func (w *world) scanTake(m *Map, s *Shape) []cluster.Allocation {
 		placed := 0
 		for _, role := range order {
 			n := &s.Roles[role]
-			c := &class{request: n.class.request, filter: m.filterOf(n)}
-			c.request.Models = m.modelsOf(n.class.models)
+			c := &class{request: m.requestOf(n), filter: m.filterOf(n)}
 			var counts []int32
 			if n.Spread != "" {
 				counts = make([]int32, len(m.nodes))
@@ -130,7 +129,7 @@ func (m *Map) portrait(id string) any {
 		devices = append(devices, one)
 	}
 	p := m.ports[place]
-	labels := m.fixed.kinds[n.Kind]
+	labels := m.fixed.kinds[n.Kind].labels
 	model := names[n.Model]
 	n.first, n.Kind, n.Model, n.hash = 0, 0, 0, 0
 	return []any{n, labels, model, devices, p.first, p.last, append([]int32{}, p.used...)}

@@ -60,9 +60,12 @@ func (m *Map) describe(place int32, n cluster.Node) {
 	f.revisions[place] = n.Revision
 	state := &m.nodes[place]
 	state.CapMilli, state.CapMemory = clampMilli(n.MilliCPU), max(0, n.Memory)
-	if kind := int(state.Kind); state.phase == gone || !maps.Equal(f.kinds[kind], n.Labels) {
-		state.Kind = f.kindOf(n.Labels)
+	if number := int(state.Kind); state.phase == gone || !maps.Equal(f.kinds[number].labels, n.Labels) || !slices.Equal(f.kinds[number].taints, n.Taints) {
+		state.Kind = f.kindOf(n.Labels, n.Taints)
 	}
+	k := &f.kinds[state.Kind]
+	state.guarded, state.shunned = k.tainted(cluster.EffectNoPlace, nil), k.tainted(cluster.EffectPreferNot, nil)
+	f.know(place, facts{n.Disk, n.Cached})
 	m.describeDevices(place, n.Devices)
 	if m.waste > len(m.devices)/2 || len(f.kinds) > 2*len(m.nodes)+spareKinds {
 		m.untidy = true
@@ -81,6 +84,10 @@ func (m *Map) load(place int32, node *cluster.Node, used *cluster.Resources) {
 	for i := range devices {
 		d := &devices[i]
 		d.Memory, d.Milli = d.CapMemory, cluster.WholeGPU
+		d.Slots = 0
+		if d.layout != 0 { // it has slots, and nothing else
+			d.Memory, d.Milli = 0, 0
+		}
 	}
 	p.used = nil
 	m.hold(place, used)
@@ -117,14 +124,14 @@ func (m *Map) gains(place int32, old *State, oldUUIDs []string) bool {
 		if at >= len(oldUUIDs) || oldUUIDs[at] != uuid {
 			at = slices.Index(oldUUIDs, uuid)
 		}
-		if at < 0 || m.beforeDevices[at].Model != d.Model {
-			if d.Milli > 0 || d.Memory > 0 {
+		if at < 0 || m.beforeDevices[at].Model != d.Model || m.beforeDevices[at].layout != d.layout {
+			if d.Milli > 0 || d.Memory > 0 || d.layout != 0 {
 				return true
 			}
 			continue
 		}
 		o := &m.beforeDevices[at]
-		if max(0, d.Milli) > max(0, o.Milli) || max(0, d.Memory) > max(0, o.Memory) || d.Whole() && !o.Whole() {
+		if max(0, d.Milli) > max(0, o.Milli) || max(0, d.Memory) > max(0, o.Memory) || d.Whole() && !o.Whole() || occupied(o.Slots)&^occupied(d.Slots) != 0 {
 			return true
 		}
 	}

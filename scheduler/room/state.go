@@ -23,17 +23,20 @@ type State struct {
 	Devices     int16 // how many there are
 	Model       int16 // of all of them; Mixed if they differ, UnknownModel if there are none
 
-	phase phase
-	first int32  // of its devices in the arena
-	hash  uint64 // of all that a costly policy may look at
+	phase            phase
+	guarded, shunned bool   // its taints keep off, or are a last resort for, who tolerates nothing
+	first            int32  // of its devices in the arena
+	hash             uint64 // of all that a costly policy may look at
 }
 
 // Device is a healthy GPU. What is free may be negative, as of a State.
 type Device struct {
-	Memory    int64 // bytes free
-	CapMemory int64 // 0 is unknown
-	Milli     int16 // thousandths free
-	Model     int16 // its number among the map's models; UnknownModel if it has none
+	Memory    int64  // bytes free
+	CapMemory int64  // 0 is unknown
+	Milli     int16  // thousandths free
+	Model     int16  // its number among the map's models; UnknownModel if it has none
+	layout    int16  // how it is cut into slots; 0 is not at all. Of one that is cut nothing is free but slots
+	Slots     uint64 // slices that slots have, four bits for each
 }
 
 // Whole reports whether nothing of the device is used.
@@ -68,7 +71,9 @@ type Request struct {
 	GPUMilli  int32 // or a share of one: thousandths,
 	GPUMemory int64 // and bytes of its memory; see cluster.Ask.ShareOf
 	// Models has the bit of every model that will do, 0 if any will. The bit MaxModels stands for models that no node has.
-	Models uint64
+	Models  uint64
+	Profile int16 // GPUs counts slots of this profile, by its number in the map; 0 for whole ones
+	near    together
 }
 
 // Likes reports whether devices of a model will do.
@@ -82,23 +87,12 @@ func (r *Request) shares() bool { return r.GPUMilli > 0 || r.GPUMemory > 0 }
 // ShareOf is what the request takes of a device that it shares, in thousandths and bytes, as cluster.Ask.ShareOf
 // says; ok is false if the device is smaller than that.
 func (r *Request) ShareOf(d *Device) (milli int32, memory int64, ok bool) {
-	const step = 1 << 20
-	switch {
-	case d.CapMemory <= 0:
-		return r.GPUMilli, r.GPUMemory, r.GPUMemory == 0
-	case r.GPUMemory == 0:
-		return r.GPUMilli, d.CapMemory * int64(r.GPUMilli) / cluster.WholeGPU / step * step, true
-	case r.GPUMemory > d.CapMemory:
-		return r.GPUMilli, r.GPUMemory, false
-	case r.GPUMilli == 0:
-		return int32((r.GPUMemory*cluster.WholeGPU + d.CapMemory - 1) / d.CapMemory), r.GPUMemory, true
-	}
-	return r.GPUMilli, r.GPUMemory, true
+	return cluster.PartOf(r.GPUMilli, r.GPUMemory, d.CapMemory)
 }
 
 // FitsShare reports whether the device has room for the request's share of a GPU.
 func (r *Request) FitsShare(d *Device) bool {
-	if int32(d.Milli) < r.GPUMilli || d.Memory < r.GPUMemory || !r.Likes(d.Model) {
+	if int32(d.Milli) < r.GPUMilli || d.Memory < r.GPUMemory || !r.Likes(d.Model) || d.layout != 0 {
 		return false
 	}
 	milli, memory, ok := r.ShareOf(d)
@@ -141,7 +135,7 @@ func (Tightest) Score(n *State, _ []Device, r *Request) int32 {
 	if n.Devices > 0 {
 		left = max(left, float64(n.DeviceMilli-r.GPUs*cluster.WholeGPU-r.GPUMilli)/float64(int32(n.Devices)*cluster.WholeGPU))
 	}
-	return shareUnit - int32(left*shareUnit)
+	return shareUnit - int32(max(0, left)*shareUnit) // more may be used than there is
 }
 
 // Pick is the device with the least of its time free, then of its memory, then the first.

@@ -27,7 +27,7 @@ func (m *Map) Sum() uint64 {
 		place := m.fixed.index[id]
 		n, p := &m.nodes[place], &m.ports[place]
 		text(id)
-		labels := m.fixed.kinds[n.Kind]
+		labels := m.fixed.kinds[n.Kind].labels
 		for _, key := range slices.Sorted(maps.Keys(labels)) {
 			text(key)
 			text(labels[key])
@@ -38,7 +38,7 @@ func (m *Map) Sum() uint64 {
 			if d.Model >= 0 {
 				text(names[d.Model])
 			}
-			word(d.Memory, d.CapMemory, int64(d.Milli))
+			word(d.Memory, d.CapMemory, int64(d.Milli), int64(d.Slots), int64(d.layout))
 		}
 		word(int64(p.first), int64(p.last), int64(p.next), int64(len(p.used)))
 		for _, port := range p.used {

@@ -6,6 +6,8 @@ import "github.com/clary-ml/clary/cluster"
 type Stuck struct {
 	Role   int // which does not fit
 	Placed int // tasks of that role that did
+	// Topology is the level within which there was no room for all; "" if there is none anywhere.
+	Topology cluster.Level
 }
 
 // Take takes room for the whole gang, or takes nothing and says where the roles, the hardest first, got stuck. What it
@@ -14,6 +16,9 @@ type Stuck struct {
 // Roles are tried the hardest first and, if that fails, the other way around: packing several sizes at best is
 // hard (bin packing), and two orders find nearly all that is possible. For gangs of one role it is exact.
 func (m *Map) Take(s *Shape) ([]cluster.Allocation, Stuck) {
+	if s.Topology.Level != "" {
+		return m.takeTogether(s)
+	}
 	from := m.Mark()
 	allocations, stuck := m.try(s, s.order)
 	if allocations != nil {
@@ -39,31 +44,42 @@ func (m *Map) Fill(s *Shape) Stuck {
 // try takes room for the roles in the given order. If it gets stuck it returns nil, and what it took stays taken.
 func (m *Map) try(s *Shape, order []int) ([]cluster.Allocation, Stuck) {
 	var allocations []cluster.Allocation
+	m.placed = m.placed[:0]
 	for _, role := range order {
 		n := &s.Roles[role]
 		c, g := m.classOf(n), m.groupOf(n.Spread)
+		l := m.lookFor(c, n, g)
 		for done := range n.Count {
 			var place int32
-			if g == nil {
+			switch {
+			case l != nil:
+				place = l.best()
+			case g == nil:
 				place = m.best(c)
-			} else {
+			default:
 				place = m.bestSpread(c, g)
 			}
 			if place < 0 {
-				return nil, Stuck{role, done}
+				return nil, Stuck{Role: role, Placed: done}
 			}
 			if allocations == nil {
 				allocations = make([]cluster.Allocation, s.Size)
 			}
-			m.take(place, c, n, &allocations[n.First+done])
-			if g != nil {
-				g.add(m, place, 1)
-				m.undo.steps = append(m.undo.steps, step{kind: taskCounted, place: place})
-				m.undo.groups = append(m.undo.groups, g)
-			}
+			m.put(place, c, n, g, &allocations[n.First+done])
 		}
 	}
 	return allocations, Stuck{}
+}
+
+// put takes one task's room, and counts it among those with which it is spread.
+func (m *Map) put(place int32, c *class, n *Need, g *group, a *cluster.Allocation) {
+	m.take(place, c, n, a)
+	m.placed = append(m.placed, place)
+	if g != nil {
+		g.add(m, place, 1)
+		m.undo.steps = append(m.undo.steps, step{kind: taskCounted, place: place})
+		m.undo.groups = append(m.undo.groups, g)
+	}
 }
 
 // take gives one task its room on a node.
@@ -74,10 +90,12 @@ func (m *Map) take(place int32, c *class, need *Need, a *cluster.Allocation) {
 	n.Memory -= r.Memory
 	a.Node = m.fixed.ids[place]
 	a.Resources.MilliCPU, a.Resources.Memory = need.Ask.MilliCPU, need.Ask.Memory
-	if r.GPUs > 0 {
+	switch {
+	case r.Profile != 0:
+		a.Resources.Shares = m.takeSlots(place, r)
+	case r.GPUs > 0:
 		a.Resources.Devices = m.takeWhole(place, r)
-	}
-	if r.shares() {
+	case r.shares():
 		a.Resources.Shares = m.takeShare(place, r)
 	}
 	if r.Ports > 0 {

@@ -13,7 +13,7 @@ import (
 func node() cluster.Node {
 	return cluster.Node{
 		ID: "n1", MilliCPU: 16_000, Memory: 64 << 30, Labels: map[string]string{cluster.LabelRack: "r1", "nvme": "yes", "generation": "7"},
-		Devices: []cluster.Device{{UUID: "g", Kind: cluster.DeviceGPU, Model: "A100", Memory: 80 << 30, Speed: 1000}},
+		Devices: []cluster.Device{{UUID: "g", Kind: cluster.DeviceGPU, Model: "A100", Memory: 80 << 30, Speed: 1000, Healthy: true}},
 	}
 }
 
@@ -43,7 +43,7 @@ func TestConstraintsAreReadAsTheyAreWritten(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%q is %+v, %v", text, got, err)
 		}
-		if got.Allows(node()) != c.allows {
+		if got.Allows(node().Traits()) != c.allows {
 			t.Errorf("%q allows the node: %v", text, !c.allows)
 		}
 	}
@@ -52,7 +52,7 @@ func TestConstraintsAreReadAsTheyAreWritten(t *testing.T) {
 		"gpu.speed >= 1": true, "gpu.speed > 1.5": false,
 	} {
 		c, err := placement.ParseConstraint(text)
-		if err != nil || c.AllowsDevice(node().Devices[0]) != allows || !c.Allows(cluster.Node{}) || !c.OfDevice() {
+		if err != nil || c.AllowsDevice(node().Devices[0]) != allows || !c.Allows(cluster.Traits{}) || !c.OfDevice() {
 			t.Errorf("%q: allows %v, %v", text, !allows, err)
 		}
 	}
@@ -158,7 +158,7 @@ func FuzzParse(f *testing.F) {
 			if problems := c.Validate(); len(problems) > 0 {
 				t.Errorf("%q is read as %+v, which is wrong: %v", text, c, problems)
 			}
-			c.Allows(node())
+			c.Allows(node().Traits())
 			c.AllowsDevice(node().Devices[0])
 			_ = c.String()
 		}
