@@ -48,7 +48,7 @@ type Why struct {
 
 // Block is one constraint and how many nodes it rules out, or one rule and whom it puts first.
 type Block struct {
-	Constraint string // cores, memory, gpus, ports, labels, state, held, backoff, gang
+	Constraint string // cores, memory, gpus, shares, slots, ports, labels, constraints, taints, affinity, topology, state, held, backoff, gang
 	Nodes      int32  // how many nodes it rules out
 	Only       int32  // of them, nodes that nothing else rules out
 	Missing    int64  // how short the nearest node is, in the constraint's unit

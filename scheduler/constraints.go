@@ -26,7 +26,12 @@ type constraint struct {
 var constraints = []constraint{
 	{"state", true, shortState, (*survey).saysState},
 	{"labels", true, shortLabels, (*survey).saysLabels},
+	{"constraints", true, shortConstraints, (*survey).saysConstraints},
+	{"taints", true, shortTaints, (*survey).saysTaints},
+	{"affinity", true, shortAffinity, (*survey).saysAffinity},
 	{"gpus", false, shortGPUs, (*survey).saysGPUs},
+	{"shares", false, shortShares, (*survey).saysShares},
+	{"slots", false, shortSlots, (*survey).saysSlots},
 	{"memory", false, shortMemory, (*survey).saysMemory},
 	{"cores", false, shortCores, (*survey).saysCores},
 	{"ports", false, shortPorts, (*survey).saysPorts},
@@ -67,15 +72,10 @@ func (s *survey) saysLabels(c *count) string {
 }
 
 func shortGPUs(o *room.Offer, want *room.Need) (int64, bool) {
-	return gpusOf(want) - int64(o.GPUs), o.HealthyGPUs == 0
-}
-
-// gpusOf is how many GPUs a task uses, whole or in part.
-func gpusOf(want *room.Need) int64 {
-	if want.Ask.Shares() {
-		return 1
+	if want.Ask.MIG != "" {
+		return 0, false
 	}
-	return int64(want.Ask.GPUs)
+	return int64(want.Ask.GPUs) - int64(o.GPUs), o.HealthyGPUs == 0
 }
 
 func (s *survey) saysGPUs(c *count) string {
@@ -86,7 +86,7 @@ func (s *survey) saysGPUs(c *count) string {
 	if c.none > 0 {
 		text = s.of(c.none, "has|have") + " no such GPU, "
 	}
-	return text + fmt.Sprintf("the nearest (%s) has %d %s of the %d it takes", c.nearest.ID, c.nearest.GPUs, s.word, gpusOf(s.need))
+	return text + fmt.Sprintf("the nearest (%s) has %d %s of the %d it takes", c.nearest.ID, c.nearest.GPUs, s.word, s.need.Ask.GPUs)
 }
 
 func shortMemory(o *room.Offer, want *room.Need) (int64, bool) {

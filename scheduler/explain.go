@@ -25,8 +25,14 @@ func Explain(view *View, ask Ask, now int64) cluster.Why {
 		return waits(why, "nodes", "no node has joined the cluster yet")
 	}
 	m := view.Clone()
-	if allocations, _ := m.Take(ask.Shape); allocations != nil {
+	allocations, at := m.Take(ask.Shape)
+	if allocations != nil {
 		return waits(why, "turn", "there is room for it now: it is placed in a moment")
+	}
+	if at.Topology != "" {
+		if why, is := apart(why, m, ask.Shape, at); is {
+			return why
+		}
 	}
 	return stuck(why, m, ask.Shape, "free")
 }
@@ -74,7 +80,9 @@ func tooMuchInAll(why cluster.Why, nodes []cluster.Node, gang cluster.Gang) (clu
 	for _, role := range gang.Roles {
 		needed.MilliCPU += int64(role.Count) * role.Ask.MilliCPU
 		needed.Memory += int64(role.Count) * role.Ask.Memory
-		needed.GPUs += role.Count * role.Ask.GPUs
+		if role.Ask.MIG == "" {
+			needed.GPUs += role.Count * role.Ask.GPUs
+		}
 	}
 	for _, node := range nodes {
 		had.MilliCPU += node.MilliCPU

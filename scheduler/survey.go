@@ -72,7 +72,7 @@ func (s *survey) look(o *room.Offer) {
 		missing int64
 		none    bool
 	}
-	var found [8]ruled // a slice of it, so that a node costs no memory
+	var found [16]ruled // a slice of it, so that a node costs no memory
 	out := found[:0]
 	for i, constraint := range constraints {
 		missing, none := constraint.short(o, s.need)

@@ -145,10 +145,10 @@ func (m *Map) forgetOldest() tree {
 	return oldest.scores
 }
 
-// forgetUnknown drops classes that ask for a model or a profile that nobody had until now.
+// forgetUnknown drops classes that name models, or a profile that nobody had until now: there is one more.
 func (m *Map) forgetUnknown() {
 	for k, c := range m.classes {
-		if c.request.Models>>MaxModels != 0 || c.request.Profile == unknownProfile {
+		if c.request.Models != 0 || c.request.Profile == unknownProfile {
 			delete(m.classes, k)
 		}
 	}

@@ -190,6 +190,9 @@ func (f *fixed) model(name string) int16 {
 	return number
 }
 
+// variantMark parts a model's name from what is particular of its variant.
+const variantMark = "\x00"
+
 // unmet is the memory of a model that nobody has yet.
 const unmet = -1
 
@@ -217,7 +220,7 @@ func (f *fixed) modelOf(d cluster.Device) int16 {
 			return variant
 		}
 	}
-	if number = f.model(fmt.Sprintf("%s\x00%d %d", d.Model, d.Memory, d.Speed)); number >= 0 {
+	if number = f.model(fmt.Sprintf("%s%s%d %d", d.Model, variantMark, d.Memory, d.Speed)); number >= 0 {
 		f.examples[number] = like
 		f.variants[d.Model] = append(slices.Clip(f.variants[d.Model]), number)
 	}

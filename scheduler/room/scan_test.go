@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/clary-ml/clary/cluster"
@@ -116,7 +117,7 @@ func (m *Map) portrait(id string) any {
 	n := m.nodes[place]
 	names := map[int16]string{}
 	for name, number := range m.fixed.models {
-		names[number] = name
+		names[number], _, _ = strings.Cut(name, variantMark)
 	}
 	type named struct {
 		Device

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Sum is a checksum of all that decides where something goes: equal sums, equal plans. It does not depend on the
@@ -21,7 +22,7 @@ func (m *Map) Sum() uint64 {
 	text := func(s string) { word(int64(len(s))); h.Write([]byte(s)) }
 	names := make([]string, len(m.fixed.models))
 	for name, number := range m.fixed.models {
-		names[number] = name
+		names[number], _, _ = strings.Cut(name, variantMark)
 	}
 	for _, id := range m.IDs() {
 		place := m.fixed.index[id]
