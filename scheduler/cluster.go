@@ -163,6 +163,10 @@ func (c *Cluster) amountOf(allocations []cluster.Allocation) cluster.Amount {
 		for _, uuid := range r.Devices {
 			models[c.models[uuid]] += 1000
 		}
+		for _, s := range r.Shares {
+			sum.MilliGPU += s.MilliGPU()
+			models[c.models[s.UUID]] += s.MilliGPU()
+		}
 	}
 	for model, milli := range models { // sorted below
 		if model != "" {

@@ -33,7 +33,7 @@ func NewNeeds(job string, roles []cluster.Role) *Needs {
 	n := &Needs{job: job, roles: slices.Clone(roles)}
 	for i := range n.roles {
 		role := &n.roles[i]
-		role.Program = cluster.Program{}
+		role.Program = cluster.Program{Inputs: role.Program.Inputs} // what nodes may have in their caches
 		n.steps = max(n.steps, int(role.Count-role.Least()))
 	}
 	n.sizes = make([]*Size, n.steps+1)

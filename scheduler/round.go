@@ -274,7 +274,7 @@ func (r *round) placed(w *waiter, allocations []cluster.Allocation, size *Size) 
 	})
 	run := Running{
 		ID: w.ID, Job: w.Job, Queue: w.Queue, Owner: w.Owner, Attempt: w.Attempt, Revision: w.Revision, Priority: w.Priority,
-		Started: r.now, Allocations: allocations, Counts: size.Counts, Fixed: w.Fixed, Resumes: w.Resumes, Resized: w.Resized, needs: w.needs,
+		Started: r.now, Labels: w.Labels, Allocations: allocations, Counts: size.Counts, Fixed: w.Fixed, Resumes: w.Resumes, Resized: w.Resized, needs: w.needs,
 	}
 	if w.Lasts > 0 {
 		run.Until = r.now + int64(w.Lasts)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/scheduler/evict"
+	"github.com/clary-ml/clary/scheduler/room"
 	"github.com/clary-ml/clary/scheduler/share"
 )
 
@@ -29,6 +30,7 @@ type Running struct {
 	Allocations []cluster.Allocation // of its tasks that have not ended
 	Counts      []int32              // tasks by role, of an elastic gang
 	Resized     []int64              // when it was, lately
+	Labels      map[string]string    // of its job
 	Fixed       bool                 // it is not evicted and not resized
 	Resumes     bool                 // it goes on from checkpoints: so being of another size does not cost it all its work
 	Stops       bool                 // it was told to end
@@ -43,7 +45,7 @@ func NewRunning(gang cluster.Gang, tasks []cluster.Task) (Running, bool) {
 	r := Running{
 		ID: gang.ID(), Job: gang.Job, Queue: gang.Queue, Owner: gang.Owner,
 		Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority,
-		Counts: gang.Granted, Resized: gang.Resized, Stops: gang.Stop, For: gang.For,
+		Labels: gang.Labels, Counts: gang.Granted, Resized: gang.Resized, Stops: gang.Stop, For: gang.For,
 		Fixed: gang.NonPreemptible || gang.Handover, Resumes: resumes(gang), needs: NewNeeds(gang.Job, gang.Roles),
 	}
 	for i := range tasks {
@@ -101,6 +103,9 @@ func (c *Cluster) run(r Running) *runner {
 	run.step = run.needs.stepOf(r.Counts)
 	run.claim = c.charge(share.Claim{Queue: r.Queue, Owner: r.Owner, Job: r.Job, Amount: run.amount})
 	c.running[r.ID], run.line.running[r.ID] = run, run
+	if c.Room.House(r.ID, room.Tenant{Job: r.Job, Labels: r.Labels, At: r.Allocations}) {
+		c.gain()
+	}
 	c.moves++
 	return run
 }
@@ -110,6 +115,7 @@ func (c *Cluster) unrun(run *runner) {
 	delete(run.line.running, run.ID)
 	c.release(run.claim)
 	c.needs.release(run.needs)
+	c.Room.Leave(run.ID)
 	c.moves++
 }
 

@@ -36,7 +36,8 @@ type Map struct {
 
 	undo    undo
 	groups  map[string]*group // of tasks that are spread
-	tenants tenants
+	tenants *tenants
+	social  bool    // somebody has asked to be near or away from others
 	placed  []int32 // tasks of the gang that is being placed
 	slots   map[slotKey]slot
 	pins    pins
@@ -98,7 +99,7 @@ func New(policy Policy) *Map {
 			index: map[string]int32{}, models: map[string]int16{}, kindIndex: map[string]int32{}, variants: map[string][]int16{},
 			layoutIndex: map[string]int16{}, profiles: map[string]int16{}, domains: map[string]int32{},
 		},
-		slots: map[slotKey]slot{}, tenants: tenants{byID: map[string]*Tenant{}, byJob: map[string]map[string]bool{}},
+		slots: map[slotKey]slot{}, tenants: newTenants(),
 		classes: map[key]*class{}, filters: map[string]*filter{}, groups: map[string]*group{},
 		pins: pins{byID: map[string][]cluster.Allocation{}, byNode: map[string][]*pinned{}},
 	}
@@ -129,12 +130,13 @@ func (m *Map) Use(policy Policy) {
 // map only.
 func (m *Map) Clone() *Map {
 	m.fixed.shared.Store(true)
+	m.tenants.shared.Store(true)
 	c := &Map{
 		policy: m.policy, costly: m.costly, cells: m.cells, fixed: m.fixed,
 		nodes: slices.Clone(m.nodes), devices: slices.Clone(m.devices), ports: slices.Clone(m.ports),
 		untidy: m.untidy, live: m.live,
 		classes: map[key]*class{}, filters: map[string]*filter{}, groups: make(map[string]*group, len(m.groups)),
-		pins: m.pins.clone(), slots: map[slotKey]slot{}, tenants: m.tenants.clone(),
+		pins: m.pins.clone(), slots: map[slotKey]slot{}, tenants: m.tenants, social: m.social,
 	}
 	for name, g := range m.groups {
 		c.groups[name] = &group{byNode: maps.Clone(g.byNode)}

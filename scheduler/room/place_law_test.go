@@ -133,13 +133,7 @@ func (g held) count(m *Map, sign int) {
 	}
 }
 
-func (g held) tenant() Tenant {
-	t := Tenant{Job: g.job, Nodes: map[string]int32{}}
-	for _, a := range g.at {
-		t.Nodes[a.Node]++
-	}
-	return t
-}
+func (g held) tenant() Tenant { return Tenant{Job: g.job, At: g.at} }
 
 func (s *site) used(id string) (used cluster.Resources) {
 	for _, g := range s.gangs {

@@ -2,6 +2,8 @@ package room
 
 import (
 	"maps"
+	"slices"
+	"sync/atomic"
 
 	"github.com/clary-ml/clary/cluster"
 )
@@ -9,33 +11,35 @@ import (
 // Tenant is a gang that runs, as affinities of others see it.
 type Tenant struct {
 	Job    string
-	Labels map[string]string // of its job
-	Nodes  map[string]int32  // tasks by node
+	Labels map[string]string    // of its job
+	At     []cluster.Allocation // of its tasks
 }
 
+// tenants are all of them. Clones share them; whoever changes them copies them first.
 type tenants struct {
-	byID  map[string]*Tenant
-	byJob map[string]map[string]bool
+	shared atomic.Bool
+	byID   map[string]*Tenant
+	byJob  map[string][]string // IDs
 }
 
-func (t *tenants) clone() tenants {
-	c := tenants{byID: maps.Clone(t.byID), byJob: make(map[string]map[string]bool, len(t.byJob))}
-	for job, ids := range t.byJob {
-		c.byJob[job] = maps.Clone(ids)
+func newTenants() *tenants { return &tenants{byID: map[string]*Tenant{}, byJob: map[string][]string{}} }
+
+// mutableTenants are the tenants, not shared with a clone.
+func (m *Map) mutableTenants() *tenants {
+	if t := m.tenants; t.shared.Load() {
+		m.tenants = &tenants{byID: maps.Clone(t.byID), byJob: maps.Clone(t.byJob)}
 	}
-	return c
+	return m.tenants
 }
 
-// House notes where a gang's tasks run, in place of what was known of it. It cannot be undone. It is a gain: whoever
-// wants to be near it may fit now.
-func (m *Map) House(id string, t Tenant) {
+// House notes where a gang's tasks run, in place of what was known of it. It cannot be undone. It reports whether
+// anybody has ever asked to be near or away from others: whoever waits may fit now who did not before.
+func (m *Map) House(id string, t Tenant) (gained bool) {
 	m.Leave(id)
-	m.tenants.byID[id] = &t
-	if m.tenants.byJob[t.Job] == nil {
-		m.tenants.byJob[t.Job] = map[string]bool{}
-	}
-	m.tenants.byJob[t.Job][id] = true
-	m.gain()
+	all := m.mutableTenants()
+	all.byID[id] = &t
+	all.byJob[t.Job] = append(slices.Clip(all.byJob[t.Job]), id)
+	return m.social
 }
 
 // Leave forgets where a gang's tasks ran.
@@ -44,31 +48,31 @@ func (m *Map) Leave(id string) {
 	if t == nil {
 		return
 	}
-	delete(m.tenants.byID, id)
-	delete(m.tenants.byJob[t.Job], id)
-	if len(m.tenants.byJob[t.Job]) == 0 {
-		delete(m.tenants.byJob, t.Job)
+	all := m.mutableTenants()
+	delete(all.byID, id)
+	left := slices.DeleteFunc(slices.Clone(all.byJob[t.Job]), func(other string) bool { return other == id })
+	if all.byJob[t.Job] = left; len(left) == 0 {
+		delete(all.byJob, t.Job)
 	}
-	m.gain()
 }
 
 // tasksOf is how many tasks each node has of those that an affinity names.
 func (m *Map) tasksOf(a cluster.Affinity) []int32 {
 	tasks := make([]int32, len(m.nodes))
 	add := func(t *Tenant) {
-		for node, count := range t.Nodes { // a sum: the order does not matter
-			if place, known := m.fixed.index[node]; known {
-				tasks[place] += count
+		for i := range t.At {
+			if place, known := m.fixed.index[t.At[i].Node]; known {
+				tasks[place]++
 			}
 		}
 	}
 	if a.Job != "" {
-		for id := range m.tenants.byJob[a.Job] {
+		for _, id := range m.tenants.byJob[a.Job] {
 			add(m.tenants.byID[id])
 		}
 		return tasks
 	}
-	for _, t := range m.tenants.byID {
+	for _, t := range m.tenants.byID { // a sum: the order does not matter
 		if a.Matches(t.Job, t.Labels) {
 			add(t)
 		}
@@ -79,6 +83,7 @@ func (m *Map) tasksOf(a cluster.Affinity) []int32 {
 // bar applies one affinity: required ones rule nodes out, others add points.
 func (l *look) bar(a *affinity) {
 	m := l.m
+	m.social = true
 	present, any := make([]int32, len(m.nodes)+len(m.fixed.domains)+2), false // by domain
 	for place, count := range m.tasksOf(a.Affinity) {
 		present[m.domainOf(int32(place), a.Over)] += count
