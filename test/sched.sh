@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The figures of "Scheduling" in docs/performance.md, measured on this machine. `make bench-sched` runs it.
-# SCHED_PARTS says which (raft slurm), SCHED_NODES how large the simulated fleet is (1000),
+# SCHED_PARTS says which (pure raft slurm), SCHED_NODES how large the simulated fleet is (1000),
 # SCHED_TASKS how many tasks wait (20000), SCHED_COORDINATORS the numbers of coordinators ("1 3").
 set -euo pipefail
 . "$(dirname "$0")/cluster.sh" sched
-parts=${SCHED_PARTS:-raft slurm}
+parts=${SCHED_PARTS:-pure raft slurm}
 nodes=${SCHED_NODES:-1000} tasks=${SCHED_TASKS:-20000}
 
 build_sched() { (cd "$root" && go build -o "$dir/sched" ./test/sched); }
@@ -29,6 +29,11 @@ through_raft() {
   stop
   rm -rf "${dir:?}"/s?
 }
+
+if [[ $parts == *pure* ]]; then
+  say "decisions alone, on one core"
+  (cd "$root" && go run ./test/sched/pure ${SCHED_PURE_FLAGS:-})
+fi
 
 if [[ $parts == *raft* ]]; then
   say "through Raft: $nodes simulated nodes, $tasks tasks that wait until all nodes become free at once"
