@@ -11,6 +11,7 @@ import (
 
 // world plays a map: it knows what every node has and what really holds room.
 type world struct {
+	mutant  mutant
 	t       *rapid.T
 	m       *Map
 	nodes   map[string]cluster.Node
@@ -20,6 +21,13 @@ type world struct {
 	marks   []remembered
 	shapes  []*Shape
 	counted map[string]int
+}
+
+// mutant is a mistake that the map might have; the zero value is none.
+type mutant struct {
+	policy func() Policy
+	after  func(*Map) // each step
+	taken  func([]cluster.Allocation) []cluster.Allocation
 }
 
 // remembered is what the world was at a mark.
@@ -90,11 +98,10 @@ func drawRole(t *rapid.T, i int) cluster.Role {
 	return role
 }
 
-// play draws a world and what happens in it, and returns the first law that was broken. What sabotage does to the map
-// happens after every step.
-func play(t *rapid.T, policy Policy, sabotage func(*Map), counted map[string]int) error {
+// play draws a world and what happens in it, and returns the first law that was broken. A mutant breaks some.
+func play(t *rapid.T, policy Policy, broken mutant, counted map[string]int) error {
 	w := &world{
-		t: t, m: New(policy), nodes: map[string]cluster.Node{}, pinned: map[string][]cluster.Allocation{},
+		t: t, mutant: broken, m: New(policy), nodes: map[string]cluster.Node{}, pinned: map[string][]cluster.Allocation{},
 		counts: map[string]int{}, counted: counted,
 	}
 	for i := range rapid.IntRange(1, 24).Draw(t, "shapes") {
@@ -113,14 +120,14 @@ func play(t *rapid.T, policy Policy, sabotage func(*Map), counted map[string]int
 		w.m.Set(w.nodes[id], cluster.Resources{})
 	}
 	for range rapid.IntRange(20, 60).Draw(t, "steps") {
-		if err := w.step(sabotage); err != nil {
+		if err := w.step(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *world) step(sabotage func(*Map)) error {
+func (w *world) step() error {
 	steps := []func() error{
 		w.take, w.take, w.take, w.take, w.take, w.give, w.mark, w.mark, w.mark, w.rollback, w.rollback, w.pin, w.unpin, w.set, w.set, w.delete, w.settle, w.count, w.fill,
 	}
@@ -128,8 +135,8 @@ func (w *world) step(sabotage func(*Map)) error {
 	if err := rapid.SampledFrom(steps).Draw(w.t, "step")(); err != nil {
 		return err
 	}
-	if sabotage != nil {
-		sabotage(w.m)
+	if w.mutant.after != nil {
+		w.mutant.after(w.m)
 	}
 	if w.m.version > before && len(w.m.classes) > 0 {
 		w.counted["stale"]++
@@ -194,6 +201,12 @@ func (w *world) take() error {
 	reference := w.m.Clone()
 	want := w.scanTake(reference, s)
 	got, stuck := w.m.Take(s)
+	if w.mutant.taken != nil {
+		got = w.mutant.taken(got)
+	}
+	if got != nil && len(got) != s.Size {
+		return fmt.Errorf("half a gang: %d allocations of %d", len(got), s.Size)
+	}
 	if !reflect.DeepEqual(got, want) {
 		return fmt.Errorf("took %v, a scan of all nodes takes %v", got, want)
 	}
@@ -203,9 +216,6 @@ func (w *world) take() error {
 			w.counted["half"]++
 		}
 		return nil
-	}
-	if len(got) != s.Size {
-		return fmt.Errorf("half a gang: %d allocations of %d", len(got), s.Size)
 	}
 	w.counted["taken"]++
 	w.holds = append(slices.Clone(w.holds), got...)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/scheduler/room"
+	"pgregory.net/rapid"
 )
 
 func node(id string, cores int64, gpus int, model string) cluster.Node {
@@ -113,6 +114,38 @@ func TestACloneIsAWorldOfItsOwn(t *testing.T) {
 	m.Set(node("c", 2, 1, "A100"), cluster.Resources{})
 	if c.Len() != 1 || c.IDs()[0] != "a" {
 		t.Errorf("what was done to the map is seen in a clone: %v", c.IDs())
+	}
+}
+
+func TestTheOrderInWhichNodesCameDecidesNothing(t *testing.T) {
+	placed, refused := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		var nodes []cluster.Node
+		for i := range rapid.IntRange(1, 40).Draw(t, "nodes") {
+			n := node(fmt.Sprintf("n%02d", i), rapid.Int64Range(0, 8).Draw(t, "cores"), rapid.IntRange(0, 4).Draw(t, "gpus"), rapid.SampledFrom([]string{"T4", "A100"}).Draw(t, "model"))
+			if i := len(n.Devices) - 1; i >= 0 && rapid.Bool().Draw(t, "mixed") {
+				n.Devices[i].Model = "H100"
+			}
+			nodes = append(nodes, n)
+		}
+		one, other := mapOf(nil, nodes...), mapOf(nil, rapid.Permutation(nodes).Draw(t, "order")...)
+		for range rapid.IntRange(1, 20).Draw(t, "gangs") {
+			s := shape(rapid.Int32Range(1, 4).Draw(t, "tasks"), cluster.Ask{
+				MilliCPU: rapid.Int64Range(0, 3).Draw(t, "ask") * 1000, GPUs: rapid.Int32Range(0, 2).Draw(t, "ask gpus"), Ports: rapid.Int32Range(0, 2).Draw(t, "ask ports"),
+			})
+			got, want := take(one, s), take(other, s)
+			if !reflect.DeepEqual(got, want) || one.Sum() != other.Sum() {
+				t.Fatalf("%v, in another order %v", got, want)
+			}
+			if got == nil {
+				refused++
+			} else {
+				placed++
+			}
+		}
+	})
+	if placed == 0 || refused == 0 {
+		t.Errorf("%d placed, %d refused", placed, refused)
 	}
 }
 

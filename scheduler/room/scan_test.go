@@ -149,13 +149,24 @@ func (emptiest) Score(n *State, devices []Device, _ *Request) int32 {
 	return score
 }
 
+// moody changes its mind each time.
+type moody struct {
+	Tightest
+	asked int32
+}
+
+func (p *moody) Score(*State, []Device, *Request) int32 {
+	p.asked++
+	return p.asked % 7
+}
+
 func TestLaws(t *testing.T) {
 	for name, policy := range policies {
 		t.Run(name, func(t *testing.T) {
 			counted := map[string]int{}
 			for range 5 { // a hundred worlds are too few to meet everything
 				rapid.Check(t, func(t *rapid.T) {
-					if err := play(t, policy(), nil, counted); err != nil {
+					if err := play(t, policy(), mutant{}, counted); err != nil {
 						t.Fatal(err)
 					}
 				})
@@ -175,74 +186,80 @@ func TestLaws(t *testing.T) {
 
 // TestTheLawsCatchMutants breaks the map in ways that a mistake in it would.
 func TestTheLawsCatchMutants(t *testing.T) {
-	mutants := map[string]func(*Map){
-		"a class forgets what has changed": func(m *Map) {
+	mutants := map[string]mutant{
+		"a class forgets what has changed": {after: func(m *Map) {
 			for _, c := range m.classes {
 				c.scores.grow(len(m.nodes))
 				c.seen = m.version
 			}
-		},
-		"a class forgets one change": func(m *Map) {
+		}},
+		"a class forgets one change": {after: func(m *Map) {
 			for _, c := range m.classes {
 				if c.seen == m.version-1 {
 					c.seen = m.version
 				}
 			}
-		},
-		"a tree is not worked out again": func(m *Map) {
+		}},
+		"a tree is not worked out again": {after: func(m *Map) {
 			for _, c := range m.classes {
 				for place := range c.scores.leaves[:min(len(c.scores.leaves), len(m.nodes))] {
 					c.scores.leaves[place] = m.score(int32(place), c)
 				}
 				c.seen = m.version
 			}
-		},
-		"a denial outlives a gain": func(m *Map) {
+		}},
+		"a denial outlives a gain": {after: func(m *Map) {
 			for _, c := range m.classes {
 				if c.denied != 0 {
 					c.denied = m.level
 				}
 			}
-		},
-		"a device is not kept for undoing": func(m *Map) {
+		}},
+		"a device is not kept for undoing": {after: func(m *Map) {
 			for i, d := range m.undo.devices {
 				m.undo.devices[i].old = m.devices[d.at]
 			}
-		},
-		"a node is not kept for undoing": func(m *Map) {
+		}},
+		"a node is not kept for undoing": {after: func(m *Map) {
 			for i, s := 0, 0; i < len(m.undo.steps); i++ {
 				if m.undo.steps[i].kind == nodeChanged {
 					m.undo.states[s] = m.nodes[m.undo.steps[i].place]
 					s++
 				}
 			}
-		},
-		"a device is sold twice": func(m *Map) {
+		}},
+		"a device is sold twice": {after: func(m *Map) {
 			for i := range m.devices {
 				m.devices[i].Milli = cluster.WholeGPU
 			}
-		},
-		"a memo keeps an answer of another state": func(m *Map) {
+		}},
+		"a memo keeps an answer of another state": {after: func(m *Map) {
 			for place := range m.nodes {
 				m.nodes[place].hash = 0
 			}
-		},
-		"a pin is lost": func(m *Map) { clear(m.pins.byNode) },
-		"a core is lost": func(m *Map) {
+		}},
+		"a pin is lost": {after: func(m *Map) { clear(m.pins.byNode) }},
+		"a core is lost": {after: func(m *Map) {
 			for place := range m.nodes {
 				m.nodes[place].Milli--
 			}
-		},
-		"a port is given twice": func(m *Map) {
+		}},
+		"a port is given twice": {after: func(m *Map) {
 			for place := range m.ports {
 				m.ports[place].used = nil
 			}
-		},
+		}},
+		"a gang is placed by half":              {taken: func(a []cluster.Allocation) []cluster.Allocation { return a[:len(a)/2] }},
+		"the same question gets another answer": {policy: func() Policy { return &moody{} }},
 	}
-	for name, sabotage := range mutants {
+	for name, broken := range mutants {
 		t.Run(name, func(t *testing.T) {
 			draw := rapid.Custom(func(t *rapid.T) string {
-				if err := play(t, rapid.SampledFrom([]Policy{Tightest{}, emptiest{}}).Draw(t, "policy"), sabotage, map[string]int{}); err != nil {
+				policy := rapid.SampledFrom([]Policy{Tightest{}, emptiest{}}).Draw(t, "policy")
+				if broken.policy != nil {
+					policy = broken.policy()
+				}
+				if err := play(t, policy, broken, map[string]int{}); err != nil {
 					return err.Error()
 				}
 				return ""
