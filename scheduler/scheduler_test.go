@@ -249,3 +249,11 @@ func TestSetSaysWhetherMoreMayFit(t *testing.T) {
 		t.Errorf("%d nodes are left", view.Len())
 	}
 }
+
+func TestWhatNeedsNothingFitsWhereMoreIsUsedThanThereIs(t *testing.T) {
+	n := cluster.Node{ID: "a", State: cluster.NodeReady, MilliCPU: 500}
+	view := viewOf(map[string]cluster.Resources{"a": {MilliCPU: 1000}}, n)
+	if plan := scheduler.Schedule(view, []scheduler.Ask{scheduler.NewAsk(gang("j", 1, cluster.Ask{}))}, 0); len(plan.Placements) != 1 {
+		t.Error("it waits")
+	}
+}

@@ -127,7 +127,7 @@ const shareUnit = 1 << 30
 func (Tightest) Score(n *State, _ []Device, r *Request) int32 {
 	left := 0.0
 	if n.CapMilli > 0 {
-		left = float64(n.Milli-r.Milli) / float64(n.CapMilli)
+		left = max(0, float64(n.Milli-r.Milli)/float64(n.CapMilli)) // more may be used than there is
 	}
 	if n.CapMemory > 0 {
 		left = max(left, float64(n.Memory-r.Memory)/float64(n.CapMemory))
