@@ -2,6 +2,7 @@ package scheduler_test
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"testing"
@@ -35,11 +36,24 @@ func drawScript(t *rapid.T) script {
 		gpus += int32(len(n.Devices))
 		s.nodes = append(s.nodes, n)
 	}
+	above := rapid.IntRange(0, 2).Draw(t, "above")
+	for i := range above {
+		q := drawQueue(t, fmt.Sprint("p", i), int64(gpus))
+		q.Guarantee = cluster.Quota{{Resource: cluster.ResourceGPUs, Amount: 1000 * rapid.Int64Range(0, int64(gpus)/2).Draw(t, "guarantee above")}}
+		s.queues = append(s.queues, q)
+	}
 	for i := range rapid.IntRange(1, 4).Draw(t, "queues") {
-		s.queues = append(s.queues, drawQueue(t, fmt.Sprint("q", i), int64(gpus)))
+		q := drawQueue(t, fmt.Sprint("q", i), int64(gpus))
+		if parent := rapid.IntRange(-1, above-1).Draw(t, "parent"); parent >= 0 {
+			q.Parent = fmt.Sprint("p", parent)
+			of := &s.queues[parent].Guarantee[0] // covers what those below it are guaranteed
+			mine, _ := q.Guarantee.Of(of.Resource)
+			of.Amount += mine
+		}
+		s.queues = append(s.queues, q)
 	}
 	for i := range rapid.IntRange(1, 14).Draw(t, "scenes") {
-		s.scenes = append(s.scenes, drawScene(t, i, s, gpus))
+		s.scenes = append(s.scenes, drawScene(t, i, s, gpus, s.queues[above:]))
 	}
 	return s
 }
@@ -62,13 +76,13 @@ func drawQueue(t *rapid.T, name string, gpus int64) cluster.Queue {
 	return q
 }
 
-func drawScene(t *rapid.T, i int, s script, gpus int32) scene {
+func drawScene(t *rapid.T, i int, s script, gpus int32, queues []cluster.Queue) scene {
 	c := scene{
 		wait:  time.Duration(rapid.IntRange(0, 20).Draw(t, "wait")) * 20 * time.Second,
 		lasts: time.Duration(rapid.IntRange(1, 60).Draw(t, "lasts")) * time.Minute,
 	}
 	per := rapid.Int32Range(1, 4).Draw(t, "per task")
-	g := gpuGang(rapid.SampledFrom(s.queues).Draw(t, "queue").Name, fmt.Sprintf("job-%02d", i), rapid.Int32Range(1, max(1, min(6, gpus/per))).Draw(t, "tasks"), per)
+	g := gpuGang(rapid.SampledFrom(queues).Draw(t, "queue").Name, fmt.Sprintf("job-%02d", i), rapid.Int32Range(1, max(1, min(6, gpus/per))).Draw(t, "tasks"), per)
 	g.Priority = rapid.Int32Range(0, 2).Draw(t, "priority")
 	g.NonPreemptible = rapid.IntRange(0, 9).Draw(t, "fixed") == 0
 	if rapid.Bool().Draw(t, "known") {
@@ -147,18 +161,27 @@ func conserved(w *world, c *scheduler.Cluster) error {
 	for _, id := range w.waits() {
 		asks = append(asks, scheduler.NewAsk(w.gangs[id].gang))
 	}
-	slices.SortFunc(asks, scheduler.Before)
-	closed := map[string]bool{} // who has waited for long for a limit keeps others of its queue from it
+	closed := map[string]bool{} // who has waited for long for a limit keeps others from what it waits for
+	denied := map[string]bool{}
 	for _, ask := range asks {
-		id, size := ask.ID, ask.Needs().Least()
-		if block, ok := c.Queues.Admit(c.Claim(ask, size)); !ok {
+		if block, ok := c.Queues.Admit(c.Claim(ask, ask.Needs().Least())); !ok {
 			w.counted["denied"]++
-			if block.Asked <= block.Most && w.now-w.gangs[id].came >= int64(scheduler.DefaultPatience) {
+			denied[ask.ID] = true
+			if block.Asked <= block.Most && w.now-w.gangs[ask.ID].came >= int64(scheduler.DefaultPatience) {
 				closed[block.Queue] = true
 			}
+		}
+	}
+	for _, ask := range asks {
+		id, size := ask.ID, ask.Needs().Least()
+		if denied[id] {
 			continue
 		}
-		if closed[ask.Queue] || closed[""] {
+		if slices.ContainsFunc(slices.Collect(maps.Values(w.gangs)), func(p *played) bool { return p.ends > 0 && p.gang.For == id }) {
+			w.counted["awaits"]++
+			continue // others are about to make room for it, or to leave it what its queue may hold
+		}
+		if closed[""] || slices.ContainsFunc(slices.Collect(maps.Keys(closed)), func(name string) bool { return w.below(ask.Queue, name) }) {
 			w.counted["closed"]++
 			continue
 		}
@@ -251,4 +274,149 @@ func (t *twins) Plan(now int64) cluster.Plan {
 		t.err = fmt.Errorf("the same question got two plans:\n%v\n%v", plan, again)
 	}
 	return plan
+}
+
+// endless is a script whose gangs never end by themselves.
+func endless(s script) script {
+	s.scenes = slices.Clone(s.scenes)
+	for i := range s.scenes {
+		s.scenes[i].lasts, s.scenes[i].gang.MaxRuntime = 1e6*time.Hour, 0
+		s.scenes[i].drain = ""
+	}
+	return s
+}
+
+// settles is the law that preemption never goes in circles: when nobody comes and nobody ends, those who were
+// stopped for others and come back do not have others stopped in turn forever. All is quiet after no more evictions than
+// there are gangs, squared.
+func settles(s script, p planner, counted map[string]int) error {
+	w := newWorld(p, s.nodes, s.queues)
+	w.counted = counted
+	for _, c := range s.scenes {
+		if err := w.plan(); err != nil {
+			return err
+		}
+		w.submit(c.gang, c.lasts)
+		w.pass(w.now + int64(c.wait))
+	}
+	evicted, quiet := counted["evicted"], w.now
+	for horizon := w.now + int64(1000*time.Hour); w.now < horizon; {
+		if err := w.plan(); err != nil {
+			return err
+		}
+		if n := counted["evicted"] - evicted; n > len(s.scenes)*len(s.scenes) {
+			return fmt.Errorf("%d gangs, %d evictions, and no end of it", len(s.scenes), n)
+		} else if n > 0 {
+			quiet = w.now
+		}
+		at, any := w.due()
+		if !any || at > horizon {
+			break
+		}
+		if !w.pass(at) {
+			w.pass(w.now + int64(time.Second))
+		}
+	}
+	if quiet > int64(100*time.Hour) {
+		return fmt.Errorf("after %s it still goes on", time.Duration(quiet))
+	}
+	if counted["evicted"] > evicted {
+		counted["settled"]++
+	}
+	return nil
+}
+
+func TestPreemptionNeverGoesInCircles(t *testing.T) {
+	counted := map[string]int{}
+	check(t, 5, func(t *rapid.T) error { return settles(endless(drawScript(t)), newCluster(), counted) })
+	exercised(t, counted, "evicted", "came back", "settled", "resized")
+}
+
+// drawFlood draws a cluster that is full of small gangs, of one queue or several, and keeps being so: the next comes before the
+// last one ends. Into that comes one large one.
+type flood struct {
+	nodes    []cluster.Node
+	queues   []cluster.Queue
+	small    []scene
+	large    cluster.Gang
+	at       int // it comes after so many
+	longest  time.Duration
+	patience time.Duration
+}
+
+func drawFlood(t *rapid.T) flood {
+	f := flood{nodes: racks(rapid.IntRange(1, 3).Draw(t, "nodes"), rapid.SampledFrom([]int{2, 4}).Draw(t, "gpus")), patience: scheduler.DefaultPatience}
+	for i := range rapid.IntRange(1, 3).Draw(t, "queues") {
+		f.queues = append(f.queues, cluster.Queue{
+			Name: fmt.Sprint("q", i), Weight: rapid.Int32Range(1, 2).Draw(t, "weight"),
+			Backfill: rapid.SampledFrom([]cluster.Backfill{cluster.BackfillEasy, cluster.BackfillConservative, cluster.BackfillNone}).Draw(t, "backfill"),
+		})
+	}
+	known := rapid.SampledFrom([]int{0, 1, 2}).Draw(t, "limits known") // of none, some, all
+	gpus := len(f.nodes) * len(f.nodes[0].Devices)
+	for i := range 12 * gpus {
+		lasts := time.Duration(rapid.IntRange(1, 20).Draw(t, "lasts")) * time.Minute
+		g := gpuGang(rapid.SampledFrom(f.queues).Draw(t, "queue").Name, fmt.Sprintf("s%03d", i), 1, 1)
+		if known == 2 || known == 1 && rapid.Bool().Draw(t, "known") {
+			g.MaxRuntime = lasts
+		}
+		f.longest = max(f.longest, lasts)
+		f.small = append(f.small, scene{gang: g, lasts: lasts, wait: lasts / time.Duration(gpus+1)})
+	}
+	f.at = rapid.IntRange(0, gpus).Draw(t, "after")
+	f.large = gpuGang(rapid.SampledFrom(f.queues).Draw(t, "of").Name, "large", int32(len(f.nodes)), int32(len(f.nodes[0].Devices)))
+	return f
+}
+
+// starves is the law that a gang that fits the empty cluster starts after so many have ended that came before it or
+// that had begun when room began to be kept for it, whatever comes after it: here within its patience and two times the longest of
+// the others, and what those take that came before it.
+func (f flood) starves(p planner, counted map[string]int) error {
+	w := newWorld(p, f.nodes, f.queues)
+	w.counted = counted
+	came, promised := int64(0), f.patience+3*f.longest
+	for i, c := range f.small {
+		if i == f.at {
+			for _, id := range w.waits() { // they go first
+				promised += time.Duration(w.gangs[id].lasts)
+			}
+			came = w.now
+			w.submit(f.large, time.Hour)
+		}
+		w.submit(c.gang, c.lasts)
+		for until := w.now + int64(c.wait); ; {
+			if err := w.plan(); err != nil {
+				return err
+			}
+			if large := w.gangs["large/main"]; large != nil && large.runs() {
+				counted["started"]++
+				if large.started > came+int64(f.patience) {
+					counted["late"]++
+				}
+				return nil
+			}
+			at, any := w.due()
+			if !any || at >= until {
+				w.pass(until)
+				break
+			}
+			if !w.pass(at) {
+				w.pass(min(until, w.now+1))
+			}
+		}
+		if came > 0 && w.now > came+int64(promised) {
+			return fmt.Errorf("it waits for %s, %s were promised", time.Duration(w.now-came), promised)
+		}
+	}
+	counted["too short"]++
+	return nil
+}
+
+func TestNoGangStarvesUnderAnyArrivals(t *testing.T) {
+	counted := map[string]int{}
+	check(t, 3, func(t *rapid.T) error { return drawFlood(t).starves(newCluster(), counted) })
+	exercised(t, counted, "started", "late")
+	if counted["too short"] > counted["started"] {
+		t.Errorf("most plays end before the promise does: %v", counted)
+	}
 }

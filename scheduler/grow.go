@@ -43,7 +43,7 @@ func (r *round) growOne(run *runner) {
 	}
 	mark := r.Room.Mark()
 	r.Room.Give(run.Allocations)
-	size, allocations := r.largest(run.needs, run.needs.steps, func(step int) bool {
+	step, allocations := r.largest(run.needs, run.needs.steps, func(step int) bool {
 		claim.Amount = run.needs.at(step).Amount
 		_, ok := r.Queues.Admit(claim)
 		return ok // of what is smaller too; whether it is worth it is asked of the largest
@@ -53,16 +53,16 @@ func (r *round) growOne(run *runner) {
 	if allocations == nil {
 		return
 	}
-	if step := run.needs.stepOf(size.Counts); step <= run.step || !r.pays(run, step) {
+	if step <= run.step || !r.pays(run, step) {
 		return
 	}
-	claim.Amount = size.Amount
+	size := run.needs.at(step)
 	run.Stops, run.For = true, run.ID
 	r.plan.Evictions = append(r.plan.Evictions, cluster.Eviction{
 		Gang: run.ID, Attempt: run.Attempt, Revision: run.Revision, For: run.ID, Counts: size.Counts,
 		Reason: fmt.Sprintf("grows from %d to %d tasks", run.needs.at(run.step).Shape.Size, size.Shape.Size),
 	})
-	r.keep(run.ID, claim, allocations, []string{run.ID})
+	r.keep(run.ID, claim, step, allocations, []string{run.ID})
 }
 
 // pays reports whether what a gang wins by being larger, within the time that it is so at the least, is more than

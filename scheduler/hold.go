@@ -14,9 +14,11 @@ type hold struct {
 	// until is when all of it is expected to be free, never if nobody knows. Who is done before may use it.
 	until int64
 	at    int64 // when that was worked out
+	since int64 // since when the gang waits in vain
 	// made says that others were told to make room for the gang: then it keeps the hold until it is placed or
 	// gives up, and what it will hold is charged already, so that nobody takes its share meanwhile.
 	made   bool
+	step   int // with made: the size that it has room for, and the right to
 	claim  *share.Claim
 	awaits []string // those who were told to make room
 	seen   bool     // of the round: it is still called for

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
@@ -26,15 +27,21 @@ func (r *round) press(w *waiter) bool {
 		return false
 	}
 	p := &pressing{round: r, w: w}
+	_, p.admitted = r.Queues.Admit(w.claim(w.needs.Least().Amount))
 	mark := r.Room.Mark()
 	r.Room.Unpin(w.ID)
 	victims := evict.Choose(r.Room, candidates, p.fits, p)
+	if victims == nil { // then those that could have gone on with less stop, too
+		for i := range candidates {
+			candidates[i].Elastic = false
+		}
+		victims = evict.Choose(r.Room, candidates, p.fits, p)
+	}
 	p.Begin()
-	if victims == nil {
+	if victims == nil || !r.evict(p, victims, mark) {
 		r.Room.Rollback(mark)
 		return false
 	}
-	r.evict(w, mark, victims)
 	return true
 }
 
@@ -84,11 +91,12 @@ func (r *round) mayEvict(w *waiter, run *runner, gain cluster.Amount) bool {
 // rules when they all go.
 type pressing struct {
 	*round
-	w    *waiter
-	gone []*share.Claim
+	w        *waiter
+	admitted bool // the limits of its queue allow it as it is
+	gone     []*share.Claim
 }
 
-// Begin charges again what Allow has released.
+// Begin charges again what was released.
 func (p *pressing) Begin() {
 	for _, claim := range p.gone {
 		p.charge(*claim)
@@ -96,26 +104,34 @@ func (p *pressing) Begin() {
 	p.gone = p.gone[:0]
 }
 
-// Allow reports whether the candidate may go besides those that were allowed.
-func (p *pressing) Allow(c *evict.Candidate) bool {
-	run := p.running[c.ID]
-	if run.line == p.w.line {
-		return true
-	}
-	if !p.mayEvict(p.w, run, p.w.needs.Least().Amount) {
-		return false
-	}
+func (p *pressing) free(run *runner) {
 	if run.claim != nil && p.Queues.Release(*run.claim) == nil {
 		p.gone = append(p.gone, run.claim)
 	}
+}
+
+// Allow reports whether the candidate may go besides those that were allowed.
+func (p *pressing) Allow(c *evict.Candidate) bool { return p.allow(c.ID, p.w.needs.Least().Amount) }
+
+func (p *pressing) allow(id string, gain cluster.Amount) bool {
+	run := p.running[id]
+	if run.line == p.w.line {
+		return true
+	}
+	if !p.mayEvict(p.w, run, gain) {
+		return false
+	}
+	p.free(run)
 	return true
 }
 
-// fits reports whether the ask has room, and the elastic ones among the victims with their least.
+// fits reports whether the ask has room and its queue's limits admit it, and the elastic ones among the victims have
+// their least.
 func (p *pressing) fits(victims []*evict.Candidate) bool {
 	mark := p.Room.Mark()
 	defer p.Room.Rollback(mark)
-	if allocations, _ := p.Room.Take(p.w.needs.Least().Shape); allocations == nil {
+	least := p.w.needs.Least()
+	if allocations, _ := p.Room.Take(least.Shape); allocations == nil {
 		return false
 	}
 	for _, v := range victims {
@@ -126,18 +142,49 @@ func (p *pressing) fits(victims []*evict.Candidate) bool {
 			return false
 		}
 	}
-	return true
+	return p.admitted || p.admits(victims, least.Amount)
 }
 
-// evict tells the victims to make room, and keeps the room for the ask and for those that go on with less.
-func (r *round) evict(w *waiter, mark room.Mark, victims []*evict.Candidate) {
-	awaits := make([]string, len(victims))
+// admits reports whether the queue's limits admit the ask when the victims are gone.
+func (p *pressing) admits(victims []*evict.Candidate, amount cluster.Amount) bool {
+	p.Begin()
+	defer p.Begin()
+	for _, v := range victims {
+		p.free(p.running[v.ID])
+	}
+	_, ok := p.Queues.Admit(p.w.claim(amount))
+	return ok
+}
+
+// allows asks the rules once more when it is known of which models the GPUs are that the ask gains.
+func (p *pressing) allows(victims []*evict.Candidate, gain cluster.Amount) bool {
+	defer p.Begin()
+	for _, v := range victims {
+		if !p.allow(v.ID, gain) {
+			return false
+		}
+	}
+	return p.admits(victims, gain)
+}
+
+// evict tells the victims to make room, and keeps the room for the ask and for those that go on with less. It is
+// false, and nobody is told, if the rules forbid it now that it is known which room that is.
+func (r *round) evict(p *pressing, victims []*evict.Candidate, mark room.Mark) bool {
+	w, awaits := p.w, make([]string, len(victims))
 	for i, v := range victims {
 		awaits[i] = v.ID
 		r.Room.Give(v.Allocations)
 	}
-	allocations, _ := r.Room.Take(w.needs.Least().Shape)
-	rest := make([]*Size, len(victims)) // what they go on with, and where
+	// As much of it as the rules allow in their room, though no more of the elastic victims' than they must give.
+	most := w.needs.steps
+	if slices.ContainsFunc(victims, func(v *evict.Candidate) bool { return v.Elastic }) {
+		most = 0
+	}
+	step, allocations := r.largest(w.needs, most, func(step int) bool { return p.allows(victims, w.needs.at(step).Amount) })
+	if allocations == nil || !p.allows(victims, r.amountOf(allocations)) {
+		return false
+	}
+	rest := make([]int, len(victims)) // what they go on with, and where
 	rooms := make([][]cluster.Allocation, len(victims))
 	for i, v := range victims {
 		if run := r.running[v.ID]; v.Elastic {
@@ -150,23 +197,24 @@ func (r *round) evict(w *waiter, mark room.Mark, victims []*evict.Candidate) {
 		run.Stops, run.For = true, w.ID
 		e := cluster.Eviction{Gang: run.ID, Attempt: run.Attempt, Revision: run.Revision, For: w.ID, Reason: preempted(w)}
 		if rooms[i] != nil {
-			e.Counts, e.Reason = rest[i].Counts, fmt.Sprintf("shrinks to %d tasks for %s", len(rooms[i]), w.ID)
-			r.keep(run.ID, share.Claim{Queue: run.Queue, Owner: run.Owner, Job: run.Job}, rooms[i], awaits)
+			e.Counts, e.Reason = run.needs.at(rest[i]).Counts, fmt.Sprintf("shrinks to %d tasks for %s", len(rooms[i]), w.ID)
+			r.keep(run.ID, share.Claim{Queue: run.Queue, Owner: run.Owner, Job: run.Job}, rest[i], rooms[i], awaits)
 		}
 		r.plan.Evictions = append(r.plan.Evictions, e)
 	}
-	r.keep(w.ID, w.claim(cluster.Amount{}), allocations, awaits)
+	r.keep(w.ID, w.claim(cluster.Amount{}), step, allocations, awaits)
+	return true
 }
 
-// keep keeps room that others are told to make.
-func (r *round) keep(id string, claim share.Claim, allocations []cluster.Allocation, awaits []string) {
+// keep keeps room that others are told to make, for so large a gang.
+func (r *round) keep(id string, claim share.Claim, step int, allocations []cluster.Allocation, awaits []string) {
 	claim.Amount = r.amountOf(allocations)
 	r.unhold(id)
-	r.hold(&hold{id: id, until: never, made: true, seen: true, awaits: awaits, claim: r.charge(claim)}, allocations)
+	r.hold(&hold{id: id, until: never, made: true, step: step, seen: true, awaits: awaits, claim: r.charge(claim)}, allocations)
 }
 
 // largest takes room for the largest size up to a step that has some and that may is content with (nil is with all), or none.
-func (r *round) largest(n *Needs, most int, may func(step int) bool) (*Size, []cluster.Allocation) {
+func (r *round) largest(n *Needs, most int, may func(step int) bool) (int, []cluster.Allocation) {
 	take := func(step int) []cluster.Allocation {
 		if may != nil && !may(step) {
 			return nil
@@ -175,7 +223,7 @@ func (r *round) largest(n *Needs, most int, may func(step int) bool) (*Size, []c
 		return allocations
 	}
 	if allocations := take(most); allocations != nil {
-		return n.at(most), allocations
+		return most, allocations
 	}
 	fits := -1 // it fits with fits, and does not with most
 	for most-fits > 1 {
@@ -188,7 +236,7 @@ func (r *round) largest(n *Needs, most int, may func(step int) bool) (*Size, []c
 		r.Room.Rollback(mark)
 	}
 	if fits < 0 {
-		return nil, nil
+		return 0, nil
 	}
-	return n.at(fits), take(fits)
+	return fits, take(fits)
 }

@@ -1,6 +1,11 @@
 package scheduler
 
-import "github.com/clary-ml/clary/cluster"
+import (
+	"cmp"
+	"slices"
+
+	"github.com/clary-ml/clary/cluster"
+)
 
 // reserve keeps room for an ask: that which will be free first, by what is known of what runs. Where nobody
 // knows when, it lets others overtake for a while before. What is kept stays kept until it is placed or no longer
@@ -12,7 +17,7 @@ func (r *round) reserve(w *waiter) {
 			r.recall(h.until)
 			return
 		}
-	} else if len(r.holds) >= maxHolds {
+	} else if len(r.holds) >= maxHolds && !r.outlives(w) {
 		return
 	}
 	if r.vain(w.keep) {
@@ -28,11 +33,38 @@ func (r *round) reserve(w *waiter) {
 		r.recall(patient)
 		return
 	}
-	r.hold(&hold{id: w.ID, until: until, at: r.now, seen: true}, allocations)
+	for _, a := range allocations {
+		for _, h := range r.younger(w) {
+			if _, on := slices.BinarySearch(h.nodes, a.Node); on {
+				r.unhold(h.id)
+			}
+		}
+	}
+	r.hold(&hold{id: w.ID, until: until, at: r.now, since: w.since, seen: true}, allocations)
 	r.recall(until)
 }
 
-// earliest is when an ask would find room if nothing else were placed, and where; nil if it never would.
+// younger are the holds of those that have waited for less long than an ask. They stand back: so the one that has waited
+// longest always finds room in the end, however many others wait beside it.
+func (r *round) younger(w *waiter) []*hold {
+	return slices.DeleteFunc(r.held(), func(h *hold) bool {
+		return h.made || h.since < w.since || h.since == w.since && h.id <= w.ID
+	})
+}
+
+// outlives gives up the youngest hold, if it is younger than the ask.
+func (r *round) outlives(w *waiter) bool {
+	younger := r.younger(w)
+	if len(younger) == 0 {
+		return false
+	}
+	youngest := slices.MaxFunc(younger, func(a, b *hold) int { return cmp.Or(cmp.Compare(a.since, b.since), cmp.Compare(a.id, b.id)) })
+	r.unhold(youngest.id)
+	return true
+}
+
+// earliest is when an ask would find room if nothing else were placed, and where; nil if it never would. What is kept for
+// those that have waited for longer is not to be had.
 func (r *round) earliest(w *waiter) (int64, []cluster.Allocation) {
 	if r.ends == nil {
 		r.ends = r.Cluster.ends(r.now)
@@ -40,6 +72,9 @@ func (r *round) earliest(w *waiter) (int64, []cluster.Allocation) {
 	mark := r.Room.Mark()
 	defer r.Room.Rollback(mark)
 	r.Room.Unpin(w.ID)
+	for _, h := range r.younger(w) {
+		r.Room.Unpin(h.id)
+	}
 	shape := w.needs.Least().Shape
 	fits := func() bool {
 		before := r.Room.Mark()

@@ -195,7 +195,9 @@ func (r *round) try(w *waiter) {
 		return
 	}
 	if block, ok := r.Queues.Admit(w.claim(amount)); !ok {
-		r.denied(w, block)
+		if block.Asked > block.Most || !r.press(w) {
+			r.denied(w, block)
+		}
 		return
 	}
 	if (h != nil || !r.stuck[w.needs]) && r.place(w) || r.backfill(w) {
@@ -297,26 +299,23 @@ func (r *round) spare(id string) {
 	})
 }
 
-// take takes room for the largest size that has some and that the queue's limits admit. Which limits there are for
-// GPUs of one model is known when it is known of which they are.
-func (r *round) take(w *waiter) (size *Size, allocations []cluster.Allocation) {
-	if h := r.holds[w.ID]; h != nil && h.claim != nil { // what it had others make room for is its own
-		charged := h.claim.Amount
-		if r.Queues.Release(*h.claim) == nil {
+// take takes room for the largest size that has some and that the queue's limits admit; of those for whom others made room,
+// no larger than they did. Which limits there are for GPUs of one model is known when it is known of which they are.
+func (r *round) take(w *waiter) (*Size, []cluster.Allocation) {
+	most := w.needs.steps
+	if h := r.holds[w.ID]; h != nil && h.made {
+		most = min(most, h.step)
+		if h.claim != nil && r.Queues.Release(*h.claim) == nil {
 			defer func() { h.claim = r.charge(*h.claim) }()
 		}
-		return r.largest(w.needs, w.needs.steps, func(step int) bool {
-			amount := w.needs.at(step).Amount
-			return amount.MilliCPU <= charged.MilliCPU && amount.MilliGPU <= charged.MilliGPU && amount.Memory <= charged.Memory || r.admits(w, amount)
-		})
 	}
 	mark := r.Room.Mark()
-	size, allocations = r.largest(w.needs, w.needs.steps, func(step int) bool { return r.admits(w, w.needs.at(step).Amount) })
+	step, allocations := r.largest(w.needs, most, func(step int) bool { return r.admits(w, w.needs.at(step).Amount) })
 	if allocations != nil && !r.admits(w, r.amountOf(allocations)) {
 		r.Room.Rollback(mark)
 		return nil, nil
 	}
-	return size, allocations
+	return w.needs.at(step), allocations
 }
 
 func (r *round) admits(w *waiter, amount cluster.Amount) bool {

@@ -189,7 +189,7 @@ func (w *world) quotas() error {
 		q := w.queues[name]
 		held, running := int64(0), map[string]bool{}
 		for _, p := range w.gangs {
-			if p.gang.Queue != name || !p.runs() {
+			if !p.runs() || !w.below(p.gang.Queue, name) {
 				continue
 			}
 			running[p.gang.Job] = true
@@ -209,6 +209,14 @@ func (w *world) quotas() error {
 		}
 	}
 	return nil
+}
+
+// below reports whether a queue is another or under it.
+func (w *world) below(queue, other string) bool {
+	for queue != other && queue != "" {
+		queue = w.queues[queue].Parent
+	}
+	return queue == other
 }
 
 func (w *world) evict(e cluster.Eviction) error {

@@ -9,14 +9,16 @@ type Right string
 const (
 	RightNone    Right = ""        // it may not
 	RightReclaim Right = "reclaim" // it has not what it is guaranteed, and the other borrows
-	RightFair    Right = "fair"    // the other has more than its share, and would still not be worse off than that one was
+	RightFair    Right = "fair"    // the other has more than its share, and would still have no less than this one then has
 )
 
 // MayEvict says by which right a gang of one queue may take the place of a gang of another, when the
 // one gains an amount and the other loses one. Shares are compared as they would be after the move, at
-// the level where the two queues' ways to the root part: both end below what the other had, so that the
-// largest share falls with every move and two queues cannot swap forever (Kueue's rule S2-b). Whether
-// the queues' own rules allow it (cluster.Preempt) is the caller's question.
+// the level where the two queues' ways to the root part: the preemptor must not end above the one that it takes
+// from (Kueue's rule S2-a). So the least share that an eviction in a circle would reach could never be undercut again,
+// and there is no circle, not even when others take what of the room is left over; with the weaker rule that both
+// end below what the other had (S2-b) a small gang evicts a large one, whose fellows fill the rest and are evicted
+// for it in turn. Whether the queues' own rules allow it (cluster.Preempt) is the caller's question.
 func (t *Tree) MayEvict(preemptor, victim string, gain, loss cluster.Amount) Right {
 	p, v := t.fork(preemptor, victim)
 	if p < 0 || v < 0 {
@@ -44,7 +46,7 @@ func (t *Tree) MayEvict(preemptor, victim string, gain, loss cluster.Amount) Rig
 	}
 	before := t.shareOf(&t.nodes[v], make(vec, len(x)), 1)
 	after := t.shareOf(&t.nodes[v], y, -1)
-	if gained := t.shareOf(&t.nodes[p], x, 1); gained.Beyond < before.Beyond && after.Beyond < before.Beyond {
+	if gained := t.shareOf(&t.nodes[p], x, 1); gained.Beyond <= after.Beyond && after.Beyond < before.Beyond {
 		return RightFair
 	}
 	return RightNone
