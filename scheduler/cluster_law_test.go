@@ -218,7 +218,7 @@ func exercised(t *testing.T, counted map[string]int, things ...string) {
 
 func TestClusterSellsNothingTwiceAndKeepsWorkAndQuotas(t *testing.T) {
 	counted := map[string]int{}
-	check(t, 3, func(t *rapid.T) error {
+	check(t, 12, func(t *rapid.T) error {
 		c := scheduler.New(scheduler.Options{})
 		return sound(drawScript(t), c, c, counted)
 	})
@@ -227,7 +227,7 @@ func TestClusterSellsNothingTwiceAndKeepsWorkAndQuotas(t *testing.T) {
 
 func TestClusterGivesTheSameQuestionTheSamePlan(t *testing.T) {
 	counted := map[string]int{}
-	check(t, 1, func(t *rapid.T) error {
+	check(t, 10, func(t *rapid.T) error {
 		return same(drawScript(t), newCluster(), newCluster(), counted)
 	})
 	exercised(t, counted, "placed", "evicted", "resized")
@@ -328,7 +328,7 @@ func settles(s script, p planner, counted map[string]int) error {
 
 func TestPreemptionNeverGoesInCircles(t *testing.T) {
 	counted := map[string]int{}
-	check(t, 5, func(t *rapid.T) error { return settles(endless(drawScript(t)), newCluster(), counted) })
+	check(t, 10, func(t *rapid.T) error { return settles(endless(drawScript(t)), newCluster(), counted) })
 	exercised(t, counted, "evicted", "came back", "settled", "resized")
 }
 
