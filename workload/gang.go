@@ -31,7 +31,8 @@ type OneGang struct {
 //	running     a task ended badly: the rest is stopped, and when all have ended the
 //	            gang starts anew, unless the retries are used up. A task that was lost
 //	            with its node excuses the whole attempt: its peers fail because of it.
-//	            A gang that was told to move ends in the same way, and is excused too.
+//	            A gang that was told to move, to make room or to be of another size ends
+//	            in the same way, and is excused too.
 //	            When all but its services have succeeded those are stopped; how they end
 //	            then is no matter, and that one ends before is a failure
 //	publishing  all have succeeded: outputs are committed, then copied and registered
