@@ -26,3 +26,16 @@ type OwnerUsage struct {
 	Used    Amount
 	Running int32
 }
+
+// QueueView is a queue with what it and all below it hold, as people are shown it.
+type QueueView struct {
+	Queue     Queue
+	TakesJobs bool // none is below it
+	Used      Amount
+	Beyond    Amount  // of it, what is more than its guarantee: what it has borrowed
+	Mean      Amount  // what was held of late, if the past counts
+	Share     float64 // of the cluster beyond its guarantee, over its weight: the least is served next
+	Running   int32   // jobs
+	Waiting   int64
+	Owners    []OwnerUsage // who hold something of this very queue
+}

@@ -46,6 +46,8 @@ type Cluster struct {
 	// the test knows spaces.
 	Show func(job cluster.Job, trial cluster.Trial) map[string]any
 	Read func(job cluster.Job, parameters map[string]any) ([]float64, error)
+	// Queues answers for the tree of queues; nil is that there is none.
+	Queues claryv1.QueuesServer
 
 	authority    *pki.Authority
 	coordinators []*coordinator
@@ -160,6 +162,7 @@ func (c *Cluster) serve(member *coordinator, listener net.Listener, secure *tls.
 	claryv1.RegisterMetricsServer(member.server, &metrics{c: c})
 	claryv1.RegisterObjectsServer(member.server, &objects{c: c})
 	claryv1.RegisterModelsServer(member.server, &models{c: c})
+	claryv1.RegisterQueuesServer(member.server, &queues{c: c})
 	claryv1.RegisterAdminServer(member.server, &admin{c: c})
 	c.running.Go(func() { _ = member.server.Serve(listener) })
 }

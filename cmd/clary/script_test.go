@@ -38,7 +38,7 @@ func TestScripts(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			fake.Run = play
+			fake.Run, fake.Queues = play, newQueues()
 			fake.Check = check
 			fake.Show, fake.Read = showTrial, readTrial
 			fake.PutNode(client.NodeView{

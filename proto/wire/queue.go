@@ -130,3 +130,19 @@ func OwnerUsageToProto(o cluster.OwnerUsage) *claryv1.OwnerUsage {
 func OwnerUsageFromProto(o *claryv1.OwnerUsage) cluster.OwnerUsage {
 	return cluster.OwnerUsage{Owner: o.GetOwner(), Used: AmountFromProto(o.GetUsed()), Running: o.GetRunning()}
 }
+
+// QueueViewToProto converts a queue with what it holds.
+func QueueViewToProto(v cluster.QueueView) *claryv1.QueueView {
+	return &claryv1.QueueView{
+		Queue: QueueToProto(v.Queue), TakesJobs: v.TakesJobs, Used: AmountToProto(v.Used), Beyond: AmountToProto(v.Beyond), Mean: AmountToProto(v.Mean),
+		Share: v.Share, Running: v.Running, Waiting: v.Waiting, Owners: list(v.Owners, OwnerUsageToProto),
+	}
+}
+
+// QueueViewFromProto converts a queue with what it holds.
+func QueueViewFromProto(v *claryv1.QueueView) cluster.QueueView {
+	return cluster.QueueView{
+		Queue: QueueFromProto(v.GetQueue()), TakesJobs: v.GetTakesJobs(), Used: AmountFromProto(v.GetUsed()), Beyond: AmountFromProto(v.GetBeyond()), Mean: AmountFromProto(v.GetMean()),
+		Share: v.GetShare(), Running: v.GetRunning(), Waiting: v.GetWaiting(), Owners: list(v.GetOwners(), OwnerUsageFromProto),
+	}
+}

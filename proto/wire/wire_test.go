@@ -62,6 +62,7 @@ func nouns() []noun {
 		line(wire.ModelAmountToProto, wire.ModelAmountFromProto, &claryv1.ModelAmount{}),
 		line(wire.ClaimToProto, wire.ClaimFromProto, &claryv1.Claim{}),
 		line(wire.QueueUsageToProto, wire.QueueUsageFromProto, &claryv1.QueueUsage{}),
+		line(wire.QueueViewToProto, wire.QueueViewFromProto, &claryv1.QueueView{}),
 		line(wire.OwnerUsageToProto, wire.OwnerUsageFromProto, &claryv1.OwnerUsage{}),
 		line(wire.SecretToProto, wire.SecretFromProto, &claryv1.Secret{}),
 		line(wire.DeedToProto, wire.DeedFromProto, &claryv1.Deed{}),

@@ -3545,6 +3545,114 @@ func (x *Queue) GetHalfLife() int64 {
 	return 0
 }
 
+type QueueView struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Queue         *Queue                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	TakesJobs     bool                   `protobuf:"varint,2,opt,name=takes_jobs,json=takesJobs,proto3" json:"takes_jobs,omitempty"`
+	Used          *Amount                `protobuf:"bytes,3,opt,name=used,proto3" json:"used,omitempty"`
+	Beyond        *Amount                `protobuf:"bytes,4,opt,name=beyond,proto3" json:"beyond,omitempty"`
+	Mean          *Amount                `protobuf:"bytes,5,opt,name=mean,proto3" json:"mean,omitempty"`
+	Share         float64                `protobuf:"fixed64,6,opt,name=share,proto3" json:"share,omitempty"`
+	Running       int32                  `protobuf:"varint,7,opt,name=running,proto3" json:"running,omitempty"`
+	Waiting       int64                  `protobuf:"varint,8,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Owners        []*OwnerUsage          `protobuf:"bytes,9,rep,name=owners,proto3" json:"owners,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueueView) Reset() {
+	*x = QueueView{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueueView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueueView) ProtoMessage() {}
+
+func (x *QueueView) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueueView.ProtoReflect.Descriptor instead.
+func (*QueueView) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *QueueView) GetQueue() *Queue {
+	if x != nil {
+		return x.Queue
+	}
+	return nil
+}
+
+func (x *QueueView) GetTakesJobs() bool {
+	if x != nil {
+		return x.TakesJobs
+	}
+	return false
+}
+
+func (x *QueueView) GetUsed() *Amount {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+func (x *QueueView) GetBeyond() *Amount {
+	if x != nil {
+		return x.Beyond
+	}
+	return nil
+}
+
+func (x *QueueView) GetMean() *Amount {
+	if x != nil {
+		return x.Mean
+	}
+	return nil
+}
+
+func (x *QueueView) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *QueueView) GetRunning() int32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *QueueView) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *QueueView) GetOwners() []*OwnerUsage {
+	if x != nil {
+		return x.Owners
+	}
+	return nil
+}
+
 type Limit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Resource      string                 `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
@@ -3555,7 +3663,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3567,7 +3675,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3580,7 +3688,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{35}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Limit) GetResource() string {
@@ -3607,7 +3715,7 @@ type UserLimit struct {
 
 func (x *UserLimit) Reset() {
 	*x = UserLimit{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3619,7 +3727,7 @@ func (x *UserLimit) String() string {
 func (*UserLimit) ProtoMessage() {}
 
 func (x *UserLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3632,7 +3740,7 @@ func (x *UserLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserLimit.ProtoReflect.Descriptor instead.
 func (*UserLimit) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{36}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *UserLimit) GetMost() []*Limit {
@@ -3660,7 +3768,7 @@ type Preempt struct {
 
 func (x *Preempt) Reset() {
 	*x = Preempt{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3672,7 +3780,7 @@ func (x *Preempt) String() string {
 func (*Preempt) ProtoMessage() {}
 
 func (x *Preempt) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3685,7 +3793,7 @@ func (x *Preempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preempt.ProtoReflect.Descriptor instead.
 func (*Preempt) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{37}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Preempt) GetWithin() string {
@@ -3721,7 +3829,7 @@ type Amount struct {
 
 func (x *Amount) Reset() {
 	*x = Amount{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3733,7 +3841,7 @@ func (x *Amount) String() string {
 func (*Amount) ProtoMessage() {}
 
 func (x *Amount) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3746,7 +3854,7 @@ func (x *Amount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Amount.ProtoReflect.Descriptor instead.
 func (*Amount) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{38}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Amount) GetMilliCpu() int64 {
@@ -3787,7 +3895,7 @@ type ModelAmount struct {
 
 func (x *ModelAmount) Reset() {
 	*x = ModelAmount{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3799,7 +3907,7 @@ func (x *ModelAmount) String() string {
 func (*ModelAmount) ProtoMessage() {}
 
 func (x *ModelAmount) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3812,7 +3920,7 @@ func (x *ModelAmount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelAmount.ProtoReflect.Descriptor instead.
 func (*ModelAmount) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{39}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ModelAmount) GetModel() string {
@@ -3840,7 +3948,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3852,7 +3960,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3865,7 +3973,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{40}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Claim) GetQueue() string {
@@ -3900,7 +4008,7 @@ type OwnerUsage struct {
 
 func (x *OwnerUsage) Reset() {
 	*x = OwnerUsage{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3912,7 +4020,7 @@ func (x *OwnerUsage) String() string {
 func (*OwnerUsage) ProtoMessage() {}
 
 func (x *OwnerUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3925,7 +4033,7 @@ func (x *OwnerUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnerUsage.ProtoReflect.Descriptor instead.
 func (*OwnerUsage) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{41}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *OwnerUsage) GetOwner() string {
@@ -3964,7 +4072,7 @@ type QueueUsage struct {
 
 func (x *QueueUsage) Reset() {
 	*x = QueueUsage{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3976,7 +4084,7 @@ func (x *QueueUsage) String() string {
 func (*QueueUsage) ProtoMessage() {}
 
 func (x *QueueUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3989,7 +4097,7 @@ func (x *QueueUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueUsage.ProtoReflect.Descriptor instead.
 func (*QueueUsage) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{42}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *QueueUsage) GetQueue() string {
@@ -4057,7 +4165,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	mi := &file_clary_v1_nouns_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4069,7 +4177,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	mi := &file_clary_v1_nouns_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4082,7 +4190,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{43}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Secret) GetQueue() string {
@@ -4159,7 +4267,7 @@ type Deed struct {
 
 func (x *Deed) Reset() {
 	*x = Deed{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[44]
+	mi := &file_clary_v1_nouns_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4171,7 +4279,7 @@ func (x *Deed) String() string {
 func (*Deed) ProtoMessage() {}
 
 func (x *Deed) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[44]
+	mi := &file_clary_v1_nouns_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4184,7 +4292,7 @@ func (x *Deed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deed.ProtoReflect.Descriptor instead.
 func (*Deed) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{44}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Deed) GetId() string {
@@ -4275,7 +4383,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[45]
+	mi := &file_clary_v1_nouns_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4287,7 +4395,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[45]
+	mi := &file_clary_v1_nouns_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4300,7 +4408,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{45}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Token) GetId() string {
@@ -4405,7 +4513,7 @@ type Trial struct {
 
 func (x *Trial) Reset() {
 	*x = Trial{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[46]
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4417,7 +4525,7 @@ func (x *Trial) String() string {
 func (*Trial) ProtoMessage() {}
 
 func (x *Trial) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[46]
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4430,7 +4538,7 @@ func (x *Trial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trial.ProtoReflect.Descriptor instead.
 func (*Trial) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{46}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Trial) GetSweep() string {
@@ -4612,7 +4720,7 @@ type CurvePoint struct {
 
 func (x *CurvePoint) Reset() {
 	*x = CurvePoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4624,7 +4732,7 @@ func (x *CurvePoint) String() string {
 func (*CurvePoint) ProtoMessage() {}
 
 func (x *CurvePoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4637,7 +4745,7 @@ func (x *CurvePoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CurvePoint.ProtoReflect.Descriptor instead.
 func (*CurvePoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{47}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CurvePoint) GetStep() float64 {
@@ -4686,7 +4794,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4698,7 +4806,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4711,7 +4819,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{48}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Sweep) GetJob() string {
@@ -4844,7 +4952,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[49]
+	mi := &file_clary_v1_nouns_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4856,7 +4964,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[49]
+	mi := &file_clary_v1_nouns_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4869,7 +4977,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{49}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Budget) GetTrials() int64 {
@@ -4909,7 +5017,7 @@ type TrialCounts struct {
 
 func (x *TrialCounts) Reset() {
 	*x = TrialCounts{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[50]
+	mi := &file_clary_v1_nouns_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4921,7 +5029,7 @@ func (x *TrialCounts) String() string {
 func (*TrialCounts) ProtoMessage() {}
 
 func (x *TrialCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[50]
+	mi := &file_clary_v1_nouns_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4934,7 +5042,7 @@ func (x *TrialCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrialCounts.ProtoReflect.Descriptor instead.
 func (*TrialCounts) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{50}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *TrialCounts) GetWaiting() int64 {
@@ -5010,7 +5118,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[51]
+	mi := &file_clary_v1_nouns_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5022,7 +5130,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[51]
+	mi := &file_clary_v1_nouns_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5035,7 +5143,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{51}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Model) GetName() string {
@@ -5123,7 +5231,7 @@ type ModelVersion struct {
 
 func (x *ModelVersion) Reset() {
 	*x = ModelVersion{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[52]
+	mi := &file_clary_v1_nouns_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5135,7 +5243,7 @@ func (x *ModelVersion) String() string {
 func (*ModelVersion) ProtoMessage() {}
 
 func (x *ModelVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[52]
+	mi := &file_clary_v1_nouns_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5148,7 +5256,7 @@ func (x *ModelVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelVersion.ProtoReflect.Descriptor instead.
 func (*ModelVersion) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{52}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ModelVersion) GetModel() string {
@@ -5261,7 +5369,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[53]
+	mi := &file_clary_v1_nouns_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5273,7 +5381,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[53]
+	mi := &file_clary_v1_nouns_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5286,7 +5394,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{53}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Approval) GetState() string {
@@ -5336,7 +5444,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[54]
+	mi := &file_clary_v1_nouns_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5348,7 +5456,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[54]
+	mi := &file_clary_v1_nouns_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5361,7 +5469,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{54}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Lineage) GetJob() string {
@@ -5451,7 +5559,7 @@ type Code struct {
 
 func (x *Code) Reset() {
 	*x = Code{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[55]
+	mi := &file_clary_v1_nouns_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5463,7 +5571,7 @@ func (x *Code) String() string {
 func (*Code) ProtoMessage() {}
 
 func (x *Code) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[55]
+	mi := &file_clary_v1_nouns_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5476,7 +5584,7 @@ func (x *Code) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Code.ProtoReflect.Descriptor instead.
 func (*Code) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{55}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Code) GetWhat() string {
@@ -5507,7 +5615,7 @@ type DataRef struct {
 
 func (x *DataRef) Reset() {
 	*x = DataRef{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[56]
+	mi := &file_clary_v1_nouns_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5519,7 +5627,7 @@ func (x *DataRef) String() string {
 func (*DataRef) ProtoMessage() {}
 
 func (x *DataRef) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[56]
+	mi := &file_clary_v1_nouns_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5532,7 +5640,7 @@ func (x *DataRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataRef.ProtoReflect.Descriptor instead.
 func (*DataRef) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{56}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DataRef) GetChannel() string {
@@ -5590,7 +5698,7 @@ type ModelPin struct {
 
 func (x *ModelPin) Reset() {
 	*x = ModelPin{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[57]
+	mi := &file_clary_v1_nouns_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5602,7 +5710,7 @@ func (x *ModelPin) String() string {
 func (*ModelPin) ProtoMessage() {}
 
 func (x *ModelPin) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[57]
+	mi := &file_clary_v1_nouns_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5615,7 +5723,7 @@ func (x *ModelPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelPin.ProtoReflect.Descriptor instead.
 func (*ModelPin) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{57}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ModelPin) GetRef() string {
@@ -5671,7 +5779,7 @@ type Evaluation struct {
 
 func (x *Evaluation) Reset() {
 	*x = Evaluation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[58]
+	mi := &file_clary_v1_nouns_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5683,7 +5791,7 @@ func (x *Evaluation) String() string {
 func (*Evaluation) ProtoMessage() {}
 
 func (x *Evaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[58]
+	mi := &file_clary_v1_nouns_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5696,7 +5804,7 @@ func (x *Evaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
 func (*Evaluation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{58}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Evaluation) GetName() string {
@@ -5788,7 +5896,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[59]
+	mi := &file_clary_v1_nouns_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5800,7 +5908,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[59]
+	mi := &file_clary_v1_nouns_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5813,7 +5921,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{59}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Endpoint) GetJob() string {
@@ -5915,7 +6023,7 @@ type Fleet struct {
 
 func (x *Fleet) Reset() {
 	*x = Fleet{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[60]
+	mi := &file_clary_v1_nouns_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5927,7 +6035,7 @@ func (x *Fleet) String() string {
 func (*Fleet) ProtoMessage() {}
 
 func (x *Fleet) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[60]
+	mi := &file_clary_v1_nouns_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5940,7 +6048,7 @@ func (x *Fleet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fleet.ProtoReflect.Descriptor instead.
 func (*Fleet) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{60}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Fleet) GetVariant() string {
@@ -6052,7 +6160,7 @@ type DrainingReplica struct {
 
 func (x *DrainingReplica) Reset() {
 	*x = DrainingReplica{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[61]
+	mi := &file_clary_v1_nouns_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6064,7 +6172,7 @@ func (x *DrainingReplica) String() string {
 func (*DrainingReplica) ProtoMessage() {}
 
 func (x *DrainingReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[61]
+	mi := &file_clary_v1_nouns_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6077,7 +6185,7 @@ func (x *DrainingReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainingReplica.ProtoReflect.Descriptor instead.
 func (*DrainingReplica) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{61}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *DrainingReplica) GetGang() string {
@@ -6124,7 +6232,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[62]
+	mi := &file_clary_v1_nouns_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6136,7 +6244,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[62]
+	mi := &file_clary_v1_nouns_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6149,7 +6257,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{62}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Rollout) GetFrom() int64 {
@@ -6271,7 +6379,7 @@ type Experiment struct {
 
 func (x *Experiment) Reset() {
 	*x = Experiment{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[63]
+	mi := &file_clary_v1_nouns_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6283,7 +6391,7 @@ func (x *Experiment) String() string {
 func (*Experiment) ProtoMessage() {}
 
 func (x *Experiment) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[63]
+	mi := &file_clary_v1_nouns_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6296,7 +6404,7 @@ func (x *Experiment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Experiment.ProtoReflect.Descriptor instead.
 func (*Experiment) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{63}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Experiment) GetSpec() []byte {
@@ -6353,7 +6461,7 @@ type EndpointNote struct {
 
 func (x *EndpointNote) Reset() {
 	*x = EndpointNote{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[64]
+	mi := &file_clary_v1_nouns_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6365,7 +6473,7 @@ func (x *EndpointNote) String() string {
 func (*EndpointNote) ProtoMessage() {}
 
 func (x *EndpointNote) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[64]
+	mi := &file_clary_v1_nouns_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6378,7 +6486,7 @@ func (x *EndpointNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointNote.ProtoReflect.Descriptor instead.
 func (*EndpointNote) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{64}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *EndpointNote) GetAt() int64 {
@@ -6422,7 +6530,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[65]
+	mi := &file_clary_v1_nouns_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6434,7 +6542,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[65]
+	mi := &file_clary_v1_nouns_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6447,7 +6555,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{65}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *LogEntry) GetTime() int64 {
@@ -6858,7 +6966,18 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\apreempt\x18\r \x01(\v2\x11.clary.v1.PreemptR\apreempt\x12\x1f\n" +
 	"\vmin_runtime\x18\x0e \x01(\x03R\n" +
 	"minRuntime\x12\x1b\n" +
-	"\thalf_life\x18\x0f \x01(\x03R\bhalfLife\";\n" +
+	"\thalf_life\x18\x0f \x01(\x03R\bhalfLife\"\xbf\x02\n" +
+	"\tQueueView\x12%\n" +
+	"\x05queue\x18\x01 \x01(\v2\x0f.clary.v1.QueueR\x05queue\x12\x1d\n" +
+	"\n" +
+	"takes_jobs\x18\x02 \x01(\bR\ttakesJobs\x12$\n" +
+	"\x04used\x18\x03 \x01(\v2\x10.clary.v1.AmountR\x04used\x12(\n" +
+	"\x06beyond\x18\x04 \x01(\v2\x10.clary.v1.AmountR\x06beyond\x12$\n" +
+	"\x04mean\x18\x05 \x01(\v2\x10.clary.v1.AmountR\x04mean\x12\x14\n" +
+	"\x05share\x18\x06 \x01(\x01R\x05share\x12\x18\n" +
+	"\arunning\x18\a \x01(\x05R\arunning\x12\x18\n" +
+	"\awaiting\x18\b \x01(\x03R\awaiting\x12,\n" +
+	"\x06owners\x18\t \x03(\v2\x14.clary.v1.OwnerUsageR\x06owners\";\n" +
 	"\x05Limit\x12\x1a\n" +
 	"\bresource\x18\x01 \x01(\tR\bresource\x12\x16\n" +
 	"\x06amount\x18\x02 \x01(\x03R\x06amount\"Q\n" +
@@ -7171,7 +7290,7 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 77)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
 	(*DeviceShare)(nil),      // 1: clary.v1.DeviceShare
@@ -7208,61 +7327,62 @@ var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Why)(nil),              // 32: clary.v1.Why
 	(*Plan)(nil),             // 33: clary.v1.Plan
 	(*Queue)(nil),            // 34: clary.v1.Queue
-	(*Limit)(nil),            // 35: clary.v1.Limit
-	(*UserLimit)(nil),        // 36: clary.v1.UserLimit
-	(*Preempt)(nil),          // 37: clary.v1.Preempt
-	(*Amount)(nil),           // 38: clary.v1.Amount
-	(*ModelAmount)(nil),      // 39: clary.v1.ModelAmount
-	(*Claim)(nil),            // 40: clary.v1.Claim
-	(*OwnerUsage)(nil),       // 41: clary.v1.OwnerUsage
-	(*QueueUsage)(nil),       // 42: clary.v1.QueueUsage
-	(*Secret)(nil),           // 43: clary.v1.Secret
-	(*Deed)(nil),             // 44: clary.v1.Deed
-	(*Token)(nil),            // 45: clary.v1.Token
-	(*Trial)(nil),            // 46: clary.v1.Trial
-	(*CurvePoint)(nil),       // 47: clary.v1.CurvePoint
-	(*Sweep)(nil),            // 48: clary.v1.Sweep
-	(*Budget)(nil),           // 49: clary.v1.Budget
-	(*TrialCounts)(nil),      // 50: clary.v1.TrialCounts
-	(*Model)(nil),            // 51: clary.v1.Model
-	(*ModelVersion)(nil),     // 52: clary.v1.ModelVersion
-	(*Approval)(nil),         // 53: clary.v1.Approval
-	(*Lineage)(nil),          // 54: clary.v1.Lineage
-	(*Code)(nil),             // 55: clary.v1.Code
-	(*DataRef)(nil),          // 56: clary.v1.DataRef
-	(*ModelPin)(nil),         // 57: clary.v1.ModelPin
-	(*Evaluation)(nil),       // 58: clary.v1.Evaluation
-	(*Endpoint)(nil),         // 59: clary.v1.Endpoint
-	(*Fleet)(nil),            // 60: clary.v1.Fleet
-	(*DrainingReplica)(nil),  // 61: clary.v1.DrainingReplica
-	(*Rollout)(nil),          // 62: clary.v1.Rollout
-	(*Experiment)(nil),       // 63: clary.v1.Experiment
-	(*EndpointNote)(nil),     // 64: clary.v1.EndpointNote
-	(*LogEntry)(nil),         // 65: clary.v1.LogEntry
-	nil,                      // 66: clary.v1.Node.LabelsEntry
-	nil,                      // 67: clary.v1.Job.LabelsEntry
-	nil,                      // 68: clary.v1.Program.EnvEntry
-	nil,                      // 69: clary.v1.Program.HyperparametersEntry
-	nil,                      // 70: clary.v1.Role.LabelsEntry
-	nil,                      // 71: clary.v1.Gang.LabelsEntry
-	nil,                      // 72: clary.v1.Progress.MetricsEntry
-	nil,                      // 73: clary.v1.Model.AliasesEntry
-	nil,                      // 74: clary.v1.Lineage.ParametersEntry
-	nil,                      // 75: clary.v1.Lineage.MetricsEntry
-	nil,                      // 76: clary.v1.Evaluation.MetricsEntry
+	(*QueueView)(nil),        // 35: clary.v1.QueueView
+	(*Limit)(nil),            // 36: clary.v1.Limit
+	(*UserLimit)(nil),        // 37: clary.v1.UserLimit
+	(*Preempt)(nil),          // 38: clary.v1.Preempt
+	(*Amount)(nil),           // 39: clary.v1.Amount
+	(*ModelAmount)(nil),      // 40: clary.v1.ModelAmount
+	(*Claim)(nil),            // 41: clary.v1.Claim
+	(*OwnerUsage)(nil),       // 42: clary.v1.OwnerUsage
+	(*QueueUsage)(nil),       // 43: clary.v1.QueueUsage
+	(*Secret)(nil),           // 44: clary.v1.Secret
+	(*Deed)(nil),             // 45: clary.v1.Deed
+	(*Token)(nil),            // 46: clary.v1.Token
+	(*Trial)(nil),            // 47: clary.v1.Trial
+	(*CurvePoint)(nil),       // 48: clary.v1.CurvePoint
+	(*Sweep)(nil),            // 49: clary.v1.Sweep
+	(*Budget)(nil),           // 50: clary.v1.Budget
+	(*TrialCounts)(nil),      // 51: clary.v1.TrialCounts
+	(*Model)(nil),            // 52: clary.v1.Model
+	(*ModelVersion)(nil),     // 53: clary.v1.ModelVersion
+	(*Approval)(nil),         // 54: clary.v1.Approval
+	(*Lineage)(nil),          // 55: clary.v1.Lineage
+	(*Code)(nil),             // 56: clary.v1.Code
+	(*DataRef)(nil),          // 57: clary.v1.DataRef
+	(*ModelPin)(nil),         // 58: clary.v1.ModelPin
+	(*Evaluation)(nil),       // 59: clary.v1.Evaluation
+	(*Endpoint)(nil),         // 60: clary.v1.Endpoint
+	(*Fleet)(nil),            // 61: clary.v1.Fleet
+	(*DrainingReplica)(nil),  // 62: clary.v1.DrainingReplica
+	(*Rollout)(nil),          // 63: clary.v1.Rollout
+	(*Experiment)(nil),       // 64: clary.v1.Experiment
+	(*EndpointNote)(nil),     // 65: clary.v1.EndpointNote
+	(*LogEntry)(nil),         // 66: clary.v1.LogEntry
+	nil,                      // 67: clary.v1.Node.LabelsEntry
+	nil,                      // 68: clary.v1.Job.LabelsEntry
+	nil,                      // 69: clary.v1.Program.EnvEntry
+	nil,                      // 70: clary.v1.Program.HyperparametersEntry
+	nil,                      // 71: clary.v1.Role.LabelsEntry
+	nil,                      // 72: clary.v1.Gang.LabelsEntry
+	nil,                      // 73: clary.v1.Progress.MetricsEntry
+	nil,                      // 74: clary.v1.Model.AliasesEntry
+	nil,                      // 75: clary.v1.Lineage.ParametersEntry
+	nil,                      // 76: clary.v1.Lineage.MetricsEntry
+	nil,                      // 77: clary.v1.Evaluation.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Resources.shares:type_name -> clary.v1.DeviceShare
 	3,  // 1: clary.v1.Device.profiles:type_name -> clary.v1.MIGProfile
 	9,  // 2: clary.v1.Node.devices:type_name -> clary.v1.Device
-	66, // 3: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	67, // 3: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
 	4,  // 4: clary.v1.Node.taints:type_name -> clary.v1.Taint
-	67, // 5: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	68, // 5: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	11, // 6: clary.v1.Job.retry:type_name -> clary.v1.Retry
-	57, // 7: clary.v1.Job.models:type_name -> clary.v1.ModelPin
-	68, // 8: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	58, // 7: clary.v1.Job.models:type_name -> clary.v1.ModelPin
+	69, // 8: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
 	13, // 9: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	69, // 10: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	70, // 10: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
 	15, // 11: clary.v1.Program.python:type_name -> clary.v1.Python
 	16, // 12: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
 	18, // 13: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
@@ -7271,66 +7391,71 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	20, // 16: clary.v1.Program.probe:type_name -> clary.v1.Probe
 	2,  // 17: clary.v1.Role.ask:type_name -> clary.v1.Ask
 	19, // 18: clary.v1.Role.program:type_name -> clary.v1.Program
-	70, // 19: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	71, // 19: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
 	5,  // 20: clary.v1.Role.constraints:type_name -> clary.v1.Constraint
 	6,  // 21: clary.v1.Role.affinities:type_name -> clary.v1.Affinity
 	7,  // 22: clary.v1.Role.tolerations:type_name -> clary.v1.Toleration
 	8,  // 23: clary.v1.Role.topology:type_name -> clary.v1.Topology
 	21, // 24: clary.v1.Gang.roles:type_name -> clary.v1.Role
-	71, // 25: clary.v1.Gang.labels:type_name -> clary.v1.Gang.LabelsEntry
+	72, // 25: clary.v1.Gang.labels:type_name -> clary.v1.Gang.LabelsEntry
 	0,  // 26: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	72, // 27: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
-	47, // 28: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
+	73, // 27: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	48, // 28: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
 	24, // 29: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
 	25, // 30: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
 	23, // 31: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
 	26, // 32: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
-	40, // 33: clary.v1.Task.claim:type_name -> clary.v1.Claim
+	41, // 33: clary.v1.Task.claim:type_name -> clary.v1.Claim
 	25, // 34: clary.v1.Publication.outputs:type_name -> clary.v1.Output
 	23, // 35: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
 	31, // 36: clary.v1.Why.blocks:type_name -> clary.v1.Block
 	29, // 37: clary.v1.Plan.placements:type_name -> clary.v1.Placement
 	32, // 38: clary.v1.Plan.whys:type_name -> clary.v1.Why
 	30, // 39: clary.v1.Plan.evictions:type_name -> clary.v1.Eviction
-	35, // 40: clary.v1.Queue.guarantee:type_name -> clary.v1.Limit
-	35, // 41: clary.v1.Queue.borrow:type_name -> clary.v1.Limit
-	35, // 42: clary.v1.Queue.lend:type_name -> clary.v1.Limit
-	36, // 43: clary.v1.Queue.user:type_name -> clary.v1.UserLimit
-	37, // 44: clary.v1.Queue.preempt:type_name -> clary.v1.Preempt
-	35, // 45: clary.v1.UserLimit.most:type_name -> clary.v1.Limit
-	39, // 46: clary.v1.Amount.models:type_name -> clary.v1.ModelAmount
-	38, // 47: clary.v1.Claim.amount:type_name -> clary.v1.Amount
-	38, // 48: clary.v1.OwnerUsage.used:type_name -> clary.v1.Amount
-	38, // 49: clary.v1.QueueUsage.used:type_name -> clary.v1.Amount
-	41, // 50: clary.v1.QueueUsage.owners:type_name -> clary.v1.OwnerUsage
-	38, // 51: clary.v1.QueueUsage.mean:type_name -> clary.v1.Amount
-	47, // 52: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
-	49, // 53: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
-	50, // 54: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
-	73, // 55: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
-	25, // 56: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
-	53, // 57: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
-	54, // 58: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
-	58, // 59: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
-	55, // 60: clary.v1.Lineage.code:type_name -> clary.v1.Code
-	56, // 61: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
-	57, // 62: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
-	74, // 63: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
-	75, // 64: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
-	76, // 65: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
-	60, // 66: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
-	62, // 67: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
-	57, // 68: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
-	63, // 69: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
-	64, // 70: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
-	21, // 71: clary.v1.Fleet.role:type_name -> clary.v1.Role
-	57, // 72: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
-	61, // 73: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
-	74, // [74:74] is the sub-list for method output_type
-	74, // [74:74] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	36, // 40: clary.v1.Queue.guarantee:type_name -> clary.v1.Limit
+	36, // 41: clary.v1.Queue.borrow:type_name -> clary.v1.Limit
+	36, // 42: clary.v1.Queue.lend:type_name -> clary.v1.Limit
+	37, // 43: clary.v1.Queue.user:type_name -> clary.v1.UserLimit
+	38, // 44: clary.v1.Queue.preempt:type_name -> clary.v1.Preempt
+	34, // 45: clary.v1.QueueView.queue:type_name -> clary.v1.Queue
+	39, // 46: clary.v1.QueueView.used:type_name -> clary.v1.Amount
+	39, // 47: clary.v1.QueueView.beyond:type_name -> clary.v1.Amount
+	39, // 48: clary.v1.QueueView.mean:type_name -> clary.v1.Amount
+	42, // 49: clary.v1.QueueView.owners:type_name -> clary.v1.OwnerUsage
+	36, // 50: clary.v1.UserLimit.most:type_name -> clary.v1.Limit
+	40, // 51: clary.v1.Amount.models:type_name -> clary.v1.ModelAmount
+	39, // 52: clary.v1.Claim.amount:type_name -> clary.v1.Amount
+	39, // 53: clary.v1.OwnerUsage.used:type_name -> clary.v1.Amount
+	39, // 54: clary.v1.QueueUsage.used:type_name -> clary.v1.Amount
+	42, // 55: clary.v1.QueueUsage.owners:type_name -> clary.v1.OwnerUsage
+	39, // 56: clary.v1.QueueUsage.mean:type_name -> clary.v1.Amount
+	48, // 57: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
+	50, // 58: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
+	51, // 59: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
+	74, // 60: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
+	25, // 61: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
+	54, // 62: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
+	55, // 63: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
+	59, // 64: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
+	56, // 65: clary.v1.Lineage.code:type_name -> clary.v1.Code
+	57, // 66: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
+	58, // 67: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
+	75, // 68: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
+	76, // 69: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
+	77, // 70: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
+	61, // 71: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
+	63, // 72: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
+	58, // 73: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
+	64, // 74: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
+	65, // 75: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
+	21, // 76: clary.v1.Fleet.role:type_name -> clary.v1.Role
+	58, // 77: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
+	62, // 78: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
+	79, // [79:79] is the sub-list for method output_type
+	79, // [79:79] is the sub-list for method input_type
+	79, // [79:79] is the sub-list for extension type_name
+	79, // [79:79] is the sub-list for extension extendee
+	0,  // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
@@ -7344,7 +7469,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   77,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
