@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: bench-cold engines help demo test race lint generate bench bench-ab bench-autoscale bench-inputs bench-exec bench-models bench-sched bench-serve bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
+.PHONY: replay bench-cold engines help demo test race lint generate bench bench-ab bench-autoscale bench-inputs bench-exec bench-models bench-sched bench-serve bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -73,6 +73,9 @@ bench-sched: build ## measure scheduling: decisions, through Raft with a simulat
 bench-serve: build ## measure the router beside nginx and HAProxy on this machine, as in docs/performance.md
 	@internal/tools/setup.sh serve
 	@test/serve.sh
+
+replay: setup ## replay published scheduling experiments and print our figures beside theirs (CLARY_TRACES names the traces)
+	@test/replay.sh
 
 microbench: setup shim ## run the benchmarks of all packages
 	go test -run '^$$' -bench . -benchmem ./...
