@@ -12,7 +12,8 @@ import (
 
 // Options are what a Cluster is made with. The zero value is what production uses.
 type Options struct {
-	Policy room.Policy // which node is best; nil is the tightest
+	// Policy is which node is best. Nil is learned: score.Gradient of what is asked for, where GPUs are, else room.Tightest.
+	Policy room.Policy
 	// Patience is how long the first of a queue lets others overtake it while nobody knows when its room
 	// will be free; then room is kept for it. 0 is DefaultPatience, less keeps it at once.
 	Patience time.Duration
@@ -36,6 +37,7 @@ type Cluster struct {
 	Queues *share.Tree // what the queues hold; to read
 	opts   Options
 	needs  pool
+	wanted wanted
 	lines  map[string]*line
 	sorted []*line // by name
 

@@ -72,6 +72,8 @@ func (c *Cluster) Wait(ask Ask) {
 		c.unwait(old)
 	} else if run := c.running[ask.ID]; run != nil {
 		c.unrun(run)
+	} else {
+		c.wanted.note(ask.needs)
 	}
 	ask.needs = c.needs.get(ask.needs)
 	w := &waiter{Ask: ask, line: c.line(ask.Queue), until: ask.NotBefore}

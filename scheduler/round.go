@@ -45,6 +45,7 @@ func (c *Cluster) Plan(now int64) cluster.Plan {
 		return cluster.Plan{}
 	}
 	c.Room.Settle()
+	c.learn()
 	c.Queues.Advance(now)
 	if c.resized {
 		c.Queues.SetCapacity(c.total)

@@ -87,12 +87,16 @@ func (c *Cluster) Run(r Running) {
 		old.Running = r
 		return
 	}
-	if w := c.waiting[r.ID]; w != nil {
+	w := c.waiting[r.ID]
+	if w != nil {
 		c.unhold(r.ID)
 		c.unwait(w)
 	}
 	if old != nil {
 		c.unrun(old)
+	}
+	if w == nil && old == nil {
+		c.wanted.note(r.needs)
 	}
 	c.run(r)
 }

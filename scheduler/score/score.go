@@ -37,7 +37,7 @@ type kind struct {
 // The figures were chosen on the paper's workloads and variations of them, the same for all; a plateau surrounds them.
 const (
 	unit     = 1 << 16 // all weights together
-	depth    = 5       // one part in so many of what only cores or memory make useless counts
+	depth    = 10      // one part in so many of what only cores or memory make useless counts
 	levels   = 100     // of changes of what is useless that are told apart
 	softness = 1000    // thousandths of a GPU: changes far beyond are told apart less and less
 )

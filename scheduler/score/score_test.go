@@ -206,7 +206,7 @@ func useless(n *room.State, devices []room.Device, mix []room.Request, weights [
 			if k.Memory > 0 {
 				able = min(able, math.Floor(float64(n.Memory)/float64(k.Memory)))
 			}
-			lost = total - usable + (tasks-able)*float64(k.GPUs*cluster.WholeGPU+k.GPUMilli)/5
+			lost = total - usable + (tasks-able)*float64(k.GPUs*cluster.WholeGPU+k.GPUMilli)/10
 		}
 		sum += weights[i] * lost
 	}

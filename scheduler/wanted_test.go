@@ -1,0 +1,65 @@
+package scheduler_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler"
+	"github.com/clary-ml/clary/scheduler/room"
+)
+
+func in(queue string, g cluster.Gang) cluster.Gang {
+	return with(g, func(g *cluster.Gang) { g.Queue = queue })
+}
+
+// Two nodes that the tightest fit cannot tell apart: without knowing what is asked for, the first is taken.
+func TestWhatIsAskedForIsLearned(t *testing.T) {
+	nodes := []cluster.Node{machine("a", 16, 64, 4, "A100"), machine("b", 24, 64, 4, "A100")}
+	cores := in("q", gang("j", 1, cluster.Ask{MilliCPU: 8000}))
+	gpus := func(tasks int32, model string) cluster.Gang {
+		return in("q", gang("gpus", tasks, cluster.Ask{MilliCPU: 4000, GPUs: 1, GPUModel: model}))
+	}
+	for _, test := range []struct {
+		claim string
+		first []cluster.Gang
+		want  string
+	}{
+		{"nothing is known", nil, "a"},
+		{"few tasks say nothing", []cluster.Gang{gpus(62, "")}, "a"},
+		{"cores that GPUs need are kept", []cluster.Gang{gpus(64, "")}, "b"},
+		{"who wants a model that no node has counts for nothing", []cluster.Gang{gpus(64, "H100")}, "a"},
+		{"one of its models will do", []cluster.Gang{gpus(64, "H100,A100")}, "b"},
+		{"without GPUs the tightest", []cluster.Gang{in("q", gang("cores", 64, cluster.Ask{MilliCPU: 4000}))}, "a"},
+		{"what is asked for later counts", []cluster.Gang{gpus(64, ""), in("q", gang("cores", 5000, cluster.Ask{MilliCPU: 64000}))}, "a"},
+	} {
+		s := newStage(t, nodes)
+		for _, g := range test.first {
+			s.submit(g, time.Hour)
+			s.step()
+		}
+		s.submit(cores, time.Hour)
+		s.step()
+		if placed := s.gangs[cores.ID()].placed; len(placed) != 1 || placed[0].Node != test.want {
+			t.Errorf("%s: placed %v, want on %s", test.claim, placed, test.want)
+		}
+	}
+}
+
+func TestAPolicyThatIsGivenStays(t *testing.T) {
+	c := scheduler.New(scheduler.Options{Policy: loosest{}})
+	for _, n := range []cluster.Node{machine("a", 16, 64, 4, "A100"), machine("b", 32, 64, 4, "A100")} {
+		c.SetNode(n, cluster.Resources{})
+	}
+	c.Wait(scheduler.NewAsk(in("q", gang("many", 100, cluster.Ask{GPUs: 1}))))
+	c.Wait(scheduler.NewAsk(in("q", gang("j", 1, cluster.Ask{MilliCPU: 1000}))))
+	plan := c.Plan(1)
+	if len(plan.Placements) != 1 || plan.Placements[0].Allocations[0].Node != "b" {
+		t.Errorf("placed %v, want on b", plan.Placements)
+	}
+}
+
+// loosest prefers the node with most cores free.
+type loosest struct{ room.Tightest }
+
+func (loosest) Score(n *room.State, _ []room.Device, _ *room.Request) int32 { return n.Milli }
