@@ -29,8 +29,12 @@ func main() {
 
 // policies are the rows of a workload, in order: what we call them, by what they are published as.
 var policies = []struct{ published, ours string }{
-	{"01-Random", ""}, {"02-DotProd", "dotprod"}, {"03-GpuClustering", "clustering"}, {"04-GpuPacking", "packing"},
-	{"05-BestFit", "bestfit"}, {"06-FGD", "fgd"},
+	{"01-Random", ""},
+	{"02-DotProd", "dotprod"},
+	{"03-GpuClustering", "clustering"},
+	{"04-GpuPacking", "packing"},
+	{"05-BestFit", "bestfit"},
+	{"06-FGD", "fgd"},
 }
 
 // curves is what a policy gives out at each point, by seed.
