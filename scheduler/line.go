@@ -14,6 +14,8 @@ type line struct {
 	asks    []*waiter // active, in their order
 	running map[string]*runner
 
+	guaranteed bool // the queue has a guarantee
+
 	// of the round
 	at      int  // the ask that is tried next
 	closed  bool // what comes behind waits for what is before it
@@ -21,7 +23,10 @@ type line struct {
 	pressed int  // of them, those for which victims were sought
 }
 
-func (l *line) describe(q cluster.Queue) { l.queue = q.Effective() }
+func (l *line) describe(q cluster.Queue) {
+	l.queue = q.Effective()
+	l.guaranteed = len(q.Guarantee) > 0
+}
 
 func (l *line) used() bool { return len(l.asks)+len(l.running) > 0 }
 
@@ -48,6 +53,7 @@ type waiter struct {
 // look is a search that found nothing: it finds nothing again until something moves, or until an instant.
 type look struct {
 	moves uint64
+	at    int64
 	again int64
 }
 

@@ -19,7 +19,7 @@ func (r *round) press(w *waiter) bool {
 	}
 	l.pressed++
 	candidates, again := r.candidates(w)
-	w.press = look{r.moves, again}
+	w.press = look{r.moves, r.now, again}
 	if again != never {
 		r.recall(again)
 	}
@@ -53,7 +53,11 @@ func (r *round) candidates(w *waiter) (found []evict.Candidate, again int64) {
 		again = r.now + int64(time.Minute)
 	}
 	gain := w.needs.Least().Amount
+	others := r.takesFrom(w, gain)
 	for _, l := range r.sorted {
+		if l != w.line && !others(l) {
+			continue
+		}
 		for _, run := range l.running { // Choose has an order of its own
 			if run.Fixed || run.Stops || len(run.Allocations) == 0 || !r.mayEvict(w, run, gain) {
 				continue
@@ -68,6 +72,21 @@ func (r *round) candidates(w *waiter) (found []evict.Candidate, again int64) {
 		}
 	}
 	return found, again
+}
+
+// takesFrom says of which other queues an ask could have anything at all stop: it saves looking at all that runs. What it lets
+// pass, mayEvict judges.
+func (r *round) takesFrom(w *waiter, gain cluster.Amount) func(l *line) bool {
+	rules := &w.line.queue.Preempt
+	after := r.Queues.ShareAfter(w.Queue, gain, 1)
+	reclaims := rules.Reclaim != cluster.PreemptNever && after.Beyond == 0 && w.line.guaranteed
+	fair := rules.Fair != cluster.PreemptNever
+	return func(l *line) bool {
+		if len(l.running) == 0 {
+			return false
+		}
+		return reclaims || fair && (l.queue.Parent != w.line.queue.Parent || after.Beyond <= r.Queues.Share(l.queue.Name).Beyond)
+	}
 }
 
 // mayEvict reports whether the rules allow that a gang is stopped for an ask: in its own queue those of

@@ -3,9 +3,13 @@ package scheduler
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/clary-ml/clary/cluster"
 )
+
+// reserveEvery is how often it is worked out for an ask in vain when its room will be free, whatever happens meanwhile.
+const reserveEvery = 10 * time.Second
 
 // reserve keeps room for an ask: that which will be free first, by what is known of what runs. Where nobody
 // knows when, it lets others overtake for a while before. What is kept stays kept until it is placed or no longer
@@ -23,13 +27,17 @@ func (r *round) reserve(w *waiter) {
 	if r.vain(w.keep) {
 		return
 	}
+	if next := w.keep.at + int64(reserveEvery); w.keep.at > 0 && next > r.now && r.holds[w.ID] == nil {
+		r.recall(next)
+		return
+	}
 	until, allocations := r.earliest(w)
 	if allocations == nil {
-		w.keep = look{r.moves, never}
+		w.keep = look{r.moves, r.now, never}
 		return
 	}
 	if patient := w.since + int64(r.opts.Patience); until == never && patient > r.now {
-		w.keep = look{r.moves, patient}
+		w.keep = look{r.moves, r.now, patient}
 		r.recall(patient)
 		return
 	}
