@@ -44,6 +44,7 @@ type Cluster struct {
 	waiting map[string]*waiter
 	running map[string]*runner
 	holds   map[string]*hold
+	listed  []*hold                   // sorted; nil if holds has changed since
 	models  map[string]string         // of devices
 	nodes   map[string]cluster.Amount // what each has
 	total   cluster.Amount

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -34,7 +35,10 @@ func (c *Cluster) hold(h *hold, allocations []cluster.Allocation) {
 	}
 	h.nodes = slices.Sorted(maps.Keys(nodes))
 	c.Room.Pin(h.id, allocations)
-	c.holds[h.id] = h
+	c.holds[h.id], c.listed = h, nil
+	if w := c.waiting[h.id]; w != nil {
+		w.kept = true
+	}
 }
 
 // unhold keeps nothing for a gang any more.
@@ -43,7 +47,7 @@ func (c *Cluster) unhold(id string) {
 	if h == nil {
 		return
 	}
-	delete(c.holds, id)
+	c.forget(id)
 	c.release(h.claim)
 	c.Room.Unpin(id)
 	c.gain()
@@ -58,12 +62,19 @@ func (c *Cluster) unholdOn(node string) {
 	}
 }
 
-// held are all holds, by their gangs' IDs.
+// forget takes a hold off the list.
+func (c *Cluster) forget(id string) {
+	delete(c.holds, id)
+	c.listed = nil
+	if w := c.waiting[id]; w != nil {
+		w.kept = false
+	}
+}
+
+// held are all holds, by their gangs' IDs. Nobody may change the list.
 func (c *Cluster) held() []*hold {
-	return slices.SortedFunc(maps.Values(c.holds), func(a, b *hold) int {
-		if a.id < b.id {
-			return -1
-		}
-		return 1
-	})
+	if c.listed == nil && len(c.holds) > 0 {
+		c.listed = slices.SortedFunc(maps.Values(c.holds), func(a, b *hold) int { return cmp.Compare(a.id, b.id) })
+	}
+	return c.listed
 }

@@ -43,6 +43,7 @@ type waiter struct {
 	Ask
 	line   *line
 	active bool  // in its line
+	kept   bool  // there is a hold for it
 	fresh  bool  // active, and not tried since
 	until  int64 // asleep until then, if greater than zero
 	since  int64 // when it was first passed over, 0 if it was not
@@ -84,6 +85,7 @@ func (c *Cluster) Wait(ask Ask) {
 	ask.needs = c.needs.get(ask.needs)
 	w := &waiter{Ask: ask, line: c.line(ask.Queue), until: ask.NotBefore}
 	c.waiting[ask.ID] = w
+	w.kept = c.holds[ask.ID] != nil
 	switch {
 	case ask.Held || ask.Stop:
 		c.unhold(ask.ID)

@@ -54,7 +54,11 @@ func (r *round) candidates(w *waiter) (found []evict.Candidate, again int64) {
 	}
 	gain := w.needs.Least().Amount
 	others := r.takesFrom(w, gain)
-	for _, l := range r.sorted {
+	lines := r.sorted
+	if others == nil {
+		lines = []*line{w.line}
+	}
+	for _, l := range lines {
 		if l != w.line && !others(l) {
 			continue
 		}
@@ -75,12 +79,15 @@ func (r *round) candidates(w *waiter) (found []evict.Candidate, again int64) {
 }
 
 // takesFrom says of which other queues an ask could have anything at all stop: it saves looking at all that runs. What it lets
-// pass, mayEvict judges.
+// pass, mayEvict judges. It is nil if there is none.
 func (r *round) takesFrom(w *waiter, gain cluster.Amount) func(l *line) bool {
 	rules := &w.line.queue.Preempt
 	after := r.Queues.ShareAfter(w.Queue, gain, 1)
 	reclaims := rules.Reclaim != cluster.PreemptNever && after.Beyond == 0 && w.line.guaranteed
 	fair := rules.Fair != cluster.PreemptNever
+	if !reclaims && !fair {
+		return nil
+	}
 	return func(l *line) bool {
 		if len(l.running) == 0 {
 			return false

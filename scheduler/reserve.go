@@ -55,7 +55,7 @@ func (r *round) reserve(w *waiter) {
 // younger are the holds of those that have waited for less long than an ask. They stand back: so the one that has waited
 // longest always finds room in the end, however many others wait beside it.
 func (r *round) younger(w *waiter) []*hold {
-	return slices.DeleteFunc(r.held(), func(h *hold) bool {
+	return slices.DeleteFunc(slices.Clone(r.held()), func(h *hold) bool {
 		return h.made || h.since < w.since || h.since == w.since && h.id <= w.ID
 	})
 }

@@ -169,7 +169,7 @@ func (r *round) demand(l *line) {
 // hopeless reports whether trying the ask cannot lead to anything: its like has found no room, and enough
 // of its line have that nothing is done for it.
 func (r *round) hopeless(w *waiter) bool {
-	if !r.stuck[w.needs] || w.line.stuck < max(w.line.depth(), pressDepth) || r.holds[w.ID] != nil {
+	if w.line.stuck < max(w.line.depth(), pressDepth) || w.kept || !r.stuck[w.needs] {
 		return false
 	}
 	shortest, tried := r.brief[w.needs]
@@ -267,7 +267,7 @@ func (r *round) place(w *waiter) bool {
 // placed notes that an ask has its room, which was taken.
 func (r *round) placed(w *waiter, allocations []cluster.Allocation, size *Size) {
 	if h := r.holds[w.ID]; h != nil {
-		delete(r.holds, w.ID)
+		r.forget(w.ID)
 		r.release(h.claim)
 		r.gained = true // of what was kept for it, it may have left some
 		r.spare(w.ID)
