@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"errors"
+	"io"
 	"time"
 
 	"google.golang.org/grpc"
@@ -93,4 +95,27 @@ func (c *Client) RevokeToken(ctx context.Context, id string) (cluster.Token, err
 		return cluster.Token{}, err
 	}
 	return wire.TokenFromProto(response), nil
+}
+
+// Decisions copies the leader's record of what its scheduler was told and decided; with last only the newest segment of it.
+// It is sent to one coordinator: half a copy is worth nothing.
+func (c *Client) Decisions(ctx context.Context, last bool, to io.Writer) error {
+	stream, err := call(ctx, c, func(_ context.Context, conn *grpc.ClientConn, _ int) (grpc.ServerStreamingClient[claryv1.DecisionsResponse], error) {
+		return claryv1.NewAdminClient(conn).Decisions(ctx, &claryv1.DecisionsRequest{Last: last})
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		part, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return wire.FromStatus(err)
+		}
+		if _, err := to.Write(part.GetData()); err != nil {
+			return err
+		}
+	}
 }

@@ -32,6 +32,9 @@ type Config struct {
 	// Serve is where this coordinator takes requests for endpoints.
 	Serve ingress.Front
 
+	// NoDecisions: what the scheduler is told and decides is not recorded in Data.
+	NoDecisions bool
+
 	// Network and GossipTransport stand in for the machine's own network where they are set.
 	Network         member.Network
 	GossipTransport memberlist.NodeAwareTransport

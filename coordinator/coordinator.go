@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/decisions"
 	"github.com/clary-ml/clary/coordinator/keeper"
 	"github.com/clary-ml/clary/coordinator/planner"
 	"github.com/clary-ml/clary/coordinator/reconciler"
@@ -83,6 +85,7 @@ type coordinator struct {
 	store   *objectStore
 	beats   *rpc.Beats
 	board   *rpc.Switchboard
+	record  *decisions.Recorder // nil: nothing is recorded
 	nodes   *rpc.NodeCache
 	routes  *routes.Feed
 	steward *steward.Steward
@@ -162,6 +165,12 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.agents = transport.NewPeers(c.network(), pki.Agent, source, n.nodes.Address)
 	keeping := keeper.New(n.replica, n.nodes.List, n.log)
 	planning := planner.New(n.replica, n.log)
+	var copyDecisions func(to io.Writer, last bool) error
+	if !c.NoDecisions {
+		n.record = decisions.NewRecorder(c.path("decisions"), decisions.DefaultLimits, n.log)
+		planning.Record(n.record)
+		copyDecisions = n.record.Copy
+	}
 	reconciling := reconciler.New(n.replica, kinds, store, n.log)
 	desk := sweeps.New(n.replica, kinds, n.log)
 	n.routes = routes.New(n.replica, routes.OfEndpoint, n.log)
@@ -184,7 +193,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	rpc.Register(n.grpc, rpc.Config{
 		Replica: n.replica, Planner: planning, Keeper: keeping, Desk: desk, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
 		Nodes: n.nodes, Beats: n.beats, Switchboard: n.board, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Log: n.log,
-		Traffic: n, Routes: n.routes, PassReports: n.passReports, TakeReports: n.steward.Report,
+		Traffic: n, Decisions: copyDecisions, Routes: n.routes, PassReports: n.passReports, TakeReports: n.steward.Report,
 		Welcome: func() *claryv1.Welcome {
 			return &claryv1.Welcome{
 				ObjectStore: store.forMembers(), Coordinators: known.addresses(), Lease: int64(rpc.AgentLease), BeatEvery: int64(rpc.BeatEvery),
@@ -227,6 +236,9 @@ func (n *coordinator) run(ctx context.Context) error {
 	}
 	if n.router != nil {
 		group.Go(func() error { return n.router.Run(ctx) })
+	}
+	if n.record != nil {
+		group.Go(func() error { return n.record.Run(ctx) })
 	}
 	reload := make(chan struct{}, 1)
 	if n.self.servesStore() {

@@ -27,6 +27,7 @@ through_raft() {
   printf '%s coordinator(s), gangs of %s: ' "$1" "$2"
   cat "$dir/figures"
   stop
+  [ "$1" = 3 ] || "$clary" replay "$dir/s1/decisions" || fail "what was decided is not repeated"
   rm -rf "${dir:?}"/s?
 }
 

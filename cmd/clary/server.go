@@ -70,6 +70,7 @@ func newServerCommand() *cobra.Command {
 	flags.StringVar(&config.Listen, "listen", net.JoinHostPort(ownAddress(), "7420"), "host:port of clients, agents and the other coordinators")
 	flags.StringVar(&config.Advertise, "advertise", "", "host:port under which others reach --listen (default --listen)")
 	flags.StringVar(&config.Gossip, "gossip", "0.0.0.0:7421", "host:port of membership, UDP and TCP")
+	flags.BoolVar(&config.NoDecisions, "no-decisions", false, "do not record what the scheduler decides, in decisions below --data, for clary replay")
 	flags.StringVar(&config.Store.Endpoint, "object-store", "", "host:port of an S3 to use instead of the embedded store; its keys come from\nAWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 	flags.StringVar(&config.Store.Region, "object-store-region", "", "region of --object-store")
 	flags.StringVar(&caFile, "object-store-ca", "", "PEM file of the CA of --object-store (default: the system's)")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/state"
+	"github.com/clary-ml/clary/internal/version"
 	"github.com/clary-ml/clary/scheduler"
 	"github.com/clary-ml/clary/scheduler/past"
 )
@@ -14,7 +15,7 @@ import (
 // memory is what the planner knows: the scheduler's cluster, how long jobs ran before, and which gangs
 // wait and run. All of it can be read again.
 type memory struct {
-	cluster *scheduler.Cluster
+	cluster *teller
 	book    past.Book
 	waiting map[string]string   // of each gang that waits, by ID, its job
 	byJob   map[string][]string // the same by job, sorted
@@ -34,9 +35,9 @@ type running struct {
 // spread is a task that others are kept away from.
 type spread struct{ job, by, node string }
 
-func newMemory() *memory {
+func newMemory(record Recorder) *memory {
 	return &memory{
-		cluster: scheduler.New(scheduler.Options{}), waiting: map[string]string{}, byJob: map[string][]string{},
+		cluster: newTeller(record, version.String()), waiting: map[string]string{}, byJob: map[string][]string{},
 		running: map[string]*running{}, counted: map[string]bool{},
 	}
 }
@@ -91,7 +92,7 @@ func (m *memory) putTask(task cluster.Task) bool {
 	case news:
 		run.told.Checkpoint = max(run.told.Checkpoint, now.Progress.Checkpoint)
 		run.told.Restart = restart(run.tasks)
-		m.cluster.Run(run.told)
+		m.cluster.Run(run.gang, run.told)
 	}
 	return true
 }
@@ -115,7 +116,7 @@ func (m *memory) run(run *running) {
 		r.Until = r.Started + int64(lasts)
 	}
 	run.told = r
-	m.cluster.Run(r)
+	m.cluster.Run(run.gang, r)
 	run.on = spreadOf(run.gang, run.tasks)
 	m.spread(run.on, 1)
 }
@@ -129,7 +130,7 @@ func (m *memory) unrun(id string) {
 
 func (m *memory) spread(on []spread, tasks int) {
 	for _, one := range on {
-		m.cluster.Room.Count(one.job, one.by, one.node, tasks)
+		m.cluster.count(one, tasks)
 	}
 }
 
@@ -162,9 +163,7 @@ func spreadOf(gang cluster.Gang, tasks []cluster.Task) []spread {
 // wait tells the scheduler of a gang that waits.
 func (m *memory) wait(gang cluster.Gang, class past.Class) {
 	id := gang.ID()
-	ask := scheduler.NewAsk(gang)
-	ask.Lasts = m.book.Lasts(class, gang.MaxRuntime, gang.Ran)
-	m.cluster.Wait(ask)
+	m.cluster.Wait(gang, m.book.Lasts(class, gang.MaxRuntime, gang.Ran))
 	if _, known := m.waiting[id]; known {
 		return
 	}

@@ -36,11 +36,14 @@ const (
 	refusedPause = 500 * time.Millisecond
 	// silencePause is the wait after a proposal that got no answer.
 	silencePause = 250 * time.Millisecond
+	// beginEvery is how often, at most, everything is read again so that the record has a new segment.
+	beginEvery = 30 * time.Second
 )
 
 // Planner is the loop, and what it knows.
 type Planner struct {
 	ledger Ledger
+	record Recorder
 	log    *slog.Logger
 
 	mu     sync.RWMutex
@@ -49,7 +52,12 @@ type Planner struct {
 }
 
 // New makes a planner. Until Run runs it knows nothing.
-func New(ledger Ledger, log *slog.Logger) *Planner { return &Planner{ledger: ledger, log: log} }
+func New(ledger Ledger, log *slog.Logger) *Planner {
+	return &Planner{ledger: ledger, record: noRecord{}, log: log}
+}
+
+// Record has all that the scheduler is told and decides recorded, from the next Run on.
+func (p *Planner) Record(record Recorder) { p.record = record }
 
 // Run plans until ctx ends. It runs on the leader only, one at a time.
 func (p *Planner) Run(ctx context.Context) error {
@@ -88,7 +96,7 @@ func (p *Planner) readAll(ctx context.Context) error {
 		return err
 	}
 	defer snapshot.Close()
-	fresh := newMemory()
+	fresh := newMemory(p.record)
 	if err := fresh.cluster.SetQueues(slices.Collect(snapshot.Queues())); err != nil {
 		return err
 	}
@@ -159,7 +167,7 @@ func (p *Planner) wait(ctx context.Context, events *state.Subscription) error {
 		}
 		break
 	}
-	if seen.lost {
+	if seen.lost || p.record.Wants() && time.Since(p.memory.cluster.began) >= beginEvery {
 		return p.readAll(ctx)
 	}
 	return p.refresh(ctx, seen)
@@ -310,7 +318,7 @@ func (p *Planner) commit(ctx context.Context, plan cluster.Plan) error {
 		}
 		return nil
 	}
-	p.memory.cluster.Room.Advance(plan)
+	p.memory.cluster.advance(plan)
 	beneficiaries := map[string]string{}
 	for _, eviction := range plan.Evictions {
 		beneficiaries[eviction.Gang] = eviction.For

@@ -14,6 +14,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/decisions"
 	"github.com/clary-ml/clary/coordinator/planner"
 	"github.com/clary-ml/clary/coordinator/solo"
 	"github.com/clary-ml/clary/internal/fault"
@@ -26,9 +27,11 @@ type bench struct {
 	planner *planner.Planner
 }
 
-// inBubble runs play with a planner running.
+// inBubble runs play with a planner running. Whatever it decides is recorded, and repeated at the end.
 func inBubble(t *testing.T, play func(t *testing.T, b *bench)) {
 	t.Helper()
+	record := filepath.Join(t.TempDir(), "decisions")
+	defer repeat(t, record)
 	path := filepath.Join(t.TempDir(), "state")
 	synctest.Test(t, func(t *testing.T) {
 		ledger, err := solo.Open(path)
@@ -39,7 +42,12 @@ func inBubble(t *testing.T, play func(t *testing.T, b *bench)) {
 		b := &bench{t, ledger, planner.New(ledger, slog.New(slog.DiscardHandler))}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		done := make(chan error, 1)
+		recorder := decisions.NewRecorder(record, decisions.DefaultLimits, slog.New(slog.DiscardHandler))
+		b.planner.Record(recorder)
+		recording, recorded := context.WithCancel(t.Context())
+		writing, done := make(chan error, 1), make(chan error, 1)
+		go func() { writing <- recorder.Run(recording) }()
+		defer func() { recorded(); <-writing }()
 		go func() { done <- b.planner.Run(ctx) }()
 		synctest.Wait()
 		play(t, b)
@@ -51,6 +59,27 @@ func inBubble(t *testing.T, play func(t *testing.T, b *bench)) {
 			t.Errorf("after its reign Why answers %v", err)
 		}
 	})
+}
+
+// repeat has another scheduler decide what was recorded.
+func repeat(t *testing.T, dir string) {
+	t.Helper()
+	if t.Failed() {
+		return
+	}
+	paths, err := decisions.Segments(dir)
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("%d segments, %v", len(paths), err)
+	}
+	file, err := decisions.Open(paths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	out, err := decisions.Replay(file, decisions.Until{})
+	if err != nil || out.Differs != "" || out.Torn || out.Decisions == 0 {
+		t.Errorf("repeated: %+v, %v", out, err)
+	}
 }
 
 func (b *bench) propose(c ...command.Command) {

@@ -1,8 +1,13 @@
 package rpc
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"io"
 	"time"
+
+	"google.golang.org/grpc"
 
 	"github.com/clary-ml/clary/auth"
 	"github.com/clary-ml/clary/auth/pki"
@@ -31,8 +36,10 @@ type Members interface {
 // admin serves tokens and membership.
 type admin struct {
 	claryv1.UnimplementedAdminServer
-	replica Replica
-	members Members
+	replica   Replica
+	members   Members
+	leader    leaderConns
+	decisions func(to io.Writer, last bool) error
 }
 
 // Join certifies a machine. The token is bound to the machine's key in the log before
@@ -204,4 +211,46 @@ func (s *admin) Info(ctx context.Context, _ *claryv1.InfoRequest) (*claryv1.Clus
 	info := s.members.Info()
 	info.Revision = snapshot.Revision()
 	return info, nil
+}
+
+type decisionsStream = grpc.ServerStreamingServer[claryv1.DecisionsResponse]
+
+// Decisions copies the leader's record.
+func (s *admin) Decisions(request *claryv1.DecisionsRequest, stream decisionsStream) error {
+	conn, err := s.leader.elsewhere()
+	if err != nil {
+		return err
+	}
+	if conn != nil {
+		return s.passOn(conn, request, stream)
+	}
+	if s.decisions == nil {
+		return fault.New(fault.Unready, "this coordinator records no decisions: start it without --no-decisions")
+	}
+	buffered := bufio.NewWriterSize(decisionsWriter{stream}, 64<<10)
+	if err := s.decisions(buffered, request.GetLast()); err != nil {
+		return err
+	}
+	return buffered.Flush()
+}
+
+func (s *admin) passOn(conn *grpc.ClientConn, request *claryv1.DecisionsRequest, stream decisionsStream) error {
+	from, err := claryv1.NewAdminClient(conn).Decisions(forwarded(stream.Context()), request)
+	for err == nil {
+		var part *claryv1.DecisionsResponse
+		if part, err = from.Recv(); err == nil {
+			err = stream.Send(part)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// decisionsWriter sends what is written.
+type decisionsWriter struct{ stream decisionsStream }
+
+func (w decisionsWriter) Write(data []byte) (int, error) {
+	return len(data), w.stream.Send(&claryv1.DecisionsResponse{Data: data})
 }

@@ -126,6 +126,7 @@ var needs = map[string]need{
 	"/clary.v1.Admin/CreateToken": {action: auth.ManageTokens},
 	"/clary.v1.Admin/ListTokens":  {action: auth.ManageTokens},
 	"/clary.v1.Admin/RevokeToken": {action: auth.ManageTokens},
+	"/clary.v1.Admin/Decisions":   {action: auth.Audit},
 
 	"/clary.v1.AgentLink/Connect":  {node: pki.Agent},
 	"/clary.v1.AgentLink/SignTask": {node: pki.Agent},

@@ -5,6 +5,7 @@ package rpc
 
 import (
 	"context"
+	"io"
 	"log/slog"
 
 	"google.golang.org/grpc"
@@ -79,9 +80,10 @@ type Config struct {
 	Archive      func(below object.URI) (archive.Store, error) // of logs; in Store if nil
 	Credentials  func(Identity) (*claryv1.CredentialsResponse, error)
 	Members      Members
-	Routes       *routes.Feed // nil: no agent can route
-	PassReports  Reports      // to the leader, wherever it is
-	TakeReports  Reports      // on the leader
+	Routes       *routes.Feed                        // nil: no agent can route
+	PassReports  Reports                             // to the leader, wherever it is
+	TakeReports  Reports                             // on the leader
+	Decisions    func(to io.Writer, last bool) error // copies the record of decisions; nil where there is none
 	Log          *slog.Logger
 }
 
@@ -94,7 +96,7 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterMetricsServer(server, &metrics{jobs: work})
 	claryv1.RegisterNodesServer(server, &nodes{replica: c.Replica})
 	claryv1.RegisterObjectsServer(server, &objects{store: c.Store, credentials: c.Credentials})
-	claryv1.RegisterAdminServer(server, &admin{replica: c.Replica, members: c.Members})
+	claryv1.RegisterAdminServer(server, &admin{replica: c.Replica, members: c.Members, leader: work.leader, decisions: c.Decisions})
 	claryv1.RegisterHandsServer(server, &hands{replica: c.Replica, agents: c.Agents, log: c.Log})
 	claryv1.RegisterQueuesServer(server, &queues{replica: c.Replica})
 	claryv1.RegisterSecretsServer(server, &secrets{replica: c.Replica, sealer: c.Sealer})

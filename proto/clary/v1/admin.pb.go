@@ -21,6 +21,94 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type DecisionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Last          bool                   `protobuf:"varint,1,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecisionsRequest) Reset() {
+	*x = DecisionsRequest{}
+	mi := &file_clary_v1_admin_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecisionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecisionsRequest) ProtoMessage() {}
+
+func (x *DecisionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_admin_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecisionsRequest.ProtoReflect.Descriptor instead.
+func (*DecisionsRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *DecisionsRequest) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+type DecisionsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecisionsResponse) Reset() {
+	*x = DecisionsResponse{}
+	mi := &file_clary_v1_admin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecisionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecisionsResponse) ProtoMessage() {}
+
+func (x *DecisionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_admin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecisionsResponse.ProtoReflect.Descriptor instead.
+func (*DecisionsResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DecisionsResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type JoinRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
@@ -35,7 +123,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_clary_v1_admin_proto_msgTypes[0]
+	mi := &file_clary_v1_admin_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -47,7 +135,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_admin_proto_msgTypes[0]
+	mi := &file_clary_v1_admin_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -60,7 +148,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *JoinRequest) GetToken() string {
@@ -120,7 +208,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_clary_v1_admin_proto_msgTypes[1]
+	mi := &file_clary_v1_admin_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -132,7 +220,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_admin_proto_msgTypes[1]
+	mi := &file_clary_v1_admin_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -145,7 +233,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *JoinResponse) GetCertificatePem() []byte {
@@ -211,7 +299,7 @@ type ObjectStore struct {
 
 func (x *ObjectStore) Reset() {
 	*x = ObjectStore{}
-	mi := &file_clary_v1_admin_proto_msgTypes[2]
+	mi := &file_clary_v1_admin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -223,7 +311,7 @@ func (x *ObjectStore) String() string {
 func (*ObjectStore) ProtoMessage() {}
 
 func (x *ObjectStore) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_admin_proto_msgTypes[2]
+	mi := &file_clary_v1_admin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -236,7 +324,7 @@ func (x *ObjectStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectStore.ProtoReflect.Descriptor instead.
 func (*ObjectStore) Descriptor() ([]byte, []int) {
-	return file_clary_v1_admin_proto_rawDescGZIP(), []int{2}
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ObjectStore) GetEndpoint() string {
@@ -293,7 +381,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_clary_v1_admin_proto_msgTypes[3]
+	mi := &file_clary_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +393,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_admin_proto_msgTypes[3]
+	mi := &file_clary_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +406,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_admin_proto_rawDescGZIP(), []int{3}
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateTokenRequest) GetKind() string {
@@ -359,7 +447,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_clary_v1_admin_proto_msgTypes[4]
+	mi := &file_clary_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -371,7 +459,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_admin_proto_msgTypes[4]
+	mi := &file_clary_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -384,7 +472,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -409,7 +497,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_clary_v1_admin_proto_msgTypes[5]
+	mi := &file_clary_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -421,7 +509,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_admin_proto_msgTypes[5]
+	mi := &file_clary_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -434,7 +522,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 type ListTokensResponse struct {
@@ -446,7 +534,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_clary_v1_admin_proto_msgTypes[6]
+	mi := &file_clary_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +546,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_admin_proto_msgTypes[6]
+	mi := &file_clary_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +559,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -490,7 +578,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_clary_v1_admin_proto_msgTypes[7]
+	mi := &file_clary_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +590,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_admin_proto_msgTypes[7]
+	mi := &file_clary_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +603,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -533,7 +621,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_clary_v1_admin_proto_msgTypes[8]
+	mi := &file_clary_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +633,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_admin_proto_msgTypes[8]
+	mi := &file_clary_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +646,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 type WhoAmIResponse struct {
@@ -572,7 +660,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_clary_v1_admin_proto_msgTypes[9]
+	mi := &file_clary_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +672,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_admin_proto_msgTypes[9]
+	mi := &file_clary_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +685,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WhoAmIResponse) GetName() string {
@@ -629,7 +717,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_clary_v1_admin_proto_msgTypes[10]
+	mi := &file_clary_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +729,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_admin_proto_msgTypes[10]
+	mi := &file_clary_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +742,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 type ClusterInfo struct {
@@ -670,7 +758,7 @@ type ClusterInfo struct {
 
 func (x *ClusterInfo) Reset() {
 	*x = ClusterInfo{}
-	mi := &file_clary_v1_admin_proto_msgTypes[11]
+	mi := &file_clary_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +770,7 @@ func (x *ClusterInfo) String() string {
 func (*ClusterInfo) ProtoMessage() {}
 
 func (x *ClusterInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_admin_proto_msgTypes[11]
+	mi := &file_clary_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +783,7 @@ func (x *ClusterInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterInfo.ProtoReflect.Descriptor instead.
 func (*ClusterInfo) Descriptor() ([]byte, []int) {
-	return file_clary_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ClusterInfo) GetLeader() string {
@@ -746,7 +834,7 @@ type Coordinator struct {
 
 func (x *Coordinator) Reset() {
 	*x = Coordinator{}
-	mi := &file_clary_v1_admin_proto_msgTypes[12]
+	mi := &file_clary_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +846,7 @@ func (x *Coordinator) String() string {
 func (*Coordinator) ProtoMessage() {}
 
 func (x *Coordinator) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_admin_proto_msgTypes[12]
+	mi := &file_clary_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +859,7 @@ func (x *Coordinator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Coordinator.ProtoReflect.Descriptor instead.
 func (*Coordinator) Descriptor() ([]byte, []int) {
-	return file_clary_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Coordinator) GetId() string {
@@ -813,7 +901,11 @@ var File_clary_v1_admin_proto protoreflect.FileDescriptor
 
 const file_clary_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x14clary/v1/admin.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"\x8d\x01\n" +
+	"\x14clary/v1/admin.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"&\n" +
+	"\x10DecisionsRequest\x12\x12\n" +
+	"\x04last\x18\x01 \x01(\bR\x04last\"'\n" +
+	"\x11DecisionsResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x8d\x01\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x0e\n" +
@@ -869,7 +961,7 @@ const file_clary_v1_admin_proto_rawDesc = "" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06leader\x18\x03 \x01(\bR\x06leader\x12\x14\n" +
 	"\x05voter\x18\x04 \x01(\bR\x05voter\x12\x14\n" +
-	"\x05alive\x18\x05 \x01(\bR\x05alive2\x84\x03\n" +
+	"\x05alive\x18\x05 \x01(\bR\x05alive2\xcc\x03\n" +
 	"\x05Admin\x125\n" +
 	"\x04Join\x12\x15.clary.v1.JoinRequest\x1a\x16.clary.v1.JoinResponse\x12J\n" +
 	"\vCreateToken\x12\x1c.clary.v1.CreateTokenRequest\x1a\x1d.clary.v1.CreateTokenResponse\x12G\n" +
@@ -877,7 +969,8 @@ const file_clary_v1_admin_proto_rawDesc = "" +
 	"ListTokens\x12\x1b.clary.v1.ListTokensRequest\x1a\x1c.clary.v1.ListTokensResponse\x12<\n" +
 	"\vRevokeToken\x12\x1c.clary.v1.RevokeTokenRequest\x1a\x0f.clary.v1.Token\x12;\n" +
 	"\x06WhoAmI\x12\x17.clary.v1.WhoAmIRequest\x1a\x18.clary.v1.WhoAmIResponse\x124\n" +
-	"\x04Info\x12\x15.clary.v1.InfoRequest\x1a\x15.clary.v1.ClusterInfoB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
+	"\x04Info\x12\x15.clary.v1.InfoRequest\x1a\x15.clary.v1.ClusterInfo\x12F\n" +
+	"\tDecisions\x12\x1a.clary.v1.DecisionsRequest\x1a\x1b.clary.v1.DecisionsResponse0\x01B2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
 	file_clary_v1_admin_proto_rawDescOnce sync.Once
@@ -891,42 +984,46 @@ func file_clary_v1_admin_proto_rawDescGZIP() []byte {
 	return file_clary_v1_admin_proto_rawDescData
 }
 
-var file_clary_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_clary_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_clary_v1_admin_proto_goTypes = []any{
-	(*JoinRequest)(nil),         // 0: clary.v1.JoinRequest
-	(*JoinResponse)(nil),        // 1: clary.v1.JoinResponse
-	(*ObjectStore)(nil),         // 2: clary.v1.ObjectStore
-	(*CreateTokenRequest)(nil),  // 3: clary.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil), // 4: clary.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),   // 5: clary.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),  // 6: clary.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),  // 7: clary.v1.RevokeTokenRequest
-	(*WhoAmIRequest)(nil),       // 8: clary.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),      // 9: clary.v1.WhoAmIResponse
-	(*InfoRequest)(nil),         // 10: clary.v1.InfoRequest
-	(*ClusterInfo)(nil),         // 11: clary.v1.ClusterInfo
-	(*Coordinator)(nil),         // 12: clary.v1.Coordinator
-	(*Token)(nil),               // 13: clary.v1.Token
+	(*DecisionsRequest)(nil),    // 0: clary.v1.DecisionsRequest
+	(*DecisionsResponse)(nil),   // 1: clary.v1.DecisionsResponse
+	(*JoinRequest)(nil),         // 2: clary.v1.JoinRequest
+	(*JoinResponse)(nil),        // 3: clary.v1.JoinResponse
+	(*ObjectStore)(nil),         // 4: clary.v1.ObjectStore
+	(*CreateTokenRequest)(nil),  // 5: clary.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil), // 6: clary.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),   // 7: clary.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),  // 8: clary.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),  // 9: clary.v1.RevokeTokenRequest
+	(*WhoAmIRequest)(nil),       // 10: clary.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),      // 11: clary.v1.WhoAmIResponse
+	(*InfoRequest)(nil),         // 12: clary.v1.InfoRequest
+	(*ClusterInfo)(nil),         // 13: clary.v1.ClusterInfo
+	(*Coordinator)(nil),         // 14: clary.v1.Coordinator
+	(*Token)(nil),               // 15: clary.v1.Token
 }
 var file_clary_v1_admin_proto_depIdxs = []int32{
-	2,  // 0: clary.v1.JoinResponse.object_store:type_name -> clary.v1.ObjectStore
-	13, // 1: clary.v1.CreateTokenResponse.token:type_name -> clary.v1.Token
-	13, // 2: clary.v1.ListTokensResponse.tokens:type_name -> clary.v1.Token
-	12, // 3: clary.v1.ClusterInfo.coordinators:type_name -> clary.v1.Coordinator
-	0,  // 4: clary.v1.Admin.Join:input_type -> clary.v1.JoinRequest
-	3,  // 5: clary.v1.Admin.CreateToken:input_type -> clary.v1.CreateTokenRequest
-	5,  // 6: clary.v1.Admin.ListTokens:input_type -> clary.v1.ListTokensRequest
-	7,  // 7: clary.v1.Admin.RevokeToken:input_type -> clary.v1.RevokeTokenRequest
-	8,  // 8: clary.v1.Admin.WhoAmI:input_type -> clary.v1.WhoAmIRequest
-	10, // 9: clary.v1.Admin.Info:input_type -> clary.v1.InfoRequest
-	1,  // 10: clary.v1.Admin.Join:output_type -> clary.v1.JoinResponse
-	4,  // 11: clary.v1.Admin.CreateToken:output_type -> clary.v1.CreateTokenResponse
-	6,  // 12: clary.v1.Admin.ListTokens:output_type -> clary.v1.ListTokensResponse
-	13, // 13: clary.v1.Admin.RevokeToken:output_type -> clary.v1.Token
-	9,  // 14: clary.v1.Admin.WhoAmI:output_type -> clary.v1.WhoAmIResponse
-	11, // 15: clary.v1.Admin.Info:output_type -> clary.v1.ClusterInfo
-	10, // [10:16] is the sub-list for method output_type
-	4,  // [4:10] is the sub-list for method input_type
+	4,  // 0: clary.v1.JoinResponse.object_store:type_name -> clary.v1.ObjectStore
+	15, // 1: clary.v1.CreateTokenResponse.token:type_name -> clary.v1.Token
+	15, // 2: clary.v1.ListTokensResponse.tokens:type_name -> clary.v1.Token
+	14, // 3: clary.v1.ClusterInfo.coordinators:type_name -> clary.v1.Coordinator
+	2,  // 4: clary.v1.Admin.Join:input_type -> clary.v1.JoinRequest
+	5,  // 5: clary.v1.Admin.CreateToken:input_type -> clary.v1.CreateTokenRequest
+	7,  // 6: clary.v1.Admin.ListTokens:input_type -> clary.v1.ListTokensRequest
+	9,  // 7: clary.v1.Admin.RevokeToken:input_type -> clary.v1.RevokeTokenRequest
+	10, // 8: clary.v1.Admin.WhoAmI:input_type -> clary.v1.WhoAmIRequest
+	12, // 9: clary.v1.Admin.Info:input_type -> clary.v1.InfoRequest
+	0,  // 10: clary.v1.Admin.Decisions:input_type -> clary.v1.DecisionsRequest
+	3,  // 11: clary.v1.Admin.Join:output_type -> clary.v1.JoinResponse
+	6,  // 12: clary.v1.Admin.CreateToken:output_type -> clary.v1.CreateTokenResponse
+	8,  // 13: clary.v1.Admin.ListTokens:output_type -> clary.v1.ListTokensResponse
+	15, // 14: clary.v1.Admin.RevokeToken:output_type -> clary.v1.Token
+	11, // 15: clary.v1.Admin.WhoAmI:output_type -> clary.v1.WhoAmIResponse
+	13, // 16: clary.v1.Admin.Info:output_type -> clary.v1.ClusterInfo
+	1,  // 17: clary.v1.Admin.Decisions:output_type -> clary.v1.DecisionsResponse
+	11, // [11:18] is the sub-list for method output_type
+	4,  // [4:11] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -944,7 +1041,7 @@ func file_clary_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_admin_proto_rawDesc), len(file_clary_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	Admin_RevokeToken_FullMethodName = "/clary.v1.Admin/RevokeToken"
 	Admin_WhoAmI_FullMethodName      = "/clary.v1.Admin/WhoAmI"
 	Admin_Info_FullMethodName        = "/clary.v1.Admin/Info"
+	Admin_Decisions_FullMethodName   = "/clary.v1.Admin/Decisions"
 )
 
 // AdminClient is the client API for Admin service.
@@ -39,6 +40,8 @@ type AdminClient interface {
 	RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*Token, error)
 	WhoAmI(ctx context.Context, in *WhoAmIRequest, opts ...grpc.CallOption) (*WhoAmIResponse, error)
 	Info(ctx context.Context, in *InfoRequest, opts ...grpc.CallOption) (*ClusterInfo, error)
+	// Decisions copies the leader's record of what its scheduler was told and decided.
+	Decisions(ctx context.Context, in *DecisionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DecisionsResponse], error)
 }
 
 type adminClient struct {
@@ -109,6 +112,25 @@ func (c *adminClient) Info(ctx context.Context, in *InfoRequest, opts ...grpc.Ca
 	return out, nil
 }
 
+func (c *adminClient) Decisions(ctx context.Context, in *DecisionsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DecisionsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Admin_ServiceDesc.Streams[0], Admin_Decisions_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DecisionsRequest, DecisionsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_DecisionsClient = grpc.ServerStreamingClient[DecisionsResponse]
+
 // AdminServer is the server API for Admin service.
 // All implementations must embed UnimplementedAdminServer
 // for forward compatibility.
@@ -121,6 +143,8 @@ type AdminServer interface {
 	RevokeToken(context.Context, *RevokeTokenRequest) (*Token, error)
 	WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmIResponse, error)
 	Info(context.Context, *InfoRequest) (*ClusterInfo, error)
+	// Decisions copies the leader's record of what its scheduler was told and decided.
+	Decisions(*DecisionsRequest, grpc.ServerStreamingServer[DecisionsResponse]) error
 	mustEmbedUnimplementedAdminServer()
 }
 
@@ -148,6 +172,9 @@ func (UnimplementedAdminServer) WhoAmI(context.Context, *WhoAmIRequest) (*WhoAmI
 }
 func (UnimplementedAdminServer) Info(context.Context, *InfoRequest) (*ClusterInfo, error) {
 	return nil, status.Error(codes.Unimplemented, "method Info not implemented")
+}
+func (UnimplementedAdminServer) Decisions(*DecisionsRequest, grpc.ServerStreamingServer[DecisionsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Decisions not implemented")
 }
 func (UnimplementedAdminServer) mustEmbedUnimplementedAdminServer() {}
 func (UnimplementedAdminServer) testEmbeddedByValue()               {}
@@ -278,6 +305,17 @@ func _Admin_Info_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Admin_Decisions_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DecisionsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServer).Decisions(m, &grpc.GenericServerStream[DecisionsRequest, DecisionsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Admin_DecisionsServer = grpc.ServerStreamingServer[DecisionsResponse]
+
 // Admin_ServiceDesc is the grpc.ServiceDesc for Admin service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -310,6 +348,12 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Admin_Info_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Decisions",
+			Handler:       _Admin_Decisions_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "clary/v1/admin.proto",
 }

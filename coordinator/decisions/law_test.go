@@ -1,0 +1,337 @@
+package decisions
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler"
+)
+
+// history is a scheduler that is told what is drawn, and what it was told and decided.
+type history struct {
+	*rapid.T
+	cluster *scheduler.Cluster
+	told    []Told
+	nodes   map[string]Node
+	gangs   map[string]*lived
+	now     int64
+	decided int64
+	made    int
+}
+
+// lived is a gang, with what it holds.
+type lived struct {
+	gang  cluster.Gang
+	tasks []cluster.Task
+}
+
+func newHistory(t *rapid.T) *history {
+	h := &history{T: t, nodes: map[string]Node{}, gangs: map[string]*lived{}, now: int64(time.Hour)}
+	h.begin()
+	return h
+}
+
+// begin tells a new scheduler everything, as a new leader does.
+func (h *history) begin() {
+	h.cluster, h.decided = scheduler.New(scheduler.Options{}), 0
+	h.told = append(h.told, Told{Begin: &Begin{At: h.now}})
+	h.tell(Told{Queues: &Queues{[]cluster.Queue{{Name: "a", Weight: 2}, {Name: "b", Weight: 1, Backfill: cluster.BackfillConservative}}}})
+	for _, id := range []string{"n0", "n1", "n2"} {
+		if n, known := h.nodes[id]; known {
+			h.tell(Told{Node: &n})
+		}
+	}
+	for i := range h.made {
+		if l := h.gangs[fmt.Sprintf("j%d/main", i)]; l != nil {
+			h.put(l)
+		}
+	}
+}
+
+func (h *history) tell(t Told) {
+	t.To(h.cluster)
+	h.told = append(h.told, t)
+}
+
+func (h *history) put(l *lived) {
+	gang := l.gang
+	if len(l.tasks) > 0 {
+		r, _ := scheduler.NewRunning(gang, l.tasks)
+		h.tell(Told{Runs: RunOf(gang, r)})
+	} else {
+		h.tell(Told{Waits: &Wait{Gang: gang, Lasts: gang.MaxRuntime / 2}})
+	}
+}
+
+func (h *history) node(id string, revision uint64) {
+	n := Node{Node: cluster.Node{ID: id, Address: id, State: cluster.NodeReady, MilliCPU: 8000, Memory: 8 << 30, PortFirst: 100, PortLast: 120, Revision: revision}}
+	for i := range rapid.IntRange(0, 4).Draw(h.T, "gpus") {
+		n.Devices = append(n.Devices, cluster.Device{UUID: fmt.Sprintf("%s-%d", id, i), Kind: cluster.DeviceGPU, Model: "T4", Healthy: true})
+	}
+	h.used(n)
+}
+
+// used tells a node with what is used of it.
+func (h *history) used(n Node) {
+	n.Used = cluster.Resources{}
+	for i := range h.made {
+		l := h.gangs[fmt.Sprintf("j%d/main", i)]
+		if l == nil {
+			continue
+		}
+		for _, task := range l.tasks {
+			if a := task.Allocation; a.Node == n.ID {
+				n.Used.MilliCPU += a.Resources.MilliCPU
+				n.Used.Devices = append(n.Used.Devices, a.Resources.Devices...)
+				n.Used.Ports = append(n.Used.Ports, a.Resources.Ports...)
+			}
+		}
+	}
+	h.nodes[n.ID] = n
+	h.tell(Told{Node: &n})
+}
+
+func (h *history) submit() {
+	g := cluster.Gang{
+		Job: fmt.Sprintf("j%d", h.made), Name: "main", Queue: rapid.SampledFrom([]string{"a", "b"}).Draw(h.T, "queue"), Owner: "ann",
+		Attempt: 1, Revision: 1, Submitted: h.now, Priority: rapid.Int32Range(0, 2).Draw(h.T, "priority"),
+		MaxRuntime: time.Duration(rapid.IntRange(0, 3).Draw(h.T, "hours")) * time.Hour,
+		Roles: []cluster.Role{{
+			Name: "worker", Count: rapid.Int32Range(1, 3).Draw(h.T, "tasks"),
+			Ask:     cluster.Ask{MilliCPU: 1000, GPUs: rapid.Int32Range(0, 2).Draw(h.T, "asked"), Ports: rapid.Int32Range(0, 1).Draw(h.T, "ports")},
+			Program: cluster.Program{Command: []string{"secret"}, Env: map[string]string{"PASSWORD": "hunter2"}},
+		}},
+	}
+	h.made++
+	l := &lived{gang: g}
+	h.gangs[g.ID()] = l
+	h.put(l)
+}
+
+func (h *history) plan() {
+	plan := h.cluster.Plan(h.now)
+	h.decided++
+	h.told = append(h.told, Told{Decided: &Decided{Number: h.decided, Now: h.now, Plan: plan}})
+	for _, p := range plan.Placements {
+		l := h.gangs[p.Gang]
+		for i, a := range p.Allocations {
+			l.tasks = append(l.tasks, cluster.Task{
+				ID: fmt.Sprintf("%s/worker-%d.%d", p.Gang, i, p.Attempt), Job: l.gang.Job, Gang: p.Gang, Role: "worker", Index: int32(i), Attempt: p.Attempt,
+				Allocation: a, Assigned: h.now, Status: cluster.TaskStatus{State: cluster.TaskRunning},
+			})
+		}
+		h.put(l)
+	}
+	for _, e := range plan.Evictions {
+		l := h.gangs[e.Gang]
+		l.gang.Stop, l.gang.For = true, e.For
+		l.gang.Revision++
+		h.put(l)
+	}
+}
+
+// end ends a gang that runs or waits.
+func (h *history) end() {
+	id := fmt.Sprintf("j%d/main", rapid.IntRange(0, max(0, h.made-1)).Draw(h.T, "ends"))
+	l := h.gangs[id]
+	if l == nil {
+		return
+	}
+	if l.gang.Stop { // it makes room, and waits for its turn again
+		l.gang.Stop, l.gang.For, l.gang.Attempt = false, "", l.gang.Attempt+1
+		l.gang.Revision++
+	} else {
+		delete(h.gangs, id)
+		h.tell(Told{Gone: id})
+	}
+	tasks := l.tasks
+	l.tasks = nil
+	for _, task := range tasks {
+		h.used(h.nodes[task.Allocation.Node])
+	}
+	if h.gangs[id] != nil {
+		h.put(l)
+	}
+}
+
+func (h *history) step() {
+	switch rapid.IntRange(0, 9).Draw(h.T, "step") {
+	case 0:
+		h.node(fmt.Sprintf("n%d", rapid.IntRange(0, 2).Draw(h.T, "node")), uint64(len(h.told)))
+	case 1, 2, 3:
+		h.submit()
+	case 4:
+		h.end()
+	case 5, 6:
+		h.now += int64(rapid.IntRange(1, 120).Draw(h.T, "minutes")) * int64(time.Minute)
+	case 7:
+		if rapid.IntRange(0, 3).Draw(h.T, "anew") == 0 {
+			h.begin()
+		}
+	case 8:
+		id := fmt.Sprintf("j%d/main", rapid.IntRange(0, max(0, h.made-1)).Draw(h.T, "paused"))
+		h.tell(Told{Pause: &Pause{Gang: id, Until: h.now + int64(time.Minute)}})
+	}
+	h.now += int64(time.Second)
+	h.plan()
+}
+
+// record writes a history as it stands on disk.
+func record(t interface{ Fatal(...any) }, told []Told) []byte {
+	var out []byte
+	known := described{}
+	for _, one := range told {
+		if one.Begin != nil {
+			out = append(out, heading()...)
+			clear(known)
+		}
+		var err error
+		if out, err = known.frame(out, one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out
+}
+
+func drawHistory(t *rapid.T) *history {
+	h := newHistory(t)
+	h.node("n0", 1)
+	for range rapid.IntRange(1, 60).Draw(t, "steps") {
+		h.step()
+	}
+	return h
+}
+
+func TestARecordIsRepeatedBitForBit(t *testing.T) {
+	var decisions, evicted, segments int64
+	rapid.Check(t, func(rt *rapid.T) {
+		h := drawHistory(rt)
+		bytesOf := record(rt, h.told)
+		if bytes.Contains(bytesOf, []byte("hunter2")) || bytes.Contains(bytesOf, []byte("secret")) {
+			rt.Fatal("the record holds what tasks run")
+		}
+		out, err := Replay(bytes.NewReader(bytesOf), Until{})
+		if err != nil || out.Differs != "" || out.Torn {
+			rt.Fatalf("%v, %+v", err, out)
+		}
+		recorded := 0
+		for _, told := range h.told {
+			if told.Decided != nil {
+				recorded++
+			}
+		}
+		if out.Decisions != int64(recorded) {
+			rt.Fatalf("%d decisions were repeated of %d", out.Decisions, recorded)
+		}
+		decisions, evicted, segments = decisions+out.Decisions, evicted+int64(out.Evicted), segments+int64(out.Segments)
+	})
+	if decisions < 200 || evicted < 5 || segments < 110 {
+		t.Errorf("%d decisions, %d evictions, %d segments", decisions, evicted, segments)
+	}
+}
+
+// mutate changes one field of one decision.
+func mutate(t *rapid.T, d Decided) Decided {
+	plan := cluster.Plan{Placements: slices.Clone(d.Plan.Placements), Evictions: slices.Clone(d.Plan.Evictions)}
+	if len(plan.Placements) == 0 {
+		e := &plan.Evictions[0]
+		switch rapid.IntRange(0, 2).Draw(t, "field of an eviction") {
+		case 0:
+			e.For += "x"
+		case 1:
+			e.Attempt++
+		default:
+			plan.Evictions = plan.Evictions[1:]
+		}
+		d.Plan = plan
+		return d
+	}
+	p := &plan.Placements[rapid.IntRange(0, len(plan.Placements)-1).Draw(t, "placement")]
+	p.Allocations = slices.Clone(p.Allocations)
+	a := &p.Allocations[rapid.IntRange(0, len(p.Allocations)-1).Draw(t, "allocation")]
+	switch rapid.IntRange(0, 6).Draw(t, "field") {
+	case 0:
+		p.Gang += "x"
+	case 1:
+		p.Attempt++
+	case 2:
+		p.Revision++
+	case 3:
+		a.Node += "x"
+	case 4:
+		a.Resources.MilliCPU++
+	case 5:
+		a.Resources.Ports = append(slices.Clone(a.Resources.Ports), 7)
+	default:
+		plan.Placements = plan.Placements[:len(plan.Placements)-1]
+	}
+	d.Plan = plan
+	return d
+}
+
+func TestOneChangedFieldIsNoticed(t *testing.T) {
+	noticed := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		h := drawHistory(rt)
+		var at []int
+		for i, told := range h.told {
+			if told.Decided != nil && len(told.Decided.Plan.Placements)+len(told.Decided.Plan.Evictions) > 0 {
+				at = append(at, i)
+			}
+		}
+		if len(at) == 0 {
+			return
+		}
+		i := rapid.SampledFrom(at).Draw(rt, "decision")
+		d := mutate(rt, *h.told[i].Decided)
+		told := slices.Clone(h.told)
+		told[i] = Told{Decided: &d}
+		out, err := Replay(bytes.NewReader(record(rt, told)), Until{})
+		if err != nil || !strings.Contains(out.Differs, fmt.Sprintf("decision %d of segment", d.Number)) {
+			rt.Fatalf("%v, %+v", err, out)
+		}
+		noticed++
+	})
+	if noticed < 40 {
+		t.Errorf("%d mutants were noticed", noticed)
+	}
+}
+
+func TestRubbishIsRefusedWithItsOffset(t *testing.T) {
+	refused := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		good := record(rt, drawHistory(rt).told)
+		bad := slices.Clone(good)
+		at := rapid.IntRange(0, len(bad)-1).Draw(rt, "at")
+		bad[at] ^= byte(rapid.IntRange(1, 255).Draw(rt, "bits"))
+		out, err := Replay(bytes.NewReader(bad), Until{})
+		if err == nil && !out.Torn {
+			rt.Fatalf("byte %d was changed, and nobody noticed", at)
+		}
+		if err != nil {
+			refused++
+			if at >= len(magic) && !strings.Contains(err.Error(), "offset") {
+				rt.Fatalf("it does not say where: %v", err)
+			}
+		}
+		cut := rapid.IntRange(0, len(good)-1).Draw(rt, "cut")
+		if out, err := Replay(bytes.NewReader(good[:cut]), Until{}); err == nil && out.Differs != "" {
+			rt.Fatalf("cut at %d: %+v", cut, out)
+		}
+	})
+	if refused < 50 {
+		t.Errorf("%d were refused", refused)
+	}
+	for _, text := range []string{"", "hello", "CLARYDEC", "CLARYDEC\x02\x00\x00\x00"} {
+		if _, err := Replay(strings.NewReader(text), Until{}); err == nil {
+			t.Errorf("%q is taken for a record", text)
+		}
+	}
+}
