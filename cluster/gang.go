@@ -202,6 +202,9 @@ func (g Gang) Validate() Problems {
 			p.Add("granted", "%s", reason)
 		}
 	}
+	if g.For != "" && (!g.Stop || !g.Moves) {
+		p.Add("for", "%q of a gang that does not move: it is for one that makes room", Clip(g.For))
+	}
 	if len(g.Resized) > MaxResizes {
 		p.Add("resized", "%d instants: at most %d", len(g.Resized), MaxResizes)
 	}

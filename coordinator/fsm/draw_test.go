@@ -31,7 +31,7 @@ func (d drawer) command() command.Command {
 	kinds := []func() command.Command{
 		d.submit, d.submit, d.changeJob, d.changeJob, d.changeGang, d.changeGang, d.drop, d.settings,
 		d.putNode, d.putNode, d.nodeState, d.removeNode,
-		d.commit, d.commit, d.commit, d.report, d.report, d.report, d.report, d.finish, d.publish, d.publish,
+		d.commit, d.commit, d.commit, d.evict, d.evict, d.report, d.report, d.report, d.report, d.finish, d.publish, d.publish,
 	}
 	return pick(d, kinds, "command")()
 }
@@ -48,7 +48,7 @@ func (d drawer) submit() command.Command {
 	job := cluster.Job{Name: name, Kind: "training", Owner: "ada", Queue: queue, State: cluster.JobQueued, Attempt: 1}
 	gang := cluster.Gang{
 		Job: name, Name: "main", Queue: queue, Owner: "ada", Attempt: 1, Held: d.one(8),
-		NotBefore: int64(rapid.IntRange(0, 20).Draw(d.T, "not before")),
+		NotBefore: int64(rapid.IntRange(0, 20).Draw(d.T, "not before")) * int64(time.Minute),
 	}
 	for _, role := range []string{"server", "worker"}[:rapid.IntRange(1, 2).Draw(d.T, "roles")] {
 		ask := cluster.Ask{
@@ -59,6 +59,9 @@ func (d drawer) submit() command.Command {
 			Name: role, Count: rapid.Int32Range(1, 2).Draw(d.T, "count"), Ask: ask,
 			Program: cluster.Program{Command: []string{"true"}},
 		})
+		if last := &gang.Roles[len(gang.Roles)-1]; d.one(2) {
+			last.Min = rapid.Int32Range(1, last.Count).Draw(d.T, "least")
+		}
 	}
 	return command.Record{Changes: []command.Change{{Job: &job}, {Gang: &gang}}}
 }
@@ -108,6 +111,9 @@ func (d drawer) changeGang() command.Command {
 		gang.Roles = gang.Roles[:1]
 	default:
 		gang.Attempt, gang.Stop, gang.StopReason = gang.Attempt+1, false, ""
+		if !d.one(8) {
+			gang.Moves, gang.For, gang.Granted = false, "", nil
+		}
 	}
 	return command.Record{Changes: changes}
 }
@@ -196,12 +202,77 @@ func (d drawer) commit() command.Command {
 		gang := pick(d, gangs, "gang")
 		placement := cluster.Placement{Gang: gang.ID(), Attempt: gang.Attempt, Revision: d.expect(gang.Revision)}
 		taken := map[string]bool{}
-		for _, role := range gang.Roles {
-			for range role.Count {
+		if gang.Elastic() || d.one(20) {
+			placement.Counts = d.counts(gang)
+		}
+		sized := gang.Of(placement)
+		for i, role := range gang.Roles {
+			for range sized.Tasks(i) {
 				placement.Allocations = append(placement.Allocations, d.allocate(pick(d, nodes, "node"), role.Ask, taken))
 			}
 		}
 		plan.Placements = append(plan.Placements, placement)
+	}
+	return plan
+}
+
+// counts are numbers of tasks that a gang may have, but for some.
+func (d drawer) counts(gang cluster.Gang) []int32 {
+	var counts []int32
+	for _, role := range gang.Roles {
+		least := role.Least()
+		if d.one(20) {
+			least = 0
+		}
+		counts = append(counts, rapid.Int32Range(least, role.Count).Draw(d.T, "granted"))
+	}
+	return counts
+}
+
+// crowd is what happens where many want the same room.
+func (d drawer) crowd() command.Command {
+	if d.s.Index() < 4 {
+		return d.putNode()
+	}
+	kinds := []func() command.Command{d.plain, d.plain, d.commit, d.commit, d.commit, d.evict, d.evict, d.report, d.changeGang, d.changeJob}
+	return pick(d, kinds, "command")()
+}
+
+// plain submits a job that may be placed at once, with an elastic role.
+func (d drawer) plain() command.Command {
+	record := d.submit().(command.Record)
+	job, gang := record.Changes[0].Job, record.Changes[1].Gang
+	job.Queue, gang.Queue, gang.Held, gang.NotBefore = cluster.DefaultQueue, cluster.DefaultQueue, false, 0
+	gang.Roles = gang.Roles[:1]
+	gang.Roles[0].Count, gang.Roles[0].Min, gang.Roles[0].Ask = 3, 1, cluster.Ask{MilliCPU: 100}
+	return record
+}
+
+// evict has gangs make room for others, or be resized, sometimes wrongly.
+func (d drawer) evict() command.Command {
+	gangs := slices.Collect(d.s.Gangs())
+	if len(gangs) == 0 {
+		return d.commit()
+	}
+	plan, running := command.CommitPlan{}, []cluster.Gang{}
+	for _, gang := range gangs {
+		if task, placed := d.s.Task(gang.TaskID(gang.Roles[0].Name, 0)); placed && !task.Status.State.Ended() {
+			running = append(running, gang)
+		}
+	}
+	if len(running) == 0 || d.one(8) {
+		running = gangs
+	}
+	for range rapid.IntRange(1, 2).Draw(d.T, "victims") {
+		victim, other := pick(d, running, "victim"), pick(d, gangs, "preemptor")
+		if victim.Elastic() && d.one(2) {
+			other = victim
+		}
+		e := cluster.Eviction{Gang: victim.ID(), Attempt: victim.Attempt, Revision: d.expect(victim.Revision), For: other.ID(), Reason: "preempted"}
+		if victim.Elastic() && (other.ID() == victim.ID() || d.one(2)) {
+			e.Counts = d.counts(victim)
+		}
+		plan.Evictions = append(plan.Evictions, e)
 	}
 	return plan
 }

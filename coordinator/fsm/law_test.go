@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"pgregory.net/rapid"
@@ -77,12 +78,19 @@ func (*memory) Cancel() error { return nil }
 type tally map[string]int
 
 func (y tally) count(c command.Command, result command.Result) {
-	if plan, ok := c.(command.CommitPlan); ok && len(plan.Placements) == 0 {
-		return
-	}
 	answer := "accepted"
 	if result.Err != nil || len(result.Refused) > 0 {
 		answer = "refused"
+	}
+	if plan, ok := c.(command.CommitPlan); ok && len(plan.Placements) == 0 {
+		for _, e := range plan.Evictions[:min(1, len(plan.Evictions))] {
+			what := "eviction "
+			if e.For == e.Gang {
+				what = "resize "
+			}
+			y[what+answer]++
+		}
+		return
 	}
 	y[fmt.Sprintf("%T %s", c, answer)]++
 }
@@ -102,6 +110,16 @@ func TestReplicasOfOneLogAreEqualAndKeepTheLaws(t *testing.T) {
 			if what := fmt.Sprintf("%T %s", c, answer); exercised[what] == 0 {
 				t.Errorf("%s: never", what)
 			}
+		}
+	}
+	t.Log(exercised)
+}
+
+func TestReplicasAgreeOnWhoMakesRoom(t *testing.T) {
+	exercised := equalReplicas(t, drawer.crowd)
+	for _, what := range []string{"eviction accepted", "eviction refused", "resize accepted", "resize refused"} {
+		if exercised[what] == 0 {
+			t.Errorf("%s: never", what)
 		}
 	}
 	t.Log(exercised)
@@ -154,7 +172,7 @@ func drawEntry(t *rapid.T, from copyOf, index uint64, draw func(drawer) command.
 	for range rapid.IntRange(1, 3).Draw(t, "commands") {
 		commands = append(commands, draw(drawer{t, snapshot}))
 	}
-	raw, err := command.Encode(int64(index), commands...)
+	raw, err := command.Encode(int64(index)*int64(time.Minute), commands...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,6 +222,9 @@ func checkLaws(t *rapid.T, c copyOf) {
 		}
 	}
 	for gang := range s.Gangs() {
+		if gang.For != "" && (!gang.Stop || !gang.Moves) || len(gang.Resized) > cluster.MaxResizes {
+			t.Fatalf("gang %s makes room for %q: %+v", gang.ID(), gang.For, gang)
+		}
 		if n := attempts[fmt.Sprint(gang.ID(), gang.Attempt)]; n != 0 && n != gang.Size() {
 			t.Fatalf("gang %s has %d of %d tasks", gang.ID(), n, gang.Size())
 		}
