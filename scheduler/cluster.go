@@ -71,10 +71,12 @@ func New(o Options) *Cluster {
 
 // SetNode adds a node, or replaces what was known of it and of what is used there.
 func (c *Cluster) SetNode(n cluster.Node, used cluster.Resources) {
-	amount := cluster.Amount{MilliCPU: n.MilliCPU, Memory: n.Memory}
+	amount := n.Amount()
+	if n.State != cluster.NodeReady {
+		amount = used.Amount(n.Devices) // the rest of it nobody can have
+	}
 	for _, d := range n.Devices {
-		if d.Kind == cluster.DeviceGPU && d.Healthy {
-			amount = amount.Plus(cluster.Amount{MilliGPU: 1000, Models: []cluster.ModelAmount{{Model: d.Model, Milli: 1000}}}, 1)
+		if d.Kind == cluster.DeviceGPU {
 			c.models[d.UUID] = d.Model
 		}
 	}
@@ -133,6 +135,9 @@ func (c *Cluster) SetQueues(queues []cluster.Queue) error {
 	c.gain()
 	return nil
 }
+
+// Remember says what a queue held of late, as the ledger has it.
+func (c *Cluster) Remember(queue string, h share.History) { c.Queues.Remember(queue, h) }
 
 // line is the queue's line, made when it is first asked for.
 func (c *Cluster) line(queue string) *line {

@@ -19,6 +19,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/scheduler/share"
 )
 
 // Ledger is what the planner needs of the replicated state.
@@ -116,6 +117,10 @@ func (p *Planner) readAll(ctx context.Context) error {
 	}
 	for gang := range snapshot.Gangs() {
 		fresh.putGang(snapshot, gang)
+	}
+	for queue := range snapshot.Queues() {
+		usage := snapshot.QueueUsage(queue.Name)
+		fresh.cluster.Remember(queue.Name, share.History{Mean: usage.Mean, At: usage.At})
 	}
 	fresh.cluster.Recover()
 	p.mu.Lock()

@@ -2,6 +2,7 @@ package share
 
 import (
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
@@ -58,6 +59,22 @@ func (t *Tree) remember(i int32) {
 		}
 	}
 	t.recall(i)
+}
+
+// Remember replaces what is remembered of a queue. What it holds since then is taken to be what it holds
+// now.
+func (t *Tree) Remember(queue string, h History) {
+	t.learn(h.Mean)
+	i, known := t.byName[queue]
+	if !known || len(t.nodes[i].children) > 0 {
+		return
+	}
+	n := &t.nodes[i]
+	var room buffer
+	n.history, n.at = slices.Clone(t.vec(h.Mean, &room)), h.At
+	t.recall(i)
+	t.remember(i)
+	t.touch(i)
 }
 
 // recall tells all above a leaf what its history is now.

@@ -201,11 +201,8 @@ func (t *Tree) SetUsage(queue string, usage Usage) error {
 		var room buffer
 		t.spread(i, owner.Name, slices.Clone(t.vec(owner.Used, &room)), owner.Running)
 	}
-	var room buffer
-	n.history, n.at = slices.Clone(t.vec(usage.History.Mean, &room)), usage.History.At
-	t.recall(i)
-	t.remember(i)
 	t.touch(i)
+	t.Remember(queue, usage.History)
 	return nil
 }
 
