@@ -1,8 +1,11 @@
 package scheduler_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/scheduler"
@@ -63,3 +66,36 @@ func TestAPolicyThatIsGivenStays(t *testing.T) {
 type loosest struct{ room.Tightest }
 
 func (loosest) Score(n *room.State, _ []room.Device, _ *room.Request) int32 { return n.Milli }
+
+// The kinds of a mix lie in a map: whatever order they come out in, the plans are the same.
+func TestClustersThatLearnPlanTheSame(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var clusters [2]*scheduler.Cluster
+		for i := range clusters {
+			clusters[i] = scheduler.New(scheduler.Options{})
+			for n := range 12 {
+				clusters[i].SetNode(machine(fmt.Sprintf("n%02d", n), int64(16+8*(n%4)), 64, n%5, []string{"A100", "T4"}[n%2]), cluster.Resources{})
+			}
+		}
+		placed := 0
+		for i := range 40 {
+			ask := cluster.Ask{MilliCPU: rapid.Int64Range(0, 8).Draw(t, "cores") * 1000, Memory: rapid.Int64Range(0, 16).Draw(t, "memory") << 30}
+			if ask.GPUMilli = rapid.SampledFrom([]int32{0, 160, 470, 810}).Draw(t, "share"); ask.GPUMilli == 0 {
+				ask.GPUs = rapid.Int32Range(0, 2).Draw(t, "gpus")
+			}
+			g := in("q", gang(fmt.Sprintf("j%02d", i), rapid.Int32Range(1, 6).Draw(t, "tasks"), ask))
+			var plans [2]cluster.Plan
+			for k, c := range clusters {
+				c.Wait(scheduler.NewAsk(g))
+				plans[k] = c.Plan(int64(i + 1))
+			}
+			if fmt.Sprint(plans[0]) != fmt.Sprint(plans[1]) {
+				t.Fatalf("one plans %v, another %v", plans[0], plans[1])
+			}
+			placed += len(plans[0].Placements)
+		}
+		if placed == 0 {
+			t.Fatal("nothing was placed")
+		}
+	})
+}
