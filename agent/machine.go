@@ -10,6 +10,7 @@ import (
 	"github.com/clary-ml/clary/agent/device/nvml"
 	"github.com/clary-ml/clary/agent/inventory"
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
 )
 
 // memoryReserve is what is left to the system and the agent where the operator names no
@@ -54,6 +55,15 @@ func lookAround(c Config) (*machine, error) {
 	}
 	m.gauge = device.NewGauge(m.devices, gaugeEvery, c.Log)
 	return m, nil
+}
+
+// slot names a slot of a GPU that is cut.
+func (m *machine) slot(ctx context.Context, share cluster.DeviceShare) (string, error) {
+	source, can := m.devices.(device.Slotter)
+	if !can {
+		return "", fault.New(fault.Invalid, "device %s cannot be cut into slots on this node", share.UUID)
+	}
+	return source.Slot(ctx, share)
 }
 
 // node describes the machine as it is now. A GPU that cannot be asked is told of and

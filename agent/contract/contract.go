@@ -86,9 +86,14 @@ func hostOf(address string) string {
 	return address
 }
 
+// gpus is how many GPUs the task sees: whole ones, slots, and one that it shares.
+func (t Task) gpus() int {
+	return len(t.Task.Allocation.Resources.Devices) + len(t.Task.Allocation.Resources.Shares)
+}
+
 // instanceType is what local mode of SageMaker's own tools says.
 func (t Task) instanceType() string {
-	if len(t.Task.Allocation.Resources.Devices) > 0 {
+	if t.gpus() > 0 {
 		return "local_gpu"
 	}
 	return "local"
@@ -235,6 +240,12 @@ func (t Task) clary() map[string]string {
 			texts = append(texts, number(port))
 		}
 		env["CLARY_PORTS"] = strings.Join(texts, ",")
+	}
+	for _, share := range t.Task.Allocation.Resources.Shares { // of shares there is one; slots have the same memory
+		env["CLARY_GPU_MEMORY"] = strconv.FormatInt(share.Memory, 10)
+		if share.Profile == "" {
+			env["CLARY_GPU_SHARE"] = strconv.FormatFloat(float64(share.Milli)/cluster.WholeGPU, 'f', -1, 64)
+		}
 	}
 	if len(t.Program.Spec) > 0 {
 		env["CLARY_SPEC"] = t.Folders.Config() + "/spec.json"

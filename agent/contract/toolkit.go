@@ -74,7 +74,7 @@ func (t Task) training() map[string]any {
 		"module_name":                     module,
 		"network_interface_name":          t.Interface,
 		"num_cpus":                        t.cores(),
-		"num_gpus":                        len(t.Task.Allocation.Resources.Devices),
+		"num_gpus":                        t.gpus(),
 		"num_neurons":                     0,
 		"output_data_dir":                 folders.OutputData(),
 		"output_dir":                      path.Dir(folders.OutputData()),

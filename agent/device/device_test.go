@@ -31,6 +31,33 @@ func TestSimulatedGPUsAreAsDeclared(t *testing.T) {
 	}
 }
 
+func TestSimulatedGPUsStandAndAreCutAsDeclared(t *testing.T) {
+	s, err := device.ParseSimulated("n", "4xH100:nvlink=2:numa=4,2xA100-40GB:mig")
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices, _ := s.Devices(t.Context())
+	node := cluster.Node{ID: "n", Address: "10.0.0.1", State: cluster.NodeReady, Devices: devices}
+	if err := node.Validate().Err(); err != nil {
+		t.Fatal(err)
+	}
+	if devices[1].Link != 1 || devices[2].Link != 2 || devices[3].NUMA != 1 || devices[0].Partitioned || devices[0].Speed != 3170 {
+		t.Errorf("%+v", devices[:4])
+	}
+	cut := devices[4]
+	if p, ok := cut.Profile("3g.20gb"); !cut.Partitioned || !ok || p.Slices != 4 || !p.MayBegin(4) || p.MayBegin(1) || cut.Link != 0 {
+		t.Errorf("%+v", cut)
+	}
+	one, err := s.Slot(t.Context(), cluster.DeviceShare{UUID: cut.UUID, Profile: "1g.5gb", Start: 6})
+	other, err2 := s.Slot(t.Context(), cluster.DeviceShare{UUID: cut.UUID, Profile: "1g.5gb", Start: 5})
+	if err != nil || err2 != nil || one == other || !strings.HasPrefix(one, "MIG-") {
+		t.Errorf("slots %q %q, %v, %v", one, other, err, err2)
+	}
+	if name, err := s.Slot(t.Context(), cluster.DeviceShare{UUID: cut.UUID, Profile: "3g.20gb", Start: 1}); err == nil {
+		t.Errorf("a slot that cannot be is %q", name)
+	}
+}
+
 func TestSimulatedUUIDsAreStableAndDifferBetweenNodes(t *testing.T) {
 	uuids := func(node string) []string {
 		s, err := device.ParseSimulated(node, "8xA100")
@@ -55,7 +82,7 @@ func TestSimulatedUUIDsAreStableAndDifferBetweenNodes(t *testing.T) {
 }
 
 func TestRubbishDeclarationsAreRefusedWithTheRemedy(t *testing.T) {
-	for _, text := range []string{"", "A100", "0xA100", "-1xA100", "8xA100,", "8x", "xT4", "2xRTX9999", "99999xA100", "1000xT4,1000xT4", strings.Repeat("1xT4 ", 999)} {
+	for _, text := range []string{"", "A100", "0xA100", "-1xA100", "8xA100,", "8x", "xT4", "2xRTX9999", "2xT4:mig", "2xA100:", "2xA100:fast", "2xA100:nvlink", "2xA100:numa=0", "2xA100:nvlink=-1", "99999xA100", "1000xT4,1000xT4", strings.Repeat("1xT4 ", 999)} {
 		_, err := device.ParseSimulated("n", text)
 		if !fault.Is(err, fault.Invalid) || len(err.Error()) > 400 {
 			t.Errorf("%.20q: %v", text, err)

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -76,6 +77,11 @@ func exclusive(assignment ledger.Assignment) []string {
 	var names []string
 	for _, device := range assignment.Task.Allocation.Resources.Devices {
 		names = append(names, "device "+device)
+	}
+	for _, share := range assignment.Task.Allocation.Resources.Shares {
+		if share.Profile != "" { // a share is for several
+			names = append(names, fmt.Sprintf("slot %d of %s", share.Start, share.UUID))
+		}
 	}
 	for _, port := range portsOf(assignment) {
 		names = append(names, "port "+strconv.Itoa(int(port)))

@@ -81,6 +81,9 @@ func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 	if err := view.own(t, assignment.Program); err != nil {
 		return runtime.Spec{}, err
 	}
+	if view.devices, err = t.devices(ctx, facts.Task.Allocation.Resources); err != nil {
+		return runtime.Spec{}, err
+	}
 	if err := t.awaitGang(ctx); err != nil {
 		return runtime.Spec{}, err
 	}
@@ -257,10 +260,29 @@ func (t *task) spec(facts contract.Task, view view, bin string) runtime.Spec {
 		Limits: runtime.Limits{
 			MilliCPU: resources.MilliCPU, HardCPU: program.HardCPU, Memory: resources.Memory, Pids: defaultPids,
 		},
-		Devices: resources.Devices, MaxRuntime: facts.MaxRuntime, Grace: grace(program),
+		Devices: view.devices, MaxRuntime: facts.MaxRuntime, Grace: grace(program),
 		Exclusive: program.Exclusive, Lease: t.s.config.Lease(),
 		User: view.user, Isolation: view.isolation, Secrets: view.secrets,
 	}
+}
+
+// devices are the names by which the task uses its GPUs.
+func (t *task) devices(ctx context.Context, r cluster.Resources) ([]string, error) {
+	names := slices.Clone(r.Devices)
+	for _, share := range r.Shares {
+		name := share.UUID
+		if share.Profile != "" {
+			if t.s.config.Slot == nil {
+				return nil, fault.New(fault.Internal, "slot %s of device %s: this node has no GPUs that are cut", share.Profile, share.UUID)
+			}
+			var err error
+			if name, err = t.s.config.Slot(ctx, share); err != nil {
+				return nil, err
+			}
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }
 
 // withPath puts a folder first in PATH.

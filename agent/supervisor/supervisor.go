@@ -56,6 +56,8 @@ type Config struct {
 	Room              func(folder string) (diskuse.Room, error)
 	// Gauge is what a device measures of itself lately; nil if nobody knows.
 	Gauge func(uuid string) map[string]float64
+	// Slot names a slot of a partitioned device for programs; nil if the node has none.
+	Slot  func(ctx context.Context, share cluster.DeviceShare) (string, error)
 	Lease func() time.Duration // how long this node counts as alive for sure; cluster.LeaseTime if nil
 	Log   *slog.Logger
 }

@@ -32,6 +32,7 @@ type view struct {
 	isolation *runtime.Isolation // nil: the task shares the node's view
 	env       []string           // variables beside the contract's
 	secrets   []string           // variables that stand in no file
+	devices   []string           // what the task sees of GPUs: whole ones, one that it shares, slots
 }
 
 // view decides. Where the driver can, a task has its folders at /opt/ml, a user of its

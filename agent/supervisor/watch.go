@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -220,7 +221,12 @@ func (w *watcher) gauge(values map[string]float64) {
 		return
 	}
 	busy, devices := 0.0, 0.0
-	for i, uuid := range w.t.assignment().Task.Allocation.Resources.Devices {
+	resources := w.t.assignment().Task.Allocation.Resources
+	uuids := slices.Clone(resources.Devices)
+	for _, share := range resources.Shares {
+		uuids = append(uuids, share.UUID) // of the whole device: what each has of it is not measured
+	}
+	for i, uuid := range slices.Compact(uuids) {
 		measured := latest(uuid)
 		for name, value := range measured {
 			values[fmt.Sprintf("gpu%d_%s", i, name)] = value

@@ -64,13 +64,15 @@ func (s *Source) Close() error {
 // can still be named; else it is left out, and the error says so beside the rest.
 func (s *Source) Devices(context.Context) ([]cluster.Device, error) {
 	var devices []cluster.Device
+	var handles []nvml.Device
 	err := s.each(func(i int) error {
-		device, err := s.device(i)
-		if err == nil {
-			devices = append(devices, device)
+		device, handle, err := s.device(i)
+		if handle != nil {
+			devices, handles = append(devices, device), append(handles, handle)
 		}
 		return err
 	})
+	link(devices, handles)
 	return devices, err
 }
 
@@ -104,10 +106,10 @@ func (s *Source) handle(index int) (nvml.Device, string, error) {
 	return handle, uuid, nil
 }
 
-func (s *Source) device(index int) (cluster.Device, error) {
+func (s *Source) device(index int) (cluster.Device, nvml.Device, error) {
 	handle, uuid, err := s.handle(index)
 	if err != nil {
-		return cluster.Device{}, err
+		return cluster.Device{}, nil, err
 	}
 	device := cluster.Device{UUID: uuid, Kind: cluster.DeviceGPU, Healthy: true}
 	if name, code := handle.GetName(); code == nvml.SUCCESS {
@@ -120,7 +122,12 @@ func (s *Source) device(index int) (cluster.Device, error) {
 	} else {
 		device.Healthy = false
 	}
-	return device, nil
+	if !device.Healthy {
+		return device, handle, nil
+	}
+	device.PCI = address(handle)
+	device.NUMA, device.Speed = numaOf(pciDevices, device.PCI), speed(device.Model)
+	return device, handle, partition(handle, &device)
 }
 
 // Model shortens NVML's product name to what people ask for: "NVIDIA A100-SXM4-40GB"

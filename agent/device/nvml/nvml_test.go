@@ -20,7 +20,7 @@ import (
 var _ device.Source = (*nvml.Source)(nil)
 
 func TestEightA100sAreFound(t *testing.T) {
-	source, err := nvml.Over(dgxa100.New())
+	source, err := nvml.Over(unlinked(dgxa100.New()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestEightA100sAreFound(t *testing.T) {
 }
 
 func TestABrokenGPUDoesNotHideTheOthers(t *testing.T) {
-	server := dgxa100.New()
+	server := unlinked(dgxa100.New())
 	server.DeviceGetHandleByIndexFunc = func(i int) (lib.Device, lib.Return) {
 		switch i {
 		case 1:
