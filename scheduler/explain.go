@@ -25,14 +25,8 @@ func Explain(view *View, ask Ask, now int64) cluster.Why {
 		return waits(why, "nodes", "no node has joined the cluster yet")
 	}
 	m := view.Clone()
-	allocations, at := m.Take(ask.Shape)
-	if allocations != nil {
+	if allocations, _ := m.Take(ask.Shape); allocations != nil {
 		return waits(why, "turn", "there is room for it now: it is placed in a moment")
-	}
-	if at.Topology != "" {
-		if why, is := apart(why, m, ask.Shape, at); is {
-			return why
-		}
 	}
 	return stuck(why, m, ask.Shape, "free")
 }
@@ -125,6 +119,9 @@ func neverFits(why cluster.Why, nodes []cluster.Node, role *room.Shape) cluster.
 
 // stuck fills the map with as much of the gang as fits, and says what rules the nodes out for the rest.
 func stuck(why cluster.Why, m *room.Map, shape *room.Shape, word string) cluster.Why {
+	if why, is := apart(why, m, shape); is {
+		return why
+	}
 	at := m.Fill(shape)
 	s := survey{room: m, need: &shape.Roles[at.Role], placed: at.Placed, word: word}
 	return s.why(why)

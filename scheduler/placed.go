@@ -65,14 +65,22 @@ func (s *survey) partly(c *count, none, nearest string) string {
 }
 
 // apart says that there is room for a gang, and not as close together as it must be.
-func apart(why cluster.Why, m *room.Map, shape *room.Shape, at room.Stuck) (cluster.Why, bool) {
+func apart(why cluster.Why, m *room.Map, shape *room.Shape) (cluster.Why, bool) {
 	level := shape.Topology.Level
 	if level == "" || shape.Topology.Preferred {
+		return why, false
+	}
+	mark := m.Mark()
+	_, at := m.Take(shape)
+	m.Rollback(mark)
+	if at.Topology == "" {
 		return why, false
 	}
 	need := &shape.Roles[at.Role]
 	tasks, node, known := m.Widest(shape, at.Role)
 	switch {
+	case known && tasks == 0: // it is not for where they stand
+		return why, false
 	case !known:
 		return waits(why, "topology", fmt.Sprintf("its tasks must run in one %s, and no node says in which %s it stands (label clary.%s)", level, level, level)), true
 	case tasks >= need.Count:

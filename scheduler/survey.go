@@ -25,11 +25,13 @@ type count struct {
 	missing int64
 	nearest room.Offer // the node that misses the least; of equals the one that nothing else rules out, then the first
 	alone   bool       // nothing else rules the nearest out
+	barren  bool       // the nearest has nothing of the kind at all
 }
 
 func (c *count) add(o *room.Offer, missing int64, none, alone bool) {
-	if c.nodes == 0 || missing < c.missing || missing == c.missing && alone && !c.alone {
-		c.missing, c.nearest, c.alone = missing, *o, alone
+	nearer := missing < c.missing || missing == c.missing && alone && !c.alone
+	if c.nodes == 0 || none == c.barren && nearer || !none && c.barren { // who has something of the kind is nearer
+		c.missing, c.nearest, c.alone, c.barren = missing, *o, alone, none
 	}
 	c.nodes++
 	c.only += int32(one(alone))

@@ -9,18 +9,18 @@ import (
 
 	lib "github.com/NVIDIA/go-nvml/pkg/nvml"
 	"github.com/NVIDIA/go-nvml/pkg/nvml/mock"
-	"github.com/NVIDIA/go-nvml/pkg/nvml/mock/dgxa100"
+	"github.com/NVIDIA/go-nvml/pkg/nvml/mock/server"
 
 	"github.com/clary-ml/clary/agent/device/nvml"
 	"github.com/clary-ml/clary/cluster"
 )
 
 // unlinked has every device say that it has no NVLink.
-func unlinked(server *dgxa100.Server) *dgxa100.Server {
-	for _, d := range server.Devices {
-		d.(*dgxa100.Device).GetNvLinkStateFunc = func(int) (lib.EnableState, lib.Return) { return 0, lib.ERROR_NOT_SUPPORTED }
+func unlinked(machine *server.Server) *server.Server {
+	for _, d := range machine.Devices {
+		d.(*server.Device).GetNvLinkStateFunc = func(int) (lib.EnableState, lib.Return) { return 0, lib.ERROR_NOT_SUPPORTED }
 	}
-	return server
+	return machine
 }
 
 // gpu is a device at a place on the bus that is linked to others, by their place.
