@@ -219,7 +219,7 @@ func (m *Map) walk(f fits, level cluster.Level, places []int32, count int32) []i
 	return steps
 }
 
-// parts divides places by their domains of a level; each that has none is a part of its own.
+// parts divides places by their domains of a level. Nodes without a zone are one part, those without a rack one each.
 func (m *Map) parts(f fits, level cluster.Level, places []int32) []part {
 	var parts []part
 	byNumber := map[int32]int{}
@@ -230,7 +230,7 @@ func (m *Map) parts(f fits, level cluster.Level, places []int32) []part {
 		}
 		number := m.domainOf(place, level)
 		at, known := byNumber[number]
-		if number == 0 || !known {
+		if !known || number == 0 && level != cluster.LevelZone {
 			at = len(parts)
 			parts = append(parts, part{})
 			byNumber[number] = at

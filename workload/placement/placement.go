@@ -116,7 +116,7 @@ var operators = map[string]cluster.Operator{
 // ParseConstraint reads "rack in (r1, r2)", "gpu.memory >= 40GiB", "exists nvme", "!nvme", each perhaps
 // with "weight 1" to "weight 100" at its end.
 func ParseConstraint(text string) (cluster.Constraint, error) {
-	const remedy = `%q is not a constraint: write it like "rack in (r1, r2)", "gpu.memory >= 40GiB", "disk != hdd", "exists nvme" or "!nvme"`
+	const remedy = `%q is not a constraint: write it like "rack in (r1, r2)", "gpu.memory >= 40GiB", "disk-type != hdd", "exists nvme" or "!nvme"`
 	var c cluster.Constraint
 	rest, err := cutWeight(text, &c.Weight)
 	if err != nil {
