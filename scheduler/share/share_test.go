@@ -62,48 +62,82 @@ func fill(tree *share.Tree, capacity int64, unit cluster.Amount, wants ...string
 	return got
 }
 
-func TestSharesConvergeToWeightsWhenAllAreBacklogged(t *testing.T) {
-	exercised := 0
-	rapid.Check(t, func(t *rapid.T) {
-		var queues []cluster.Queue
-		var leaves []string
-		due := map[string]float64{}
-		capacity := rapid.Int64Range(200, 1000).Draw(t, "capacity")
+// backlog is a tree without guarantees in which every leaf wants more than there is, and what the weights are
+// worth to each.
+type backlog struct {
+	queues   []cluster.Queue
+	leaves   []string
+	due      map[string]float64
+	capacity int64
+}
+
+func backlogs() *rapid.Generator[backlog] {
+	return rapid.Custom(func(t *rapid.T) backlog {
+		b := backlog{due: map[string]float64{}, capacity: rapid.Int64Range(200, 1000).Draw(t, "capacity")}
 		var grow func(parent string, depth int, part float64)
 		grow = func(parent string, depth int, part float64) {
-			n, total, first := rapid.IntRange(1, 4).Draw(t, "children"), int32(0), len(queues)
+			n, total, first := rapid.IntRange(1, 4).Draw(t, "children"), int32(0), len(b.queues)
 			for i := range n {
 				q := cluster.Queue{Name: fmt.Sprintf("%sq%d", parent, i), Parent: parent, Weight: rapid.Int32Range(1, 9).Draw(t, "weight")}
 				total += q.Weight
-				queues = append(queues, q)
+				b.queues = append(b.queues, q)
 			}
-			for _, q := range slices.Clone(queues[first : first+n]) {
+			for _, q := range slices.Clone(b.queues[first : first+n]) {
 				mine := part * float64(q.Weight) / float64(total)
 				if depth < 3 && rapid.Bool().Draw(t, "inner") {
 					grow(q.Name, depth+1, mine)
 					continue
 				}
-				leaves = append(leaves, q.Name)
-				due[q.Name] = mine
+				b.leaves = append(b.leaves, q.Name)
+				b.due[q.Name] = mine
 			}
 		}
-		grow("", 1, float64(capacity))
-		tree := share.New()
-		tree.SetCapacity(gpus(capacity))
-		if err := tree.Set(queues); err != nil {
+		grow("", 1, float64(b.capacity))
+		return b
+	})
+}
+
+// converges is the law that shares come to what the weights are worth; a mutant changes the queues.
+func (b backlog) converges(mutate func([]cluster.Queue)) error {
+	queues := slices.Clone(b.queues)
+	mutate(queues)
+	tree := share.New()
+	tree.SetCapacity(gpus(b.capacity))
+	if err := tree.Set(queues); err != nil {
+		return err
+	}
+	got := fill(tree, b.capacity, gpus(1), b.leaves...)
+	for _, leaf := range b.leaves {
+		// One unit for the rounding of each of the levels.
+		if off := float64(got[leaf]) - b.due[leaf]; off > 3 || off < -3 {
+			return fmt.Errorf("%s has %d of %d GPUs, its weights are worth %.1f: %v of %v", leaf, got[leaf], b.capacity, b.due[leaf], got, b.due)
+		}
+	}
+	return nil
+}
+
+func TestSharesConvergeToWeightsWhenAllAreBacklogged(t *testing.T) {
+	exercised := 0
+	rapid.Check(t, func(t *rapid.T) {
+		b := backlogs().Draw(t, "backlog")
+		if err := b.converges(func([]cluster.Queue) {}); err != nil {
 			t.Fatal(err)
 		}
-		got := fill(tree, capacity, gpus(1), leaves...)
-		for _, leaf := range leaves {
-			// One unit for the rounding of each of the levels.
-			if off := float64(got[leaf]) - due[leaf]; off > 3 || off < -3 {
-				t.Fatalf("%s has %d of %d GPUs, its weights are worth %.1f: %v of %v", leaf, got[leaf], capacity, due[leaf], got, due)
-			}
-			exercised++
-		}
+		exercised += len(b.leaves)
 	})
 	if exercised == 0 {
 		t.Fatal("nothing was exercised")
+	}
+	drawn, caught := backlogs(), false
+	for seed := 0; seed < 200 && !caught; seed++ {
+		caught = drawn.Example(seed).converges(func(queues []cluster.Queue) {
+			for i := range queues {
+				queues[i].Weight = 1
+			}
+		}) != nil
+	}
+	if !caught {
+		t.Error("the law does not see a tree in which weights count for nothing")
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 )
 
-// queue makes a queue, as a coordinator would: there is no command for it yet.
+// queue makes a queue as a coordinator would, also before anybody has logged in.
 func (m *machines) queue(name string, set ...func(*cluster.Queue)) {
 	m.T.Helper()
 	own, err := pki.LoadCredentials(filepath.Join(m.Path("s1"), "tls"))
