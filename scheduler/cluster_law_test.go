@@ -245,7 +245,6 @@ func same(s script, one, two planner, counted map[string]int) error {
 type twins struct {
 	planner
 	other planner
-	asks  []scheduler.Ask
 	err   error
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler/room"
 )
 
 // reserveEvery is how often it is worked out for an ask in vain when its room will be free, whatever happens meanwhile.
@@ -96,7 +97,8 @@ func (r *round) earliest(w *waiter) (int64, []cluster.Allocation) {
 		}
 	}
 	// It does not fit when the first few have ended, and fits when the first many have.
-	few, many, short := 0, 0, r.Room.Mark()
+	few, many := 0, 0
+	var short room.Mark
 	for step := 1; ; step *= 2 {
 		if few == len(r.ends) {
 			return 0, nil
