@@ -57,7 +57,7 @@ const (
 
 // Preempt says what a queue's jobs may evict.
 type Preempt struct {
-	// Within is what they may evict of their own queue: "never" or "lower" priority.
+	// Within is what they may evict of their own queue: "never", "lower" priority, or "longer".
 	Within PreemptRule
 	// Reclaim is what they may evict of other queues to get the guarantee back: "never", "lower" priority
 	// or "any".
@@ -74,7 +74,9 @@ type PreemptRule string
 const (
 	PreemptNever PreemptRule = "never"
 	PreemptLower PreemptRule = "lower" // of lower priority
-	PreemptAny   PreemptRule = "any"
+	// PreemptLonger is also of the same priority what is expected to last much longer: for a queue whose order is shortest.
+	PreemptLonger PreemptRule = "longer"
+	PreemptAny    PreemptRule = "any"
 )
 
 // Limits on queues.
@@ -123,7 +125,10 @@ func (q Queue) Validate() Problems {
 	checkRange(&p, "user.max_running", int64(q.User.MaxRunning), 0, MaxQueueJobs)
 	checkOneOf(&p, "order", q.Order, "", OrderFIFO, OrderShortest)
 	checkOneOf(&p, "backfill", q.Backfill, "", BackfillNone, BackfillEasy, BackfillConservative)
-	checkOneOf(&p, "preempt.within", q.Preempt.Within, "", PreemptNever, PreemptLower)
+	checkOneOf(&p, "preempt.within", q.Preempt.Within, "", PreemptNever, PreemptLower, PreemptLonger)
+	if q.Preempt.Within == PreemptLonger && q.Order != OrderShortest {
+		p.Add("preempt.within", "longer needs order shortest: else nobody knows who lasts longer")
+	}
 	checkOneOf(&p, "preempt.reclaim", q.Preempt.Reclaim, "", PreemptNever, PreemptLower, PreemptAny)
 	checkOneOf(&p, "preempt.fair", q.Preempt.Fair, "", PreemptNever, PreemptLower, PreemptAny)
 	checkDuration(&p, "min_runtime", q.MinRuntime, 0, maxMinRuntime)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler/past"
 	"github.com/clary-ml/clary/scheduler/room"
 	"github.com/clary-ml/clary/scheduler/share"
 )
@@ -26,10 +27,13 @@ type Ask struct {
 	// Lasts is how long it holds its room once it has it: its limit, or what those like it took. 0 is not
 	// known. Who outlives it loses nothing: others that counted on it wait longer.
 	Lasts   time.Duration
-	Resumes bool        // it goes on from checkpoints
-	Fixed   bool        // once it runs, it is not evicted and not resized
-	Resized []int64     // when it was, lately
-	Shape   *room.Shape // what it needs at least
+	Resumes bool          // it goes on from checkpoints
+	Fixed   bool          // once it runs, it is not evicted and not resized
+	Resized []int64       // when it was, lately
+	Class   past.Class    // of the jobs that are likely to last as long
+	Ran     time.Duration // its earlier attempts together
+	Limit   time.Duration // of all it may run; 0 is no limit
+	Shape   *room.Shape   // what it needs at least
 
 	needs *Needs
 }
@@ -42,7 +46,13 @@ func NewAsk(gang cluster.Gang) Ask {
 		Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority, Submitted: gang.Submitted,
 		NotBefore: gang.NotBefore, Held: gang.Held, Stop: gang.Stop, Lasts: max(0, gang.MaxRuntime-gang.Ran),
 		Fixed: gang.NonPreemptible || gang.Handover, Resumes: resumes(gang), Resized: gang.Resized, Shape: needs.Least().Shape, needs: needs,
+		Class: classOf(gang), Ran: gang.Ran, Limit: gang.MaxRuntime,
 	}
+}
+
+// classOf is the gang's class, as far as it knows its job.
+func classOf(gang cluster.Gang) past.Class {
+	return past.ClassOf(cluster.Job{Owner: gang.Owner, Name: gang.Job}, gang)
 }
 
 // Needs is what it needs, in every size that it may have.

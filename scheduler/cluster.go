@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler/order"
 	"github.com/clary-ml/clary/scheduler/room"
 	"github.com/clary-ml/clary/scheduler/share"
 )
@@ -44,7 +45,9 @@ type Cluster struct {
 	waiting map[string]*waiter
 	running map[string]*runner
 	holds   map[string]*hold
-	listed  []*hold                   // sorted; nil if holds has changed since
+	listed  []*hold          // sorted; nil if holds has changed since
+	works   map[string]*work // of gangs that wait or run
+	history *order.History
 	models  map[string]string         // of devices
 	nodes   map[string]cluster.Amount // what each has
 	total   cluster.Amount
@@ -54,6 +57,7 @@ type Cluster struct {
 	fresh  int    // asks that were not tried since they became active
 	gained bool   // something may fit, or be allowed, that did not or was not
 	alarm  int64  // when time alone may change a plan; 0 for never
+	clock  int64  // of the last Plan
 	moves  uint64 // counts what may change for whom there is room, or could be made
 	decays bool   // a queue's share falls with time alone
 }
@@ -64,7 +68,7 @@ func New(o Options) *Cluster {
 	return &Cluster{
 		Room: room.New(o.Policy), Queues: share.New(), opts: o,
 		needs: pool{known: map[string]*Needs{}}, lines: map[string]*line{},
-		waiting: map[string]*waiter{}, running: map[string]*runner{}, holds: map[string]*hold{},
+		waiting: map[string]*waiter{}, running: map[string]*runner{}, holds: map[string]*hold{}, works: map[string]*work{}, history: order.NewHistory(),
 		models: map[string]string{}, nodes: map[string]cluster.Amount{},
 	}
 }

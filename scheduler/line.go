@@ -1,11 +1,13 @@
 package scheduler
 
 import (
+	"cmp"
 	"container/heap"
 	"iter"
 	"slices"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler/order"
 )
 
 // line is what waits in a queue and may be placed, and what runs of it.
@@ -49,6 +51,8 @@ type waiter struct {
 	since  int64 // when it was first passed over, 0 if it was not
 	press  look  // for victims
 	keep   look  // for room that could be kept
+	known  *work
+	rank   order.Rank // in a line that is ordered by what is left to do
 }
 
 // look is a search that found nothing: it finds nothing again until something moves, or until an instant.
@@ -67,7 +71,9 @@ func (r *round) vain(l look) bool {
 	return true
 }
 
-func byAsk(a, b *waiter) int { return Before(a.Ask, b.Ask) }
+func byAsk(a, b *waiter) int {
+	return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.rank, b.rank), Before(a.Ask, b.Ask))
+}
 
 // Wait notes a gang that waits, in place of what was known of it. Told again with the revision that is known,
 // it changes nothing.
@@ -83,7 +89,7 @@ func (c *Cluster) Wait(ask Ask) {
 		c.wanted.note(ask.needs)
 	}
 	ask.needs = c.needs.get(ask.needs)
-	w := &waiter{Ask: ask, line: c.line(ask.Queue), until: ask.NotBefore}
+	w := &waiter{Ask: ask, line: c.line(ask.Queue), until: ask.NotBefore, known: c.workOf(ask.ID, ask.Class, ask.Submitted)}
 	c.waiting[ask.ID] = w
 	w.kept = c.holds[ask.ID] != nil
 	switch {
@@ -110,6 +116,11 @@ func (c *Cluster) Pause(id string, until int64) {
 
 // Drop forgets a gang that is gone. What it held on the nodes is told by SetNode, or given by End.
 func (c *Cluster) Drop(id string) {
+	c.leave(id)
+	delete(c.works, id)
+}
+
+func (c *Cluster) leave(id string) {
 	c.unhold(id)
 	if w := c.waiting[id]; w != nil {
 		c.unwait(w)
@@ -119,14 +130,14 @@ func (c *Cluster) Drop(id string) {
 	}
 }
 
-// End forgets a gang that ran, and gives its room back.
+// End takes a gang that ran for gone, and gives its room back. What it has done is remembered until Drop: it may wait again.
 func (c *Cluster) End(id string) {
 	if run := c.running[id]; run != nil {
 		c.Room.Give(run.Allocations)
 		c.Room.Settle()
 		c.gain()
 	}
-	c.Drop(id)
+	c.leave(id)
 }
 
 // Queued walks the gangs that may be placed, queue by queue in the order of their names, and in each as they go.
@@ -159,6 +170,9 @@ func (c *Cluster) unwait(w *waiter) {
 }
 
 func (c *Cluster) activate(w *waiter) {
+	if w.line.shortest() {
+		w.rank = c.rankWaiting(w, c.clock)
+	}
 	at, _ := slices.BinarySearchFunc(w.line.asks, w, byAsk)
 	w.line.asks = slices.Insert(w.line.asks, at, w)
 	w.active, w.fresh = true, true

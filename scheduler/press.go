@@ -52,6 +52,9 @@ func (r *round) candidates(w *waiter) (found []evict.Candidate, again int64) {
 	if r.decays {
 		again = r.now + int64(time.Minute)
 	}
+	if w.line.queue.Preempt.Within == cluster.PreemptLonger {
+		again = r.now + lookAgain
+	}
 	gain := w.needs.Least().Amount
 	others := r.takesFrom(w, gain)
 	lines := r.sorted
@@ -71,7 +74,7 @@ func (r *round) candidates(w *waiter) (found []evict.Candidate, again int64) {
 				continue
 			}
 			found = append(found, evict.Candidate{
-				ID: run.ID, Cost: r.cost(run, r.now), Elastic: run.elastic(r.now), Started: run.Started, Allocations: run.Allocations,
+				ID: run.ID, Cost: r.loss(w, run), Elastic: run.elastic(r.now), Started: run.Started, Allocations: run.Allocations,
 			})
 		}
 	}
@@ -101,7 +104,8 @@ func (r *round) takesFrom(w *waiter, gain cluster.Amount) func(l *line) bool {
 func (r *round) mayEvict(w *waiter, run *runner, gain cluster.Amount) bool {
 	rules := &w.line.queue.Preempt
 	if run.line == w.line {
-		return rules.Within == cluster.PreemptLower && run.Priority < w.Priority
+		return rules.Within != cluster.PreemptNever && run.Priority < w.Priority ||
+			rules.Within == cluster.PreemptLonger && run.Priority == w.Priority && r.worthIt(w, run)
 	}
 	rule := cluster.PreemptNever
 	switch r.Queues.MayEvict(w.Queue, run.Queue, gain, run.amount) {

@@ -40,6 +40,7 @@ type round struct {
 // when enough of what runs has ended, and what comes later goes around it (EASY backfill: Lifka, JSSPP 1995;
 // Mu'alem and Feitelson, TPDS 2001): on nodes, not on counts of GPUs.
 func (c *Cluster) Plan(now int64) cluster.Plan {
+	c.clock = now
 	c.wake(now)
 	if !c.due(now) {
 		return cluster.Plan{}
@@ -93,6 +94,7 @@ func (r *round) pass() bool {
 		for _, h := range r.holds {
 			h.seen = h.made
 		}
+		r.rank()
 		r.placeHeld()
 	}
 	r.placeQueues()
@@ -211,7 +213,7 @@ func (r *round) try(w *waiter) {
 	if w.since == 0 {
 		w.since = r.now
 	}
-	if !r.press(w) && l.stuck <= l.depth() {
+	if !r.press(w) && l.stuck <= l.depth() && l.keepsFor(w) {
 		r.reserve(w)
 	}
 }
@@ -278,6 +280,7 @@ func (r *round) placed(w *waiter, allocations []cluster.Allocation, size *Size) 
 	run := Running{
 		ID: w.ID, Job: w.Job, Queue: w.Queue, Owner: w.Owner, Attempt: w.Attempt, Revision: w.Revision, Priority: w.Priority,
 		Started: r.now, Labels: w.Labels, Allocations: allocations, Counts: size.Counts, Fixed: w.Fixed, Resumes: w.Resumes, Resized: w.Resized, needs: w.needs,
+		Submitted: w.Submitted, Class: w.Class, Ran: w.Ran, Limit: w.Limit,
 	}
 	if w.Lasts > 0 {
 		run.Until = r.now + int64(w.Lasts)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/scheduler/evict"
+	"github.com/clary-ml/clary/scheduler/order"
+	"github.com/clary-ml/clary/scheduler/past"
 	"github.com/clary-ml/clary/scheduler/room"
 	"github.com/clary-ml/clary/scheduler/share"
 )
@@ -26,6 +28,12 @@ type Running struct {
 	Checkpoint int64 // from when it would go on; 0 if it would begin again
 	Until      int64 // when its room is expected to be free; 0 if nobody knows
 	Restart    time.Duration
+	Submitted  int64
+	Class      past.Class    // of the jobs that are likely to last as long
+	Ran        time.Duration // its earlier attempts together
+	Limit      time.Duration // of all it may run; 0 is no limit
+	Done       int64         // of Total, as its tasks report; 0 if they do not
+	Total      int64
 
 	Allocations []cluster.Allocation // of its tasks that have not ended
 	Counts      []int32              // tasks by role, of an elastic gang
@@ -46,6 +54,7 @@ func NewRunning(gang cluster.Gang, tasks []cluster.Task) (Running, bool) {
 		ID: gang.ID(), Job: gang.Job, Queue: gang.Queue, Owner: gang.Owner,
 		Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority,
 		Labels: gang.Labels, Counts: gang.Granted, Resized: gang.Resized, Stops: gang.Stop, For: gang.For,
+		Submitted: gang.Submitted, Class: classOf(gang), Ran: gang.Ran, Limit: gang.MaxRuntime,
 		Fixed: gang.NonPreemptible || gang.Handover, Resumes: resumes(gang), needs: NewNeeds(gang.Job, gang.Roles),
 	}
 	for i := range tasks {
@@ -56,7 +65,7 @@ func NewRunning(gang cluster.Gang, tasks []cluster.Task) (Running, bool) {
 		if r.Started == 0 || task.Assigned < r.Started {
 			r.Started = task.Assigned
 		}
-		r.Checkpoint = max(r.Checkpoint, task.Status.Progress.Checkpoint)
+		r.Report(task.Status.Progress)
 		if !task.Status.State.Ended() {
 			r.Allocations = append(r.Allocations, task.Allocation)
 		}
@@ -67,6 +76,14 @@ func NewRunning(gang cluster.Gang, tasks []cluster.Task) (Running, bool) {
 	return r, len(r.Allocations) > 0
 }
 
+// Report takes in what one of its tasks says of its progress.
+func (r *Running) Report(p cluster.Progress) {
+	r.Checkpoint = max(r.Checkpoint, p.Checkpoint)
+	if p.Total > r.Total || p.Total == r.Total && p.Step > r.Done {
+		r.Done, r.Total = p.Step, p.Total
+	}
+}
+
 // runner is a gang that runs.
 type runner struct {
 	Running
@@ -74,6 +91,8 @@ type runner struct {
 	amount cluster.Amount
 	claim  *share.Claim // what is charged for it, nil if nothing could be
 	step   int          // its size
+	rank   order.Rank   // in a line that is ordered by what is left to do
+	known  *work
 }
 
 // Run notes a gang that holds room, in place of what was known of it. The room itself is told by SetNode.
@@ -85,6 +104,7 @@ func (c *Cluster) Run(r Running) {
 		}
 		r.needs = old.needs
 		old.Running = r
+		old.progress(r.Done, r.Total)
 		return
 	}
 	w := c.waiting[r.ID]
@@ -105,6 +125,8 @@ func (c *Cluster) run(r Running) *runner {
 	run := &runner{Running: r, line: c.line(r.Queue), amount: c.amountOf(r.Allocations)}
 	run.needs = c.needs.get(r.needs)
 	run.step = run.needs.stepOf(r.Counts)
+	run.known = c.workOf(r.ID, r.Class, r.Submitted)
+	run.progress(r.Done, r.Total)
 	run.claim = c.charge(share.Claim{Queue: r.Queue, Owner: r.Owner, Job: r.Job, Amount: run.amount})
 	c.running[r.ID], run.line.running[r.ID] = run, run
 	if c.Room.House(r.ID, room.Tenant{Job: r.Job, Labels: r.Labels, At: r.Allocations}) {
@@ -128,7 +150,7 @@ func (run *runner) safe() int64 { return max(run.Started, run.Checkpoint) }
 
 // cost is what stopping the gang loses.
 func (c *Cluster) cost(run *runner, now int64) int64 {
-	return evict.Cost(evict.Weight(run.Allocations), run.safe(), now, cmp.Or(run.Restart, c.opts.Restart))
+	return evict.Cost(evict.Weight(run.Allocations), run.safe(), now, c.restart(run))
 }
 
 // left is how long what was placed is left alone yet.

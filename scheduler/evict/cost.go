@@ -7,8 +7,9 @@ import (
 	"github.com/clary-ml/clary/cluster"
 )
 
-// What a gang weighs that has no GPUs: a core is a sixteenth of a GPU, about what a GPU's machine has for each.
-const coresPerGPU = 16
+// CoresPerGPU is what a gang weighs that has no GPUs: a core is a sixteenth of a GPU, about what a GPU's machine has
+// for each.
+const CoresPerGPU = 16
 
 // most is the time after which more lost work makes no difference. It keeps products far from overflow.
 const most = 90 * 24 * time.Hour
@@ -17,7 +18,7 @@ const most = 90 * 24 * time.Hour
 func Weight(allocations []cluster.Allocation) int64 {
 	weight := int64(0)
 	for _, a := range allocations {
-		weight += int64(len(a.Resources.Devices))*1000 + a.Resources.MilliCPU/coresPerGPU
+		weight += int64(len(a.Resources.Devices))*1000 + a.Resources.MilliCPU/CoresPerGPU
 	}
 	return max(1, weight)
 }

@@ -25,7 +25,7 @@ type simSpanJSON struct {
 
 func (a *App) simQueueCommand() *cobra.Command {
 	var path, policy string
-	var gpus int64
+	var gpus, restart int64
 	command := &cobra.Command{
 		Use:   "queue",
 		Short: "Replay rigid jobs on a number of equal GPUs",
@@ -38,6 +38,7 @@ func (a *App) simQueueCommand() *cobra.Command {
 	flags := command.Flags()
 	flags.StringVar(&path, "jobs", "", "CSV file of the jobs")
 	flags.Int64Var(&gpus, "gpus", 0, "how many GPUs there are")
+	flags.Int64Var(&restart, "restart", 0, "what each start of a job costs, in seconds")
 	flags.StringVar(&policy, "policy", string(queue.FIFOSkip), "one of "+listed(queue.Policies()))
 	_ = command.RegisterFlagCompletionFunc("policy", cobra.FixedCompletions(texts(queue.Policies()), cobra.ShellCompDirectiveNoFileComp))
 	command.RunE = func(command *cobra.Command, _ []string) error {
@@ -51,7 +52,7 @@ func (a *App) simQueueCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		result, err := queue.Run(jobs, gpus, queue.Policy(policy))
+		result, err := queue.Run(jobs, gpus, queue.Policy(policy), restart)
 		if err != nil {
 			return err
 		}

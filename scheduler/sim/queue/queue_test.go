@@ -41,7 +41,7 @@ func TestReferencePoliciesGiveThePublishedSpans(t *testing.T) {
 		jobs := readJobs(t, filepath.Join(folder, trace.name+"_job.csv"), trace.gpus)
 		for policy, file := range map[queue.Policy]string{queue.FIFO: "fifo", queue.FIFOSkip: "fjf", queue.SRTF: "shortest", queue.SRSF: "shortest-gpu"} {
 			t.Run(trace.name+"/"+string(policy), func(t *testing.T) {
-				result, err := queue.Run(jobs, trace.gpus, policy)
+				result, err := queue.Run(jobs, trace.gpus, policy, 0)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -17,10 +17,11 @@ const (
 	FIFOSkip Policy = "fifo-skip" // in order of arrival; who does not fit is passed over
 	SRTF     Policy = "srtf"      // shortest remaining time first, preemptive
 	SRSF     Policy = "srsf"      // shortest remaining service (time x GPUs) first, preemptive
+	Clary    Policy = "clary"     // Clary's own scheduler, with a queue whose order is shortest
 )
 
 // Policies lists what Run plays.
-func Policies() []Policy { return []Policy{FIFO, FIFOSkip, SRTF, SRSF} }
+func Policies() []Policy { return []Policy{FIFO, FIFOSkip, SRTF, SRSF, Clary} }
 
 // Span is when a job started first, and when it ended.
 type Span struct{ Start, End int64 }
@@ -32,12 +33,20 @@ type Result struct {
 	Summary  sim.Summary
 }
 
-// Run plays jobs, which Read has checked, on a number of GPUs.
-func Run(jobs []Job, gpus int64, policy Policy) (Result, error) {
+// Run plays jobs, which Read has checked, on a number of GPUs. Each start costs so many seconds during which the job
+// does no work: 0 in the reference.
+func Run(jobs []Job, gpus int64, policy Policy, restart int64) (Result, error) {
 	if !slices.Contains(Policies(), policy) {
 		return Result{}, fault.New(fault.Invalid, "policy: %q is unknown: one of %v", policy, Policies())
 	}
+	if restart < 0 || restart > MaxRestart {
+		return Result{}, fault.New(fault.Invalid, "restart: %d s is out of range: from 0 to %d", restart, MaxRestart)
+	}
+	if policy == Clary {
+		return runClary(jobs, gpus, restart)
+	}
 	r := newRun(jobs, gpus)
+	r.restart = restart
 	for {
 		now, events, more := r.events.Next()
 		if !more {
@@ -59,6 +68,9 @@ func Run(jobs []Job, gpus int64, policy Policy) (Result, error) {
 	return r.result(), nil
 }
 
+// MaxRestart is the most that a start may cost, in seconds.
+const MaxRestart = 24 * 3600
+
 // run is the state of the cluster. A job is runnable from its arrival to its end.
 type run struct {
 	jobs     []job
@@ -66,20 +78,23 @@ type run struct {
 	now      int64
 	events   sim.Events[event]
 	runnable []*job
+	restart  int64 // what a start costs
 	restarts int
+	asks     int64 // when Clary's scheduler wants to be asked
 }
 
 type job struct {
 	Job
 	place   int   // in the trace
 	left    int64 // seconds of work
+	loading int64 // seconds before it works
 	running bool
 	started bool
 	turn    int // fences the end that was foreseen before the job was stopped
 	span    Span
 }
 
-// event is an arrival (turn 0) or the end of a job's turn.
+// event is an arrival (turn 0) or the end of a job's turn; of no job (-1) it is that the scheduler wants to be asked.
 type event struct{ job, turn int }
 
 func newRun(jobs []Job, gpus int64) *run {
@@ -95,7 +110,9 @@ func newRun(jobs []Job, gpus int64) *run {
 func (r *run) advance(now int64) {
 	for _, j := range r.runnable {
 		if j.running {
-			j.left -= now - r.now
+			loading := min(j.loading, now-r.now)
+			j.loading -= loading
+			j.left -= now - r.now - loading
 		}
 	}
 	r.now = now
@@ -104,8 +121,9 @@ func (r *run) advance(now int64) {
 // note takes ends and arrivals in; it reports whether there were any.
 func (r *run) note(events []event) (news bool) {
 	for _, e := range events {
-		j := &r.jobs[e.job]
+		j := &r.jobs[max(0, e.job)]
 		switch {
+		case e.job < 0:
 		case e.turn == 0:
 			news = true
 			r.runnable = append(r.runnable, j)
@@ -149,8 +167,7 @@ func (r *run) reorder(key func(*job) int64) {
 			room -= j.GPUs
 			chosen = append(chosen, j)
 		} else if j.running {
-			j.running = false
-			r.free += j.GPUs
+			r.stop(j)
 		}
 	}
 	for _, j := range chosen {
@@ -160,8 +177,13 @@ func (r *run) reorder(key func(*job) int64) {
 	}
 }
 
+func (r *run) stop(j *job) {
+	j.running, j.loading = false, 0
+	r.free += j.GPUs
+}
+
 func (r *run) start(j *job) {
-	j.running = true
+	j.running, j.loading = true, r.restart
 	j.turn++
 	r.free -= j.GPUs
 	if j.started {
@@ -169,7 +191,7 @@ func (r *run) start(j *job) {
 	} else {
 		j.started, j.span.Start = true, r.now
 	}
-	r.events.At(r.now+j.left, event{j.place, j.turn})
+	r.events.At(r.now+j.loading+j.left, event{j.place, j.turn})
 }
 
 func (r *run) result() Result {

@@ -73,7 +73,17 @@ type job struct {
 	ran      int64 // ticks that found it running, in seconds
 	starts   int
 	ended    int64 // 0 while it is not over
+	told     told
 }
+
+// told is what Clary's scheduler has been told of a job.
+type told int
+
+const (
+	untold told = iota
+	submitted
+	finished
+)
 
 type held struct{ node, gpus int }
 

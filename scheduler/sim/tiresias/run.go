@@ -15,12 +15,17 @@ import (
 // Policy decides which jobs run.
 type Policy string
 
-// Tiresias is the published baseline: two queues by attained service (Gu et al., NSDI
-// 2019) at the job sizes that a tuner chose beforehand.
-const Tiresias Policy = "tiresias"
+// The policies.
+const (
+	// Tiresias is the published baseline: two queues by attained service (Gu et al., NSDI
+	// 2019) at the job sizes that a tuner chose beforehand.
+	Tiresias Policy = "tiresias"
+	// Clary is Clary's own scheduler, with a queue whose order is shortest.
+	Clary Policy = "clary"
+)
 
 // Policies lists what Run plays.
-func Policies() []Policy { return []Policy{Tiresias} }
+func Policies() []Policy { return []Policy{Tiresias, Clary} }
 
 // Result of a run.
 type Result struct {
@@ -35,14 +40,23 @@ func Run(jobs []Job, profiles Profiles, policy Policy) (Result, error) {
 	if !slices.Contains(Policies(), policy) {
 		return Result{}, fault.New(fault.Invalid, "policy: %q is unknown: one of %v", policy, Policies())
 	}
-	w := newWorld(jobs, profiles)
-	chooser := &twoQueues{}
+	if policy == Clary {
+		return runClary(jobs, profiles)
+	}
+	return newWorld(jobs, profiles).play(&twoQueues{})
+}
+
+// chooser gives the GPUs to those that shall run from now on.
+type chooser interface{ choose(w *world) error }
+
+// play lets time go by until all jobs are over.
+func (w *world) play(c chooser) (Result, error) {
 	for w.left > 0 {
 		now, _, _ := w.ticks.Next()
 		if w.advance(now); w.left > 0 && now > w.last+patience {
 			return Result{}, fault.New(fault.Invalid, "job %s is not over 10 years after the last submission", w.active[0].Name)
 		}
-		if err := chooser.choose(w); err != nil {
+		if err := c.choose(w); err != nil {
 			return Result{}, err
 		}
 		w.next()
