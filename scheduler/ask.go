@@ -70,16 +70,3 @@ func Before(a, b Ask) int {
 func (a *Ask) claim(amount cluster.Amount) share.Claim {
 	return share.Claim{Queue: a.Queue, Owner: a.Owner, Job: a.Job, Amount: amount}
 }
-
-// Shapes gives asks that need the same one shape, so that many waiting gangs take little memory.
-type Shapes struct{ shapes room.Shapes }
-
-// Ask reads a gang; Release gives its shape back.
-func (s *Shapes) Ask(gang cluster.Gang) Ask {
-	ask := NewAsk(gang)
-	ask.Shape = s.shapes.Get(ask.Shape)
-	return ask
-}
-
-// Release says that an ask that came from Ask is no longer used.
-func (s *Shapes) Release(ask Ask) { s.shapes.Release(ask.Shape) }

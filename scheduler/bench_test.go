@@ -24,7 +24,6 @@ func fleet() []cluster.Node {
 // waiting are 10,000 gangs of one to four tasks; shapes is how many kinds there are.
 func waiting(shapes int) []scheduler.Ask {
 	asks := make([]scheduler.Ask, 10_000)
-	pool := &scheduler.Shapes{}
 	for i := range asks {
 		kind := i % shapes
 		ask := cluster.Ask{MilliCPU: int64(1000 + kind), Memory: gib}
@@ -33,7 +32,7 @@ func waiting(shapes int) []scheduler.Ask {
 		}
 		g := gang(fmt.Sprintf("job-%05d", i), int32(1+kind%4), ask)
 		g.Submitted = int64(i)
-		asks[i] = pool.Ask(g)
+		asks[i] = scheduler.NewAsk(g)
 	}
 	return asks
 }
@@ -57,7 +56,7 @@ func BenchmarkSchedule(b *testing.B) {
 			view, asks := viewOf(c.used, fleet()...), waiting(c.shapes)
 			placed := 0
 			for b.Loop() {
-				placed = len(scheduler.Schedule(view, asks, 0).Placements)
+				placed = len(schedule(view, asks, 0).Placements)
 			}
 			b.ReportMetric(float64(placed), "placed")
 		})
@@ -67,7 +66,7 @@ func BenchmarkSchedule(b *testing.B) {
 func BenchmarkScheduleOne(b *testing.B) {
 	view, asks := viewOf(nil, fleet()...), waiting(20)[:1]
 	for b.Loop() {
-		scheduler.Schedule(view, asks, 0)
+		schedule(view, asks, 0)
 	}
 }
 

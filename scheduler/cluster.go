@@ -1,3 +1,6 @@
+// Package scheduler decides which waiting gangs are placed, and where, who makes room for whom, and for whom room is
+// kept. It is pure: the same state and the same instant always give the same plan, so that production and the
+// simulator run the same code. See DESIGN.md.
 package scheduler
 
 import (

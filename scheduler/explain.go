@@ -11,7 +11,7 @@ import (
 
 // Explain says what an ask waits for: for each constraint how many nodes it rules out,
 // and how short the nearest of them is.
-func Explain(view *View, ask Ask, now int64) cluster.Why {
+func Explain(view *room.Map, ask Ask, now int64) cluster.Why {
 	why := cluster.Why{Gang: ask.ID}
 	switch {
 	case ask.Stop:

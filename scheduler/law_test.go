@@ -8,6 +8,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/scheduler"
+	"github.com/clary-ml/clary/scheduler/room"
 	"pgregory.net/rapid"
 )
 
@@ -20,8 +21,8 @@ type cell struct {
 	there map[string]map[string]int // by job and node: tasks that a job's are spread with
 }
 
-func (c cell) view(order []int) *scheduler.View {
-	view := scheduler.NewView()
+func (c cell) view(order []int) *room.Map {
+	view := room.New(nil)
 	for _, i := range order {
 		view.Set(c.nodes[i], c.used[c.nodes[i].ID])
 		for job, on := range c.there {
@@ -229,7 +230,7 @@ func TestLaws(t *testing.T) {
 	counted := map[string]int{}
 	law := func(t *rapid.T) {
 		c := drawCell(t)
-		plan := scheduler.Schedule(c.view(c.forward()), c.asks(), c.now)
+		plan := schedule(c.view(c.forward()), c.asks(), c.now)
 
 		used, err := c.commit(plan)
 		if err != nil {
@@ -250,7 +251,7 @@ func TestLaws(t *testing.T) {
 			slices.Reverse(c.nodes[i].Devices)
 		}
 		slices.Reverse(asks)
-		if again := scheduler.Schedule(c.view(order), asks, c.now); !reflect.DeepEqual(plan, again) {
+		if again := schedule(c.view(order), asks, c.now); !reflect.DeepEqual(plan, again) {
 			t.Fatalf("the same question got another plan:\n%v\n%v", plan, again)
 		}
 
@@ -288,7 +289,7 @@ func (c cell) conserves(t *rapid.T, plan cluster.Plan, used map[string]cluster.R
 			continue
 		}
 		counted["waits"]++
-		if more := scheduler.Schedule(view, []scheduler.Ask{ask}, c.now); len(more.Placements) > 0 {
+		if more := schedule(view, []scheduler.Ask{ask}, c.now); len(more.Placements) > 0 {
 			t.Fatalf("%s waits though it fits: %v", gang.ID(), more)
 		}
 		if len(gang.Roles) == 1 && after.room(used, gang.Roles[0]) >= int64(gang.Roles[0].Count) {
@@ -329,7 +330,7 @@ func (c cell) spreads(t *rapid.T, plan cluster.Plan, counted map[string]int) {
 		if role.Spread == "" {
 			continue
 		}
-		alone := scheduler.Schedule(c.view(c.forward()), []scheduler.Ask{scheduler.NewAsk(gang)}, c.now)
+		alone := schedule(c.view(c.forward()), []scheduler.Ask{scheduler.NewAsk(gang)}, c.now)
 		only := cell{nodes: c.nodes, used: c.used, now: c.now, gangs: []cluster.Gang{gang}}
 		used, err := only.commit(alone)
 		if err != nil {
@@ -376,7 +377,7 @@ func (c cell) firstComesFirst(t *rapid.T, plan cluster.Plan, counted map[string]
 	slices.SortFunc(asks, scheduler.Before)
 	view := c.view(c.forward())
 	for i := range asks {
-		part := scheduler.Schedule(view, asks[:i], c.now)
+		part := schedule(view, asks[:i], c.now)
 		if len(part.Placements) == 0 {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/scheduler"
+	"github.com/clary-ml/clary/scheduler/room"
 )
 
 const gib = 1 << 30
@@ -30,8 +31,19 @@ func twoRoles(first cluster.Ask, firsts int32, second cluster.Ask, seconds int32
 	return g
 }
 
-func viewOf(used map[string]cluster.Resources, nodes ...cluster.Node) *scheduler.View {
-	view := scheduler.NewView()
+// schedule has a Cluster of which all is in one queue plan what waits, on a copy of a room.
+func schedule(m *room.Map, asks []scheduler.Ask, now int64) cluster.Plan {
+	c := scheduler.New(scheduler.Options{Policy: room.Tightest{}}) // which does not learn from what is asked for
+	c.Room = m.Clone()
+	for _, ask := range asks {
+		ask.Queue = "q"
+		c.Wait(ask)
+	}
+	return c.Plan(now)
+}
+
+func viewOf(used map[string]cluster.Resources, nodes ...cluster.Node) *room.Map {
+	view := room.New(nil)
 	for _, n := range nodes {
 		view.Set(n, used[n.ID])
 	}
@@ -73,7 +85,7 @@ func TestPlacesOnTheTightestNode(t *testing.T) {
 			for _, gang := range test.gangs {
 				asks = append(asks, scheduler.NewAsk(gang))
 			}
-			if got := where(scheduler.Schedule(viewOf(test.used, a, b, g), asks, 0)); got != test.want {
+			if got := where(schedule(viewOf(test.used, a, b, g), asks, 0)); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})
@@ -86,7 +98,7 @@ func TestTakesPortsThatWereFreedLongestAgo(t *testing.T) {
 	view := viewOf(nil, n)
 	var got []int32
 	for i := range 6 {
-		plan := scheduler.Schedule(view, []scheduler.Ask{scheduler.NewAsk(gang(fmt.Sprintf("j%d", i), 1, cluster.Ask{Ports: 1}))}, 0)
+		plan := schedule(view, []scheduler.Ask{scheduler.NewAsk(gang(fmt.Sprintf("j%d", i), 1, cluster.Ask{Ports: 1}))}, 0)
 		got = append(got, plan.Placements[0].Allocations[0].Resources.Ports...)
 		view.Advance(plan)
 		view.Set(n, cluster.Resources{}) // the task has ended already
@@ -189,13 +201,13 @@ func TestGivesEveryPortOfTheRangeOnce(t *testing.T) {
 	n := machine("a", 64, 64, 0, "")
 	n.PortLast = 7004
 	view := viewOf(nil, n)
-	view.Advance(scheduler.Schedule(view, []scheduler.Ask{scheduler.NewAsk(gang("j", 3, cluster.Ask{Ports: 1}))}, 0))
+	view.Advance(schedule(view, []scheduler.Ask{scheduler.NewAsk(gang("j", 3, cluster.Ask{Ports: 1}))}, 0))
 	view.Set(n, cluster.Resources{Ports: []int32{7001}}) // the search goes on behind 7002
 	var asks []scheduler.Ask
 	for i := range 3 {
 		asks = append(asks, scheduler.NewAsk(gang(fmt.Sprintf("j%d", i), 2, cluster.Ask{Ports: 1})))
 	}
-	plan := scheduler.Schedule(view, asks, 0)
+	plan := schedule(view, asks, 0)
 	var got []int32
 	for _, p := range plan.Placements {
 		for _, a := range p.Allocations {
@@ -253,7 +265,7 @@ func TestSetSaysWhetherMoreMayFit(t *testing.T) {
 func TestWhatNeedsNothingFitsWhereMoreIsUsedThanThereIs(t *testing.T) {
 	n := cluster.Node{ID: "a", State: cluster.NodeReady, MilliCPU: 500}
 	view := viewOf(map[string]cluster.Resources{"a": {MilliCPU: 1000}}, n)
-	if plan := scheduler.Schedule(view, []scheduler.Ask{scheduler.NewAsk(gang("j", 1, cluster.Ask{}))}, 0); len(plan.Placements) != 1 {
+	if plan := schedule(view, []scheduler.Ask{scheduler.NewAsk(gang("j", 1, cluster.Ask{}))}, 0); len(plan.Placements) != 1 {
 		t.Error("it waits")
 	}
 }
