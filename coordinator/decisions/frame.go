@@ -59,7 +59,7 @@ func (r *reader) next() (Told, error) {
 	for {
 		head, err := r.from.Peek(len(magic))
 		if len(head) == 0 {
-			return Told{}, io.EOF
+			return Told{}, err // io.EOF, or why the record cannot be read
 		}
 		if string(head) != magic {
 			if r.offset == 0 {
@@ -68,7 +68,7 @@ func (r *reader) next() (Told, error) {
 			return r.frame()
 		}
 		var heading [len(magic) + 4]byte
-		if _, err = io.ReadFull(r.from, heading[:]); err != nil {
+		if _, err := io.ReadFull(r.from, heading[:]); err != nil {
 			return Told{}, errTorn
 		}
 		if v := binary.LittleEndian.Uint32(heading[len(magic):]); v != version {
