@@ -61,11 +61,16 @@ func (d described) toProto(t Told) *claryv1.Told {
 	return &claryv1.Told{}
 }
 
-// bare is a gang without what its tasks run, which may hold what is nobody's business.
+// bare is a gang without what its tasks run, which may hold what is nobody's business. What the scheduler reads of it
+// stays: whether they go on from checkpoints, and where their inputs are, which nodes may have already.
 func bare(gang cluster.Gang) cluster.Gang {
 	roles := make([]cluster.Role, len(gang.Roles))
 	for i, role := range gang.Roles {
-		role.Program = cluster.Program{}
+		kept := cluster.Program{Checkpoints: role.Program.Checkpoints}
+		for _, input := range role.Program.Inputs {
+			kept.Inputs = append(kept.Inputs, cluster.Input{URI: input.URI})
+		}
+		role.Program = kept
 		roles[i] = role
 	}
 	gang.Roles = roles

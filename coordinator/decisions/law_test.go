@@ -24,6 +24,7 @@ type history struct {
 	now     int64
 	decided int64
 	made    int
+	resized int64
 }
 
 // lived is a gang, with what it holds.
@@ -64,7 +65,9 @@ func (h *history) put(l *lived) {
 	gang := l.gang
 	if len(l.tasks) > 0 {
 		r, _ := scheduler.NewRunning(gang, l.tasks)
-		h.tell(Told{Runs: RunOf(gang, r)})
+		r.Restart = 10 * time.Second
+		h.cluster.Run(r) // as it is: a record has to hold all of it that counts
+		h.told = append(h.told, Told{Runs: RunOf(gang, r)})
 	} else {
 		h.tell(Told{Waits: &Wait{Gang: gang, Lasts: gang.MaxRuntime / 2}})
 	}
@@ -72,6 +75,9 @@ func (h *history) put(l *lived) {
 
 func (h *history) node(id string, revision uint64) {
 	n := Node{Node: cluster.Node{ID: id, Address: id, State: cluster.NodeReady, MilliCPU: 8000, Memory: 8 << 30, PortFirst: 100, PortLast: 120, Revision: revision}}
+	if rapid.Bool().Draw(h.T, "cached") {
+		n.Cached = []uint32{cluster.InputDigest("s3://data/x")}
+	}
 	for i := range rapid.IntRange(0, 4).Draw(h.T, "gpus") {
 		n.Devices = append(n.Devices, cluster.Device{UUID: fmt.Sprintf("%s-%d", id, i), Kind: cluster.DeviceGPU, Model: "T4", Healthy: true})
 	}
@@ -109,6 +115,14 @@ func (h *history) submit() {
 			Program: cluster.Program{Command: []string{"secret"}, Env: map[string]string{"PASSWORD": "hunter2"}},
 		}},
 	}
+	worker := &g.Roles[0]
+	if worker.Program.Checkpoints = rapid.Bool().Draw(h.T, "checkpoints"); worker.Program.Checkpoints {
+		worker.Count += rapid.Int32Range(0, 4).Draw(h.T, "more")
+		worker.Min = rapid.Int32Range(0, worker.Count-1).Draw(h.T, "least")
+	}
+	if rapid.Bool().Draw(h.T, "reads") {
+		worker.Program.Inputs = []cluster.Input{{Channel: "hunter2", URI: "s3://data/x"}}
+	}
 	h.made++
 	l := &lived{gang: g}
 	h.gangs[g.ID()] = l
@@ -121,6 +135,7 @@ func (h *history) plan() {
 	h.told = append(h.told, Told{Decided: &Decided{Number: h.decided, Now: h.now, Plan: plan}})
 	for _, p := range plan.Placements {
 		l := h.gangs[p.Gang]
+		l.gang = l.gang.Of(p)
 		for i, a := range p.Allocations {
 			l.tasks = append(l.tasks, cluster.Task{
 				ID: fmt.Sprintf("%s/worker-%d.%d", p.Gang, i, p.Attempt), Job: l.gang.Job, Gang: p.Gang, Role: "worker", Index: int32(i), Attempt: p.Attempt,
@@ -132,6 +147,10 @@ func (h *history) plan() {
 	for _, e := range plan.Evictions {
 		l := h.gangs[e.Gang]
 		l.gang.Stop, l.gang.For = true, e.For
+		if e.Resizes() {
+			l.gang.Resized = append(slices.Clone(l.gang.Resized), h.now)
+			h.resized++
+		}
 		l.gang.Revision++
 		h.put(l)
 	}
@@ -145,7 +164,7 @@ func (h *history) end() {
 		return
 	}
 	if l.gang.Stop { // it makes room, and waits for its turn again
-		l.gang.Stop, l.gang.For, l.gang.Attempt = false, "", l.gang.Attempt+1
+		l.gang.Stop, l.gang.For, l.gang.Attempt, l.gang.Granted = false, "", l.gang.Attempt+1, nil
 		l.gang.Revision++
 	} else {
 		delete(h.gangs, id)
@@ -161,8 +180,21 @@ func (h *history) end() {
 	}
 }
 
+// checkpoint has all that runs and keeps checkpoints keep one.
+func (h *history) checkpoint() {
+	for i := range h.made {
+		l := h.gangs[fmt.Sprintf("j%d/main", i)]
+		if l == nil || len(l.tasks) == 0 || !l.gang.Roles[0].Program.Checkpoints {
+			continue
+		}
+		l.tasks = slices.Clone(l.tasks)
+		l.tasks[0].Status.Progress.Checkpoint = h.now
+		h.put(l)
+	}
+}
+
 func (h *history) step() {
-	switch rapid.IntRange(0, 9).Draw(h.T, "step") {
+	switch rapid.IntRange(0, 10).Draw(h.T, "step") {
 	case 0:
 		h.node(fmt.Sprintf("n%d", rapid.IntRange(0, 2).Draw(h.T, "node")), uint64(len(h.told)))
 	case 1, 2, 3:
@@ -176,6 +208,8 @@ func (h *history) step() {
 			h.begin()
 		}
 	case 8:
+		h.checkpoint()
+	case 9:
 		id := fmt.Sprintf("j%d/main", rapid.IntRange(0, max(0, h.made-1)).Draw(h.T, "paused"))
 		h.tell(Told{Pause: &Pause{Gang: id, Until: h.now + int64(time.Minute)}})
 	}
@@ -210,7 +244,7 @@ func drawHistory(t *rapid.T) *history {
 }
 
 func TestARecordIsRepeatedBitForBit(t *testing.T) {
-	var decisions, evicted, segments int64
+	var decisions, evicted, segments, resized int64
 	rapid.Check(t, func(rt *rapid.T) {
 		h := drawHistory(rt)
 		bytesOf := record(rt, h.told)
@@ -231,9 +265,10 @@ func TestARecordIsRepeatedBitForBit(t *testing.T) {
 			rt.Fatalf("%d decisions were repeated of %d", out.Decisions, recorded)
 		}
 		decisions, evicted, segments = decisions+out.Decisions, evicted+int64(out.Evicted), segments+int64(out.Segments)
+		resized += h.resized
 	})
-	if decisions < 200 || evicted < 5 || segments < 110 {
-		t.Errorf("%d decisions, %d evictions, %d segments", decisions, evicted, segments)
+	if decisions < 200 || evicted < 5 || segments < 110 || resized < 5 {
+		t.Errorf("%d decisions, %d evictions, %d segments, %d resized", decisions, evicted, segments, resized)
 	}
 }
 

@@ -439,7 +439,7 @@ func (x *ToldQueues) GetQueues() []*Queue {
 	return nil
 }
 
-// ToldWait and ToldRun: the gangs are without their programs.
+// ToldWait and ToldRun: of their programs the gangs have only what the scheduler reads: checkpoints, and where inputs are.
 type ToldWait struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Gang          *Gang                  `protobuf:"bytes,1,opt,name=gang,proto3" json:"gang,omitempty"`
