@@ -22,7 +22,7 @@ func (r *round) reserve(w *waiter) {
 			r.recall(h.until)
 			return
 		}
-	} else if len(r.holds) >= maxHolds && !r.outlives(w) {
+	} else if len(r.holds) >= maxHolds && len(r.younger(w)) == 0 {
 		return
 	}
 	if r.vain(w.keep) {
@@ -49,6 +49,9 @@ func (r *round) reserve(w *waiter) {
 			}
 		}
 	}
+	if r.holds[w.ID] == nil && len(r.holds) >= maxHolds {
+		r.unholdYoungest(w)
+	}
 	r.hold(&hold{id: w.ID, until: until, at: r.now, since: w.since, seen: true}, allocations)
 	r.recall(until)
 }
@@ -61,15 +64,11 @@ func (r *round) younger(w *waiter) []*hold {
 	})
 }
 
-// outlives gives up the youngest hold, if it is younger than the ask.
-func (r *round) outlives(w *waiter) bool {
-	younger := r.younger(w)
-	if len(younger) == 0 {
-		return false
-	}
-	youngest := slices.MaxFunc(younger, func(a, b *hold) int { return cmp.Or(cmp.Compare(a.since, b.since), cmp.Compare(a.id, b.id)) })
+// unholdYoungest gives up the youngest of the holds that are younger than an ask which has a hold to make: only then, or the two
+// would take turns for ever.
+func (r *round) unholdYoungest(w *waiter) {
+	youngest := slices.MaxFunc(r.younger(w), func(a, b *hold) int { return cmp.Or(cmp.Compare(a.since, b.since), cmp.Compare(a.id, b.id)) })
 	r.unhold(youngest.id)
-	return true
 }
 
 // earliest is when an ask would find room if nothing else were placed, and where; nil if it never would. What is kept for

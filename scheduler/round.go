@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/scheduler/share"
@@ -15,6 +16,9 @@ const (
 	pressDepth = 4
 	// maxHolds bounds for how many gangs room is kept at a time, over all queues.
 	maxHolds = 64
+	// maxPasses bounds how often a round goes through what waits though nothing comes of it. Room that is kept goes from
+	// younger gangs to older ones, so it comes to rest by itself; a round that does not would stop all planning.
+	maxPasses = 4 * maxHolds
 )
 
 // round is one run of Plan.
@@ -28,6 +32,7 @@ type round struct {
 	stuck map[*Needs]bool  // what found no room
 	brief map[*Needs]int64 // what found none although it would be done in so long
 	ends  []end
+	done  int // placements and evictions of the passes before
 }
 
 // Plan decides what is placed where, who is told to make room and for whom room is kept, as of now. It counts
@@ -53,11 +58,25 @@ func (c *Cluster) Plan(now int64) cluster.Plan {
 		c.resized, c.gained = false, true
 	}
 	r := &round{Cluster: c, now: now, brief: map[*Needs]int64{}}
-	for again := true; again; { // what is held less sets free what others may take
-		again = r.pass()
+	for idle := 0; r.pass(); { // what is held less sets free what others may take
+		if idle++; r.moved() {
+			idle = 0
+		}
+		if idle == maxPasses {
+			r.gained = false
+			r.recall(now + int64(time.Second))
+			break
+		}
 	}
 	c.Room.Settle()
 	return r.plan
+}
+
+// moved reports whether the plan has changed since it was last asked.
+func (r *round) moved() bool {
+	done := r.done
+	r.done = len(r.plan.Placements) + len(r.plan.Evictions)
+	return r.done != done
 }
 
 // due reports whether a plan may differ from nothing.
