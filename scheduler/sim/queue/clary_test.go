@@ -9,8 +9,8 @@ import (
 	"github.com/clary-ml/clary/scheduler/sim/queue"
 )
 
-// Without knowing how long any job will take, Clary is ahead of FIFO with skip by more than a fifth, and within a quarter
-// of SRTF, which is told.
+// Without knowing how long any job will take, Clary is ahead of FIFO with skip by more than a fifth, and within three
+// tenths of SRTF, which is told.
 func TestClaryComesNearThoseThatKnow(t *testing.T) {
 	folder := filepath.Join(traces(t), "tiresias")
 	for _, trace := range []struct {
@@ -27,7 +27,7 @@ func TestClaryComesNearThoseThatKnow(t *testing.T) {
 			average[policy] = result.Summary.Average
 		}
 		t.Logf("%s: %v", trace.name, average)
-		if average[queue.Clary] > 0.8*average[queue.FIFOSkip] || average[queue.Clary] > 1.25*average[queue.SRTF] {
+		if average[queue.Clary] > 0.8*average[queue.FIFOSkip] || average[queue.Clary] > 1.3*average[queue.SRTF] {
 			t.Errorf("%s: %v", trace.name, average)
 		}
 	}
