@@ -34,12 +34,14 @@ func (c *Cluster) workOf(id string, class past.Class, submitted int64) *work {
 }
 
 // Succeeded tells that a gang has done its work, and how long it ran for it in all its attempts: others like it are
-// expected to take as long. It is told once, before Drop.
-func (c *Cluster) Succeeded(id string, ran time.Duration) {
-	if known := c.works[id]; known != nil {
-		c.history.Note(&known.Track, int64(ran), known.done, known.total)
-		c.history.End(&known.Track, int64(ran))
+// expected to take as long. It is told once of each, and best before Drop.
+func (c *Cluster) Succeeded(gang cluster.Gang, ran time.Duration) {
+	known := c.works[gang.ID()]
+	if known == nil { // from before this Cluster
+		known = &work{Track: order.Track{Classes: order.Classes(classOf(gang), gang.Submitted)}}
 	}
+	c.history.Note(&known.Track, int64(ran), known.done, known.total)
+	c.history.End(&known.Track, int64(ran))
 }
 
 // shortest reports whether the line's order is by what is left to do.

@@ -67,7 +67,7 @@ func (s *shop) pass(d time.Duration) {
 
 func (s *shop) succeed(job string) {
 	id := job + "/main"
-	s.Succeeded(id, s.gangs[id].Ran+time.Duration(s.now-s.since[id]))
+	s.Succeeded(*s.gangs[id], s.gangs[id].Ran+time.Duration(s.now-s.since[id]))
 	s.End(id)
 	s.Drop(id)
 	delete(s.since, id)

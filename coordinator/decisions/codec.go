@@ -38,7 +38,10 @@ func (d described) toProto(t Told) *claryv1.Told {
 		return &claryv1.Told{Told: &claryv1.Told_Runs{Runs: &claryv1.ToldRun{
 			Gang: wire.GangToProto(bare(t.Runs.Gang)), Allocations: each(t.Runs.Allocations, wire.AllocationToProto),
 			Started: t.Runs.Started, Checkpoint: t.Runs.Checkpoint, Until: t.Runs.Until, Restart: int64(t.Runs.Restart),
+			Done: t.Runs.Done, Total: t.Runs.Total,
 		}}}
+	case t.Done != nil:
+		return &claryv1.Told{Told: &claryv1.Told_Done{Done: &claryv1.ToldDone{Gang: wire.GangToProto(bare(t.Done.Gang)), Ran: int64(t.Done.Ran)}}}
 	case t.Rests != "":
 		return &claryv1.Told{Told: &claryv1.Told_Rests{Rests: t.Rests}}
 	case t.Recover:
@@ -106,8 +109,12 @@ func (d described) fromProto(p *claryv1.Told) (Told, bool) {
 		run := &Run{
 			Gang: wire.GangFromProto(told.Runs.GetGang()), Allocations: each(told.Runs.GetAllocations(), wire.AllocationFromProto),
 			Started: told.Runs.GetStarted(), Checkpoint: told.Runs.GetCheckpoint(), Until: told.Runs.GetUntil(), Restart: time.Duration(told.Runs.GetRestart()),
+			Done: told.Runs.GetDone(), Total: told.Runs.GetTotal(),
 		}
 		return Told{Runs: run}, len(run.Gang.Roles) > 0
+	case *claryv1.Told_Done:
+		done := &Done{Gang: wire.GangFromProto(told.Done.GetGang()), Ran: time.Duration(told.Done.GetRan())}
+		return Told{Done: done}, len(done.Gang.Roles) > 0
 	case *claryv1.Told_Rests:
 		return Told{Rests: told.Rests}, told.Rests != ""
 	case *claryv1.Told_Recovered:

@@ -43,7 +43,9 @@ func newHistory(t *rapid.T) *history {
 func (h *history) begin() {
 	h.cluster, h.decided = scheduler.New(scheduler.Options{}), 0
 	h.told = append(h.told, Told{Begin: &Begin{At: h.now}})
-	h.tell(Told{Queues: &Queues{[]cluster.Queue{{Name: "a", Weight: 2}, {Name: "b", Weight: 1, Backfill: cluster.BackfillConservative}}}})
+	h.tell(Told{Queues: &Queues{[]cluster.Queue{{Name: "a", Weight: 2}, {
+		Name: "b", Weight: 1, Backfill: cluster.BackfillConservative, Order: cluster.OrderShortest, Preempt: cluster.Preempt{Within: cluster.PreemptLonger},
+	}}}})
 	for _, id := range []string{"n0", "n1", "n2"} {
 		if n, known := h.nodes[id]; known {
 			h.tell(Told{Node: &n})
@@ -168,6 +170,9 @@ func (h *history) end() {
 		l.gang.Revision++
 	} else {
 		delete(h.gangs, id)
+		if rapid.Bool().Draw(h.T, "succeeded") {
+			h.tell(Told{Done: &Done{Gang: l.gang, Ran: time.Duration(h.now - l.gang.Submitted)}})
+		}
 		h.tell(Told{Gone: id})
 	}
 	tasks := l.tasks

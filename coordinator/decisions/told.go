@@ -20,6 +20,7 @@ type Told struct {
 	Waits    *Wait
 	Runs     *Run
 	Rests    string // a gang
+	Done     *Done
 	Gone     string // a gang
 	Pause    *Pause
 	Count    *Count
@@ -64,11 +65,18 @@ type Run struct {
 	Checkpoint  int64
 	Until       int64
 	Restart     time.Duration
+	Done, Total int64 // as it reports its progress
+}
+
+// Done is a gang that succeeded, and how long it ran for it.
+type Done struct {
+	Gang cluster.Gang
+	Ran  time.Duration
 }
 
 // RunOf is what there is to record of a gang that runs.
 func RunOf(gang cluster.Gang, r scheduler.Running) *Run {
-	return &Run{Gang: gang, Allocations: r.Allocations, Started: r.Started, Checkpoint: r.Checkpoint, Until: r.Until, Restart: r.Restart}
+	return &Run{Gang: gang, Allocations: r.Allocations, Started: r.Started, Checkpoint: r.Checkpoint, Until: r.Until, Restart: r.Restart, Done: r.Done, Total: r.Total}
 }
 
 // Running is the gang as the scheduler is told of it.
@@ -79,6 +87,7 @@ func (r *Run) Running() scheduler.Running {
 	}
 	running, _ := scheduler.NewRunning(r.Gang, tasks)
 	running.Allocations, running.Started, running.Checkpoint, running.Until, running.Restart = r.Allocations, r.Started, r.Checkpoint, r.Until, r.Restart
+	running.Done, running.Total = r.Done, r.Total
 	return running
 }
 
@@ -117,6 +126,8 @@ func (t Told) To(c *scheduler.Cluster) {
 		c.Wait(t.Waits.Ask())
 	case t.Runs != nil:
 		c.Run(t.Runs.Running())
+	case t.Done != nil:
+		c.Succeeded(t.Done.Gang, t.Done.Ran)
 	case t.Rests != "":
 		c.Rest(t.Rests)
 	case t.Count != nil:

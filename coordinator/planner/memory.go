@@ -67,9 +67,14 @@ func lean(task cluster.Task) cluster.Task {
 	return cluster.Task{
 		ID: task.ID, Role: task.Role, Attempt: task.Attempt, Allocation: task.Allocation, Assigned: task.Assigned,
 		Status: cluster.TaskStatus{
-			State: task.Status.State, Started: task.Status.Started, Progress: cluster.Progress{Checkpoint: task.Status.Progress.Checkpoint},
+			State: task.Status.State, Started: task.Status.Started, Progress: progress(task.Status.Progress),
 		},
 	}
+}
+
+// progress is what the scheduler reads of it.
+func progress(p cluster.Progress) cluster.Progress {
+	return cluster.Progress{Step: p.Step, Total: p.Total, Checkpoint: p.Checkpoint}
 }
 
 // putTask takes in what has become of a task. It is false if nobody knows the task yet.
@@ -84,13 +89,14 @@ func (m *memory) putTask(task cluster.Task) bool {
 	}
 	old, now := &run.tasks[at].Status, task.Status
 	ended := old.State.Ended() != now.State.Ended()
-	news := ended || old.Started != now.Started || old.Progress.Checkpoint != now.Progress.Checkpoint
+	news := ended || old.Started != now.Started || old.Progress.Checkpoint != now.Progress.Checkpoint ||
+		old.Progress.Step != now.Progress.Step || old.Progress.Total != now.Progress.Total
 	run.tasks[at] = lean(task)
 	switch {
 	case ended: // its room is free
 		m.run(run)
 	case news:
-		run.told.Checkpoint = max(run.told.Checkpoint, now.Progress.Checkpoint)
+		run.told.Report(now.Progress)
 		run.told.Restart = restart(run.tasks)
 		m.cluster.Run(run.gang, run.told)
 	}
@@ -206,6 +212,7 @@ func (m *memory) putJob(snapshot *state.Snapshot, job cluster.Job) {
 	}
 	for gang := range snapshot.GangsOf(job.Name) {
 		m.book.Add(past.ClassOf(job, gang), job.Ran)
+		m.cluster.Succeeded(gang, job.Ran)
 		return
 	}
 }

@@ -90,6 +90,12 @@ func (t *teller) Run(gang cluster.Gang, r scheduler.Running) {
 	t.note(decisions.Told{Runs: decisions.RunOf(gang, r)})
 }
 
+// Succeeded tells of a gang that has done its work.
+func (t *teller) Succeeded(gang cluster.Gang, ran time.Duration) {
+	t.Cluster.Succeeded(gang, ran)
+	t.note(decisions.Told{Done: &decisions.Done{Gang: gang, Ran: ran}})
+}
+
 // Rest tells that a gang holds nothing.
 func (t *teller) Rest(id string) {
 	t.Cluster.Rest(id)

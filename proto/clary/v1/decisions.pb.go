@@ -40,6 +40,7 @@ type Told struct {
 	//	*Told_Recovered
 	//	*Told_Count
 	//	*Told_Advance
+	//	*Told_Done
 	Told          isTold_Told `protobuf_oneof:"told"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -199,6 +200,15 @@ func (x *Told) GetAdvance() *ToldAdvance {
 	return nil
 }
 
+func (x *Told) GetDone() *ToldDone {
+	if x != nil {
+		if x, ok := x.Told.(*Told_Done); ok {
+			return x.Done
+		}
+	}
+	return nil
+}
+
 type isTold_Told interface {
 	isTold_Told()
 }
@@ -255,6 +265,10 @@ type Told_Advance struct {
 	Advance *ToldAdvance `protobuf:"bytes,13,opt,name=advance,proto3,oneof"`
 }
 
+type Told_Done struct {
+	Done *ToldDone `protobuf:"bytes,14,opt,name=done,proto3,oneof"`
+}
+
 func (*Told_Begin) isTold_Told() {}
 
 func (*Told_Node) isTold_Told() {}
@@ -280,6 +294,8 @@ func (*Told_Recovered) isTold_Told() {}
 func (*Told_Count) isTold_Told() {}
 
 func (*Told_Advance) isTold_Told() {}
+
+func (*Told_Done) isTold_Told() {}
 
 // Begin: the scheduler knows nothing, and is told everything anew.
 type Begin struct {
@@ -500,6 +516,8 @@ type ToldRun struct {
 	Checkpoint    int64                  `protobuf:"varint,4,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
 	Until         int64                  `protobuf:"varint,5,opt,name=until,proto3" json:"until,omitempty"`
 	Restart       int64                  `protobuf:"varint,6,opt,name=restart,proto3" json:"restart,omitempty"`
+	Done          int64                  `protobuf:"varint,7,opt,name=done,proto3" json:"done,omitempty"`
+	Total         int64                  `protobuf:"varint,8,opt,name=total,proto3" json:"total,omitempty"` // its progress
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -576,6 +594,73 @@ func (x *ToldRun) GetRestart() int64 {
 	return 0
 }
 
+func (x *ToldRun) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *ToldRun) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+// ToldDone: the gang succeeded after it had run for so long.
+type ToldDone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gang          *Gang                  `protobuf:"bytes,1,opt,name=gang,proto3" json:"gang,omitempty"`
+	Ran           int64                  `protobuf:"varint,2,opt,name=ran,proto3" json:"ran,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToldDone) Reset() {
+	*x = ToldDone{}
+	mi := &file_clary_v1_decisions_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToldDone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToldDone) ProtoMessage() {}
+
+func (x *ToldDone) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_decisions_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToldDone.ProtoReflect.Descriptor instead.
+func (*ToldDone) Descriptor() ([]byte, []int) {
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ToldDone) GetGang() *Gang {
+	if x != nil {
+		return x.Gang
+	}
+	return nil
+}
+
+func (x *ToldDone) GetRan() int64 {
+	if x != nil {
+		return x.Ran
+	}
+	return 0
+}
+
 // ToldCount: so many tasks more, or fewer, that are spread together are on a node.
 type ToldCount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -589,7 +674,7 @@ type ToldCount struct {
 
 func (x *ToldCount) Reset() {
 	*x = ToldCount{}
-	mi := &file_clary_v1_decisions_proto_msgTypes[6]
+	mi := &file_clary_v1_decisions_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -601,7 +686,7 @@ func (x *ToldCount) String() string {
 func (*ToldCount) ProtoMessage() {}
 
 func (x *ToldCount) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_decisions_proto_msgTypes[6]
+	mi := &file_clary_v1_decisions_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -614,7 +699,7 @@ func (x *ToldCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldCount.ProtoReflect.Descriptor instead.
 func (*ToldCount) Descriptor() ([]byte, []int) {
-	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{6}
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ToldCount) GetJob() string {
@@ -655,7 +740,7 @@ type ToldAdvance struct {
 
 func (x *ToldAdvance) Reset() {
 	*x = ToldAdvance{}
-	mi := &file_clary_v1_decisions_proto_msgTypes[7]
+	mi := &file_clary_v1_decisions_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +752,7 @@ func (x *ToldAdvance) String() string {
 func (*ToldAdvance) ProtoMessage() {}
 
 func (x *ToldAdvance) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_decisions_proto_msgTypes[7]
+	mi := &file_clary_v1_decisions_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +765,7 @@ func (x *ToldAdvance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldAdvance.ProtoReflect.Descriptor instead.
 func (*ToldAdvance) Descriptor() ([]byte, []int) {
-	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{7}
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ToldAdvance) GetAllocations() []*Allocation {
@@ -700,7 +785,7 @@ type ToldPause struct {
 
 func (x *ToldPause) Reset() {
 	*x = ToldPause{}
-	mi := &file_clary_v1_decisions_proto_msgTypes[8]
+	mi := &file_clary_v1_decisions_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +797,7 @@ func (x *ToldPause) String() string {
 func (*ToldPause) ProtoMessage() {}
 
 func (x *ToldPause) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_decisions_proto_msgTypes[8]
+	mi := &file_clary_v1_decisions_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +810,7 @@ func (x *ToldPause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldPause.ProtoReflect.Descriptor instead.
 func (*ToldPause) Descriptor() ([]byte, []int) {
-	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{8}
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ToldPause) GetGang() string {
@@ -753,7 +838,7 @@ type Decided struct {
 
 func (x *Decided) Reset() {
 	*x = Decided{}
-	mi := &file_clary_v1_decisions_proto_msgTypes[9]
+	mi := &file_clary_v1_decisions_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +850,7 @@ func (x *Decided) String() string {
 func (*Decided) ProtoMessage() {}
 
 func (x *Decided) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_decisions_proto_msgTypes[9]
+	mi := &file_clary_v1_decisions_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +863,7 @@ func (x *Decided) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decided.ProtoReflect.Descriptor instead.
 func (*Decided) Descriptor() ([]byte, []int) {
-	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{9}
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Decided) GetNumber() int64 {
@@ -806,7 +891,7 @@ var File_clary_v1_decisions_proto protoreflect.FileDescriptor
 
 const file_clary_v1_decisions_proto_rawDesc = "" +
 	"\n" +
-	"\x18clary/v1/decisions.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"\x8f\x04\n" +
+	"\x18clary/v1/decisions.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"\xb9\x04\n" +
 	"\x04Told\x12'\n" +
 	"\x05begin\x18\x01 \x01(\v2\x0f.clary.v1.BeginH\x00R\x05begin\x12(\n" +
 	"\x04node\x18\x02 \x01(\v2\x12.clary.v1.ToldNodeH\x00R\x04node\x12\x1d\n" +
@@ -821,7 +906,8 @@ const file_clary_v1_decisions_proto_rawDesc = "" +
 	" \x01(\tH\x00R\x05rests\x12\x1e\n" +
 	"\trecovered\x18\v \x01(\bH\x00R\trecovered\x12+\n" +
 	"\x05count\x18\f \x01(\v2\x13.clary.v1.ToldCountH\x00R\x05count\x121\n" +
-	"\aadvance\x18\r \x01(\v2\x15.clary.v1.ToldAdvanceH\x00R\aadvanceB\x06\n" +
+	"\aadvance\x18\r \x01(\v2\x15.clary.v1.ToldAdvanceH\x00R\aadvance\x12(\n" +
+	"\x04done\x18\x0e \x01(\v2\x12.clary.v1.ToldDoneH\x00R\x04doneB\x06\n" +
 	"\x04told\"1\n" +
 	"\x05Begin\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\x03R\x02at\x12\x18\n" +
@@ -835,7 +921,7 @@ const file_clary_v1_decisions_proto_rawDesc = "" +
 	"\x06queues\x18\x01 \x03(\v2\x0f.clary.v1.QueueR\x06queues\"D\n" +
 	"\bToldWait\x12\"\n" +
 	"\x04gang\x18\x01 \x01(\v2\x0e.clary.v1.GangR\x04gang\x12\x14\n" +
-	"\x05lasts\x18\x02 \x01(\x03R\x05lasts\"\xcf\x01\n" +
+	"\x05lasts\x18\x02 \x01(\x03R\x05lasts\"\xf9\x01\n" +
 	"\aToldRun\x12\"\n" +
 	"\x04gang\x18\x01 \x01(\v2\x0e.clary.v1.GangR\x04gang\x126\n" +
 	"\vallocations\x18\x02 \x03(\v2\x14.clary.v1.AllocationR\vallocations\x12\x18\n" +
@@ -844,7 +930,12 @@ const file_clary_v1_decisions_proto_rawDesc = "" +
 	"checkpoint\x18\x04 \x01(\x03R\n" +
 	"checkpoint\x12\x14\n" +
 	"\x05until\x18\x05 \x01(\x03R\x05until\x12\x18\n" +
-	"\arestart\x18\x06 \x01(\x03R\arestart\"_\n" +
+	"\arestart\x18\x06 \x01(\x03R\arestart\x12\x12\n" +
+	"\x04done\x18\a \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\b \x01(\x03R\x05total\"@\n" +
+	"\bToldDone\x12\"\n" +
+	"\x04gang\x18\x01 \x01(\v2\x0e.clary.v1.GangR\x04gang\x12\x10\n" +
+	"\x03ran\x18\x02 \x01(\x03R\x03ran\"_\n" +
 	"\tToldCount\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x16\n" +
 	"\x06spread\x18\x02 \x01(\tR\x06spread\x12\x12\n" +
@@ -872,7 +963,7 @@ func file_clary_v1_decisions_proto_rawDescGZIP() []byte {
 	return file_clary_v1_decisions_proto_rawDescData
 }
 
-var file_clary_v1_decisions_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_clary_v1_decisions_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_clary_v1_decisions_proto_goTypes = []any{
 	(*Told)(nil),        // 0: clary.v1.Told
 	(*Begin)(nil),       // 1: clary.v1.Begin
@@ -880,16 +971,17 @@ var file_clary_v1_decisions_proto_goTypes = []any{
 	(*ToldQueues)(nil),  // 3: clary.v1.ToldQueues
 	(*ToldWait)(nil),    // 4: clary.v1.ToldWait
 	(*ToldRun)(nil),     // 5: clary.v1.ToldRun
-	(*ToldCount)(nil),   // 6: clary.v1.ToldCount
-	(*ToldAdvance)(nil), // 7: clary.v1.ToldAdvance
-	(*ToldPause)(nil),   // 8: clary.v1.ToldPause
-	(*Decided)(nil),     // 9: clary.v1.Decided
-	(*Node)(nil),        // 10: clary.v1.Node
-	(*Resources)(nil),   // 11: clary.v1.Resources
-	(*Queue)(nil),       // 12: clary.v1.Queue
-	(*Gang)(nil),        // 13: clary.v1.Gang
-	(*Allocation)(nil),  // 14: clary.v1.Allocation
-	(*Plan)(nil),        // 15: clary.v1.Plan
+	(*ToldDone)(nil),    // 6: clary.v1.ToldDone
+	(*ToldCount)(nil),   // 7: clary.v1.ToldCount
+	(*ToldAdvance)(nil), // 8: clary.v1.ToldAdvance
+	(*ToldPause)(nil),   // 9: clary.v1.ToldPause
+	(*Decided)(nil),     // 10: clary.v1.Decided
+	(*Node)(nil),        // 11: clary.v1.Node
+	(*Resources)(nil),   // 12: clary.v1.Resources
+	(*Queue)(nil),       // 13: clary.v1.Queue
+	(*Gang)(nil),        // 14: clary.v1.Gang
+	(*Allocation)(nil),  // 15: clary.v1.Allocation
+	(*Plan)(nil),        // 16: clary.v1.Plan
 }
 var file_clary_v1_decisions_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Told.begin:type_name -> clary.v1.Begin
@@ -897,23 +989,25 @@ var file_clary_v1_decisions_proto_depIdxs = []int32{
 	3,  // 2: clary.v1.Told.queues:type_name -> clary.v1.ToldQueues
 	4,  // 3: clary.v1.Told.waits:type_name -> clary.v1.ToldWait
 	5,  // 4: clary.v1.Told.runs:type_name -> clary.v1.ToldRun
-	8,  // 5: clary.v1.Told.pause:type_name -> clary.v1.ToldPause
-	9,  // 6: clary.v1.Told.decided:type_name -> clary.v1.Decided
-	6,  // 7: clary.v1.Told.count:type_name -> clary.v1.ToldCount
-	7,  // 8: clary.v1.Told.advance:type_name -> clary.v1.ToldAdvance
-	10, // 9: clary.v1.ToldNode.node:type_name -> clary.v1.Node
-	11, // 10: clary.v1.ToldNode.used:type_name -> clary.v1.Resources
-	12, // 11: clary.v1.ToldQueues.queues:type_name -> clary.v1.Queue
-	13, // 12: clary.v1.ToldWait.gang:type_name -> clary.v1.Gang
-	13, // 13: clary.v1.ToldRun.gang:type_name -> clary.v1.Gang
-	14, // 14: clary.v1.ToldRun.allocations:type_name -> clary.v1.Allocation
-	14, // 15: clary.v1.ToldAdvance.allocations:type_name -> clary.v1.Allocation
-	15, // 16: clary.v1.Decided.plan:type_name -> clary.v1.Plan
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	9,  // 5: clary.v1.Told.pause:type_name -> clary.v1.ToldPause
+	10, // 6: clary.v1.Told.decided:type_name -> clary.v1.Decided
+	7,  // 7: clary.v1.Told.count:type_name -> clary.v1.ToldCount
+	8,  // 8: clary.v1.Told.advance:type_name -> clary.v1.ToldAdvance
+	6,  // 9: clary.v1.Told.done:type_name -> clary.v1.ToldDone
+	11, // 10: clary.v1.ToldNode.node:type_name -> clary.v1.Node
+	12, // 11: clary.v1.ToldNode.used:type_name -> clary.v1.Resources
+	13, // 12: clary.v1.ToldQueues.queues:type_name -> clary.v1.Queue
+	14, // 13: clary.v1.ToldWait.gang:type_name -> clary.v1.Gang
+	14, // 14: clary.v1.ToldRun.gang:type_name -> clary.v1.Gang
+	15, // 15: clary.v1.ToldRun.allocations:type_name -> clary.v1.Allocation
+	14, // 16: clary.v1.ToldDone.gang:type_name -> clary.v1.Gang
+	15, // 17: clary.v1.ToldAdvance.allocations:type_name -> clary.v1.Allocation
+	16, // 18: clary.v1.Decided.plan:type_name -> clary.v1.Plan
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_decisions_proto_init() }
@@ -936,6 +1030,7 @@ func file_clary_v1_decisions_proto_init() {
 		(*Told_Recovered)(nil),
 		(*Told_Count)(nil),
 		(*Told_Advance)(nil),
+		(*Told_Done)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -943,7 +1038,7 @@ func file_clary_v1_decisions_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_decisions_proto_rawDesc), len(file_clary_v1_decisions_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -103,7 +103,7 @@ func (c *Cluster) Report(place int, now int64, work Work) {
 // Finish tells that a job that runs is over, and for how long it worked.
 func (c *Cluster) Finish(place int, ran int64) {
 	id := c.gangs[place].ID()
-	c.Succeeded(id, time.Duration(ran*Second))
+	c.Succeeded(c.gangs[place], time.Duration(ran*Second))
 	c.End(id)
 	c.Drop(id)
 	delete(c.runs, place)
