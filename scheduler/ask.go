@@ -22,6 +22,7 @@ type Ask struct {
 	Priority  int32
 	Submitted int64
 	NotBefore int64
+	Since     int64 // since when it finds no room, as another Cluster knew; 0 if none did
 	Held      bool
 	Stop      bool
 	// Lasts is how long it holds its room once it has it: its limit, or what those like it took. 0 is not

@@ -89,7 +89,7 @@ func (c *Cluster) Wait(ask Ask) {
 		c.wanted.note(ask.needs)
 	}
 	ask.needs = c.needs.get(ask.needs)
-	w := &waiter{Ask: ask, line: c.line(ask.Queue), until: ask.NotBefore, known: c.workOf(ask.ID, ask.Class, ask.Submitted)}
+	w := &waiter{Ask: ask, line: c.line(ask.Queue), until: ask.NotBefore, since: ask.Since, known: c.workOf(ask.ID, ask.Class, ask.Submitted)}
 	c.waiting[ask.ID] = w
 	w.kept = c.holds[ask.ID] != nil
 	switch {
@@ -159,7 +159,9 @@ func (c *Cluster) Waiting(id string) (Ask, bool) {
 	if w == nil {
 		return Ask{}, false
 	}
-	return w.Ask, true
+	ask := w.Ask
+	ask.Since = w.since
+	return ask, true
 }
 
 func (c *Cluster) unwait(w *waiter) {

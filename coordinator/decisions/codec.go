@@ -33,7 +33,7 @@ func (d described) toProto(t Told) *claryv1.Told {
 		}
 		return &claryv1.Told{Told: &claryv1.Told_Queues{Queues: told}}
 	case t.Waits != nil:
-		return &claryv1.Told{Told: &claryv1.Told_Waits{Waits: &claryv1.ToldWait{Gang: wire.GangToProto(bare(t.Waits.Gang)), Lasts: int64(t.Waits.Lasts)}}}
+		return &claryv1.Told{Told: &claryv1.Told_Waits{Waits: &claryv1.ToldWait{Gang: wire.GangToProto(bare(t.Waits.Gang)), Lasts: int64(t.Waits.Lasts), Since: t.Waits.Since}}}
 	case t.Runs != nil:
 		return &claryv1.Told{Told: &claryv1.Told_Runs{Runs: &claryv1.ToldRun{
 			Gang: wire.GangToProto(bare(t.Runs.Gang)), Allocations: each(t.Runs.Allocations, wire.AllocationToProto),
@@ -103,7 +103,7 @@ func (d described) fromProto(p *claryv1.Told) (Told, bool) {
 		}
 		return Told{Queues: queues}, true
 	case *claryv1.Told_Waits:
-		wait := &Wait{Gang: wire.GangFromProto(told.Waits.GetGang()), Lasts: time.Duration(told.Waits.GetLasts())}
+		wait := &Wait{Gang: wire.GangFromProto(told.Waits.GetGang()), Lasts: time.Duration(told.Waits.GetLasts()), Since: told.Waits.GetSince()}
 		return Told{Waits: wait}, len(wait.Gang.Roles) > 0
 	case *claryv1.Told_Runs:
 		run := &Run{

@@ -18,6 +18,7 @@ import (
 type history struct {
 	*rapid.T
 	cluster *scheduler.Cluster
+	before  *scheduler.Cluster // while another is told everything
 	told    []Told
 	nodes   map[string]Node
 	gangs   map[string]*lived
@@ -41,6 +42,8 @@ func newHistory(t *rapid.T) *history {
 
 // begin tells a new scheduler everything, as a new leader does.
 func (h *history) begin() {
+	h.before = h.cluster
+	defer func() { h.before = nil }()
 	h.cluster, h.decided = scheduler.New(scheduler.Options{}), 0
 	h.told = append(h.told, Told{Begin: &Begin{At: h.now}})
 	h.tell(Told{Queues: &Queues{[]cluster.Queue{{Name: "a", Weight: 2}, {
@@ -71,7 +74,11 @@ func (h *history) put(l *lived) {
 		h.cluster.Run(r) // as it is: a record has to hold all of it that counts
 		h.told = append(h.told, Told{Runs: RunOf(gang, r)})
 	} else {
-		h.tell(Told{Waits: &Wait{Gang: gang, Lasts: gang.MaxRuntime / 2}})
+		var known scheduler.Ask
+		if h.before != nil {
+			known, _ = h.before.Waiting(gang.ID())
+		}
+		h.tell(Told{Waits: &Wait{Gang: gang, Lasts: gang.MaxRuntime / 2, Since: known.Since}})
 	}
 }
 

@@ -44,16 +44,18 @@ type Node struct {
 // Queues are all queues.
 type Queues struct{ All []cluster.Queue }
 
-// Wait is a gang that waits, and how long it is expected to run.
+// Wait is a gang that waits, how long it is expected to run, and since when it finds no room, where that is known from
+// before.
 type Wait struct {
 	Gang  cluster.Gang
 	Lasts time.Duration
+	Since int64
 }
 
 // Ask is the gang as the scheduler is told of it.
 func (w *Wait) Ask() scheduler.Ask {
 	ask := scheduler.NewAsk(w.Gang)
-	ask.Lasts = w.Lasts
+	ask.Lasts, ask.Since = w.Lasts, w.Since
 	return ask
 }
 

@@ -21,6 +21,7 @@ type memory struct {
 	byJob   map[string][]string // the same by job, sorted
 	running map[string]*running // by gang ID: who has tasks that hold something
 	counted map[string]bool     // jobs that have ended and are in the book
+	before  *memory             // while all is read again: what was known, nil if nothing was
 }
 
 // running is a gang with its tasks, as far as the scheduler needs them.
@@ -169,7 +170,7 @@ func spreadOf(gang cluster.Gang, tasks []cluster.Task) []spread {
 // wait tells the scheduler of a gang that waits.
 func (m *memory) wait(gang cluster.Gang, class past.Class) {
 	id := gang.ID()
-	m.cluster.Wait(gang, m.book.Lasts(class, gang.MaxRuntime, gang.Ran))
+	m.cluster.Wait(gang, m.book.Lasts(class, gang.MaxRuntime, gang.Ran), m.before.since(gang))
 	if _, known := m.waiting[id]; known {
 		return
 	}
@@ -177,6 +178,17 @@ func (m *memory) wait(gang cluster.Gang, class past.Class) {
 	gangs := m.byJob[gang.Job]
 	at, _ := slices.BinarySearch(gangs, id)
 	m.byJob[gang.Job] = slices.Insert(gangs, at, id)
+}
+
+// since is since when a gang finds no room: it does not begin to be patient anew because all is read again.
+func (m *memory) since(gang cluster.Gang) int64 {
+	if m == nil {
+		return 0
+	}
+	if ask, waits := m.cluster.Waiting(gang.ID()); waits && ask.Attempt == gang.Attempt {
+		return ask.Since
+	}
+	return 0
 }
 
 func (m *memory) unwait(id string) {

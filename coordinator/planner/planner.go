@@ -98,6 +98,7 @@ func (p *Planner) readAll(ctx context.Context) error {
 	}
 	defer snapshot.Close()
 	fresh := newMemory(p.record)
+	fresh.before = p.memory
 	if err := fresh.cluster.SetQueues(slices.Collect(snapshot.Queues())); err != nil {
 		return err
 	}
@@ -123,6 +124,7 @@ func (p *Planner) readAll(ctx context.Context) error {
 		fresh.cluster.Remember(queue.Name, share.History{Mean: usage.Mean, At: usage.At})
 	}
 	fresh.cluster.Recover()
+	fresh.before = nil
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.memory = fresh

@@ -22,7 +22,8 @@ import (
 // reign is a bench whose jobs live: a reconciler runs beside the planner. Another leader may take over.
 type reign struct {
 	*bench
-	end func()
+	record planner.Recorder // nil for none
+	end    func()
 }
 
 // inReign runs play with a planner and a reconciler running.
@@ -46,6 +47,9 @@ func inReign(t *testing.T, play func(t *testing.T, r *reign)) {
 func (r *reign) begin() {
 	log := slog.New(slog.DiscardHandler)
 	r.planner = planner.New(r.ledger, log)
+	if r.record != nil {
+		r.planner.Record(r.record)
+	}
 	ctx, cancel := context.WithCancel(r.t.Context())
 	kinds := map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}}
 	ended := make(chan error, 2)

@@ -77,9 +77,9 @@ func (t *teller) SetQueues(queues []cluster.Queue) error {
 	return err
 }
 
-// Wait tells of a gang that waits, and how long it is expected to run.
-func (t *teller) Wait(gang cluster.Gang, lasts time.Duration) {
-	wait := &decisions.Wait{Gang: gang, Lasts: lasts}
+// Wait tells of a gang that waits, how long it is expected to run, and since when it is known to find no room.
+func (t *teller) Wait(gang cluster.Gang, lasts time.Duration, since int64) {
+	wait := &decisions.Wait{Gang: gang, Lasts: lasts, Since: since}
 	t.Cluster.Wait(wait.Ask())
 	t.note(decisions.Told{Waits: wait})
 }

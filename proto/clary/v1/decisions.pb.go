@@ -460,6 +460,7 @@ type ToldWait struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Gang          *Gang                  `protobuf:"bytes,1,opt,name=gang,proto3" json:"gang,omitempty"`
 	Lasts         int64                  `protobuf:"varint,2,opt,name=lasts,proto3" json:"lasts,omitempty"`
+	Since         int64                  `protobuf:"varint,3,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -504,6 +505,13 @@ func (x *ToldWait) GetGang() *Gang {
 func (x *ToldWait) GetLasts() int64 {
 	if x != nil {
 		return x.Lasts
+	}
+	return 0
+}
+
+func (x *ToldWait) GetSince() int64 {
+	if x != nil {
+		return x.Since
 	}
 	return 0
 }
@@ -918,10 +926,11 @@ const file_clary_v1_decisions_proto_rawDesc = "" +
 	"\x04used\x18\x03 \x01(\v2\x13.clary.v1.ResourcesR\x04used\"5\n" +
 	"\n" +
 	"ToldQueues\x12'\n" +
-	"\x06queues\x18\x01 \x03(\v2\x0f.clary.v1.QueueR\x06queues\"D\n" +
+	"\x06queues\x18\x01 \x03(\v2\x0f.clary.v1.QueueR\x06queues\"Z\n" +
 	"\bToldWait\x12\"\n" +
 	"\x04gang\x18\x01 \x01(\v2\x0e.clary.v1.GangR\x04gang\x12\x14\n" +
-	"\x05lasts\x18\x02 \x01(\x03R\x05lasts\"\xf9\x01\n" +
+	"\x05lasts\x18\x02 \x01(\x03R\x05lasts\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\x03R\x05since\"\xf9\x01\n" +
 	"\aToldRun\x12\"\n" +
 	"\x04gang\x18\x01 \x01(\v2\x0e.clary.v1.GangR\x04gang\x126\n" +
 	"\vallocations\x18\x02 \x03(\v2\x14.clary.v1.AllocationR\vallocations\x12\x18\n" +
