@@ -29,6 +29,8 @@ type asked struct {
 	ahead  []string    // who is right before it, the first of the line first; at most mostAhead
 	block  share.Block // the limit that keeps it from being placed
 	denied bool
+	barred []string    // models of which its queue may hold no more for it
+	seeks  *Needs      // without these
 	strict bool        // its queue lets nobody overtake
 	rival  string      // a queue beside its own that goes first, since it has less
 	share  share.Share // of its queue with it
@@ -103,7 +105,7 @@ func (c *Cluster) look(now int64, earlier *Look) *Look {
 // asked says what the queue says of a gang at a place of its line.
 func (c *Cluster) asked(w *waiter, place int, holds []held) asked {
 	line := w.line
-	a := asked{Ask: w.Ask, until: w.until, place: place, of: len(line.asks)}
+	a := asked{Ask: w.Ask, seeks: w.needs, until: w.until, place: place, of: len(line.asks)}
 	for i := 0; i < place-1 && i < mostAhead; i++ {
 		a.ahead = append(a.ahead, line.asks[i].ID)
 	}
@@ -114,6 +116,9 @@ func (c *Cluster) asked(w *waiter, place int, holds []held) asked {
 	if a.own == nil || !a.own.made {
 		block, ok := c.Queues.Admit(w.claim(amount))
 		a.block, a.denied = block, !ok
+		if barred := c.Queues.Barred(w.claim(amount)); ok && amount.MilliGPU > 0 && len(barred) > 0 {
+			a.barred, a.seeks = barred, w.needs.sparing(barred)
+		}
 	}
 	a.strict = line.queue.Backfill == cluster.BackfillNone
 	a.share = c.Queues.ShareAfter(line.queue.Name, amount, 1)

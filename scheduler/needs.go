@@ -19,6 +19,9 @@ type Needs struct {
 	steps int            // the size of the most; 0 if the gang is not elastic
 	sizes []*Size        // by step, made when they are asked for
 	users int            // asks that share it
+
+	without  []string          // models that are left out
+	variants map[string]*Needs // of it, by what they leave out
 }
 
 // Size is a gang with so many tasks of each role.
@@ -76,8 +79,27 @@ func (n *Needs) at(step int) *Size {
 		size.Amount = size.Amount.Plus(role.Ask.Amount(int64(role.Count)), 1)
 	}
 	size.Shape = room.NewShape(n.job, roles)
+	if len(n.without) > 0 {
+		size.Shape = size.Shape.Without(n.without)
+	}
 	n.sizes[step] = size
 	return size
+}
+
+// sparing is the same without some models of GPU. All who share the needs share what it gives.
+func (n *Needs) sparing(models []string) *Needs {
+	slices.Sort(models)
+	key := strings.Join(models, ",")
+	if other := n.variants[key]; other != nil {
+		return other
+	}
+	other := &Needs{key: n.key, job: n.job, roles: n.roles, steps: n.steps, sizes: make([]*Size, len(n.sizes)), without: models}
+	other.Least() // so that who only reads it changes nothing
+	if n.variants == nil {
+		n.variants = map[string]*Needs{}
+	}
+	n.variants[key] = other
+	return other
 }
 
 // stepOf is the largest step with no more than these tasks of any role.

@@ -83,7 +83,7 @@ func (r *round) earliest(w *waiter) (int64, []cluster.Allocation) {
 	for _, h := range r.younger(w) {
 		r.Room.Unpin(h.id)
 	}
-	shape := w.needs.Least().Shape
+	shape := r.seeks(w).Least().Shape
 	fits := func() bool {
 		before := r.Room.Mark()
 		defer r.Room.Rollback(before)
@@ -129,7 +129,7 @@ func (r *round) earliest(w *waiter) (int64, []cluster.Allocation) {
 
 // backfill places an ask in room that is kept for others, if it will be done before they can use it.
 func (r *round) backfill(w *waiter) bool {
-	if shortest, tried := r.brief[w.needs]; w.Lasts == 0 || tried && int64(w.Lasts) >= shortest {
+	if shortest, tried := r.brief[r.seeks(w)]; w.Lasts == 0 || tried && int64(w.Lasts) >= shortest {
 		return false
 	}
 	var around []*hold
@@ -151,7 +151,7 @@ func (r *round) backfill(w *waiter) bool {
 	size, allocations := r.take(w)
 	if allocations == nil {
 		r.Room.Rollback(mark)
-		r.brief[w.needs] = int64(w.Lasts)
+		r.brief[r.seeks(w)] = int64(w.Lasts)
 		return false
 	}
 	for i, h := range around {

@@ -28,11 +28,12 @@ type round struct {
 	all  bool // every ask is tried, not only those that are new
 	plan cluster.Plan
 
-	shut  map[string]bool  // queues whose limit somebody has waited for long enough; "" is what others withhold
-	stuck map[*Needs]bool  // what found no room
-	brief map[*Needs]int64 // what found none although it would be done in so long
-	ends  []end
-	done  int // placements and evictions of the passes before
+	shut   map[string]bool   // queues whose limit somebody has waited for long enough; "" is what others withhold
+	stuck  map[*Needs]bool   // what found no room
+	spares map[spared]*Needs // what leaves models out, for limits on them; nil if nothing does
+	brief  map[*Needs]int64  // what found none although it would be done in so long
+	ends   []end
+	done   int // placements and evictions of the passes before
 }
 
 // Plan decides what is placed where, who is told to make room and for whom room is kept, as of now. It counts
@@ -107,7 +108,7 @@ func (r *round) recall(at int64) {
 func (r *round) pass() bool {
 	r.all = r.gained || r.alarm > 0 && r.alarm <= r.now
 	r.gained = false
-	r.stuck, r.shut = map[*Needs]bool{}, map[string]bool{}
+	r.stuck, r.shut, r.spares = map[*Needs]bool{}, map[string]bool{}, nil
 	if r.all {
 		r.alarm = 0
 		for _, h := range r.holds {
@@ -190,10 +191,10 @@ func (r *round) demand(l *line) {
 // hopeless reports whether trying the ask cannot lead to anything: its like has found no room, and enough
 // of its line have that nothing is done for it.
 func (r *round) hopeless(w *waiter) bool {
-	if w.line.stuck < max(w.line.depth(), pressDepth) || w.kept || !r.stuck[w.needs] {
+	if w.line.stuck < max(w.line.depth(), pressDepth) || w.kept || !r.stuck[r.seeks(w)] {
 		return false
 	}
-	shortest, tried := r.brief[w.needs]
+	shortest, tried := r.brief[r.seeks(w)]
 	if w.Lasts > 0 && (!tried || int64(w.Lasts) < shortest) {
 		return false
 	}
@@ -222,10 +223,10 @@ func (r *round) try(w *waiter) {
 		}
 		return
 	}
-	if (h != nil || !r.stuck[w.needs]) && r.place(w) || r.backfill(w) {
+	if (h != nil || !r.stuck[r.seeks(w)]) && r.place(w) || r.backfill(w) {
 		return
 	}
-	r.stuck[w.needs] = true
+	r.stuck[r.seeks(w)] = true
 	l := w.line
 	l.stuck++
 	l.closed = l.queue.Backfill == cluster.BackfillNone
@@ -291,7 +292,7 @@ func (r *round) placed(w *waiter, allocations []cluster.Allocation, size *Size) 
 		r.forget(w.ID)
 		r.release(h.claim)
 		r.gained = true // of what was kept for it, it may have left some
-		r.spare(w.ID)
+		r.excuse(w.ID)
 	}
 	r.plan.Placements = append(r.plan.Placements, cluster.Placement{
 		Gang: w.ID, Attempt: w.Attempt, Revision: w.Revision, Allocations: allocations, Counts: size.Counts,
@@ -309,8 +310,8 @@ func (r *round) placed(w *waiter, allocations []cluster.Allocation, size *Size) 
 	r.ends = nil
 }
 
-// spare takes back what the plan has others do to make room for a gang that has found some.
-func (r *round) spare(id string) {
+// excuse takes back what the plan has others do to make room for a gang that has found some.
+func (r *round) excuse(id string) {
 	r.plan.Evictions = slices.DeleteFunc(r.plan.Evictions, func(e cluster.Eviction) bool {
 		if e.For != id || e.Gang == id {
 			return false
@@ -333,12 +334,42 @@ func (r *round) take(w *waiter) (*Size, []cluster.Allocation) {
 		}
 	}
 	mark := r.Room.Mark()
-	step, allocations := r.largest(w.needs, most, func(step int) bool { return r.admits(w, w.needs.at(step).Amount) })
+	may := func(step int) bool { return r.admits(w, w.needs.at(step).Amount) }
+	step, allocations := r.largest(r.seeks(w), most, may)
 	if allocations != nil && !r.admits(w, r.amountOf(allocations)) {
 		r.Room.Rollback(mark)
-		return nil, nil
+		if step, allocations = r.largest(r.spare(w, step), step, may); allocations != nil && !r.admits(w, r.amountOf(allocations)) {
+			r.Room.Rollback(mark)
+			return nil, nil
+		}
 	}
 	return w.needs.at(step), allocations
+}
+
+// spared is who must leave models out: those who need the same and have the same limits.
+type spared struct {
+	needs        *Needs
+	queue, owner string
+}
+
+// seeks is what an ask seeks room for: its needs, without the models that a limit was found to keep from it in this pass.
+func (r *round) seeks(w *waiter) *Needs {
+	if r.spares != nil {
+		if needs := r.spares[spared{w.needs, w.Queue, w.Owner}]; needs != nil {
+			return needs
+		}
+	}
+	return w.needs
+}
+
+// spare has an ask and its like leave out the models of which they may hold no more.
+func (r *round) spare(w *waiter, step int) *Needs {
+	if r.spares == nil {
+		r.spares = map[spared]*Needs{}
+	}
+	needs := w.needs.sparing(r.Queues.Barred(w.claim(w.needs.at(step).Amount)))
+	r.spares[spared{w.needs, w.Queue, w.Owner}] = needs
+	return needs
 }
 
 func (r *round) admits(w *waiter, amount cluster.Amount) bool {

@@ -23,7 +23,7 @@ func (l *Look) Whys() []cluster.Why {
 type looker struct {
 	*Look
 	room  *room.Map
-	known map[*Needs]nodesSay // what is said of one holds for all that need the same and have nothing kept for them
+	known map[*Needs]nodesSay // what is said of one holds for all that seek the same and have nothing kept for them
 }
 
 // nodesSay is what the nodes have to say of a gang.
@@ -55,9 +55,13 @@ func (l *looker) why(a *asked) cluster.Why {
 	}
 	switch {
 	case !said.fits:
-		why.Blocks = append(why.Blocks, said.blocks...)
-		if !a.denied {
-			why.Summary = said.summary
+		if why.Blocks = append(why.Blocks, said.blocks...); a.denied {
+			break
+		}
+		why.Summary = said.summary
+		if len(a.barred) > 0 && l.fits(a) {
+			l.add(&why, cluster.Block{Constraint: "models", Text: fmt.Sprintf(
+				"there is room for it on other GPUs, and queue %s may hold no more of these for it: %s", a.Queue, strings.Join(a.barred, ", "))})
 		}
 	case !a.denied && a.strict && a.place > 1:
 		l.add(&why, cluster.Block{Constraint: "turn", Gangs: a.ahead[:1], Text: fmt.Sprintf("there is room for it, and queue %s lets nobody overtake %s", a.Queue, a.ahead[0])})
@@ -123,7 +127,7 @@ func (l *looker) order(why *cluster.Why, a *asked) {
 
 // nodes asks the nodes, without what is kept for the gang itself.
 func (l *looker) nodes(a *asked) nodesSay {
-	if said, known := l.known[a.needs]; known && a.own == nil {
+	if said, known := l.known[a.seeks]; known && a.own == nil {
 		return said
 	}
 	mark := l.room.Mark()
@@ -131,13 +135,21 @@ func (l *looker) nodes(a *asked) nodesSay {
 	l.room.Unpin(a.ID)
 	said := l.ask(a)
 	if a.own == nil {
-		l.known[a.needs] = said
+		l.known[a.seeks] = said
 	}
 	return said
 }
 
+// fits reports whether there would be room if the gang might have GPUs of any model that it is content with.
+func (l *looker) fits(a *asked) bool {
+	mark := l.room.Mark()
+	defer l.room.Rollback(mark)
+	allocations, _ := l.room.Take(a.needs.Least().Shape)
+	return allocations != nil
+}
+
 func (l *looker) ask(a *asked) nodesSay {
-	shape := a.needs.Least().Shape
+	shape := a.seeks.Least().Shape
 	mark := l.room.Mark()
 	defer l.room.Rollback(mark)
 	if allocations, _ := l.room.Take(shape); allocations != nil {

@@ -201,6 +201,12 @@ func (f *fixed) domain(name string, there bool) int32 {
 // models numbers the models that are asked for, and that the constraints on devices allow.
 func (m *Map) modelsFor(n *Need) uint64 {
 	models := m.modelsOf(n.class.models)
+	if len(n.without) > 0 {
+		if models == 0 {
+			models = ^models
+		}
+		models = models&^m.modelsOf(n.class.without) | 1<<MaxModels // never 0, which is any
+	}
 	if n.class.devices == "" {
 		return models
 	}

@@ -39,7 +39,8 @@ type Need struct {
 
 	wish *wish // what is asked for beyond a class; nil for most
 
-	class key
+	class   key
+	without []string // models that it is not to have, of those that would do
 }
 
 // Label is a label that a node must have.
@@ -52,6 +53,7 @@ type key struct {
 	filter  string
 	devices string // constraints on devices
 	profile string // of slots
+	without string // Need.without
 }
 
 // NewShape reads what the roles of a job's gang need.
@@ -104,6 +106,19 @@ func (s *Shape) Only(role int) *Shape {
 		Topology: s.Topology,
 		Key:      fmt.Sprintf("%d of %s", role, s.Key), Roles: []Need{need}, Size: need.Count, order: []int{0}, reverse: []int{0},
 	}
+}
+
+// Without is the shape with these models of GPU left out by the roles for which another model would do.
+func (s *Shape) Without(models []string) *Shape {
+	other := *s
+	other.Key = fmt.Sprintf("%swithout %q;", s.Key, models)
+	other.Roles = slices.Clone(s.Roles)
+	for i := range other.Roles {
+		if n := &other.Roles[i]; len(n.Ask.Models()) != 1 {
+			n.without, n.class.without = models, strings.Join(models, ",")
+		}
+	}
+	return &other
 }
 
 // keyOf says what one task of a role needs. What no node has, a negative or overflowing amount, stays
