@@ -14,9 +14,17 @@ import clary
 from clary import _api, _config, _tls
 from clary._channel import Channel
 from clary._config import Context
+from clary.jobs import job_of
 from clary.space import limit_specs, objective_spec, space_spec
 
 PIN = "sha256:" + "0" * 64
+
+
+class Jobs(unittest.TestCase):
+    def test_a_job_says_how_often_it_made_room_for_others(self) -> None:
+        said = _api.message("Job")(name="churn", state="running", attempt=3, preempted=2)
+        job = job_of(said)
+        self.assertEqual((job.name, job.attempt, job.preempted), ("churn", 3, 2))
 
 
 class Configuration(unittest.TestCase):

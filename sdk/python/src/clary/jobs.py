@@ -58,6 +58,7 @@ class Job:
     spec: Mapping[str, Any]
     tasks: tuple[Task, ...] = ()
     outputs: tuple[Output, ...] = ()
+    preempted: int = 0  # how often it was stopped to make room for others
 
     @property
     def done(self) -> bool:
@@ -129,6 +130,7 @@ def job_of(job: Any, view: Any = None) -> Job:
         spec=spec,
         tasks=tasks,
         outputs=outputs,
+        preempted=job.preempted,
     )
 
 
