@@ -134,10 +134,15 @@ func (c *Cluster) SetQueues(queues []cluster.Queue) error {
 	if err := c.Queues.Set(queues); err != nil {
 		return err
 	}
-	for _, l := range c.sorted {
-		q, _ := c.Queues.Queue(l.queue.Name)
+	c.sorted = slices.DeleteFunc(c.sorted, func(l *line) bool {
+		q, known := c.Queues.Queue(l.queue.Name)
+		if !known { // nobody uses it: it is made anew with the queue
+			delete(c.lines, l.queue.Name)
+			return true
+		}
 		l.describe(q)
-	}
+		return false
+	})
 	c.decays = slices.ContainsFunc(queues, func(q cluster.Queue) bool { return q.HalfLife > 0 })
 	c.gain()
 	return nil

@@ -15,6 +15,7 @@ type line struct {
 	queue   cluster.Queue
 	asks    []*waiter // active, in their order
 	running map[string]*runner
+	waits   int // gangs that wait, also those that are held or asleep
 
 	guaranteed bool // the queue has a guarantee
 
@@ -30,7 +31,7 @@ func (l *line) describe(q cluster.Queue) {
 	l.guaranteed = len(q.Guarantee) > 0
 }
 
-func (l *line) used() bool { return len(l.asks)+len(l.running) > 0 }
+func (l *line) used() bool { return l.waits+len(l.running) > 0 }
 
 // depth is how many of the line that found no room have some kept for them.
 func (l *line) depth() int {
@@ -91,6 +92,7 @@ func (c *Cluster) Wait(ask Ask) {
 	ask.needs = c.needs.get(ask.needs)
 	w := &waiter{Ask: ask, line: c.line(ask.Queue), until: ask.NotBefore, since: ask.Since, known: c.workOf(ask.ID, ask.Class, ask.Submitted)}
 	c.waiting[ask.ID] = w
+	w.line.waits++
 	w.kept = c.holds[ask.ID] != nil
 	switch {
 	case ask.Held || ask.Stop:
@@ -167,6 +169,7 @@ func (c *Cluster) Waiting(id string) (Ask, bool) {
 func (c *Cluster) unwait(w *waiter) {
 	delete(c.waiting, w.ID)
 	c.deactivate(w)
+	w.line.waits--
 	w.until = 0 // whatever of it is asleep counts for nothing
 	c.needs.release(w.needs)
 }
