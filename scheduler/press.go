@@ -17,7 +17,6 @@ func (r *round) press(w *waiter) bool {
 	if l.pressed >= pressDepth || r.vain(w.press) {
 		return false
 	}
-	l.pressed++
 	candidates, again := r.candidates(w)
 	w.press = look{r.moves, r.now, again}
 	if again != never {
@@ -26,6 +25,7 @@ func (r *round) press(w *waiter) bool {
 	if len(candidates) == 0 {
 		return false
 	}
+	l.pressed++ // finding candidates is cheap, choosing among them is not
 	p := &pressing{round: r, w: w}
 	_, p.admitted = r.Queues.Admit(w.claim(w.needs.Least().Amount))
 	mark := r.Room.Mark()
