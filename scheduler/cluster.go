@@ -63,6 +63,7 @@ type Cluster struct {
 	clock  int64  // of the last Plan
 	moves  uint64 // counts what may change for whom there is room, or could be made
 	decays bool   // a queue's share falls with time alone
+	bars   bool   // somebody who waits keeps others from being placed: so they are not tried without it
 }
 
 // New returns a cluster without nodes, queues and gangs.
@@ -141,6 +142,9 @@ func (c *Cluster) SetQueues(queues []cluster.Queue) error {
 			return true
 		}
 		l.describe(q)
+		if !l.shortest() { // it may have been
+			l.unrank()
+		}
 		return false
 	})
 	c.decays = slices.ContainsFunc(queues, func(q cluster.Queue) bool { return q.HalfLife > 0 })

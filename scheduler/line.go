@@ -83,6 +83,7 @@ func (c *Cluster) Wait(ask Ask) {
 		if old.Revision == ask.Revision {
 			return
 		}
+		c.passes(old)
 		c.unwait(old)
 	} else if run := c.running[ask.ID]; run != nil {
 		c.unrun(run)
@@ -110,6 +111,7 @@ func (c *Cluster) Wait(ask Ask) {
 // Pause keeps a gang that waits from being planned for a while.
 func (c *Cluster) Pause(id string, until int64) {
 	if w := c.waiting[id]; w != nil && w.active {
+		c.passes(w)
 		c.deactivate(w)
 		w.until = until
 		heap.Push(&c.asleep, sleeper{until, w})
@@ -125,6 +127,7 @@ func (c *Cluster) Drop(id string) {
 func (c *Cluster) leave(id string) {
 	c.unhold(id)
 	if w := c.waiting[id]; w != nil {
+		c.passes(w)
 		c.unwait(w)
 	}
 	if run := c.running[id]; run != nil {
@@ -164,6 +167,13 @@ func (c *Cluster) Waiting(id string) (Ask, bool) {
 	ask := w.Ask
 	ask.Since = w.since
 	return ask, true
+}
+
+// passes notes that an ask lets go those whom it kept from being placed, if it did.
+func (c *Cluster) passes(w *waiter) {
+	if c.bars && w.active && !w.fresh {
+		c.gain()
+	}
 }
 
 func (c *Cluster) unwait(w *waiter) {

@@ -106,7 +106,7 @@ func (r *round) recall(at int64) {
 
 // pass goes once through what waits. It reports whether it set something free.
 func (r *round) pass() bool {
-	r.all = r.gained || r.alarm > 0 && r.alarm <= r.now
+	r.all = r.gained || r.bars || r.alarm > 0 && r.alarm <= r.now
 	r.gained = false
 	r.stuck, r.shut, r.spares = map[*Needs]bool{}, map[string]bool{}, nil
 	if r.all {
@@ -118,6 +118,7 @@ func (r *round) pass() bool {
 		r.placeHeld()
 	}
 	r.placeQueues()
+	r.bars = len(r.shut) > 0 || slices.ContainsFunc(r.sorted, func(l *line) bool { return l.closed })
 	if !r.all {
 		return r.gained
 	}
@@ -136,6 +137,10 @@ func (r *round) pass() bool {
 func (r *round) placeHeld() {
 	for _, h := range r.held() {
 		w := r.waiting[h.id]
+		if run := r.running[h.id]; run != nil && !run.Stops {
+			r.unhold(h.id) // it was to be of another size, and goes on as it is
+			continue
+		}
 		if !h.made || w == nil || !w.active {
 			continue
 		}
@@ -183,6 +188,11 @@ func (r *round) demand(l *line) {
 		if w := l.asks[l.at]; (r.all || w.fresh) && !r.hopeless(w) {
 			r.Queues.SetDemand(l.queue.Name, w.needs.Least().Amount)
 			return
+		}
+	}
+	if l.closed && r.fresh > 0 { // they were: who is before them decides
+		for _, w := range l.asks[l.at:] {
+			r.tried(w)
 		}
 	}
 	r.Queues.ClearDemand(l.queue.Name)

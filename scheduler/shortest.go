@@ -103,6 +103,14 @@ func (r *round) rank() {
 	}
 }
 
+// unrank puts a line in the order of those that do not go by what is left to do.
+func (l *line) unrank() {
+	for _, w := range l.asks {
+		w.rank = 0
+	}
+	slices.SortFunc(l.asks, byAsk)
+}
+
 // worthIt reports whether a gang of the same line should make room for an ask because it has far more left to do.
 func (r *round) worthIt(w *waiter, run *runner) bool {
 	return order.Worth(w.rank, run.rank, r.cost(run, r.now))
