@@ -97,6 +97,10 @@ func ParseSimulated(node, text string) (*Simulated, error) {
 // arrange applies the options of the devices from the first on.
 func (s *Simulated) arrange(first int, options string) error {
 	devices := s.devices[first:]
+	var links, numas int32 // what the devices before have: this model's islands and nodes come after them
+	for _, d := range s.devices[:first] {
+		links, numas = max(links, d.Link), max(numas, d.NUMA)
+	}
 	for option := range strings.SplitSeq(options, ":") {
 		name, number, _ := strings.Cut(option, "=")
 		size, err := strconv.Atoi(number)
@@ -108,9 +112,9 @@ func (s *Simulated) arrange(first int, options string) error {
 					return fmt.Errorf("%s cannot be partitioned", d.Model)
 				}
 			case name == "nvlink" && err == nil && size > 0:
-				d.Link = int32((first+i)/size + 1)
+				d.Link = links + int32(i/size) + 1
 			case name == "numa" && err == nil && size > 0:
-				d.NUMA = int32((first+i)/size + 1)
+				d.NUMA = numas + int32(i/size) + 1
 			default:
 				return fmt.Errorf("%q is no option: mig, nvlink=4 or numa=4", cluster.Clip(option))
 			}

@@ -58,6 +58,24 @@ func TestSimulatedGPUsStandAndAreCutAsDeclared(t *testing.T) {
 	}
 }
 
+func TestEachModelHasIslandsOfItsOwn(t *testing.T) {
+	s, err := device.ParseSimulated("n", "2xT4:nvlink=2,1xL4,4xA100:nvlink=4:numa=4,3xV100:nvlink=2:numa=2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices, _ := s.Devices(t.Context())
+	var links, numas []int32
+	for _, d := range devices {
+		links, numas = append(links, d.Link), append(numas, d.NUMA)
+	}
+	if want := []int32{1, 1, 0, 2, 2, 2, 2, 3, 3, 4}; !slices.Equal(links, want) {
+		t.Errorf("islands %v, want %v", links, want)
+	}
+	if want := []int32{0, 0, 0, 1, 1, 1, 1, 2, 2, 3}; !slices.Equal(numas, want) {
+		t.Errorf("NUMA nodes %v, want %v", numas, want)
+	}
+}
+
 func TestSimulatedUUIDsAreStableAndDifferBetweenNodes(t *testing.T) {
 	uuids := func(node string) []string {
 		s, err := device.ParseSimulated(node, "8xA100")

@@ -40,7 +40,7 @@ func (f *queueFlags) add(command *cobra.Command, a *App) {
 	flags.Int32Var(&f.userRunning, "user-max-running", 0, "jobs of one user that run at a time; 0 is no limit")
 	flags.StringVar(&f.order, "order", "", "fifo, or shortest: the job that is expected to be done soonest goes first")
 	flags.StringVar(&f.backfill, "backfill", "", "what may overtake a job that waits for room: none, easy or conservative")
-	flags.StringSliceVar(&f.preempt, "preempt", nil, "whom its jobs may evict: within=never|lower|longer, reclaim=never|lower|any, fair=never|lower|any")
+	flags.StringSliceVar(&f.preempt, "preempt", nil, "whom its jobs may evict: within=never|lower|longer (longer needs --order shortest), reclaim=never|lower|any, fair=never|lower|any")
 	flags.DurationVar(&f.minRuntime, "min-runtime", 0, "what runs is not evicted earlier than that")
 	flags.DurationVar(&f.halfLife, "half-life", 0, "how long until what was used counts half; 0 counts only what is used now")
 	_ = command.RegisterFlagCompletionFunc("parent", a.completeQueues(false))
