@@ -226,6 +226,13 @@ func (s *admin) Info(context.Context, *claryv1.InfoRequest) (*claryv1.ClusterInf
 	return response, nil
 }
 
+func (s *admin) Decisions(_ *claryv1.DecisionsRequest, stream grpc.ServerStreamingServer[claryv1.DecisionsResponse]) error {
+	if s.c.Decisions == nil {
+		return fault.New(fault.NotFound, "this cluster records no decisions")
+	}
+	return s.c.Decisions(func(part []byte) error { return stream.Send(&claryv1.DecisionsResponse{Data: part}) })
+}
+
 func (s *admin) CreateToken(_ context.Context, request *claryv1.CreateTokenRequest) (*claryv1.CreateTokenResponse, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

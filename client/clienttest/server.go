@@ -46,6 +46,8 @@ type Cluster struct {
 	// the test knows spaces.
 	Show func(job cluster.Job, trial cluster.Trial) map[string]any
 	Read func(job cluster.Job, parameters map[string]any) ([]float64, error)
+	// Decisions sends the leader's record, part by part; nil is that there is none.
+	Decisions func(send func([]byte) error) error
 	// Queues answers for the tree of queues; nil is that there is none.
 	Queues claryv1.QueuesServer
 

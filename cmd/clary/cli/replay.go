@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -89,8 +90,11 @@ func (a *App) record(ctx context.Context, flags replayFlags, args []string) (io.
 	return decisions.Open(paths)
 }
 
-// fetchRecord copies the leader's record into a file.
+// fetchRecord copies the leader's record into a file. What lies where it is saved stays until the copy is whole.
 func (a *App) fetchRecord(ctx context.Context, flags replayFlags) (io.ReadCloser, error) {
+	if info, err := os.Stat(flags.save); err == nil && !info.Mode().IsRegular() {
+		return nil, fault.New(fault.Invalid, "--save: %s is there and is no file: name one", flags.save)
+	}
 	c, err := a.connect()
 	if err != nil {
 		return nil, err
@@ -100,30 +104,39 @@ func (a *App) fetchRecord(ctx context.Context, flags replayFlags) (io.ReadCloser
 	if err != nil {
 		return nil, err
 	}
-	if err := fill(ctx, c, flags.last, file); err != nil {
+	if err := fill(ctx, c, flags, file); err != nil {
 		_ = file.Close()
+		if flags.save != "" {
+			_ = os.Remove(file.Name())
+		}
 		return nil, err
 	}
 	return file, nil
 }
 
+// createRecord makes a file beside path, or if that is "" one that goes when it is closed.
 func createRecord(path string) (*os.File, error) {
 	if path != "" {
-		return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+		return os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	}
 	file, err := os.CreateTemp("", "clary-decisions-*")
 	if err == nil {
-		err = os.Remove(file.Name()) // it goes when it is closed
+		err = os.Remove(file.Name())
 	}
 	return file, err
 }
 
-func fill(ctx context.Context, c *client.Client, last bool, file *os.File) error {
-	if err := c.Decisions(ctx, last, file); err != nil {
+func fill(ctx context.Context, c *client.Client, flags replayFlags, file *os.File) error {
+	if err := c.Decisions(ctx, flags.last, file); err != nil {
 		return err
 	}
-	_, err := file.Seek(0, io.SeekStart)
-	return err
+	if _, err := file.Seek(0, io.SeekStart); err != nil || flags.save == "" {
+		return err
+	}
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), flags.save)
 }
 
 // replayJSON is what came of it.
