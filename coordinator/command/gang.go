@@ -73,6 +73,9 @@ func (w *recording) checkAttempt(old, gang cluster.Gang) error {
 		if !slices.Equal(old.Granted, gang.Granted) {
 			return fault.New(fault.Invalid, "gang %q: granted: it is set when attempt %d is placed", id, old.Attempt)
 		}
+		if old.Queue != gang.Queue && w.placed(old) {
+			return fault.New(fault.Conflict, "gang %q: queue: attempt %d is placed and charged to %q: it changes with the next attempt", id, old.Attempt, old.Queue)
+		}
 		if w.placed(old) && !reflect.DeepEqual(old.Roles, gang.Roles) {
 			return fault.New(fault.Conflict, "gang %q: roles: attempt %d is placed: they change with the next attempt", id, old.Attempt)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
 )
 
@@ -103,6 +104,34 @@ func TestAPlanIsHeldAgainstTheQueuesAsTheyAreWhenItIsApplied(t *testing.T) {
 	w.must(w.setQueue(cluster.Queue{Name: "default"}))
 	if got := w.tries("two", "a-g1", 102); got != "" {
 		t.Errorf("without limits: %q", got)
+	}
+}
+
+// Else the queue that it is charged to could be deleted before it ends.
+func TestAGangStaysInTheQueueThatItIsChargedToWhileItIsPlaced(t *testing.T) {
+	w := newWorld(t)
+	w.must(w.setQueue(cluster.Queue{Name: "lab"}))
+	w.must(w.setQueue(cluster.Queue{Name: "shop"}))
+	w.submit("one")
+	move := func(to string) command.Record {
+		job, gang := w.job("one"), w.gang("one")
+		job.Queue, gang.Queue = to, to
+		return record(command.Change{Expect: job.Revision, Job: &job}, command.Change{Expect: gang.Revision, Gang: &gang})
+	}
+	w.must(move("lab")) // while it waits it may
+	w.place("one")
+	w.refuses(move("shop"), fault.Conflict, `queue: attempt 1 is placed and charged to "lab"`)
+	lab, _ := w.read().Queue("lab")
+	w.refuses(record(command.Change{Expect: lab.Revision, Delete: &command.Key{Kind: state.KindQueue, ID: "lab"}}), fault.Conflict, `"one" is in it`)
+	w.report("one/main/worker-0.1", cluster.TaskStatus{State: cluster.TaskFailed})
+	if usage := w.read().QueueUsage("lab"); usage.Running != 0 {
+		t.Errorf("after its end the queue holds %+v", usage)
+	}
+	again := w.nextAttempt("one")
+	again.Changes[0].Job.Queue, again.Changes[1].Gang.Queue = "shop", "shop"
+	w.must(again)
+	if w.gang("one").Queue != "shop" {
+		t.Error("the next attempt is not in the other queue")
 	}
 }
 

@@ -77,6 +77,10 @@ func (s *queues) Edit(ctx context.Context, request *claryv1.EditQueuesRequest) (
 		record.Changes = append(record.Changes, put)
 		answer.Changes = append(answer.Changes, told)
 	}
+	if n := len(record.Changes); n > command.MaxChanges {
+		return nil, fault.New(fault.Invalid, "put: %d queues would change, and one edit changes %d at most: apply the file in parts, each with --keep",
+			n, command.MaxChanges)
+	}
 	if len(record.Changes) == 0 || request.GetDryRun() {
 		return answer, nil
 	}

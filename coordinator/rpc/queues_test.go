@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
@@ -85,6 +86,24 @@ func TestTheTreeOfQueuesIsChangedAllOrNothingByAdminsAlone(t *testing.T) {
 		}
 		if _, err := w.submit(cluster.RoleUser, func(j *cluster.Job) { j.Name, j.Queue = "two", "nowhere" }); err == nil || !strings.Contains(err.Error(), "there are default, vision") {
 			t.Errorf("a queue that does not exist: %v", err)
+		}
+	})
+}
+
+func TestAnEditThatCannotBeMadeIsRefusedBeforeItIsTried(t *testing.T) {
+	inWorld(t, func(w *world) {
+		many := make([]*claryv1.Queue, command.MaxChanges+1)
+		for i := range many {
+			many[i] = &claryv1.Queue{Name: fmt.Sprintf("q-%d", i), Weight: 1}
+		}
+		for _, dry := range []bool{true, false} {
+			_, err := w.queues(cluster.RoleAdmin).Edit(w.Context(), &claryv1.EditQueuesRequest{Put: many, DryRun: dry})
+			if err = wire.FromStatus(err); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "put: 4097 queues") || !strings.Contains(err.Error(), "--keep") {
+				t.Errorf("dry %v: %v", dry, err)
+			}
+		}
+		if _, err := w.queues(cluster.RoleAdmin).Edit(w.Context(), &claryv1.EditQueuesRequest{Put: many[1:]}); err != nil {
+			t.Errorf("as many as may be: %v", err)
 		}
 	})
 }
