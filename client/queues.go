@@ -4,8 +4,10 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
 )
@@ -38,8 +40,13 @@ func (c *Client) EditQueues(ctx context.Context, edit QueueEdit) ([]QueueChange,
 	for _, queue := range edit.Put {
 		request.Put = append(request.Put, wire.QueueToProto(queue))
 	}
-	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.EditQueuesResponse, error) {
-		return claryv1.NewQueuesClient(conn).Edit(ctx, request)
+	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, attempt int) (*claryv1.EditQueuesResponse, error) {
+		response, err := claryv1.NewQueuesClient(conn).Edit(ctx, request)
+		told := wire.FromStatus(err)
+		if attempt > 1 && !edit.DryRun && !edit.Replace && (fault.Is(told, fault.Conflict) || fault.Is(told, fault.NotFound)) {
+			return made(ctx, claryv1.NewQueuesClient(conn), request, err)
+		}
+		return response, err
 	})
 	return each(response.GetChanges(), func(change *claryv1.QueueChange) QueueChange {
 		var made QueueChange
@@ -51,4 +58,38 @@ func (c *Client) EditQueues(ctx context.Context, edit QueueEdit) ([]QueueChange,
 		}
 		return made
 	}), err
+}
+
+// made answers for an edit that was refused when it was asked again: if the queues are as it wants them, an earlier attempt
+// did it, and its answer was lost. How those were that it changed is not known any more.
+func made(ctx context.Context, queues claryv1.QueuesClient, request *claryv1.EditQueuesRequest, refusal error) (*claryv1.EditQueuesResponse, error) {
+	list, err := queues.List(ctx, &claryv1.ListQueuesRequest{})
+	if err != nil {
+		return nil, err
+	}
+	there := map[string]*claryv1.Queue{}
+	for _, view := range list.GetQueues() {
+		there[view.GetQueue().GetName()] = view.GetQueue()
+	}
+	answer := &claryv1.EditQueuesResponse{}
+	for _, put := range request.GetPut() {
+		found := there[put.GetName()]
+		wanted := proto.CloneOf(put)
+		wanted.Revision = found.GetRevision()
+		if found == nil || !proto.Equal(found, wanted) {
+			return nil, refusal
+		}
+		change := &claryv1.QueueChange{After: found}
+		if !request.GetCreate() {
+			change.Before = found
+		}
+		answer.Changes = append(answer.Changes, change)
+	}
+	for _, name := range request.GetDelete() {
+		if there[name] != nil {
+			return nil, refusal
+		}
+		answer.Changes = append(answer.Changes, &claryv1.QueueChange{Before: &claryv1.Queue{Name: name}})
+	}
+	return answer, nil
 }
