@@ -89,7 +89,7 @@ func nameColumns(file string, heading, columns []string) (map[string]int, error)
 func broken(file string, err error) error {
 	var syntax *csv.ParseError
 	if errors.As(err, &syntax) {
-		return fault.New(fault.Invalid, "%s: line %d: %v", file, syntax.Line, syntax.Err)
+		return fault.New(fault.Invalid, "%s: line %d: %v", file, min(syntax.Line, syntax.StartLine), syntax.Err) // a quote that is never closed ends where the file does
 	}
 	return fmt.Errorf("%s: %w", file, err)
 }

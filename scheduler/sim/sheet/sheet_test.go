@@ -62,3 +62,11 @@ func TestAReaderThatFailsIsNoMistakeOfTheFile(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestAQuoteThatIsNeverClosedIsNamedByItsOwnLine(t *testing.T) {
+	text := "x\n1\n\"2\n" + strings.Repeat("3\n", 50)
+	err := sheet.Read("f", strings.NewReader(text), []string{"x"}, func(*sheet.Row) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "f: line 3: ") {
+		t.Error(err)
+	}
+}
