@@ -3,6 +3,7 @@ package scheduler_test
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -233,6 +234,19 @@ func TestSetSaysWhetherMoreMayFit(t *testing.T) {
 		{"another device", nil, func(u *cluster.Resources) { u.Devices = []string{"a-1"} }, true},
 		{"more ports", nil, func(u *cluster.Resources) { u.Ports = nil }, true},
 		{"a label", func(n *cluster.Node) { n.Labels = map[string]string{"zone": "x"} }, nil, true},
+		{"more disk, which constraints may ask for", func(n *cluster.Node) { n.Disk = gib }, nil, true},
+		{"fewer devices, which constraints may ask for", func(n *cluster.Node) { n.Devices = n.Devices[:1] }, nil, true},
+		{"more cores in all, none of them free", func(n *cluster.Node) { n.MilliCPU += 1000 }, func(u *cluster.Resources) { u.MilliCPU += 1000 }, true},
+		{"NVLink between its devices", func(n *cluster.Node) {
+			n.Devices = slices.Clone(n.Devices)
+			for i := range n.Devices {
+				n.Devices[i].Link = 1
+			}
+		}, nil, true},
+		{"another NUMA node of a device", func(n *cluster.Node) {
+			n.Devices = slices.Clone(n.Devices)
+			n.Devices[1].NUMA = 2
+		}, nil, true},
 		{"less of everything", nil, func(u *cluster.Resources) {
 			*u = cluster.Resources{MilliCPU: 3000, Memory: 3 * gib, Devices: []string{"a-0", "a-1"}, Ports: []int32{7000, 7001}}
 		}, false},

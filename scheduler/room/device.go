@@ -184,8 +184,8 @@ func (m *Map) useNamed(place int32, r *cluster.Resources, sign int32) {
 }
 
 // describeDevices notes a node's devices: the healthy GPUs, one model after the other, so that a task that takes any model
-// gets one kind if it can.
-func (m *Map) describeDevices(place int32, all []cluster.Device) {
+// gets one kind if it can. It reports whether one stands where none stood.
+func (m *Map) describeDevices(place int32, all []cluster.Device) (moved bool) {
 	f := m.fixed
 	var healthy []cluster.Device
 	for _, d := range all {
@@ -209,7 +209,9 @@ func (m *Map) describeDevices(place int32, all []cluster.Device) {
 	for i, d := range healthy {
 		at := n.first + int32(i)
 		m.devices[at] = Device{CapMemory: min(max(0, d.Memory), cluster.MaxMemory), Model: f.modelOf(d), layout: f.layoutOf(d)}
-		f.uuids[at], f.near[at] = d.UUID, near{int16(d.Link), int16(d.NUMA)}
+		stands := near{int16(d.Link), int16(d.NUMA)}
+		moved = moved || f.near[at] != stands
+		f.uuids[at], f.near[at] = d.UUID, stands
 		if model := m.devices[at].Model; i == 0 {
 			n.Model = model
 		} else if n.Model != model {
@@ -219,4 +221,5 @@ func (m *Map) describeDevices(place int32, all []cluster.Device) {
 	if f.met > met {
 		m.forgetUnknown()
 	}
+	return moved
 }

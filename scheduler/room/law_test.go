@@ -59,6 +59,7 @@ func drawNode(t *rapid.T, id string) cluster.Node {
 	n := cluster.Node{
 		ID: id, State: cluster.NodeReady, MilliCPU: rapid.Int64Range(0, 8).Draw(t, "cores") * 1000, Memory: rapid.Int64Range(0, 12).Draw(t, "memory"),
 		Labels: map[string]string{"zone": rapid.SampledFrom([]string{"a", "b"}).Draw(t, "zone")},
+		Disk:   rapid.Int64Range(0, 2).Draw(t, "disk"),
 	}
 	if rapid.IntRange(0, 7).Draw(t, "not ready") == 0 {
 		n.State = rapid.SampledFrom([]cluster.NodeState{cluster.NodeDraining, cluster.NodeLost}).Draw(t, "state")
@@ -71,6 +72,7 @@ func drawNode(t *rapid.T, id string) cluster.Node {
 		n.Devices = append(n.Devices, cluster.Device{
 			UUID: fmt.Sprintf("%s-%d", id, d), Kind: cluster.DeviceGPU, Memory: rapid.SampledFrom([]int64{16 << 30, 16 << 30, 0}).Draw(t, "device memory"),
 			Model: rapid.SampledFrom(models).Draw(t, "model"), Healthy: rapid.IntRange(0, 9).Draw(t, "healthy") > 0,
+			Link: rapid.SampledFrom([]int32{0, 1, 1, 2}).Draw(t, "link"),
 		})
 	}
 	return n
@@ -94,6 +96,15 @@ func drawRole(t *rapid.T, i int) cluster.Role {
 	}
 	if rapid.IntRange(0, 3).Draw(t, "labelled") == 0 {
 		role.Labels = map[string]string{"zone": rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "ask zone")}
+	}
+	if chosen := rapid.SampledFrom([]string{"", "", "", cluster.AttributeDisk, cluster.AttributeGPUs, cluster.AttributeCores}).Draw(t, "chosen by"); chosen != "" {
+		role.Constraints = []cluster.Constraint{{
+			Attribute: chosen, Operator: rapid.SampledFrom([]cluster.Operator{cluster.OpLeast, cluster.OpMost}).Draw(t, "operator"),
+			Values: []string{fmt.Sprint(rapid.IntRange(0, 4).Draw(t, "value"))},
+		}}
+	}
+	if role.Ask.GPUs > 1 && rapid.Bool().Draw(t, "linked") {
+		role.Topology.Level = cluster.LevelNVLink
 	}
 	return role
 }
@@ -152,6 +163,13 @@ func (w *world) set() error {
 	if !known || rapid.IntRange(0, 2).Draw(w.t, "redraw") == 0 {
 		n = drawNode(w.t, id)
 		n.Revision = n.Revision + uint64(rapid.IntRange(0, 1).Draw(w.t, "revision"))*w.m.version
+		w.nodes[id] = n
+	} else if rapid.Bool().Draw(w.t, "looks again") { // its agent finds what it did not
+		n.Devices, n.Revision = slices.Clone(n.Devices), 0
+		n.Disk = rapid.Int64Range(0, 4).Draw(w.t, "disk")
+		for i := range n.Devices {
+			n.Devices[i].Link = 1
+		}
 		w.nodes[id] = n
 	}
 	best := map[*class]bool{}

@@ -33,17 +33,18 @@ func (m *Map) Set(n cluster.Node, used cluster.Resources) (gained bool) {
 	before := m.nodes[place]
 	m.beforeDevices = append(m.beforeDevices[:0], m.devicesOf(&before)...)
 	uuids := m.fixed.uuids[before.first : before.first+int32(before.Devices)]
+	other := false
 	if n.Revision == 0 || before.phase == gone || m.fixed.revisions[place] != n.Revision {
 		m.beforeUUIDs = append(m.beforeUUIDs[:0], uuids...)
 		uuids = m.beforeUUIDs
-		m.describe(place, n)
+		other = m.describe(place, n)
 	}
 	if before.phase == gone {
 		m.live++
 	}
 	m.nodes[place].phase = phaseOf(n.State)
 	m.load(place, &n, &used)
-	gained = m.gains(place, &before, uuids)
+	gained = m.gains(place, &before, uuids, other)
 	if gained {
 		m.gain()
 	}
@@ -54,11 +55,13 @@ func (m *Map) Set(n cluster.Node, used cluster.Resources) (gained bool) {
 // spareKinds is how many kinds of nodes may be known that no node is of any more, beside as many as there are nodes.
 const spareKinds = 64
 
-// describe notes what a node has in all.
-func (m *Map) describe(place int32, n cluster.Node) {
+// describe notes what a node has in all. It reports whether anything is other than before that constraints and
+// topologies ask for, save its kind: a task may want less of it, too.
+func (m *Map) describe(place int32, n cluster.Node) (other bool) {
 	f := m.mutable()
 	f.revisions[place] = n.Revision
 	state := &m.nodes[place]
+	milli, memory, devices, disk := state.CapMilli, state.CapMemory, state.Devices, f.facts[place].disk
 	state.CapMilli, state.CapMemory = clampMilli(n.MilliCPU), max(0, n.Memory)
 	if number := int(state.Kind); state.phase == gone || !maps.Equal(f.kinds[number].labels, n.Labels) || !slices.Equal(f.kinds[number].taints, n.Taints) {
 		state.Kind = f.kindOf(n.Labels, n.Taints)
@@ -66,7 +69,7 @@ func (m *Map) describe(place int32, n cluster.Node) {
 	k := &f.kinds[state.Kind]
 	state.guarded, state.shunned = k.tainted(cluster.EffectNoPlace, nil), k.tainted(cluster.EffectPreferNot, nil)
 	f.know(place, facts{n.Disk, n.Cached})
-	m.describeDevices(place, n.Devices)
+	other = m.describeDevices(place, n.Devices)
 	if m.waste > len(m.devices)/2 || len(f.kinds) > 2*len(m.nodes)+spareKinds {
 		m.untidy = true
 	}
@@ -74,6 +77,7 @@ func (m *Map) describe(place int32, n cluster.Node) {
 	if p.first, p.last = n.PortFirst, n.PortLast; !p.within(p.next) {
 		p.next = p.first
 	}
+	return other || state.CapMilli != milli || state.CapMemory != memory || state.Devices != devices || n.Disk != disk
 }
 
 // load works out what is free from what is used and pinned.
@@ -108,13 +112,13 @@ func (m *Map) hold(place int32, r *cluster.Resources) {
 	}
 }
 
-// gains reports whether a node offers anything that it did not.
-func (m *Map) gains(place int32, old *State, oldUUIDs []string) bool {
+// gains reports whether a node offers anything that it did not, or is another for those who choose.
+func (m *Map) gains(place int32, old *State, oldUUIDs []string, other bool) bool {
 	n := &m.nodes[place]
 	if n.phase != ready {
 		return false
 	}
-	if old.phase != ready || n.Kind != old.Kind || max(0, n.Milli) > max(0, old.Milli) || max(0, n.Memory) > max(0, old.Memory) || n.Ports > old.Ports {
+	if other || old.phase != ready || n.Kind != old.Kind || max(0, n.Milli) > max(0, old.Milli) || max(0, n.Memory) > max(0, old.Memory) || n.Ports > old.Ports {
 		return true
 	}
 	devices := m.devicesOf(n)
