@@ -50,10 +50,18 @@ type waiter struct {
 	fresh  bool  // active, and not tried since
 	until  int64 // asleep until then, if greater than zero
 	since  int64 // when it was first passed over, 0 if it was not
+	binds  bond  // since all were tried last
 	press  look  // for victims
 	keep   look  // for room that could be kept
 	known  *work
 	rank   order.Rank // in a line that is ordered by what is left to do
+}
+
+// bond is what those that are tried later may not have, since an ask waits.
+type bond struct {
+	line  bool   // anything, in its line: nobody overtakes there
+	limit bool   // what a limit leaves
+	queue string // with limit: whose it is; "" is what others withhold
 }
 
 // look is a search that found nothing: it finds nothing again until something moves, or until an instant.
@@ -206,6 +214,9 @@ func (c *Cluster) deactivate(w *waiter) {
 	}
 	w.active = false
 	c.tried(w)
+	if w.binds != (bond{}) { // somebody waited behind it
+		w.binds, c.gained = bond{}, true
+	}
 }
 
 func (c *Cluster) tried(w *waiter) {

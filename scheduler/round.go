@@ -172,7 +172,7 @@ func (r *round) placeQueues() {
 	for {
 		name, any := r.Queues.Next()
 		if !any {
-			return
+			break
 		}
 		l := r.lines[name]
 		w := l.asks[l.at]
@@ -180,12 +180,18 @@ func (r *round) placeQueues() {
 		r.try(w)
 		r.demand(l)
 	}
+	for _, l := range r.sorted { // who may not be tried has nothing to hope for until something is gained
+		for _, w := range l.asks[l.at:] {
+			r.tried(w)
+		}
+	}
 }
 
-// demand tells the tree what the line would place next.
+// demand tells the tree what the line would place next. Where not all are tried, those that bind others have their turn all the
+// same, and bind who is new and comes behind them.
 func (r *round) demand(l *line) {
 	for ; !l.closed && l.at < len(l.asks); l.at++ {
-		if w := l.asks[l.at]; (r.all || w.fresh) && !r.hopeless(w) {
+		if w := l.asks[l.at]; !r.all && w.binds != (bond{}) || (r.all || w.fresh) && !r.hopeless(w) {
 			r.Queues.SetDemand(l.queue.Name, w.needs.Least().Amount)
 			return
 		}
@@ -209,18 +215,33 @@ func (r *round) hopeless(w *waiter) bool {
 		return false
 	}
 	r.tried(w)
+	w.binds = bond{}
 	return true
+}
+
+// bind has who is tried later wait behind an ask.
+func (r *round) bind(w *waiter, b bond) {
+	w.binds = b
+	if b.line {
+		w.line.closed = true
+	}
+	if b.limit {
+		r.shut[b.queue] = true
+	}
 }
 
 // try places an ask, or does what can be done for it.
 func (r *round) try(w *waiter) {
-	if w.fresh {
-		w.fresh = false
-		r.fresh--
+	r.tried(w)
+	if !r.all && w.binds != (bond{}) {
+		r.bind(w, w.binds)
+		return
 	}
+	w.binds = bond{}
+	strict := bond{line: w.line.queue.Backfill == cluster.BackfillNone}
 	h := r.holds[w.ID]
 	if h != nil && h.made { // its victims have yet to go
-		w.line.closed = w.line.queue.Backfill == cluster.BackfillNone
+		r.bind(w, strict)
 		return
 	}
 	amount := w.needs.Least().Amount
@@ -239,7 +260,7 @@ func (r *round) try(w *waiter) {
 	r.stuck[r.seeks(w)] = true
 	l := w.line
 	l.stuck++
-	l.closed = l.queue.Backfill == cluster.BackfillNone
+	r.bind(w, strict)
 	if w.since == 0 {
 		w.since = r.now
 	}
@@ -261,7 +282,7 @@ func (r *round) denied(w *waiter, block share.Block) {
 		r.recall(patient)
 		return
 	}
-	r.shut[block.Queue] = true
+	r.bind(w, bond{limit: true, queue: block.Queue})
 }
 
 // waitsBehind reports whether a line may place nothing, since another's first waits for a limit that is above both, or its own first
