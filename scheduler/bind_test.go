@@ -70,3 +70,41 @@ func TestWhoIsUrgentGoesBeforeWhoWaitsForALimit(t *testing.T) {
 	s.expect("urgent", "n0")
 	s.expect("small", "")
 }
+
+func TestWhenTheFirstGoesTheNextHaveTheirTurn(t *testing.T) {
+	for name, play := range map[string]struct {
+		queue       cluster.Queue
+		runs, first int32 // GPUs of what runs without end, and of the first that waits
+	}{
+		"it closed its line":   {cluster.Queue{Name: "q", Weight: 1, Backfill: cluster.BackfillNone}, 4, 8},
+		"it shut a limit":      {cluster.Queue{Name: "q", Weight: 1, Borrow: atMost(4)}, 1, 4},
+		"room was kept for it": {cluster.Queue{Name: "q", Weight: 1}, 4, 8},
+	} {
+		for how, leave := range map[string]func(c *scheduler.Cluster, g cluster.Gang, now int64){
+			"dropped": func(c *scheduler.Cluster, g cluster.Gang, _ int64) { c.Drop(g.ID()) },
+			"paused":  func(c *scheduler.Cluster, g cluster.Gang, now int64) { c.Pause(g.ID(), now+int64(time.Hour)) },
+			"held": func(c *scheduler.Cluster, g cluster.Gang, _ int64) {
+				g.Held, g.Revision = true, g.Revision+1
+				c.Wait(scheduler.NewAsk(g))
+			},
+		} {
+			s := newStage(t, racks(1, 8), play.queue)
+			c := s.planner.(*scheduler.Cluster)
+			s.submit(gpuGang("q", "runs", 1, play.runs), 1e6*time.Hour)
+			s.step()
+			s.submit(gpuGang("q", "first", 1, play.first), time.Hour)
+			s.after(time.Hour)
+			s.now++
+			s.submit(gpuGang("q", "next", 1, 1), time.Hour)
+			s.step()
+			s.expect("next", "")
+			leave(c, s.gangs["first/main"].gang, s.now)
+			if !c.Pending() {
+				t.Errorf("%s, %s: nobody looks at those behind it", name, how)
+			}
+			if plan := c.Plan(s.now); len(plan.Placements) != 1 {
+				t.Errorf("%s, %s: the next is left waiting: %v", name, how, plan)
+			}
+		}
+	}
+}

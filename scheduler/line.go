@@ -51,6 +51,7 @@ type waiter struct {
 	until  int64 // asleep until then, if greater than zero
 	since  int64 // when it was first passed over, 0 if it was not
 	binds  bond  // since all were tried last
+	leads  bool  // something was done or sought for it, or it binds others: without it the next of its line has its turn
 	press  look  // for victims
 	keep   look  // for room that could be kept
 	known  *work
@@ -214,9 +215,10 @@ func (c *Cluster) deactivate(w *waiter) {
 	}
 	w.active = false
 	c.tried(w)
-	if w.binds != (bond{}) { // somebody waited behind it
-		w.binds, c.gained = bond{}, true
+	if w.leads {
+		c.gained = true
 	}
+	w.binds, w.leads = bond{}, false
 }
 
 func (c *Cluster) tried(w *waiter) {

@@ -215,13 +215,13 @@ func (r *round) hopeless(w *waiter) bool {
 		return false
 	}
 	r.tried(w)
-	w.binds = bond{}
+	w.binds, w.leads = bond{}, false
 	return true
 }
 
 // bind has who is tried later wait behind an ask.
 func (r *round) bind(w *waiter, b bond) {
-	w.binds = b
+	w.binds, w.leads = b, w.leads || b != bond{}
 	if b.line {
 		w.line.closed = true
 	}
@@ -237,7 +237,7 @@ func (r *round) try(w *waiter) {
 		r.bind(w, w.binds)
 		return
 	}
-	w.binds = bond{}
+	w.binds, w.leads = bond{}, false
 	strict := bond{line: w.line.queue.Backfill == cluster.BackfillNone}
 	h := r.holds[w.ID]
 	if h != nil && h.made { // its victims have yet to go
@@ -249,9 +249,11 @@ func (r *round) try(w *waiter) {
 		return
 	}
 	if block, ok := r.Queues.Admit(w.claim(amount)); !ok {
+		sought := w.line.pressed
 		if block.Asked > block.Most || !r.press(w) {
 			r.denied(w, block)
 		}
+		w.leads = w.leads || w.line.pressed > sought
 		return
 	}
 	if (h != nil || !r.stuck[r.seeks(w)]) && r.place(w) || r.backfill(w) {
@@ -264,6 +266,7 @@ func (r *round) try(w *waiter) {
 	if w.since == 0 {
 		w.since = r.now
 	}
+	w.leads = l.stuck <= max(l.depth(), pressDepth)
 	if !r.press(w) && l.stuck <= l.depth() && l.keepsFor(w) {
 		r.reserve(w)
 	}
@@ -337,6 +340,7 @@ func (r *round) placed(w *waiter, allocations []cluster.Allocation, size *Size) 
 		run.Until = r.now + int64(w.Lasts)
 	}
 	r.run(run)
+	w.leads = false // who comes behind it has its turn anyhow
 	r.unwait(w)
 	r.ends = nil
 }
