@@ -2,7 +2,6 @@ package decisions
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -26,6 +25,9 @@ var DefaultLimits = Limits{Segment: 32 << 20, Total: 256 << 20, Age: 7 * 24 * ti
 // pending is how many batches wait to be written before what comes is not recorded.
 const pending = 256
 
+// failedPause is how long nothing is recorded after writing failed: a beginning costs whoever decides, too.
+const failedPause = 10 * time.Minute
+
 // Recorder writes a record into segments in a folder. Whoever decides hands over what happened and never waits: encoding
 // and writing are the recorder's own. What it cannot keep up with it leaves out, up to the next beginning.
 type Recorder struct {
@@ -33,8 +35,9 @@ type Recorder struct {
 	limits Limits
 	log    *slog.Logger
 	queue  chan []Told
-	behind atomic.Bool // something was left out: nothing is taken until the next beginning
-	full   atomic.Bool // the segment has its size
+	behind atomic.Bool  // something was left out: nothing is taken until the next beginning
+	full   atomic.Bool  // the segment has its size
+	again  atomic.Int64 // after a failure: no new beginning before this instant
 
 	file *os.File // Run alone has what follows
 	size int64
@@ -52,12 +55,15 @@ func (r *Recorder) Tell(batch []Told) {
 	if len(batch) == 0 {
 		return
 	}
-	if begins := batch[0].Begin != nil; r.behind.Load() && !begins {
+	begins := batch[0].Begin != nil
+	if r.behind.Load() && !begins {
 		return
+	}
+	if begins { // before it is written: that may fail, which is not forgotten then
+		r.behind.Store(false)
 	}
 	select {
 	case r.queue <- batch:
-		r.behind.Store(false)
 	default:
 		r.behind.Store(true)
 	}
@@ -65,12 +71,14 @@ func (r *Recorder) Tell(batch []Told) {
 
 // Wants reports whether it is time to begin anew, where that costs least: the segment has its size, or something was
 // left out.
-func (r *Recorder) Wants() bool { return r.full.Load() || r.behind.Load() }
+func (r *Recorder) Wants() bool {
+	return (r.full.Load() || r.behind.Load()) && time.Now().UnixNano() >= r.again.Load()
+}
 
-// Run writes until ctx ends.
+// Run writes until ctx ends: nothing that fails ends it before.
 func (r *Recorder) Run(ctx context.Context) error {
-	if err := os.MkdirAll(r.dir, 0o700); err != nil {
-		return fmt.Errorf("record decisions: %w", err)
+	if err := os.MkdirAll(r.dir, 0o700); err != nil { // who reads it finds a folder; each beginning tries anew
+		r.log.Error("decisions cannot be recorded", "error", err)
 	}
 	defer r.close()
 	for {
@@ -90,6 +98,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 func (r *Recorder) keep(batch []Told) {
 	if err := r.write(batch); err != nil {
 		r.log.Error("decisions are not recorded until the next segment", "error", err)
+		r.again.Store(time.Now().Add(failedPause).UnixNano())
 		r.behind.Store(true)
 		r.close()
 	}
@@ -135,6 +144,9 @@ func (r *Recorder) begin(at int64) error {
 	}
 	r.buf = r.buf[:0]
 	clear(r.made)
+	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+		return err
+	}
 	if err := r.prune(at); err != nil {
 		return err
 	}

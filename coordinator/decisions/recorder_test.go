@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/clary-ml/clary/coordinator/decisions"
@@ -162,4 +163,30 @@ func TestStopsWhereItIsToldTo(t *testing.T) {
 	if _, err := decisions.Replay(bytes.NewReader(record.Bytes()), decisions.Until{Decision: 11}); err == nil {
 		t.Error("the eleventh of ten is found")
 	}
+}
+
+func TestAFolderThatCannotBeWrittenEndsNothingAndIsTriedLater(t *testing.T) {
+	dir := t.TempDir() + "/decisions"
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r := decisions.NewRecorder(dir, decisions.DefaultLimits, slog.New(slog.DiscardHandler))
+		r.Tell(segment(1, 10))
+		write(t, r)
+		if r.Wants() {
+			t.Error("it is to begin anew at once, where it has just failed")
+		}
+		if time.Sleep(10 * time.Minute); !r.Wants() {
+			t.Error("it is never tried again")
+		}
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		r.Tell(segment(2, 10))
+		write(t, r)
+		if paths, err := decisions.Segments(dir); err != nil || len(paths) != 1 || r.Wants() {
+			t.Errorf("%v, %v", paths, err)
+		}
+	})
 }
