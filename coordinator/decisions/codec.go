@@ -6,6 +6,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
+	"github.com/clary-ml/clary/scheduler/share"
 )
 
 // described remembers which nodes a segment has described, so that each is described once for as long as it stays
@@ -52,6 +53,10 @@ func (d described) toProto(t Told) *claryv1.Told {
 		}}}
 	case t.Advance != nil:
 		return &claryv1.Told{Told: &claryv1.Told_Advance{Advance: &claryv1.ToldAdvance{Allocations: each(t.Advance.Allocations, wire.AllocationToProto)}}}
+	case t.History != nil:
+		return &claryv1.Told{Told: &claryv1.Told_History{History: &claryv1.ToldHistory{
+			Queue: t.History.Queue, Mean: wire.AmountToProto(t.History.Mean), At: t.History.At,
+		}}}
 	case t.Gone != "":
 		return &claryv1.Told{Told: &claryv1.Told_Gone{Gone: t.Gone}}
 	case t.Pause != nil:
@@ -124,6 +129,9 @@ func (d described) fromProto(p *claryv1.Told) (Told, bool) {
 		return Told{Count: &Count{Job: c.GetJob(), Spread: c.GetSpread(), Node: c.GetNode(), Tasks: int(c.GetTasks())}}, true
 	case *claryv1.Told_Advance:
 		return Told{Advance: &Advance{each(told.Advance.GetAllocations(), wire.AllocationFromProto)}}, true
+	case *claryv1.Told_History:
+		h := told.History
+		return Told{History: &History{h.GetQueue(), share.History{Mean: wire.AmountFromProto(h.GetMean()), At: h.GetAt()}}}, h.GetQueue() != ""
 	case *claryv1.Told_Gone:
 		return Told{Gone: told.Gone}, told.Gone != ""
 	case *claryv1.Told_Pause:

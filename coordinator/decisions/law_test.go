@@ -12,6 +12,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/scheduler"
+	"github.com/clary-ml/clary/scheduler/share"
 )
 
 // history is a scheduler that is told what is drawn, and what it was told and decided.
@@ -46,7 +47,7 @@ func (h *history) begin() {
 	defer func() { h.before = nil }()
 	h.cluster, h.decided = scheduler.New(scheduler.Options{}), 0
 	h.told = append(h.told, Told{Begin: &Begin{At: h.now}})
-	h.tell(Told{Queues: &Queues{[]cluster.Queue{{Name: "a", Weight: 2}, {
+	h.tell(Told{Queues: &Queues{[]cluster.Queue{{Name: "a", Weight: 2, HalfLife: time.Hour}, {
 		Name: "b", Weight: 1, Backfill: cluster.BackfillConservative, Order: cluster.OrderShortest, Preempt: cluster.Preempt{Within: cluster.PreemptLonger},
 	}}}})
 	for _, id := range []string{"n0", "n1", "n2"} {
@@ -59,6 +60,10 @@ func (h *history) begin() {
 			h.put(l)
 		}
 	}
+	used := cluster.Amount{MilliCPU: rapid.Int64Range(0, 8000).Draw(h.T, "used before") << 20}
+	before := share.History{Mean: used, At: h.now / int64(time.Second) * int64(time.Second)}
+	h.cluster.Remember("a", before)
+	h.told = append(h.told, Told{History: &History{"a", before}})
 }
 
 func (h *history) tell(t Told) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/scheduler"
+	"github.com/clary-ml/clary/scheduler/share"
 )
 
 // Told is one thing that the scheduler was told or decided. Exactly one of its fields is set; nothing of it is
@@ -26,6 +27,7 @@ type Told struct {
 	Count    *Count
 	Advance  *Advance
 	Recover  bool
+	History  *History
 	Decided  *Decided
 }
 
@@ -93,6 +95,12 @@ func (r *Run) Running() scheduler.Running {
 	return running
 }
 
+// History is what a queue used before.
+type History struct {
+	Queue string
+	share.History
+}
+
 // Count says that so many tasks more, or fewer, that are spread together are on a node.
 type Count struct {
 	Job, Spread, Node string
@@ -136,6 +144,8 @@ func (t Told) To(c *scheduler.Cluster) {
 		c.Room.Count(t.Count.Job, t.Count.Spread, t.Count.Node, t.Count.Tasks)
 	case t.Advance != nil:
 		c.Room.Advance(cluster.Plan{Placements: []cluster.Placement{{Allocations: t.Advance.Allocations}}})
+	case t.History != nil:
+		c.Remember(t.History.Queue, t.History.History)
 	case t.Recover:
 		c.Recover()
 	case t.Gone != "":

@@ -6,6 +6,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/decisions"
 	"github.com/clary-ml/clary/scheduler"
+	"github.com/clary-ml/clary/scheduler/share"
 )
 
 // Recorder keeps what the scheduler was told and decided. Nothing of it may wait.
@@ -112,6 +113,12 @@ func (t *teller) Drop(id string) {
 func (t *teller) Pause(id string, until int64) {
 	t.Cluster.Pause(id, until)
 	t.note(decisions.Told{Pause: &decisions.Pause{Gang: id, Until: until}})
+}
+
+// Remember tells what a queue used before.
+func (t *teller) Remember(queue string, h share.History) {
+	t.Cluster.Remember(queue, h)
+	t.note(decisions.Told{History: &decisions.History{Queue: queue, History: h}})
 }
 
 // Recover says that all that is known was told.

@@ -41,6 +41,7 @@ type Told struct {
 	//	*Told_Count
 	//	*Told_Advance
 	//	*Told_Done
+	//	*Told_History
 	Told          isTold_Told `protobuf_oneof:"told"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -209,6 +210,15 @@ func (x *Told) GetDone() *ToldDone {
 	return nil
 }
 
+func (x *Told) GetHistory() *ToldHistory {
+	if x != nil {
+		if x, ok := x.Told.(*Told_History); ok {
+			return x.History
+		}
+	}
+	return nil
+}
+
 type isTold_Told interface {
 	isTold_Told()
 }
@@ -269,6 +279,10 @@ type Told_Done struct {
 	Done *ToldDone `protobuf:"bytes,14,opt,name=done,proto3,oneof"`
 }
 
+type Told_History struct {
+	History *ToldHistory `protobuf:"bytes,15,opt,name=history,proto3,oneof"`
+}
+
 func (*Told_Begin) isTold_Told() {}
 
 func (*Told_Node) isTold_Told() {}
@@ -296,6 +310,8 @@ func (*Told_Count) isTold_Told() {}
 func (*Told_Advance) isTold_Told() {}
 
 func (*Told_Done) isTold_Told() {}
+
+func (*Told_History) isTold_Told() {}
 
 // Begin: the scheduler knows nothing, and is told everything anew.
 type Begin struct {
@@ -616,6 +632,67 @@ func (x *ToldRun) GetTotal() int64 {
 	return 0
 }
 
+// ToldHistory: what a queue used before.
+type ToldHistory struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Queue         string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	Mean          *Amount                `protobuf:"bytes,2,opt,name=mean,proto3" json:"mean,omitempty"`
+	At            int64                  `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToldHistory) Reset() {
+	*x = ToldHistory{}
+	mi := &file_clary_v1_decisions_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToldHistory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToldHistory) ProtoMessage() {}
+
+func (x *ToldHistory) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_decisions_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToldHistory.ProtoReflect.Descriptor instead.
+func (*ToldHistory) Descriptor() ([]byte, []int) {
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ToldHistory) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *ToldHistory) GetMean() *Amount {
+	if x != nil {
+		return x.Mean
+	}
+	return nil
+}
+
+func (x *ToldHistory) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
 // ToldDone: the gang succeeded after it had run for so long.
 type ToldDone struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -627,7 +704,7 @@ type ToldDone struct {
 
 func (x *ToldDone) Reset() {
 	*x = ToldDone{}
-	mi := &file_clary_v1_decisions_proto_msgTypes[6]
+	mi := &file_clary_v1_decisions_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +716,7 @@ func (x *ToldDone) String() string {
 func (*ToldDone) ProtoMessage() {}
 
 func (x *ToldDone) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_decisions_proto_msgTypes[6]
+	mi := &file_clary_v1_decisions_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +729,7 @@ func (x *ToldDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldDone.ProtoReflect.Descriptor instead.
 func (*ToldDone) Descriptor() ([]byte, []int) {
-	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{6}
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ToldDone) GetGang() *Gang {
@@ -682,7 +759,7 @@ type ToldCount struct {
 
 func (x *ToldCount) Reset() {
 	*x = ToldCount{}
-	mi := &file_clary_v1_decisions_proto_msgTypes[7]
+	mi := &file_clary_v1_decisions_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -694,7 +771,7 @@ func (x *ToldCount) String() string {
 func (*ToldCount) ProtoMessage() {}
 
 func (x *ToldCount) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_decisions_proto_msgTypes[7]
+	mi := &file_clary_v1_decisions_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -707,7 +784,7 @@ func (x *ToldCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldCount.ProtoReflect.Descriptor instead.
 func (*ToldCount) Descriptor() ([]byte, []int) {
-	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{7}
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ToldCount) GetJob() string {
@@ -748,7 +825,7 @@ type ToldAdvance struct {
 
 func (x *ToldAdvance) Reset() {
 	*x = ToldAdvance{}
-	mi := &file_clary_v1_decisions_proto_msgTypes[8]
+	mi := &file_clary_v1_decisions_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +837,7 @@ func (x *ToldAdvance) String() string {
 func (*ToldAdvance) ProtoMessage() {}
 
 func (x *ToldAdvance) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_decisions_proto_msgTypes[8]
+	mi := &file_clary_v1_decisions_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +850,7 @@ func (x *ToldAdvance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldAdvance.ProtoReflect.Descriptor instead.
 func (*ToldAdvance) Descriptor() ([]byte, []int) {
-	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{8}
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ToldAdvance) GetAllocations() []*Allocation {
@@ -793,7 +870,7 @@ type ToldPause struct {
 
 func (x *ToldPause) Reset() {
 	*x = ToldPause{}
-	mi := &file_clary_v1_decisions_proto_msgTypes[9]
+	mi := &file_clary_v1_decisions_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +882,7 @@ func (x *ToldPause) String() string {
 func (*ToldPause) ProtoMessage() {}
 
 func (x *ToldPause) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_decisions_proto_msgTypes[9]
+	mi := &file_clary_v1_decisions_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +895,7 @@ func (x *ToldPause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToldPause.ProtoReflect.Descriptor instead.
 func (*ToldPause) Descriptor() ([]byte, []int) {
-	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{9}
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ToldPause) GetGang() string {
@@ -846,7 +923,7 @@ type Decided struct {
 
 func (x *Decided) Reset() {
 	*x = Decided{}
-	mi := &file_clary_v1_decisions_proto_msgTypes[10]
+	mi := &file_clary_v1_decisions_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +935,7 @@ func (x *Decided) String() string {
 func (*Decided) ProtoMessage() {}
 
 func (x *Decided) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_decisions_proto_msgTypes[10]
+	mi := &file_clary_v1_decisions_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +948,7 @@ func (x *Decided) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decided.ProtoReflect.Descriptor instead.
 func (*Decided) Descriptor() ([]byte, []int) {
-	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{10}
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Decided) GetNumber() int64 {
@@ -899,7 +976,7 @@ var File_clary_v1_decisions_proto protoreflect.FileDescriptor
 
 const file_clary_v1_decisions_proto_rawDesc = "" +
 	"\n" +
-	"\x18clary/v1/decisions.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"\xb9\x04\n" +
+	"\x18clary/v1/decisions.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"\xec\x04\n" +
 	"\x04Told\x12'\n" +
 	"\x05begin\x18\x01 \x01(\v2\x0f.clary.v1.BeginH\x00R\x05begin\x12(\n" +
 	"\x04node\x18\x02 \x01(\v2\x12.clary.v1.ToldNodeH\x00R\x04node\x12\x1d\n" +
@@ -915,7 +992,8 @@ const file_clary_v1_decisions_proto_rawDesc = "" +
 	"\trecovered\x18\v \x01(\bH\x00R\trecovered\x12+\n" +
 	"\x05count\x18\f \x01(\v2\x13.clary.v1.ToldCountH\x00R\x05count\x121\n" +
 	"\aadvance\x18\r \x01(\v2\x15.clary.v1.ToldAdvanceH\x00R\aadvance\x12(\n" +
-	"\x04done\x18\x0e \x01(\v2\x12.clary.v1.ToldDoneH\x00R\x04doneB\x06\n" +
+	"\x04done\x18\x0e \x01(\v2\x12.clary.v1.ToldDoneH\x00R\x04done\x121\n" +
+	"\ahistory\x18\x0f \x01(\v2\x15.clary.v1.ToldHistoryH\x00R\ahistoryB\x06\n" +
 	"\x04told\"1\n" +
 	"\x05Begin\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\x03R\x02at\x12\x18\n" +
@@ -941,7 +1019,11 @@ const file_clary_v1_decisions_proto_rawDesc = "" +
 	"\x05until\x18\x05 \x01(\x03R\x05until\x12\x18\n" +
 	"\arestart\x18\x06 \x01(\x03R\arestart\x12\x12\n" +
 	"\x04done\x18\a \x01(\x03R\x04done\x12\x14\n" +
-	"\x05total\x18\b \x01(\x03R\x05total\"@\n" +
+	"\x05total\x18\b \x01(\x03R\x05total\"Y\n" +
+	"\vToldHistory\x12\x14\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\x12$\n" +
+	"\x04mean\x18\x02 \x01(\v2\x10.clary.v1.AmountR\x04mean\x12\x0e\n" +
+	"\x02at\x18\x03 \x01(\x03R\x02at\"@\n" +
 	"\bToldDone\x12\"\n" +
 	"\x04gang\x18\x01 \x01(\v2\x0e.clary.v1.GangR\x04gang\x12\x10\n" +
 	"\x03ran\x18\x02 \x01(\x03R\x03ran\"_\n" +
@@ -972,7 +1054,7 @@ func file_clary_v1_decisions_proto_rawDescGZIP() []byte {
 	return file_clary_v1_decisions_proto_rawDescData
 }
 
-var file_clary_v1_decisions_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_clary_v1_decisions_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_clary_v1_decisions_proto_goTypes = []any{
 	(*Told)(nil),        // 0: clary.v1.Told
 	(*Begin)(nil),       // 1: clary.v1.Begin
@@ -980,17 +1062,19 @@ var file_clary_v1_decisions_proto_goTypes = []any{
 	(*ToldQueues)(nil),  // 3: clary.v1.ToldQueues
 	(*ToldWait)(nil),    // 4: clary.v1.ToldWait
 	(*ToldRun)(nil),     // 5: clary.v1.ToldRun
-	(*ToldDone)(nil),    // 6: clary.v1.ToldDone
-	(*ToldCount)(nil),   // 7: clary.v1.ToldCount
-	(*ToldAdvance)(nil), // 8: clary.v1.ToldAdvance
-	(*ToldPause)(nil),   // 9: clary.v1.ToldPause
-	(*Decided)(nil),     // 10: clary.v1.Decided
-	(*Node)(nil),        // 11: clary.v1.Node
-	(*Resources)(nil),   // 12: clary.v1.Resources
-	(*Queue)(nil),       // 13: clary.v1.Queue
-	(*Gang)(nil),        // 14: clary.v1.Gang
-	(*Allocation)(nil),  // 15: clary.v1.Allocation
-	(*Plan)(nil),        // 16: clary.v1.Plan
+	(*ToldHistory)(nil), // 6: clary.v1.ToldHistory
+	(*ToldDone)(nil),    // 7: clary.v1.ToldDone
+	(*ToldCount)(nil),   // 8: clary.v1.ToldCount
+	(*ToldAdvance)(nil), // 9: clary.v1.ToldAdvance
+	(*ToldPause)(nil),   // 10: clary.v1.ToldPause
+	(*Decided)(nil),     // 11: clary.v1.Decided
+	(*Node)(nil),        // 12: clary.v1.Node
+	(*Resources)(nil),   // 13: clary.v1.Resources
+	(*Queue)(nil),       // 14: clary.v1.Queue
+	(*Gang)(nil),        // 15: clary.v1.Gang
+	(*Allocation)(nil),  // 16: clary.v1.Allocation
+	(*Amount)(nil),      // 17: clary.v1.Amount
+	(*Plan)(nil),        // 18: clary.v1.Plan
 }
 var file_clary_v1_decisions_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Told.begin:type_name -> clary.v1.Begin
@@ -998,25 +1082,27 @@ var file_clary_v1_decisions_proto_depIdxs = []int32{
 	3,  // 2: clary.v1.Told.queues:type_name -> clary.v1.ToldQueues
 	4,  // 3: clary.v1.Told.waits:type_name -> clary.v1.ToldWait
 	5,  // 4: clary.v1.Told.runs:type_name -> clary.v1.ToldRun
-	9,  // 5: clary.v1.Told.pause:type_name -> clary.v1.ToldPause
-	10, // 6: clary.v1.Told.decided:type_name -> clary.v1.Decided
-	7,  // 7: clary.v1.Told.count:type_name -> clary.v1.ToldCount
-	8,  // 8: clary.v1.Told.advance:type_name -> clary.v1.ToldAdvance
-	6,  // 9: clary.v1.Told.done:type_name -> clary.v1.ToldDone
-	11, // 10: clary.v1.ToldNode.node:type_name -> clary.v1.Node
-	12, // 11: clary.v1.ToldNode.used:type_name -> clary.v1.Resources
-	13, // 12: clary.v1.ToldQueues.queues:type_name -> clary.v1.Queue
-	14, // 13: clary.v1.ToldWait.gang:type_name -> clary.v1.Gang
-	14, // 14: clary.v1.ToldRun.gang:type_name -> clary.v1.Gang
-	15, // 15: clary.v1.ToldRun.allocations:type_name -> clary.v1.Allocation
-	14, // 16: clary.v1.ToldDone.gang:type_name -> clary.v1.Gang
-	15, // 17: clary.v1.ToldAdvance.allocations:type_name -> clary.v1.Allocation
-	16, // 18: clary.v1.Decided.plan:type_name -> clary.v1.Plan
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	10, // 5: clary.v1.Told.pause:type_name -> clary.v1.ToldPause
+	11, // 6: clary.v1.Told.decided:type_name -> clary.v1.Decided
+	8,  // 7: clary.v1.Told.count:type_name -> clary.v1.ToldCount
+	9,  // 8: clary.v1.Told.advance:type_name -> clary.v1.ToldAdvance
+	7,  // 9: clary.v1.Told.done:type_name -> clary.v1.ToldDone
+	6,  // 10: clary.v1.Told.history:type_name -> clary.v1.ToldHistory
+	12, // 11: clary.v1.ToldNode.node:type_name -> clary.v1.Node
+	13, // 12: clary.v1.ToldNode.used:type_name -> clary.v1.Resources
+	14, // 13: clary.v1.ToldQueues.queues:type_name -> clary.v1.Queue
+	15, // 14: clary.v1.ToldWait.gang:type_name -> clary.v1.Gang
+	15, // 15: clary.v1.ToldRun.gang:type_name -> clary.v1.Gang
+	16, // 16: clary.v1.ToldRun.allocations:type_name -> clary.v1.Allocation
+	17, // 17: clary.v1.ToldHistory.mean:type_name -> clary.v1.Amount
+	15, // 18: clary.v1.ToldDone.gang:type_name -> clary.v1.Gang
+	16, // 19: clary.v1.ToldAdvance.allocations:type_name -> clary.v1.Allocation
+	18, // 20: clary.v1.Decided.plan:type_name -> clary.v1.Plan
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_decisions_proto_init() }
@@ -1040,6 +1126,7 @@ func file_clary_v1_decisions_proto_init() {
 		(*Told_Count)(nil),
 		(*Told_Advance)(nil),
 		(*Told_Done)(nil),
+		(*Told_History)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1047,7 +1134,7 @@ func file_clary_v1_decisions_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_decisions_proto_rawDesc), len(file_clary_v1_decisions_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
