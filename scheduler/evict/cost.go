@@ -19,6 +19,9 @@ func Weight(allocations []cluster.Allocation) int64 {
 	weight := int64(0)
 	for _, a := range allocations {
 		weight += int64(len(a.Resources.Devices))*1000 + a.Resources.MilliCPU/CoresPerGPU
+		for _, s := range a.Resources.Shares {
+			weight += s.MilliGPU()
+		}
 	}
 	return max(1, weight)
 }

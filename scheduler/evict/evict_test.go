@@ -254,6 +254,7 @@ func TestTheLawCatchesWhoBreaksIt(t *testing.T) {
 func TestCostIsLostWorkTimesWhatItRanOn(t *testing.T) {
 	gpus := func(n int) []cluster.Allocation { return []cluster.Allocation{on("a", n)} }
 	cores := []cluster.Allocation{{Resources: cluster.Resources{MilliCPU: 32_000}}}
+	shares := []cluster.Allocation{{Resources: cluster.Resources{Shares: []cluster.DeviceShare{{UUID: "x", Milli: 900}, {UUID: "y", Profile: "2g.10gb"}}}}}
 	second := int64(time.Second)
 	tests := []struct {
 		claim       string
@@ -265,6 +266,7 @@ func TestCostIsLostWorkTimesWhatItRanOn(t *testing.T) {
 		{"8 GPUs for 10 s, and 30 s to start again", gpus(8), 0, 10 * second, 30 * time.Second, 8 * 1000 * 40_000},
 		{"a fresh checkpoint: only the start", gpus(8), 10 * second, 10 * second, 30 * time.Second, 8 * 1000 * 30_000},
 		{"32 cores are 2 GPUs", cores, 0, second, 0, 2 * 1000 * 1000},
+		{"0.9 of a GPU and a slot of two slices of seven", shares, 0, second, 0, (900 + 2000/7) * 1000},
 		{"a checkpoint of another clock, from the future", gpus(1), 20 * second, 10 * second, 0, 0},
 		{"a year is no more than 90 days", gpus(1), 0, 365 * 24 * 3600 * second, 0, 1000 * 90 * 24 * 3600 * 1000},
 	}
