@@ -35,10 +35,10 @@ func Percentile(sorted []float64, percent float64) float64 {
 	if len(sorted) == 0 {
 		return 0
 	}
-	place := percent / 100 * float64(len(sorted)-1)
+	place := float64(percent / 100 * float64(len(sorted)-1)) // never fused: the same bits on every machine
 	below := int(math.Floor(place))
 	if below+1 >= len(sorted) {
 		return sorted[len(sorted)-1]
 	}
-	return sorted[below] + (place-float64(below))*(sorted[below+1]-sorted[below])
+	return sorted[below] + float64((place-float64(below))*(sorted[below+1]-sorted[below]))
 }

@@ -253,7 +253,7 @@ func (a *App) interpolate(batch, replicas int64, placement string) (config, bool
 	default:
 		below, above := points[i-1], points[i]
 		share := float64(c.atomic-below.batch) / float64(above.batch-below.batch)
-		c.pace = pace{below.step + share*(above.step-below.step), below.sync + share*(above.sync-below.sync)}
+		c.pace = pace{below.step + float64(share*(above.step-below.step)), below.sync + float64(share*(above.sync-below.sync))} // never fused
 	}
 	return c, true
 }
