@@ -34,7 +34,7 @@ func (t *Tree) MayEvict(preemptor, victim string, gain, loss cluster.Amount) Rig
 		}
 	}
 	for i := t.byName[victim]; ; i = t.nodes[i].parent {
-		if t.covered(&t.nodes[i], y, byModel) {
+		if t.covered(&t.nodes[i], x, y, byModel) {
 			return RightNone // it is within its guarantee, there or on the way up
 		}
 		if i == v {
@@ -75,9 +75,10 @@ func (t *Tree) fork(a, b string) (int32, int32) {
 }
 
 // covered reports whether what a node holds, and withholds below, is within its guarantee, in all that the
-// guarantee names of what it would lose. A guarantee of GPUs of any model does not cover those of
+// guarantee names of what it would lose to one that gains that, too: who holds a core too many loses no GPUs that are
+// guaranteed to it to one that takes no cores. A guarantee of GPUs of any model does not cover those of
 // one that another needs to have what is guaranteed to it by model.
-func (t *Tree) covered(n *node, loss, byModel vec) bool {
+func (t *Tree) covered(n *node, gain, loss, byModel vec) bool {
 	covered := false
 	for r := range loss {
 		if loss[r] <= 0 {
@@ -89,10 +90,11 @@ func (t *Tree) covered(n *node, loss, byModel vec) bool {
 			}
 			continue
 		}
-		if n.load[r] > n.guarantee[r] {
+		if n.load[r] <= n.guarantee[r] {
+			covered = true
+		} else if gain[r] > 0 || r >= firstModel && gain[gpus] > 0 { // of which models it gains may not be known yet
 			return false
 		}
-		covered = true
 	}
 	return covered
 }

@@ -141,6 +141,35 @@ func TestSharesConvergeToWeightsWhenAllAreBacklogged(t *testing.T) {
 	}
 }
 
+// A queue that holds a core beyond its guarantee can be made to give back that, and nothing that is guaranteed to it.
+func TestACoreTooManyCostsNoGuaranteedGPUs(t *testing.T) {
+	guarantee := quota(cluster.ResourceCores, 20_000, cluster.ResourceGPUs, 4000)
+	tree := grown(t, cluster.Amount{MilliCPU: 100_000, MilliGPU: 16_000},
+		cluster.Queue{Name: "p", Guarantee: guarantee}, cluster.Queue{Name: "v", Guarantee: guarantee}, cluster.Queue{Name: "x"})
+	holds := cluster.Amount{MilliCPU: 21_000, MilliGPU: 4000}
+	for queue, amount := range map[string]cluster.Amount{"v": holds, "x": gpus(12)} {
+		if err := tree.Charge(share.Claim{Queue: queue, Owner: "ann", Job: queue, Amount: amount}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		claim  string
+		victim string
+		gain   cluster.Amount
+		loss   cluster.Amount
+		want   share.Right
+	}{
+		{"GPUs within the guarantee of who holds a core too many", "v", gpus(4), holds, share.RightNone},
+		{"GPUs of who has none guaranteed", "x", gpus(4), gpus(12), share.RightReclaim},
+		{"the core that is too many", "v", cluster.Amount{MilliCPU: 1000}, holds, share.RightReclaim},
+	}
+	for _, test := range tests {
+		if got := tree.MayEvict("p", test.victim, test.gain, test.loss); got != test.want {
+			t.Errorf("%s: %q, want %q", test.claim, got, test.want)
+		}
+	}
+}
+
 func TestAGuaranteeComesFirstAndWeightsDivideTheRest(t *testing.T) {
 	tree := grown(t, gpus(100),
 		cluster.Queue{Name: "a", Guarantee: quota("gpus", 40_000)},
