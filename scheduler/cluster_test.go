@@ -154,6 +154,23 @@ func TestAQueueGetsItsGuaranteeBack(t *testing.T) {
 	}
 }
 
+// The heads want more than is guaranteed, so they have nobody stop. That does not use up what the queue may have others do.
+func TestHeadsThatMayStopNobodyLeaveTheRightToThoseBehind(t *testing.T) {
+	half := cluster.Quota{{Resource: cluster.ResourceGPUs, Amount: 4000}}
+	s := newStage(t, racks(1, 8), cluster.Queue{Name: "a", Weight: 1, Guarantee: half}, cluster.Queue{Name: "b", Weight: 1})
+	for i := range 8 {
+		s.submit(gpuGang("b", fmt.Sprint("b", i), 1, 1), 1000*time.Hour)
+	}
+	s.after(time.Hour)
+	for i := range int32(8) {
+		s.submit(gpuGang("a", fmt.Sprint("head", i), 1, 5+i%4), time.Hour)
+	}
+	s.now++
+	s.submit(gpuGang("a", "entitled", 1, 4), time.Hour)
+	s.after(time.Minute)
+	s.expect("entitled", "n0")
+}
+
 func TestALargeGangIsNotStarvedBySmallOnes(t *testing.T) {
 	for _, known := range []bool{true, false} {
 		s := newStage(t, racks(4, 8), cluster.Queue{Name: "q", Weight: 1})
