@@ -86,3 +86,28 @@ func BenchmarkPlanOfNothing(b *testing.B) {
 		c.Plan(3)
 	}
 }
+
+// BenchmarkPlanBehindALimit is all that waits for the limit of its queue being tried, 10,000 where 1,000 of it run.
+func BenchmarkPlanBehindALimit(b *testing.B) {
+	c := scheduler.New(scheduler.Options{})
+	queue := cluster.Queue{Name: "q000", Weight: 1, Borrow: cluster.Quota{{Resource: cluster.ResourceGPUs, Amount: 1_000_000}}}
+	if err := c.SetQueues([]cluster.Queue{queue}); err != nil {
+		b.Fatal(err)
+	}
+	for i := range 250 {
+		c.SetNode(machine(fmt.Sprintf("n%04d", i), 64, 256, 8, "A100"), cluster.Resources{})
+	}
+	for i := range 11_000 {
+		c.Wait(scheduler.NewAsk(crowded("waits", 200*i, 1)))
+	}
+	if plan := c.Plan(1); len(plan.Placements) != 1000 {
+		b.Fatal(len(plan.Placements))
+	}
+	added, now := 250, int64(1)
+	for b.Loop() {
+		c.SetNode(machine(fmt.Sprintf("n%04d", added), 64, 256, 8, "A100"), cluster.Resources{})
+		added++
+		now++
+		c.Plan(now)
+	}
+}

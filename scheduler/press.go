@@ -11,10 +11,22 @@ import (
 	"github.com/clary-ml/clary/scheduler/share"
 )
 
+// want is what asks have in common for whom nobody may be stopped if nobody may be for the first of them.
+type want struct {
+	line     *line
+	needs    *Needs
+	priority int32
+}
+
 // press has others make room for an ask, if the rules allow it and it helps. It reports whether they were told to.
 func (r *round) press(w *waiter) bool {
 	l := w.line
 	if l.pressed >= pressDepth || r.vain(w.press) {
+		return false
+	}
+	alike := want{l, w.needs, w.Priority}
+	if none := r.nobody[alike]; r.vain(none) { // of those that are alike the first has most right
+		w.press = none
 		return false
 	}
 	candidates, again := r.candidates(w)
@@ -23,6 +35,7 @@ func (r *round) press(w *waiter) bool {
 		r.recall(again)
 	}
 	if len(candidates) == 0 {
+		r.nobody[alike] = w.press
 		return false
 	}
 	l.pressed++ // finding candidates is cheap, choosing among them is not

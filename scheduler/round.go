@@ -32,6 +32,7 @@ type round struct {
 	stuck  map[*Needs]bool   // what found no room
 	spares map[spared]*Needs // what leaves models out, for limits on them; nil if nothing does
 	brief  map[*Needs]int64  // what found none although it would be done in so long
+	nobody map[want]look     // for whom nobody may be stopped
 	ends   []end
 	done   int // placements and evictions of the passes before
 }
@@ -58,7 +59,7 @@ func (c *Cluster) Plan(now int64) cluster.Plan {
 		c.Queues.SetCapacity(c.total)
 		c.resized, c.gained = false, true
 	}
-	r := &round{Cluster: c, now: now, brief: map[*Needs]int64{}}
+	r := &round{Cluster: c, now: now, brief: map[*Needs]int64{}, nobody: map[want]look{}}
 	for idle := 0; r.pass(); { // what is held less sets free what others may take
 		if idle++; r.moved() {
 			idle = 0
