@@ -154,6 +154,25 @@ func TestAQueueGetsItsGuaranteeBack(t *testing.T) {
 	}
 }
 
+// What a guarantee does not name, the cores and memory of a GPU job, takes nothing of it away.
+func TestAGuaranteeOfGPUsIsForJobsThatTakeCoresToo(t *testing.T) {
+	half := cluster.Quota{{Resource: cluster.ResourceGPUs, Amount: 4000}}
+	s := newStage(t, racks(1, 8), cluster.Queue{Name: "a", Weight: 1, Guarantee: half}, cluster.Queue{Name: "b", Weight: 1, Guarantee: half})
+	cores := func(g cluster.Gang) cluster.Gang {
+		g.Roles[0].Ask.MilliCPU, g.Roles[0].Ask.Memory = 100, 1<<20
+		return g
+	}
+	for i := range 4 {
+		s.submit(cores(gpuGang("b", fmt.Sprint("b", i), 1, 2)), 10*time.Hour)
+	}
+	s.after(time.Hour)
+	s.submit(cores(gpuGang("a", "mine", 1, 4)), time.Hour)
+	s.after(time.Minute)
+	if got := s.counted["evicted"]; got != 2 || s.where("mine") == "" {
+		t.Errorf("%d gangs made room, and it is at %q", got, s.where("mine"))
+	}
+}
+
 // The heads want more than is guaranteed, so they have nobody stop. That does not use up what the queue may have others do.
 func TestHeadsThatMayStopNobodyLeaveTheRightToThoseBehind(t *testing.T) {
 	half := cluster.Quota{{Resource: cluster.ResourceGPUs, Amount: 4000}}

@@ -99,7 +99,7 @@ func (r *round) candidates(w *waiter) (found []evict.Candidate, again int64) {
 func (r *round) takesFrom(w *waiter, gain cluster.Amount) func(l *line) bool {
 	rules := &w.line.queue.Preempt
 	after := r.Queues.ShareAfter(w.Queue, gain, 1)
-	reclaims := rules.Reclaim != cluster.PreemptNever && after.Beyond == 0 && w.line.guaranteed
+	reclaims := rules.Reclaim != cluster.PreemptNever && w.line.guaranteed && r.Queues.Guaranteed(w.Queue, gain)
 	fair := rules.Fair != cluster.PreemptNever
 	if !reclaims && !fair {
 		return nil
