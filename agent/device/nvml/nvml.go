@@ -23,20 +23,29 @@ var ErrNone = errors.New("no NVIDIA GPUs on this node")
 // Source answers from NVML.
 type Source struct {
 	library nvml.Interface
+	has     func(symbol string) bool // calling what a library lacks would end the process
 
 	mu   sync.Mutex
 	open bool
 }
 
 // Open loads the library; the error wraps ErrNone where there is none.
-func Open() (*Source, error) { return Over(nvml.New()) }
+func Open() (*Source, error) {
+	library := nvml.New()
+	source, err := Over(library)
+	if err != nil {
+		return nil, err
+	}
+	source.has = func(symbol string) bool { return library.Extensions().LookupSymbol(symbol) == nil }
+	return source, nil
+}
 
 // Over is Open with another implementation of the library.
 func Over(library nvml.Interface) (*Source, error) {
 	if code := library.Init(); code != nvml.SUCCESS {
 		return nil, fmt.Errorf("%w: %s", ErrNone, message(code))
 	}
-	return &Source{library: library, open: true}, nil
+	return &Source{library: library, has: func(string) bool { return true }, open: true}, nil
 }
 
 func message(code nvml.Return) string {
@@ -72,7 +81,9 @@ func (s *Source) Devices(context.Context) ([]cluster.Device, error) {
 		}
 		return err
 	})
-	link(devices, handles)
+	if s.can(links) {
+		link(devices, handles)
+	}
 	return devices, err
 }
 
@@ -125,9 +136,15 @@ func (s *Source) device(index int) (cluster.Device, nvml.Device, error) {
 	if !device.Healthy {
 		return device, handle, nil
 	}
-	device.PCI = address(handle)
-	device.NUMA, device.Speed = numaOf(pciDevices, device.PCI), speed(device.Model)
-	return device, handle, partition(handle, &device)
+	device.Speed = speed(device.Model)
+	if s.can(addresses) {
+		device.PCI = address(handle)
+		device.NUMA = numaOf(pciDevices, device.PCI)
+	}
+	if s.can(slots) {
+		err = partition(handle, &device)
+	}
+	return device, handle, err
 }
 
 // Model shortens NVML's product name to what people ask for: "NVIDIA A100-SXM4-40GB"

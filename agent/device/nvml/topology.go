@@ -61,6 +61,30 @@ func numaOf(root, address string) int32 {
 	return int32(n) + 1
 }
 
+// ability is something to know of GPUs for which older drivers lack a call.
+type ability int
+
+const (
+	addresses ability = iota
+	links
+	slots
+)
+
+// calls are what each ability needs of the library.
+var calls = [...][]string{
+	addresses: {"nvmlDeviceGetPciInfo"},
+	links:     {"nvmlDeviceGetNvLinkState", "nvmlDeviceGetNvLinkRemoteDeviceType", "nvmlDeviceGetNvLinkRemotePciInfo"},
+	slots: {
+		"nvmlDeviceGetMigMode", "nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex",
+		"nvmlDeviceGetGpuInstanceId", "nvmlDeviceGetGpuInstanceById", "nvmlGpuInstanceGetInfo",
+	},
+}
+
+// can reports whether the library has all that an ability needs.
+func (s *Source) can(a ability) bool {
+	return !slices.ContainsFunc(calls[a], func(symbol string) bool { return !s.has(symbol) })
+}
+
 // link numbers islands: devices that reach one another over NVLink, directly or through a switch. Those without a
 // link have none.
 func link(devices []cluster.Device, handles []nvml.Device) {
@@ -214,7 +238,7 @@ func (s *Source) Slot(_ context.Context, share cluster.DeviceShare) (string, err
 	found := ""
 	err := s.each(func(i int) error {
 		handle, uuid, err := s.handle(i)
-		if err != nil || uuid != share.UUID {
+		if err != nil || uuid != share.UUID || !s.can(slots) {
 			return nil //nolint:nilerr // another's fault
 		}
 		return eachSlot(handle, func(one slot) {
