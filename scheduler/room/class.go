@@ -1,6 +1,7 @@
 package room
 
 import (
+	"math/bits"
 	"slices"
 	"strings"
 )
@@ -41,17 +42,9 @@ func (l *log) resize(nodes int) {
 		l.changed = append(l.changed, l.version)
 	}
 	if len(l.ring) < 2*nodes {
-		l.ring = make([]int32, max(1024, 2*len(l.ring), 1<<bitsFor(2*nodes)))
+		l.ring = make([]int32, max(1024, 2*len(l.ring), 1<<bits.Len(uint(2*nodes-1))))
 		l.from = l.version
 	}
-}
-
-func bitsFor(n int) int {
-	bits := 0
-	for 1<<bits < n {
-		bits++
-	}
-	return bits
 }
 
 // moved replaces what was known by place: the ring's places are those of before.

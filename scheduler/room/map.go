@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/clary-ml/clary/cluster"
@@ -282,7 +283,7 @@ func (m *Map) tidy() {
 			order = append(order, int32(place))
 		}
 	}
-	slices.SortFunc(order, func(a, b int32) int { return compareIDs(old.ids[a], old.ids[b]) })
+	slices.SortFunc(order, func(a, b int32) int { return strings.Compare(old.ids[a], old.ids[b]) })
 	nodes, ports, changed := make([]State, len(order)), make([]portRange, len(order)), make([]uint64, len(order))
 	devices := make([]Device, 0, len(m.devices))
 	for to, from := range order {
@@ -308,11 +309,4 @@ func (m *Map) tidy() {
 	for _, g := range m.groups {
 		g.byPlace = nil
 	}
-}
-
-func compareIDs(a, b string) int {
-	if a < b {
-		return -1
-	}
-	return 1
 }

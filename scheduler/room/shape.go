@@ -142,37 +142,3 @@ func spreadOf(job, spread string) string {
 	}
 	return job + "/" + spread
 }
-
-// Shapes gives gangs that need the same one shape, so that many waiting gangs take little memory. It
-// keeps a shape for as long as somebody uses it. The zero value is ready.
-type Shapes struct{ known map[string]*sharedShape }
-
-type sharedShape struct {
-	shape *Shape
-	users int
-}
-
-// Get returns the shape that all with its Key share; Release gives it back.
-func (s *Shapes) Get(shape *Shape) *Shape {
-	if s.known == nil {
-		s.known = map[string]*sharedShape{}
-	}
-	shared, known := s.known[shape.Key]
-	if !known {
-		shared = &sharedShape{shape: shape}
-		s.known[shape.Key] = shared
-	}
-	shared.users++
-	return shared.shape
-}
-
-// Release says that a shape that came from Get is no longer used.
-func (s *Shapes) Release(shape *Shape) {
-	shared, known := s.known[shape.Key]
-	if !known {
-		return
-	}
-	if shared.users--; shared.users == 0 {
-		delete(s.known, shape.Key)
-	}
-}
