@@ -61,6 +61,7 @@ type agent struct {
 	log     *slog.Logger
 	machine *machine
 	store   *objects
+	cache   *staging.Cache
 	driver  runtime.Driver
 	release func() error // lets go of the driver
 	ledger  *ledger.Ledger
@@ -89,8 +90,7 @@ func (a *agent) open(ctx context.Context) error {
 	if a.ledger, err = ledger.Open(c.path("ledger.db")); err != nil {
 		return err
 	}
-	cache, err := staging.OpenCache(c.path("cache"), c.CacheBytes-c.CacheBytes/blockShare)
-	if err != nil {
+	if a.cache, err = staging.OpenCache(c.path("cache"), c.CacheBytes-c.CacheBytes/blockShare); err != nil {
 		return err
 	}
 	disk, reserve, err := c.diskBounds()
@@ -106,7 +106,7 @@ func (a *agent) open(ctx context.Context) error {
 	}
 	feeders := &feeder.Host{Program: c.Executable, Shelter: shelter, Log: c.Log}
 	a.tasks, err = supervisor.Open(ctx, supervisor.Config{
-		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.store, Cache: cache,
+		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.store, Cache: a.cache,
 		Certify: a.certify, Secrets: a.secrets, Memory: memoryFolder(c.groupName()), Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Gauge: a.machine.gauge.Latest, Slot: a.machine.slot, Log: c.Log,
 		Feeders: feeders, Disk: disk, DiskReserve: reserve,
 		Feed: feeder.Instructions{Access: c.path(accessFile), Cache: c.path("blocks"), Limit: c.CacheBytes / blockShare},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/agent/staging"
 	"github.com/clary-ml/clary/agent/supervisor"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 )
@@ -60,7 +61,11 @@ func TestANodeCountsOnItsLeaseOnceItKnowsAllThatItShouldRun(t *testing.T) {
 		defer tasks.Close()
 		ctx, cancel := context.WithCancel(t.Context())
 		stream := &spoken{ctx: ctx, said: make(chan *claryv1.CoordinatorMessage), told: make(chan *claryv1.AgentMessage)}
-		a := &agent{tasks: tasks, log: slog.New(slog.DiscardHandler)}
+		cache, err := staging.OpenCache(filepath.Join(dir, "cache"), 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := &agent{tasks: tasks, cache: cache, log: slog.New(slog.DiscardHandler)}
 		l := &link{agent: a, stream: stream, acks: make(chan *claryv1.Ack, 1), every: time.Second, lease: 6 * time.Second}
 		ended := make(chan error, 2)
 		go func() { ended <- l.follow(ctx) }()

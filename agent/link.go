@@ -84,6 +84,7 @@ type link struct {
 	every    time.Duration // between beats
 	lease    time.Duration
 	reported uint64 // version of the supervisor's answers that the ledger has for sure
+	cached   told   // what the ledger knows of the cache
 	// directed: the node has been told all that it should run. Only from then on a lease counts: a
 	// node that was lost has one again with its first beat, and may run what runs elsewhere by now.
 	directed atomic.Bool
@@ -137,6 +138,7 @@ func (l *link) hello(ctx context.Context) error {
 	held, version := l.agent.tasks.Held()
 	node := l.agent.machine.node(ctx)
 	node.LogsAddr = l.agent.portAddress()
+	node.Cached = l.cached.all(l.agent.cache)
 	hello := &claryv1.Hello{Node: wire.NodeToProto(node), Held: heldToProto(held)}
 	if err := l.stream.Send(&claryv1.AgentMessage{Message: &claryv1.AgentMessage_Hello{Hello: hello}}); err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -209,7 +211,7 @@ func (l *link) obey(desired *claryv1.Desired) error {
 func (l *link) beat(ctx context.Context) error {
 	for sequence := uint64(1); ; sequence++ {
 		changes, version := l.agent.tasks.Changes(l.reported)
-		beat := &claryv1.Beat{Sequence: sequence, Changed: heldToProto(changes)}
+		beat := &claryv1.Beat{Sequence: sequence, Changed: heldToProto(changes), Cached: l.cached.change(l.agent.cache)}
 		if err := l.stream.Send(&claryv1.AgentMessage{Message: &claryv1.AgentMessage_Beat{Beat: beat}}); err != nil {
 			if errors.Is(err, io.EOF) {
 				<-ctx.Done() // follow gets the reason

@@ -118,9 +118,7 @@ func (n Node) Validate() Problems {
 	for i, taint := range n.Taints {
 		p.Under(fmt.Sprintf("taints[%d]", i), taint.Validate())
 	}
-	if len(n.Cached) > MaxCached {
-		p.Add("cached", "%d inputs: at most %d", len(n.Cached), MaxCached)
-	}
+	CheckCached(&p, "cached", n.Cached)
 	return p
 }
 
@@ -158,6 +156,19 @@ func (n Node) Capacity() Resources {
 
 // MaxCached is how many inputs of its cache a node tells.
 const MaxCached = 512
+
+// CheckCached reports mistakes in what a node tells of its cache.
+func CheckCached(p *Problems, field string, cached []uint32) {
+	if len(cached) > MaxCached {
+		p.Add(field, "%d inputs: at most %d", len(cached), MaxCached)
+	}
+	for i := 1; i < len(cached); i++ {
+		if cached[i] <= cached[i-1] {
+			p.Add(field, "%08x comes after %08x: tell each digest once, in ascending order", cached[i], cached[i-1])
+			return
+		}
+	}
+}
 
 // InputDigest stands for an input's address where nodes tell what they have in their caches.
 func InputDigest(uri string) uint32 {

@@ -34,6 +34,7 @@ type Cache struct {
 	entries map[string]*entry // by hash of (bucket, key, etag, form)
 	total   int64
 	flights map[string]chan struct{} // held while one task fetches; others wait
+	inputs  map[uint32]*held         // by digest of their address
 	hits    int64
 	misses  int64
 }
@@ -43,7 +44,8 @@ type entry struct {
 	size int64
 	crc  uint32
 	used time.Time
-	pins int // being verified and linked just now
+	pins int      // being verified and linked just now
+	of   []uint32 // digests of inputs that it is part of
 }
 
 func (e *entry) file() string { return fmt.Sprintf("%s-%d-%08x", e.hash, e.size, e.crc) }
@@ -60,8 +62,13 @@ func OpenCache(dir string, limit int64) (*Cache, error) {
 	if err != nil {
 		return nil, fault.New(fault.Internal, "open cache: %w", err)
 	}
-	c := &Cache{dir: dir, limit: limit, entries: map[string]*entry{}, flights: map[string]chan struct{}{}}
+	c := &Cache{dir: dir, limit: limit, entries: map[string]*entry{}, flights: map[string]chan struct{}{}, inputs: map[uint32]*held{}}
+	var noted []string
 	for _, file := range files {
+		if isNote(file.Name()) {
+			noted = append(noted, file.Name())
+			continue
+		}
 		e, ok := parseEntry(file.Name())
 		info, err := file.Info()
 		if !ok || err != nil || info.Size() != e.size || c.entries[e.hash] != nil {
@@ -76,6 +83,9 @@ func OpenCache(dir string, limit int64) (*Cache, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for _, name := range noted {
+		c.recall(name)
+	}
 	c.evict(0)
 	return c, nil
 }
@@ -107,6 +117,14 @@ func identity(bucket string, object Object, form string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// formOf is the hash under which an object is in the cache as it is, or decompressed.
+func formOf(bucket string, object Object, gunzip bool) string {
+	if gunzip {
+		return identity(bucket, object, "\x00gunzip")
+	}
+	return Identity(bucket, object)
+}
+
 // Place makes path a read-only file with the object's content. Tasks that want the
 // same object at the same time cause one fetch. What is in the cache is checked
 // against its checksum first, and fetched again if it has changed on disk.
@@ -118,9 +136,9 @@ func (c *Cache) Place(ctx context.Context, store Reader, bucket string, object O
 // place is Place; what is gzip in the store may be decompressed in the cache. It reports
 // whether the object was fetched for it.
 func (c *Cache) place(ctx context.Context, store Reader, bucket string, object Object, gunzip bool, path string) (fetched bool, err error) {
-	hash, size := Identity(bucket, object), object.Size
+	hash, size := formOf(bucket, object, gunzip), object.Size
 	if gunzip {
-		hash, size = identity(bucket, object, "\x00gunzip"), anySize
+		size = anySize
 	}
 	release, err := c.board(ctx, hash)
 	if err != nil {
@@ -231,6 +249,9 @@ func (c *Cache) remove(e *entry) {
 	delete(c.entries, e.hash)
 	c.total -= e.size
 	_ = os.Remove(filepath.Join(c.dir, e.file()))
+	for _, digest := range e.of {
+		c.forget(digest)
+	}
 }
 
 // evict removes the least recently used entries until size more bytes fit. What a

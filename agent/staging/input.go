@@ -54,6 +54,9 @@ func Fetch(ctx context.Context, store Reader, cache *Cache, input cluster.Input,
 	if err = group.Wait(); err == nil && input.SHA256 != "" {
 		err = verify(input, items, folder)
 	}
+	if err == nil {
+		cache.note(input.URI, items, input.Gzip)
+	}
 	tally.Fetched, tally.Bytes = int(fetched.Load()), bytes.Load()
 	return tally, err
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // Command is one of Record, CommitPlan, ReportTasks, PutNode, SetNodeState, SetNodeTaints,
-// RemoveNode and Publish.
+// SetNodeCached, RemoveNode and Publish.
 type Command interface {
 	// Apply changes the state, or answers with an error and leaves what it wrote to be
 	// dropped. now is the proposer's clock in Unix nanoseconds.
@@ -116,6 +116,12 @@ type SetNodeTaints struct {
 	Node   string
 	Taints []cluster.Taint
 	Expect uint64 // the node's revision; 0: any
+}
+
+// SetNodeCached replaces what a node tells of its cache. Nothing else of the node changes, its state least of all.
+type SetNodeCached struct {
+	Node   string
+	Cached []uint32 // digests of inputs, ascending
 }
 
 // RemoveNode forgets a lost node for good.

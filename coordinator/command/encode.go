@@ -122,6 +122,10 @@ func toProto(c Command) (*claryv1.Command, error) {
 		return &claryv1.Command{Command: &claryv1.Command_SetNodeTaints{SetNodeTaints: &claryv1.SetNodeTaints{
 			Node: c.Node, Taints: convert(c.Taints, wire.TaintToProto), Expect: c.Expect,
 		}}}, nil
+	case SetNodeCached:
+		return &claryv1.Command{Command: &claryv1.Command_SetNodeCached{SetNodeCached: &claryv1.SetNodeCached{
+			Node: c.Node, Cached: c.Cached,
+		}}}, nil
 	case Publish:
 		return &claryv1.Command{Command: &claryv1.Command_Publish{Publish: &claryv1.Publish{
 			Job: c.Job, Gang: c.Gang, Attempt: c.Attempt, Outputs: convert(c.Outputs, wire.OutputToProto),
@@ -155,6 +159,8 @@ func fromProto(message *claryv1.Command) (Command, error) {
 	case *claryv1.Command_SetNodeTaints:
 		s := m.SetNodeTaints
 		return SetNodeTaints{Node: s.GetNode(), Taints: convert(s.GetTaints(), wire.TaintFromProto), Expect: s.GetExpect()}, nil
+	case *claryv1.Command_SetNodeCached:
+		return SetNodeCached{Node: m.SetNodeCached.GetNode(), Cached: m.SetNodeCached.GetCached()}, nil
 	case *claryv1.Command_Publish:
 		p := m.Publish
 		return Publish{

@@ -34,6 +34,7 @@ func samples() []command.Command {
 		command.ReportTasks{Node: "a", Reports: []command.TaskReport{{Task: "x", Status: cluster.TaskStatus{State: cluster.TaskLost}}}},
 		command.PutNode{Node: machine("a")},
 		command.SetNodeState{Node: "a", State: cluster.NodeLost, Reason: "why", Expect: 7},
+		command.SetNodeCached{Node: "a", Cached: []uint32{3, 9}},
 		command.RemoveNode{Node: "a"},
 		command.Publish{Job: "one", Gang: "one/main", Attempt: 2, Outputs: []cluster.Output{{Name: "model"}}},
 	}

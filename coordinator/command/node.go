@@ -77,6 +77,23 @@ func (c SetNodeTaints) Apply(tx *state.Tx, _ int64) (Result, error) {
 	return Result{}, nil
 }
 
+// Apply implements Command.
+func (c SetNodeCached) Apply(tx *state.Tx, _ int64) (Result, error) {
+	node, exists := tx.Node(c.Node)
+	if !exists {
+		return Result{}, fault.New(fault.NotFound, "node %q does not exist", cluster.Clip(c.Node))
+	}
+	if slices.Equal(c.Cached, node.Cached) {
+		return Result{}, nil
+	}
+	node.Cached = c.Cached
+	if err := invalid(state.KindNode, node.ID, node.Validate()); err != nil {
+		return Result{}, err
+	}
+	tx.PutNode(node)
+	return Result{}, nil
+}
+
 // loseTasks ends every task of a node without knowing how it ended.
 func loseTasks(tx *state.Tx, node cluster.Node, now int64) {
 	for task := range tx.TasksOn(node.ID) {

@@ -1,6 +1,7 @@
 package command_test
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -165,6 +166,33 @@ func TestTaintsAndConstraintsAreCheckedOnTheNodeAsItIs(t *testing.T) {
 	}
 	if why := w.commit("small", gpu, []string{"whole"}); !strings.Contains(why, "not as demanded: gpu.memory") {
 		t.Errorf("a GPU that is too small is given: %q", why)
+	}
+}
+
+func TestWhatANodeTellsOfItsCacheChangesNothingElse(t *testing.T) {
+	w := sharing(t)
+	w.must(command.SetNodeState{Node: "a", State: cluster.NodeLost, Reason: "gone"})
+	before, _ := w.read().Node("a")
+	w.must(command.SetNodeCached{Node: "a", Cached: []uint32{3, 9}})
+	after, _ := w.read().Node("a")
+	if !slices.Equal(after.Cached, []uint32{3, 9}) || after.Revision == before.Revision {
+		t.Errorf("it has %v at revision %d", after.Cached, after.Revision)
+	}
+	again := after
+	again.Cached, again.Revision = nil, before.Revision
+	if !reflect.DeepEqual(again, before) {
+		t.Errorf("it was %+v and is %+v", before, again)
+	}
+	w.must(command.SetNodeCached{Node: "a", Cached: []uint32{3, 9}})
+	if same, _ := w.read().Node("a"); same.Revision != after.Revision {
+		t.Error("the same again is a change")
+	}
+	w.refuses(command.SetNodeCached{Node: "nobody"}, fault.NotFound, "does not exist")
+	w.refuses(command.SetNodeCached{Node: "a", Cached: []uint32{9, 3}}, fault.Invalid, "cached: 00000003 comes after 00000009")
+	w.refuses(command.SetNodeCached{Node: "a", Cached: make([]uint32, cluster.MaxCached+1)}, fault.Invalid, "513 inputs: at most 512")
+	w.must(command.SetNodeCached{Node: "a"})
+	if none, _ := w.read().Node("a"); len(none.Cached) > 0 {
+		t.Errorf("%v is left", none.Cached)
 	}
 }
 

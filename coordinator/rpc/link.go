@@ -121,6 +121,29 @@ func (s *link) report(ctx context.Context, node string, held []*claryv1.Held) er
 	return err
 }
 
+// cached puts into the ledger what a node's cache holds, if it tells and if that is not there yet.
+func (s *link) cached(ctx context.Context, node string, told *claryv1.CachedInputs) error {
+	if told == nil {
+		return nil
+	}
+	var p cluster.Problems
+	cluster.CheckCached(&p, "beat.cached", told.GetDigests())
+	if err := p.Err(); err != nil {
+		return fault.New(fault.Invalid, "%w", err)
+	}
+	snapshot, err := s.replica.Read(ctx, true)
+	if err != nil {
+		return err
+	}
+	known, _ := snapshot.Node(node)
+	snapshot.Close()
+	if slices.Equal(known.Cached, told.GetDigests()) {
+		return nil
+	}
+	_, err = s.replica.Propose(ctx, command.SetNodeCached{Node: node, Cached: told.GetDigests()})
+	return err
+}
+
 // listen puts the agent's reports into the ledger, in order, and acknowledges each beat
 // when it is durable.
 func (s *link) listen(ctx context.Context, node string, stream agentStream, send func(*claryv1.CoordinatorMessage) error) error {
@@ -137,6 +160,9 @@ func (s *link) listen(ctx context.Context, node string, stream agentStream, send
 			return fault.New(fault.Unready, "node %s was declared lost: connect again", node)
 		}
 		if err := s.report(ctx, node, beat.GetChanged()); err != nil {
+			return err
+		}
+		if err := s.cached(ctx, node, beat.GetCached()); err != nil {
 			return err
 		}
 		ack := &claryv1.Ack{Sequence: beat.GetSequence(), LeaseRenewed: s.beats.renewed(node)}

@@ -2,6 +2,7 @@ package rpc_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -123,6 +124,67 @@ func beat(sequence uint64, changed ...*claryv1.Held) *claryv1.AgentMessage {
 	return &claryv1.AgentMessage{Message: &claryv1.AgentMessage_Beat{Beat: &claryv1.Beat{Sequence: sequence, Changed: changed}}}
 }
 
+func cachedHello(digests ...uint32) *claryv1.AgentMessage {
+	message := hello("n1")
+	message.GetHello().GetNode().Cached = digests
+	return message
+}
+
+func cachedBeat(sequence uint64, digests ...uint32) *claryv1.AgentMessage {
+	message := beat(sequence)
+	message.GetBeat().Cached = &claryv1.CachedInputs{Digests: digests}
+	return message
+}
+
+func TestWhatANodeHasInItsCacheIsPutDownOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		connected := w.connect("agent n1")
+		_ = connected.Send(cachedHello(3, 9))
+		acknowledged := func(sequence uint64) {
+			w.Helper()
+			for {
+				message, err := connected.Recv()
+				if err != nil {
+					w.Fatal(err)
+				}
+				if message.GetAck().GetSequence() == sequence {
+					return
+				}
+			}
+		}
+		holds := func(want ...uint32) (revision uint64) {
+			w.Helper()
+			snapshot, err := w.replica.Read(w.Context(), false)
+			if err != nil {
+				w.Fatal(err)
+			}
+			defer snapshot.Close()
+			node, _ := snapshot.Node("n1")
+			if !slices.Equal(node.Cached, want) {
+				w.Errorf("it has %v, want %v", node.Cached, want)
+			}
+			return node.Revision
+		}
+		_ = connected.Send(beat(1))
+		acknowledged(1)
+		first := holds(3, 9)
+		_ = connected.Send(cachedBeat(2, 3, 9))
+		acknowledged(2)
+		if again := holds(3, 9); again != first {
+			w.Errorf("the same again makes revision %d of %d", again, first)
+		}
+		_ = connected.Send(cachedBeat(3, 4))
+		acknowledged(3)
+		holds(4)
+		_ = connected.Send(beat(4)) // which tells nothing of it
+		acknowledged(4)
+		holds(4)
+		_ = connected.Send(cachedBeat(5))
+		acknowledged(5)
+		holds()
+	})
+}
+
 func TestAnAgentThatDoesNotKeepToTheProtocolIsToldSo(t *testing.T) {
 	inWorld(t, func(w *world) {
 		for _, c := range []struct {
@@ -135,6 +197,9 @@ func TestAnAgentThatDoesNotKeepToTheProtocolIsToldSo(t *testing.T) {
 			{"a beat before the hello", []*claryv1.AgentMessage{beat(1)}, fault.Invalid, "first message is a hello"},
 			{"an empty message", []*claryv1.AgentMessage{{}}, fault.Invalid, "first message is a hello"},
 			{"a hello of nobody", []*claryv1.AgentMessage{{Message: &claryv1.AgentMessage_Hello{Hello: &claryv1.Hello{}}}}, fault.Denied, "the certificate"},
+			{"a hello with a cache out of order", []*claryv1.AgentMessage{cachedHello(9, 3)}, fault.Invalid, "00000003 comes after 00000009"},
+			{"a cache out of order", []*claryv1.AgentMessage{hello("n1"), cachedBeat(1, 9, 3)}, fault.Invalid, "beat.cached: 00000003 comes after 00000009"},
+			{"a cache of too much", []*claryv1.AgentMessage{hello("n1"), cachedBeat(1, make([]uint32, 513)...)}, fault.Invalid, "beat.cached: 513 inputs: at most 512"},
 			{"two hellos", []*claryv1.AgentMessage{hello("n1"), hello("n1")}, fault.Invalid, "beats only"},
 		} {
 			connected := w.connect("agent n1")

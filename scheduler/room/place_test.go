@@ -133,6 +133,23 @@ func TestPreferencesComeBeforeTightness(t *testing.T) {
 	}
 }
 
+func TestAnInputThatHasComeIntoACacheMakesNoRoom(t *testing.T) {
+	a, b := node("a", 2, 0, ""), node("b", 8, 0, "")
+	b.Revision = 3
+	m := mapOf(nil, a, b)
+	role := cluster.Role{Count: 1, Ask: cluster.Ask{MilliCPU: 1000}, Program: cluster.Program{Inputs: []cluster.Input{{URI: "s3://data/x"}}}}
+	if got := on(take(m, gang("first", role))); got != "a" {
+		t.Errorf("before it is on %q", got)
+	}
+	b.Cached, b.Revision = []uint32{cluster.InputDigest("s3://data/x")}, 4
+	if m.Set(b, cluster.Resources{}) {
+		t.Error("gangs that do not fit are tried again for it")
+	}
+	if got := on(take(m, gang("second", role))); got != "b" {
+		t.Errorf("then it is on %q", got)
+	}
+}
+
 func TestTasksSpreadOverRacksOrPackIntoThem(t *testing.T) {
 	nodes := []cluster.Node{in("r1", node("a", 4, 0, "")), in("r1", node("b", 4, 0, "")), in("r2", node("c", 4, 0, ""))}
 	role := cluster.Role{Count: 4, Ask: cluster.Ask{MilliCPU: 1000}, Spread: "all", Over: cluster.LevelRack}

@@ -89,9 +89,20 @@ func showNode(out io.Writer, view client.NodeView) error {
 		"cores", fmt.Sprintf("%g of %g used", float64(view.Used.MilliCPU)/1000, float64(n.MilliCPU)/1000),
 		"memory", cluster.FormatBytes(view.Used.Memory)+" of "+cluster.FormatBytes(n.Memory)+" used",
 		"disk", cluster.FormatBytes(n.Disk)+" free", "gpus", gpuText(view), "labels", labelText(n.Labels), "taints", taintText(n.Taints),
-		"devices", devicesText(view),
+		"devices", devicesText(view), "cached", cachedText(n.Cached),
 		"joined", suffixed(ago(n.Joined), " ago"), "tasks", strings.Join(view.Tasks, "\n"),
 	)
+}
+
+// cachedText says how many inputs a node has in its cache.
+func cachedText(digests []uint32) string {
+	switch len(digests) {
+	case 0:
+		return ""
+	case 1:
+		return "1 input of jobs"
+	}
+	return fmt.Sprintf("%d inputs of jobs", len(digests))
 }
 
 // changeNode is a command that changes one node's state.

@@ -92,6 +92,7 @@ type nodeJSON struct {
 	Devices  []deviceJSON      `json:"devices,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
 	Taints   []string          `json:"taints,omitempty"`
+	Cached   int               `json:"cached_inputs,omitempty"` // inputs of jobs that are whole in its cache
 	Tasks    []string          `json:"tasks,omitempty"`
 	Version  string            `json:"version,omitempty"`
 	Joined   string            `json:"joined,omitempty"`
@@ -178,7 +179,7 @@ func taskToJSON(t cluster.Task) taskJSON {
 func nodeToJSON(view client.NodeView) nodeJSON {
 	n := view.Node
 	out := nodeJSON{
-		ID: n.ID, State: n.State, Reason: n.Reason, Address: n.Address, Disk: n.Disk, Labels: n.Labels, Tasks: view.Tasks,
+		ID: n.ID, State: n.State, Reason: n.Reason, Address: n.Address, Disk: n.Disk, Labels: n.Labels, Tasks: view.Tasks, Cached: len(n.Cached),
 		Cores:   amountJSON{float64(view.Used.MilliCPU) / 1000, float64(n.MilliCPU) / 1000},
 		Memory:  amountJSON{float64(view.Used.Memory), float64(n.Memory)},
 		GPUs:    amountJSON{view.Used.GPUs(), float64(len(n.Devices))},

@@ -78,6 +78,7 @@ type Command struct {
 	//	*Command_RemoveNode
 	//	*Command_Publish
 	//	*Command_SetNodeTaints
+	//	*Command_SetNodeCached
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -199,6 +200,15 @@ func (x *Command) GetSetNodeTaints() *SetNodeTaints {
 	return nil
 }
 
+func (x *Command) GetSetNodeCached() *SetNodeCached {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SetNodeCached); ok {
+			return x.SetNodeCached
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -235,6 +245,10 @@ type Command_SetNodeTaints struct {
 	SetNodeTaints *SetNodeTaints `protobuf:"bytes,110,opt,name=set_node_taints,json=setNodeTaints,proto3,oneof"`
 }
 
+type Command_SetNodeCached struct {
+	SetNodeCached *SetNodeCached `protobuf:"bytes,160,opt,name=set_node_cached,json=setNodeCached,proto3,oneof"`
+}
+
 func (*Command_Record) isCommand_Command() {}
 
 func (*Command_CommitPlan) isCommand_Command() {}
@@ -250,6 +264,8 @@ func (*Command_RemoveNode) isCommand_Command() {}
 func (*Command_Publish) isCommand_Command() {}
 
 func (*Command_SetNodeTaints) isCommand_Command() {}
+
+func (*Command_SetNodeCached) isCommand_Command() {}
 
 // All or nothing: every change's noun must still be at the revision it was read.
 type Record struct {
@@ -926,6 +942,58 @@ func (x *RemoveNode) GetNode() string {
 	return ""
 }
 
+type SetNodeCached struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Cached        []uint32               `protobuf:"fixed32,2,rep,packed,name=cached,proto3" json:"cached,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetNodeCached) Reset() {
+	*x = SetNodeCached{}
+	mi := &file_clary_v1_commands_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNodeCached) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNodeCached) ProtoMessage() {}
+
+func (x *SetNodeCached) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_commands_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNodeCached.ProtoReflect.Descriptor instead.
+func (*SetNodeCached) Descriptor() ([]byte, []int) {
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SetNodeCached) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SetNodeCached) GetCached() []uint32 {
+	if x != nil {
+		return x.Cached
+	}
+	return nil
+}
+
 type SetNodeTaints struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -937,7 +1005,7 @@ type SetNodeTaints struct {
 
 func (x *SetNodeTaints) Reset() {
 	*x = SetNodeTaints{}
-	mi := &file_clary_v1_commands_proto_msgTypes[11]
+	mi := &file_clary_v1_commands_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1017,7 @@ func (x *SetNodeTaints) String() string {
 func (*SetNodeTaints) ProtoMessage() {}
 
 func (x *SetNodeTaints) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_commands_proto_msgTypes[11]
+	mi := &file_clary_v1_commands_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1030,7 @@ func (x *SetNodeTaints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeTaints.ProtoReflect.Descriptor instead.
 func (*SetNodeTaints) Descriptor() ([]byte, []int) {
-	return file_clary_v1_commands_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SetNodeTaints) GetNode() string {
@@ -998,7 +1066,7 @@ type Publish struct {
 
 func (x *Publish) Reset() {
 	*x = Publish{}
-	mi := &file_clary_v1_commands_proto_msgTypes[12]
+	mi := &file_clary_v1_commands_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1078,7 @@ func (x *Publish) String() string {
 func (*Publish) ProtoMessage() {}
 
 func (x *Publish) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_commands_proto_msgTypes[12]
+	mi := &file_clary_v1_commands_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1091,7 @@ func (x *Publish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publish.ProtoReflect.Descriptor instead.
 func (*Publish) Descriptor() ([]byte, []int) {
-	return file_clary_v1_commands_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Publish) GetJob() string {
@@ -1065,7 +1133,7 @@ type Results struct {
 
 func (x *Results) Reset() {
 	*x = Results{}
-	mi := &file_clary_v1_commands_proto_msgTypes[13]
+	mi := &file_clary_v1_commands_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1145,7 @@ func (x *Results) String() string {
 func (*Results) ProtoMessage() {}
 
 func (x *Results) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_commands_proto_msgTypes[13]
+	mi := &file_clary_v1_commands_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1158,7 @@ func (x *Results) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Results.ProtoReflect.Descriptor instead.
 func (*Results) Descriptor() ([]byte, []int) {
-	return file_clary_v1_commands_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Results) GetResults() []*Result {
@@ -1119,7 +1187,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_clary_v1_commands_proto_msgTypes[14]
+	mi := &file_clary_v1_commands_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1199,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_commands_proto_msgTypes[14]
+	mi := &file_clary_v1_commands_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1212,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_clary_v1_commands_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Result) GetRevision() uint64 {
@@ -1181,7 +1249,7 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\n" +
 	"\x17clary/v1/commands.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"6\n" +
 	"\x05Batch\x12-\n" +
-	"\bcommands\x18\x01 \x03(\v2\x11.clary.v1.CommandR\bcommands\"\xe2\x03\n" +
+	"\bcommands\x18\x01 \x03(\v2\x11.clary.v1.CommandR\bcommands\"\xa6\x04\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12*\n" +
 	"\x06record\x18\x02 \x01(\v2\x10.clary.v1.RecordH\x00R\x06record\x127\n" +
@@ -1193,7 +1261,8 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\vremove_node\x18\a \x01(\v2\x14.clary.v1.RemoveNodeH\x00R\n" +
 	"removeNode\x12-\n" +
 	"\apublish\x18\b \x01(\v2\x11.clary.v1.PublishH\x00R\apublish\x12A\n" +
-	"\x0fset_node_taints\x18n \x01(\v2\x17.clary.v1.SetNodeTaintsH\x00R\rsetNodeTaintsB\t\n" +
+	"\x0fset_node_taints\x18n \x01(\v2\x17.clary.v1.SetNodeTaintsH\x00R\rsetNodeTaints\x12B\n" +
+	"\x0fset_node_cached\x18\xa0\x01 \x01(\v2\x17.clary.v1.SetNodeCachedH\x00R\rsetNodeCachedB\t\n" +
 	"\acommand\"4\n" +
 	"\x06Record\x12*\n" +
 	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xd3\x04\n" +
@@ -1238,7 +1307,10 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\x06expect\x18\x04 \x01(\x04R\x06expect\" \n" +
 	"\n" +
 	"RemoveNode\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"d\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\";\n" +
+	"\rSetNodeCached\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
+	"\x06cached\x18\x02 \x03(\aR\x06cached\"d\n" +
 	"\rSetNodeTaints\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12'\n" +
 	"\x06taints\x18\x02 \x03(\v2\x0f.clary.v1.TaintR\x06taints\x12\x16\n" +
@@ -1270,7 +1342,7 @@ func file_clary_v1_commands_proto_rawDescGZIP() []byte {
 	return file_clary_v1_commands_proto_rawDescData
 }
 
-var file_clary_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_clary_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_clary_v1_commands_proto_goTypes = []any{
 	(*Batch)(nil),         // 0: clary.v1.Batch
 	(*Command)(nil),       // 1: clary.v1.Command
@@ -1283,27 +1355,28 @@ var file_clary_v1_commands_proto_goTypes = []any{
 	(*PutNode)(nil),       // 8: clary.v1.PutNode
 	(*SetNodeState)(nil),  // 9: clary.v1.SetNodeState
 	(*RemoveNode)(nil),    // 10: clary.v1.RemoveNode
-	(*SetNodeTaints)(nil), // 11: clary.v1.SetNodeTaints
-	(*Publish)(nil),       // 12: clary.v1.Publish
-	(*Results)(nil),       // 13: clary.v1.Results
-	(*Result)(nil),        // 14: clary.v1.Result
-	(*Job)(nil),           // 15: clary.v1.Job
-	(*Gang)(nil),          // 16: clary.v1.Gang
-	(*Queue)(nil),         // 17: clary.v1.Queue
-	(*Token)(nil),         // 18: clary.v1.Token
-	(*Secret)(nil),        // 19: clary.v1.Secret
-	(*Deed)(nil),          // 20: clary.v1.Deed
-	(*Trial)(nil),         // 21: clary.v1.Trial
-	(*Sweep)(nil),         // 22: clary.v1.Sweep
-	(*Model)(nil),         // 23: clary.v1.Model
-	(*ModelVersion)(nil),  // 24: clary.v1.ModelVersion
-	(*Endpoint)(nil),      // 25: clary.v1.Endpoint
-	(*Placement)(nil),     // 26: clary.v1.Placement
-	(*Eviction)(nil),      // 27: clary.v1.Eviction
-	(*TaskStatus)(nil),    // 28: clary.v1.TaskStatus
-	(*Node)(nil),          // 29: clary.v1.Node
-	(*Taint)(nil),         // 30: clary.v1.Taint
-	(*Output)(nil),        // 31: clary.v1.Output
+	(*SetNodeCached)(nil), // 11: clary.v1.SetNodeCached
+	(*SetNodeTaints)(nil), // 12: clary.v1.SetNodeTaints
+	(*Publish)(nil),       // 13: clary.v1.Publish
+	(*Results)(nil),       // 14: clary.v1.Results
+	(*Result)(nil),        // 15: clary.v1.Result
+	(*Job)(nil),           // 16: clary.v1.Job
+	(*Gang)(nil),          // 17: clary.v1.Gang
+	(*Queue)(nil),         // 18: clary.v1.Queue
+	(*Token)(nil),         // 19: clary.v1.Token
+	(*Secret)(nil),        // 20: clary.v1.Secret
+	(*Deed)(nil),          // 21: clary.v1.Deed
+	(*Trial)(nil),         // 22: clary.v1.Trial
+	(*Sweep)(nil),         // 23: clary.v1.Sweep
+	(*Model)(nil),         // 24: clary.v1.Model
+	(*ModelVersion)(nil),  // 25: clary.v1.ModelVersion
+	(*Endpoint)(nil),      // 26: clary.v1.Endpoint
+	(*Placement)(nil),     // 27: clary.v1.Placement
+	(*Eviction)(nil),      // 28: clary.v1.Eviction
+	(*TaskStatus)(nil),    // 29: clary.v1.TaskStatus
+	(*Node)(nil),          // 30: clary.v1.Node
+	(*Taint)(nil),         // 31: clary.v1.Taint
+	(*Output)(nil),        // 32: clary.v1.Output
 }
 var file_clary_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Batch.commands:type_name -> clary.v1.Command
@@ -1313,35 +1386,36 @@ var file_clary_v1_commands_proto_depIdxs = []int32{
 	8,  // 4: clary.v1.Command.put_node:type_name -> clary.v1.PutNode
 	9,  // 5: clary.v1.Command.set_node_state:type_name -> clary.v1.SetNodeState
 	10, // 6: clary.v1.Command.remove_node:type_name -> clary.v1.RemoveNode
-	12, // 7: clary.v1.Command.publish:type_name -> clary.v1.Publish
-	11, // 8: clary.v1.Command.set_node_taints:type_name -> clary.v1.SetNodeTaints
-	3,  // 9: clary.v1.Record.changes:type_name -> clary.v1.Change
-	15, // 10: clary.v1.Change.job:type_name -> clary.v1.Job
-	16, // 11: clary.v1.Change.gang:type_name -> clary.v1.Gang
-	17, // 12: clary.v1.Change.queue:type_name -> clary.v1.Queue
-	18, // 13: clary.v1.Change.token:type_name -> clary.v1.Token
-	4,  // 14: clary.v1.Change.delete:type_name -> clary.v1.Key
-	19, // 15: clary.v1.Change.secret:type_name -> clary.v1.Secret
-	20, // 16: clary.v1.Change.deed:type_name -> clary.v1.Deed
-	21, // 17: clary.v1.Change.trial:type_name -> clary.v1.Trial
-	22, // 18: clary.v1.Change.sweep:type_name -> clary.v1.Sweep
-	23, // 19: clary.v1.Change.model:type_name -> clary.v1.Model
-	24, // 20: clary.v1.Change.model_version:type_name -> clary.v1.ModelVersion
-	25, // 21: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
-	4,  // 22: clary.v1.Change.check:type_name -> clary.v1.Key
-	26, // 23: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
-	27, // 24: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
-	7,  // 25: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
-	28, // 26: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
-	29, // 27: clary.v1.PutNode.node:type_name -> clary.v1.Node
-	30, // 28: clary.v1.SetNodeTaints.taints:type_name -> clary.v1.Taint
-	31, // 29: clary.v1.Publish.outputs:type_name -> clary.v1.Output
-	14, // 30: clary.v1.Results.results:type_name -> clary.v1.Result
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	13, // 7: clary.v1.Command.publish:type_name -> clary.v1.Publish
+	12, // 8: clary.v1.Command.set_node_taints:type_name -> clary.v1.SetNodeTaints
+	11, // 9: clary.v1.Command.set_node_cached:type_name -> clary.v1.SetNodeCached
+	3,  // 10: clary.v1.Record.changes:type_name -> clary.v1.Change
+	16, // 11: clary.v1.Change.job:type_name -> clary.v1.Job
+	17, // 12: clary.v1.Change.gang:type_name -> clary.v1.Gang
+	18, // 13: clary.v1.Change.queue:type_name -> clary.v1.Queue
+	19, // 14: clary.v1.Change.token:type_name -> clary.v1.Token
+	4,  // 15: clary.v1.Change.delete:type_name -> clary.v1.Key
+	20, // 16: clary.v1.Change.secret:type_name -> clary.v1.Secret
+	21, // 17: clary.v1.Change.deed:type_name -> clary.v1.Deed
+	22, // 18: clary.v1.Change.trial:type_name -> clary.v1.Trial
+	23, // 19: clary.v1.Change.sweep:type_name -> clary.v1.Sweep
+	24, // 20: clary.v1.Change.model:type_name -> clary.v1.Model
+	25, // 21: clary.v1.Change.model_version:type_name -> clary.v1.ModelVersion
+	26, // 22: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
+	4,  // 23: clary.v1.Change.check:type_name -> clary.v1.Key
+	27, // 24: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
+	28, // 25: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
+	7,  // 26: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
+	29, // 27: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
+	30, // 28: clary.v1.PutNode.node:type_name -> clary.v1.Node
+	31, // 29: clary.v1.SetNodeTaints.taints:type_name -> clary.v1.Taint
+	32, // 30: clary.v1.Publish.outputs:type_name -> clary.v1.Output
+	15, // 31: clary.v1.Results.results:type_name -> clary.v1.Result
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_commands_proto_init() }
@@ -1359,6 +1433,7 @@ func file_clary_v1_commands_proto_init() {
 		(*Command_RemoveNode)(nil),
 		(*Command_Publish)(nil),
 		(*Command_SetNodeTaints)(nil),
+		(*Command_SetNodeCached)(nil),
 	}
 	file_clary_v1_commands_proto_msgTypes[3].OneofWrappers = []any{
 		(*Change_Job)(nil),
@@ -1381,7 +1456,7 @@ func file_clary_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_commands_proto_rawDesc), len(file_clary_v1_commands_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

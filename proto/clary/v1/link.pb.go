@@ -212,6 +212,7 @@ type Beat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Changed       []*Held                `protobuf:"bytes,2,rep,name=changed,proto3" json:"changed,omitempty"`
+	Cached        *CachedInputs          `protobuf:"bytes,160,opt,name=cached,proto3" json:"cached,omitempty"` // if it is not what the node has told before
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,6 +261,58 @@ func (x *Beat) GetChanged() []*Held {
 	return nil
 }
 
+func (x *Beat) GetCached() *CachedInputs {
+	if x != nil {
+		return x.Cached
+	}
+	return nil
+}
+
+// CachedInputs are what a node's cache holds: digests of inputs' addresses, ascending.
+type CachedInputs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digests       []uint32               `protobuf:"fixed32,1,rep,packed,name=digests,proto3" json:"digests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CachedInputs) Reset() {
+	*x = CachedInputs{}
+	mi := &file_clary_v1_link_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CachedInputs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CachedInputs) ProtoMessage() {}
+
+func (x *CachedInputs) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_link_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CachedInputs.ProtoReflect.Descriptor instead.
+func (*CachedInputs) Descriptor() ([]byte, []int) {
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CachedInputs) GetDigests() []uint32 {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
 type CoordinatorMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -274,7 +327,7 @@ type CoordinatorMessage struct {
 
 func (x *CoordinatorMessage) Reset() {
 	*x = CoordinatorMessage{}
-	mi := &file_clary_v1_link_proto_msgTypes[4]
+	mi := &file_clary_v1_link_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -286,7 +339,7 @@ func (x *CoordinatorMessage) String() string {
 func (*CoordinatorMessage) ProtoMessage() {}
 
 func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[4]
+	mi := &file_clary_v1_link_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -299,7 +352,7 @@ func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorMessage.ProtoReflect.Descriptor instead.
 func (*CoordinatorMessage) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{4}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CoordinatorMessage) GetMessage() isCoordinatorMessage_Message {
@@ -370,7 +423,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_clary_v1_link_proto_msgTypes[5]
+	mi := &file_clary_v1_link_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -382,7 +435,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[5]
+	mi := &file_clary_v1_link_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -395,7 +448,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{5}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Welcome) GetObjectStore() *ObjectStore {
@@ -438,7 +491,7 @@ type Desired struct {
 
 func (x *Desired) Reset() {
 	*x = Desired{}
-	mi := &file_clary_v1_link_proto_msgTypes[6]
+	mi := &file_clary_v1_link_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +503,7 @@ func (x *Desired) String() string {
 func (*Desired) ProtoMessage() {}
 
 func (x *Desired) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[6]
+	mi := &file_clary_v1_link_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +516,7 @@ func (x *Desired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Desired.ProtoReflect.Descriptor instead.
 func (*Desired) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{6}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Desired) GetWhole() bool {
@@ -505,7 +558,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_clary_v1_link_proto_msgTypes[7]
+	mi := &file_clary_v1_link_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +570,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[7]
+	mi := &file_clary_v1_link_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +583,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{7}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Assignment) GetTask() *Task {
@@ -612,7 +665,7 @@ type HostList struct {
 
 func (x *HostList) Reset() {
 	*x = HostList{}
-	mi := &file_clary_v1_link_proto_msgTypes[8]
+	mi := &file_clary_v1_link_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +677,7 @@ func (x *HostList) String() string {
 func (*HostList) ProtoMessage() {}
 
 func (x *HostList) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[8]
+	mi := &file_clary_v1_link_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +690,7 @@ func (x *HostList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostList.ProtoReflect.Descriptor instead.
 func (*HostList) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{8}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HostList) GetHosts() []string {
@@ -658,7 +711,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_clary_v1_link_proto_msgTypes[9]
+	mi := &file_clary_v1_link_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +723,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[9]
+	mi := &file_clary_v1_link_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +736,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{9}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Ack) GetSequence() uint64 {
@@ -709,7 +762,7 @@ type TaskSecretsRequest struct {
 
 func (x *TaskSecretsRequest) Reset() {
 	*x = TaskSecretsRequest{}
-	mi := &file_clary_v1_link_proto_msgTypes[10]
+	mi := &file_clary_v1_link_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +774,7 @@ func (x *TaskSecretsRequest) String() string {
 func (*TaskSecretsRequest) ProtoMessage() {}
 
 func (x *TaskSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[10]
+	mi := &file_clary_v1_link_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +787,7 @@ func (x *TaskSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSecretsRequest.ProtoReflect.Descriptor instead.
 func (*TaskSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{10}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TaskSecretsRequest) GetTask() string {
@@ -753,7 +806,7 @@ type TaskSecretsResponse struct {
 
 func (x *TaskSecretsResponse) Reset() {
 	*x = TaskSecretsResponse{}
-	mi := &file_clary_v1_link_proto_msgTypes[11]
+	mi := &file_clary_v1_link_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +818,7 @@ func (x *TaskSecretsResponse) String() string {
 func (*TaskSecretsResponse) ProtoMessage() {}
 
 func (x *TaskSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[11]
+	mi := &file_clary_v1_link_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +831,7 @@ func (x *TaskSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSecretsResponse.ProtoReflect.Descriptor instead.
 func (*TaskSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TaskSecretsResponse) GetValues() map[string][]byte {
@@ -798,7 +851,7 @@ type SignTaskRequest struct {
 
 func (x *SignTaskRequest) Reset() {
 	*x = SignTaskRequest{}
-	mi := &file_clary_v1_link_proto_msgTypes[12]
+	mi := &file_clary_v1_link_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +863,7 @@ func (x *SignTaskRequest) String() string {
 func (*SignTaskRequest) ProtoMessage() {}
 
 func (x *SignTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[12]
+	mi := &file_clary_v1_link_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +876,7 @@ func (x *SignTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignTaskRequest.ProtoReflect.Descriptor instead.
 func (*SignTaskRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SignTaskRequest) GetTask() string {
@@ -850,7 +903,7 @@ type SignTaskResponse struct {
 
 func (x *SignTaskResponse) Reset() {
 	*x = SignTaskResponse{}
-	mi := &file_clary_v1_link_proto_msgTypes[13]
+	mi := &file_clary_v1_link_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +915,7 @@ func (x *SignTaskResponse) String() string {
 func (*SignTaskResponse) ProtoMessage() {}
 
 func (x *SignTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[13]
+	mi := &file_clary_v1_link_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +928,7 @@ func (x *SignTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignTaskResponse.ProtoReflect.Descriptor instead.
 func (*SignTaskResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SignTaskResponse) GetCertificatePem() []byte {
@@ -901,7 +954,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_clary_v1_link_proto_msgTypes[14]
+	mi := &file_clary_v1_link_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +966,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[14]
+	mi := &file_clary_v1_link_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +979,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -945,7 +998,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_clary_v1_link_proto_msgTypes[15]
+	mi := &file_clary_v1_link_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1010,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[15]
+	mi := &file_clary_v1_link_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1023,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{15}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RenewResponse) GetCertificatePem() []byte {
@@ -999,7 +1052,7 @@ type ReadLogsRequest struct {
 
 func (x *ReadLogsRequest) Reset() {
 	*x = ReadLogsRequest{}
-	mi := &file_clary_v1_link_proto_msgTypes[16]
+	mi := &file_clary_v1_link_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1064,7 @@ func (x *ReadLogsRequest) String() string {
 func (*ReadLogsRequest) ProtoMessage() {}
 
 func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[16]
+	mi := &file_clary_v1_link_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1077,7 @@ func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogsRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogsRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{16}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReadLogsRequest) GetTask() string {
@@ -1099,7 +1152,7 @@ type ReadLogsResponse struct {
 
 func (x *ReadLogsResponse) Reset() {
 	*x = ReadLogsResponse{}
-	mi := &file_clary_v1_link_proto_msgTypes[17]
+	mi := &file_clary_v1_link_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1164,7 @@ func (x *ReadLogsResponse) String() string {
 func (*ReadLogsResponse) ProtoMessage() {}
 
 func (x *ReadLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[17]
+	mi := &file_clary_v1_link_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1177,7 @@ func (x *ReadLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogsResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogsResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{17}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReadLogsResponse) GetEntries() []*LogEntry {
@@ -1148,10 +1201,13 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\x04held\x18\x02 \x03(\v2\x0e.clary.v1.HeldR\x04held\"H\n" +
 	"\x04Held\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12,\n" +
-	"\x06status\x18\x02 \x01(\v2\x14.clary.v1.TaskStatusR\x06status\"L\n" +
+	"\x06status\x18\x02 \x01(\v2\x14.clary.v1.TaskStatusR\x06status\"}\n" +
 	"\x04Beat\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12(\n" +
-	"\achanged\x18\x02 \x03(\v2\x0e.clary.v1.HeldR\achanged\"\xa0\x01\n" +
+	"\achanged\x18\x02 \x03(\v2\x0e.clary.v1.HeldR\achanged\x12/\n" +
+	"\x06cached\x18\xa0\x01 \x01(\v2\x16.clary.v1.CachedInputsR\x06cached\"(\n" +
+	"\fCachedInputs\x12\x18\n" +
+	"\adigests\x18\x01 \x03(\aR\adigests\"\xa0\x01\n" +
 	"\x12CoordinatorMessage\x12-\n" +
 	"\awelcome\x18\x01 \x01(\v2\x11.clary.v1.WelcomeH\x00R\awelcome\x12-\n" +
 	"\adesired\x18\x02 \x01(\v2\x11.clary.v1.DesiredH\x00R\adesired\x12!\n" +
@@ -1239,68 +1295,70 @@ func file_clary_v1_link_proto_rawDescGZIP() []byte {
 	return file_clary_v1_link_proto_rawDescData
 }
 
-var file_clary_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_clary_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_clary_v1_link_proto_goTypes = []any{
 	(*AgentMessage)(nil),        // 0: clary.v1.AgentMessage
 	(*Hello)(nil),               // 1: clary.v1.Hello
 	(*Held)(nil),                // 2: clary.v1.Held
 	(*Beat)(nil),                // 3: clary.v1.Beat
-	(*CoordinatorMessage)(nil),  // 4: clary.v1.CoordinatorMessage
-	(*Welcome)(nil),             // 5: clary.v1.Welcome
-	(*Desired)(nil),             // 6: clary.v1.Desired
-	(*Assignment)(nil),          // 7: clary.v1.Assignment
-	(*HostList)(nil),            // 8: clary.v1.HostList
-	(*Ack)(nil),                 // 9: clary.v1.Ack
-	(*TaskSecretsRequest)(nil),  // 10: clary.v1.TaskSecretsRequest
-	(*TaskSecretsResponse)(nil), // 11: clary.v1.TaskSecretsResponse
-	(*SignTaskRequest)(nil),     // 12: clary.v1.SignTaskRequest
-	(*SignTaskResponse)(nil),    // 13: clary.v1.SignTaskResponse
-	(*RenewRequest)(nil),        // 14: clary.v1.RenewRequest
-	(*RenewResponse)(nil),       // 15: clary.v1.RenewResponse
-	(*ReadLogsRequest)(nil),     // 16: clary.v1.ReadLogsRequest
-	(*ReadLogsResponse)(nil),    // 17: clary.v1.ReadLogsResponse
-	nil,                         // 18: clary.v1.Assignment.HostsEntry
-	nil,                         // 19: clary.v1.TaskSecretsResponse.ValuesEntry
-	(*Node)(nil),                // 20: clary.v1.Node
-	(*TaskStatus)(nil),          // 21: clary.v1.TaskStatus
-	(*ObjectStore)(nil),         // 22: clary.v1.ObjectStore
-	(*Task)(nil),                // 23: clary.v1.Task
-	(*Program)(nil),             // 24: clary.v1.Program
-	(*LogEntry)(nil),            // 25: clary.v1.LogEntry
+	(*CachedInputs)(nil),        // 4: clary.v1.CachedInputs
+	(*CoordinatorMessage)(nil),  // 5: clary.v1.CoordinatorMessage
+	(*Welcome)(nil),             // 6: clary.v1.Welcome
+	(*Desired)(nil),             // 7: clary.v1.Desired
+	(*Assignment)(nil),          // 8: clary.v1.Assignment
+	(*HostList)(nil),            // 9: clary.v1.HostList
+	(*Ack)(nil),                 // 10: clary.v1.Ack
+	(*TaskSecretsRequest)(nil),  // 11: clary.v1.TaskSecretsRequest
+	(*TaskSecretsResponse)(nil), // 12: clary.v1.TaskSecretsResponse
+	(*SignTaskRequest)(nil),     // 13: clary.v1.SignTaskRequest
+	(*SignTaskResponse)(nil),    // 14: clary.v1.SignTaskResponse
+	(*RenewRequest)(nil),        // 15: clary.v1.RenewRequest
+	(*RenewResponse)(nil),       // 16: clary.v1.RenewResponse
+	(*ReadLogsRequest)(nil),     // 17: clary.v1.ReadLogsRequest
+	(*ReadLogsResponse)(nil),    // 18: clary.v1.ReadLogsResponse
+	nil,                         // 19: clary.v1.Assignment.HostsEntry
+	nil,                         // 20: clary.v1.TaskSecretsResponse.ValuesEntry
+	(*Node)(nil),                // 21: clary.v1.Node
+	(*TaskStatus)(nil),          // 22: clary.v1.TaskStatus
+	(*ObjectStore)(nil),         // 23: clary.v1.ObjectStore
+	(*Task)(nil),                // 24: clary.v1.Task
+	(*Program)(nil),             // 25: clary.v1.Program
+	(*LogEntry)(nil),            // 26: clary.v1.LogEntry
 }
 var file_clary_v1_link_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.AgentMessage.hello:type_name -> clary.v1.Hello
 	3,  // 1: clary.v1.AgentMessage.beat:type_name -> clary.v1.Beat
-	20, // 2: clary.v1.Hello.node:type_name -> clary.v1.Node
+	21, // 2: clary.v1.Hello.node:type_name -> clary.v1.Node
 	2,  // 3: clary.v1.Hello.held:type_name -> clary.v1.Held
-	21, // 4: clary.v1.Held.status:type_name -> clary.v1.TaskStatus
+	22, // 4: clary.v1.Held.status:type_name -> clary.v1.TaskStatus
 	2,  // 5: clary.v1.Beat.changed:type_name -> clary.v1.Held
-	5,  // 6: clary.v1.CoordinatorMessage.welcome:type_name -> clary.v1.Welcome
-	6,  // 7: clary.v1.CoordinatorMessage.desired:type_name -> clary.v1.Desired
-	9,  // 8: clary.v1.CoordinatorMessage.ack:type_name -> clary.v1.Ack
-	22, // 9: clary.v1.Welcome.object_store:type_name -> clary.v1.ObjectStore
-	7,  // 10: clary.v1.Desired.assignments:type_name -> clary.v1.Assignment
-	23, // 11: clary.v1.Assignment.task:type_name -> clary.v1.Task
-	24, // 12: clary.v1.Assignment.program:type_name -> clary.v1.Program
-	18, // 13: clary.v1.Assignment.hosts:type_name -> clary.v1.Assignment.HostsEntry
-	19, // 14: clary.v1.TaskSecretsResponse.values:type_name -> clary.v1.TaskSecretsResponse.ValuesEntry
-	25, // 15: clary.v1.ReadLogsResponse.entries:type_name -> clary.v1.LogEntry
-	8,  // 16: clary.v1.Assignment.HostsEntry.value:type_name -> clary.v1.HostList
-	0,  // 17: clary.v1.AgentLink.Connect:input_type -> clary.v1.AgentMessage
-	12, // 18: clary.v1.AgentLink.SignTask:input_type -> clary.v1.SignTaskRequest
-	10, // 19: clary.v1.AgentLink.Secrets:input_type -> clary.v1.TaskSecretsRequest
-	14, // 20: clary.v1.AgentLink.Renew:input_type -> clary.v1.RenewRequest
-	16, // 21: clary.v1.TaskLogs.Read:input_type -> clary.v1.ReadLogsRequest
-	4,  // 22: clary.v1.AgentLink.Connect:output_type -> clary.v1.CoordinatorMessage
-	13, // 23: clary.v1.AgentLink.SignTask:output_type -> clary.v1.SignTaskResponse
-	11, // 24: clary.v1.AgentLink.Secrets:output_type -> clary.v1.TaskSecretsResponse
-	15, // 25: clary.v1.AgentLink.Renew:output_type -> clary.v1.RenewResponse
-	17, // 26: clary.v1.TaskLogs.Read:output_type -> clary.v1.ReadLogsResponse
-	22, // [22:27] is the sub-list for method output_type
-	17, // [17:22] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	4,  // 6: clary.v1.Beat.cached:type_name -> clary.v1.CachedInputs
+	6,  // 7: clary.v1.CoordinatorMessage.welcome:type_name -> clary.v1.Welcome
+	7,  // 8: clary.v1.CoordinatorMessage.desired:type_name -> clary.v1.Desired
+	10, // 9: clary.v1.CoordinatorMessage.ack:type_name -> clary.v1.Ack
+	23, // 10: clary.v1.Welcome.object_store:type_name -> clary.v1.ObjectStore
+	8,  // 11: clary.v1.Desired.assignments:type_name -> clary.v1.Assignment
+	24, // 12: clary.v1.Assignment.task:type_name -> clary.v1.Task
+	25, // 13: clary.v1.Assignment.program:type_name -> clary.v1.Program
+	19, // 14: clary.v1.Assignment.hosts:type_name -> clary.v1.Assignment.HostsEntry
+	20, // 15: clary.v1.TaskSecretsResponse.values:type_name -> clary.v1.TaskSecretsResponse.ValuesEntry
+	26, // 16: clary.v1.ReadLogsResponse.entries:type_name -> clary.v1.LogEntry
+	9,  // 17: clary.v1.Assignment.HostsEntry.value:type_name -> clary.v1.HostList
+	0,  // 18: clary.v1.AgentLink.Connect:input_type -> clary.v1.AgentMessage
+	13, // 19: clary.v1.AgentLink.SignTask:input_type -> clary.v1.SignTaskRequest
+	11, // 20: clary.v1.AgentLink.Secrets:input_type -> clary.v1.TaskSecretsRequest
+	15, // 21: clary.v1.AgentLink.Renew:input_type -> clary.v1.RenewRequest
+	17, // 22: clary.v1.TaskLogs.Read:input_type -> clary.v1.ReadLogsRequest
+	5,  // 23: clary.v1.AgentLink.Connect:output_type -> clary.v1.CoordinatorMessage
+	14, // 24: clary.v1.AgentLink.SignTask:output_type -> clary.v1.SignTaskResponse
+	12, // 25: clary.v1.AgentLink.Secrets:output_type -> clary.v1.TaskSecretsResponse
+	16, // 26: clary.v1.AgentLink.Renew:output_type -> clary.v1.RenewResponse
+	18, // 27: clary.v1.TaskLogs.Read:output_type -> clary.v1.ReadLogsResponse
+	23, // [23:28] is the sub-list for method output_type
+	18, // [18:23] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_link_proto_init() }
@@ -1314,7 +1372,7 @@ func file_clary_v1_link_proto_init() {
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Beat)(nil),
 	}
-	file_clary_v1_link_proto_msgTypes[4].OneofWrappers = []any{
+	file_clary_v1_link_proto_msgTypes[5].OneofWrappers = []any{
 		(*CoordinatorMessage_Welcome)(nil),
 		(*CoordinatorMessage_Desired)(nil),
 		(*CoordinatorMessage_Ack)(nil),
@@ -1325,7 +1383,7 @@ func file_clary_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_link_proto_rawDesc), len(file_clary_v1_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
