@@ -49,10 +49,15 @@ func (c *Cluster) learn() {
 	if !slices.ContainsFunc(mix, func(k score.Kind) bool { return k.GPUs > 0 || k.Shares() }) {
 		mix = nil
 	}
-	if slices.Equal(mix, w.mix) {
+	c.use(mix)
+}
+
+// use has nodes scored by a mix; nil is none.
+func (c *Cluster) use(mix score.Mix) {
+	if c.opts.Policy != nil || slices.Equal(mix, c.wanted.mix) {
 		return
 	}
-	w.mix = mix
+	c.wanted.mix = mix
 	if mix == nil {
 		c.Room.Use(room.Tightest{})
 		return

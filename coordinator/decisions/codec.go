@@ -57,6 +57,10 @@ func (d described) toProto(t Told) *claryv1.Told {
 		return &claryv1.Told{Told: &claryv1.Told_History{History: &claryv1.ToldHistory{
 			Queue: t.History.Queue, Mean: wire.AmountToProto(t.History.Mean), At: t.History.At,
 		}}}
+	case t.Learned != nil:
+		return &claryv1.Told{Told: &claryv1.Told_Learned{Learned: learnedToProto(t.Learned)}}
+	case t.Notes != nil:
+		return &claryv1.Told{Told: &claryv1.Told_Notes{Notes: notesToProto(t.Notes)}}
 	case t.Gone != "":
 		return &claryv1.Told{Told: &claryv1.Told_Gone{Gone: t.Gone}}
 	case t.Pause != nil:
@@ -132,6 +136,10 @@ func (d described) fromProto(p *claryv1.Told) (Told, bool) {
 	case *claryv1.Told_History:
 		h := told.History
 		return Told{History: &History{h.GetQueue(), share.History{Mean: wire.AmountFromProto(h.GetMean()), At: h.GetAt()}}}, h.GetQueue() != ""
+	case *claryv1.Told_Learned:
+		return Told{Learned: learnedFromProto(told.Learned)}, true
+	case *claryv1.Told_Notes:
+		return Told{Notes: notesFromProto(told.Notes)}, true
 	case *claryv1.Told_Gone:
 		return Told{Gone: told.Gone}, told.Gone != ""
 	case *claryv1.Told_Pause:

@@ -2,16 +2,19 @@ package decisions
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/scheduler"
+	"github.com/clary-ml/clary/scheduler/order"
 	"github.com/clary-ml/clary/scheduler/share"
 )
 
@@ -27,6 +30,7 @@ type history struct {
 	decided int64
 	made    int
 	resized int64
+	taken   int64 // by one scheduler from another
 }
 
 // lived is a gang, with what it holds.
@@ -55,6 +59,11 @@ func (h *history) begin() {
 			h.tell(Told{Node: &n})
 		}
 	}
+	goesOn := h.before != nil && rapid.IntRange(0, 3).Draw(h.T, "another leader") > 0
+	if goesOn {
+		learned := h.before.Learned(h.stays)
+		h.tell(Told{Learned: &learned})
+	}
 	for i := range h.made {
 		if l := h.gangs[fmt.Sprintf("j%d/main", i)]; l != nil {
 			h.put(l)
@@ -64,6 +73,33 @@ func (h *history) begin() {
 	before := share.History{Mean: used, At: h.now / int64(time.Second) * int64(time.Second)}
 	h.cluster.Remember("a", before)
 	h.told = append(h.told, Told{History: &History{"a", before}})
+	if goesOn {
+		h.takesOver()
+	}
+	h.tell(Told{Recover: true})
+}
+
+func (h *history) stays(gang string) bool { return h.gangs[gang] != nil }
+
+// takesOver has the scheduler take over what the one before kept in mind, and checks that nothing of it is lost.
+func (h *history) takesOver() {
+	all := func(string) bool { return true }
+	notes := h.before.Notes(h.stays, all)
+	h.tell(Told{Notes: &notes})
+	recorded, _ := described{}.fromProto(described{}.toProto(Told{Notes: &notes}))
+	again := h.cluster.Notes(h.stays, all)
+	if !proto.Equal(notesToProto(&notes), notesToProto(&again)) || !proto.Equal(notesToProto(&notes), notesToProto(recorded.Notes)) {
+		h.Fatalf("it kept in mind\n%+v, and then\n%+v; recorded\n%+v", notes, again, recorded.Notes)
+	}
+	before, after := h.before.Learned(h.stays), h.cluster.Learned(h.stays)
+	recorded, _ = described{}.fromProto(described{}.toProto(Told{Learned: &before}))
+	for _, l := range []*scheduler.Learned{&before, &after, recorded.Learned} { // since when a class was asked about last is not kept
+		slices.SortFunc(l.Pages, func(a, b order.Page) int { return cmp.Compare(a.Class, b.Class) })
+	}
+	if !proto.Equal(learnedToProto(&before), learnedToProto(&after)) || !proto.Equal(learnedToProto(&before), learnedToProto(recorded.Learned)) {
+		h.Fatalf("it had learned\n%+v, and then\n%+v; recorded\n%+v", before, after, recorded.Learned)
+	}
+	h.taken += int64(len(notes.Rooms) + len(notes.Paused) + len(before.Works))
 }
 
 func (h *history) tell(t Told) {
@@ -261,7 +297,7 @@ func drawHistory(t *rapid.T) *history {
 }
 
 func TestARecordIsRepeatedBitForBit(t *testing.T) {
-	var decisions, evicted, segments, resized int64
+	var decisions, evicted, segments, resized, taken int64
 	rapid.Check(t, func(rt *rapid.T) {
 		h := drawHistory(rt)
 		bytesOf := record(rt, h.told)
@@ -282,10 +318,10 @@ func TestARecordIsRepeatedBitForBit(t *testing.T) {
 			rt.Fatalf("%d decisions were repeated of %d", out.Decisions, recorded)
 		}
 		decisions, evicted, segments = decisions+out.Decisions, evicted+int64(out.Evicted), segments+int64(out.Segments)
-		resized += h.resized
+		resized, taken = resized+h.resized, taken+h.taken
 	})
-	if decisions < 200 || evicted < 5 || segments < 110 {
-		t.Errorf("%d decisions, %d evictions, %d segments, %d resized", decisions, evicted, segments, resized)
+	if decisions < 200 || evicted < 5 || segments < 110 || taken == 0 {
+		t.Errorf("%d decisions, %d evictions, %d segments, %d resized, %d taken over", decisions, evicted, segments, resized, taken)
 	}
 }
 

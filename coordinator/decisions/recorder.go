@@ -14,7 +14,7 @@ import (
 
 // Limits bound a record on disk.
 type Limits struct {
-	Segment int64         // bytes after which the next segment is to begin
+	Segment int64         // bytes behind a segment's beginning after which the next is to begin
 	Total   int64         // bytes of all segments; the oldest go first, and the newest two stay
 	Age     time.Duration // of a segment that nothing was added to
 }
@@ -39,10 +39,11 @@ type Recorder struct {
 	full   atomic.Bool  // the segment has its size
 	again  atomic.Int64 // after a failure: no new beginning before this instant
 
-	file *os.File // Run alone has what follows
-	size int64
-	made described
-	buf  []byte
+	file  *os.File // Run alone has what follows
+	size  int64
+	known int64 // how much of it is the beginning: what was known before the first decision
+	made  described
+	buf   []byte
 }
 
 // NewRecorder makes a recorder for a folder. Until Run runs nothing is written.
@@ -122,6 +123,9 @@ func (r *Recorder) write(batch []Told) error {
 		if r.file == nil {
 			continue // it began before it was heard
 		}
+		if told.Decided != nil && r.known == 0 {
+			r.known = r.size + int64(len(r.buf))
+		}
 		var err error
 		if r.buf, err = r.made.frame(r.buf, told); err != nil {
 			return err
@@ -132,7 +136,7 @@ func (r *Recorder) write(batch []Told) error {
 	}
 	n, err := r.file.Write(r.buf)
 	r.size += int64(n)
-	r.full.Store(r.size >= r.limits.Segment)
+	r.full.Store(r.known > 0 && r.size-r.known >= r.limits.Segment)
 	return err
 }
 
@@ -160,7 +164,7 @@ func (r *Recorder) begin(at int64) error {
 		_ = file.Close()
 		return err
 	}
-	r.file, r.size = file, int64(n)
+	r.file, r.size, r.known = file, int64(n), 0
 	r.full.Store(false)
 	return nil
 }
@@ -199,7 +203,7 @@ func (r *Recorder) prune(now int64) error {
 	if err != nil {
 		return err
 	}
-	total := r.limits.Segment
+	total := r.limits.Segment + r.known // what is known now is about as much
 	for i, path := range slices.Backward(paths) {
 		info, err := os.Stat(path)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/decisions"
 )
 
@@ -84,6 +85,27 @@ func TestARecordStaysWithinItsBounds(t *testing.T) {
 	write(t, r)
 	if paths, err = decisions.Segments(dir); err != nil || len(paths) != 1 {
 		t.Errorf("%d segments, %v", len(paths), err)
+	}
+}
+
+func TestABeginningThatIsLargerThanASegmentIsWrittenOnce(t *testing.T) {
+	r, dir := recorder(t, decisions.Limits{Segment: 2000, Total: 20_000, Age: time.Hour})
+	begin := []decisions.Told{{Begin: &decisions.Begin{At: 1}}}
+	for i := range 500 { // 18,000 bytes and more
+		begin = append(begin, decisions.Told{Node: &decisions.Node{Node: cluster.Node{ID: fmt.Sprintf("node-%d", i), Address: "a", State: cluster.NodeReady, Revision: 1}}})
+	}
+	for i, plans := range []int{0, 50, 200, 50, 200} {
+		begin[0] = decisions.Told{Begin: &decisions.Begin{At: int64(i + 1)}}
+		r.Tell(begin)
+		r.Tell(segment(1, plans)[1:])
+		write(t, r)
+		if r.Wants() != (plans == 200) {
+			t.Errorf("after %d decisions it is to begin anew: %t", plans, r.Wants())
+		}
+	}
+	paths, err := decisions.Segments(dir)
+	if err != nil || len(paths) != 2 {
+		t.Errorf("%d segments are left of those that are larger than all may be together, %v: want the newest two", len(paths), err)
 	}
 }
 

@@ -28,6 +28,8 @@ type Told struct {
 	Advance  *Advance
 	Recover  bool
 	History  *History
+	Learned  *scheduler.Learned // by one before
+	Notes    *scheduler.Notes   // of one before
 	Decided  *Decided
 }
 
@@ -146,6 +148,10 @@ func (t Told) To(c *scheduler.Cluster) {
 		c.Room.Advance(cluster.Plan{Placements: []cluster.Placement{{Allocations: t.Advance.Allocations}}})
 	case t.History != nil:
 		c.Remember(t.History.Queue, t.History.History)
+	case t.Learned != nil:
+		c.Learn(*t.Learned)
+	case t.Notes != nil:
+		c.Note(*t.Notes)
 	case t.Recover:
 		c.Recover()
 	case t.Gone != "":

@@ -16,7 +16,7 @@ import (
 // wait and run. All of it can be read again.
 type memory struct {
 	cluster *teller
-	book    past.Book
+	book    *past.Book
 	waiting map[string]string   // of each gang that waits, by ID, its job
 	byJob   map[string][]string // the same by job, sorted
 	running map[string]*running // by gang ID: who has tasks that hold something
@@ -38,7 +38,7 @@ type spread struct{ job, by, node string }
 
 func newMemory(record Recorder) *memory {
 	return &memory{
-		cluster: newTeller(record, version.String()), waiting: map[string]string{}, byJob: map[string][]string{},
+		cluster: newTeller(record, version.String()), book: &past.Book{}, waiting: map[string]string{}, byJob: map[string][]string{},
 		running: map[string]*running{}, counted: map[string]bool{},
 	}
 }
@@ -211,6 +211,15 @@ func (m *memory) drop(id string) {
 	m.unrun(id)
 	m.unwait(id)
 	m.cluster.Drop(id)
+}
+
+// knows reports whether the end of a job was noted before all is read again; it counts once.
+func (m *memory) knows(job string) bool {
+	if m.before == nil || !m.before.counted[job] {
+		return false
+	}
+	m.counted[job] = true
+	return true
 }
 
 // putJob notes how long a job ran that has succeeded, once.

@@ -19,6 +19,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/scheduler"
 	"github.com/clary-ml/clary/scheduler/share"
 )
 
@@ -90,7 +91,7 @@ func (p *Planner) forget() {
 	p.memory = nil
 }
 
-// readAll starts with what the state says now.
+// readAll starts with what the state says now. What was known beside that goes on, if anything was.
 func (p *Planner) readAll(ctx context.Context) error {
 	snapshot, err := p.ledger.Read(ctx, true)
 	if err != nil {
@@ -105,9 +106,10 @@ func (p *Planner) readAll(ctx context.Context) error {
 	for node := range snapshot.Nodes() {
 		fresh.cluster.SetNode(node, snapshot.Used(node.ID))
 	}
+	notes := p.handOver(fresh, snapshot)
 	var ended []cluster.Job // those that ended last tell most
 	for job := range snapshot.Jobs("") {
-		if job.State.Ended() {
+		if job.State.Ended() && !fresh.knows(job.Name) {
 			job.Spec = nil
 			ended = append(ended, job)
 		}
@@ -123,12 +125,37 @@ func (p *Planner) readAll(ctx context.Context) error {
 		usage := snapshot.QueueUsage(queue.Name)
 		fresh.cluster.Remember(queue.Name, share.History{Mean: usage.Mean, At: usage.At})
 	}
+	if notes != nil {
+		fresh.cluster.Note(*notes)
+	}
 	fresh.cluster.Recover()
 	fresh.before = nil
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.memory = fresh
 	return nil
+}
+
+// handOver gives a memory what the one before has learned, and returns what that kept in mind, for when it knows
+// all gangs; nil if there was none.
+func (p *Planner) handOver(to *memory, snapshot *state.Snapshot) *scheduler.Notes {
+	if to.before == nil {
+		return nil
+	}
+	stays := func(gang string) bool {
+		_, exists := snapshot.Gang(gang)
+		return exists
+	}
+	ready := func(id string) bool {
+		node, exists := snapshot.Node(id)
+		return exists && node.State == cluster.NodeReady
+	}
+	p.mu.Lock() // others look at it still
+	learned, notes := to.before.cluster.Learned(stays), to.before.cluster.Notes(stays, ready)
+	p.mu.Unlock()
+	to.cluster.Learn(learned)
+	to.book = to.before.book
+	return &notes
 }
 
 // placed reports whether the gang's current attempt has tasks: it has all or none.

@@ -121,6 +121,18 @@ func (t *teller) Remember(queue string, h share.History) {
 	t.note(decisions.Told{History: &decisions.History{Queue: queue, History: h}})
 }
 
+// Learn tells what one before has learned.
+func (t *teller) Learn(l scheduler.Learned) {
+	t.Cluster.Learn(l)
+	t.note(decisions.Told{Learned: &l})
+}
+
+// Note tells what one before kept in mind.
+func (t *teller) Note(n scheduler.Notes) {
+	t.Cluster.Note(n)
+	t.note(decisions.Told{Notes: &n})
+}
+
 // Recover says that all that is known was told.
 func (t *teller) Recover() {
 	t.Cluster.Recover()

@@ -56,8 +56,8 @@ const day = 24 * 3600 * second
 // Track is what a history has been told of one job. Make one with its Classes when it first runs.
 type Track struct {
 	Classes []string
-	noted   int64 // seconds that it ran
-	passed  [marks + 1]int64
+	Noted   int64            // seconds that it ran
+	Passed  [marks + 1]int64 // after how many it had passed each mark of its progress; 0 if it has not
 }
 
 // Note tells how far a job has come: how long it ran in all, without what was lost, and how much it has done of what in
@@ -71,26 +71,26 @@ func (h *History) End(t *Track, ran int64) { h.note(t, seconds(ran), 0, 0, true)
 
 func (h *History) note(t *Track, ran, done, total int64, end bool) {
 	if total > 0 {
-		for k := int(min(marks, muldiv(done, marks, total))); k > 0 && t.passed[k] == 0; k-- {
-			t.passed[k] = max(1, ran)
+		for k := int(min(marks, muldiv(done, marks, total))); k > 0 && t.Passed[k] == 0; k-- {
+			t.Passed[k] = max(1, ran)
 		}
 	}
-	ran = max(ran, t.noted)
-	if !end && bin(ran) == bin(t.noted) {
+	ran = max(ran, t.Noted)
+	if !end && bin(ran) == bin(t.Noted) {
 		return
 	}
 	for _, name := range t.Classes {
 		c := h.class(name)
-		c.ran(t.noted, ran, end)
+		c.ran(t.Noted, ran, end)
 		if end && t.reported() {
-			c.curve.add(&t.passed, ran)
+			c.curve.add(&t.Passed, ran)
 		}
 	}
-	t.noted = ran
+	t.Noted = ran
 }
 
 func (t *Track) reported() bool {
-	return slices.ContainsFunc(t.passed[:], func(at int64) bool { return at > 0 })
+	return slices.ContainsFunc(t.Passed[:], func(at int64) bool { return at > 0 })
 }
 
 func (h *History) class(name string) *class {

@@ -56,6 +56,33 @@ func (d *Demand) Add(ask cluster.Ask, tasks int64) {
 	c.mebibytes += mebibytes * tasks
 }
 
+// Count is how many tasks of a kind were asked for, and their memory together.
+type Count struct {
+	Ask              cluster.Ask
+	Tasks, Mebibytes int64
+}
+
+// Counts are all that was counted, in an order of their own.
+func (d *Demand) Counts() []Count {
+	counts := make([]Count, 0, len(d.kinds))
+	for ask, c := range d.kinds {
+		counts = append(counts, Count{ask, c.tasks, c.mebibytes})
+	}
+	slices.SortFunc(counts, func(a, b Count) int { return compare(a.Ask, b.Ask) })
+	return counts
+}
+
+// Put says what was counted of a kind, in place of what is known of it.
+func (d *Demand) Put(c Count) {
+	if c.Tasks <= 0 {
+		return
+	}
+	if d.kinds == nil {
+		d.kinds = map[cluster.Ask]*count{}
+	}
+	d.kinds[c.Ask] = &count{min(c.Tasks, maxCount), max(0, c.Mebibytes)}
+}
+
 // Fade halves what was counted: what was asked for long ago counts less and less, and is forgotten at last.
 func (d *Demand) Fade() {
 	for ask, c := range d.kinds { // each on its own: the order decides nothing

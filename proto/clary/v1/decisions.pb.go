@@ -42,6 +42,8 @@ type Told struct {
 	//	*Told_Advance
 	//	*Told_Done
 	//	*Told_History
+	//	*Told_Learned
+	//	*Told_Notes
 	Told          isTold_Told `protobuf_oneof:"told"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -219,6 +221,24 @@ func (x *Told) GetHistory() *ToldHistory {
 	return nil
 }
 
+func (x *Told) GetLearned() *ToldLearned {
+	if x != nil {
+		if x, ok := x.Told.(*Told_Learned); ok {
+			return x.Learned
+		}
+	}
+	return nil
+}
+
+func (x *Told) GetNotes() *ToldNotes {
+	if x != nil {
+		if x, ok := x.Told.(*Told_Notes); ok {
+			return x.Notes
+		}
+	}
+	return nil
+}
+
 type isTold_Told interface {
 	isTold_Told()
 }
@@ -283,6 +303,14 @@ type Told_History struct {
 	History *ToldHistory `protobuf:"bytes,15,opt,name=history,proto3,oneof"`
 }
 
+type Told_Learned struct {
+	Learned *ToldLearned `protobuf:"bytes,160,opt,name=learned,proto3,oneof"`
+}
+
+type Told_Notes struct {
+	Notes *ToldNotes `protobuf:"bytes,161,opt,name=notes,proto3,oneof"`
+}
+
 func (*Told_Begin) isTold_Told() {}
 
 func (*Told_Node) isTold_Told() {}
@@ -312,6 +340,10 @@ func (*Told_Advance) isTold_Told() {}
 func (*Told_Done) isTold_Told() {}
 
 func (*Told_History) isTold_Told() {}
+
+func (*Told_Learned) isTold_Told() {}
+
+func (*Told_Notes) isTold_Told() {}
 
 // Begin: the scheduler knows nothing, and is told everything anew.
 type Begin struct {
@@ -912,6 +944,458 @@ func (x *ToldPause) GetUntil() int64 {
 	return 0
 }
 
+// ToldLearned: what a scheduler before knew of the work that jobs do.
+type ToldLearned struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Classes       []*LearnedClass        `protobuf:"bytes,1,rep,name=classes,proto3" json:"classes,omitempty"`
+	Works         []*LearnedWork         `protobuf:"bytes,2,rep,name=works,proto3" json:"works,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToldLearned) Reset() {
+	*x = ToldLearned{}
+	mi := &file_clary_v1_decisions_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToldLearned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToldLearned) ProtoMessage() {}
+
+func (x *ToldLearned) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_decisions_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToldLearned.ProtoReflect.Descriptor instead.
+func (*ToldLearned) Descriptor() ([]byte, []int) {
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ToldLearned) GetClasses() []*LearnedClass {
+	if x != nil {
+		return x.Classes
+	}
+	return nil
+}
+
+func (x *ToldLearned) GetWorks() []*LearnedWork {
+	if x != nil {
+		return x.Works
+	}
+	return nil
+}
+
+type LearnedClass struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Class         string                 `protobuf:"bytes,1,opt,name=class,proto3" json:"class,omitempty"`
+	Through       []int32                `protobuf:"varint,2,rep,packed,name=through,proto3" json:"through,omitempty"`
+	Ended         []int32                `protobuf:"varint,3,rep,packed,name=ended,proto3" json:"ended,omitempty"`
+	Seen          int64                  `protobuf:"varint,4,opt,name=seen,proto3" json:"seen,omitempty"`
+	Curve         []int64                `protobuf:"varint,5,rep,packed,name=curve,proto3" json:"curve,omitempty"`
+	Reported      int64                  `protobuf:"varint,6,opt,name=reported,proto3" json:"reported,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LearnedClass) Reset() {
+	*x = LearnedClass{}
+	mi := &file_clary_v1_decisions_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LearnedClass) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LearnedClass) ProtoMessage() {}
+
+func (x *LearnedClass) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_decisions_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LearnedClass.ProtoReflect.Descriptor instead.
+func (*LearnedClass) Descriptor() ([]byte, []int) {
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LearnedClass) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *LearnedClass) GetThrough() []int32 {
+	if x != nil {
+		return x.Through
+	}
+	return nil
+}
+
+func (x *LearnedClass) GetEnded() []int32 {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+func (x *LearnedClass) GetSeen() int64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
+func (x *LearnedClass) GetCurve() []int64 {
+	if x != nil {
+		return x.Curve
+	}
+	return nil
+}
+
+func (x *LearnedClass) GetReported() int64 {
+	if x != nil {
+		return x.Reported
+	}
+	return 0
+}
+
+type LearnedWork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gang          string                 `protobuf:"bytes,1,opt,name=gang,proto3" json:"gang,omitempty"`
+	Classes       []string               `protobuf:"bytes,2,rep,name=classes,proto3" json:"classes,omitempty"`
+	Noted         int64                  `protobuf:"varint,3,opt,name=noted,proto3" json:"noted,omitempty"`
+	Passed        []int64                `protobuf:"varint,4,rep,packed,name=passed,proto3" json:"passed,omitempty"`
+	Done          int64                  `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`
+	Total         int64                  `protobuf:"varint,6,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LearnedWork) Reset() {
+	*x = LearnedWork{}
+	mi := &file_clary_v1_decisions_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LearnedWork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LearnedWork) ProtoMessage() {}
+
+func (x *LearnedWork) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_decisions_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LearnedWork.ProtoReflect.Descriptor instead.
+func (*LearnedWork) Descriptor() ([]byte, []int) {
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LearnedWork) GetGang() string {
+	if x != nil {
+		return x.Gang
+	}
+	return ""
+}
+
+func (x *LearnedWork) GetClasses() []string {
+	if x != nil {
+		return x.Classes
+	}
+	return nil
+}
+
+func (x *LearnedWork) GetNoted() int64 {
+	if x != nil {
+		return x.Noted
+	}
+	return 0
+}
+
+func (x *LearnedWork) GetPassed() []int64 {
+	if x != nil {
+		return x.Passed
+	}
+	return nil
+}
+
+func (x *LearnedWork) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *LearnedWork) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+// ToldNotes: what a scheduler before kept in mind.
+type ToldNotes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pauses        []*ToldPause           `protobuf:"bytes,1,rep,name=pauses,proto3" json:"pauses,omitempty"`
+	Rooms         []*KeptRoom            `protobuf:"bytes,2,rep,name=rooms,proto3" json:"rooms,omitempty"`
+	Wanted        []*AskCount            `protobuf:"bytes,3,rep,name=wanted,proto3" json:"wanted,omitempty"`
+	WantedTasks   int64                  `protobuf:"varint,4,opt,name=wanted_tasks,json=wantedTasks,proto3" json:"wanted_tasks,omitempty"`
+	WantedFresh   int64                  `protobuf:"varint,5,opt,name=wanted_fresh,json=wantedFresh,proto3" json:"wanted_fresh,omitempty"`
+	Mix           []*AskCount            `protobuf:"bytes,6,rep,name=mix,proto3" json:"mix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ToldNotes) Reset() {
+	*x = ToldNotes{}
+	mi := &file_clary_v1_decisions_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ToldNotes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ToldNotes) ProtoMessage() {}
+
+func (x *ToldNotes) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_decisions_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ToldNotes.ProtoReflect.Descriptor instead.
+func (*ToldNotes) Descriptor() ([]byte, []int) {
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ToldNotes) GetPauses() []*ToldPause {
+	if x != nil {
+		return x.Pauses
+	}
+	return nil
+}
+
+func (x *ToldNotes) GetRooms() []*KeptRoom {
+	if x != nil {
+		return x.Rooms
+	}
+	return nil
+}
+
+func (x *ToldNotes) GetWanted() []*AskCount {
+	if x != nil {
+		return x.Wanted
+	}
+	return nil
+}
+
+func (x *ToldNotes) GetWantedTasks() int64 {
+	if x != nil {
+		return x.WantedTasks
+	}
+	return 0
+}
+
+func (x *ToldNotes) GetWantedFresh() int64 {
+	if x != nil {
+		return x.WantedFresh
+	}
+	return 0
+}
+
+func (x *ToldNotes) GetMix() []*AskCount {
+	if x != nil {
+		return x.Mix
+	}
+	return nil
+}
+
+// KeptRoom is room that others make for a gang. The claim, whose amount is there if it is charged, is of its job.
+type KeptRoom struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gang          string                 `protobuf:"bytes,1,opt,name=gang,proto3" json:"gang,omitempty"`
+	Step          int64                  `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	Awaits        []string               `protobuf:"bytes,3,rep,name=awaits,proto3" json:"awaits,omitempty"`
+	Allocations   []*Allocation          `protobuf:"bytes,4,rep,name=allocations,proto3" json:"allocations,omitempty"`
+	Claim         *Claim                 `protobuf:"bytes,5,opt,name=claim,proto3" json:"claim,omitempty"`
+	Job           string                 `protobuf:"bytes,6,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeptRoom) Reset() {
+	*x = KeptRoom{}
+	mi := &file_clary_v1_decisions_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeptRoom) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeptRoom) ProtoMessage() {}
+
+func (x *KeptRoom) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_decisions_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeptRoom.ProtoReflect.Descriptor instead.
+func (*KeptRoom) Descriptor() ([]byte, []int) {
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *KeptRoom) GetGang() string {
+	if x != nil {
+		return x.Gang
+	}
+	return ""
+}
+
+func (x *KeptRoom) GetStep() int64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *KeptRoom) GetAwaits() []string {
+	if x != nil {
+		return x.Awaits
+	}
+	return nil
+}
+
+func (x *KeptRoom) GetAllocations() []*Allocation {
+	if x != nil {
+		return x.Allocations
+	}
+	return nil
+}
+
+func (x *KeptRoom) GetClaim() *Claim {
+	if x != nil {
+		return x.Claim
+	}
+	return nil
+}
+
+func (x *KeptRoom) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+// AskCount: so many tasks ask for this, and for so much memory together.
+type AskCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ask           *Ask                   `protobuf:"bytes,1,opt,name=ask,proto3" json:"ask,omitempty"`
+	Tasks         int64                  `protobuf:"varint,2,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	Mebibytes     int64                  `protobuf:"varint,3,opt,name=mebibytes,proto3" json:"mebibytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AskCount) Reset() {
+	*x = AskCount{}
+	mi := &file_clary_v1_decisions_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AskCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AskCount) ProtoMessage() {}
+
+func (x *AskCount) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_decisions_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AskCount.ProtoReflect.Descriptor instead.
+func (*AskCount) Descriptor() ([]byte, []int) {
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AskCount) GetAsk() *Ask {
+	if x != nil {
+		return x.Ask
+	}
+	return nil
+}
+
+func (x *AskCount) GetTasks() int64 {
+	if x != nil {
+		return x.Tasks
+	}
+	return 0
+}
+
+func (x *AskCount) GetMebibytes() int64 {
+	if x != nil {
+		return x.Mebibytes
+	}
+	return 0
+}
+
 type Decided struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        int64                  `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -923,7 +1407,7 @@ type Decided struct {
 
 func (x *Decided) Reset() {
 	*x = Decided{}
-	mi := &file_clary_v1_decisions_proto_msgTypes[11]
+	mi := &file_clary_v1_decisions_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1419,7 @@ func (x *Decided) String() string {
 func (*Decided) ProtoMessage() {}
 
 func (x *Decided) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_decisions_proto_msgTypes[11]
+	mi := &file_clary_v1_decisions_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1432,7 @@ func (x *Decided) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decided.ProtoReflect.Descriptor instead.
 func (*Decided) Descriptor() ([]byte, []int) {
-	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_decisions_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Decided) GetNumber() int64 {
@@ -976,7 +1460,7 @@ var File_clary_v1_decisions_proto protoreflect.FileDescriptor
 
 const file_clary_v1_decisions_proto_rawDesc = "" +
 	"\n" +
-	"\x18clary/v1/decisions.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"\xec\x04\n" +
+	"\x18clary/v1/decisions.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"\xce\x05\n" +
 	"\x04Told\x12'\n" +
 	"\x05begin\x18\x01 \x01(\v2\x0f.clary.v1.BeginH\x00R\x05begin\x12(\n" +
 	"\x04node\x18\x02 \x01(\v2\x12.clary.v1.ToldNodeH\x00R\x04node\x12\x1d\n" +
@@ -993,7 +1477,9 @@ const file_clary_v1_decisions_proto_rawDesc = "" +
 	"\x05count\x18\f \x01(\v2\x13.clary.v1.ToldCountH\x00R\x05count\x121\n" +
 	"\aadvance\x18\r \x01(\v2\x15.clary.v1.ToldAdvanceH\x00R\aadvance\x12(\n" +
 	"\x04done\x18\x0e \x01(\v2\x12.clary.v1.ToldDoneH\x00R\x04done\x121\n" +
-	"\ahistory\x18\x0f \x01(\v2\x15.clary.v1.ToldHistoryH\x00R\ahistoryB\x06\n" +
+	"\ahistory\x18\x0f \x01(\v2\x15.clary.v1.ToldHistoryH\x00R\ahistory\x122\n" +
+	"\alearned\x18\xa0\x01 \x01(\v2\x15.clary.v1.ToldLearnedH\x00R\alearned\x12,\n" +
+	"\x05notes\x18\xa1\x01 \x01(\v2\x13.clary.v1.ToldNotesH\x00R\x05notesB\x06\n" +
 	"\x04told\"1\n" +
 	"\x05Begin\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\x03R\x02at\x12\x18\n" +
@@ -1036,7 +1522,42 @@ const file_clary_v1_decisions_proto_rawDesc = "" +
 	"\vallocations\x18\x01 \x03(\v2\x14.clary.v1.AllocationR\vallocations\"5\n" +
 	"\tToldPause\x12\x12\n" +
 	"\x04gang\x18\x01 \x01(\tR\x04gang\x12\x14\n" +
-	"\x05until\x18\x02 \x01(\x03R\x05until\"W\n" +
+	"\x05until\x18\x02 \x01(\x03R\x05until\"l\n" +
+	"\vToldLearned\x120\n" +
+	"\aclasses\x18\x01 \x03(\v2\x16.clary.v1.LearnedClassR\aclasses\x12+\n" +
+	"\x05works\x18\x02 \x03(\v2\x15.clary.v1.LearnedWorkR\x05works\"\x9a\x01\n" +
+	"\fLearnedClass\x12\x14\n" +
+	"\x05class\x18\x01 \x01(\tR\x05class\x12\x18\n" +
+	"\athrough\x18\x02 \x03(\x05R\athrough\x12\x14\n" +
+	"\x05ended\x18\x03 \x03(\x05R\x05ended\x12\x12\n" +
+	"\x04seen\x18\x04 \x01(\x03R\x04seen\x12\x14\n" +
+	"\x05curve\x18\x05 \x03(\x03R\x05curve\x12\x1a\n" +
+	"\breported\x18\x06 \x01(\x03R\breported\"\x93\x01\n" +
+	"\vLearnedWork\x12\x12\n" +
+	"\x04gang\x18\x01 \x01(\tR\x04gang\x12\x18\n" +
+	"\aclasses\x18\x02 \x03(\tR\aclasses\x12\x14\n" +
+	"\x05noted\x18\x03 \x01(\x03R\x05noted\x12\x16\n" +
+	"\x06passed\x18\x04 \x03(\x03R\x06passed\x12\x12\n" +
+	"\x04done\x18\x05 \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\x06 \x01(\x03R\x05total\"\xfa\x01\n" +
+	"\tToldNotes\x12+\n" +
+	"\x06pauses\x18\x01 \x03(\v2\x13.clary.v1.ToldPauseR\x06pauses\x12(\n" +
+	"\x05rooms\x18\x02 \x03(\v2\x12.clary.v1.KeptRoomR\x05rooms\x12*\n" +
+	"\x06wanted\x18\x03 \x03(\v2\x12.clary.v1.AskCountR\x06wanted\x12!\n" +
+	"\fwanted_tasks\x18\x04 \x01(\x03R\vwantedTasks\x12!\n" +
+	"\fwanted_fresh\x18\x05 \x01(\x03R\vwantedFresh\x12$\n" +
+	"\x03mix\x18\x06 \x03(\v2\x12.clary.v1.AskCountR\x03mix\"\xbb\x01\n" +
+	"\bKeptRoom\x12\x12\n" +
+	"\x04gang\x18\x01 \x01(\tR\x04gang\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x03R\x04step\x12\x16\n" +
+	"\x06awaits\x18\x03 \x03(\tR\x06awaits\x126\n" +
+	"\vallocations\x18\x04 \x03(\v2\x14.clary.v1.AllocationR\vallocations\x12%\n" +
+	"\x05claim\x18\x05 \x01(\v2\x0f.clary.v1.ClaimR\x05claim\x12\x10\n" +
+	"\x03job\x18\x06 \x01(\tR\x03job\"_\n" +
+	"\bAskCount\x12\x1f\n" +
+	"\x03ask\x18\x01 \x01(\v2\r.clary.v1.AskR\x03ask\x12\x14\n" +
+	"\x05tasks\x18\x02 \x01(\x03R\x05tasks\x12\x1c\n" +
+	"\tmebibytes\x18\x03 \x01(\x03R\tmebibytes\"W\n" +
 	"\aDecided\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12\x10\n" +
 	"\x03now\x18\x02 \x01(\x03R\x03now\x12\"\n" +
@@ -1054,27 +1575,35 @@ func file_clary_v1_decisions_proto_rawDescGZIP() []byte {
 	return file_clary_v1_decisions_proto_rawDescData
 }
 
-var file_clary_v1_decisions_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_clary_v1_decisions_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_clary_v1_decisions_proto_goTypes = []any{
-	(*Told)(nil),        // 0: clary.v1.Told
-	(*Begin)(nil),       // 1: clary.v1.Begin
-	(*ToldNode)(nil),    // 2: clary.v1.ToldNode
-	(*ToldQueues)(nil),  // 3: clary.v1.ToldQueues
-	(*ToldWait)(nil),    // 4: clary.v1.ToldWait
-	(*ToldRun)(nil),     // 5: clary.v1.ToldRun
-	(*ToldHistory)(nil), // 6: clary.v1.ToldHistory
-	(*ToldDone)(nil),    // 7: clary.v1.ToldDone
-	(*ToldCount)(nil),   // 8: clary.v1.ToldCount
-	(*ToldAdvance)(nil), // 9: clary.v1.ToldAdvance
-	(*ToldPause)(nil),   // 10: clary.v1.ToldPause
-	(*Decided)(nil),     // 11: clary.v1.Decided
-	(*Node)(nil),        // 12: clary.v1.Node
-	(*Resources)(nil),   // 13: clary.v1.Resources
-	(*Queue)(nil),       // 14: clary.v1.Queue
-	(*Gang)(nil),        // 15: clary.v1.Gang
-	(*Allocation)(nil),  // 16: clary.v1.Allocation
-	(*Amount)(nil),      // 17: clary.v1.Amount
-	(*Plan)(nil),        // 18: clary.v1.Plan
+	(*Told)(nil),         // 0: clary.v1.Told
+	(*Begin)(nil),        // 1: clary.v1.Begin
+	(*ToldNode)(nil),     // 2: clary.v1.ToldNode
+	(*ToldQueues)(nil),   // 3: clary.v1.ToldQueues
+	(*ToldWait)(nil),     // 4: clary.v1.ToldWait
+	(*ToldRun)(nil),      // 5: clary.v1.ToldRun
+	(*ToldHistory)(nil),  // 6: clary.v1.ToldHistory
+	(*ToldDone)(nil),     // 7: clary.v1.ToldDone
+	(*ToldCount)(nil),    // 8: clary.v1.ToldCount
+	(*ToldAdvance)(nil),  // 9: clary.v1.ToldAdvance
+	(*ToldPause)(nil),    // 10: clary.v1.ToldPause
+	(*ToldLearned)(nil),  // 11: clary.v1.ToldLearned
+	(*LearnedClass)(nil), // 12: clary.v1.LearnedClass
+	(*LearnedWork)(nil),  // 13: clary.v1.LearnedWork
+	(*ToldNotes)(nil),    // 14: clary.v1.ToldNotes
+	(*KeptRoom)(nil),     // 15: clary.v1.KeptRoom
+	(*AskCount)(nil),     // 16: clary.v1.AskCount
+	(*Decided)(nil),      // 17: clary.v1.Decided
+	(*Node)(nil),         // 18: clary.v1.Node
+	(*Resources)(nil),    // 19: clary.v1.Resources
+	(*Queue)(nil),        // 20: clary.v1.Queue
+	(*Gang)(nil),         // 21: clary.v1.Gang
+	(*Allocation)(nil),   // 22: clary.v1.Allocation
+	(*Amount)(nil),       // 23: clary.v1.Amount
+	(*Claim)(nil),        // 24: clary.v1.Claim
+	(*Ask)(nil),          // 25: clary.v1.Ask
+	(*Plan)(nil),         // 26: clary.v1.Plan
 }
 var file_clary_v1_decisions_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Told.begin:type_name -> clary.v1.Begin
@@ -1083,26 +1612,37 @@ var file_clary_v1_decisions_proto_depIdxs = []int32{
 	4,  // 3: clary.v1.Told.waits:type_name -> clary.v1.ToldWait
 	5,  // 4: clary.v1.Told.runs:type_name -> clary.v1.ToldRun
 	10, // 5: clary.v1.Told.pause:type_name -> clary.v1.ToldPause
-	11, // 6: clary.v1.Told.decided:type_name -> clary.v1.Decided
+	17, // 6: clary.v1.Told.decided:type_name -> clary.v1.Decided
 	8,  // 7: clary.v1.Told.count:type_name -> clary.v1.ToldCount
 	9,  // 8: clary.v1.Told.advance:type_name -> clary.v1.ToldAdvance
 	7,  // 9: clary.v1.Told.done:type_name -> clary.v1.ToldDone
 	6,  // 10: clary.v1.Told.history:type_name -> clary.v1.ToldHistory
-	12, // 11: clary.v1.ToldNode.node:type_name -> clary.v1.Node
-	13, // 12: clary.v1.ToldNode.used:type_name -> clary.v1.Resources
-	14, // 13: clary.v1.ToldQueues.queues:type_name -> clary.v1.Queue
-	15, // 14: clary.v1.ToldWait.gang:type_name -> clary.v1.Gang
-	15, // 15: clary.v1.ToldRun.gang:type_name -> clary.v1.Gang
-	16, // 16: clary.v1.ToldRun.allocations:type_name -> clary.v1.Allocation
-	17, // 17: clary.v1.ToldHistory.mean:type_name -> clary.v1.Amount
-	15, // 18: clary.v1.ToldDone.gang:type_name -> clary.v1.Gang
-	16, // 19: clary.v1.ToldAdvance.allocations:type_name -> clary.v1.Allocation
-	18, // 20: clary.v1.Decided.plan:type_name -> clary.v1.Plan
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	11, // 11: clary.v1.Told.learned:type_name -> clary.v1.ToldLearned
+	14, // 12: clary.v1.Told.notes:type_name -> clary.v1.ToldNotes
+	18, // 13: clary.v1.ToldNode.node:type_name -> clary.v1.Node
+	19, // 14: clary.v1.ToldNode.used:type_name -> clary.v1.Resources
+	20, // 15: clary.v1.ToldQueues.queues:type_name -> clary.v1.Queue
+	21, // 16: clary.v1.ToldWait.gang:type_name -> clary.v1.Gang
+	21, // 17: clary.v1.ToldRun.gang:type_name -> clary.v1.Gang
+	22, // 18: clary.v1.ToldRun.allocations:type_name -> clary.v1.Allocation
+	23, // 19: clary.v1.ToldHistory.mean:type_name -> clary.v1.Amount
+	21, // 20: clary.v1.ToldDone.gang:type_name -> clary.v1.Gang
+	22, // 21: clary.v1.ToldAdvance.allocations:type_name -> clary.v1.Allocation
+	12, // 22: clary.v1.ToldLearned.classes:type_name -> clary.v1.LearnedClass
+	13, // 23: clary.v1.ToldLearned.works:type_name -> clary.v1.LearnedWork
+	10, // 24: clary.v1.ToldNotes.pauses:type_name -> clary.v1.ToldPause
+	15, // 25: clary.v1.ToldNotes.rooms:type_name -> clary.v1.KeptRoom
+	16, // 26: clary.v1.ToldNotes.wanted:type_name -> clary.v1.AskCount
+	16, // 27: clary.v1.ToldNotes.mix:type_name -> clary.v1.AskCount
+	22, // 28: clary.v1.KeptRoom.allocations:type_name -> clary.v1.Allocation
+	24, // 29: clary.v1.KeptRoom.claim:type_name -> clary.v1.Claim
+	25, // 30: clary.v1.AskCount.ask:type_name -> clary.v1.Ask
+	26, // 31: clary.v1.Decided.plan:type_name -> clary.v1.Plan
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_decisions_proto_init() }
@@ -1127,6 +1667,8 @@ func file_clary_v1_decisions_proto_init() {
 		(*Told_Advance)(nil),
 		(*Told_Done)(nil),
 		(*Told_History)(nil),
+		(*Told_Learned)(nil),
+		(*Told_Notes)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1134,7 +1676,7 @@ func file_clary_v1_decisions_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_decisions_proto_rawDesc), len(file_clary_v1_decisions_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
