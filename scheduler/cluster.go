@@ -88,8 +88,9 @@ func (c *Cluster) SetNode(n cluster.Node, used cluster.Resources) {
 			c.models[d.UUID] = d.Model
 		}
 	}
+	shrinks := lacks(amount, c.nodes[n.ID])
 	c.size(n.ID, amount)
-	if n.State != cluster.NodeReady {
+	if n.State != cluster.NodeReady || shrinks {
 		c.unholdOn(n.ID)
 	}
 	if c.Room.Set(n, used) {
@@ -117,6 +118,12 @@ func (c *Cluster) size(node string, amount cluster.Amount) {
 
 func sameAmount(a, b cluster.Amount) bool {
 	return a.MilliCPU == b.MilliCPU && a.Memory == b.Memory && a.MilliGPU == b.MilliGPU && slices.Equal(a.Models, b.Models)
+}
+
+// lacks reports whether an amount is less than another in anything.
+func lacks(a, b cluster.Amount) bool {
+	return a.MilliCPU < b.MilliCPU || a.Memory < b.Memory || a.MilliGPU < b.MilliGPU ||
+		slices.ContainsFunc(a.Plus(b, -1).Models, func(m cluster.ModelAmount) bool { return m.Milli < 0 })
 }
 
 // SetQueues replaces all queues, or none of them if something is wrong with the new ones. A queue that gangs name and

@@ -299,14 +299,15 @@ func settles(s script, p planner, counted map[string]int) error {
 		w.pass(w.now + int64(c.wait))
 	}
 	evicted, quiet := counted["evicted"], w.now
+	before := evicted
 	for horizon := w.now + int64(1000*time.Hour); w.now < horizon; {
 		if err := w.plan(); err != nil {
 			return err
 		}
 		if n := counted["evicted"] - evicted; n > len(s.scenes)*len(s.scenes) {
 			return fmt.Errorf("%d gangs, %d evictions, and no end of it", len(s.scenes), n)
-		} else if n > 0 {
-			quiet = w.now
+		} else if counted["evicted"] > before {
+			before, quiet = counted["evicted"], w.now
 		}
 		at, any := w.due()
 		if !any || at > horizon {

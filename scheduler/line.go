@@ -54,6 +54,7 @@ type waiter struct {
 	leads  bool  // something was done or sought for it, or it binds others: without it the next of its line has its turn
 	press  look  // for victims
 	keep   look  // for room that could be kept
+	spell  spell // for which something is kept for it though nobody knows when it can use it
 	known  *work
 	rank   order.Rank // in a line that is ordered by what is left to do
 }

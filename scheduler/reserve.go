@@ -18,10 +18,11 @@ const reserveEvery = 10 * time.Second
 func (r *round) reserve(w *waiter) {
 	if h := r.holds[w.ID]; h != nil {
 		h.seen = true
-		if h.until > r.now || h.at == r.now {
-			r.recall(h.until)
+		if due := h.due(w); due > r.now || h.at == r.now {
+			r.recall(due)
 			return
 		}
+		h.seen = false
 	} else if len(r.holds) >= maxHolds && len(r.younger(w)) == 0 {
 		return
 	}
@@ -32,7 +33,7 @@ func (r *round) reserve(w *waiter) {
 		r.recall(next)
 		return
 	}
-	until, allocations := r.earliest(w)
+	until, allocations, endless := r.earliest(w)
 	if allocations == nil {
 		w.keep = look{r.moves, r.now, never}
 		return
@@ -40,6 +41,10 @@ func (r *round) reserve(w *waiter) {
 	if patient := w.since + int64(r.opts.Patience); until == never && patient > r.now {
 		w.keep = look{r.moves, r.now, patient}
 		r.recall(patient)
+		return
+	}
+	if until == never && !r.keeps(w, endless) {
+		w.keep = look{r.moves, r.now, w.spell.until}
 		return
 	}
 	for _, a := range allocations {
@@ -52,9 +57,51 @@ func (r *round) reserve(w *waiter) {
 	if r.holds[w.ID] == nil && len(r.holds) >= maxHolds {
 		r.unholdYoungest(w)
 	}
-	r.hold(&hold{id: w.ID, until: until, at: r.now, since: w.since, seen: true}, allocations)
-	r.recall(until)
+	h := &hold{id: w.ID, until: until, at: r.now, since: w.since, seen: true}
+	r.hold(h, allocations)
+	r.recall(h.due(w))
 }
+
+// due is when it is worked out anew what is kept for an ask.
+func (h *hold) due(w *waiter) int64 {
+	if h.until == never {
+		return w.spell.until
+	}
+	return h.until
+}
+
+// spell is how long something is kept for an ask of which nobody knows when it can use it, and then, if what it waits for
+// may never end, for how long it is not.
+type spell struct {
+	lasts int64
+	until int64
+	rests bool
+}
+
+// firstSpell is how long the first spell lasts. Each is twice as long as the one before: so what waits for jobs that end, however
+// long they take, gets on in a few times as long, and what is kept below those that never end lies idle for half of the time at the most.
+const firstSpell = time.Hour
+
+// keeps reports whether something is kept for an ask of which nobody knows when it can use it. Endless says that what it waits for was
+// there before it, or may not be stopped.
+func (r *round) keeps(w *waiter, endless bool) bool {
+	s := &w.spell
+	switch {
+	case s.lasts == 0:
+		*s = spell{lasts: int64(firstSpell), until: r.now + int64(firstSpell)}
+	case r.now < s.until:
+	case endless && !s.rests:
+		s.rests, s.until = true, r.now+s.lasts
+	default:
+		s.lasts *= 2
+		s.rests, s.until = false, r.now+s.lasts
+	}
+	r.recall(s.until)
+	return !s.rests
+}
+
+// endless reports whether an ask that waits for this to end may do so for ever.
+func (e *end) endless(w *waiter) bool { return e.at == never && (e.late == last || e.run.Started < w.since) }
 
 // younger are the holds of those that have waited for less long than an ask. They stand back: so the one that has waited
 // longest always finds room in the end, however many others wait beside it.
@@ -72,8 +119,8 @@ func (r *round) unholdYoungest(w *waiter) {
 }
 
 // earliest is when an ask would find room if nothing else were placed, and where; nil if it never would. What is kept for
-// those that have waited for longer is not to be had.
-func (r *round) earliest(w *waiter) (int64, []cluster.Allocation) {
+// those that have waited for longer is not to be had. Endless says that it may be for ever until then.
+func (r *round) earliest(w *waiter) (until int64, allocations []cluster.Allocation, endless bool) {
 	if r.ends == nil {
 		r.ends = r.Cluster.ends(r.now)
 	}
@@ -100,7 +147,7 @@ func (r *round) earliest(w *waiter) (int64, []cluster.Allocation) {
 	var short room.Mark
 	for step := 1; ; step *= 2 {
 		if few == len(r.ends) {
-			return 0, nil
+			return 0, nil, false
 		}
 		many = min(few+step, len(r.ends))
 		short = r.Room.Mark()
@@ -123,8 +170,9 @@ func (r *round) earliest(w *waiter) (int64, []cluster.Allocation) {
 		}
 	}
 	give(r.ends[few:many])
-	allocations, _ := r.Room.Take(shape)
-	return r.ends[many-1].at, allocations
+	allocations, _ = r.Room.Take(shape)
+	latest := &r.ends[many-1]
+	return latest.at, allocations, latest.endless(w)
 }
 
 // backfill places an ask in room that is kept for others, if it will be done before they can use it.

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"math"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -185,33 +186,49 @@ func resizable(resized []int64, now int64) bool {
 
 // end is when a gang is expected to give its room back.
 type end struct {
-	at  int64
-	run *runner
+	at   int64
+	late int // of those of whom nobody knows, the greater the later
+	run  *runner
 }
 
-// never is the end of what nobody knows the end of.
-const never = math.MaxInt64
+const (
+	// never is the end of what nobody knows the end of.
+	never = math.MaxInt64
+	// unsaid is how long what does not say when it ends may have run to be taken for what soon does.
+	unsaid = time.Hour
+	// last is how late those are expected to end whom nobody may stop and who have no limit, such as endpoints.
+	last = 64
+)
 
-// ends lists what runs, those that end first before others. Of those that nobody knows of, those that have run for
-// longest come first. Who has outlived what was expected of it is expected to last that long once more.
+// ends lists what runs, those that end first before others. Of what nobody knows the end of, what has run for long is expected to
+// go on for long (how long jobs last follows a power law: Harchol-Balter and Downey, SIGMETRICS 1996): it comes later with
+// each doubling; of those that have run for about as long the oldest comes first. Who has outlived what was expected of
+// it is expected to last that long once more.
 func (c *Cluster) ends(now int64) []end {
 	ends := make([]end, 0, len(c.running))
 	for _, l := range c.sorted {
 		for _, run := range l.running { // sorted below
-			at := int64(never)
-			switch {
-			case run.Stops:
-				at = now + int64(time.Minute)
-			case run.Until > now:
-				at = run.Until
-			case run.Until > 0:
-				at = now + max(int64(time.Minute), run.Until-run.Started)
-			}
-			ends = append(ends, end{at, run})
+			ends = append(ends, run.end(now))
 		}
 	}
 	slices.SortFunc(ends, func(a, b end) int {
-		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.run.Started, b.run.Started), cmp.Compare(a.run.ID, b.run.ID))
+		return cmp.Or(
+			cmp.Compare(a.at, b.at), cmp.Compare(a.late, b.late), cmp.Compare(a.run.Started, b.run.Started), cmp.Compare(a.run.ID, b.run.ID),
+		)
 	})
 	return ends
+}
+
+func (run *runner) end(now int64) end {
+	switch {
+	case run.Stops:
+		return end{now + int64(time.Minute), 0, run}
+	case run.Until > now:
+		return end{run.Until, 0, run}
+	case run.Until > 0:
+		return end{now + max(int64(time.Minute), run.Until-run.Started), 0, run}
+	case run.Fixed:
+		return end{never, last, run}
+	}
+	return end{never, bits.Len64(uint64(max(0, now-run.Started) / int64(unsaid))), run}
 }

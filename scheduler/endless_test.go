@@ -1,0 +1,92 @@
+package scheduler_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+)
+
+const forever = 1e5 * time.Hour
+
+// stream has a gang of one GPU come every so often, for so long in all, until a job runs. It returns how long it took.
+func (s *stage) stream(queue string, every, lasts, most time.Duration, job string) time.Duration {
+	s.t.Helper()
+	came := s.now
+	for i := 0; s.where(job) == "" && s.now-came < int64(most); i++ {
+		s.submit(gpuGang(queue, fmt.Sprintf("%s-%d-%d", job, came, i), 1, 1), lasts)
+		s.after(every)
+	}
+	return time.Duration(s.now - came)
+}
+
+// The oldest of all that runs is a server; small jobs go round it.
+func TestNoRoomIsKeptBelowAServerWhileThereIsOtherRoom(t *testing.T) {
+	for name, server := range map[string]func(*cluster.Gang){
+		"an endpoint":                  func(g *cluster.Gang) { g.Handover = true },
+		"a job that nobody may stop":   func(g *cluster.Gang) { g.NonPreemptible = true },
+		"a job that does not say when": func(*cluster.Gang) {},
+	} {
+		for at := range 6 {
+			gpus, ran := int32(1+at%2*3), []time.Duration{0, 10 * time.Minute, 100 * time.Hour}[at/2]
+			s := newStage(t, racks(2, 4), cluster.Queue{Name: "q", Weight: 1})
+			s.submit(with(gpuGang("q", "server", 1, gpus), server), forever)
+			s.after(ran)
+			for i := range 8 - gpus {
+				s.submit(gpuGang("q", fmt.Sprint("first", i), 1, 1), time.Duration(10+12*i)*time.Minute)
+			}
+			s.after(time.Minute)
+			s.submit(gpuGang("q", "large", 1, 4), time.Hour)
+			took := s.stream("q", 5*time.Minute, 40*time.Minute, 24*time.Hour, "large")
+			if took > 5*time.Hour {
+				t.Errorf("%s that had run for %s: a gang for which there would be room on the other node waited for %s", name, ran, took)
+			}
+		}
+	}
+}
+
+// Each node has a server. What is beside them does not lie idle for ever.
+func TestWhatIsBesideServersIsNotKeptForEverForWhoNeedsAllOfIt(t *testing.T) {
+	for name, server := range map[string]func(*cluster.Gang){
+		"endpoints":                 func(g *cluster.Gang) { g.Handover = true },
+		"jobs that do not say when": func(*cluster.Gang) {},
+	} {
+		s := newStage(t, racks(1, 4), cluster.Queue{Name: "q", Weight: 1})
+		s.submit(with(gpuGang("q", "server", 1, 1), server), forever)
+		s.after(time.Hour)
+		s.submit(gpuGang("q", "large", 1, 4), time.Hour)
+		s.after(10 * time.Minute)
+		from := s.now
+		for i := 0; s.now-from < int64(400*time.Hour); i++ {
+			s.submit(gpuGang("q", fmt.Sprint("small", i), 1, 3), 30*time.Minute)
+			s.after(30 * time.Minute)
+		}
+		ended := time.Duration(s.counted["ended"]) * 30 * time.Minute
+		if all := time.Duration(s.now - from); ended < all/3 {
+			t.Errorf("%s: jobs ran for %s of %s", name, ended, all)
+		}
+	}
+}
+
+func TestRoomThatIsKeptOnANodeThatShrinksIsKeptElsewhere(t *testing.T) {
+	s := newStage(t, racks(2, 4), cluster.Queue{Name: "q", Weight: 1})
+	s.submit(gpuGang("q", "short", 1, 3), 30*time.Minute)
+	s.step()
+	s.now++
+	s.submit(gpuGang("q", "long", 1, 4), 10*time.Hour)
+	s.step()
+	s.expect("short", "n0")
+	s.submit(gpuGang("q", "large", 1, 4), time.Hour)
+	s.after(20 * time.Minute) // room is kept for it on n0
+	n := s.nodes["n0"]
+	n.Devices = n.Devices[:3]
+	n.Revision++
+	s.nodes["n0"] = n
+	s.planner.SetNode(n, s.used("n0"))
+	s.after(15 * time.Minute)
+	s.expect("short", "done")
+	s.submit(gpuGang("q", "late", 1, 3), time.Hour)
+	s.step()
+	s.expect("late", "n0")
+}
