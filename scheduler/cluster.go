@@ -49,6 +49,7 @@ type Cluster struct {
 	running map[string]*runner
 	holds   map[string]*hold
 	listed  []*hold          // sorted; nil if holds has changed since
+	shuts   map[string]*shut // limits that are kept, by their queue; "" is what others withhold
 	works   map[string]*work // of gangs that wait or run
 	history *order.History
 	models  map[string]string         // of devices
@@ -63,7 +64,6 @@ type Cluster struct {
 	clock  int64  // of the last Plan
 	moves  uint64 // counts what may change for whom there is room, or could be made
 	decays bool   // a queue's share falls with time alone
-	bars   bool   // somebody who waits keeps others from being placed: so they are not tried without it
 }
 
 // New returns a cluster without nodes, queues and gangs.
@@ -72,7 +72,7 @@ func New(o Options) *Cluster {
 	return &Cluster{
 		Room: room.New(o.Policy), Queues: share.New(), opts: o,
 		needs: pool{known: map[string]*Needs{}}, lines: map[string]*line{},
-		waiting: map[string]*waiter{}, running: map[string]*runner{}, holds: map[string]*hold{}, works: map[string]*work{}, history: order.NewHistory(),
+		waiting: map[string]*waiter{}, running: map[string]*runner{}, holds: map[string]*hold{}, shuts: map[string]*shut{}, works: map[string]*work{}, history: order.NewHistory(),
 		models: map[string]string{}, nodes: map[string]cluster.Amount{},
 	}
 }

@@ -22,6 +22,9 @@ func (r *round) grow() {
 		return
 	}
 	for _, l := range r.sorted {
+		if l.denied || r.keepsLimit(l) {
+			continue
+		}
 		for _, id := range slices.Sorted(maps.Keys(l.running)) {
 			run := l.running[id]
 			if run.step == run.needs.steps || run.Fixed || !run.Resumes || run.Stops || !resizable(run.Resized, r.now) {

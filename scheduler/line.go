@@ -24,6 +24,7 @@ type line struct {
 	closed  bool // what comes behind waits for what is before it
 	stuck   int  // asks that found no room
 	pressed int  // of them, those for which victims were sought
+	denied  bool // a limit keeps the first of it from being placed
 }
 
 func (l *line) describe(q cluster.Queue) {
@@ -50,20 +51,14 @@ type waiter struct {
 	fresh  bool  // active, and not tried since
 	until  int64 // asleep until then, if greater than zero
 	since  int64 // when it was first passed over, 0 if it was not
-	binds  bond  // since all were tried last
-	leads  bool  // something was done or sought for it, or it binds others: without it the next of its line has its turn
+	closes bool  // since all were tried last: nobody overtakes it in its line
+	leads  bool  // something was done or sought for it, or it keeps others back: without it the next of its line has its turn
 	press  look  // for victims
 	keep   look  // for room that could be kept
+	frees  frees // the limit that it waits for
 	spell  spell // for which something is kept for it though nobody knows when it can use it
 	known  *work
 	rank   order.Rank // in a line that is ordered by what is left to do
-}
-
-// bond is what those that are tried later may not have, since an ask waits.
-type bond struct {
-	line  bool   // anything, in its line: nobody overtakes there
-	limit bool   // what a limit leaves
-	queue string // with limit: whose it is; "" is what others withhold
 }
 
 // look is a search that found nothing: it finds nothing again until something moves, or until an instant.
@@ -93,7 +88,6 @@ func (c *Cluster) Wait(ask Ask) {
 		if old.Revision == ask.Revision {
 			return
 		}
-		c.passes(old)
 		c.unwait(old)
 	} else if run := c.running[ask.ID]; run != nil {
 		c.unrun(run)
@@ -121,7 +115,6 @@ func (c *Cluster) Wait(ask Ask) {
 // Pause keeps a gang that waits from being planned for a while.
 func (c *Cluster) Pause(id string, until int64) {
 	if w := c.waiting[id]; w != nil && w.active {
-		c.passes(w)
 		c.deactivate(w)
 		w.until = until
 		heap.Push(&c.asleep, sleeper{until, w})
@@ -137,7 +130,6 @@ func (c *Cluster) Drop(id string) {
 func (c *Cluster) leave(id string) {
 	c.unhold(id)
 	if w := c.waiting[id]; w != nil {
-		c.passes(w)
 		c.unwait(w)
 	}
 	if run := c.running[id]; run != nil {
@@ -179,13 +171,6 @@ func (c *Cluster) Waiting(id string) (Ask, bool) {
 	return ask, true
 }
 
-// passes notes that an ask lets go those whom it kept from being placed, if it did.
-func (c *Cluster) passes(w *waiter) {
-	if c.bars && w.active && !w.fresh {
-		c.gain()
-	}
-}
-
 func (c *Cluster) unwait(w *waiter) {
 	delete(c.waiting, w.ID)
 	c.deactivate(w)
@@ -218,8 +203,9 @@ func (c *Cluster) deactivate(w *waiter) {
 	c.tried(w)
 	if w.leads {
 		c.gained = true
+		c.reopen(func(s *shut) bool { return s.by == w })
 	}
-	w.binds, w.leads = bond{}, false
+	w.closes, w.leads = false, false
 }
 
 func (c *Cluster) tried(w *waiter) {

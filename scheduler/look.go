@@ -32,6 +32,7 @@ type asked struct {
 	barred []string    // models of which its queue may hold no more for it
 	seeks  *Needs      // without these
 	strict bool        // its queue lets nobody overtake
+	behind string      // who has waited for longer for a limit that is above both
 	rival  string      // a queue beside its own that goes first, since it has less
 	share  share.Share // of its queue with it
 	less   share.Share // of the rival
@@ -61,7 +62,7 @@ func (c *Cluster) LookAt(ids []string, now int64, earlier *Look) *Look {
 				at, _ := slices.BinarySearchFunc(w.line.asks, w, byAsk)
 				place = at + 1
 			}
-			l.asks = append(l.asks, c.asked(w, place, l.holds))
+			l.asks = append(l.asks, c.asked(w, place, l))
 		}
 	}
 	return l
@@ -77,7 +78,7 @@ func (c *Cluster) LookOver(queue string, most int, now int64, earlier *Look) *Lo
 		}
 		l.Waiting += len(line.asks)
 		for at, w := range line.asks[:min(len(line.asks), most-len(l.asks))] {
-			l.asks = append(l.asks, c.asked(w, at+1, l.holds))
+			l.asks = append(l.asks, c.asked(w, at+1, l))
 		}
 	}
 	return l
@@ -103,14 +104,14 @@ func (c *Cluster) look(now int64, earlier *Look) *Look {
 }
 
 // asked says what the queue says of a gang at a place of its line.
-func (c *Cluster) asked(w *waiter, place int, holds []held) asked {
+func (c *Cluster) asked(w *waiter, place int, l *Look) asked {
 	line := w.line
 	a := asked{Ask: w.Ask, seeks: w.needs, until: w.until, place: place, of: len(line.asks)}
 	for i := 0; i < place-1 && i < mostAhead; i++ {
 		a.ahead = append(a.ahead, line.asks[i].ID)
 	}
-	if i := slices.IndexFunc(holds, func(h held) bool { return h.id == w.ID }); i >= 0 {
-		a.own = &holds[i]
+	if i := slices.IndexFunc(l.holds, func(h held) bool { return h.id == w.ID }); i >= 0 {
+		a.own = &l.holds[i]
 	}
 	amount := w.needs.Least().Amount
 	if a.own == nil || !a.own.made {
@@ -119,6 +120,9 @@ func (c *Cluster) asked(w *waiter, place int, holds []held) asked {
 		if barred := c.Queues.Barred(w.claim(amount)); ok && amount.MilliGPU > 0 && len(barred) > 0 {
 			a.barred, a.seeks = barred, w.needs.sparing(barred)
 		}
+	}
+	if first := c.waitsBehind(w, amount, l.now); first != nil {
+		a.behind = first.ID
 	}
 	a.strict = line.queue.Backfill == cluster.BackfillNone
 	a.share = c.Queues.ShareAfter(line.queue.Name, amount, 1)

@@ -160,3 +160,14 @@ func BenchmarkLook(b *testing.B) {
 		})
 	}
 }
+
+func TestSaysWhoWaitsForTheLimitThatWouldAdmitIt(t *testing.T) {
+	s := newStage(t, racks(1, 8), cluster.Queue{Name: "lab", Weight: 1, Borrow: gpuQuota(4)})
+	s.submit(gpuGang("lab", "runs", 1, 2), 2*time.Hour)
+	s.step()
+	s.submit(gpuGang("lab", "large", 1, 4), time.Hour)
+	s.after(10 * time.Minute)
+	s.submit(gpuGang("lab", "small", 1, 1), time.Hour)
+	s.step()
+	s.says("small", "there is room for it, and large/main goes first, which has waited for long for what a limit of its queue")
+}

@@ -101,7 +101,9 @@ func (r *round) keeps(w *waiter, endless bool) bool {
 }
 
 // endless reports whether an ask that waits for this to end may do so for ever.
-func (e *end) endless(w *waiter) bool { return e.at == never && (e.late == last || e.run.Started < w.since) }
+func (e *end) endless(w *waiter) bool {
+	return e.at == never && (e.late == last || e.run.Started < w.since)
+}
 
 // younger are the holds of those that have waited for less long than an ask. They stand back: so the one that has waited
 // longest always finds room in the end, however many others wait beside it.

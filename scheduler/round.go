@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
-	"github.com/clary-ml/clary/scheduler/share"
 )
 
 const (
@@ -28,7 +27,6 @@ type round struct {
 	all  bool // every ask is tried, not only those that are new
 	plan cluster.Plan
 
-	shut   map[string]bool   // queues whose limit somebody has waited for long enough; "" is what others withhold
 	stuck  map[*Needs]bool   // what found no room
 	spares map[spared]*Needs // what leaves models out, for limits on them; nil if nothing does
 	brief  map[*Needs]int64  // what found none although it would be done in so long
@@ -107,19 +105,21 @@ func (r *round) recall(at int64) {
 
 // pass goes once through what waits. It reports whether it set something free.
 func (r *round) pass() bool {
-	r.all = r.gained || r.bars || r.alarm > 0 && r.alarm <= r.now
+	r.all = r.gained || r.alarm > 0 && r.alarm <= r.now
 	r.gained = false
-	r.stuck, r.shut, r.spares = map[*Needs]bool{}, map[string]bool{}, nil
+	r.stuck, r.spares = map[*Needs]bool{}, nil
 	if r.all {
 		r.alarm = 0
 		for _, h := range r.holds {
 			h.seen = h.made
 		}
+		for _, s := range r.shuts {
+			s.seen = false
+		}
 		r.rank()
 		r.placeHeld()
 	}
 	r.placeQueues()
-	r.bars = len(r.shut) > 0 || slices.ContainsFunc(r.sorted, func(l *line) bool { return l.closed })
 	if !r.all {
 		return r.gained
 	}
@@ -128,6 +128,7 @@ func (r *round) pass() bool {
 			r.unhold(h.id)
 		}
 	}
+	r.reopen(func(s *shut) bool { return !s.seen })
 	if !r.gained {
 		r.grow()
 	}
@@ -166,7 +167,7 @@ func (r *round) placeQueues() {
 	for _, l := range r.sorted {
 		l.at, l.closed = 0, false
 		if r.all {
-			l.stuck, l.pressed = 0, 0
+			l.stuck, l.pressed, l.denied = 0, 0, false
 		}
 		r.demand(l)
 	}
@@ -192,7 +193,7 @@ func (r *round) placeQueues() {
 // same, and bind who is new and comes behind them.
 func (r *round) demand(l *line) {
 	for ; !l.closed && l.at < len(l.asks); l.at++ {
-		if w := l.asks[l.at]; !r.all && w.binds != (bond{}) || (r.all || w.fresh) && !r.hopeless(w) {
+		if w := l.asks[l.at]; !r.all && w.closes || (r.all || w.fresh) && !r.hopeless(w) {
 			r.Queues.SetDemand(l.queue.Name, w.needs.Least().Amount)
 			return
 		}
@@ -216,43 +217,33 @@ func (r *round) hopeless(w *waiter) bool {
 		return false
 	}
 	r.tried(w)
-	w.binds, w.leads = bond{}, false
+	w.closes, w.leads = false, false
 	return true
-}
-
-// bind has who is tried later wait behind an ask.
-func (r *round) bind(w *waiter, b bond) {
-	w.binds, w.leads = b, w.leads || b != bond{}
-	if b.line {
-		w.line.closed = true
-	}
-	if b.limit {
-		r.shut[b.queue] = true
-	}
 }
 
 // try places an ask, or does what can be done for it.
 func (r *round) try(w *waiter) {
 	r.tried(w)
-	if !r.all && w.binds != (bond{}) {
-		r.bind(w, w.binds)
+	if !r.all && w.closes {
+		w.line.closed = true
 		return
 	}
-	w.binds, w.leads = bond{}, false
-	strict := bond{line: w.line.queue.Backfill == cluster.BackfillNone}
+	w.closes, w.leads = false, false
 	h := r.holds[w.ID]
 	if h != nil && h.made { // its victims have yet to go
-		r.bind(w, strict)
+		r.close(w)
 		return
 	}
 	amount := w.needs.Least().Amount
-	if r.waitsBehind(w.line, amount) {
+	if r.waitsBehind(w, amount, r.now) != nil {
 		return
 	}
 	if block, ok := r.Queues.Admit(w.claim(amount)); !ok {
 		sought := w.line.pressed
 		if block.Asked > block.Most || !r.press(w) {
 			r.denied(w, block)
+		} else {
+			r.close(w)
 		}
 		w.leads = w.leads || w.line.pressed > sought
 		return
@@ -263,7 +254,7 @@ func (r *round) try(w *waiter) {
 	r.stuck[r.seeks(w)] = true
 	l := w.line
 	l.stuck++
-	r.bind(w, strict)
+	r.close(w)
 	if w.since == 0 {
 		w.since = r.now
 	}
@@ -271,41 +262,6 @@ func (r *round) try(w *waiter) {
 	if !r.press(w) && l.stuck <= l.depth() && l.keepsFor(w) {
 		r.reserve(w)
 	}
-}
-
-// denied notes that a limit blocks an ask. When the first of a line has waited for long enough for a limit that is not
-// its owner's alone, those behind it no longer take what it waits for; nor do other queues that have the limit above them.
-func (r *round) denied(w *waiter, block share.Block) {
-	if w.since == 0 {
-		w.since = r.now
-	}
-	if block.Owner != "" || block.Asked > block.Most || w.line.stuck > 0 {
-		return
-	}
-	if patient := w.since + int64(r.opts.Patience); patient > r.now {
-		r.recall(patient)
-		return
-	}
-	r.bind(w, bond{limit: true, queue: block.Queue})
-}
-
-// waitsBehind reports whether a line may place nothing, since another's first waits for a limit that is above both, or its own first
-// for its own. Where that is what others withhold, who takes none of it goes on.
-func (r *round) waitsBehind(l *line, amount cluster.Amount) bool {
-	if len(r.shut) == 0 {
-		return false
-	}
-	if r.shut[""] && r.Queues.ShareAfter(l.queue.Name, amount, 1).Beyond > 0 {
-		return true
-	}
-	for name := l.queue.Name; name != ""; {
-		if r.shut[name] {
-			return true
-		}
-		q, _ := r.Queues.Queue(name)
-		name = q.Parent
-	}
-	return false
 }
 
 // place gives an ask room, as much of it as it may have.

@@ -65,6 +65,9 @@ func (l *looker) why(a *asked) cluster.Why {
 		}
 	case !a.denied && a.strict && a.place > 1:
 		l.add(&why, cluster.Block{Constraint: "turn", Gangs: a.ahead[:1], Text: fmt.Sprintf("there is room for it, and queue %s lets nobody overtake %s", a.Queue, a.ahead[0])})
+	case !a.denied && a.behind != "":
+		l.add(&why, cluster.Block{Constraint: "turn", Gangs: []string{a.behind}, Text: fmt.Sprintf(
+			"there is room for it, and %s goes first, which has waited for long for what a limit of its queue, or of one above both, leaves", a.behind)})
 	case !a.denied:
 		l.add(&why, cluster.Block{Constraint: "turn", Text: "there is room for it now: it is placed in a moment"})
 	}

@@ -176,6 +176,16 @@ func (t *Tree) Queue(name string) (cluster.Queue, bool) {
 	return q, known
 }
 
+// Under reports whether a queue is another or below it; all are below "".
+func (t *Tree) Under(queue, above string) bool {
+	i, known := t.byName[queue]
+	j, alsoKnown := t.byName[above]
+	for known && i > 0 && i != j {
+		i = t.nodes[i].parent
+	}
+	return above == "" || known && alsoKnown && i == j
+}
+
 // Queues are all queues: parents before those below them, siblings by name.
 func (t *Tree) Queues() []cluster.Queue {
 	var all []cluster.Queue

@@ -1,0 +1,137 @@
+package scheduler
+
+import (
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/scheduler/share"
+)
+
+// shut is a limit of a queue that the first of a line has waited for, so that nobody else takes what it waits for: as a hold keeps room
+// on nodes, it keeps what the limit leaves. Who will be done before the other can use it may.
+type shut struct {
+	by    *waiter
+	until int64 // when enough of what holds of the limit has ended, never if nobody knows
+	seen  bool  // of the round: it is still called for
+}
+
+// frees is when an ask that a limit denies will be admitted.
+type frees struct {
+	look
+	until   int64 // never if nobody knows, 0 if it would not if all ended that runs
+	endless bool  // it may be for ever until then
+}
+
+// denied notes that a limit blocks an ask. When the first of a line has waited for long enough for a limit that is not
+// its owner's alone, others no longer take what it waits for: neither those behind it nor other queues that have the limit above
+// them. In a strict queue those behind it wait at once.
+func (r *round) denied(w *waiter, block share.Block) {
+	if w.since == 0 {
+		w.since = r.now
+	}
+	if block.Owner != "" || block.Asked > block.Most || w.line.stuck > 0 {
+		return
+	}
+	w.line.denied = true
+	r.close(w)
+	if patient := w.since + int64(r.opts.Patience); patient > r.now {
+		r.recall(patient)
+		return
+	}
+	r.free(w, block.Queue)
+	if w.frees.until == 0 || w.frees.until == never && !r.keeps(w, w.frees.endless) {
+		return
+	}
+	if old := r.shuts[block.Queue]; old == nil || old.by == w || old.by.since > w.since || old.by.since == w.since && old.by.ID > w.ID {
+		r.shuts[block.Queue] = &shut{by: w, until: w.frees.until, seen: true}
+		w.leads = true
+		r.recall(w.frees.until)
+	}
+}
+
+// close has nobody overtake an ask in a queue that says so.
+func (r *round) close(w *waiter) {
+	if w.line.queue.Backfill == cluster.BackfillNone {
+		w.line.closed, w.closes, w.leads = true, true, true
+	}
+}
+
+// free works out when an ask will be admitted, if what holds of a queue's limit ends in its order.
+func (r *round) free(w *waiter, queue string) {
+	f := &w.frees
+	if next := f.at + int64(reserveEvery); f.at > 0 && f.until > r.now && (f.moves == r.moves || next > r.now) {
+		r.recall(next)
+		return
+	}
+	*f = frees{look: look{moves: r.moves, at: r.now}}
+	if r.ends == nil {
+		r.ends = r.Cluster.ends(r.now)
+	}
+	claim := w.claim(w.needs.Least().Amount)
+	var gone []*share.Claim
+	under := map[*line]bool{}
+	for _, l := range r.sorted {
+		under[l] = r.Queues.Under(l.queue.Name, queue)
+	}
+	for i := range r.ends {
+		e := &r.ends[i]
+		if e.run.claim == nil || !under[e.run.line] || r.Queues.Release(*e.run.claim) != nil {
+			continue
+		}
+		gone = append(gone, e.run.claim)
+		if _, ok := r.Queues.Admit(claim); ok {
+			f.until, f.endless = e.at, e.endless(w)
+			break
+		}
+	}
+	for _, claim := range gone {
+		r.charge(*claim)
+	}
+}
+
+// waitsBehind is who waits for a limit that an ask would take of, nil if nobody does. Where that is what others withhold, who takes none of
+// it goes on, and so does who will be done in time.
+func (c *Cluster) waitsBehind(w *waiter, amount cluster.Amount, now int64) *waiter {
+	if len(c.shuts) == 0 {
+		return nil
+	}
+	if s := c.shuts[""]; s.bars(w, now) && c.Queues.ShareAfter(w.line.queue.Name, amount, 1).Beyond > 0 {
+		return s.by
+	}
+	for name := w.line.queue.Name; name != ""; {
+		if s := c.shuts[name]; s.bars(w, now) {
+			return s.by
+		}
+		q, _ := c.Queues.Queue(name)
+		name = q.Parent
+	}
+	return nil
+}
+
+// bars reports whether an ask may take nothing of the limit.
+func (s *shut) bars(w *waiter, now int64) bool {
+	if s == nil || s.by == w || s.by.line == w.line && byAsk(w, s.by) < 0 {
+		return false
+	}
+	return s.until == never || w.Lasts == 0 || w.Lasts > time.Duration(s.until-now)
+}
+
+// keepsLimit reports whether somebody waits for a limit that is above a line.
+func (c *Cluster) keepsLimit(l *line) bool {
+	for queue := range c.shuts { // in any order
+		if c.Queues.Under(l.queue.Name, queue) {
+			return true
+		}
+	}
+	return false
+}
+
+// reopen gives up what is kept of limits by an ask, or by all that no longer call for it.
+func (c *Cluster) reopen(drop func(s *shut) bool) {
+	for queue, s := range c.shuts { // in any order
+		if drop(s) {
+			delete(c.shuts, queue)
+			c.gain()
+		}
+	}
+}
