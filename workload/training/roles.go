@@ -39,7 +39,7 @@ func (s Spec) programRole() cluster.Role {
 		ask.Ports = 1
 	}
 	program := cluster.Program{
-		Hyperparameters: s.hyperparameters(), Inputs: s.inputs(), Framework: s.Framework, Grace: s.grace(), Disk: int64(s.Disk), Outputs: true,
+		Hyperparameters: s.hyperparameters(), Inputs: s.inputs(), Framework: s.Framework, Grace: s.grace(), Disk: int64(s.Disk), Outputs: true, Exclusive: s.Exclusive,
 		Checkpoints: s.Checkpoints != nil && *s.Checkpoints, Restore: s.Restore, Track: (*cluster.Tracking)(s.Track),
 	}
 	for _, secret := range s.Secrets {

@@ -53,6 +53,10 @@ type Spec struct {
 	// NetworkIsolation cuts each instance off from every network.
 	NetworkIsolation bool `json:"network_isolation,omitempty"`
 
+	// Exclusive keeps a program or script from ever running twice: where the node loses the cluster for so long
+	// that it may count as lost, its tasks end at once, before they are started elsewhere.
+	Exclusive bool `json:"exclusive,omitempty"`
+
 	// Secrets of the job's queue are given to a program, script or image, each as a variable
 	// or as a file below /run/secrets.
 	Secrets []Secret `json:"secrets,omitempty"`
@@ -220,6 +224,9 @@ func (s Spec) validateProgram(p *cluster.Problems) {
 	if s.NetworkIsolation && s.Instances > 1 {
 		p.Add("network_isolation", "cuts instances off from each other too: it is for one instance")
 	}
+	if s.Exclusive && s.Image != "" {
+		p.Add("exclusive", "is for a process: nobody would end a container if its node lost the cluster and its agent")
+	}
 	inRange(p, "instances", s.Instances, cluster.MaxTasks)
 	checkLeast(p, "min_instances", s.MinInstances, "instances", s.Instances)
 	alone := []struct {
@@ -278,6 +285,7 @@ func (s Spec) validateNetwork(p *cluster.Problems) {
 		{"secrets", len(s.Secrets) > 0},
 		{"metrics", len(s.Metrics) > 0},
 		{"network_isolation", s.NetworkIsolation},
+		{"exclusive", s.Exclusive},
 	} {
 		if other.set {
 			p.Add(other.field, "is for a program or a script: a network has workers and servers, and fields of its own")

@@ -109,7 +109,7 @@ func TestProgramBecomesInstances(t *testing.T) {
 		saves bool
 	}{
 		{`{"program": {"command": ["python3", "train.py"], "env": {"A": "1"}}}`, 1, 0, false},
-		{`{"program": {"command": ["torchrun"]}, "instances": 4, "checkpoints": true}`, 4, 1, true},
+		{`{"program": {"command": ["torchrun"]}, "instances": 4, "checkpoints": true, "exclusive": true}`, 4, 1, true},
 	} {
 		s, problems := training.Parse([]byte(test.text))
 		if problems != nil {
@@ -121,7 +121,7 @@ func TestProgramBecomesInstances(t *testing.T) {
 		}
 		r := roles[0]
 		if r.Name != "worker" || r.Count != test.count || r.Ask.Ports != test.ports || r.Ask.Memory != 1<<30 || r.Program.Checkpoints != test.saves ||
-			r.Program.Clary || !r.Program.Outputs || r.Program.Grace != 2*time.Minute {
+			r.Program.Clary || r.Program.Exclusive != test.saves || !r.Program.Outputs || r.Program.Grace != 2*time.Minute {
 			t.Errorf("%s becomes %+v", test.text, r)
 		}
 	}
@@ -158,6 +158,8 @@ func TestNamesEveryMistake(t *testing.T) {
 		{"a bridge without a container", `{"program": {"command": ["x"]}, "container_network": "bridge"}`, "container_network: is for a container"},
 		{"a bridge between two", `{"image": "x", "instances": 2, "container_network": "bridge"}`, "is for one instance alone"},
 		{"a network that is none", `{"image": "x", "container_network": "none"}`, `"none" is unknown: bridge, or nothing; see network_isolation`},
+		{"an exclusive container", `{"image": "x", "exclusive": true}`, "exclusive: is for a process"},
+		{"an exclusive network", change(`"workers": 2`, `"workers": 2, "exclusive": true`), "exclusive: is for a program"},
 		{"a channel that hides", `{"program": {"command": ["x"]}, "inputs": {"..": "s3://a/b"}}`, "not beginning with '.'"},
 		{"a folder where a pipe stands", `{"program": {"command": ["x"]}, "inputs": {"a": {"uri": "s3://a/b", "mode": "pipe"}, "a_0": "s3://a/c"}}`, `channel "a_0" would stand where a pipe of channel "a" does`},
 		{"too long a grace", change(`"30s"`, `"2d"`), "grace: 48h0m0s is out of range"},

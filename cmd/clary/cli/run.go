@@ -106,6 +106,7 @@ type runFlags struct {
 	instances                 taskRange
 	dir                       string
 	checkpoints, isolated     bool
+	exclusive                 bool
 }
 
 func (f *runFlags) register(command *cobra.Command) {
@@ -118,6 +119,7 @@ func (f *runFlags) register(command *cobra.Command) {
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable of its environment, as KEY=VALUE, or KEY to pass your own on")
 	f.instances.register(flags, "instances", "n", "how many to start together: a number, or 2..8 for as many as there is room for")
 	flags.BoolVar(&f.checkpoints, "checkpoints", false, "keep its checkpoints folder in the store, and restore it before a restart (default with --image)")
+	flags.BoolVar(&f.exclusive, "exclusive", false, "never run it twice at once: it ends where its node loses the cluster, before it starts elsewhere")
 	flags.BoolVar(&f.isolated, "network-isolation", false, "cut it off from every network")
 	flags.StringVar(&f.dir, "dir", "", "working folder on the node; the task's own if it is left out")
 	flags.StringArrayVar(&f.inputs, "input", nil, "data for it, as CHANNEL=s3://... or CHANNEL=PATH, which is uploaded")
@@ -128,7 +130,7 @@ func (f *runFlags) register(command *cobra.Command) {
 
 // spec is the job that the flags describe, but for its image.
 func (f *runFlags) spec(a *App, command *cobra.Command, args []string) (training.Spec, error) {
-	spec := training.Spec{Program: &training.Program{Command: args, Dir: f.dir}, Instances: f.instances.most, MinInstances: f.instances.least, NetworkIsolation: f.isolated}
+	spec := training.Spec{Program: &training.Program{Command: args, Dir: f.dir}, Instances: f.instances.most, MinInstances: f.instances.least, NetworkIsolation: f.isolated, Exclusive: f.exclusive}
 	if command.Flags().Changed("checkpoints") {
 		spec.Checkpoints = &f.checkpoints
 	}
