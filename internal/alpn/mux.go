@@ -4,6 +4,7 @@ package alpn
 
 import (
 	"bufio"
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/clary-ml/clary/internal/sparing"
 )
 
 // GRPC is the ALPN name of HTTP/2, which gRPC asks for.
@@ -22,7 +25,9 @@ const (
 	handshakeTime = 10 * time.Second
 	dismissTime   = time.Second // for a stranger to read why it is refused
 	dismissBytes  = 64 << 10    // most that it may still say
-	maxHandshakes = 512         // at once: strangers who connect and say nothing hold no more
+	// maxHandshakes are under way at once: strangers who connect and say nothing, or stop midway, hold no more. The oldest
+	// goes when there is one more: whoever means it is done within milliseconds, and is never the oldest of so many.
+	maxHandshakes = 512
 )
 
 // plaintextAnswer is what a client that speaks no TLS reads.
@@ -36,6 +41,9 @@ type Mux struct {
 	log      *slog.Logger
 	first    *side
 	sides    map[string]*side // by protocol
+
+	mu       sync.Mutex
+	greeting list.List // of net.Conn, in the order in which they came
 }
 
 // New divides a listener. The config's protocols are replaced by those given; who asks for none gets the
@@ -43,7 +51,7 @@ type Mux struct {
 func New(listener net.Listener, config *tls.Config, log *slog.Logger, protocols ...string) *Mux {
 	config = config.Clone()
 	config.NextProtos = protocols
-	m := &Mux{listener: listener, config: config, log: log, sides: map[string]*side{}}
+	m := &Mux{listener: listener, config: config, log: sparing.New(log), sides: map[string]*side{}}
 	for _, protocol := range protocols {
 		m.sides[protocol] = newSide(listener.Addr())
 	}
@@ -67,7 +75,6 @@ func (m *Mux) Run(ctx context.Context) error {
 		}
 	})
 	defer stop()
-	slots := make(chan struct{}, maxHandshakes)
 	for {
 		conn, err := m.listener.Accept()
 		if ctx.Err() != nil {
@@ -81,20 +88,32 @@ func (m *Mux) Run(ctx context.Context) error {
 			time.Sleep(10 * time.Millisecond) // out of file descriptors: others may close theirs
 			continue
 		}
-		select {
-		case slots <- struct{}{}:
-			handshakes.Go(func() {
-				defer func() { <-slots }()
-				m.greet(ctx, conn)
-			})
-		default:
-			_ = conn.Close()
-		}
+		done := m.enter(conn)
+		handshakes.Go(func() { m.greet(ctx, conn, done) })
 	}
 }
 
+// enter takes note of a handshake that begins, and ends the oldest if there are too many. It returns what
+// to call, any number of times, when it is over.
+func (m *Mux) enter(conn net.Conn) (done func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.greeting.Len() >= maxHandshakes {
+		oldest := m.greeting.Remove(m.greeting.Front()).(net.Conn)
+		_ = oldest.Close() // whose greet returns by that
+		m.log.Warn("ended a handshake that took long, since too many are under way", "from", oldest.RemoteAddr(), "most", maxHandshakes)
+	}
+	entry := m.greeting.PushBack(conn)
+	return sync.OnceFunc(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.greeting.Remove(entry) // which is nothing if it is not there any more
+	})
+}
+
 // greet does the handshake of one connection and hands it on, or closes it.
-func (m *Mux) greet(ctx context.Context, raw net.Conn) {
+func (m *Mux) greet(ctx context.Context, raw net.Conn, done func()) {
+	defer done()
 	_ = raw.SetDeadline(time.Now().Add(handshakeTime))
 	peeked := &peekedConn{Conn: raw, reader: bufio.NewReader(raw)}
 	first, err := peeked.reader.Peek(1)
@@ -116,6 +135,7 @@ func (m *Mux) greet(ctx context.Context, raw net.Conn) {
 		return
 	}
 	_ = raw.SetDeadline(time.Time{})
+	done()
 	side := m.sides[conn.ConnectionState().NegotiatedProtocol]
 	if side == nil {
 		side = m.first

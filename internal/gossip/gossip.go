@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/sparing"
 )
 
 // KeySize is the length of a gossip key in bytes: AES-256.
@@ -100,7 +101,7 @@ func (g *Gossip) settings() (*memberlist.Config, error) {
 	settings.PushPullInterval = rejoinEvery
 	settings.Delegate = delegate{g}
 	settings.Events = events{g}
-	settings.Logger = slog.NewLogLogger(levelled{c.Log.Handler()}, slog.LevelDebug)
+	settings.Logger = slog.NewLogLogger(levelled{sparing.New(c.Log).Handler()}, slog.LevelDebug)
 	var err error
 	if settings.BindAddr, settings.BindPort, err = split(c.Bind); err != nil {
 		return nil, fault.New(fault.Invalid, "gossip address: %w", err)
