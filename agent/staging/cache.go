@@ -30,6 +30,9 @@ type Cache struct {
 	dir   string
 	limit int64
 
+	// Spoilt, if it is not nil, is told of each object whose file has changed on the disk: it is fetched again.
+	Spoilt func(uri, file string)
+
 	mu      sync.Mutex
 	entries map[string]*entry // by hash of (bucket, key, etag, form)
 	total   int64
@@ -154,6 +157,9 @@ func (c *Cache) place(ctx context.Context, store Reader, bucket string, object O
 		}
 		c.unpin(e)
 		c.drop(e)
+		if c.Spoilt != nil {
+			c.Spoilt("s3://"+bucket+"/"+object.Key, source)
+		}
 	}
 	got, err := receive(ctx, store, bucket, object, gunzip, c.dir)
 	if err != nil {

@@ -175,6 +175,8 @@ func TestAnOverwrittenObjectIsFetchedAnew(t *testing.T) {
 func TestAFlippedByteInTheCacheIsFoundAndFetchedAgain(t *testing.T) {
 	store, dir := newStore(t, map[string]string{"a": strings.Repeat("hello", 1000)}), t.TempDir()
 	cache := newCache(t, dir, 1<<20)
+	var told []string
+	cache.Spoilt = func(uri, file string) { told = append(told, uri+" in "+filepath.Dir(file)) }
 	if _, err := fetch(t, store, cache, "s3://data/a"); err != nil {
 		t.Fatal(err)
 	}
@@ -192,6 +194,9 @@ func TestAFlippedByteInTheCacheIsFoundAndFetchedAgain(t *testing.T) {
 	}
 	if n := store.opens.Load(); n != 2 {
 		t.Errorf("it was fetched %d times", n)
+	}
+	if len(told) != 1 || told[0] != "s3://data/a in "+dir {
+		t.Errorf("it was told %q", told)
 	}
 }
 
