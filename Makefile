@@ -94,9 +94,12 @@ e2e: build ## run the end-to-end tests on real processes
 bench-cold: build ## measure cold starts of an endpoint without replicas, part by part, as in docs/performance.md
 	CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -run TestAnEndpointWithoutReplicasAnswers -v ./test/e2e/ | grep 'ed to answered\|cold start\|FAIL\|ok'
 
-chaos: build ## break real processes and a Docker in ways drawn from CLARY_CHAOS_SEED (1), and count what is lost or left
+chaos: setup shim ## break real processes and a Docker in ways drawn from SEED (1), and count what is lost or left; MINUTES=6 breaks a cluster for so long
 	@internal/tools/setup.sh engines net
-	CLARY_TEST_ENGINES=1 CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 30m -v ./test/chaos/...
+	@go run ./test/chaos/clock .bin/clock
+	go build -overlay .bin/clock/overlay.json -ldflags '$(GO_LDFLAGS)' -o bin/clary-chaos ./cmd/clary
+	CLARY_TEST_ENGINES=1 CLARY_BIN=$(CURDIR)/bin/clary-chaos CLARY_CHAOS_SEED=$(SEED) CLARY_CHAOS_MINUTES=$(MINUTES) CLARY_CHAOS_OUT=$(CURDIR)/bin/chaos-$(or $(SEED),1) \
+		go test -count=1 -timeout 120m -v $(if $(MINUTES),-run WhateverBreaks) ./test/chaos/
 
 build: setup shim ## build bin/clary
 	go build -ldflags '$(GO_LDFLAGS)' -o bin/clary ./cmd/clary

@@ -100,7 +100,7 @@ func TestNoExitIsLostAndNothingIsLeftOver(t *testing.T) {
 	seed := number(t, "CLARY_CHAOS_SEED", 1)
 	d := begin(t)
 	plan := chaos.Draw(uint64(seed), number(t, "CLARY_CHAOS_FAULTS", 2*len(d.kinds())), number(t, "CLARY_CHAOS_JOBS", 40), d.kinds())
-	t.Logf("seed %d: run it again with CLARY_CHAOS_SEED=%d make chaos", seed, seed)
+	t.Logf("seed %d: run it again with SEED=%d make chaos", seed, seed)
 	var working sync.WaitGroup
 	working.Go(func() { d.submit(plan.Jobs) })
 	for _, fault := range plan.Faults {
@@ -170,7 +170,7 @@ func (d *drill) disk(node string) {
 	if err := os.Mkdir(data, 0o700); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := syscall.Mount("tmpfs", data, "tmpfs", 0, "size=96m"); err != nil {
+	if err := syscall.Mount("tmpfs", data, "tmpfs", 0, "size=256m"); err != nil {
 		d.t.Skipf("skipped: a disk that can be filled needs root: %v", err)
 	}
 	d.Allow(data)

@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -25,7 +26,32 @@ const (
 	CutEngine     Kind = "the agent is killed while the container engine is away"
 )
 
-// Kinds lists them all.
+// The faults of a cluster of several coordinators.
+const (
+	KillMember   Kind = "a coordinator is killed, and started again"
+	KillLeader   Kind = "the leader is killed, and started again"
+	FreezeMember Kind = "a coordinator is frozen"
+	FreezeLeader Kind = "the leader is frozen"
+	LoseMajority Kind = "two of three coordinators are killed, and started again"
+	Isolate      Kind = "a coordinator hears nobody, and nobody hears it"
+	IsolateLead  Kind = "the leader hears nobody, and nobody hears it"
+	Deafen       Kind = "a machine hears nobody, and is heard by all"
+	Mute         Kind = "a machine is heard by nobody, and hears all"
+	PartAgent    Kind = "a node hears nobody, and nobody hears it"
+	PartTwo      Kind = "two machines do not hear each other"
+	FillMember   Kind = "a coordinator's disk is full"
+	StepClock    Kind = "a machine's clock is wrong"
+)
+
+// Clustered are the kinds for a cluster of several coordinators with networks, disks and clocks of their own.
+func Clustered() []Kind {
+	return []Kind{
+		KillMember, KillLeader, FreezeMember, FreezeLeader, LoseMajority, Isolate, IsolateLead, Deafen, Mute, PartAgent, PartTwo, FillMember, StepClock,
+		KillAgent, FreezeAgent, KillShim, CutNode, FillDisk, HangNVML,
+	}
+}
+
+// Kinds lists those of one coordinator and its nodes.
 func Kinds() []Kind {
 	return append(Engineless(), RestartEngine, CutEngine)
 }
@@ -44,6 +70,15 @@ type Fault struct {
 }
 
 func (f Fault) String() string { return fmt.Sprintf("%s, for %s", f.Kind, f.Length) }
+
+// Step is how far a clock is off: seconds to an hour, to either side.
+func (f Fault) Step() time.Duration {
+	by := []time.Duration{2 * time.Second, 30 * time.Second, 10 * time.Minute, time.Hour}[f.Pick/2%4]
+	if f.Pick%2 == 0 {
+		return -by
+	}
+	return by
+}
 
 // Job is one piece of work whose end is known before it starts.
 type Job struct {
@@ -68,14 +103,11 @@ type Plan struct {
 func Draw(seed uint64, faults, jobs int, kinds []Kind) Plan {
 	random := rand.New(rand.NewPCG(seed, 0))
 	var plan Plan
-	for len(plan.Faults) < faults {
-		round := slices.Clone(kinds)
-		random.Shuffle(len(round), func(i, j int) { round[i], round[j] = round[j], round[i] })
-		for _, kind := range round[:min(len(round), faults-len(plan.Faults))] {
-			plan.Faults = append(plan.Faults, Fault{
-				After: between(random, 100, 1000), Kind: kind, Length: between(random, 200, 2500), Pick: random.Uint64(),
-			})
+	for fault := range deal(random, kinds) {
+		if len(plan.Faults) == faults {
+			break
 		}
+		plan.Faults = append(plan.Faults, fault)
 	}
 	codes := []int{0, 0, 1, 3, 17, 137, 255}
 	for i := range jobs {
@@ -85,6 +117,37 @@ func Draw(seed uint64, faults, jobs int, kinds []Kind) Plan {
 		})
 	}
 	return plan
+}
+
+// Faults are drawn without an end: the same seed, the same faults. Every so often one lasts long enough for a
+// node to count as lost.
+func Faults(seed uint64, kinds []Kind, long int) iter.Seq[Fault] {
+	random := rand.New(rand.NewPCG(seed, 1))
+	return func(yield func(Fault) bool) {
+		for fault := range deal(random, kinds) {
+			if random.IntN(long) == 0 {
+				fault.Length += between(random, 10_000, 16_000)
+			}
+			if !yield(fault) {
+				return
+			}
+		}
+	}
+}
+
+// deal draws faults round by round: each kind comes before any comes again.
+func deal(random *rand.Rand, kinds []Kind) iter.Seq[Fault] {
+	return func(yield func(Fault) bool) {
+		for {
+			round := slices.Clone(kinds)
+			random.Shuffle(len(round), func(i, j int) { round[i], round[j] = round[j], round[i] })
+			for _, kind := range round {
+				if !yield(Fault{After: between(random, 100, 1000), Kind: kind, Length: between(random, 200, 2500), Pick: random.Uint64()}) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func between(random *rand.Rand, least, most int64) time.Duration {

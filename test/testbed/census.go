@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Mounts are the places below the cluster's folder where something is mounted.
@@ -33,36 +35,60 @@ func (m *Machines) Allow(mount string) {
 	m.allowed[mount] = true
 }
 
-// Ports are those of the agents' ranges on which somebody listens, in this network.
+// Ports are those of the agents' ranges on which somebody listens, in this network and in those of machines.
 func (m *Machines) Ports() []string {
-	var found []string
-	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		text, _ := os.ReadFile(table)
-		for line := range strings.Lines(string(text)) {
-			fields := strings.Fields(line)
-			const listening = "0A"
-			if len(fields) < 4 || fields[3] != listening {
-				continue
-			}
-			_, hex, _ := strings.Cut(fields[1], ":")
-			port, err := strconv.ParseInt(hex, 16, 32)
-			if err == nil && int(port) >= m.firstPort && int(port) < m.ports {
-				found = append(found, fmt.Sprintf("port %d is listened on", port))
-			}
+	found := m.listening(listeners(""))
+	for name := range m.plugged {
+		for _, line := range m.listening(listeners(m.netns(name))) {
+			found = append(found, line+" on "+name)
 		}
 	}
 	return found
 }
 
-// Namespaces are those of this cluster's processes that are not the test's own, as
-// "net:[4026531840]", with a process that is in it.
+// listeners are the sockets of a network, "" for this one.
+func listeners(netns string) string {
+	if netns == "" {
+		four, _ := os.ReadFile("/proc/net/tcp")
+		six, _ := os.ReadFile("/proc/net/tcp6")
+		return string(four) + string(six)
+	}
+	out, _ := exec.Command("nsenter", "--net="+netns, "cat", "/proc/net/tcp", "/proc/net/tcp6").Output()
+	return string(out)
+}
+
+func (m *Machines) listening(sockets string) []string {
+	var found []string
+	for line := range strings.Lines(sockets) {
+		fields := strings.Fields(line)
+		const listening = "0A"
+		if len(fields) < 4 || fields[3] != listening {
+			continue
+		}
+		_, hex, _ := strings.Cut(fields[1], ":")
+		port, err := strconv.ParseInt(hex, 16, 32)
+		if err == nil && int(port) >= m.firstPort && int(port) < m.ports {
+			found = append(found, fmt.Sprintf("port %d is listened on", port))
+		}
+	}
+	return found
+}
+
+// Namespaces are those of this cluster's processes that are neither the test's own nor a machine's
+// network, as "net:[4026531840]", with a process that is in it.
 func (m *Machines) Namespaces() map[string]int {
 	found := map[string]int{}
+	machines := map[string]bool{}
+	for name := range m.plugged {
+		if file, err := os.Stat(m.netns(name)); err == nil {
+			machines[fmt.Sprintf("net:[%d]", file.Sys().(*syscall.Stat_t).Ino)] = true
+		}
+	}
 	for _, pid := range m.PIDs("") {
 		for _, kind := range []string{"net", "mnt", "pid", "ipc", "uts"} {
 			name, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "ns", kind))
 			own, _ := os.Readlink("/proc/self/ns/" + kind)
-			if err == nil && name != own {
+			if err == nil && name != own && !machines[name] {
 				found[name] = pid
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,11 +47,14 @@ type Machines struct {
 
 	host    string            // where servers listen
 	bridge  string            // agents are on networks of their own, if it is named
-	plugged map[string]string // addresses of those agents
+	plugged map[string]string // addresses of those machines
+	apart   bool              // coordinators have networks of their own too
+
+	clocks map[string]*os.File // what is added to a machine's clock, by name
 }
 
-// binary returns the clary under test: CLARY_BIN, which `make e2e` sets.
-func binary(t *testing.T) string {
+// built returns the clary under test: CLARY_BIN, which `make e2e` sets.
+func built(t *testing.T) string {
 	t.Helper()
 	path := os.Getenv("CLARY_BIN")
 	if path == "" {
@@ -81,7 +85,7 @@ func Start(t *testing.T, servers, agents int) *Machines {
 func None(t *testing.T) *Machines {
 	t.Helper()
 	m := &Machines{
-		T: t, Dir: t.TempDir(), Binary: binary(t), host: "127.0.0.1",
+		T: t, Dir: t.TempDir(), Binary: built(t), host: "127.0.0.1",
 		running: map[string]*process{}, Args: map[string][]string{}, Address: map[string]string{}, Serve: map[string]string{}, ports: 21000 + os.Getpid()%100*100,
 	}
 	// Whoever installs Python packages is nobody, and must reach the agent's data.
@@ -97,11 +101,15 @@ func None(t *testing.T) *Machines {
 // Server starts a coordinator: the first founds the cluster, the others join it.
 func (m *Machines) Server(name string) {
 	m.T.Helper()
-	address := m.free()
-	serve := m.free()
+	listen := func(port int) string { return m.free() }
+	if m.apart {
+		host := m.plug(name)
+		listen = func(port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
+	}
+	address, serve := listen(7420), listen(7426)
 	m.Address[name], m.Serve[name] = address, "https://"+serve
 	args := []string{
-		"server", "--id", name, "--data", m.Path(name), "--listen", address, "--gossip", m.free(), "--object-store-listen", m.free(), "--serve-listen", serve,
+		"server", "--id", name, "--data", m.Path(name), "--listen", address, "--gossip", listen(7421), "--object-store-listen", listen(7423), "--serve-listen", serve,
 	}
 	if name != "s1" {
 		args = append(args, "--join", m.Address["s1"], "--token", m.Token("coordinator"))
@@ -161,7 +169,7 @@ func (m *Machines) Run(name string, args ...string) {
 	if m.plugged[name] != "" { // the program takes the place of nsenter
 		command = exec.Command("nsenter", append([]string{"--net=" + m.netns(name), m.Binary}, args...)...)
 	}
-	command.Env, command.Stdout, command.Stderr = m.Env, log, log
+	command.Env, command.Stdout, command.Stderr = m.environment(name), log, log
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := command.Start(); err != nil {
 		m.T.Fatal(err)
@@ -257,6 +265,22 @@ func (m *Machines) Cut(name string) {
 	}
 }
 
+// Ended are the processes that ended though nobody ended them.
+func (m *Machines) Ended() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var found []string
+	for name, p := range m.running {
+		select {
+		case <-p.ended:
+			found = append(found, name)
+		default:
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
 // WaitFor asks until the condition holds. It polls, since what it asks is another
 // process, which has no event to wait for.
 func (m *Machines) WaitFor(what string, limit time.Duration, holds func() bool) {
@@ -306,6 +330,9 @@ func (m *Machines) CleanUp() {
 		m.T.Errorf("left over:\n%s", strings.Join(left, "\n"))
 	}
 	m.unplug()
+	for _, clock := range m.clocks {
+		_ = clock.Close()
+	}
 }
 
 // FreeAddress is a loopback address with a port that nobody has.

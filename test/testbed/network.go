@@ -26,6 +26,38 @@ func (m *Machines) Bridged() {
 	m.ip("link", "set", m.bridge, "up")
 }
 
+// Apart is Bridged with the coordinators on networks of their own too, so that any two machines can be parted.
+func (m *Machines) Apart() {
+	m.T.Helper()
+	if _, err := exec.LookPath("iptables"); err != nil {
+		m.T.Skipf("networks that can be parted need iptables: %v", err)
+	}
+	m.Bridged()
+	m.apart = true
+}
+
+// Host is the address of this process on the machines' network. It is parted from none.
+func (m *Machines) Host() string { return m.host }
+
+// Part has a machine hear nothing more of another one, which hears it still.
+func (m *Machines) Part(from, to string) {
+	m.T.Helper()
+	m.filter(to, "-A", "INPUT", "-s", m.plugged[from], "-j", "DROP")
+}
+
+// Rejoin has a machine hear all others again.
+func (m *Machines) Rejoin(name string) {
+	m.T.Helper()
+	m.filter(name, "-F", "INPUT")
+}
+
+func (m *Machines) filter(name string, rule ...string) {
+	m.T.Helper()
+	if out, err := exec.Command("nsenter", append([]string{"--net=" + m.netns(name), "iptables", "-w"}, rule...)...).CombinedOutput(); err != nil {
+		m.T.Errorf("iptables %s on %s: %v: %s", strings.Join(rule, " "), name, err, out)
+	}
+}
+
 // plug makes a machine's network and returns its address there.
 func (m *Machines) plug(name string) string {
 	m.T.Helper()
@@ -45,7 +77,7 @@ func (m *Machines) plug(name string) string {
 	return address
 }
 
-// Plugged is the address of an agent that has a network of its own.
+// Plugged is the address of a machine that has a network of its own.
 func (m *Machines) Plugged(name string) string { return m.plugged[name] }
 
 func (m *Machines) netns(name string) string { return "/run/netns/" + m.bridge + "-" + name }
