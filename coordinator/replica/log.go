@@ -6,6 +6,8 @@ import (
 	"log/slog"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/clary-ml/clary/internal/sparing"
 )
 
 // hclogTo sends raft's log to ours, with its fields. What raft calls informative is for
@@ -14,7 +16,7 @@ func hclogTo(log *slog.Logger) hclog.Logger {
 	logger := hclog.NewInterceptLogger(&hclog.LoggerOptions{
 		Name: "raft", Level: hclog.Info, Output: io.Discard,
 	})
-	logger.RegisterSink(sink{log})
+	logger.RegisterSink(sink{sparing.New(log)})
 	return logger
 }
 

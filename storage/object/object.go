@@ -287,6 +287,8 @@ func classify(verb string, u URI, err error) error {
 		kind = fault.Denied
 	case answer.StatusCode == http.StatusConflict || answer.StatusCode == http.StatusPreconditionFailed:
 		kind = fault.Conflict
+	case answer.StatusCode == http.StatusInsufficientStorage:
+		return fault.New(fault.Exhausted, "%s %s: the disk under the object store is full: delete objects, or give it more: %w", verb, u, err)
 	case answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusServiceUnavailable:
 		kind = fault.Unready
 	case answer.StatusCode >= 400 && answer.StatusCode < 500:

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/sparing"
 )
 
 // How the child is restarted: at once, then after twice as long each time; a child that
@@ -82,7 +83,8 @@ func (s Supervisor) once(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, s.Executable, append(append([]string{}, s.Args...), s.Config.args()...)...)
 	cmd.Env = append(os.Environ(), s.Config.env()...)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	words := &words{log: sparing.New(s.Log)}
+	cmd.Stdout, cmd.Stderr = words, words
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopGrace
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -1,0 +1,28 @@
+package object_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/storage/object"
+)
+
+func TestAFullStoreIsSaidWithTheRemedy(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusInsufficientStorage)
+		fmt.Fprint(w, "<Error><Code>InsufficientStorage</Code><Message>No space left on device.</Message></Error>")
+	}))
+	defer server.Close()
+	store, err := object.Open(object.Config{Endpoint: strings.TrimPrefix(server.URL, "http://"), Region: "us-east-1", AccessKey: "key", SecretKey: "secret", Insecure: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = store.Put(t.Context(), object.URI{Bucket: "data", Key: "a"}, strings.NewReader("x"), 1)
+	if !fault.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), "s3://data/a") || !strings.Contains(err.Error(), "is full: delete objects") {
+		t.Errorf("%v", err)
+	}
+}
