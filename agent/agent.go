@@ -93,7 +93,7 @@ func (a *agent) open(ctx context.Context) error {
 	if a.cache, err = staging.OpenCache(c.path("cache"), c.CacheBytes-c.CacheBytes/blockShare); err != nil {
 		return err
 	}
-	cache.Spoilt = func(uri, file string) {
+	a.cache.Spoilt = func(uri, file string) {
 		c.Log.Warn("a file in the cache of inputs has changed on the disk: it is fetched again; if this comes again, look at the disk", "object", uri, "file", file)
 	}
 	disk, reserve, err := c.diskBounds()
