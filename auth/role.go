@@ -15,23 +15,24 @@ type Action string
 
 // The actions, from harmless to powerful.
 const (
-	Read         Action = "read jobs, nodes, queues, logs and objects"
-	Invoke       Action = "invoke endpoints"
-	Submit       Action = "submit jobs and write objects"
-	UseHands     Action = "run programs in own jobs' tasks and connect to them"
-	KeepSecrets  Action = "set and delete secrets"
-	ControlOwn   Action = "change and stop own jobs"
-	ControlAny   Action = "change and stop other users' jobs"
-	ManageQueues Action = "change queues"
-	ManageNodes  Action = "drain and remove nodes"
-	ManageTokens Action = "make, list and revoke tokens"
-	Audit        Action = "read what others did in tasks"
-	Operate      Action = "back up the cluster and change its members"
+	Read           Action = "read jobs, nodes, queues, logs and objects"
+	Invoke         Action = "invoke endpoints"
+	Submit         Action = "submit jobs and write objects"
+	UseHands       Action = "run programs in own jobs' tasks and connect to them"
+	KeepSecrets    Action = "set and delete secrets"
+	ControlOwn     Action = "change and stop own jobs"
+	ControlAny     Action = "change and stop other users' jobs"
+	ManageQueues   Action = "change queues"
+	ManageNodes    Action = "drain and remove nodes"
+	ManageTokens   Action = "make, list and revoke tokens"
+	ManageSettings Action = "change the cluster's settings"
+	Audit          Action = "read what others did in tasks"
+	Operate        Action = "back up the cluster and change its members"
 )
 
 // Actions lists every action.
 func Actions() []Action {
-	return []Action{Read, Invoke, Submit, UseHands, KeepSecrets, ControlOwn, ControlAny, ManageQueues, ManageNodes, ManageTokens, Audit, Operate}
+	return []Action{Read, Invoke, Submit, UseHands, KeepSecrets, ControlOwn, ControlAny, ManageQueues, ManageNodes, ManageTokens, ManageSettings, Audit, Operate}
 }
 
 // Allow is the table: viewers read, invokers only invoke, users read, invoke and work, admins do
@@ -44,7 +45,7 @@ func Allow(role string, action Action) bool {
 		return role == cluster.RoleInvoker || role == cluster.RoleUser || role == cluster.RoleAdmin
 	case Submit, UseHands, KeepSecrets, ControlOwn:
 		return role == cluster.RoleUser || role == cluster.RoleAdmin
-	case ControlAny, ManageQueues, ManageNodes, ManageTokens, Audit, Operate:
+	case ControlAny, ManageQueues, ManageNodes, ManageTokens, ManageSettings, Audit, Operate:
 		return role == cluster.RoleAdmin
 	}
 	return false

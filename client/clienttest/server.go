@@ -74,6 +74,7 @@ type Cluster struct {
 	endpoints map[string]Endpoint
 	routers   []invoke.Router
 	revised   uint64
+	settings  cluster.Settings
 }
 
 type coordinator struct {
@@ -90,6 +91,7 @@ func Start(n int) (*Cluster, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{
+		settings:  cluster.DefaultSettings(),
 		authority: authority, ctx: ctx, cancel: cancel, changed: make(chan struct{}),
 		jobs: map[string]client.JobView{}, sweeps: map[string]Sweep{}, models: map[string]cluster.Model{}, versions: map[string]cluster.ModelVersion{}, nodes: map[string]client.NodeView{}, logs: map[string][]logged{}, metrics: map[string][]cluster.Series{},
 		objects: map[string][]byte{}, calls: map[string]int{}, endpoints: map[string]Endpoint{},
@@ -165,6 +167,7 @@ func (c *Cluster) serve(member *coordinator, listener net.Listener, secure *tls.
 	claryv1.RegisterObjectsServer(member.server, &objects{c: c})
 	claryv1.RegisterModelsServer(member.server, &models{c: c})
 	claryv1.RegisterQueuesServer(member.server, &queues{c: c})
+	claryv1.RegisterSettingsServer(member.server, &settings{c: c})
 	claryv1.RegisterAdminServer(member.server, &admin{c: c})
 	c.running.Go(func() { _ = member.server.Serve(listener) })
 }

@@ -38,7 +38,7 @@ type Refusal struct {
 }
 
 // Record puts and deletes jobs, gangs, queues, tokens, secrets, deeds, sweeps, trials, endpoints,
-// models and their versions: all of them, or none if one is not at the revision it was read, or breaks a rule.
+// models and their versions, and puts the cluster's settings: all of them, or none if one is not at the revision it was read, or breaks a rule.
 //
 // Put the owning job in the same record as a gang, so that a job that was cancelled
 // meanwhile gets no new work; only a gang whose Stop is all that changes needs no job.
@@ -67,8 +67,10 @@ type Change struct {
 	Endpoint *cluster.Endpoint
 	// Version is of a model.
 	Version *cluster.ModelVersion
-	Delete  *Key
-	Check   *Key // a job or sweep, which is not changed
+	// Settings are the cluster's.
+	Settings *cluster.Settings
+	Delete   *Key
+	Check    *Key // a job or sweep, which is not changed
 }
 
 // Key names a stored noun: a job, gang, queue, token, secret, sweep, trial, model or version. Deleting a job

@@ -209,6 +209,9 @@ func (r Record) toProto() (*claryv1.Command, error) {
 		if change.Version != nil {
 			m.Change, set = &claryv1.Change_ModelVersion{ModelVersion: wire.ModelVersionToProto(*change.Version)}, set+1
 		}
+		if change.Settings != nil {
+			m.Change, set = &claryv1.Change_Settings{Settings: wire.SettingsToProto(*change.Settings)}, set+1
+		}
 		if change.Delete != nil {
 			m.Change, set = &claryv1.Change_Delete{Delete: keyToProto(change.Delete)}, set+1
 		}
@@ -263,6 +266,12 @@ func recordFromProto(record *claryv1.Record) (Command, error) {
 		case *claryv1.Change_ModelVersion:
 			version := wire.ModelVersionFromProto(c.ModelVersion)
 			change.Version = &version
+		case *claryv1.Change_Settings:
+			if err := wire.CheckSettings(c.Settings); err != nil {
+				return nil, fmt.Errorf("change %d of the record: %w", i, err)
+			}
+			settings := wire.SettingsFromProto(c.Settings)
+			change.Settings = &settings
 		case *claryv1.Change_Check:
 			change.Check = keyFromProto(c.Check)
 		default:

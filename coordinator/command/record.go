@@ -74,6 +74,8 @@ func (w *recording) apply(change Change) error {
 		return w.putModel(*change.Model, change.Expect)
 	case change.Version != nil:
 		return w.putVersion(*change.Version, change.Expect)
+	case change.Settings != nil:
+		return w.putSettings(*change.Settings, change.Expect)
 	case change.Check != nil:
 		return w.check(*change.Check, change.Expect)
 	case change.Delete != nil:

@@ -1,19 +1,13 @@
 package command
 
 import (
-	"time"
-
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
 )
 
-// deedsKept is how long the cluster remembers what people did in tasks. With each new deed
-// a few of the oldest go, so that no command has much to do.
-const (
-	deedsKept    = 90 * 24 * time.Hour
-	deedsAtATime = 4
-)
+// deedsAtATime is how many of the oldest deeds go with each new one, so that no command has much to do.
+const deedsAtATime = 4
 
 func (w *recording) putSecret(secret cluster.Secret, expected uint64) error {
 	old, existed := w.Secret(secret.ID())
@@ -63,7 +57,7 @@ func (w *recording) putDeed(deed cluster.Deed, expected uint64) error {
 
 // forgetDeeds deletes some of those that are too old.
 func (w *recording) forgetDeeds() {
-	oldest := cluster.NewDeedID(w.now-int64(deedsKept), "")
+	oldest := cluster.NewDeedID(w.now-int64(w.Settings().Retention.Audit), "")
 	var gone []string
 	for deed := range w.Deeds("") {
 		if deed.ID >= oldest || len(gone) == deedsAtATime {

@@ -128,7 +128,12 @@ func (d drawer) drop() command.Command {
 func (d drawer) settings() command.Command {
 	queue, _ := d.s.Queue(d.name("queue", 3))
 	token, _ := d.s.Token(d.name("token", 2))
-	switch rapid.IntRange(0, 2).Draw(d.T, "setting") {
+	switch rapid.IntRange(0, 3).Draw(d.T, "setting") {
+	case 3:
+		set := d.s.Settings()
+		expect := d.expect(set.Revision)
+		set.Backup.Keep = rapid.Int64Range(0, 3).Draw(d.T, "keep")
+		return command.Record{Changes: []command.Change{{Expect: expect, Settings: &set}}}
 	case 0:
 		return command.Record{Changes: []command.Change{
 			{Expect: queue.Revision, Delete: &command.Key{Kind: state.KindQueue, ID: queue.Name}},

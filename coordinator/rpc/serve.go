@@ -99,6 +99,7 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterAdminServer(server, &admin{replica: c.Replica, members: c.Members, leader: work.leader, decisions: c.Decisions})
 	claryv1.RegisterHandsServer(server, &hands{replica: c.Replica, agents: c.Agents, log: c.Log})
 	claryv1.RegisterQueuesServer(server, &queues{replica: c.Replica})
+	claryv1.RegisterSettingsServer(server, &settings{replica: c.Replica})
 	claryv1.RegisterSecretsServer(server, &secrets{replica: c.Replica, sealer: c.Sealer})
 	claryv1.RegisterSweepsServer(server, &sweeps{replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, desk: c.Desk})
 	claryv1.RegisterEndpointsServer(server, &endpoints{replica: c.Replica, leader: work.leader, planner: c.Planner, traffic: c.traffic(), jobs: work})

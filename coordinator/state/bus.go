@@ -21,6 +21,7 @@ const (
 	KindEndpoint    Kind = "endpoint"
 	KindModel       Kind = "model"
 	KindVersion     Kind = "version"
+	KindSettings    Kind = "settings"
 )
 
 // Change says that a noun was written or deleted.

@@ -173,5 +173,14 @@ func (r reader) Deed(id string) (cluster.Deed, bool) { return get(r, r.buckets.d
 // Deeds walks all deeds from an ID on, in the order of time.
 func (r reader) Deeds(from string) iter.Seq[cluster.Deed] { return all(r, r.buckets.deeds, "", from) }
 
+// Settings returns the cluster's settings: the defaults, at revision 0, if nobody has set any.
+func (r reader) Settings() cluster.Settings {
+	settings, ok := get(r, r.buckets.settings, cluster.SettingsID)
+	if !ok {
+		return cluster.DefaultSettings()
+	}
+	return settings
+}
+
 // Tokens walks all tokens in the order of their IDs.
 func (r reader) Tokens() iter.Seq[cluster.Token] { return all(r, r.buckets.tokens, "", "") }

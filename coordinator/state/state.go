@@ -55,6 +55,7 @@ type buckets struct {
 	below        kv.Bucket[struct{}]             // "parent/queue" of every queue
 	capacity     kv.Bucket[cluster.Amount]       // one row: what the nodes have that are ready
 	unready      kv.Bucket[struct{}]             // ids of the nodes that are not
+	settings     kv.Bucket[cluster.Settings]     // one row, if anything was set
 	position     kv.Bucket[position]             // one row
 }
 
@@ -94,6 +95,7 @@ func newBuckets() *buckets {
 		below:        kv.Bucket[struct{}]{Name: "below", Codec: markCodec()},
 		capacity:     kv.Bucket[cluster.Amount]{Name: "capacity", Codec: wire.AmountCodec()},
 		unready:      kv.Bucket[struct{}]{Name: "unready", Codec: markCodec()},
+		settings:     kv.Bucket[cluster.Settings]{Name: "settings", Codec: wire.SettingsCodec()},
 		position:     kv.Bucket[position]{Name: "position", Codec: positionCodec()},
 	}
 }

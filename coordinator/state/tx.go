@@ -202,6 +202,12 @@ func (tx *Tx) PutDeed(deed cluster.Deed) {
 // DeleteDeed deletes a deed.
 func (tx *Tx) DeleteDeed(id string) { remove(tx, tx.buckets.deeds, KindDeed, id) }
 
+// PutSettings writes the cluster's settings.
+func (tx *Tx) PutSettings(settings cluster.Settings) {
+	settings.Revision = tx.revision
+	put(tx, tx.buckets.settings, KindSettings, cluster.SettingsID, settings)
+}
+
 // PutPublication writes a publication.
 func (tx *Tx) PutPublication(publication cluster.Publication) {
 	publication.Revision = tx.revision

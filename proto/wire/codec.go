@@ -66,6 +66,11 @@ func SecretCodec() kv.Codec[cluster.Secret] {
 	return codec(SecretToProto, SecretFromProto, func() *claryv1.Secret { return new(claryv1.Secret) })
 }
 
+// SettingsCodec stores settings.
+func SettingsCodec() kv.Codec[cluster.Settings] {
+	return codec(SettingsToProto, SettingsFromProto, func() *claryv1.ClusterSettings { return new(claryv1.ClusterSettings) })
+}
+
 // DeedCodec stores deeds.
 func DeedCodec() kv.Codec[cluster.Deed] {
 	return codec(DeedToProto, DeedFromProto, func() *claryv1.Deed { return new(claryv1.Deed) })

@@ -167,7 +167,7 @@ func (a *App) applyQueuesCommand() *cobra.Command {
 	_ = command.MarkFlagFilename("file", "yaml", "yml")
 	dry := addDryRun(command)
 	command.RunE = a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-		data, err := a.readQueues(path)
+		data, err := a.readFile(path, queuefile.MaxSize)
 		if err != nil {
 			return err
 		}
@@ -180,7 +180,8 @@ func (a *App) applyQueuesCommand() *cobra.Command {
 	return command
 }
 
-func (a *App) readQueues(path string) ([]byte, error) {
+// readFile reads a file or standard input, and no more than a byte beyond the most.
+func (a *App) readFile(path string, most int64) ([]byte, error) {
 	from := a.In
 	if path != "-" {
 		file, err := os.Open(path)
@@ -190,7 +191,7 @@ func (a *App) readQueues(path string) ([]byte, error) {
 		defer file.Close()
 		from = file
 	}
-	data, err := io.ReadAll(io.LimitReader(from, queuefile.MaxSize+1))
+	data, err := io.ReadAll(io.LimitReader(from, most+1))
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "read %s: %w", path, err)
 	}

@@ -329,6 +329,7 @@ type Change struct {
 	//	*Change_Model
 	//	*Change_ModelVersion
 	//	*Change_Endpoint
+	//	*Change_Settings
 	//	*Change_Check
 	Change        isChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
@@ -487,6 +488,15 @@ func (x *Change) GetEndpoint() *Endpoint {
 	return nil
 }
 
+func (x *Change) GetSettings() *ClusterSettings {
+	if x != nil {
+		if x, ok := x.Change.(*Change_Settings); ok {
+			return x.Settings
+		}
+	}
+	return nil
+}
+
 func (x *Change) GetCheck() *Key {
 	if x != nil {
 		if x, ok := x.Change.(*Change_Check); ok {
@@ -548,6 +558,10 @@ type Change_Endpoint struct {
 	Endpoint *Endpoint `protobuf:"bytes,70,opt,name=endpoint,proto3,oneof"`
 }
 
+type Change_Settings struct {
+	Settings *ClusterSettings `protobuf:"bytes,150,opt,name=settings,proto3,oneof"`
+}
+
 type Change_Check struct {
 	Check *Key `protobuf:"bytes,23,opt,name=check,proto3,oneof"` // changes nothing: the noun must be at the revision
 }
@@ -575,6 +589,8 @@ func (*Change_Model) isChange_Change() {}
 func (*Change_ModelVersion) isChange_Change() {}
 
 func (*Change_Endpoint) isChange_Change() {}
+
+func (*Change_Settings) isChange_Change() {}
 
 func (*Change_Check) isChange_Change() {}
 
@@ -1265,7 +1281,7 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\x0fset_node_cached\x18\xa0\x01 \x01(\v2\x17.clary.v1.SetNodeCachedH\x00R\rsetNodeCachedB\t\n" +
 	"\acommand\"4\n" +
 	"\x06Record\x12*\n" +
-	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xd3\x04\n" +
+	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\x8d\x05\n" +
 	"\x06Change\x12\x16\n" +
 	"\x06expect\x18\x01 \x01(\x04R\x06expect\x12!\n" +
 	"\x03job\x18\x02 \x01(\v2\r.clary.v1.JobH\x00R\x03job\x12$\n" +
@@ -1279,7 +1295,8 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\x05sweep\x18\x16 \x01(\v2\x0f.clary.v1.SweepH\x00R\x05sweep\x12'\n" +
 	"\x05model\x183 \x01(\v2\x0f.clary.v1.ModelH\x00R\x05model\x12=\n" +
 	"\rmodel_version\x184 \x01(\v2\x16.clary.v1.ModelVersionH\x00R\fmodelVersion\x120\n" +
-	"\bendpoint\x18F \x01(\v2\x12.clary.v1.EndpointH\x00R\bendpoint\x12%\n" +
+	"\bendpoint\x18F \x01(\v2\x12.clary.v1.EndpointH\x00R\bendpoint\x128\n" +
+	"\bsettings\x18\x96\x01 \x01(\v2\x19.clary.v1.ClusterSettingsH\x00R\bsettings\x12%\n" +
 	"\x05check\x18\x17 \x01(\v2\r.clary.v1.KeyH\x00R\x05checkB\b\n" +
 	"\x06change\")\n" +
 	"\x03Key\x12\x12\n" +
@@ -1344,39 +1361,40 @@ func file_clary_v1_commands_proto_rawDescGZIP() []byte {
 
 var file_clary_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_clary_v1_commands_proto_goTypes = []any{
-	(*Batch)(nil),         // 0: clary.v1.Batch
-	(*Command)(nil),       // 1: clary.v1.Command
-	(*Record)(nil),        // 2: clary.v1.Record
-	(*Change)(nil),        // 3: clary.v1.Change
-	(*Key)(nil),           // 4: clary.v1.Key
-	(*CommitPlan)(nil),    // 5: clary.v1.CommitPlan
-	(*ReportTasks)(nil),   // 6: clary.v1.ReportTasks
-	(*TaskReport)(nil),    // 7: clary.v1.TaskReport
-	(*PutNode)(nil),       // 8: clary.v1.PutNode
-	(*SetNodeState)(nil),  // 9: clary.v1.SetNodeState
-	(*RemoveNode)(nil),    // 10: clary.v1.RemoveNode
-	(*SetNodeCached)(nil), // 11: clary.v1.SetNodeCached
-	(*SetNodeTaints)(nil), // 12: clary.v1.SetNodeTaints
-	(*Publish)(nil),       // 13: clary.v1.Publish
-	(*Results)(nil),       // 14: clary.v1.Results
-	(*Result)(nil),        // 15: clary.v1.Result
-	(*Job)(nil),           // 16: clary.v1.Job
-	(*Gang)(nil),          // 17: clary.v1.Gang
-	(*Queue)(nil),         // 18: clary.v1.Queue
-	(*Token)(nil),         // 19: clary.v1.Token
-	(*Secret)(nil),        // 20: clary.v1.Secret
-	(*Deed)(nil),          // 21: clary.v1.Deed
-	(*Trial)(nil),         // 22: clary.v1.Trial
-	(*Sweep)(nil),         // 23: clary.v1.Sweep
-	(*Model)(nil),         // 24: clary.v1.Model
-	(*ModelVersion)(nil),  // 25: clary.v1.ModelVersion
-	(*Endpoint)(nil),      // 26: clary.v1.Endpoint
-	(*Placement)(nil),     // 27: clary.v1.Placement
-	(*Eviction)(nil),      // 28: clary.v1.Eviction
-	(*TaskStatus)(nil),    // 29: clary.v1.TaskStatus
-	(*Node)(nil),          // 30: clary.v1.Node
-	(*Taint)(nil),         // 31: clary.v1.Taint
-	(*Output)(nil),        // 32: clary.v1.Output
+	(*Batch)(nil),           // 0: clary.v1.Batch
+	(*Command)(nil),         // 1: clary.v1.Command
+	(*Record)(nil),          // 2: clary.v1.Record
+	(*Change)(nil),          // 3: clary.v1.Change
+	(*Key)(nil),             // 4: clary.v1.Key
+	(*CommitPlan)(nil),      // 5: clary.v1.CommitPlan
+	(*ReportTasks)(nil),     // 6: clary.v1.ReportTasks
+	(*TaskReport)(nil),      // 7: clary.v1.TaskReport
+	(*PutNode)(nil),         // 8: clary.v1.PutNode
+	(*SetNodeState)(nil),    // 9: clary.v1.SetNodeState
+	(*RemoveNode)(nil),      // 10: clary.v1.RemoveNode
+	(*SetNodeCached)(nil),   // 11: clary.v1.SetNodeCached
+	(*SetNodeTaints)(nil),   // 12: clary.v1.SetNodeTaints
+	(*Publish)(nil),         // 13: clary.v1.Publish
+	(*Results)(nil),         // 14: clary.v1.Results
+	(*Result)(nil),          // 15: clary.v1.Result
+	(*Job)(nil),             // 16: clary.v1.Job
+	(*Gang)(nil),            // 17: clary.v1.Gang
+	(*Queue)(nil),           // 18: clary.v1.Queue
+	(*Token)(nil),           // 19: clary.v1.Token
+	(*Secret)(nil),          // 20: clary.v1.Secret
+	(*Deed)(nil),            // 21: clary.v1.Deed
+	(*Trial)(nil),           // 22: clary.v1.Trial
+	(*Sweep)(nil),           // 23: clary.v1.Sweep
+	(*Model)(nil),           // 24: clary.v1.Model
+	(*ModelVersion)(nil),    // 25: clary.v1.ModelVersion
+	(*Endpoint)(nil),        // 26: clary.v1.Endpoint
+	(*ClusterSettings)(nil), // 27: clary.v1.ClusterSettings
+	(*Placement)(nil),       // 28: clary.v1.Placement
+	(*Eviction)(nil),        // 29: clary.v1.Eviction
+	(*TaskStatus)(nil),      // 30: clary.v1.TaskStatus
+	(*Node)(nil),            // 31: clary.v1.Node
+	(*Taint)(nil),           // 32: clary.v1.Taint
+	(*Output)(nil),          // 33: clary.v1.Output
 }
 var file_clary_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Batch.commands:type_name -> clary.v1.Command
@@ -1402,20 +1420,21 @@ var file_clary_v1_commands_proto_depIdxs = []int32{
 	24, // 20: clary.v1.Change.model:type_name -> clary.v1.Model
 	25, // 21: clary.v1.Change.model_version:type_name -> clary.v1.ModelVersion
 	26, // 22: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
-	4,  // 23: clary.v1.Change.check:type_name -> clary.v1.Key
-	27, // 24: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
-	28, // 25: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
-	7,  // 26: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
-	29, // 27: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
-	30, // 28: clary.v1.PutNode.node:type_name -> clary.v1.Node
-	31, // 29: clary.v1.SetNodeTaints.taints:type_name -> clary.v1.Taint
-	32, // 30: clary.v1.Publish.outputs:type_name -> clary.v1.Output
-	15, // 31: clary.v1.Results.results:type_name -> clary.v1.Result
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	27, // 23: clary.v1.Change.settings:type_name -> clary.v1.ClusterSettings
+	4,  // 24: clary.v1.Change.check:type_name -> clary.v1.Key
+	28, // 25: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
+	29, // 26: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
+	7,  // 27: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
+	30, // 28: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
+	31, // 29: clary.v1.PutNode.node:type_name -> clary.v1.Node
+	32, // 30: clary.v1.SetNodeTaints.taints:type_name -> clary.v1.Taint
+	33, // 31: clary.v1.Publish.outputs:type_name -> clary.v1.Output
+	15, // 32: clary.v1.Results.results:type_name -> clary.v1.Result
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_commands_proto_init() }
@@ -1448,6 +1467,7 @@ func file_clary_v1_commands_proto_init() {
 		(*Change_Model)(nil),
 		(*Change_ModelVersion)(nil),
 		(*Change_Endpoint)(nil),
+		(*Change_Settings)(nil),
 		(*Change_Check)(nil),
 	}
 	type x struct{}

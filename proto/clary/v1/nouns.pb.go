@@ -6586,6 +6586,111 @@ func (x *LogEntry) GetText() []byte {
 	return nil
 }
 
+// What an operator has set of the cluster's behaviour: those that are not named have their defaults.
+type ClusterSettings struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Set           []*Setting             `protobuf:"bytes,1,rep,name=set,proto3" json:"set,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterSettings) Reset() {
+	*x = ClusterSettings{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterSettings) ProtoMessage() {}
+
+func (x *ClusterSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterSettings.ProtoReflect.Descriptor instead.
+func (*ClusterSettings) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *ClusterSettings) GetSet() []*Setting {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
+func (x *ClusterSettings) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type Setting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *Setting) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Setting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
 var File_clary_v1_nouns_proto protoreflect.FileDescriptor
 
 const file_clary_v1_nouns_proto_rawDesc = "" +
@@ -7276,7 +7381,13 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x04time\x18\x01 \x01(\x03R\x04time\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x18\n" +
 	"\apartial\x18\x03 \x01(\bR\apartial\x12\x12\n" +
-	"\x04text\x18\x04 \x01(\fR\x04textB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
+	"\x04text\x18\x04 \x01(\fR\x04text\"R\n" +
+	"\x0fClusterSettings\x12#\n" +
+	"\x03set\x18\x01 \x03(\v2\x11.clary.v1.SettingR\x03set\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"3\n" +
+	"\aSetting\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05valueB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
 	file_clary_v1_nouns_proto_rawDescOnce sync.Once
@@ -7290,7 +7401,7 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
 	(*DeviceShare)(nil),      // 1: clary.v1.DeviceShare
@@ -7359,30 +7470,32 @@ var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Experiment)(nil),       // 64: clary.v1.Experiment
 	(*EndpointNote)(nil),     // 65: clary.v1.EndpointNote
 	(*LogEntry)(nil),         // 66: clary.v1.LogEntry
-	nil,                      // 67: clary.v1.Node.LabelsEntry
-	nil,                      // 68: clary.v1.Job.LabelsEntry
-	nil,                      // 69: clary.v1.Program.EnvEntry
-	nil,                      // 70: clary.v1.Program.HyperparametersEntry
-	nil,                      // 71: clary.v1.Role.LabelsEntry
-	nil,                      // 72: clary.v1.Gang.LabelsEntry
-	nil,                      // 73: clary.v1.Progress.MetricsEntry
-	nil,                      // 74: clary.v1.Model.AliasesEntry
-	nil,                      // 75: clary.v1.Lineage.ParametersEntry
-	nil,                      // 76: clary.v1.Lineage.MetricsEntry
-	nil,                      // 77: clary.v1.Evaluation.MetricsEntry
+	(*ClusterSettings)(nil),  // 67: clary.v1.ClusterSettings
+	(*Setting)(nil),          // 68: clary.v1.Setting
+	nil,                      // 69: clary.v1.Node.LabelsEntry
+	nil,                      // 70: clary.v1.Job.LabelsEntry
+	nil,                      // 71: clary.v1.Program.EnvEntry
+	nil,                      // 72: clary.v1.Program.HyperparametersEntry
+	nil,                      // 73: clary.v1.Role.LabelsEntry
+	nil,                      // 74: clary.v1.Gang.LabelsEntry
+	nil,                      // 75: clary.v1.Progress.MetricsEntry
+	nil,                      // 76: clary.v1.Model.AliasesEntry
+	nil,                      // 77: clary.v1.Lineage.ParametersEntry
+	nil,                      // 78: clary.v1.Lineage.MetricsEntry
+	nil,                      // 79: clary.v1.Evaluation.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Resources.shares:type_name -> clary.v1.DeviceShare
 	3,  // 1: clary.v1.Device.profiles:type_name -> clary.v1.MIGProfile
 	9,  // 2: clary.v1.Node.devices:type_name -> clary.v1.Device
-	67, // 3: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	69, // 3: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
 	4,  // 4: clary.v1.Node.taints:type_name -> clary.v1.Taint
-	68, // 5: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	70, // 5: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	11, // 6: clary.v1.Job.retry:type_name -> clary.v1.Retry
 	58, // 7: clary.v1.Job.models:type_name -> clary.v1.ModelPin
-	69, // 8: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	71, // 8: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
 	13, // 9: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	70, // 10: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	72, // 10: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
 	15, // 11: clary.v1.Program.python:type_name -> clary.v1.Python
 	16, // 12: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
 	18, // 13: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
@@ -7391,15 +7504,15 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	20, // 16: clary.v1.Program.probe:type_name -> clary.v1.Probe
 	2,  // 17: clary.v1.Role.ask:type_name -> clary.v1.Ask
 	19, // 18: clary.v1.Role.program:type_name -> clary.v1.Program
-	71, // 19: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	73, // 19: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
 	5,  // 20: clary.v1.Role.constraints:type_name -> clary.v1.Constraint
 	6,  // 21: clary.v1.Role.affinities:type_name -> clary.v1.Affinity
 	7,  // 22: clary.v1.Role.tolerations:type_name -> clary.v1.Toleration
 	8,  // 23: clary.v1.Role.topology:type_name -> clary.v1.Topology
 	21, // 24: clary.v1.Gang.roles:type_name -> clary.v1.Role
-	72, // 25: clary.v1.Gang.labels:type_name -> clary.v1.Gang.LabelsEntry
+	74, // 25: clary.v1.Gang.labels:type_name -> clary.v1.Gang.LabelsEntry
 	0,  // 26: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	73, // 27: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	75, // 27: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
 	48, // 28: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
 	24, // 29: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
 	25, // 30: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
@@ -7432,7 +7545,7 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	48, // 57: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
 	50, // 58: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
 	51, // 59: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
-	74, // 60: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
+	76, // 60: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
 	25, // 61: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
 	54, // 62: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
 	55, // 63: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
@@ -7440,9 +7553,9 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	56, // 65: clary.v1.Lineage.code:type_name -> clary.v1.Code
 	57, // 66: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
 	58, // 67: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
-	75, // 68: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
-	76, // 69: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
-	77, // 70: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
+	77, // 68: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
+	78, // 69: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
+	79, // 70: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
 	61, // 71: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
 	63, // 72: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
 	58, // 73: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
@@ -7451,11 +7564,12 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	21, // 76: clary.v1.Fleet.role:type_name -> clary.v1.Role
 	58, // 77: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
 	62, // 78: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
-	79, // [79:79] is the sub-list for method output_type
-	79, // [79:79] is the sub-list for method input_type
-	79, // [79:79] is the sub-list for extension type_name
-	79, // [79:79] is the sub-list for extension extendee
-	0,  // [0:79] is the sub-list for field type_name
+	68, // 79: clary.v1.ClusterSettings.set:type_name -> clary.v1.Setting
+	80, // [80:80] is the sub-list for method output_type
+	80, // [80:80] is the sub-list for method input_type
+	80, // [80:80] is the sub-list for extension type_name
+	80, // [80:80] is the sub-list for extension extendee
+	0,  // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
@@ -7469,7 +7583,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   78,
+			NumMessages:   80,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

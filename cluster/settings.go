@@ -1,0 +1,215 @@
+package cluster
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Settings are how the whole cluster behaves, where an operator may have other wishes than we had. There is one row of them;
+// nothing that changes by itself lives in it. AllSettings is the table of all, with their defaults and what they mean.
+type Settings struct {
+	Retention Retention
+	Backup    Backup
+
+	Revision uint64
+}
+
+// Retention is how long the cluster remembers what is over.
+type Retention struct {
+	Audit     time.Duration // what people did
+	AuditMost int64         // and of these at most so many
+}
+
+// Backup is where backups of the cluster go by themselves, and how often. All of it empty: nowhere.
+type Backup struct {
+	Every time.Duration // 0: never
+	To    string        // s3://bucket/prefix
+	Keep  int64         // how many; the oldest go first
+}
+
+// Unit says how a setting is written.
+type Unit string
+
+// The units.
+const (
+	UnitCount    Unit = "count"    // 1000
+	UnitBytes    Unit = "bytes"    // 64MiB
+	UnitDuration Unit = "duration" // 90d, 36h
+	UnitPercent  Unit = "percent"  // 5
+	UnitText     Unit = "text"
+)
+
+// Setting is a row of the table: one thing that can be set.
+type Setting struct {
+	Path    string // like "retention.audit"
+	Unit    Unit
+	Default int64
+	// Least and Most bound a number; 0 is allowed beside them if Zero says what it means.
+	Least, Most int64
+	Zero        string
+	Means       string
+
+	number func(*Settings) int64
+	put    func(*Settings, int64)
+	text   func(*Settings) *string
+}
+
+const day = int64(24 * time.Hour)
+
+// table is what can be set. Commands read these numbers while they are applied, so that a default or bound changes only together
+// with the format of commands: two builds that take different ones for granted would not come to the same state.
+var table = []Setting{
+	amount("retention.audit", UnitDuration, 90*day, day, 3650*day, "", "how long the audit's entries are kept", func(s *Settings) *time.Duration { return &s.Retention.Audit }),
+	amount("retention.audit_most", UnitCount, 100_000, 1000, 10_000_000, "", "and of these at most so many; the oldest go first", func(s *Settings) *int64 { return &s.Retention.AuditMost }),
+	amount("backup.every", UnitDuration, 0, int64(time.Minute), 366*day, "no backups by themselves", "how often the cluster is backed up", func(s *Settings) *time.Duration { return &s.Backup.Every }),
+	worded("backup.to", "where backups go, an s3://bucket/prefix", func(s *Settings) *string { return &s.Backup.To }),
+	amount("backup.keep", UnitCount, 14, 1, 10_000, "", "how many backups are kept; the oldest go first", func(s *Settings) *int64 { return &s.Backup.Keep }),
+}
+
+func amount[T ~int64](path string, unit Unit, open, least, most int64, zero, means string, at func(*Settings) *T) Setting {
+	return Setting{
+		Path: path, Unit: unit, Default: open, Least: least, Most: most, Zero: zero, Means: means,
+		number: func(s *Settings) int64 { return int64(*at(s)) },
+		put:    func(s *Settings, value int64) { *at(s) = T(value) },
+	}
+}
+
+func worded(path, means string, at func(*Settings) *string) Setting {
+	return Setting{Path: path, Unit: UnitText, Most: maxSettingText, Means: means, text: at}
+}
+
+const maxSettingText = 1024
+
+// SettingsID is under what name the one row of settings changes.
+const SettingsID = "cluster"
+
+// AllSettings is the table of what can be set.
+func AllSettings() []Setting { return slices.Clone(table) }
+
+// FindSetting returns a row of the table by its path.
+func FindSetting(path string) (Setting, bool) {
+	at := slices.IndexFunc(table, func(s Setting) bool { return s.Path == path })
+	if at < 0 {
+		return Setting{}, false
+	}
+	return table[at], true
+}
+
+// DefaultSettings are those of a cluster in which nobody has set anything.
+func DefaultSettings() Settings {
+	var made Settings
+	for _, setting := range table {
+		setting.Reset(&made)
+	}
+	return made
+}
+
+// Reset puts the default in.
+func (s Setting) Reset(of *Settings) { s.Put(of, s.Default, "") }
+
+// Put sets it: a text has text, all others number.
+func (s Setting) Put(of *Settings, number int64, text string) {
+	if s.text != nil {
+		*s.text(of) = text
+		return
+	}
+	s.put(of, number)
+}
+
+// Of is what it is set to.
+func (s Setting) Of(all Settings) (number int64, text string) {
+	if s.text != nil {
+		return 0, *s.text(&all)
+	}
+	return s.number(&all), ""
+}
+
+// IsDefault reports whether it is what it would be if nobody had set it.
+func (s Setting) IsDefault(of Settings) bool {
+	number, text := s.Of(of)
+	return number == s.Default && text == ""
+}
+
+// Validate reports every mistake in the settings.
+func (s Settings) Validate() Problems {
+	var p Problems
+	for _, setting := range table {
+		value, words := setting.Of(s)
+		if setting.Unit == UnitText {
+			if len(words) > maxSettingText {
+				p.Add("settings."+setting.Path, "has %d bytes: at most %d", len(words), maxSettingText)
+			}
+			continue
+		}
+		if value == 0 && setting.Zero != "" || value >= setting.Least && value <= setting.Most {
+			continue
+		}
+		p.Add("settings."+setting.Path, "%s is out of range: %s", setting.Format(value), setting.Range())
+	}
+	p.Under("settings.backup", s.Backup.Validate())
+	return p
+}
+
+// Validate reports every mistake in how the parts of it fit.
+func (b Backup) Validate() Problems {
+	var p Problems
+	bucket, isS3 := strings.CutPrefix(b.To, "s3://")
+	switch {
+	case b.To != "" && (!isS3 || bucket == "" || bucket[0] == '/'):
+		p.Add("to", "%q is not s3://bucket/prefix", Clip(b.To))
+	case b.Every > 0 && b.To == "":
+		p.Add("to", "is empty: say where the backups go that are made every %s", b.Every)
+	}
+	return p
+}
+
+// Format is a number as people write it in its unit, exactly: 64MiB, 90d.
+func (s Setting) Format(value int64) string {
+	switch s.Unit {
+	case UnitBytes:
+		units := []string{"", "KiB", "MiB", "GiB", "TiB", "PiB"}
+		unit := 0
+		for value != 0 && value%1024 == 0 && unit < len(units)-1 {
+			value, unit = value/1024, unit+1
+		}
+		return strconv.FormatInt(value, 10) + units[unit]
+	case UnitDuration:
+		if value == 0 {
+			return "0"
+		}
+		if value%day == 0 {
+			return strconv.FormatInt(value/day, 10) + "d"
+		}
+		text := time.Duration(value).String()
+		if short, ok := strings.CutSuffix(text, "m0s"); ok {
+			text = short + "m"
+		}
+		if short, ok := strings.CutSuffix(text, "h0m"); ok {
+			text = short + "h"
+		}
+		return text
+	}
+	return strconv.FormatInt(value, 10)
+}
+
+// Text is what it is set to, as people write it.
+func (s Setting) Text(of Settings) string {
+	number, text := s.Of(of)
+	if s.Unit == UnitText {
+		return text
+	}
+	return s.Format(number)
+}
+
+// Range says what it may be set to; empty for a text.
+func (s Setting) Range() string {
+	switch {
+	case s.Unit == UnitText:
+		return ""
+	case s.Zero != "":
+		return "from " + s.Format(s.Least) + " to " + s.Format(s.Most) + ", or 0: " + s.Zero
+	}
+	return "from " + s.Format(s.Least) + " to " + s.Format(s.Most)
+}

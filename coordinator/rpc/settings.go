@@ -1,0 +1,62 @@
+package rpc
+
+import (
+	"context"
+
+	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/internal/fault"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+)
+
+// settings serves the cluster's settings.
+type settings struct {
+	claryv1.UnimplementedSettingsServer
+	replica Replica
+}
+
+// Get shows every setting with its default and what it means.
+func (s *settings) Get(ctx context.Context, request *claryv1.GetSettingsRequest) (*claryv1.GetSettingsResponse, error) {
+	snapshot, err := s.replica.Read(ctx, request.GetStale())
+	if err != nil {
+		return nil, err
+	}
+	defer snapshot.Close()
+	return wire.SettingsView(snapshot.Settings()), nil
+}
+
+// Edit changes settings, all that the request names or none.
+func (s *settings) Edit(ctx context.Context, request *claryv1.EditSettingsRequest) (*claryv1.EditSettingsResponse, error) {
+	for try := 1; ; try++ {
+		answer, err := s.edit(ctx, request)
+		if !fault.Is(err, fault.Conflict) || request.GetExpect() != 0 || ctx.Err() != nil || try == changeTries {
+			return answer, err
+		}
+	}
+}
+
+func (s *settings) edit(ctx context.Context, request *claryv1.EditSettingsRequest) (*claryv1.EditSettingsResponse, error) {
+	snapshot, err := s.replica.Read(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	before := snapshot.Settings()
+	snapshot.Close()
+	if expect := request.GetExpect(); expect != 0 && expect != before.Revision {
+		return nil, fault.New(fault.Conflict, "expect: the settings are at revision %d, not %d: read them again", before.Revision, expect)
+	}
+	after, err := wire.EditSettings(before, request)
+	if err != nil {
+		return nil, err
+	}
+	answer := &claryv1.EditSettingsResponse{Changes: wire.SettingChanges(before, after), Revision: before.Revision}
+	if len(answer.GetChanges()) == 0 || request.GetDryRun() {
+		return answer, nil
+	}
+	results, err := s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Settings: &after, Expect: before.Revision}}})
+	if err != nil {
+		return nil, err
+	}
+	answer.Revision = results[0].Revision
+	return answer, nil
+}
