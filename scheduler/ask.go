@@ -56,6 +56,14 @@ func classOf(gang cluster.Gang) past.Class {
 	return past.ClassOf(cluster.Job{Owner: gang.Owner, Name: gang.Job}, gang)
 }
 
+// shapeIn is a shape of the ask in a room where others may keep it away.
+func (a *Ask) shapeIn(m *room.Map, s *room.Shape) *room.Shape {
+	if g := (room.Guest{ID: a.ID, Job: a.Job, Labels: a.Labels}); m.Shuns(&g) {
+		return s.For(&g)
+	}
+	return s
+}
+
 // Needs is what it needs, in every size that it may have.
 func (a Ask) Needs() *Needs { return a.needs }
 

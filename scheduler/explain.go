@@ -25,10 +25,11 @@ func Explain(view *room.Map, ask Ask, now int64) cluster.Why {
 		return waits(why, "nodes", "no node has joined the cluster yet")
 	}
 	m := view.Clone()
-	if allocations, _ := m.Take(ask.Shape); allocations != nil {
+	shape := ask.shapeIn(m, ask.Shape)
+	if allocations, _ := m.Take(shape); allocations != nil {
 		return waits(why, "turn", "there is room for it now: it is placed in a moment")
 	}
-	return stuck(why, m, ask.Shape, "free")
+	return stuck(why, m, shape, "free")
 }
 
 // short rounds a wait for people.

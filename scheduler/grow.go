@@ -45,8 +45,8 @@ func (r *round) growOne(run *runner) {
 		return
 	}
 	mark := r.Room.Mark()
-	r.Room.Give(run.Allocations)
-	step, allocations := r.largest(run.needs, run.needs.steps, func(step int) bool {
+	r.Room.Vacate(run.ID, run.Allocations)
+	step, allocations := r.largest(run.needs, r.guestOf(run), run.needs.steps, func(step int) bool {
 		claim.Amount = run.needs.at(step).Amount
 		_, ok := r.Queues.Admit(claim)
 		return ok // of what is smaller too; whether it is worth it is asked of the largest

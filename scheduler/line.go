@@ -54,6 +54,8 @@ type waiter struct {
 	closes bool  // since all were tried last: nobody overtakes it in its line
 	leads  bool  // something was done or sought for it, or it keeps others back: without it the next of its line has its turn
 	press  look  // for victims
+	calm   int64 // until then nobody is stopped for it,
+	vainly int   // since so often others had gone and it did not fit
 	keep   look  // for room that could be kept
 	frees  frees // the limit that it waits for
 	spell  spell // for which something is kept for it though nobody knows when it can use it
@@ -97,6 +99,7 @@ func (c *Cluster) Wait(ask Ask) {
 	ask.needs = c.needs.get(ask.needs)
 	w := &waiter{Ask: ask, line: c.line(ask.Queue), until: ask.NotBefore, since: ask.Since, known: c.workOf(ask.ID, ask.Class, ask.Submitted)}
 	c.waiting[ask.ID] = w
+	c.Room.Shield(ask.ID, ask.needs.away)
 	w.line.waits++
 	w.kept = c.holds[ask.ID] != nil
 	switch {
@@ -173,6 +176,9 @@ func (c *Cluster) Waiting(id string) (Ask, bool) {
 
 func (c *Cluster) unwait(w *waiter) {
 	delete(c.waiting, w.ID)
+	if c.running[w.ID] == nil {
+		c.Room.Shield(w.ID, nil)
+	}
 	c.deactivate(w)
 	w.line.waits--
 	w.until = 0 // whatever of it is asleep counts for nothing

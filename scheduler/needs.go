@@ -20,6 +20,9 @@ type Needs struct {
 	sizes []*Size        // by step, made when they are asked for
 	users int            // asks that share it
 
+	away     []cluster.Affinity // by which it keeps others away from all of it
+	required bool               // it must be near others, or away from them
+
 	without  []string          // models that are left out
 	variants map[string]*Needs // of it, by what they leave out
 }
@@ -31,14 +34,41 @@ type Size struct {
 	Counts []int32 // by role; nil of a gang that is not elastic
 }
 
+// For is its shape for a guest whom others keep away; nil is nobody whom they do.
+func (s *Size) For(g *room.Guest) *room.Shape {
+	if g == nil {
+		return s.Shape
+	}
+	return s.Shape.For(g)
+}
+
+// guest is who asks, as those see it that keep it away; nil if nobody does.
+func (c *Cluster) guest(a *Ask) *room.Guest {
+	return c.shunned(room.Guest{ID: a.ID, Job: a.Job, Labels: a.Labels})
+}
+
+// guestOf is the same of a gang that runs.
+func (c *Cluster) guestOf(run *runner) *room.Guest {
+	return c.shunned(room.Guest{ID: run.ID, Job: run.Job, Labels: run.Labels})
+}
+
+func (c *Cluster) shunned(g room.Guest) *room.Guest {
+	if !c.Room.Shuns(&g) {
+		return nil
+	}
+	return &g
+}
+
 // NewNeeds reads what a job's gang needs.
 func NewNeeds(job string, roles []cluster.Role) *Needs {
 	n := &Needs{job: job, roles: slices.Clone(roles)}
 	for i := range n.roles {
 		role := &n.roles[i]
 		role.Program = cluster.Program{Inputs: role.Program.Inputs} // what nodes may have in their caches
+		n.required = n.required || slices.ContainsFunc(role.Affinities, func(a cluster.Affinity) bool { return a.Weight == 0 })
 		n.steps = max(n.steps, int(role.Count-role.Least()))
 	}
+	n.away = room.Away(n.roles)
 	n.sizes = make([]*Size, n.steps+1)
 	n.key = n.Most().Shape.Key
 	if n.steps > 0 {
@@ -93,7 +123,7 @@ func (n *Needs) sparing(models []string) *Needs {
 	if other := n.variants[key]; other != nil {
 		return other
 	}
-	other := &Needs{key: n.key, job: n.job, roles: n.roles, steps: n.steps, sizes: make([]*Size, len(n.sizes)), without: models}
+	other := &Needs{away: n.away, required: n.required, key: n.key, job: n.job, roles: n.roles, steps: n.steps, sizes: make([]*Size, len(n.sizes)), without: models}
 	other.Least() // so that who only reads it changes nothing
 	if n.variants == nil {
 		n.variants = map[string]*Needs{}

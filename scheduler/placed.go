@@ -25,7 +25,7 @@ func (s *survey) saysTaints(c *count) string {
 func shortAffinity(o *room.Offer, _ *room.Need) (int64, bool) { return one(o.Barred), false }
 
 func (s *survey) saysAffinity(c *count) string {
-	return s.of(c.nodes, "is|are") + " ruled out by the other jobs that it is to be near or away from"
+	return s.of(c.nodes, "is|are") + " ruled out by other jobs that it is to be near or away from, or that are to be away from it"
 }
 
 // shortShares is in thousandths of one GPU; one if its memory alone is short.

@@ -11,6 +11,9 @@ import (
 	"github.com/clary-ml/clary/scheduler/share"
 )
 
+// calmFor is for how long nobody is stopped for an ask for which others had gone in vain; twice as long each time.
+const calmFor = time.Minute
+
 // want is what asks have in common for whom nobody may be stopped if nobody may be for the first of them.
 type want struct {
 	line     *line
@@ -22,6 +25,10 @@ type want struct {
 func (r *round) press(w *waiter) bool {
 	l := w.line
 	if l.pressed >= pressDepth || r.vain(w.press) {
+		return false
+	}
+	if w.calm > r.now {
+		r.recall(w.calm)
 		return false
 	}
 	alike := want{l, w.needs, w.Priority}
@@ -41,13 +48,20 @@ func (r *round) press(w *waiter) bool {
 	l.pressed++ // finding candidates is cheap, choosing among them is not
 	p := &pressing{round: r, w: w}
 	_, p.admitted = r.Queues.Admit(w.claim(w.needs.Least().Amount))
+	p.guest = r.guest(&w.Ask)
+	whole := func() {
+		for i := range candidates {
+			candidates[i].Elastic = false
+		}
+	}
+	if w.needs.required || p.guest != nil { // with less they would go on somewhere, and it may have to be near or away from there
+		whole()
+	}
 	mark := r.Room.Mark()
 	r.Room.Unpin(w.ID)
 	victims := evict.Choose(r.Room, candidates, p.fits, p)
 	if victims == nil { // then those that could have gone on with less stop, too
-		for i := range candidates {
-			candidates[i].Elastic = false
-		}
+		whole()
 		victims = evict.Choose(r.Room, candidates, p.fits, p)
 	}
 	p.Begin()
@@ -135,6 +149,7 @@ func (r *round) mayEvict(w *waiter, run *runner, gain cluster.Amount) bool {
 type pressing struct {
 	*round
 	w        *waiter
+	guest    *room.Guest
 	admitted bool // the limits of its queue allow it as it is
 	gone     []*share.Claim
 }
@@ -174,14 +189,15 @@ func (p *pressing) fits(victims []*evict.Candidate) bool {
 	mark := p.Room.Mark()
 	defer p.Room.Rollback(mark)
 	least := p.w.needs.Least()
-	if allocations, _ := p.Room.Take(least.Shape); allocations == nil {
+	if allocations, _ := p.Room.Take(least.For(p.guest)); allocations == nil {
 		return false
 	}
 	for _, v := range victims {
 		if !v.Elastic {
 			continue
 		}
-		if allocations, _ := p.Room.Take(p.running[v.ID].needs.Least().Shape); allocations == nil {
+		run := p.running[v.ID]
+		if allocations, _ := p.Room.Take(run.needs.Least().For(p.guestOf(run))); allocations == nil {
 			return false
 		}
 	}
@@ -216,14 +232,14 @@ func (r *round) evict(p *pressing, victims []*evict.Candidate, mark room.Mark) b
 	w, awaits := p.w, make([]string, len(victims))
 	for i, v := range victims {
 		awaits[i] = v.ID
-		r.Room.Give(v.Allocations)
+		r.Room.Vacate(v.ID, v.Allocations)
 	}
 	// As much of it as the rules allow in their room, though no more of the elastic victims' than they must give.
 	most := w.needs.steps
 	if slices.ContainsFunc(victims, func(v *evict.Candidate) bool { return v.Elastic }) {
 		most = 0
 	}
-	step, allocations := r.largest(w.needs, most, func(step int) bool { return p.allows(victims, w.needs.at(step).Amount) })
+	step, allocations := r.largest(w.needs, p.guest, most, func(step int) bool { return p.allows(victims, w.needs.at(step).Amount) })
 	if allocations == nil || !p.allows(victims, r.amountOf(allocations)) {
 		return false
 	}
@@ -231,7 +247,7 @@ func (r *round) evict(p *pressing, victims []*evict.Candidate, mark room.Mark) b
 	rooms := make([][]cluster.Allocation, len(victims))
 	for i, v := range victims {
 		if run := r.running[v.ID]; v.Elastic {
-			rest[i], rooms[i] = r.largest(run.needs, run.step-1, nil)
+			rest[i], rooms[i] = r.largest(run.needs, r.guestOf(run), run.step-1, nil)
 		}
 	}
 	r.Room.Rollback(mark)
@@ -257,12 +273,12 @@ func (r *round) keep(id string, claim share.Claim, step int, allocations []clust
 }
 
 // largest takes room for the largest size up to a step that has some and that may is content with (nil is with all), or none.
-func (r *round) largest(n *Needs, most int, may func(step int) bool) (int, []cluster.Allocation) {
+func (r *round) largest(n *Needs, g *room.Guest, most int, may func(step int) bool) (int, []cluster.Allocation) {
 	take := func(step int) []cluster.Allocation {
 		if may != nil && !may(step) {
 			return nil
 		}
-		allocations, _ := r.Room.Take(n.at(step).Shape)
+		allocations, _ := r.Room.Take(n.at(step).For(g))
 		return allocations
 	}
 	if allocations := take(most); allocations != nil {

@@ -32,9 +32,9 @@ func (c *Cluster) Recover() {
 		}
 		mark := c.Room.Mark()
 		for _, victim := range byGang[id] {
-			c.Room.Give(c.running[victim].Allocations)
+			c.Room.Vacate(victim, c.running[victim].Allocations)
 		}
-		allocations, _ := c.Room.Take(w.needs.Least().Shape)
+		allocations, _ := c.Room.Take(w.needs.Least().For(c.guest(&w.Ask)))
 		c.Room.Rollback(mark)
 		if allocations == nil {
 			continue // something else has gone meanwhile: it takes its turn

@@ -132,7 +132,7 @@ func (r *round) earliest(w *waiter) (until int64, allocations []cluster.Allocati
 	for _, h := range r.younger(w) {
 		r.Room.Unpin(h.id)
 	}
-	shape := r.seeks(w).Least().Shape
+	shape := r.seeks(w).Least().For(r.guest(&w.Ask))
 	fits := func() bool {
 		before := r.Room.Mark()
 		defer r.Room.Rollback(before)
@@ -141,7 +141,7 @@ func (r *round) earliest(w *waiter) (until int64, allocations []cluster.Allocati
 	}
 	give := func(ends []end) {
 		for i := range ends {
-			r.Room.Give(ends[i].run.Allocations)
+			r.Room.Vacate(ends[i].run.ID, ends[i].run.Allocations)
 		}
 	}
 	// It does not fit when the first few have ended, and fits when the first many have.
@@ -179,7 +179,8 @@ func (r *round) earliest(w *waiter) (until int64, allocations []cluster.Allocati
 
 // backfill places an ask in room that is kept for others, if it will be done before they can use it.
 func (r *round) backfill(w *waiter) bool {
-	if shortest, tried := r.brief[r.seeks(w)]; w.Lasts == 0 || tried && int64(w.Lasts) >= shortest {
+	alone := r.guest(&w.Ask) != nil
+	if shortest, tried := r.brief[r.seeks(w)]; w.Lasts == 0 || tried && !alone && int64(w.Lasts) >= shortest {
 		return false
 	}
 	var around []*hold
@@ -201,7 +202,9 @@ func (r *round) backfill(w *waiter) bool {
 	size, allocations := r.take(w)
 	if allocations == nil {
 		r.Room.Rollback(mark)
-		r.brief[r.seeks(w)] = int64(w.Lasts)
+		if !alone {
+			r.brief[r.seeks(w)] = int64(w.Lasts)
+		}
 		return false
 	}
 	for i, h := range around {

@@ -151,6 +151,8 @@ func (r *round) placeHeld() {
 		}
 		r.unhold(h.id) // all have gone and it does not fit: it takes its turn again
 		w.press, w.keep = look{}, look{}
+		w.calm = r.now + int64(calmFor)<<min(w.vainly, 10) // whatever the reason is, it may be there the next time
+		w.vainly++
 	}
 }
 
@@ -209,7 +211,7 @@ func (r *round) demand(l *line) {
 // hopeless reports whether trying the ask cannot lead to anything: its like has found no room, and enough
 // of its line have that nothing is done for it.
 func (r *round) hopeless(w *waiter) bool {
-	if w.line.stuck < max(w.line.depth(), pressDepth) || w.kept || !r.stuck[r.seeks(w)] {
+	if w.line.stuck < max(w.line.depth(), pressDepth) || w.kept || !r.stuck[r.seeks(w)] || r.guest(&w.Ask) != nil {
 		return false
 	}
 	shortest, tried := r.brief[r.seeks(w)]
@@ -248,10 +250,13 @@ func (r *round) try(w *waiter) {
 		w.leads = w.leads || w.line.pressed > sought
 		return
 	}
-	if (h != nil || !r.stuck[r.seeks(w)]) && r.place(w) || r.backfill(w) {
+	alone := r.guest(&w.Ask) != nil // away from where others run: what is found of it says nothing of its like
+	if (h != nil || alone || !r.stuck[r.seeks(w)]) && r.place(w) || r.backfill(w) {
 		return
 	}
-	r.stuck[r.seeks(w)] = true
+	if !alone {
+		r.stuck[r.seeks(w)] = true
+	}
 	l := w.line
 	l.stuck++
 	r.close(w)
@@ -327,10 +332,11 @@ func (r *round) take(w *waiter) (*Size, []cluster.Allocation) {
 	}
 	mark := r.Room.Mark()
 	may := func(step int) bool { return r.admits(w, w.needs.at(step).Amount) }
-	step, allocations := r.largest(r.seeks(w), most, may)
+	guest := r.guest(&w.Ask)
+	step, allocations := r.largest(r.seeks(w), guest, most, may)
 	if allocations != nil && !r.admits(w, r.amountOf(allocations)) {
 		r.Room.Rollback(mark)
-		if step, allocations = r.largest(r.spare(w, step), step, may); allocations != nil && !r.admits(w, r.amountOf(allocations)) {
+		if step, allocations = r.largest(r.spare(w, step), guest, step, may); allocations != nil && !r.admits(w, r.amountOf(allocations)) {
 			r.Room.Rollback(mark)
 			return nil, nil
 		}

@@ -129,6 +129,7 @@ func (c *Cluster) run(r Running) *runner {
 	run.known = c.workOf(r.ID, r.Class, r.Submitted)
 	run.progress(r.Done, r.Total)
 	run.claim = c.charge(share.Claim{Queue: r.Queue, Owner: r.Owner, Job: r.Job, Amount: run.amount})
+	c.Room.Shield(r.ID, run.needs.away)
 	c.running[r.ID], run.line.running[r.ID] = run, run
 	if c.Room.House(r.ID, room.Tenant{Job: r.Job, Labels: r.Labels, At: r.Allocations}) {
 		c.gain()
@@ -143,6 +144,7 @@ func (c *Cluster) unrun(run *runner) {
 	c.release(run.claim)
 	c.needs.release(run.needs)
 	c.Room.Leave(run.ID)
+	c.Room.Shield(run.ID, nil)
 	c.moves++
 }
 

@@ -24,7 +24,7 @@ type Candidate struct {
 type Room[Mark any] interface {
 	Mark() Mark
 	Rollback(to Mark)
-	Give(allocations []cluster.Allocation)
+	Vacate(id string, allocations []cluster.Allocation) // as if the gang had ended
 }
 
 // Choose picks victims among the candidates, so that what is asked for fits: of the elastic ones alone if they
@@ -157,7 +157,7 @@ func (s *search[Mark]) with(more []*Candidate, question func() bool) bool {
 
 func (s *search[Mark]) give(more []*Candidate) {
 	for _, c := range more {
-		s.room.Give(c.Allocations)
+		s.room.Vacate(c.ID, c.Allocations)
 	}
 	s.stopped = append(s.stopped, more...)
 }

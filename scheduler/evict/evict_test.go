@@ -30,7 +30,7 @@ func (f floor) Rollback(to floor) {
 	}
 }
 
-func (f floor) Give(allocations []cluster.Allocation) {
+func (f floor) Vacate(_ string, allocations []cluster.Allocation) {
 	for _, a := range allocations {
 		f[a.Node] += len(a.Resources.Devices)
 	}
@@ -146,7 +146,7 @@ func (p *puzzle) without(spared int, victims []*evict.Candidate) bool {
 	defer p.room.Rollback(p.room.Mark())
 	for i, v := range victims {
 		if i != spared {
-			p.room.Give(v.Allocations)
+			p.room.Vacate(v.ID, v.Allocations)
 		}
 	}
 	return p.fits(nil)
@@ -234,7 +234,7 @@ func TestTheLawCatchesWhoBreaksIt(t *testing.T) {
 		"and forgets to undo": func(p *puzzle) []*evict.Candidate {
 			victims := choose(p)
 			for _, v := range victims {
-				p.room.Give(v.Allocations)
+				p.room.Vacate(v.ID, v.Allocations)
 			}
 			return victims
 		},

@@ -38,6 +38,8 @@ type Map struct {
 	undo    undo
 	groups  map[string]*group // of tasks that are spread
 	tenants *tenants
+	away    map[string]bool // of them, those that are taken to have ended
+	shields shields
 	social  bool    // somebody has asked to be near or away from others
 	placed  []int32 // tasks of the gang that is being placed
 	slots   map[slotKey]slot
@@ -137,7 +139,7 @@ func (m *Map) Clone() *Map {
 		nodes: slices.Clone(m.nodes), devices: slices.Clone(m.devices), ports: slices.Clone(m.ports),
 		untidy: m.untidy, live: m.live,
 		classes: map[key]*class{}, filters: map[string]*filter{}, groups: make(map[string]*group, len(m.groups)),
-		pins: m.pins.clone(), slots: map[slotKey]slot{}, tenants: m.tenants, social: m.social,
+		pins: m.pins.clone(), slots: map[slotKey]slot{}, tenants: m.tenants, away: maps.Clone(m.away), social: m.social, shields: m.shields,
 	}
 	for name, g := range m.groups {
 		c.groups[name] = &group{byNode: maps.Clone(g.byNode)}

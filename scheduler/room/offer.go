@@ -47,7 +47,7 @@ func (m *Map) Offers(need *Need) iter.Seq[*Offer] {
 			m = m.Clone()
 			m.tidy()
 		}
-		if need.wish != nil && len(need.wish.affinities) > 0 {
+		if need.guest != nil || need.wish != nil && len(need.wish.affinities) > 0 {
 			m = m.Clone()
 			barred = m.lookFor(m.classOf(need), need, m.groupOf(need.Spread))
 		}

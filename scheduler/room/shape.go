@@ -37,7 +37,8 @@ type Need struct {
 	Constraints []cluster.Constraint
 	Tolerations []cluster.Toleration
 
-	wish *wish // what is asked for beyond a class; nil for most
+	wish  *wish  // what is asked for beyond a class; nil for most
+	guest *Guest // for whom it is placed; nil if nobody keeps it away
 
 	class   key
 	without []string // models that it is not to have, of those that would do

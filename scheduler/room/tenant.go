@@ -24,6 +24,21 @@ type tenants struct {
 
 func newTenants() *tenants { return &tenants{byID: map[string]*Tenant{}, byJob: map[string][]string{}} }
 
+// Vacate gives back the room of a whole gang, as if it had ended, and counts it no more for who is to be near or away from
+// it. It can be undone.
+func (m *Map) Vacate(id string, at []cluster.Allocation) {
+	m.Give(at)
+	if m.tenants.byID[id] == nil || m.away[id] {
+		return
+	}
+	if m.away == nil {
+		m.away = map[string]bool{}
+	}
+	m.away[id] = true
+	m.undo.steps = append(m.undo.steps, step{kind: tenantLeft})
+	m.undo.left = append(m.undo.left, id)
+}
+
 // mutableTenants are the tenants, not shared with a clone.
 func (m *Map) mutableTenants() *tenants {
 	if t := m.tenants; t.shared.Load() {
@@ -49,6 +64,7 @@ func (m *Map) Leave(id string) {
 		return
 	}
 	all := m.mutableTenants()
+	delete(m.away, id)
 	delete(all.byID, id)
 	left := slices.DeleteFunc(slices.Clone(all.byJob[t.Job]), func(other string) bool { return other == id })
 	if all.byJob[t.Job] = left; len(left) == 0 {
@@ -68,12 +84,14 @@ func (m *Map) tasksOf(a cluster.Affinity) []int32 {
 	}
 	if a.Job != "" {
 		for _, id := range m.tenants.byJob[a.Job] {
-			add(m.tenants.byID[id])
+			if !m.away[id] {
+				add(m.tenants.byID[id])
+			}
 		}
 		return tasks
 	}
-	for _, t := range m.tenants.byID { // a sum: the order does not matter
-		if a.Matches(t.Job, t.Labels) {
+	for id, t := range m.tenants.byID { // a sum: the order does not matter
+		if !m.away[id] && a.Matches(t.Job, t.Labels) {
 			add(t)
 		}
 	}

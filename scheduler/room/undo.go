@@ -20,6 +20,7 @@ type undo struct {
 	pins    []oldPin
 	levels  []uint64
 	denials []denial
+	left    []string // tenants
 }
 
 type step struct {
@@ -36,6 +37,7 @@ const (
 	taskCounted
 	pinChanged
 	levelRose
+	tenantLeft
 )
 
 type oldDevice struct {
@@ -107,6 +109,8 @@ func (m *Map) Rollback(to Mark) {
 			m.pins.put(p.id, p.old)
 		case levelRose:
 			m.level = pop(&u.levels)
+		case tenantLeft:
+			delete(m.away, pop(&u.left))
 		}
 	}
 	for len(u.denials) > 0 && u.denials[len(u.denials)-1].at > to.steps {
@@ -132,6 +136,6 @@ func (m *Map) Settle() {
 	clear(u.denials)
 	*u = undo{
 		settled: u.settled + 1, steps: u.steps[:0], states: u.states[:0], devices: u.devices[:0], ports: u.ports[:0],
-		groups: u.groups[:0], pins: u.pins[:0], levels: u.levels[:0], denials: u.denials[:0],
+		groups: u.groups[:0], pins: u.pins[:0], levels: u.levels[:0], denials: u.denials[:0], left: u.left[:0],
 	}
 }

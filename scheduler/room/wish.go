@@ -88,7 +88,7 @@ func placeKey(text *strings.Builder, job string, role *cluster.Role) {
 type look struct {
 	m       *Map
 	c       *class
-	need    *Need
+	wish    *wish
 	group   *group
 	points  []int32 // by place: how much is preferred there
 	barred  []bool  // by place: ruled out by affinity; nil for none
@@ -99,11 +99,15 @@ type look struct {
 
 // lookFor prepares a search, nil if the class and the group say all.
 func (m *Map) lookFor(c *class, need *Need, g *group) *look {
-	w := need.wish
-	if w == nil || !w.looks() && !m.cached(w) {
+	w, barred := need.wish, m.barredFor(need.guest)
+	if barred == nil && (w == nil || !w.looks() && !m.cached(w)) {
 		return nil
 	}
-	l := &look{m: m, c: c, need: need, group: g, points: make([]int32, len(m.nodes))}
+	l := &look{m: m, c: c, wish: w, group: g, points: make([]int32, len(m.nodes)), barred: barred}
+	if w == nil {
+		l.wish = &wish{}
+		return l
+	}
 	for place := range m.nodes {
 		l.points[place] = m.prefers(w, int32(place))
 	}
@@ -205,8 +209,8 @@ func (l *look) best() int32 {
 			continue
 		}
 		tasks, points := l.tasks(int32(place)), l.points[place]
-		if l.need.wish.near != anywhere && c.request.GPUs > 1 {
-			if _, found := m.island(&m.nodes[place], &c.request, l.need.wish.near); found {
+		if l.wish.near != anywhere && c.request.GPUs > 1 {
+			if _, found := m.island(&m.nodes[place], &c.request, l.wish.near); found {
 				points += nearPoints
 			}
 		}
@@ -239,7 +243,7 @@ func (l *look) tasks(place int32) int32 {
 	default:
 		tasks = l.group.byPlace[place]
 	}
-	if l.need.wish.pack {
+	if l.wish.pack {
 		return -tasks
 	}
 	return tasks

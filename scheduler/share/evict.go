@@ -33,8 +33,10 @@ func (t *Tree) MayEvict(preemptor, victim string, gain, loss cluster.Amount) Rig
 			byModel[r] = x[r]
 		}
 	}
+	var room3 buffer
+	lacks := t.lacks(p, append(room3[:0], x...))
 	for i := t.byName[victim]; ; i = t.nodes[i].parent {
-		if t.covered(&t.nodes[i], x, y, byModel) {
+		if t.covered(&t.nodes[i], lacks, y, byModel) {
 			return RightNone // it is within its guarantee, there or on the way up
 		}
 		if i == v {
@@ -72,6 +74,41 @@ func (t *Tree) fork(a, b string) (int32, int32) {
 		}
 	}
 	return -1, -1
+}
+
+// lacks leaves of an amount what a queue lacks of it: that of which there is not as much left, in the cluster or within a limit above the node.
+// If there is enough of everything, only nowhere together, it is what the queue would have the largest part of. What there is
+// enough of is no reason to take anything from anybody: Kueue looks at what needs preemption in the same way.
+func (t *Tree) lacks(i int32, x vec) vec {
+	any, most := false, uint64(0)
+	for r := range x {
+		any = any || t.scarce(i, r, x[r])
+		if t.caps[r] > 0 {
+			most = max(most, part(x[r], t.caps[r]))
+		}
+	}
+	for r := range x {
+		if any && !t.scarce(i, r, x[r]) || !any && t.caps[r] > 0 && part(x[r], t.caps[r]) < most {
+			x[r] = 0
+		}
+	}
+	return x
+}
+
+// scarce reports whether so much of a resource is not left in the cluster, or within a limit above a node.
+func (t *Tree) scarce(i int32, r int, amount int64) bool {
+	if amount <= 0 {
+		return false
+	}
+	if t.nodes[0].used[r]+amount > t.caps[r] {
+		return true
+	}
+	for up := t.nodes[i].parent; up > 0; up = t.nodes[up].parent {
+		if t.nodes[up].used[r]+amount > t.nodes[up].most[r] {
+			return true
+		}
+	}
+	return false
 }
 
 // covered reports whether what a node holds, and withholds below, is within its guarantee, in all that the

@@ -161,6 +161,8 @@ func TestACoreTooManyCostsNoGuaranteedGPUs(t *testing.T) {
 	}{
 		{"GPUs within the guarantee of who holds a core too many", "v", gpus(4), holds, share.RightNone},
 		{"GPUs of who has none guaranteed", "x", gpus(4), gpus(12), share.RightReclaim},
+		{"GPUs, with cores of which there are enough", "v", cluster.Amount{MilliCPU: 4000, MilliGPU: 4000}, holds, share.RightNone},
+		{"GPUs, with cores of which there are enough, of who has none guaranteed", "x", cluster.Amount{MilliCPU: 4000, MilliGPU: 4000}, gpus(12), share.RightReclaim},
 		{"the core that is too many", "v", cluster.Amount{MilliCPU: 1000}, holds, share.RightReclaim},
 	}
 	for _, test := range tests {
