@@ -247,6 +247,7 @@ func (a *agent) run(ctx context.Context) error {
 	group.Go(func() error { return a.serveGRPC(ctx) })
 	group.Go(func() error { return a.serveGateway(ctx) })
 	group.Go(func() error { return a.keepLinked(ctx) })
+	group.Go(func() error { return a.operators().Run(ctx) })
 	if a.ingress != nil {
 		group.Go(func() error { return a.ingress.Run(ctx) })
 	}

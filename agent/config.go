@@ -27,6 +27,10 @@ type Config struct {
 	Join  string // RPC address of any coordinator, for the first start
 	Token string // join token, for the first start
 
+	// Metrics is where those who operate this agent ask; nil: nowhere.
+	Metrics  net.Listener
+	LogLevel *slog.LevelVar // of Log; nil: it is fixed
+
 	Ingress ingress.Front // where this agent takes requests for endpoints, if it does
 
 	PortFirst, PortLast int32             // ports that tasks may be given, both ends included

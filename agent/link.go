@@ -78,6 +78,7 @@ type coordinatorStream = grpc.BidiStreamingClient[claryv1.AgentMessage, claryv1.
 // link is one connection to one coordinator.
 type link struct {
 	agent    *agent
+	conn     *grpc.ClientConn
 	client   claryv1.AgentLinkClient
 	stream   coordinatorStream
 	acks     chan *claryv1.Ack
@@ -99,7 +100,7 @@ func (a *agent) connect(ctx context.Context, address string) error {
 	}
 	defer conn.Close()
 	group, ctx := errgroup.WithContext(ctx)
-	l := &link{agent: a, client: claryv1.NewAgentLinkClient(conn), acks: make(chan *claryv1.Ack, 16)}
+	l := &link{agent: a, conn: conn, client: claryv1.NewAgentLinkClient(conn), acks: make(chan *claryv1.Ack, 16)}
 	if l.stream, err = l.client.Connect(ctx); err != nil {
 		return wire.FromStatus(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/internal/alpn"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/request"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/serving/gateway"
 )
@@ -52,10 +53,10 @@ func (a *agent) portAddress() string {
 
 // serveGRPC answers coordinators, and nobody else, until ctx ends.
 func (a *agent) serveGRPC(ctx context.Context) error {
-	server := grpc.NewServer(
+	server := grpc.NewServer(append(request.ServerOptions(),
 		grpc.Creds(alpn.Accepted()),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	claryv1.RegisterTaskLogsServer(server, &taskLogs{agent: a})
 	claryv1.RegisterTaskHandsServer(server, newTaskHands(a))
 	stop := context.AfterFunc(ctx, server.Stop)

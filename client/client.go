@@ -28,6 +28,7 @@ import (
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/client/config"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/request"
 	"github.com/clary-ml/clary/proto/wire"
 )
 
@@ -99,8 +100,7 @@ func newPeer(address string, to config.Context) (*peer, error) {
 		return err
 	}
 	var err error
-	p.conn, err = grpc.NewClient(
-		"passthrough:///"+address,
+	p.conn, err = grpc.NewClient("passthrough:///"+address, append(request.DialOptions(),
 		grpc.WithTransportCredentials(credentials.NewTLS(pinned)),
 		grpc.WithPerRPCCredentials(bearer(to.Token)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
@@ -110,7 +110,7 @@ func newPeer(address string, to config.Context) (*peer, error) {
 			Backoff:           backoff.Config{BaseDelay: firstPause, Multiplier: 1.6, Jitter: 0.2, MaxDelay: longestPause},
 			MinConnectTimeout: 3 * time.Second,
 		}),
-	)
+	)...)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "address %s: %w", address, err)
 	}
@@ -144,6 +144,7 @@ func (bearer) RequireTransportSecurity() bool { return true }
 // change by asking again, the patience ends or ctx does. Attempts are numbered from 1.
 func call[T any](ctx context.Context, c *Client, ask func(ctx context.Context, conn *grpc.ClientConn, attempt int) (T, error)) (T, error) {
 	var none T
+	ctx = request.Ensure(ctx)
 	patience, cancel := context.WithTimeout(ctx, c.patience)
 	defer cancel()
 	pause := firstPause
@@ -214,6 +215,7 @@ func (c *Client) gaveUp(ctx context.Context, last error) error {
 // stream opens a stream at one coordinator after another until once says that it is
 // done, it fails for good, or nobody has answered for as long as the patience lasts.
 func (c *Client) stream(ctx context.Context, once func(ctx context.Context, p *peer) (done, heard bool, err error)) error {
+	ctx = request.Ensure(ctx)
 	silentSince := time.Now()
 	for failures := 0; ; failures++ {
 		index := c.next.Load()

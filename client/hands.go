@@ -202,13 +202,31 @@ type AuditRequest struct {
 	Since time.Time
 	User  string
 	Job   string
-	Limit int32 // the newest; 0 is all that one answer holds
+	What  string // an action, like nodes/drain, or its first word
+	After string // the ID of the last deed that the caller has: the oldest after it come
+	Limit int32  // the newest; 0 is all that one answer holds
 }
 
-// Audit lists what people did in tasks, newest last.
+// AuditAll is Audit, but a Limit of 0 is all that there are.
+func (c *Client) AuditAll(ctx context.Context, request AuditRequest) ([]cluster.Deed, error) {
+	if request.Limit != 0 {
+		return c.Audit(ctx, request)
+	}
+	var all []cluster.Deed
+	for request.After = cluster.NewDeedID(max(nanos(request.Since), 0), ""); ; {
+		deeds, err := c.Audit(ctx, request)
+		if err != nil || len(deeds) == 0 {
+			return all, err
+		}
+		all = append(all, deeds...)
+		request.After = deeds[len(deeds)-1].ID
+	}
+}
+
+// Audit lists what was asked for and what people did in tasks, newest last.
 func (c *Client) Audit(ctx context.Context, request AuditRequest) ([]cluster.Deed, error) {
 	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.AuditResponse, error) {
-		return claryv1.NewHandsClient(conn).Audit(ctx, &claryv1.AuditRequest{Since: nanos(request.Since), User: request.User, Job: request.Job, Limit: request.Limit})
+		return claryv1.NewHandsClient(conn).Audit(ctx, &claryv1.AuditRequest{Since: nanos(request.Since), User: request.User, Job: request.Job, Limit: request.Limit, What: request.What, After: request.After})
 	})
 	return each(response.GetDeeds(), wire.DeedFromProto), err
 }

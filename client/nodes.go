@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -51,6 +52,12 @@ func (c *Client) Node(ctx context.Context, id string, options ...ReadOption) (No
 // Drain keeps new tasks away from a node; what runs there goes on.
 func (c *Client) Drain(ctx context.Context, id, reason string) (cluster.Node, error) {
 	return c.drain(ctx, &claryv1.DrainNodeRequest{Id: id, Reason: reason})
+}
+
+// DrainBy is Drain, and what runs on the node and loses nothing by it starts again elsewhere. The rest does so, with
+// its grace, at the deadline; with the zero time it is waited for.
+func (c *Client) DrainBy(ctx context.Context, id, reason string, deadline time.Time) (cluster.Node, error) {
+	return c.drain(ctx, &claryv1.DrainNodeRequest{Id: id, Reason: reason, Empty: true, Deadline: nanos(deadline)})
 }
 
 // Empty is Drain, and what runs on the node is asked to end, with its grace, and starts again

@@ -44,7 +44,7 @@ type NodeState string
 // The states of a node.
 const (
 	NodeReady    NodeState = "ready"
-	NodeDraining NodeState = "draining" // keeps what runs, gets nothing new
+	NodeDraining NodeState = "draining" // keeps what runs unless it Empties, gets nothing new
 	NodeLost     NodeState = "lost"     // its lease ran out: its tasks are lost
 )
 
@@ -81,6 +81,9 @@ type Node struct {
 	Labels    map[string]string // os, arch, kernel and the operator's own
 	Taints    []Taint           // the operator's; one of each key and effect, sorted
 	Cached    []uint32          // digests of inputs in its cache (InputDigest), ascending
+
+	Empties  bool  // while it is draining: what can move does
+	Deadline int64 // and what cannot is ended then; 0: it is waited for
 
 	Version  string // of the agent's binary
 	Joined   int64

@@ -45,31 +45,42 @@ func (s Secret) Validate() Problems {
 	return p
 }
 
-// Deed is an audited use of a task by a person: what the cluster remembers of it.
+// Deed is an entry of the audit: a request that changed something, or was refused, or a use of a task by
+// a person. It says what was asked for, of what and by whom, and nothing of what was in the request.
 type Deed struct {
 	ID       string // in the order of time: see NewDeedID
 	Time     int64
 	Ended    int64 // 0 while it goes on
 	User     string
-	Action   string // exec, attach, port-forward, cp
-	Task     string
+	Action   string // exec, cp, port-forward, or what was asked for, like nodes/drain
+	Object   string // what it was asked for of: a job, a node, a URI
+	From     string // the address that it came from
+	Request  string // the request's id
+	Outcome  string // OutcomeOK, or the kind of the refusal
+	Task     string // of a use of a task
 	Node     string
 	Detail   string // the command line, port or path
 	Result   string // how it ended
 	Revision uint64
 }
 
+// OutcomeOK is that of a request that was done.
+const OutcomeOK = "ok"
+
 // Limits on deeds.
 const (
-	MaxDeedDetail = 1024
-	maxDeedText   = 256
+	MaxDeedDetail = 1024 // bytes of Detail and of Result
+	MaxDeedText   = 256  // bytes of every other text
 )
 
 // NewDeedID names a deed so that IDs sort by time.
 func NewDeedID(now int64, random string) string { return fmt.Sprintf("%019d-%s", now, random) }
 
-// Job is whose task it was.
+// Job is whose task it was, or the job that was asked for; "" if it was about something else.
 func (d Deed) Job() string {
+	if d.Task == "" && strings.HasPrefix(d.Action, "jobs/") {
+		return d.Object
+	}
 	job, _, _ := strings.Cut(d.Task, "/")
 	return job
 }
@@ -80,9 +91,14 @@ func (d Deed) Validate() Problems {
 	if len(d.ID) < 21 || len(d.ID) > 64 || d.ID[19] != '-' {
 		p.Add("id", "%q is not made of a time and a random text", Clip(d.ID))
 	}
-	for field, text := range map[string]string{"user": d.User, "action": d.Action, "task": d.Task} {
-		if text == "" || len(text) > maxDeedText {
-			p.Add(field, "has %d bytes: from 1 to %d", len(text), maxDeedText)
+	for field, text := range map[string]string{"user": d.User, "action": d.Action} {
+		if text == "" || len(text) > MaxDeedText {
+			p.Add(field, "has %d bytes: from 1 to %d", len(text), MaxDeedText)
+		}
+	}
+	for field, text := range map[string]string{"task": d.Task, "node": d.Node, "object": d.Object, "from": d.From, "request": d.Request, "outcome": d.Outcome} {
+		if len(text) > MaxDeedText {
+			p.Add(field, "has %d bytes: at most %d", len(text), MaxDeedText)
 		}
 	}
 	if len(d.Detail) > MaxDeedDetail || len(d.Result) > MaxDeedDetail {

@@ -39,6 +39,10 @@ type Config struct {
 	Network         member.Network
 	GossipTransport memberlist.NodeAwareTransport
 
+	// Metrics is where those who operate this coordinator ask; nil: nowhere.
+	Metrics  net.Listener
+	LogLevel *slog.LevelVar // of Log; nil: it is fixed
+
 	Executable string // the clary binary, for child processes
 	Version    string
 	Log        *slog.Logger

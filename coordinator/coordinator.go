@@ -24,6 +24,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/decisions"
+	"github.com/clary-ml/clary/coordinator/drainer"
 	"github.com/clary-ml/clary/coordinator/keeper"
 	"github.com/clary-ml/clary/coordinator/planner"
 	"github.com/clary-ml/clary/coordinator/reconciler"
@@ -33,6 +34,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/steward"
 	"github.com/clary-ml/clary/coordinator/steward/steps"
 	"github.com/clary-ml/clary/coordinator/sweeps"
+	"github.com/clary-ml/clary/coordinator/telemetry"
 	"github.com/clary-ml/clary/coordinator/transport"
 	"github.com/clary-ml/clary/internal/alpn"
 	"github.com/clary-ml/clary/internal/atomicfile"
@@ -73,25 +75,29 @@ func Run(ctx context.Context, c Config, kinds map[cluster.Kind]workload.Kind) er
 
 // coordinator is the parts of one coordinator.
 type coordinator struct {
-	config  Config
-	self    membership
-	log     *slog.Logger
-	fatal   chan error // from the replica: it cannot go on
-	mux     *alpn.Mux
-	gossip  *gossip.Gossip
-	peers   *transport.Peers
-	agents  *transport.Peers
-	replica *replica.Replica
-	store   *objectStore
-	beats   *rpc.Beats
-	board   *rpc.Switchboard
-	record  *decisions.Recorder // nil: nothing is recorded
-	nodes   *rpc.NodeCache
-	routes  *routes.Feed
-	steward *steward.Steward
-	router  *ingress.Server // nil if this coordinator takes no requests for endpoints
-	grpc    *grpc.Server
-	leading []func(context.Context) error // what runs on the leader only
+	config    Config
+	self      membership
+	log       *slog.Logger
+	fatal     chan error // from the replica: it cannot go on
+	mux       *alpn.Mux
+	gossip    *gossip.Gossip
+	peers     *transport.Peers
+	agents    *transport.Peers
+	replica   *replica.Replica
+	store     *objectStore
+	beats     *rpc.Beats
+	audit     *rpc.Auditor
+	guard     *rpc.Guard
+	planner   *planner.Planner
+	telemetry *telemetry.Telemetry
+	board     *rpc.Switchboard
+	record    *decisions.Recorder // nil: nothing is recorded
+	nodes     *rpc.NodeCache
+	routes    *routes.Feed
+	steward   *steward.Steward
+	router    *ingress.Server // nil if this coordinator takes no requests for endpoints
+	grpc      *grpc.Server
+	leading   []func(context.Context) error // what runs on the leader only
 }
 
 // assemble opens ports and files and puts the parts together; run starts them.
@@ -110,8 +116,10 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 		return nil, errors.Join(err, listener.Close())
 	}
 	n.peers = transport.NewPeers(c.network(), pki.Coordinator, source, n.find)
+	n.telemetry = n.measure()
 	n.replica, err = replica.Open(replica.Config{
-		ID: c.ID, Dir: c.path("raft"), Peers: n.peers, Bootstrap: self.notes.Founder, Logger: c.Log,
+		Stored: n.telemetry.Appended,
+		ID:     c.ID, Dir: c.path("raft"), Peers: n.peers, Bootstrap: self.notes.Founder, Logger: c.Log,
 		Transport: transport.NewRaft(c.network(), n.mux.On(transport.ProtocolRaft), c.advertised(), source, n.find, c.Log),
 		Fatal:     func(err error) { n.fatal <- err },
 	})
@@ -165,6 +173,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.agents = transport.NewPeers(c.network(), pki.Agent, source, n.nodes.Address)
 	keeping := keeper.New(n.replica, n.nodes.List, n.log)
 	planning := planner.New(n.replica, n.log)
+	n.planner = planning
 	var copyDecisions func(to io.Writer, last bool) error
 	if !c.NoDecisions {
 		n.record = decisions.NewRecorder(c.path("decisions"), decisions.DefaultLimits, n.log)
@@ -175,14 +184,16 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	desk := sweeps.New(n.replica, kinds, n.log)
 	n.routes = routes.New(n.replica, routes.OfEndpoint, n.log)
 	n.steward = steward.New(steward.Config{Ledger: n.replica, Live: n.liveRouters, Table: n.table, Measured: n.measured, Steps: steps.All(n.log), Log: n.log})
-	n.leading = []func(context.Context) error{keeping.Run, planning.Run, reconciling.Run, desk.Run, n.steward.Run}
+	draining := drainer.New(n.replica, n.nodes.List, n.log)
+	n.leading = []func(context.Context) error{keeping.Run, draining.Run, planning.Run, reconciling.Run, desk.Run, n.steward.Run}
 	if n.router != nil { // else asynchronous requests wait for a leader that has one
 		n.leading = append(n.leading, func(ctx context.Context) error { return n.router.Work(ctx, n.table) })
 	}
 	n.beats = rpc.NewBeats(n.passBeats(keeping), n.log)
 	n.board = rpc.NewSwitchboard(n.replica)
-	guard := rpc.NewGuard(n.replica, time.Now, n.log)
-	n.grpc = grpc.NewServer(append(guard.Options(),
+	n.audit = rpc.NewAuditor(n.replica, n.log)
+	n.guard = &rpc.Guard{ID: c.ID, Replica: n.replica, Now: time.Now, Audit: n.audit, Observe: n.telemetry.Observe, Log: n.log}
+	n.grpc = grpc.NewServer(append(n.guard.Options(),
 		grpc.Creds(alpn.Accepted()),
 		grpc.MaxRecvMsgSize(member.MaxMessage),
 		grpc.MaxConcurrentStreams(4096), grpc.NumStreamWorkers(callWorkers),
@@ -231,7 +242,7 @@ func (n *coordinator) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	defer n.peers.Close()
 	defer n.agents.Close()
-	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.beats.Run, n.board.Run, n.nodes.Run, n.routes.Run, n.serveGRPC, n.lead, n.settle} {
+	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.beats.Run, n.board.Run, n.nodes.Run, n.routes.Run, n.audit.Run, n.operators().Run, n.serveGRPC, n.lead, n.settle} {
 		group.Go(func() error { return part(ctx) })
 	}
 	if n.router != nil {

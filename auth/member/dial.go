@@ -12,6 +12,7 @@ import (
 
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/request"
 )
 
 // MaxMessage is the largest message, in bytes, that members accept from one another.
@@ -32,7 +33,7 @@ func Dial(network Network, address string, source pki.Source, expect pki.Expect)
 }
 
 func dial(network Network, address string, secured credentials.TransportCredentials) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address,
+	conn, err := grpc.NewClient("passthrough:///"+address, append(request.DialOptions(),
 		grpc.WithTransportCredentials(secured),
 		grpc.WithContextDialer(network.Dial),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage)),
@@ -42,7 +43,7 @@ func dial(network Network, address string, secured credentials.TransportCredenti
 			MinConnectTimeout: 2 * time.Second,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "address %q: %w", address, err)
 	}

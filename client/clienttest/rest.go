@@ -60,13 +60,21 @@ func (s *nodes) set(id string, state cluster.NodeState, reason string) (*claryv1
 	if !found {
 		return nil, noNode(id)
 	}
-	view.Node.State, view.Node.Reason = state, reason
+	view.Node.State, view.Node.Reason, view.Node.Empties, view.Node.Deadline = state, reason, false, 0
 	s.c.nodes[id] = view
 	return wire.NodeToProto(view.Node), nil
 }
 
 func (s *nodes) Drain(_ context.Context, request *claryv1.DrainNodeRequest) (*claryv1.Node, error) {
-	return s.set(request.GetId(), cluster.NodeDraining, request.GetReason())
+	if _, err := s.set(request.GetId(), cluster.NodeDraining, request.GetReason()); err != nil {
+		return nil, err
+	}
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	view := s.c.nodes[request.GetId()]
+	view.Node.Empties, view.Node.Deadline = request.GetEmpty() && !request.GetMove(), request.GetDeadline()
+	s.c.nodes[request.GetId()] = view
+	return wire.NodeToProto(view.Node), nil
 }
 
 func (s *nodes) Resume(_ context.Context, request *claryv1.ResumeNodeRequest) (*claryv1.Node, error) {

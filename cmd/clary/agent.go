@@ -9,6 +9,7 @@ import (
 
 	"github.com/clary-ml/clary/agent"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/ops"
 	"github.com/clary-ml/clary/internal/quantity"
 	"github.com/clary-ml/clary/internal/version"
 )
@@ -38,6 +39,10 @@ func newAgentCommand() *cobra.Command {
 			if config.Log, err = shared.logger(); err != nil {
 				return err
 			}
+			if config.Metrics, err = ops.Listen(shared.metrics, !command.Flags().Changed("metrics-listen"), config.Log); err != nil {
+				return err
+			}
+			config.LogLevel = &shared.level
 			config.ID, config.Data, config.Join = shared.id, shared.data, shared.join
 			config.Version = version.String()
 			if err := amounts.read(&config); err != nil {
@@ -49,7 +54,7 @@ func newAgentCommand() *cobra.Command {
 			return agent.Run(command.Context(), config)
 		},
 	}
-	shared.add(command, "agent")
+	shared.add(command, "agent", "127.0.0.1:7428")
 	flags := command.Flags()
 	flags.StringVar(&config.Address, "address", ownAddress(), "host under which other machines reach this machine's tasks")
 	flags.StringVar(&config.Listen, "listen", net.JoinHostPort(ownAddress(), "7424"), "host:port on which coordinators ask for logs and routers reach this machine's tasks")

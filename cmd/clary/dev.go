@@ -27,6 +27,8 @@ const (
 	devAgent
 	devAgentGossip
 	devServe
+	devServerMetrics
+	devAgentMetrics
 )
 
 // dev is a whole cluster on this machine: one coordinator and one agent as children of
@@ -36,6 +38,7 @@ type dev struct {
 	data     string
 	port     int
 	simulate string
+	logs     memberFlags
 	out, err io.Writer
 }
 
@@ -59,6 +62,8 @@ func newDevCommand() *cobra.Command {
 	}
 	flags := command.Flags()
 	flags.StringVar(&d.data, "data", devData(), "folder of everything that lasts")
+	flags.StringVar(&d.logs.logLevel, "log-level", "info", "debug, info, warn or error")
+	flags.StringVar(&d.logs.format, "log-format", "text", "text or json")
 	flags.IntVar(&d.port, "port", 7470, "first of the loopback ports to use")
 	flags.StringVar(&d.simulate, "simulate-gpus", "", "offer GPUs that do not exist, like 8xA100")
 	return command
@@ -91,17 +96,20 @@ func free(address string) error {
 
 // run starts both processes and waits: for Ctrl-C, or for one of them to end by itself.
 func (d *dev) run(ctx context.Context) error {
+	if _, err := d.logs.logger(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(d.data, 0o711); err != nil { // tasks are other users, and reach their Python through it
 		return fault.New(fault.Invalid, "--data: %w", err)
 	}
-	for which := devServer; which <= devServe; which++ {
+	for which := devServer; which <= devAgentMetrics; which++ {
 		if err := free(d.address(which)); err != nil {
 			return err
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	server := d.child(ctx, "server", "server", "--id", "dev", "--data", d.path("server"), "--listen", d.address(devServer),
+	server := d.child(ctx, "server", d.address(devServerMetrics), "server", "--id", "dev", "--data", d.path("server"), "--listen", d.address(devServer),
 		"--gossip", d.address(devServerGossip), "--object-store-listen", d.address(devStore),
 		"--serve-listen", d.address(devServe), "--serve-plaintext")
 	if err := d.login(ctx, server); err != nil {
@@ -114,7 +122,7 @@ func (d *dev) run(ctx context.Context) error {
 	if d.simulate != "" {
 		args = append(args, "--simulate-gpus", d.simulate)
 	}
-	agent := d.child(ctx, "agent", args...)
+	agent := d.child(ctx, "agent", d.address(devAgentMetrics), args...)
 	fmt.Fprintf(d.out, "A cluster runs on this machine, logs in %s; endpoints answer at http://%s. In another terminal:\n\n  clary nodes\n  clary run -- echo hello\n\nCtrl-C stops it.\n", d.data, d.address(devServe))
 	select {
 	case <-ctx.Done():
@@ -130,7 +138,7 @@ func (d *dev) path(name string) string { return filepath.Join(d.data, name) }
 
 // child starts one process, and returns where its end is told once, and from then on nil. It is
 // asked to end when ctx does, and dies with this process.
-func (d *dev) child(ctx context.Context, name string, args ...string) <-chan error {
+func (d *dev) child(ctx context.Context, name, metrics string, args ...string) <-chan error {
 	ended := make(chan error, 1)
 	log, err := os.OpenFile(d.path(name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -138,7 +146,7 @@ func (d *dev) child(ctx context.Context, name string, args ...string) <-chan err
 		close(ended)
 		return ended
 	}
-	command := exec.CommandContext(ctx, d.binary, args...)
+	command := exec.CommandContext(ctx, d.binary, append(args, "--log-level", d.logs.logLevel, "--log-format", d.logs.format, "--metrics-listen", metrics)...)
 	command.Stdout, command.Stderr = log, log
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 	command.WaitDelay = 20 * time.Second

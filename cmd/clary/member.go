@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/ops"
+	"github.com/clary-ml/clary/internal/request"
 	"github.com/clary-ml/clary/serving/ingress"
 )
 
@@ -17,9 +19,11 @@ type memberFlags struct {
 	id, data, join   string
 	token, tokenFile string
 	logLevel, format string
+	metrics          string
+	level            slog.LevelVar
 }
 
-func (f *memberFlags) add(command *cobra.Command, what string) {
+func (f *memberFlags) add(command *cobra.Command, what, metrics string) {
 	flags := command.Flags()
 	flags.StringVar(&f.id, "id", hostName(), "name of this "+what+", unique in the cluster")
 	flags.StringVar(&f.data, "data", "/var/lib/clary/"+what, "folder of everything that lasts")
@@ -28,6 +32,7 @@ func (f *memberFlags) add(command *cobra.Command, what string) {
 	flags.StringVar(&f.tokenFile, "token-file", "", "file with the join token")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.format, "log-format", "text", "text or json")
+	flags.StringVar(&f.metrics, "metrics-listen", metrics, "host:port of /metrics, /healthz and /readyz, or "+ops.Off+": plain HTTP on loopback, else TLS and a token of the cluster")
 	command.MarkFlagsMutuallyExclusive("token", "token-file")
 }
 
@@ -58,16 +63,15 @@ func (f *memberFlags) secret() (string, error) {
 
 // logger writes to standard error, as service managers expect.
 func (f *memberFlags) logger() (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+	if err := f.level.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return nil, fault.New(fault.Invalid, "--log-level: %q is unknown: debug, info, warn or error", f.logLevel)
 	}
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: &f.level}
 	switch f.format {
 	case "text":
-		return slog.New(slog.NewTextHandler(os.Stderr, options)), nil
+		return slog.New(request.LogHandler(slog.NewTextHandler(os.Stderr, options))), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, options)), nil
+		return slog.New(request.LogHandler(slog.NewJSONHandler(os.Stderr, options))), nil
 	}
 	return nil, fault.New(fault.Invalid, "--log-format: %q is unknown: text or json", f.format)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -48,7 +49,7 @@ func newRouterCommand() *cobra.Command {
 	flags := command.Flags()
 	flags.StringVar(&f.table, "table", "", "JSON file of endpoints (docs/router.md shows one)")
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8080", "host:port on which requests come")
-	flags.StringVar(&f.metrics, "metrics-listen", "", "host:port of /metrics and /ping alone (default: /metrics is where requests come)")
+	flags.StringVar(&f.metrics, "metrics-listen", "", "host:port of /metrics, /healthz, /readyz and /ping alone (default: /metrics is where requests come)")
 	flags.StringVar(&f.certFile, "tls-cert", "", "file of the certificate and those that vouch for it, PEM; it is read again when it changes")
 	flags.StringVar(&f.keyFile, "tls-key", "", "file of its key, PEM")
 	flags.StringVar(&f.options.Name, "id", hostName(), "name of this router in logs and reports")
@@ -182,6 +183,9 @@ func serveMetrics(ctx context.Context, address string, r *router.Router, others 
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", r.Metrics())
+	for _, path := range []string{"/healthz", "/readyz"} { // it takes requests from its start on
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	}
 	mux.HandleFunc("GET /ping", func(http.ResponseWriter, *http.Request) {})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	others.Go(func() { _ = server.Serve(listener) }) // it ends when it is closed

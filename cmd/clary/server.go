@@ -9,6 +9,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator"
+	"github.com/clary-ml/clary/internal/ops"
 	"github.com/clary-ml/clary/internal/version"
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
@@ -53,6 +54,10 @@ func newServerCommand() *cobra.Command {
 			if config.Log, err = shared.logger(); err != nil {
 				return err
 			}
+			if config.Metrics, err = ops.Listen(shared.metrics, !command.Flags().Changed("metrics-listen"), config.Log); err != nil {
+				return err
+			}
+			config.LogLevel = &shared.level
 			if config.Store, err = storeFromEnv(config.Store, caFile); err != nil {
 				return err
 			}
@@ -65,7 +70,7 @@ func newServerCommand() *cobra.Command {
 			return coordinator.Run(command.Context(), config, workloads())
 		},
 	}
-	shared.add(command, "coordinator")
+	shared.add(command, "coordinator", "127.0.0.1:7427")
 	flags := command.Flags()
 	flags.StringVar(&config.Listen, "listen", net.JoinHostPort(ownAddress(), "7420"), "host:port of clients, agents and the other coordinators")
 	flags.StringVar(&config.Advertise, "advertise", "", "host:port under which others reach --listen (default --listen)")

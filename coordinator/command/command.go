@@ -15,7 +15,7 @@ import (
 )
 
 // Command is one of Record, CommitPlan, ReportTasks, PutNode, SetNodeState, SetNodeTaints,
-// SetNodeCached, RemoveNode and Publish.
+// SetNodeCached, RemoveNode and Publish, or one of these that is Audited.
 type Command interface {
 	// Apply changes the state, or answers with an error and leaves what it wrote to be
 	// dropped. now is the proposer's clock in Unix nanoseconds.
@@ -111,6 +111,9 @@ type SetNodeState struct {
 	State  cluster.NodeState
 	Reason string
 	Expect uint64 // the node's revision; 0: any
+	// Of a node that drains: see cluster.Node.
+	Empties  bool
+	Deadline int64
 }
 
 // SetNodeTaints replaces a node's taints. What runs there stays.
@@ -137,6 +140,13 @@ type Publish struct {
 	Gang    string // ID, "job/gang"
 	Attempt int32
 	Outputs []cluster.Output
+}
+
+// Audited is a command and who asked for it: both are in the log, or neither is. What is refused leaves
+// no trace here, and goes on record by itself.
+type Audited struct {
+	Command Command
+	Deed    cluster.Deed
 }
 
 // Run applies a command to a batch and turns a refusal into its result.

@@ -51,6 +51,9 @@ func Decode(raw []byte) ([]Stamped, error) {
 		if err != nil {
 			return nil, fault.New(fault.Invalid, "decode command %d of %d: %w", i+1, len(commands), err)
 		}
+		if message.GetDeed() != nil {
+			c = Audited{Command: c, Deed: wire.DeedFromProto(message.GetDeed())}
+		}
 		commands[i] = Stamped{Command: c, Now: message.GetNow()}
 	}
 	return commands, nil
@@ -98,6 +101,15 @@ func toProto(c Command) (*claryv1.Command, error) {
 	switch c := c.(type) {
 	case Record:
 		return c.toProto()
+	case Audited:
+		if _, twice := c.Command.(Audited); twice {
+			return nil, fault.New(fault.Invalid, "encode commands: one is audited twice")
+		}
+		message, err := toProto(c.Command)
+		if err == nil {
+			message.Deed = wire.DeedToProto(c.Deed)
+		}
+		return message, err
 	case CommitPlan:
 		return &claryv1.Command{Command: &claryv1.Command_CommitPlan{CommitPlan: &claryv1.CommitPlan{
 			Placements: convert(c.Placements, wire.PlacementToProto), Evictions: convert(c.Evictions, wire.EvictionToProto),
@@ -112,7 +124,7 @@ func toProto(c Command) (*claryv1.Command, error) {
 		}}}, nil
 	case SetNodeState:
 		return &claryv1.Command{Command: &claryv1.Command_SetNodeState{SetNodeState: &claryv1.SetNodeState{
-			Node: c.Node, State: string(c.State), Reason: c.Reason, Expect: c.Expect,
+			Node: c.Node, State: string(c.State), Reason: c.Reason, Expect: c.Expect, Empties: c.Empties, Deadline: c.Deadline,
 		}}}, nil
 	case RemoveNode:
 		return &claryv1.Command{Command: &claryv1.Command_RemoveNode{RemoveNode: &claryv1.RemoveNode{
@@ -153,6 +165,7 @@ func fromProto(message *claryv1.Command) (Command, error) {
 		s := m.SetNodeState
 		return SetNodeState{
 			Node: s.GetNode(), State: cluster.NodeState(s.GetState()), Reason: s.GetReason(), Expect: s.GetExpect(),
+			Empties: s.GetEmpties(), Deadline: s.GetDeadline(),
 		}, nil
 	case *claryv1.Command_RemoveNode:
 		return RemoveNode{Node: m.RemoveNode.GetNode()}, nil

@@ -14,11 +14,12 @@ func (c PutNode) Apply(tx *state.Tx, now int64) (Result, error) {
 	node := c.Node
 	old, existed := tx.Node(node.ID)
 	node.State, node.Reason, node.Joined, node.Seen, node.Taints = cluster.NodeReady, "", now, now, nil
+	node.Empties, node.Deadline = false, 0
 	if existed {
 		node.Joined, node.Taints = old.Joined, old.Taints
 	}
 	if existed && old.State == cluster.NodeDraining {
-		node.State, node.Reason = old.State, old.Reason
+		node.State, node.Reason, node.Empties, node.Deadline = old.State, old.Reason, old.Empties, old.Deadline
 	}
 	if err := invalid(state.KindNode, node.ID, node.Validate()); err != nil {
 		return Result{}, err
@@ -37,14 +38,16 @@ func (c SetNodeState) Apply(tx *state.Tx, now int64) (Result, error) {
 		return Result{}, fault.New(fault.Conflict, "node %q is at revision %d, not %d: read it again", node.ID, node.Revision, c.Expect)
 	case len(c.Reason) > MaxReason:
 		return Result{}, fault.New(fault.Invalid, "node %q: reason: %d bytes: at most %d", node.ID, len(c.Reason), MaxReason)
-	case node.State == c.State && node.Reason == c.Reason:
+	case c.State != cluster.NodeDraining && (c.Empties || c.Deadline != 0), c.Deadline != 0 && !c.Empties, c.Deadline < 0:
+		return Result{}, fault.New(fault.Invalid, "node %q: deadline: %d: only a node that is drained and emptied has one", node.ID, c.Deadline)
+	case node.State == c.State && node.Reason == c.Reason && node.Empties == c.Empties && node.Deadline == c.Deadline:
 		return Result{}, nil
 	case node.State == cluster.NodeLost && c.State != cluster.NodeLost:
 		return Result{}, fault.New(fault.Conflict, "node %q is lost: it comes back when its agent does", node.ID)
 	case node.State != c.State && !node.State.CanBecome(c.State):
 		return Result{}, fault.New(fault.Conflict, "node %q: state: %s cannot become %q", node.ID, node.State, cluster.Clip(string(c.State)))
 	}
-	node.State, node.Reason = c.State, c.Reason
+	node.State, node.Reason, node.Empties, node.Deadline = c.State, c.Reason, c.Empties, c.Deadline
 	tx.PutNode(node)
 	if c.State == cluster.NodeLost {
 		loseTasks(tx, node, now)

@@ -49,23 +49,42 @@ func (w *recording) putDeed(deed cluster.Deed, expected uint64) error {
 			return fault.New(fault.Conflict, "deed %q: it is on record, and only its end can be added", deed.ID)
 		}
 	} else {
-		w.forgetDeeds()
+		forgetDeeds(w.Tx, w.now)
 	}
 	w.PutDeed(deed)
 	return nil
 }
 
+// Apply implements Command. A request that proposes more than once is on record once.
+func (c Audited) Apply(tx *state.Tx, now int64) (Result, error) {
+	result, err := c.Command.Apply(tx, now)
+	if err != nil {
+		return result, err
+	}
+	deed := c.Deed
+	if _, known := tx.Deed(deed.ID); known {
+		return result, nil
+	}
+	deed.Ended, deed.Outcome = now, cluster.OutcomeOK
+	if err := invalid(state.KindDeed, deed.ID, deed.Validate()); err != nil {
+		return Result{}, err
+	}
+	forgetDeeds(tx, now)
+	tx.PutDeed(deed)
+	return result, nil
+}
+
 // forgetDeeds deletes some of those that are too old.
-func (w *recording) forgetDeeds() {
-	oldest := cluster.NewDeedID(w.now-int64(w.Settings().Retention.Audit), "")
+func forgetDeeds(tx *state.Tx, now int64) {
+	oldest := cluster.NewDeedID(now-int64(tx.Settings().Retention.Audit), "")
 	var gone []string
-	for deed := range w.Deeds("") {
+	for deed := range tx.Deeds("") {
 		if deed.ID >= oldest || len(gone) == deedsAtATime {
 			break
 		}
 		gone = append(gone, deed.ID)
 	}
 	for _, id := range gone {
-		w.DeleteDeed(id)
+		tx.DeleteDeed(id)
 	}
 }

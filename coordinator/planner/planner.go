@@ -51,6 +51,26 @@ type Planner struct {
 	mu     sync.RWMutex
 	memory *memory // nil while the loop does not run
 	looks  looks
+	counts Counts // but for Waiting
+}
+
+// Counts are what a planner has done since its process began, on each occasion that it ran.
+type Counts struct {
+	Plans     int64
+	Decisions int64         // placements and evictions
+	Took      time.Duration // to make the plans
+	Waiting   int           // gangs, now; 0 where it does not run
+}
+
+// Counts returns what was done so far.
+func (p *Planner) Counts() Counts {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	counts := p.counts
+	if p.memory != nil {
+		counts.Waiting = len(p.memory.waiting)
+	}
+	return counts
 }
 
 // New makes a planner. Until Run runs it knows nothing.
@@ -302,7 +322,11 @@ func (m *memory) takeTasks(snapshot *state.Snapshot, c *changed) {
 func (p *Planner) plan(ctx context.Context) error {
 	now := time.Now().UnixNano()
 	p.mu.Lock()
+	begun := time.Now()
 	plan := p.memory.cluster.Plan(now)
+	p.counts.Plans++
+	p.counts.Decisions += int64(len(plan.Placements) + len(plan.Evictions))
+	p.counts.Took += time.Since(begun)
 	p.mu.Unlock()
 	for from := 0; from < len(plan.Placements) || len(plan.Evictions) > 0; {
 		to, tasks := from, 0

@@ -48,6 +48,7 @@ type Config struct {
 	Fatal     func(error) // told once if this replica can no longer follow; may be nil
 	// SnapshotBytes is how far the log grows until it is cut; 0 is 64 MiB.
 	SnapshotBytes int64
+	Stored        func(time.Duration) // told how long each append to the log took; may be nil
 }
 
 // Timing. A leader that dies is missed after Heartbeat to twice that, and another is
@@ -103,7 +104,7 @@ func Open(config Config) (*Replica, error) {
 	if r.store, err = state.Open(filepath.Join(config.Dir, "state.db")); err != nil {
 		return nil, err
 	}
-	if r.files, err = raftlog.Open(filepath.Join(config.Dir, "raft"), raftlog.Options{Log: r.log}); err != nil {
+	if r.files, err = raftlog.Open(filepath.Join(config.Dir, "raft"), raftlog.Options{Log: r.log, Stored: config.Stored}); err != nil {
 		return nil, errors.Join(err, r.store.Close())
 	}
 	if err := r.start(config); err != nil {

@@ -204,12 +204,16 @@ func (s *hands) onRecord(ctx context.Context, deed cluster.Deed, do func(context
 	random := make([]byte, 6)
 	_, _ = rand.Read(random) // never fails
 	deed.User, deed.Time = caller(ctx).Name, time.Now().UnixNano()
+	if act, _ := ctx.Value(actKey{}).(*act); act != nil { // this record is the call's own
+		deed.From, deed.Request = act.deed.From, act.deed.Request
+		act.recorded.Store(true)
+	}
 	deed.ID, deed.Detail = cluster.NewDeedID(deed.Time, hex.EncodeToString(random)), clip(deed.Detail)
 	results, err := s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Deed: &deed}}})
 	if err != nil {
 		return err
 	}
-	s.log.Info("a person's hands in a task", "user", deed.User, "action", deed.Action, "task", deed.Task, "detail", deed.Detail)
+	s.log.InfoContext(ctx, "a person's hands in a task", "user", deed.User, "action", deed.Action, "task", deed.Task, "detail", deed.Detail)
 	done, cancel := context.WithCancel(ctx)
 	result, err := do(done)
 	cancel()
@@ -219,12 +223,12 @@ func (s *hands) onRecord(ctx context.Context, deed cluster.Deed, do func(context
 	case result == "":
 		result = "ended"
 	}
-	deed.Ended, deed.Result = time.Now().UnixNano(), result
+	deed.Ended, deed.Result, deed.Outcome = time.Now().UnixNano(), result, outcomeOf(err)
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), recordTime)
 	defer cancel()
 	change := command.Change{Expect: results[0].Revision, Deed: &deed}
 	if _, failed := s.replica.Propose(ctx, command.Record{Changes: []command.Change{change}}); failed != nil {
-		s.log.Error("the end of a deed is not on record", "deed", deed.ID, "result", result, "error", failed)
+		s.log.ErrorContext(ctx, "the end of a deed is not on record", "deed", deed.ID, "result", result, "error", failed)
 	}
 	return err
 }
@@ -252,9 +256,14 @@ func (s *hands) Audit(ctx context.Context, request *claryv1.AuditRequest) (*clar
 	}
 	defer snapshot.Close()
 	var deeds []*claryv1.Deed
-	for deed := range snapshot.Deeds(cluster.NewDeedID(max(request.GetSince(), 0), "")) {
-		if request.GetUser() != "" && request.GetUser() != deed.User || request.GetJob() != "" && request.GetJob() != deed.Job() {
+	after := request.GetAfter()
+	for deed := range snapshot.Deeds(max(cluster.NewDeedID(max(request.GetSince(), 0), ""), after)) {
+		if request.GetUser() != "" && request.GetUser() != deed.User || request.GetJob() != "" && request.GetJob() != deed.Job() ||
+			deed.ID == after || !isPartOf(deed.Action, request.GetWhat()) {
 			continue
+		}
+		if after != "" && len(deeds) == limit { // who follows gets the oldest, and asks again
+			break
 		}
 		if deeds = append(deeds, wire.DeedToProto(deed)); len(deeds) > limit {
 			deeds = deeds[1:]

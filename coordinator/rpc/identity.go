@@ -2,12 +2,10 @@ package rpc
 
 import (
 	"context"
-	"log/slog"
-	"runtime/debug"
+	"path"
+	"slices"
 	"strings"
-	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -16,7 +14,6 @@ import (
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
-	"github.com/clary-ml/clary/proto/wire"
 )
 
 // Identity is who is calling: a user with a token, or a node with a certificate.
@@ -47,6 +44,20 @@ func caller(ctx context.Context) Identity {
 type need struct {
 	action auth.Action
 	node   string
+	often  bool // programs call it many times a second, and what they change says who they are: it is not audited
+}
+
+// changes reports whether a method changes something that the audit is to have. Whatever is not known
+// to only look is taken to do so.
+func changes(method string) bool {
+	n := needs[method]
+	switch n.action {
+	case auth.Read, auth.Invoke, auth.Audit:
+		return false
+	}
+	name := path.Base(method)
+	looks := slices.ContainsFunc([]string{"List", "Get", "Show"}, func(begin string) bool { return strings.HasPrefix(name, begin) })
+	return n.node == "" && !n.often && !looks
 }
 
 // needs says what each method asks for. A method that is not in the table is refused, so
@@ -93,9 +104,9 @@ var needs = map[string]need{
 	"/clary.v1.Sweeps/Trials":   {action: auth.Read},
 	"/clary.v1.Sweeps/Control":  {action: auth.ControlOwn},
 	"/clary.v1.Sweeps/AddTrial": {action: auth.ControlOwn},
-	"/clary.v1.Sweeps/Ask":      {action: auth.ControlOwn},
-	"/clary.v1.Sweeps/Report":   {action: auth.ControlOwn},
-	"/clary.v1.Sweeps/Tell":     {action: auth.ControlOwn},
+	"/clary.v1.Sweeps/Ask":      {action: auth.ControlOwn, often: true},
+	"/clary.v1.Sweeps/Report":   {action: auth.ControlOwn, often: true},
+	"/clary.v1.Sweeps/Tell":     {action: auth.ControlOwn, often: true},
 
 	"/clary.v1.Models/Get":      {action: auth.Read},
 	"/clary.v1.Models/List":     {action: auth.Read},
@@ -146,68 +157,12 @@ var needs = map[string]need{
 	"/clary.v1.Peer/AddMember": {node: pki.Coordinator},
 }
 
-// Guard checks every call before it reaches a service.
-type Guard struct {
-	replica Replica
-	now     func() time.Time
-	log     *slog.Logger
-}
-
-// NewGuard makes the check; now is the clock against which tokens expire.
-func NewGuard(replica Replica, now func() time.Time, log *slog.Logger) *Guard {
-	return &Guard{replica: replica, now: now, log: log}
-}
-
-// Options are the server options that put the guard before every method and turn
-// errors into statuses behind it.
-//
-// A service that panics answers Internal and the coordinator lives: services hold nothing
-// that half a request could leave broken, and a request that found a defect would be sent
-// to the next coordinator, and the next. What the log's commands find broken still stops
-// the process: they run elsewhere.
-func (g *Guard) Options() []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.UnaryInterceptor(func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
-			defer g.survive(info.FullMethod, &err)
-			ctx, err = g.admit(ctx, info.FullMethod)
-			if err != nil {
-				return nil, wire.ToStatus(err)
-			}
-			answer, err = handler(ctx, request)
-			return answer, wire.ToStatus(err)
-		}),
-		grpc.StreamInterceptor(func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
-			defer g.survive(info.FullMethod, &err)
-			ctx, err := g.admit(stream.Context(), info.FullMethod)
-			if err != nil {
-				return wire.ToStatus(err)
-			}
-			return wire.ToStatus(handler(server, &identifiedStream{ServerStream: stream, ctx: ctx}))
-		}),
-	}
-}
-
-// survive turns a panic into an error.
-func (g *Guard) survive(method string, err *error) {
-	if broken := recover(); broken != nil {
-		g.log.Error("a defect: a service panicked", "method", method, "panic", broken, "stack", string(debug.Stack()))
-		*err = wire.ToStatus(fault.New(fault.Internal, "%s failed by a defect: the coordinator's log has it", method))
-	}
-}
-
-type identifiedStream struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *identifiedStream) Context() context.Context { return s.ctx }
-
-// admit returns the context with the caller's identity in it, or why the caller may not.
+// admit returns the context with the caller's identity in it, if that is known, and why the caller may not.
 func (g *Guard) admit(ctx context.Context, method string) (context.Context, error) {
 	need, known := needs[method]
 	switch {
 	case !known:
-		return nil, fault.New(fault.Denied, "method %s is open to nobody", method)
+		return ctx, fault.New(fault.Denied, "method %s is open to nobody", method)
 	case need.node != "":
 		return g.admitNode(ctx, method, need.node)
 	case need.action == "":
@@ -215,23 +170,21 @@ func (g *Guard) admit(ctx context.Context, method string) (context.Context, erro
 	}
 	who, err := g.user(ctx)
 	if err != nil {
-		return nil, err
+		return ctx, err
 	}
-	if err := auth.Authorize(who.Role, need.action); err != nil {
-		return nil, err
-	}
-	return context.WithValue(ctx, identityKey{}, who), nil
+	return context.WithValue(ctx, identityKey{}, who), auth.Authorize(who.Role, need.action)
 }
 
 func (g *Guard) admitNode(ctx context.Context, method, role string) (context.Context, error) {
 	node, err := callingNode(ctx)
 	if err != nil {
-		return nil, err
+		return ctx, err
 	}
+	ctx = context.WithValue(ctx, identityKey{}, Identity{Name: node.ID, Role: node.Role})
 	if node.Role != role {
-		return nil, fault.New(fault.Denied, "method %s is for nodes with the role %s, the certificate says %s", method, role, node.Role)
+		return ctx, fault.New(fault.Denied, "method %s is for nodes with the role %s, the certificate says %s", method, role, node.Role)
 	}
-	return context.WithValue(ctx, identityKey{}, Identity{Name: node.ID, Role: node.Role}), nil
+	return ctx, nil
 }
 
 // callingNode is who the client's certificate speaks for. TLS has checked that it is
@@ -263,7 +216,21 @@ func (g *Guard) user(ctx context.Context) (Identity, error) {
 	if len(values) != 1 {
 		return Identity{}, fault.New(fault.Denied, "no token: run clary login ADDRESS --token-file FILE, or set CLARY_TOKEN")
 	}
-	presented, err := auth.ParseToken(strings.TrimPrefix(values[0], "Bearer "))
+	return g.holder(ctx, strings.TrimPrefix(values[0], "Bearer "))
+}
+
+// Allow refuses a token's holder who may not do something.
+func (g *Guard) Allow(ctx context.Context, token string, action auth.Action) error {
+	who, err := g.holder(ctx, token)
+	if err != nil {
+		return err
+	}
+	return auth.Authorize(who.Role, action)
+}
+
+// holder is whose token it is.
+func (g *Guard) holder(ctx context.Context, text string) (Identity, error) {
+	presented, err := auth.ParseToken(text)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -274,7 +241,7 @@ func (g *Guard) user(ctx context.Context) (Identity, error) {
 	if presented.Kind != cluster.TokenUser {
 		return Identity{}, fault.New(fault.Denied, "this is a join token, for machines: a user's token is needed")
 	}
-	if err := auth.Check(token, presented, g.now()); err != nil {
+	if err := auth.Check(token, presented, g.Now()); err != nil {
 		return Identity{}, err
 	}
 	return Identity{Name: token.Name, Role: token.Role, TokenID: token.ID}, nil
@@ -285,7 +252,7 @@ func (g *Guard) user(ctx context.Context) (Identity, error) {
 // nothing is missing, before its holder is told that it is unknown.
 func (g *Guard) token(ctx context.Context, id string) (cluster.Token, error) {
 	for _, stale := range []bool{true, false} {
-		snapshot, err := g.replica.Read(ctx, stale)
+		snapshot, err := g.Replica.Read(ctx, stale)
 		if err != nil {
 			return cluster.Token{}, err
 		}

@@ -54,8 +54,8 @@ func (s *link) Connect(stream agentStream) error {
 	if err := s.introduce(ctx, who.Name, hello); err != nil {
 		return err
 	}
-	s.log.Info("agent connected", "node", who.Name)
-	defer s.log.Info("agent disconnected", "node", who.Name)
+	s.log.InfoContext(stream.Context(), "agent connected", "node", who.Name)
+	defer s.log.InfoContext(stream.Context(), "agent disconnected", "node", who.Name)
 
 	group, ctx := errgroup.WithContext(ctx)
 	outgoing := make(chan *claryv1.CoordinatorMessage, 64)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/drainer"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
@@ -63,7 +64,12 @@ func (s *nodes) Drain(ctx context.Context, request *claryv1.DrainNodeRequest) (*
 	if reason == "" {
 		reason = "drained by " + caller(ctx).Name
 	}
-	node, err := s.set(ctx, request.GetId(), cluster.NodeDraining, reason)
+	if request.GetDeadline() < 0 || request.GetDeadline() != 0 && !request.GetEmpty() {
+		return nil, fault.New(fault.Invalid, "deadline: %d: it is Unix nanoseconds, and of a node that is emptied", request.GetDeadline())
+	}
+	node, err := s.set(ctx, command.SetNodeState{
+		Node: request.GetId(), State: cluster.NodeDraining, Reason: reason, Empties: request.GetEmpty(), Deadline: request.GetDeadline(),
+	})
 	if err != nil || !request.GetMove() {
 		return node, err
 	}
@@ -79,16 +85,7 @@ func (s *nodes) move(ctx context.Context, id, reason string) error {
 		if err != nil {
 			return err
 		}
-		var changes []command.Change
-		seen := map[string]bool{}
-		for task := range snapshot.TasksOn(id) {
-			gang, ok := snapshot.Gang(task.Gang)
-			if ok && !task.Status.State.Ended() && !gang.Stop && !gang.Moves && gang.Attempt == task.Attempt && !seen[task.Gang] && len(changes) < command.MaxChanges {
-				seen[task.Gang] = true
-				gang.Stop, gang.StopReason, gang.Moves = !gang.Handover, cluster.Clip(reason), true
-				changes = append(changes, command.Change{Gang: &gang, Expect: gang.Revision})
-			}
-		}
+		changes := drainer.Move(snapshot, id, reason, func(cluster.Gang, []cluster.Task) bool { return true })
 		snapshot.Close()
 		if len(changes) == 0 {
 			return nil
@@ -101,24 +98,25 @@ func (s *nodes) move(ctx context.Context, id, reason string) error {
 }
 
 func (s *nodes) Resume(ctx context.Context, request *claryv1.ResumeNodeRequest) (*claryv1.Node, error) {
-	return s.set(ctx, request.GetId(), cluster.NodeReady, "")
+	return s.set(ctx, command.SetNodeState{Node: request.GetId(), State: cluster.NodeReady})
 }
 
 // set moves a node to a state that an operator may choose. Asking for the state it is
 // in already is no mistake.
-func (s *nodes) set(ctx context.Context, id string, next cluster.NodeState, reason string) (*claryv1.Node, error) {
+func (s *nodes) set(ctx context.Context, next command.SetNodeState) (*claryv1.Node, error) {
 	for {
-		node, err := s.read(ctx, id)
+		node, err := s.read(ctx, next.Node)
 		if err != nil {
 			return nil, err
 		}
-		if node.State == next {
+		if node.State == next.State && node.Empties == next.Empties && node.Deadline == next.Deadline {
 			return wire.NodeToProto(node), nil
 		}
 		if node.State == cluster.NodeLost {
-			return nil, fault.New(fault.Conflict, "node %s is lost (%s): start its agent, or remove it", id, node.Reason)
+			return nil, fault.New(fault.Conflict, "node %s is lost (%s): start its agent, or remove it", node.ID, node.Reason)
 		}
-		_, err = s.replica.Propose(ctx, command.SetNodeState{Node: id, State: next, Reason: reason, Expect: node.Revision})
+		next.Expect = node.Revision
+		_, err = s.replica.Propose(ctx, next)
 		if err != nil && (!fault.Is(err, fault.Conflict) || ctx.Err() != nil) {
 			return nil, err
 		}

@@ -89,6 +89,7 @@ type Config struct {
 
 // Register adds every service to a gRPC server that was made with Options.
 func Register(server *grpc.Server, c Config) {
+	c.Replica = auditing{c.Replica}
 	work := &jobs{
 		replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, kinds: c.Kinds, planner: c.Planner, nodes: c.Nodes, agents: c.Agents, store: c.Store, archive: c.Archive,
 	}

@@ -140,8 +140,8 @@ func (w *world) open() {
 	kinds := map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}, cluster.KindEndpoint: endpoint.Kind{}}
 	desk, reconciling := sweeps.New(w.replica, kinds, log), reconciler.New(w.replica, kinds, nil, log)
 	beats := rpc.NewBeats(func(_ context.Context, ids []string) ([]string, error) { return keeping.Beat(ids) }, log)
-	board := rpc.NewSwitchboard(w.replica)
-	grpcServer := grpc.NewServer(append(rpc.NewGuard(w.replica, time.Now, log).Options(), grpc.Creds(alpn.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
+	board, audit := rpc.NewSwitchboard(w.replica), rpc.NewAuditor(w.replica, log)
+	grpcServer := grpc.NewServer(append((&rpc.Guard{ID: "c1", Replica: w.replica, Now: time.Now, Audit: audit, Log: log}).Options(), grpc.Creds(alpn.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
 	rpc.Register(grpcServer, rpc.Config{
 		Replica: w.replica, Planner: planning, Keeper: keeping, Nodes: nodes, Beats: beats, Switchboard: board, Members: w.members, Log: log,
 		Desk: desk, Kinds: kinds, Traffic: &w.traffic, Coordinators: nobody{}, Agents: &w.agents, Archive: w.logs.below,
@@ -180,7 +180,7 @@ func (w *world) open() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{mux.Run, w.replica.Run, beats.Run, board.Run, nodes.Run, lead} {
+	for _, run := range []func(context.Context) error{mux.Run, w.replica.Run, beats.Run, board.Run, nodes.Run, audit.Run, lead} {
 		running.Go(func() {
 			if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 				w.Error(err)

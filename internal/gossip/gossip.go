@@ -187,6 +187,15 @@ func (g *Gossip) Members() []Member {
 	return slices.SortedFunc(maps.Values(newest), func(a, b Member) int { return strings.Compare(name(a), name(b)) })
 }
 
+// Count tells how many members there are of each role.
+func (g *Gossip) Count() map[string]int {
+	counts := map[string]int{Coordinator: 0, Agent: 0}
+	for _, member := range g.Members() {
+		counts[member.Role]++
+	}
+	return counts
+}
+
 // Find returns the member with a role and id, if it is believed alive.
 func (g *Gossip) Find(role, id string) (Member, bool) {
 	member, ok := g.newest()[name(Member{Role: role, ID: id})]

@@ -25,7 +25,7 @@ func SecretFromProto(s *claryv1.Secret) cluster.Secret {
 func DeedToProto(d cluster.Deed) *claryv1.Deed {
 	return &claryv1.Deed{
 		Id: d.ID, Time: d.Time, Ended: d.Ended, User: d.User, Action: d.Action, Task: d.Task, Node: d.Node, Detail: d.Detail,
-		Result: d.Result, Revision: d.Revision,
+		Result: d.Result, Revision: d.Revision, Object: d.Object, From: d.From, Request: d.Request, Outcome: d.Outcome,
 	}
 }
 
@@ -33,6 +33,6 @@ func DeedToProto(d cluster.Deed) *claryv1.Deed {
 func DeedFromProto(d *claryv1.Deed) cluster.Deed {
 	return cluster.Deed{
 		ID: d.GetId(), Time: d.GetTime(), Ended: d.GetEnded(), User: d.GetUser(), Action: d.GetAction(), Task: d.GetTask(), Node: d.GetNode(), Detail: d.GetDetail(),
-		Result: d.GetResult(), Revision: d.GetRevision(),
+		Result: d.GetResult(), Revision: d.GetRevision(), Object: d.GetObject(), From: d.GetFrom(), Request: d.GetRequest(), Outcome: d.GetOutcome(),
 	}
 }

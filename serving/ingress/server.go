@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/clary-ml/clary/auth/member"
@@ -167,6 +168,9 @@ func (c ServerConfig) url(at net.Addr) string {
 	}
 	return scheme + "://" + net.JoinHostPort(host, port)
 }
+
+// Collectors are what the router measures.
+func (s *Server) Collectors() []prometheus.Collector { return s.router.Collectors() }
 
 // Work answers asynchronous requests of a table's endpoints until ctx ends. One router of a cluster does.
 func (s *Server) Work(ctx context.Context, table func() route.Table) error {

@@ -21,11 +21,15 @@ func (r *Router) turned(status int) {
 	}
 }
 
+// Collectors are what the router measures, for a registry that serves others too.
+func (r *Router) Collectors() []prometheus.Collector {
+	return append([]prometheus.Collector{collector{r}}, r.options.Metrics...)
+}
+
 // Metrics answers with the router's metrics in Prometheus' form.
 func (r *Router) Metrics() http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{r})
-	registry.MustRegister(r.options.Metrics...)
+	registry.MustRegister(r.Collectors()...)
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 

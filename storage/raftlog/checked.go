@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
@@ -15,7 +16,10 @@ import (
 // raft-wal has checksums too, but reads them only to find the end of the newest file:
 // without this, a byte that flips in an older entry would be applied as it is. (A codec
 // would be the place, but raft-wal v0.4.0 cannot reopen a log with a codec not its own.)
-type checked struct{ *wal.WAL }
+type checked struct {
+	*wal.WAL
+	stored func(time.Duration) // nil: nobody measures
+}
 
 // StoreLog stores one entry.
 func (c checked) StoreLog(l *raft.Log) error { return c.StoreLogs([]*raft.Log{l}) }
@@ -29,7 +33,12 @@ func (c checked) StoreLogs(logs []*raft.Log) error {
 		copies[i].Extensions = binary.LittleEndian.AppendUint32(slices.Clone(l.Extensions), sum(l))
 		sealed[i] = &copies[i]
 	}
-	return c.WAL.StoreLogs(sealed)
+	begun := time.Now()
+	err := c.WAL.StoreLogs(sealed)
+	if c.stored != nil {
+		c.stored(time.Since(begun))
+	}
+	return err
 }
 
 // GetLog reads an entry and compares its checksum.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -27,6 +28,8 @@ type Options struct {
 	SegmentSize int
 	// Snapshots is how many are kept; 0 is 2.
 	Snapshots int
+	// Stored is told how long each append took, its fsync included; nil is nobody.
+	Stored func(time.Duration)
 	// Log hears what the stores have to say; nil is silent.
 	Log *slog.Logger
 }
@@ -77,7 +80,7 @@ func open(dir, logDir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(damaged(logDir, err), meta.Close())
 	}
-	log := checked{w}
+	log := checked{w, o.Stored}
 	closeLog := func() error { return errors.Join(w.Close(), meta.Close()) }
 	if err := readAll(log); err != nil {
 		return nil, errors.Join(damaged(logDir, err), closeLog())

@@ -36,12 +36,12 @@ func TestADrainedNodesTasksGoOnElsewhere(t *testing.T) {
 	m.WaitFor("it to run", 30*time.Second, func() bool { out, _ := m.Try("logs", "counts"); return strings.Contains(out, "begins") })
 	from := m.Job("counts").Tasks[0].Node
 
-	// By itself a drain keeps new tasks away, and what runs goes on.
-	m.Exits(0, "nodes", "drain", from)
+	// A cordon keeps new tasks away, and what runs goes on.
+	m.Exits(0, "nodes", "cordon", from)
 	if task := m.Job("counts").Tasks[0]; task.State != "running" {
 		t.Errorf("it is %s", task.State)
 	}
-	m.Exits(0, "nodes", "drain", from, "--move", "--wait", "--reason", "new disk")
+	m.Exits(0, "nodes", "drain", from, "--reason", "new disk")
 	m.WaitFor("it to go on elsewhere", 30*time.Second, func() bool {
 		view := m.Job("counts")
 		last := view.Tasks[len(view.Tasks)-1]
@@ -58,7 +58,7 @@ func TestADrainedNodesTasksGoOnElsewhere(t *testing.T) {
 	if out := m.Exits(0, "logs", "counts"); !strings.Contains(out, "begins at 1") || len(strings.Fields(out)[2]) != 4 {
 		t.Errorf("it did not go on from what it saved last: %s", out)
 	}
-	m.Exits(0, "nodes", "resume", from)
+	m.Exits(0, "nodes", "uncordon", from)
 	m.Exits(0, "cancel", "counts")
 	m.Waits(1, "counts")
 }

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +22,7 @@ func (a *App) nodesCommand() *cobra.Command {
 		Use:     "nodes [NODE]",
 		Aliases: []string{"node"},
 		Short:   "List nodes and what they have left, or show one",
-		Example: "  clary nodes\n  clary nodes a -o yaml\n  clary nodes drain a --reason 'new disk'",
+		Example: "  clary nodes\n  clary nodes a -o yaml\n  clary nodes drain a --deadline 10m --reason 'new disk'",
 		Args:    takes("[NODE]"), ValidArgsFunction: a.completeNodes(),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
 			if len(args) == 1 {
@@ -37,7 +36,7 @@ func (a *App) nodesCommand() *cobra.Command {
 		}),
 	}
 	staleFlag(command, &stale)
-	command.AddCommand(a.drainCommand(), a.resumeCommand(), a.taintCommand(), a.removeCommand())
+	command.AddCommand(a.drainCommand(), a.cordonCommand(), a.uncordonCommand(), a.taintCommand(), a.removeCommand())
 	return command
 }
 
@@ -52,7 +51,7 @@ func (a *App) listNodes(ctx context.Context, c *client.Client, read client.ReadO
 		list[i] = nodeToJSON(view)
 		n := view.Node
 		rows[i] = []string{
-			n.ID, string(n.State), fmt.Sprintf("%g of %g", list[i].Cores.Used, list[i].Cores.Total),
+			n.ID, nodeState(n), fmt.Sprintf("%g of %g", list[i].Cores.Used, list[i].Cores.Total),
 			cluster.FormatBytes(view.Used.Memory) + " of " + cluster.FormatBytes(n.Memory), gpuText(view),
 			strconv.Itoa(len(view.Tasks)), n.Address, cmp.Or(n.Reason, taintText(n.Taints)),
 		}
@@ -85,7 +84,7 @@ func showNode(out io.Writer, view client.NodeView) error {
 	n := view.Node
 	return fields(
 		out,
-		"node", n.ID, "state", string(n.State), "reason", n.Reason, "address", n.Address, "version", n.Version,
+		"node", n.ID, "state", nodeState(n), "reason", n.Reason, "address", n.Address, "version", n.Version,
 		"cores", fmt.Sprintf("%g of %g used", float64(view.Used.MilliCPU)/1000, float64(n.MilliCPU)/1000),
 		"memory", cluster.FormatBytes(view.Used.Memory)+" of "+cluster.FormatBytes(n.Memory)+" used",
 		"disk", cluster.FormatBytes(n.Disk)+" free", "gpus", gpuText(view), "labels", labelText(n.Labels), "taints", taintText(n.Taints),
@@ -121,60 +120,6 @@ func (a *App) changeNode(use, short, said string, do func(context.Context, *clie
 			})
 		}),
 	}
-}
-
-func (a *App) drainCommand() *cobra.Command {
-	var reason string
-	var move, wait bool
-	command := a.changeNode("drain", "Give a node nothing new; what runs there goes on, or moves", "%s gets nothing new; clary nodes resume takes it back",
-		func(ctx context.Context, c *client.Client, id string) (cluster.Node, error) {
-			do := c.Drain
-			if move {
-				do = c.Empty
-			}
-			node, err := do(ctx, id, reason)
-			if err == nil && wait {
-				err = a.awaitEmpty(ctx, c, id)
-			}
-			return node, err
-		})
-	command.Long = "Give a node nothing new. What runs there goes on; with --move it is asked to end, with its job's grace, and starts\n" +
-		"again elsewhere from its checkpoints, which costs the job no retry."
-	command.Example = "  clary nodes drain a --reason 'new disk'\n  clary nodes drain a --move --wait"
-	flags := command.Flags()
-	flags.StringVar(&reason, "reason", "", "why, for those who look at the node later")
-	flags.BoolVar(&move, "move", false, "have what runs there end and start again elsewhere")
-	flags.BoolVarP(&wait, "wait", "w", false, "wait until nothing runs there any more")
-	return command
-}
-
-// emptyEvery is how often it is looked whether a node is empty.
-const emptyEvery = time.Second
-
-// awaitEmpty waits until a node has no task, and says how many are left.
-func (a *App) awaitEmpty(ctx context.Context, c *client.Client, id string) error {
-	clock := time.NewTicker(emptyEvery)
-	defer clock.Stop()
-	for said := -1; ; {
-		view, err := c.Node(ctx, id)
-		if err != nil || len(view.Tasks) == 0 {
-			return err
-		}
-		if len(view.Tasks) != said {
-			said = len(view.Tasks)
-			a.note("clary: %d tasks are left on %s", said, id)
-		}
-		select {
-		case <-clock.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-func (a *App) resumeCommand() *cobra.Command {
-	return a.changeNode("resume", "Take a drained node back", "%s is ready",
-		func(ctx context.Context, c *client.Client, id string) (cluster.Node, error) { return c.Resume(ctx, id) })
 }
 
 func (a *App) removeCommand() *cobra.Command {

@@ -11,14 +11,12 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/internal/fault"
-	"github.com/clary-ml/clary/internal/quantity"
 )
 
 func (a *App) execCommand() *cobra.Command {
@@ -205,68 +203,6 @@ func portPair(text string) (local, remote int, err error) {
 		*part.into = n
 	}
 	return local, remote, nil
-}
-
-type deedJSON struct {
-	Time   string `json:"time"`
-	User   string `json:"user"`
-	Action string `json:"action"`
-	Task   string `json:"task"`
-	Node   string `json:"node"`
-	Detail string `json:"detail"`
-	Ended  string `json:"ended,omitempty"`
-	Result string `json:"result,omitempty"`
-}
-
-func (a *App) auditCommand() *cobra.Command {
-	var request client.AuditRequest
-	var since string
-	command := &cobra.Command{
-		Use:   "audit",
-		Short: "List what people did in tasks: exec, cp, port-forward",
-		Long: "List what people did in tasks, oldest first: who, when, where, what, and how it ended. The cluster remembers\n" +
-			"three months. It takes the role admin.",
-		Example: "  clary audit --since 24h\n  clary audit --user ada --job digits -o json",
-		Args:    takes(),
-	}
-	flags := command.Flags()
-	flags.StringVar(&since, "since", "", "only of so long ago and later, e.g. 2h, 7d")
-	flags.StringVar(&request.User, "user", "", "only of this user")
-	flags.StringVar(&request.Job, "job", "", "only of this job")
-	flags.Int32Var(&request.Limit, "limit", 200, "the newest of them; 0 is all that one answer holds")
-	command.RunE = a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-		if since != "" {
-			ago, err := quantity.ParseDuration(since)
-			if err != nil {
-				return fault.New(fault.Invalid, "--since: %w", err)
-			}
-			request.Since = time.Now().Add(-ago.Std())
-		}
-		deeds, err := c.Audit(ctx, request)
-		if err != nil {
-			return err
-		}
-		list, rows := make([]deedJSON, len(deeds)), make([][]string, len(deeds))
-		for i, d := range deeds {
-			list[i] = deedJSON{moment(d.Time), d.User, d.Action, d.Task, d.Node, d.Detail, moment(d.Ended), d.Result}
-			rows[i] = []string{moment(d.Time), d.User, d.Action, d.Task, brief(d.Detail), brief(d.Result)}
-		}
-		return a.print(list, func(out io.Writer) error {
-			return table(out, []string{"time", "user", "action", "task", "what", "result"}, rows)
-		})
-	})
-	return command
-}
-
-// briefly is how much of a deed a table shows; -o json has it all.
-const briefly = 72
-
-func brief(text string) string {
-	text = oneLine(text)
-	if runes := []rune(text); len(runes) > briefly {
-		return string(runes[:briefly-1]) + "…"
-	}
-	return text
 }
 
 // taskFile splits JOB:PATH or JOB/TASK:PATH; false if the text is a file of this machine.

@@ -84,6 +84,8 @@ type nodeJSON struct {
 	ID       string            `json:"id"`
 	State    cluster.NodeState `json:"state"`
 	Reason   string            `json:"reason,omitempty"`
+	Empties  bool              `json:"empties,omitempty"`  // it is drained, not cordoned alone
+	Deadline string            `json:"deadline,omitempty"` // when what is left there is ended
 	Address  string            `json:"address"`
 	Cores    amountJSON        `json:"cores"`
 	Memory   amountJSON        `json:"memory"`
@@ -179,7 +181,7 @@ func taskToJSON(t cluster.Task) taskJSON {
 func nodeToJSON(view client.NodeView) nodeJSON {
 	n := view.Node
 	out := nodeJSON{
-		ID: n.ID, State: n.State, Reason: n.Reason, Address: n.Address, Disk: n.Disk, Labels: n.Labels, Tasks: view.Tasks, Cached: len(n.Cached),
+		ID: n.ID, State: n.State, Reason: n.Reason, Empties: n.Empties, Deadline: moment(n.Deadline), Address: n.Address, Disk: n.Disk, Labels: n.Labels, Tasks: view.Tasks, Cached: len(n.Cached),
 		Cores:   amountJSON{float64(view.Used.MilliCPU) / 1000, float64(n.MilliCPU) / 1000},
 		Memory:  amountJSON{float64(view.Used.Memory), float64(n.Memory)},
 		GPUs:    amountJSON{view.Used.GPUs(), float64(len(n.Devices))},

@@ -80,6 +80,7 @@ type Command struct {
 	//	*Command_SetNodeTaints
 	//	*Command_SetNodeCached
 	Command       isCommand_Command `protobuf_oneof:"command"`
+	Deed          *Deed             `protobuf:"bytes,140,opt,name=deed,proto3" json:"deed,omitempty"` // who asked for it: put on record with the change, if it is accepted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -205,6 +206,13 @@ func (x *Command) GetSetNodeCached() *SetNodeCached {
 		if x, ok := x.Command.(*Command_SetNodeCached); ok {
 			return x.SetNodeCached
 		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeed() *Deed {
+	if x != nil {
+		return x.Deed
 	}
 	return nil
 }
@@ -852,6 +860,8 @@ type SetNodeState struct {
 	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	Expect        uint64                 `protobuf:"varint,4,opt,name=expect,proto3" json:"expect,omitempty"`
+	Empties       bool                   `protobuf:"varint,140,opt,name=empties,proto3" json:"empties,omitempty"`
+	Deadline      int64                  `protobuf:"varint,141,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -910,6 +920,20 @@ func (x *SetNodeState) GetReason() string {
 func (x *SetNodeState) GetExpect() uint64 {
 	if x != nil {
 		return x.Expect
+	}
+	return 0
+}
+
+func (x *SetNodeState) GetEmpties() bool {
+	if x != nil {
+		return x.Empties
+	}
+	return false
+}
+
+func (x *SetNodeState) GetDeadline() int64 {
+	if x != nil {
+		return x.Deadline
 	}
 	return 0
 }
@@ -1265,7 +1289,7 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\n" +
 	"\x17clary/v1/commands.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"6\n" +
 	"\x05Batch\x12-\n" +
-	"\bcommands\x18\x01 \x03(\v2\x11.clary.v1.CommandR\bcommands\"\xa6\x04\n" +
+	"\bcommands\x18\x01 \x03(\v2\x11.clary.v1.CommandR\bcommands\"\xcb\x04\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12*\n" +
 	"\x06record\x18\x02 \x01(\v2\x10.clary.v1.RecordH\x00R\x06record\x127\n" +
@@ -1278,7 +1302,8 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"removeNode\x12-\n" +
 	"\apublish\x18\b \x01(\v2\x11.clary.v1.PublishH\x00R\apublish\x12A\n" +
 	"\x0fset_node_taints\x18n \x01(\v2\x17.clary.v1.SetNodeTaintsH\x00R\rsetNodeTaints\x12B\n" +
-	"\x0fset_node_cached\x18\xa0\x01 \x01(\v2\x17.clary.v1.SetNodeCachedH\x00R\rsetNodeCachedB\t\n" +
+	"\x0fset_node_cached\x18\xa0\x01 \x01(\v2\x17.clary.v1.SetNodeCachedH\x00R\rsetNodeCached\x12#\n" +
+	"\x04deed\x18\x8c\x01 \x01(\v2\x0e.clary.v1.DeedR\x04deedB\t\n" +
 	"\acommand\"4\n" +
 	"\x06Record\x12*\n" +
 	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\x8d\x05\n" +
@@ -1316,12 +1341,14 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12,\n" +
 	"\x06status\x18\x02 \x01(\v2\x14.clary.v1.TaskStatusR\x06status\"-\n" +
 	"\aPutNode\x12\"\n" +
-	"\x04node\x18\x01 \x01(\v2\x0e.clary.v1.NodeR\x04node\"h\n" +
+	"\x04node\x18\x01 \x01(\v2\x0e.clary.v1.NodeR\x04node\"\xa0\x01\n" +
 	"\fSetNodeState\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06expect\x18\x04 \x01(\x04R\x06expect\" \n" +
+	"\x06expect\x18\x04 \x01(\x04R\x06expect\x12\x19\n" +
+	"\aempties\x18\x8c\x01 \x01(\bR\aempties\x12\x1b\n" +
+	"\bdeadline\x18\x8d\x01 \x01(\x03R\bdeadline\" \n" +
 	"\n" +
 	"RemoveNode\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\";\n" +
@@ -1377,12 +1404,12 @@ var file_clary_v1_commands_proto_goTypes = []any{
 	(*Publish)(nil),         // 13: clary.v1.Publish
 	(*Results)(nil),         // 14: clary.v1.Results
 	(*Result)(nil),          // 15: clary.v1.Result
-	(*Job)(nil),             // 16: clary.v1.Job
-	(*Gang)(nil),            // 17: clary.v1.Gang
-	(*Queue)(nil),           // 18: clary.v1.Queue
-	(*Token)(nil),           // 19: clary.v1.Token
-	(*Secret)(nil),          // 20: clary.v1.Secret
-	(*Deed)(nil),            // 21: clary.v1.Deed
+	(*Deed)(nil),            // 16: clary.v1.Deed
+	(*Job)(nil),             // 17: clary.v1.Job
+	(*Gang)(nil),            // 18: clary.v1.Gang
+	(*Queue)(nil),           // 19: clary.v1.Queue
+	(*Token)(nil),           // 20: clary.v1.Token
+	(*Secret)(nil),          // 21: clary.v1.Secret
 	(*Trial)(nil),           // 22: clary.v1.Trial
 	(*Sweep)(nil),           // 23: clary.v1.Sweep
 	(*Model)(nil),           // 24: clary.v1.Model
@@ -1407,34 +1434,35 @@ var file_clary_v1_commands_proto_depIdxs = []int32{
 	13, // 7: clary.v1.Command.publish:type_name -> clary.v1.Publish
 	12, // 8: clary.v1.Command.set_node_taints:type_name -> clary.v1.SetNodeTaints
 	11, // 9: clary.v1.Command.set_node_cached:type_name -> clary.v1.SetNodeCached
-	3,  // 10: clary.v1.Record.changes:type_name -> clary.v1.Change
-	16, // 11: clary.v1.Change.job:type_name -> clary.v1.Job
-	17, // 12: clary.v1.Change.gang:type_name -> clary.v1.Gang
-	18, // 13: clary.v1.Change.queue:type_name -> clary.v1.Queue
-	19, // 14: clary.v1.Change.token:type_name -> clary.v1.Token
-	4,  // 15: clary.v1.Change.delete:type_name -> clary.v1.Key
-	20, // 16: clary.v1.Change.secret:type_name -> clary.v1.Secret
-	21, // 17: clary.v1.Change.deed:type_name -> clary.v1.Deed
-	22, // 18: clary.v1.Change.trial:type_name -> clary.v1.Trial
-	23, // 19: clary.v1.Change.sweep:type_name -> clary.v1.Sweep
-	24, // 20: clary.v1.Change.model:type_name -> clary.v1.Model
-	25, // 21: clary.v1.Change.model_version:type_name -> clary.v1.ModelVersion
-	26, // 22: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
-	27, // 23: clary.v1.Change.settings:type_name -> clary.v1.ClusterSettings
-	4,  // 24: clary.v1.Change.check:type_name -> clary.v1.Key
-	28, // 25: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
-	29, // 26: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
-	7,  // 27: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
-	30, // 28: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
-	31, // 29: clary.v1.PutNode.node:type_name -> clary.v1.Node
-	32, // 30: clary.v1.SetNodeTaints.taints:type_name -> clary.v1.Taint
-	33, // 31: clary.v1.Publish.outputs:type_name -> clary.v1.Output
-	15, // 32: clary.v1.Results.results:type_name -> clary.v1.Result
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	16, // 10: clary.v1.Command.deed:type_name -> clary.v1.Deed
+	3,  // 11: clary.v1.Record.changes:type_name -> clary.v1.Change
+	17, // 12: clary.v1.Change.job:type_name -> clary.v1.Job
+	18, // 13: clary.v1.Change.gang:type_name -> clary.v1.Gang
+	19, // 14: clary.v1.Change.queue:type_name -> clary.v1.Queue
+	20, // 15: clary.v1.Change.token:type_name -> clary.v1.Token
+	4,  // 16: clary.v1.Change.delete:type_name -> clary.v1.Key
+	21, // 17: clary.v1.Change.secret:type_name -> clary.v1.Secret
+	16, // 18: clary.v1.Change.deed:type_name -> clary.v1.Deed
+	22, // 19: clary.v1.Change.trial:type_name -> clary.v1.Trial
+	23, // 20: clary.v1.Change.sweep:type_name -> clary.v1.Sweep
+	24, // 21: clary.v1.Change.model:type_name -> clary.v1.Model
+	25, // 22: clary.v1.Change.model_version:type_name -> clary.v1.ModelVersion
+	26, // 23: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
+	27, // 24: clary.v1.Change.settings:type_name -> clary.v1.ClusterSettings
+	4,  // 25: clary.v1.Change.check:type_name -> clary.v1.Key
+	28, // 26: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
+	29, // 27: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
+	7,  // 28: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
+	30, // 29: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
+	31, // 30: clary.v1.PutNode.node:type_name -> clary.v1.Node
+	32, // 31: clary.v1.SetNodeTaints.taints:type_name -> clary.v1.Taint
+	33, // 32: clary.v1.Publish.outputs:type_name -> clary.v1.Output
+	15, // 33: clary.v1.Results.results:type_name -> clary.v1.Result
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_commands_proto_init() }

@@ -699,6 +699,8 @@ type AuditRequest struct {
 	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
 	Job           string                 `protobuf:"bytes,3,opt,name=job,proto3" json:"job,omitempty"`
 	Limit         int32                  `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	What          string                 `protobuf:"bytes,140,opt,name=what,proto3" json:"what,omitempty"`   // an action, or the beginning of one: nodes/drain, nodes
+	After         string                 `protobuf:"bytes,141,opt,name=after,proto3" json:"after,omitempty"` // the id of the last entry that the caller has
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -759,6 +761,20 @@ func (x *AuditRequest) GetLimit() int32 {
 		return x.Limit
 	}
 	return 0
+}
+
+func (x *AuditRequest) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *AuditRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
 }
 
 type AuditResponse struct {
@@ -850,12 +866,14 @@ const file_clary_v1_hands_proto_rawDesc = "" +
 	"\rForwardOutput\x122\n" +
 	"\astarted\x18\x01 \x01(\v2\x16.clary.v1.HandsStartedH\x00R\astarted\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\b\n" +
-	"\x06output\"`\n" +
+	"\x06output\"\x8c\x01\n" +
 	"\fAuditRequest\x12\x14\n" +
 	"\x05since\x18\x01 \x01(\x03R\x05since\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x10\n" +
 	"\x03job\x18\x03 \x01(\tR\x03job\x12\x14\n" +
-	"\x05limit\x18\x04 \x01(\x05R\x05limit\"5\n" +
+	"\x05limit\x18\x04 \x01(\x05R\x05limit\x12\x13\n" +
+	"\x04what\x18\x8c\x01 \x01(\tR\x04what\x12\x15\n" +
+	"\x05after\x18\x8d\x01 \x01(\tR\x05after\"5\n" +
 	"\rAuditResponse\x12$\n" +
 	"\x05deeds\x18\x01 \x03(\v2\x0e.clary.v1.DeedR\x05deeds2\xb8\x01\n" +
 	"\x05Hands\x125\n" +

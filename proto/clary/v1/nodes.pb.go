@@ -221,12 +221,15 @@ func (x *NodeView) GetTasks() []string {
 	return nil
 }
 
-// With move, what runs on the node is asked to end and starts again elsewhere.
+// With move, what runs on the node is asked to end at once and starts again elsewhere. With empty, what loses nothing
+// by that does so, and the rest at the deadline; without a deadline the rest is waited for.
 type DrainNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	Move          bool                   `protobuf:"varint,3,opt,name=move,proto3" json:"move,omitempty"`
+	Empty         bool                   `protobuf:"varint,140,opt,name=empty,proto3" json:"empty,omitempty"`
+	Deadline      int64                  `protobuf:"varint,141,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -280,6 +283,20 @@ func (x *DrainNodeRequest) GetMove() bool {
 		return x.Move
 	}
 	return false
+}
+
+func (x *DrainNodeRequest) GetEmpty() bool {
+	if x != nil {
+		return x.Empty
+	}
+	return false
+}
+
+func (x *DrainNodeRequest) GetDeadline() int64 {
+	if x != nil {
+		return x.Deadline
+	}
+	return 0
 }
 
 type ResumeNodeRequest struct {
@@ -482,11 +499,13 @@ const file_clary_v1_nodes_proto_rawDesc = "" +
 	"\bNodeView\x12\"\n" +
 	"\x04node\x18\x01 \x01(\v2\x0e.clary.v1.NodeR\x04node\x12'\n" +
 	"\x04used\x18\x02 \x01(\v2\x13.clary.v1.ResourcesR\x04used\x12\x14\n" +
-	"\x05tasks\x18\x03 \x03(\tR\x05tasks\"N\n" +
+	"\x05tasks\x18\x03 \x03(\tR\x05tasks\"\x82\x01\n" +
 	"\x10DrainNodeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
-	"\x04move\x18\x03 \x01(\bR\x04move\"#\n" +
+	"\x04move\x18\x03 \x01(\bR\x04move\x12\x15\n" +
+	"\x05empty\x18\x8c\x01 \x01(\bR\x05empty\x12\x1b\n" +
+	"\bdeadline\x18\x8d\x01 \x01(\x03R\bdeadline\"#\n" +
 	"\x11ResumeNodeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"]\n" +
 	"\x10TaintNodeRequest\x12\x0e\n" +

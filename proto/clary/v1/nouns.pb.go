@@ -825,6 +825,8 @@ type Node struct {
 	Revision      uint64                 `protobuf:"varint,16,opt,name=revision,proto3" json:"revision,omitempty"`
 	Taints        []*Taint               `protobuf:"bytes,110,rep,name=taints,proto3" json:"taints,omitempty"`
 	Cached        []uint32               `protobuf:"fixed32,111,rep,packed,name=cached,proto3" json:"cached,omitempty"`
+	Empties       bool                   `protobuf:"varint,140,opt,name=empties,proto3" json:"empties,omitempty"`
+	Deadline      int64                  `protobuf:"varint,141,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -983,6 +985,20 @@ func (x *Node) GetCached() []uint32 {
 		return x.Cached
 	}
 	return nil
+}
+
+func (x *Node) GetEmpties() bool {
+	if x != nil {
+		return x.Empties
+	}
+	return false
+}
+
+func (x *Node) GetDeadline() int64 {
+	if x != nil {
+		return x.Deadline
+	}
+	return 0
 }
 
 type Retry struct {
@@ -4261,6 +4277,10 @@ type Deed struct {
 	Detail        string                 `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
 	Result        string                 `protobuf:"bytes,9,opt,name=result,proto3" json:"result,omitempty"`
 	Revision      uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	Object        string                 `protobuf:"bytes,140,opt,name=object,proto3" json:"object,omitempty"`
+	From          string                 `protobuf:"bytes,141,opt,name=from,proto3" json:"from,omitempty"`
+	Request       string                 `protobuf:"bytes,142,opt,name=request,proto3" json:"request,omitempty"`
+	Outcome       string                 `protobuf:"bytes,143,opt,name=outcome,proto3" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4363,6 +4383,34 @@ func (x *Deed) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Deed) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *Deed) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Deed) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *Deed) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
 }
 
 type Token struct {
@@ -6762,7 +6810,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x03pci\x18p \x01(\tR\x03pci\x12\x14\n" +
 	"\x05speed\x18q \x01(\x05R\x05speed\x12 \n" +
 	"\vpartitioned\x18r \x01(\bR\vpartitioned\x120\n" +
-	"\bprofiles\x18s \x03(\v2\x14.clary.v1.MIGProfileR\bprofiles\"\xbe\x04\n" +
+	"\bprofiles\x18s \x03(\v2\x14.clary.v1.MIGProfileR\bprofiles\"\xf6\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1b\n" +
@@ -6783,7 +6831,9 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x04seen\x18\x0f \x01(\x03R\x04seen\x12\x1a\n" +
 	"\brevision\x18\x10 \x01(\x04R\brevision\x12'\n" +
 	"\x06taints\x18n \x03(\v2\x0f.clary.v1.TaintR\x06taints\x12\x16\n" +
-	"\x06cached\x18o \x03(\aR\x06cached\x1a9\n" +
+	"\x06cached\x18o \x03(\aR\x06cached\x12\x19\n" +
+	"\aempties\x18\x8c\x01 \x01(\bR\aempties\x12\x1b\n" +
+	"\bdeadline\x18\x8d\x01 \x01(\x03R\bdeadline\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"a\n" +
@@ -7128,7 +7178,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\acreated\x18\x05 \x01(\x03R\acreated\x12\x18\n" +
 	"\aupdated\x18\x06 \x01(\x03R\aupdated\x12\x18\n" +
 	"\aversion\x18\a \x01(\x03R\aversion\x12\x1a\n" +
-	"\brevision\x18\b \x01(\x04R\brevision\"\xe0\x01\n" +
+	"\brevision\x18\b \x01(\x04R\brevision\"\xc4\x02\n" +
 	"\x04Deed\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04time\x18\x02 \x01(\x03R\x04time\x12\x14\n" +
@@ -7140,7 +7190,11 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x06detail\x18\b \x01(\tR\x06detail\x12\x16\n" +
 	"\x06result\x18\t \x01(\tR\x06result\x12\x1a\n" +
 	"\brevision\x18\n" +
-	" \x01(\x04R\brevision\"\xee\x01\n" +
+	" \x01(\x04R\brevision\x12\x17\n" +
+	"\x06object\x18\x8c\x01 \x01(\tR\x06object\x12\x13\n" +
+	"\x04from\x18\x8d\x01 \x01(\tR\x04from\x12\x19\n" +
+	"\arequest\x18\x8e\x01 \x01(\tR\arequest\x12\x19\n" +
+	"\aoutcome\x18\x8f\x01 \x01(\tR\aoutcome\"\xee\x01\n" +
 	"\x05Token\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +

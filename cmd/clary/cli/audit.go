@@ -1,0 +1,133 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/quantity"
+)
+
+// deedJSON is an entry of the audit with the API's names.
+type deedJSON struct {
+	Time    string `json:"time"`
+	User    string `json:"user"`
+	Action  string `json:"action"`
+	Object  string `json:"object,omitempty"`
+	Task    string `json:"task,omitempty"`
+	Node    string `json:"node,omitempty"`
+	Detail  string `json:"detail,omitempty"`
+	From    string `json:"from,omitempty"`
+	Request string `json:"request,omitempty"`
+	Outcome string `json:"outcome,omitempty"`
+	Ended   string `json:"ended,omitempty"`
+	Result  string `json:"result,omitempty"`
+}
+
+func deedToJSON(d cluster.Deed) deedJSON {
+	return deedJSON{moment(d.Time), d.User, d.Action, d.Object, d.Task, d.Node, d.Detail, d.From, d.Request, d.Outcome, moment(d.Ended), d.Result}
+}
+
+func deedRow(d cluster.Deed) []string {
+	return []string{
+		moment(d.Time), d.User, d.From, d.Action, cmp.Or(d.Task, brief(d.Object)), brief(cmp.Or(d.Detail, d.Result)), cmp.Or(d.Outcome, brief(d.Result)), d.Request,
+	}
+}
+
+func (a *App) auditCommand() *cobra.Command {
+	var request client.AuditRequest
+	var since string
+	var follow bool
+	command := &cobra.Command{
+		Use:   "audit",
+		Short: "List who did what: every change that was asked for, and how that ended",
+		Long: "List who did what, oldest first: every request that changed something or was refused, and every exec, cp and\n" +
+			"port-forward, with the address that it came from and its request id, which is in the coordinators' logs too.\n" +
+			"What was in a request is not on record. The cluster remembers three months. It takes the role admin.",
+		Example: "  clary audit --since 24h\n  clary audit --user ada --what nodes/drain\n  clary audit --since 7d --limit 0 -o json > audit.json\n  clary audit --follow",
+		Args:    takes(),
+	}
+	flags := command.Flags()
+	flags.StringVar(&since, "since", "", "only of so long ago and later, e.g. 2h, 7d")
+	flags.StringVar(&request.User, "user", "", "only of this user")
+	flags.StringVar(&request.Job, "job", "", "only of this job")
+	flags.StringVar(&request.What, "what", "", "only of this action, like jobs/submit, or of its first word, like nodes")
+	flags.BoolVarP(&follow, "follow", "f", false, "go on with what comes, until Ctrl-C; with -o json a line for each")
+	flags.Int32Var(&request.Limit, "limit", 200, "the newest of them; 0 is all that there are")
+	command.RunE = a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+		if since != "" {
+			ago, err := quantity.ParseDuration(since)
+			if err != nil {
+				return fault.New(fault.Invalid, "--since: %w", err)
+			}
+			request.Since = time.Now().Add(-ago.Std())
+		}
+		if follow {
+			return a.followAudit(ctx, c, request)
+		}
+		deeds, err := c.AuditAll(ctx, request)
+		if err != nil {
+			return err
+		}
+		list, rows := make([]deedJSON, len(deeds)), make([][]string, len(deeds))
+		for i, d := range deeds {
+			list[i], rows[i] = deedToJSON(d), deedRow(d)
+		}
+		return a.print(list, func(out io.Writer) error {
+			return table(out, []string{"time", "user", "from", "action", "of", "what", "outcome", "request"}, rows)
+		})
+	})
+	return command
+}
+
+// followEvery is how often it is looked for new entries.
+const followEvery = time.Second
+
+// followAudit shows entries as they come: first those that were asked for, then what follows.
+func (a *App) followAudit(ctx context.Context, c *client.Client, request client.AuditRequest) error {
+	if err := a.checkFormat(); err != nil {
+		return err
+	}
+	encoder := json.NewEncoder(a.Out)
+	for {
+		deeds, err := c.Audit(ctx, request)
+		if err != nil {
+			return err
+		}
+		for _, d := range deeds {
+			request.After, request.Limit = d.ID, 0
+			if a.format != "" && a.format != "table" {
+				err = encoder.Encode(deedToJSON(d))
+			} else {
+				_, err = fmt.Fprintf(a.Out, "%s  %s  %s  %s  %s  %s\n", moment(d.Time), d.User, d.Action, cmp.Or(d.Task, d.Object), cmp.Or(d.Outcome, d.Result), d.Request)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil // Ctrl-C is how it ends
+		case <-time.After(followEvery):
+		}
+	}
+}
+
+// briefly is how much of a deed a table shows; -o json has it all.
+const briefly = 72
+
+func brief(text string) string {
+	text = oneLine(text)
+	if runes := []rune(text); len(runes) > briefly {
+		return string(runes[:briefly-1]) + "…"
+	}
+	return text
+}

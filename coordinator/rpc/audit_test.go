@@ -1,0 +1,123 @@
+package rpc_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/clary-ml/clary/auth"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/request"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+)
+
+// audited returns what is on record, once what waits has been written.
+func audited(w *world, ask *claryv1.AuditRequest) []cluster.Deed {
+	w.Helper()
+	time.Sleep(2 * time.Second) // of the bubble: entries of refusals are written every second
+	answer, err := claryv1.NewHandsClient(w.as(cluster.RoleAdmin)).Audit(w.Context(), ask)
+	if err != nil {
+		w.Fatal(err)
+	}
+	var deeds []cluster.Deed
+	for _, deed := range answer.GetDeeds() {
+		deeds = append(deeds, wire.DeedFromProto(deed))
+	}
+	return deeds
+}
+
+func TestWhatChangesSomethingIsOnRecordInTheEntryOfTheChange(t *testing.T) {
+	inWorld(t, func(w *world) {
+		ctx := metadata.AppendToOutgoingContext(w.Context(), request.Header, "req-1")
+		job := cluster.Job{Name: "digits", Kind: cluster.KindTraining, Spec: []byte(`{"program": {"command": ["do-not-show"]}}`)}
+		answer, err := claryv1.NewJobsClient(w.as(cluster.RoleUser)).Submit(ctx, &claryv1.SubmitRequest{Job: wire.JobToProto(job)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		deeds := audited(w, &claryv1.AuditRequest{})
+		if len(deeds) != 1 {
+			t.Fatalf("%+v", deeds)
+		}
+		deed := deeds[0]
+		if deed.User != "the-user" || deed.Action != "jobs/submit" || deed.Object != "digits" || deed.Request != "req-1" || deed.Outcome != cluster.OutcomeOK ||
+			deed.From == "" || deed.Ended < deed.Time || deed.Job() != "digits" {
+			t.Errorf("%+v", deed)
+		}
+		if deed.Revision != answer.GetJob().GetRevision() {
+			t.Errorf("the job came with revision %d, its entry with %d", answer.GetJob().GetRevision(), deed.Revision)
+		}
+		if strings.Contains(deed.Detail+deed.Result+deed.Object, "do-not-show") {
+			t.Errorf("the payload is on record: %+v", deed)
+		}
+	})
+}
+
+func TestWhatIsRefusedIsOnRecordAndALookIsNot(t *testing.T) {
+	inWorld(t, func(w *world) {
+		ctx := w.Context()
+		_, unknown, err := auth.NewUserToken("eve", cluster.RoleAdmin, 0, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		viewer, admin := claryv1.NewNodesClient(w.as(cluster.RoleViewer)), claryv1.NewNodesClient(w.as(cluster.RoleAdmin))
+		_, _ = viewer.List(ctx, &claryv1.ListNodesRequest{})
+		_, _ = viewer.Drain(ctx, &claryv1.DrainNodeRequest{Id: "n1"})
+		_, _ = admin.Drain(ctx, &claryv1.DrainNodeRequest{Id: "n2"})
+		_, _ = claryv1.NewJobsClient(w.as(unknown)).Cancel(ctx, &claryv1.CancelJobRequest{Name: "digits"})
+		bad := cluster.Job{Name: "Bad Name", Kind: cluster.KindTraining, Spec: []byte(`{"hush": 1}`)}
+		_, _ = claryv1.NewJobsClient(w.as(cluster.RoleUser)).Submit(ctx, &claryv1.SubmitRequest{Job: wire.JobToProto(bad)})
+		var lines []string
+		for _, deed := range audited(w, &claryv1.AuditRequest{}) {
+			lines = append(lines, strings.Join([]string{deed.User, deed.Action, deed.Object, deed.Outcome}, " "))
+			if strings.Contains(deed.Result, "hush") {
+				t.Errorf("a secret is on record: %+v", deed)
+			}
+		}
+		for _, want := range []string{"the-viewer nodes/drain n1 denied", "the-admin nodes/drain n2 not found", "(unknown) jobs/cancel digits denied", "the-user jobs/submit Bad Name invalid"} {
+			if !slices.Contains(lines, want) {
+				t.Errorf("no %q in %q", want, lines)
+			}
+		}
+		if len(lines) != 4 {
+			t.Errorf("%d entries: %q", len(lines), lines)
+		}
+		if only := audited(w, &claryv1.AuditRequest{What: "nodes"}); len(only) != 2 {
+			t.Errorf("of nodes: %+v", only)
+		}
+		all := audited(w, &claryv1.AuditRequest{})
+		if later := audited(w, &claryv1.AuditRequest{After: all[1].ID, Limit: 1}); len(later) != 1 || later[0].ID != all[2].ID {
+			t.Errorf("after the second came %+v", later)
+		}
+	})
+}
+
+func TestAFloodOfRefusalsIsCountedAndNotKept(t *testing.T) {
+	inWorld(t, func(w *world) {
+		jobs := claryv1.NewJobsClient(w.as(cluster.RoleViewer))
+		for range 1000 {
+			_, _ = jobs.Cancel(w.Context(), &claryv1.CancelJobRequest{Name: "digits"})
+		}
+		deeds := audited(w, &claryv1.AuditRequest{})
+		left := slices.IndexFunc(deeds, func(d cluster.Deed) bool { return d.Action == "audit/left-out" })
+		if len(deeds) > 300 || left < 0 || !strings.Contains(deeds[left].Detail, "more requests") {
+			t.Errorf("%d entries", len(deeds))
+		}
+	})
+}
+
+func TestAnInternalErrorSaysWhereToLook(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.defect = true
+		ctx := metadata.AppendToOutgoingContext(context.Background(), request.Header, "find-me")
+		_, err := claryv1.NewObjectsClient(w.as(cluster.RoleUser)).Credentials(ctx, &claryv1.CredentialsRequest{})
+		if err = wire.FromStatus(err); !fault.Is(err, fault.Internal) || !strings.Contains(err.Error(), "request find-me: look for it in the log of coordinator c1") {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,147 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/request"
+	"github.com/clary-ml/clary/proto/wire"
+)
+
+// Guard is what every call passes before it reaches a service, and behind it.
+type Guard struct {
+	ID      string // of this coordinator
+	Replica Replica
+	Now     func() time.Time // against which tokens expire
+	Audit   *Auditor         // nil: nothing is put on record
+	// Observe is told of every call that has ended, if it is set: outcome is cluster.OutcomeOK or the
+	// name of the error's kind.
+	Observe func(method, outcome string, took time.Duration)
+	Log     *slog.Logger
+}
+
+// Options are the server options that put the guard before every method and turn
+// errors into statuses behind it.
+//
+// A service that panics answers Internal and the coordinator lives: services hold nothing
+// that half a request could leave broken, and a request that found a defect would be sent
+// to the next coordinator, and the next. What the log's commands find broken still stops
+// the process: they run elsewhere.
+func (g *Guard) Options() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.UnaryInterceptor(func(ctx context.Context, message any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
+			c := g.enter(ctx, info.FullMethod)
+			c.act.about(message)
+			err = c.run(func(ctx context.Context) error {
+				answer, err = handler(ctx, message)
+				return err
+			})
+			return answer, err
+		}),
+		grpc.StreamInterceptor(func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			c := g.enter(stream.Context(), info.FullMethod)
+			return c.run(func(ctx context.Context) error {
+				return handler(server, &guardedStream{ServerStream: stream, ctx: ctx, act: c.act})
+			})
+		}),
+	}
+}
+
+// call is one call on its way through the guard.
+type call struct {
+	guard  *Guard
+	ctx    context.Context
+	method string
+	begun  time.Time
+	act    *act
+}
+
+func (g *Guard) enter(ctx context.Context, method string) *call {
+	ctx = request.Accept(ctx)
+	now := g.Now()
+	return &call{guard: g, ctx: ctx, method: method, begun: now, act: newAct(ctx, method, now)}
+}
+
+// run admits the caller and has the service answer, or says why not.
+func (c *call) run(handle func(context.Context) error) error {
+	err := c.answer(handle)
+	return wire.ToStatus(c.conclude(err))
+}
+
+func (c *call) answer(handle func(context.Context) error) (err error) {
+	defer c.survive(&err)
+	ctx, err := c.guard.admit(c.ctx, c.method)
+	c.act.by(caller(ctx))
+	if err != nil {
+		c.act.refused = true
+		return err
+	}
+	if c.guard.Audit != nil && changes(c.method) && !passedOn(ctx) {
+		ctx = context.WithValue(ctx, actKey{}, c.act)
+	}
+	return handle(ctx)
+}
+
+// survive turns a panic into an error.
+func (c *call) survive(err *error) {
+	if broken := recover(); broken != nil {
+		c.guard.Log.ErrorContext(c.ctx, "a defect: a service panicked", "method", c.method, "panic", broken, "stack", string(debug.Stack()))
+		*err = fault.New(fault.Internal, "%s failed by a defect", c.method)
+	}
+}
+
+// conclude tells everyone who follows calls of this one's end. An error that only the log explains says
+// where to look.
+func (c *call) conclude(err error) error {
+	outcome := outcomeOf(err)
+	took := c.guard.Now().Sub(c.begun)
+	if c.guard.Observe != nil {
+		c.guard.Observe(c.method, outcome, took)
+	}
+	if c.guard.Audit != nil {
+		c.guard.Audit.conclude(c.ctx, c.act, c.act.refused || changes(c.method), outcome, err)
+	}
+	level := slog.LevelDebug
+	if outcome == fault.Internal.String() {
+		level = slog.LevelError
+		err = fault.New(fault.Internal, "%w (request %s: look for it in the log of coordinator %s)", err, request.ID(c.ctx), c.guard.ID)
+	}
+	c.guard.Log.Log(c.ctx, level, "call", "method", c.method, "user", c.act.deed.User, "from", c.act.deed.From, "outcome", outcome, "took", took, "error", err)
+	return err
+}
+
+// guardedStream has the caller's identity, and notes what its first message is about.
+type guardedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+	act *act
+}
+
+func (s *guardedStream) Context() context.Context { return s.ctx }
+
+func (s *guardedStream) RecvMsg(message any) error {
+	err := s.ServerStream.RecvMsg(message)
+	if err == nil {
+		s.act.about(message)
+	}
+	return err
+}
+
+// outcomeOf names how a call ended: cluster.OutcomeOK, the kind of its error, or "ended" if its caller
+// went away.
+func outcomeOf(err error) string {
+	switch {
+	case err == nil:
+		return cluster.OutcomeOK
+	case errors.Is(wire.FromStatus(err), context.Canceled), errors.Is(wire.FromStatus(err), context.DeadlineExceeded):
+		return "ended"
+	}
+	return fault.KindOf(wire.FromStatus(wire.ToStatus(err))).String()
+}

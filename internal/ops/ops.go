@@ -1,0 +1,221 @@
+// Package ops is the one listener of a process for those who operate it: metrics in Prometheus' form,
+// whether it lives, whether it is ready and if not why, and profiles for admins.
+//
+// On loopback it speaks plain HTTP and shows metrics to whoever asks; anywhere else it speaks TLS with
+// the process's own certificate and asks for a token of the cluster. Profiles always take an admin's token.
+package ops
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sys/unix"
+
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+// Off is the address of a listener that is not wanted.
+const Off = "none"
+
+// readyTime is how long the checks of one question may take together.
+const readyTime = 5 * time.Second
+
+// Check is one thing that a process needs to do its part.
+type Check struct {
+	Name string
+	// Look says why not, with the remedy; nil is that all is well.
+	Look func(context.Context) error
+}
+
+// Server is the listener.
+type Server struct {
+	Listener net.Listener // nil: there is none, and Run only waits
+	TLS      *tls.Config  // shown where Listener is not on loopback; nil refuses to serve there
+	Metrics  prometheus.Gatherer
+	Checks   []Check
+	// Allow refuses a bearer token that may not look, or not as an admin may; nil refuses all.
+	Allow func(ctx context.Context, token string, admin bool) error
+	// Level is that of the process's log, which admins change while it runs; nil: it is fixed.
+	Level *slog.LevelVar
+	Log   *slog.Logger
+}
+
+// Listen takes an address: none for "" and Off. optional is for an address that nobody has named: if
+// it is taken there is no listener, and a line in the log says so.
+func Listen(address string, optional bool, log *slog.Logger) (net.Listener, error) {
+	if address == "" || address == Off {
+		return nil, nil
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil && optional {
+		log.Warn("no metrics and no health of this process can be asked for: name another address, or none", "flag", "--metrics-listen", "error", err)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "--metrics-listen: %w: name a free one, or %s", err, Off)
+	}
+	return listener, nil
+}
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	if s.Listener == nil {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	listener := s.Listener
+	if !s.open() {
+		if s.TLS == nil {
+			return errors.Join(fault.New(fault.Invalid, "--metrics-listen: %s is not on loopback, and this process has no certificate to show there", listener.Addr()), listener.Close())
+		}
+		config := s.TLS.Clone()
+		config.NextProtos = []string{"http/1.1"}
+		listener = tls.NewListener(listener, config)
+	}
+	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug)}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	err := server.Serve(listener)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// open reports whether whoever reaches the listener is on this machine.
+func (s *Server) open() bool {
+	tcp, ok := s.Listener.Addr().(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+// Handler answers what the listener is asked.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	metrics := promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4})
+	mux.Handle("GET /metrics", s.guarded(s.open(), false, metrics))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", s.ready)
+	for path, handle := range map[string]http.HandlerFunc{
+		"/debug/pprof/": pprof.Index, "/debug/pprof/profile": pprof.Profile, "/debug/pprof/symbol": pprof.Symbol,
+		"/debug/pprof/trace": pprof.Trace,
+	} {
+		mux.Handle("GET "+path, s.guarded(false, true, handle))
+	}
+	mux.Handle("/debug/log-level", s.guarded(false, true, http.HandlerFunc(s.level)))
+	return mux
+}
+
+// guarded asks for a token first, unless it is open.
+func (s *Server) guarded(open, admin bool, next http.Handler) http.Handler {
+	if open {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token, given := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !given || s.Allow == nil {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "a token of the cluster is needed: Authorization: Bearer TOKEN", http.StatusUnauthorized)
+			return
+		}
+		if err := s.Allow(r.Context(), token, admin); err != nil {
+			code := http.StatusForbidden
+			if fault.Is(err, fault.Unready) {
+				code = http.StatusServiceUnavailable
+			}
+			http.Error(w, err.Error(), code)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Finding is how one check came out.
+type Finding struct {
+	Check  string `json:"check"`
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Look makes all checks, in their order.
+func (s *Server) Look(ctx context.Context) (ready bool, findings []Finding) {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	ready = true
+	for _, check := range s.Checks {
+		finding := Finding{Check: check.Name, Ready: true}
+		if err := check.Look(ctx); err != nil {
+			finding.Ready, finding.Reason, ready = false, err.Error(), false
+		}
+		findings = append(findings, finding)
+	}
+	return ready, findings
+}
+
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	ready, findings := s.Look(r.Context())
+	w.Header().Set("Content-Type", "application/json")
+	if !ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	_ = encoder.Encode(struct {
+		Ready  bool      `json:"ready"`
+		Checks []Finding `json:"checks"`
+	}{ready, findings})
+}
+
+// level shows the log's level, and changes it with PUT ?level=debug.
+func (s *Server) level(w http.ResponseWriter, r *http.Request) {
+	if s.Level == nil {
+		http.Error(w, "the level of this process's log is fixed", http.StatusNotFound)
+		return
+	}
+	if r.Method == http.MethodPut {
+		var level slog.Level
+		if err := level.UnmarshalText([]byte(r.FormValue("level"))); err != nil {
+			http.Error(w, fmt.Sprintf("level: %q is unknown: debug, info, warn or error", r.FormValue("level")), http.StatusBadRequest)
+			return
+		}
+		s.Level.Set(level)
+		s.Log.Info("the log's level was changed", "level", level)
+	}
+	fmt.Fprintln(w, strings.ToLower(s.Level.Level().String()))
+}
+
+// lowDisk is what a disk must have free at least; of a small one a twentieth will do.
+const lowDisk = 2 << 30
+
+// Disk says that a folder's disk is nearly full.
+func Disk(folder string) Check {
+	return Check{Name: "disk", Look: func(context.Context) error {
+		free, total, err := Room(folder)
+		if err != nil {
+			return err
+		}
+		if least := min(lowDisk, total/20); free < least {
+			return fault.New(fault.Exhausted, "the disk of %s has %d MiB free of %d: free some, or move the folder to a larger one", folder, free>>20, total>>20)
+		}
+		return nil
+	}}
+}
+
+// Room is what the disk that a folder is on has, in bytes: free for who is not root, and in all.
+func Room(folder string) (free, total int64, err error) {
+	var told unix.Statfs_t
+	if err := unix.Statfs(folder, &told); err != nil {
+		return 0, 0, fault.New(fault.Internal, "look at the disk of %s: %w", folder, err)
+	}
+	return int64(told.Bavail) * told.Bsize, int64(told.Blocks) * told.Bsize, nil
+}
