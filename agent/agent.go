@@ -69,12 +69,15 @@ type agent struct {
 	gossip  *gossip.Gossip
 	port    *alpn.Mux
 
+	learning sync.Mutex // of keys: one after the other
 	portAddr net.Addr
 	ingress  *ingress.Server // nil if this agent takes no requests for endpoints
 
-	mu    sync.Mutex
-	link  *link     // the one that stands, nil between connections
-	lease time.Time // until when this node counts as alive for sure
+	mu   sync.Mutex
+	link *link // the one that stands, nil between connections
+	// routes are those of the ingress; nil without one.
+	routes *coordinatorRoutes
+	lease  time.Time // until when this node counts as alive for sure
 }
 
 func (a *agent) open(ctx context.Context) error {
@@ -214,9 +217,12 @@ func (a *agent) openNetwork(ctx context.Context) error {
 	}
 	var err error
 	a.gossip, err = gossip.Start(gossip.Config{
-		Self: self, Bind: c.Gossip, Key: a.self.notes.GossipKey, Seeds: a.self.notes.Gossip, Log: c.Log,
+		Self: self, Bind: c.Gossip, Keys: a.self.keys.GossipKeys, Seeds: a.self.notes.Gossip, Log: c.Log,
 		Transport: c.GossipTransport,
 	})
+	if err == nil {
+		a.heed(a.self.credentials.Get().Trust)
+	}
 	return err
 }
 

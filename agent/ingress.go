@@ -24,11 +24,12 @@ func (a *agent) openIngress(ctx context.Context) error {
 		return nil
 	}
 	c := a.config
+	a.routes = &coordinatorRoutes{agent: a, turn: rand.IntN(1 << 16)}
 	var err error
 	a.ingress, err = ingress.Open(ctx, ingress.ServerConfig{
 		Name: pki.Agent + "/" + c.ID, Host: c.Address, Front: c.Ingress, Source: a.self.credentials.Get, Dial: c.network(),
 		Store:  a.store.get,
-		Routes: &coordinatorRoutes{agent: a, turn: rand.IntN(1 << 16)}, Path: c.path(routesFile), Log: a.log,
+		Routes: a.routes, Path: c.path(routesFile), Log: a.log,
 	})
 	return err
 }
@@ -61,6 +62,16 @@ func (r *coordinatorRoutes) use(conn *grpc.ClientConn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.conn = conn
+}
+
+// hangUp ends the connection that stands if somebody else is to be asked: the other end is known by its handshakes alone,
+// so that it is made anew whenever somebody was revoked.
+func (r *coordinatorRoutes) hangUp() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn != nil {
+		_ = r.conn.Close()
+	}
 }
 
 // Report implements ingress.Source.

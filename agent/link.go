@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/supervisor"
@@ -79,6 +82,8 @@ type coordinatorStream = grpc.BidiStreamingClient[claryv1.AgentMessage, claryv1.
 type link struct {
 	agent    *agent
 	conn     *grpc.ClientConn
+	with     tls.ConnectionState // who the coordinator is
+	hangUp   func()
 	client   claryv1.AgentLinkClient
 	stream   coordinatorStream
 	acks     chan *claryv1.Ack
@@ -99,13 +104,20 @@ func (a *agent) connect(ctx context.Context, address string) error {
 		return err
 	}
 	defer conn.Close()
+	ctx, hangUp := context.WithCancel(ctx)
+	defer hangUp()
 	group, ctx := errgroup.WithContext(ctx)
-	l := &link{agent: a, conn: conn, client: claryv1.NewAgentLinkClient(conn), acks: make(chan *claryv1.Ack, 16)}
+	l := &link{agent: a, conn: conn, hangUp: hangUp, client: claryv1.NewAgentLinkClient(conn), acks: make(chan *claryv1.Ack, 16)}
 	if l.stream, err = l.client.Connect(ctx); err != nil {
 		return wire.FromStatus(err)
 	}
 	if err := l.hello(ctx); err != nil {
 		return wire.FromStatus(err)
+	}
+	if from, ok := peer.FromContext(l.stream.Context()); ok {
+		if secured, ok := from.AuthInfo.(credentials.TLSInfo); ok {
+			l.with = secured.State
+		}
 	}
 	a.setLink(l)
 	defer a.setLink(nil)
@@ -157,6 +169,14 @@ func (l *link) hello(ctx context.Context) error {
 		return fault.New(fault.Internal, "welcome: beats every %s for a lease of %s", l.every, l.lease)
 	}
 	l.agent.log.Info("connected to a coordinator", "tasks", len(held))
+	return l.welcomed(welcome)
+}
+
+// welcomed takes what a coordinator says of the cluster.
+func (l *link) welcomed(welcome *claryv1.Welcome) error {
+	if err := l.agent.learn(welcome.GetTrust()); err != nil {
+		return err
+	}
 	return l.agent.store.learn(welcome.GetObjectStore())
 }
 
@@ -179,7 +199,7 @@ func (l *link) follow(ctx context.Context) error {
 				return ctx.Err()
 			}
 		case *claryv1.CoordinatorMessage_Welcome:
-			if err := l.agent.store.learn(said.Welcome.GetObjectStore()); err != nil {
+			if err := l.welcomed(said.Welcome); err != nil {
 				return err
 			}
 		}

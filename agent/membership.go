@@ -16,6 +16,7 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/gossip"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
 )
 
 // membership is what makes this process a member: its certificate, and where it last
@@ -23,6 +24,7 @@ import (
 type membership struct {
 	credentials *pki.Current
 	notes       notes
+	keys        keys
 }
 
 // notes is the file that tells an agent on its next start what it was.
@@ -73,6 +75,12 @@ func comeBack(c Config) (membership, error) {
 	if m.notes.ID != c.ID {
 		return m, fault.New(fault.Invalid, "--id: %q, but the folder %s belongs to node %q", c.ID, c.Data, m.notes.ID)
 	}
+	if m.keys, err = loadKeys(c); err != nil {
+		return m, err
+	}
+	if len(m.keys.GossipKeys) == 0 {
+		m.keys.GossipKeys = [][]byte{m.notes.GossipKey}
+	}
 	saved, err := pki.LoadCredentials(c.path(tlsFolder))
 	m.credentials = pki.NewCurrent(saved)
 	return m, err
@@ -99,7 +107,14 @@ func join(ctx context.Context, c Config) (membership, error) {
 	if err != nil {
 		return m, err
 	}
-	if err := credentials.Save(c.path(tlsFolder)); err != nil {
+	m.keys.GossipKeys = [][]byte{m.notes.GossipKey}
+	if bundle := answer.GetTrust(); bundle != nil {
+		m.keys = keys{bundle.GetGeneration(), bundle.GetGossipKeys()}
+		if credentials.Trust, err = pki.NewTrust(bundle.GetCas(), bundle.GetLinks(), wire.Revocations(bundle.GetRevoked())); err != nil {
+			return m, err
+		}
+	}
+	if err := errors.Join(m.keys.save(c), credentials.Save(c.path(tlsFolder))); err != nil {
 		return m, err
 	}
 	m.credentials = pki.NewCurrent(credentials)

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -44,7 +45,7 @@ func (o *objects) learn(told *claryv1.ObjectStore) error {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.client != nil && o.told.Endpoint == config.Endpoint && o.told.SecretKey == config.SecretKey {
+	if o.client != nil && o.told.Endpoint == config.Endpoint && o.told.SecretKey == config.SecretKey && bytes.Equal(o.told.CA, config.CA) {
 		return nil
 	}
 	client, err := object.Open(config)

@@ -59,6 +59,7 @@ func (a *agent) serveGRPC(ctx context.Context) error {
 	)...)
 	claryv1.RegisterTaskLogsServer(server, &taskLogs{agent: a})
 	claryv1.RegisterTaskHandsServer(server, newTaskHands(a))
+	claryv1.RegisterAgentKeysServer(server, &agentKeys{agent: a})
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
 	err := server.Serve(a.port.On(alpn.GRPC))

@@ -58,6 +58,8 @@ type peer struct {
 	address string
 	conn    *grpc.ClientConn
 	refused atomic.Pointer[error] // why its certificate was refused, if it was
+	// successor is the pin of the CA that has taken the place of the pinned one.
+	successor atomic.Pointer[string]
 }
 
 // Option changes how a client behaves.
@@ -96,6 +98,8 @@ func newPeer(address string, to config.Context) (*peer, error) {
 		p.refused.Store(nil)
 		if err != nil {
 			p.refused.Store(&err)
+		} else if pin := pki.Successor(state, to.CAPin); pin != "" {
+			p.successor.Store(&pin)
 		}
 		return err
 	}
@@ -157,7 +161,9 @@ func call[T any](ctx context.Context, c *Client, ask func(ctx context.Context, c
 		if err == nil {
 			return answer, nil
 		}
-		if err = p.explain(wire.FromStatus(err)); ctx.Err() != nil || !worthAnother(err) {
+		// A certificate may be refused at one alone: it is not of the CA yet that has taken the place of another.
+		elsewhere := p.refused.Load() != nil && attempt < len(c.peers)
+		if err = p.explain(wire.FromStatus(err)); ctx.Err() != nil || !worthAnother(err) && !elsewhere {
 			return none, err
 		}
 		c.next.CompareAndSwap(index, index+1)
@@ -227,7 +233,8 @@ func (c *Client) stream(ctx context.Context, once func(ctx context.Context, p *p
 		if heard {
 			silentSince, failures = time.Now(), 0
 		}
-		if err = p.explain(wire.FromStatus(err)); ctx.Err() != nil || !worthAnother(err) {
+		elsewhere := p.refused.Load() != nil && failures+1 < len(c.peers)
+		if err = p.explain(wire.FromStatus(err)); ctx.Err() != nil || !worthAnother(err) && !elsewhere {
 			return err
 		}
 		c.next.CompareAndSwap(index, index+1)

@@ -85,6 +85,7 @@ type Node struct {
 	Empties  bool  // while it is draining: what can move does
 	Deadline int64 // and what cannot is ended then; 0: it is waited for
 
+	Key      string // fingerprint of the key that its agent has shown; "" if an older build put it
 	Version  string // of the agent's binary
 	Joined   int64
 	Seen     int64 // when the agent last introduced itself, not its last beat

@@ -28,6 +28,9 @@ type Secret struct {
 // ID is "queue/name".
 func (s Secret) ID() string { return s.Queue + "/" + s.Name }
 
+// SealContext is what a sealed value is bound to: it opens as this version of this secret and as nothing else.
+func (s Secret) SealContext() string { return fmt.Sprintf("%s@%d", s.ID(), s.Version) }
+
 // Validate reports every mistake in the secret.
 func (s Secret) Validate() Problems {
 	var p Problems

@@ -5,6 +5,7 @@ package coordinator
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +37,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/sweeps"
 	"github.com/clary-ml/clary/coordinator/telemetry"
 	"github.com/clary-ml/clary/coordinator/transport"
+	"github.com/clary-ml/clary/coordinator/warden"
 	"github.com/clary-ml/clary/internal/alpn"
 	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
@@ -83,6 +85,7 @@ type coordinator struct {
 	gossip    *gossip.Gossip
 	peers     *transport.Peers
 	agents    *transport.Peers
+	raft      *transport.Raft
 	replica   *replica.Replica
 	store     *objectStore
 	beats     *rpc.Beats
@@ -96,6 +99,8 @@ type coordinator struct {
 	routes    *routes.Feed
 	steward   *steward.Steward
 	router    *ingress.Server // nil if this coordinator takes no requests for endpoints
+	warden    *warden.Warden
+	reload    chan struct{} // the embedded store is to read its certificate again
 	grpc      *grpc.Server
 	leading   []func(context.Context) error // what runs on the leader only
 }
@@ -107,7 +112,7 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 		return nil, fault.New(fault.Invalid, "--listen: %w", err)
 	}
 	source := pki.Source(self.credentials.Get)
-	n := &coordinator{config: c, self: self, log: c.Log, fatal: make(chan error, 1)}
+	n := &coordinator{config: c, self: self, log: c.Log, fatal: make(chan error, 1), reload: make(chan struct{}, 1)}
 	n.mux = alpn.New(listener, pki.ServerTLS(source), c.Log, alpn.GRPC, transport.ProtocolRaft)
 	if err := n.openRouter(ctx, source); err != nil {
 		return nil, errors.Join(err, listener.Close())
@@ -116,11 +121,12 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 		return nil, errors.Join(err, listener.Close())
 	}
 	n.peers = transport.NewPeers(c.network(), pki.Coordinator, source, n.find)
+	n.raft = transport.NewRaft(c.network(), n.mux.On(transport.ProtocolRaft), c.advertised(), source, n.find, c.Log)
 	n.telemetry = n.measure()
 	n.replica, err = replica.Open(replica.Config{
 		Stored: n.telemetry.Appended,
 		ID:     c.ID, Dir: c.path("raft"), Peers: n.peers, Bootstrap: self.notes.Founder, Logger: c.Log,
-		Transport: transport.NewRaft(c.network(), n.mux.On(transport.ProtocolRaft), c.advertised(), source, n.find, c.Log),
+		Transport: n.raft,
 		Fatal:     func(err error) { n.fatal <- err },
 	})
 	if err != nil {
@@ -142,7 +148,7 @@ func (n *coordinator) openGossip() error {
 	_, port, _ := net.SplitHostPort(c.Gossip)
 	var err error
 	n.gossip, err = gossip.Start(gossip.Config{
-		Self: self, Bind: c.Gossip, Advertise: advertiseGossip(c.advertisedHost(), port), Key: n.self.keyring.GossipKey, Seeds: n.self.notes.Gossip, Log: c.Log,
+		Self: self, Bind: c.Gossip, Advertise: advertiseGossip(c.advertisedHost(), port), Keys: n.self.keyring.Get().GossipKeys, Seeds: n.self.notes.Gossip, Log: c.Log,
 		Transport: c.GossipTransport,
 	})
 	return err
@@ -168,9 +174,10 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	c := n.config
 	store := &objectStore{self: n.self, gossip: n.gossip}
 	n.store = store
-	known := &members{config: n.config, self: n.self, replica: n.replica, gossip: n.gossip, store: store}
 	n.nodes = rpc.NewNodeCache(n.replica)
 	n.agents = transport.NewPeers(c.network(), pki.Agent, source, n.nodes.Address)
+	n.openWarden()
+	known := &members{config: n.config, self: n.self, replica: n.replica, gossip: n.gossip, store: store, warden: n.warden}
 	keeping := keeper.New(n.replica, n.nodes.List, n.log)
 	planning := planner.New(n.replica, n.log)
 	n.planner = planning
@@ -192,7 +199,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.beats = rpc.NewBeats(n.passBeats(keeping), n.log)
 	n.board = rpc.NewSwitchboard(n.replica)
 	n.audit = rpc.NewAuditor(n.replica, n.log)
-	n.guard = &rpc.Guard{ID: c.ID, Replica: n.replica, Now: time.Now, Audit: n.audit, Observe: n.telemetry.Observe, Log: n.log}
+	n.guard = &rpc.Guard{ID: c.ID, Replica: n.replica, Now: time.Now, Audit: n.audit, Observe: n.telemetry.Observe, Believes: func(state tls.ConnectionState) error { return source().Trust.Admits(state) }, Log: n.log}
 	n.grpc = grpc.NewServer(append(n.guard.Options(),
 		grpc.Creds(alpn.Accepted()),
 		grpc.MaxRecvMsgSize(member.MaxMessage),
@@ -203,11 +210,12 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	)...)
 	rpc.Register(n.grpc, rpc.Config{
 		Replica: n.replica, Planner: planning, Keeper: keeping, Desk: desk, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
-		Nodes: n.nodes, Beats: n.beats, Switchboard: n.board, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Log: n.log,
+		Nodes: n.nodes, Beats: n.beats, Switchboard: n.board, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Warden: n.warden, Log: n.log,
 		Traffic: n, Decisions: copyDecisions, Routes: n.routes, PassReports: n.passReports, TakeReports: n.steward.Report,
 		Welcome: func() *claryv1.Welcome {
 			return &claryv1.Welcome{
 				ObjectStore: store.forMembers(), Coordinators: known.addresses(), Lease: int64(rpc.AgentLease), BeatEvery: int64(rpc.BeatEvery),
+				Trust: n.warden.Bundle(),
 			}
 		},
 	})
@@ -232,9 +240,10 @@ func (n *coordinator) passBeats(local *keeper.Keeper) func(context.Context, []st
 func (n *coordinator) signTask(task cluster.Task, csr []byte) (certificate, ca []byte, err error) {
 	_, gang, _ := strings.Cut(task.Gang, "/")
 	identity := pki.Task{Job: task.Job, Gang: gang, Attempt: int(task.Attempt), Role: task.Role, Index: int(task.Index)}
-	authority := n.self.keyring.Authority
-	certificate, err = authority.IssueCSR(csr, pki.Request{Identity: identity, Validity: pki.TaskValidity}, time.Now())
-	return certificate, authority.CertPEM(), err
+	keys := n.self.keyring.Get()
+	certificate, err = keys.Authority.IssueCSR(csr, pki.Request{Identity: identity, Validity: pki.TaskValidity}, time.Now())
+	// What vouches for the CA goes with it: a gang's tasks may be certified before and after a change of CAs.
+	return append(certificate, pki.CertsPEM(keys.Links...)...), pki.CertsPEM(keys.CAs()...), err
 }
 
 // run starts all parts and waits for all of them.
@@ -242,7 +251,7 @@ func (n *coordinator) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	defer n.peers.Close()
 	defer n.agents.Close()
-	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.beats.Run, n.board.Run, n.nodes.Run, n.routes.Run, n.audit.Run, n.operators().Run, n.serveGRPC, n.lead, n.settle} {
+	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.warden.Run, n.beats.Run, n.board.Run, n.nodes.Run, n.routes.Run, n.audit.Run, n.operators().Run, n.serveGRPC, n.lead, n.settle} {
 		group.Go(func() error { return part(ctx) })
 	}
 	if n.router != nil {
@@ -251,18 +260,10 @@ func (n *coordinator) run(ctx context.Context) error {
 	if n.record != nil {
 		group.Go(func() error { return n.record.Run(ctx) })
 	}
-	reload := make(chan struct{}, 1)
 	if n.self.servesStore() {
-		group.Go(func() error { return serveStore(ctx, n.config, n.self, n.replica, reload, n.log) })
+		group.Go(func() error { return serveStore(ctx, n.config, n.self, n.replica, n.reload, n.log) })
 	}
-	group.Go(func() error {
-		return n.self.renew(ctx, n.config, func() {
-			select {
-			case reload <- struct{}{}:
-			default: // it has not taken up the one before: once is enough
-			}
-		})
-	})
+	group.Go(func() error { return n.self.renew(ctx, n.config, n.reloadStore) })
 	group.Go(func() error {
 		select {
 		case err := <-n.fatal:

@@ -5,6 +5,7 @@ import (
 
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/coordinator/replica"
+	"github.com/clary-ml/clary/coordinator/warden"
 	"github.com/clary-ml/clary/internal/gossip"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 )
@@ -16,10 +17,11 @@ type members struct {
 	replica *replica.Replica
 	gossip  *gossip.Gossip
 	store   *objectStore
+	warden  *warden.Warden
 }
 
 // Pin names the cluster's CA.
-func (m *members) Pin() string { return m.self.keyring.Authority.Pin() }
+func (m *members) Pin() string { return m.self.keyring.Get().Authority.Pin() }
 
 // IsCoordinator reports whether a coordinator of that id is a member already.
 func (m *members) IsCoordinator(id string) bool {
@@ -46,19 +48,20 @@ func (m *members) Admit(node pki.Node, address string, csr []byte) (*claryv1.Joi
 	if err != nil {
 		return nil, err
 	}
+	keys := m.self.keyring.Get()
 	answer := &claryv1.JoinResponse{
-		CertificatePem: certificate, CaPem: m.self.keyring.Authority.CertPEM(), GossipKey: m.self.keyring.GossipKey,
+		CertificatePem: certificate, CaPem: pki.CertsPEM(keys.CAs()...), GossipKey: keys.GossipKeys[0], Trust: m.warden.Bundle(),
 		Coordinators: m.addresses(), Gossip: m.seeds(), ObjectStore: m.store.external(),
 	}
 	if node.Role == pki.Coordinator {
-		answer.Keyring, err = m.self.keyring.Marshal()
+		answer.Keyring, err = keys.Marshal()
 	}
 	return answer, err
 }
 
 // Certify signs a member's certificate.
 func (m *members) Certify(node pki.Node, csr []byte, hosts ...string) ([]byte, error) {
-	return m.self.keyring.Authority.IssueCSR(csr, pki.Request{Identity: node, Hosts: hosts, Validity: pki.NodeValidity}, time.Now())
+	return m.self.keyring.Get().Authority.IssueCSR(csr, pki.Request{Identity: node, Hosts: hosts, Validity: pki.NodeValidity}, time.Now())
 }
 
 // addresses are the RPC addresses of all coordinators that are alive.

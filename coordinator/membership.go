@@ -14,17 +14,20 @@ import (
 	"github.com/clary-ml/clary/auth/keyring"
 	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/warden"
 	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/gossip"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
 )
 
 // membership is what makes this process a member: its certificate, the cluster's
 // secrets, and where it first heard of the others.
 type membership struct {
 	credentials *pki.Current
-	keyring     *keyring.Keyring
+	keyring     *keyring.Current
 	notes       notes
 	founded     bool // by this very start
 }
@@ -49,7 +52,7 @@ type store struct {
 
 const (
 	notesFile   = "member.json"
-	keyringFile = "keyring.json"
+	keyringFile = warden.File
 	tlsFolder   = "tls"
 )
 
@@ -81,15 +84,18 @@ func comeBack(c Config) (membership, error) {
 	if m.notes.ID != c.ID {
 		return m, fault.New(fault.Invalid, "--id: %q, but the folder %s belongs to coordinator %q", c.ID, c.Data, m.notes.ID)
 	}
-	if m.keyring, err = keyring.Load(c.path(keyringFile)); err != nil {
+	kept, err := keyring.Load(c.path(keyringFile))
+	if err != nil {
 		return m, err
 	}
+	m.keyring = keyring.NewCurrent(kept)
 	saved, err := pki.LoadCredentials(c.path(tlsFolder))
 	if err != nil {
 		return m, err
 	}
-	if time.Now().After(pki.RenewAt(saved.Cert)) || saved.Cert.VerifyHostname(c.advertisedHost()) != nil { // it moved
-		return m, m.certify(c, saved.Key)
+	saved.Trust = kept.Trust(saved.Trust.Revoked)
+	if time.Now().After(pki.RenewAt(saved.Cert)) || saved.Outdated() || saved.Cert.VerifyHostname(c.advertisedHost()) != nil { // it moved
+		return m, m.certify(c, saved.Key, saved.Trust.Revoked)
 	}
 	m.credentials = pki.NewCurrent(saved)
 	return m, nil
@@ -99,18 +105,19 @@ func comeBack(c Config) (membership, error) {
 // last: a start that was cut off founds anew.
 func found(c Config) (membership, error) {
 	m := membership{founded: true, notes: notes{ID: c.ID, Founder: true, Store: store(c.storeNotes())}}
-	var err error
-	if m.keyring, err = keyring.New("clary", time.Now()); err != nil {
+	made, err := keyring.New("clary", time.Now())
+	if err != nil {
 		return m, err
 	}
-	if err := m.keyring.Save(c.path(keyringFile)); err != nil {
+	if err := made.Save(c.path(keyringFile)); err != nil {
 		return m, err
 	}
+	m.keyring = keyring.NewCurrent(made)
 	key, err := pki.NewKey()
 	if err != nil {
 		return m, err
 	}
-	if err := m.certify(c, key); err != nil {
+	if err := m.certify(c, key, nil); err != nil {
 		return m, err
 	}
 	return m, m.note(c)
@@ -122,12 +129,12 @@ func (c Config) storeNotes() store {
 }
 
 // certify gives this coordinator a new certificate for its key: it holds the CA itself.
-func (m *membership) certify(c Config, key *ecdsa.PrivateKey) error {
-	certificate, err := m.keyring.Authority.Issue(key.Public(), c.certificate(), time.Now())
+func (m *membership) certify(c Config, key *ecdsa.PrivateKey, revoked []cluster.Revocation) error {
+	certificate, err := m.keyring.Get().Authority.Issue(key.Public(), c.certificate(), time.Now())
 	if err != nil {
 		return err
 	}
-	return m.adopt(c, certificate, key, m.keyring.Authority.CertPEM())
+	return m.adopt(c, certificate, key, revoked)
 }
 
 // certificate is what this coordinator's certificate says.
@@ -139,11 +146,13 @@ func (c Config) certificate() pki.Request {
 }
 
 // adopt saves a first certificate, or one of another address, and takes it up.
-func (m *membership) adopt(c Config, certificate []byte, key *ecdsa.PrivateKey, ca []byte) error {
-	credentials, err := member.Credentials(certificate, key, ca)
+func (m *membership) adopt(c Config, certificate []byte, key *ecdsa.PrivateKey, revoked []cluster.Revocation) error {
+	keys := m.keyring.Get()
+	credentials, err := member.Credentials(certificate, key, pki.CertsPEM(keys.CAs()...))
 	if err != nil {
 		return err
 	}
+	credentials.Trust = keys.Trust(revoked)
 	if err := credentials.Save(c.path(tlsFolder)); err != nil {
 		return err
 	}
@@ -156,7 +165,7 @@ func (m membership) renew(ctx context.Context, c Config, renewed func()) error {
 	renewal := member.Renewal{
 		Current: m.credentials, Dir: c.path(tlsFolder), Renewed: renewed, Log: c.Log,
 		Certify: func(_ context.Context, csr []byte) ([]byte, error) {
-			return m.keyring.Authority.IssueCSR(csr, c.certificate(), time.Now())
+			return m.keyring.Get().Authority.IssueCSR(csr, c.certificate(), time.Now())
 		},
 	}
 	return renewal.Run(ctx)
@@ -184,13 +193,15 @@ func join(ctx context.Context, c Config) (membership, error) {
 		return membership{}, err
 	}
 	m := membership{notes: notes{ID: c.ID, Gossip: answer.GetGossip(), Store: storeOf(answer.GetObjectStore())}}
-	if m.keyring, err = keyring.Unmarshal(answer.GetKeyring()); err != nil {
+	given, err := keyring.Unmarshal(answer.GetKeyring())
+	if err != nil {
 		return m, err
 	}
-	if err := m.keyring.Save(c.path(keyringFile)); err != nil {
+	if err := given.Save(c.path(keyringFile)); err != nil {
 		return m, err
 	}
-	if err := m.adopt(c, answer.GetCertificatePem(), key, answer.GetCaPem()); err != nil {
+	m.keyring = keyring.NewCurrent(given)
+	if err := m.adopt(c, answer.GetCertificatePem(), key, wire.Revocations(answer.GetTrust().GetRevoked())); err != nil {
 		return m, err
 	}
 	return m, m.note(c)

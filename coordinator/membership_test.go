@@ -31,7 +31,7 @@ func TestACoordinatorThatComesBackIsWhoItWas(t *testing.T) {
 		first := enters(t, c)
 		shown := first.credentials.Get()
 		again := enters(t, c)
-		if !first.founded || again.founded || again.keyring.Authority.Pin() != first.keyring.Authority.Pin() || !again.credentials.Get().Cert.Equal(shown.Cert) || !again.notes.Founder {
+		if !first.founded || again.founded || again.keyring.Get().Authority.Pin() != first.keyring.Get().Authority.Pin() || !again.credentials.Get().Cert.Equal(shown.Cert) || !again.notes.Founder {
 			t.Errorf("first %+v, again %+v", first.notes, again.notes)
 		}
 		time.Sleep(pki.NodeValidity * 3 / 4)
@@ -83,7 +83,7 @@ func TestAStartThatWasCutOffFoundsAnew(t *testing.T) {
 	if err := os.Remove(c.path(notesFile)); err != nil { // they are written last
 		t.Fatal(err)
 	}
-	if second := enters(t, c); second.keyring.Authority.Pin() == first.keyring.Authority.Pin() || !second.founded {
+	if second := enters(t, c); second.keyring.Get().Authority.Pin() == first.keyring.Get().Authority.Pin() || !second.founded {
 		t.Error("it took up secrets that nobody has vouched for")
 	}
 }

@@ -1,7 +1,9 @@
 package coordinator
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
 	"io"
 	"log/slog"
 	"net"
@@ -46,7 +48,7 @@ func (s *objectStore) settings() (object.Config, error) {
 	for _, member := range s.gossip.Members() {
 		if member.Store != "" {
 			return object.Config{
-				Endpoint: member.Store, AccessKey: embedded.RootAccess, SecretKey: s.self.keyring.ObjectSecret, CA: s.self.keyring.Authority.CertPEM(),
+				Endpoint: member.Store, AccessKey: embedded.RootAccess, SecretKey: s.self.keyring.Get().ObjectSecret, CA: pki.CertsPEM(s.self.keyring.Get().CAs()...),
 			}, nil
 		}
 	}
@@ -61,7 +63,7 @@ func (s *objectStore) open() (*object.Client, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.client == nil || settings.Endpoint != s.opened.Endpoint {
+	if s.client == nil || settings.Endpoint != s.opened.Endpoint || !bytes.Equal(settings.CA, s.opened.CA) {
 		if s.client, err = object.Open(settings); err != nil {
 			return nil, err
 		}
@@ -185,7 +187,7 @@ func (s *objectStore) credentials(who rpc.Identity) (*claryv1.CredentialsRespons
 	if err != nil {
 		return nil, err
 	}
-	access, secret, err := embedded.Keys(s.self.keyring.DataKey, who.Role, who.TokenID)
+	access, secret, err := embedded.Keys(s.self.keyring.Get().DataKey, who.Role, who.TokenID)
 	if err != nil {
 		return nil, err
 	}
@@ -251,9 +253,9 @@ func superviseStore(ctx context.Context, c Config, self membership, reload <-cha
 	supervisor := embedded.Supervisor{
 		Config: embedded.Config{
 			Dir: c.path("objects"), Address: c.StoreListen, CertFile: c.path(tlsFolder, pki.CertFile), KeyFile: c.path(tlsFolder, pki.KeyFile),
-			RootSecret: self.keyring.ObjectSecret, DataKey: self.keyring.DataKey, Holders: c.path(holdersFile),
+			RootSecret: self.keyring.Get().ObjectSecret, DataKey: self.keyring.Get().DataKey, Holders: c.path(holdersFile),
 		},
-		CA: self.keyring.Authority.Certificate(), Log: log, Executable: c.Executable, Args: []string{"objectstore"}, Reload: reload,
+		CAs: func() []*x509.Certificate { return self.keyring.Get().CAs() }, Log: log, Executable: c.Executable, Args: []string{"objectstore"}, Reload: reload,
 	}
 	return supervisor.Run(ctx)
 }

@@ -8,6 +8,7 @@ package keyring
 
 import (
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -23,15 +24,23 @@ import (
 // KeySize is the length of the data key and of gossip's key, in bytes.
 const KeySize = 32
 
-// version is the format of the file.
-const version = 1
+// The formats of the file: the first one has one key of each sort, and is written as long as none was rotated.
+const (
+	version        = 1
+	rotatedVersion = 2
+)
 
-// Keyring is a cluster's secrets. Printing one shows the CA's pin only.
+// Keyring is a cluster's secrets. Printing one shows the CA's pin only. Of lists the first is in use, and there is a
+// second while one is rotated.
 type Keyring struct {
+	ID           string // of this set; "" is the first one
 	Authority    *pki.Authority
-	DataKey      []byte // KeySize bytes; what other secrets are derived from
-	GossipKey    []byte // KeySize bytes; AES-256
-	ObjectSecret string // the embedded object store's root secret
+	OtherCAs     []*pki.Authority    // trusted, but not signing
+	Links        []*x509.Certificate // the successor as the old CA certifies it
+	DataKey      []byte              // KeySize bytes; what users' keys to the object store are derived from
+	GossipKeys   [][]byte            // KeySize bytes each; AES-256
+	SealKeys     [][]byte            // likewise
+	ObjectSecret string              // the embedded object store's root secret
 }
 
 // New makes the secrets of a new cluster.
@@ -40,10 +49,16 @@ func New(cluster string, now time.Time) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
+	data := random()
+	seal, err := sealKey(data)
+	if err != nil {
+		return nil, err
+	}
 	return &Keyring{
 		Authority:    ca,
-		DataKey:      random(),
-		GossipKey:    random(),
+		DataKey:      data,
+		GossipKeys:   [][]byte{random()},
+		SealKeys:     [][]byte{seal},
 		ObjectSecret: base64.RawURLEncoding.EncodeToString(random()),
 	}, nil
 }
@@ -68,6 +83,18 @@ type form struct {
 	DataKey      []byte `json:"data_key"`
 	GossipKey    []byte `json:"gossip_key"`
 	ObjectSecret string `json:"object_secret"`
+
+	// What version 2 has beside.
+	ID           string   `json:"id,omitempty"`
+	OtherCAs     []ca     `json:"other_cas,omitempty"`
+	Links        string   `json:"links,omitempty"`
+	OtherGossips [][]byte `json:"other_gossip_keys,omitempty"`
+	SealKeys     [][]byte `json:"seal_keys,omitempty"`
+}
+
+type ca struct {
+	Cert string `json:"cert"`
+	Key  string `json:"key"`
 }
 
 // Marshal encodes the secrets, to be written to a file or handed to a coordinator.
@@ -76,9 +103,21 @@ func (k *Keyring) Marshal() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.MarshalIndent(form{
-		version, string(k.Authority.CertPEM()), string(key), k.DataKey, k.GossipKey, k.ObjectSecret,
-	}, "", "  ")
+	f := form{
+		Version: version, CACert: string(k.Authority.CertPEM()), CAKey: string(key), DataKey: k.DataKey, GossipKey: k.GossipKeys[0],
+		ObjectSecret: k.ObjectSecret,
+	}
+	if k.ID != "" {
+		f.Version, f.ID, f.Links = rotatedVersion, k.ID, string(pki.CertsPEM(k.Links...))
+		f.OtherGossips, f.SealKeys = k.GossipKeys[1:], k.SealKeys
+		for _, other := range k.OtherCAs {
+			if key, err = other.KeyPEM(); err != nil {
+				return nil, err
+			}
+			f.OtherCAs = append(f.OtherCAs, ca{string(other.CertPEM()), string(key)})
+		}
+	}
+	return json.MarshalIndent(f, "", "  ")
 }
 
 // Unmarshal decodes and checks what Marshal encoded.
@@ -87,22 +126,49 @@ func Unmarshal(text []byte) (*Keyring, error) {
 	if err := json.Unmarshal(text, &f); err != nil {
 		return nil, fault.New(fault.Invalid, "keyring: %w", err)
 	}
-	if f.Version != version {
-		return nil, fault.New(fault.Invalid, "keyring: its version is %d, and this Clary knows %d", f.Version, version)
+	if f.Version != version && f.Version != rotatedVersion {
+		return nil, fault.New(fault.Invalid, "keyring: its version is %d, and this Clary knows %d", f.Version, rotatedVersion)
 	}
-	for name, key := range map[string][]byte{"data_key": f.DataKey, "gossip_key": f.GossipKey} {
-		if len(key) != KeySize {
-			return nil, fault.New(fault.Invalid, "keyring: %s has %d bytes; it must have %d", name, len(key), KeySize)
+	for name, keys := range map[string][][]byte{"data_key": {f.DataKey}, "gossip_key": append([][]byte{f.GossipKey}, f.OtherGossips...), "seal_keys": f.SealKeys} {
+		for _, key := range keys {
+			if len(key) != KeySize {
+				return nil, fault.New(fault.Invalid, "keyring: %s has %d bytes; it must have %d", name, len(key), KeySize)
+			}
 		}
 	}
 	if f.ObjectSecret == "" {
 		return nil, fault.New(fault.Invalid, "keyring: object_secret is empty")
 	}
-	ca, err := pki.ParseAuthority([]byte(f.CACert), []byte(f.CAKey))
-	if err != nil {
+	k := &Keyring{ID: f.ID, DataKey: f.DataKey, GossipKeys: append([][]byte{f.GossipKey}, f.OtherGossips...), SealKeys: f.SealKeys, ObjectSecret: f.ObjectSecret}
+	if err := k.readCAs(f); err != nil {
 		return nil, fault.New(fault.Invalid, "keyring: %w", err)
 	}
-	return &Keyring{ca, f.DataKey, f.GossipKey, f.ObjectSecret}, nil
+	if len(k.SealKeys) == 0 {
+		seal, err := sealKey(k.DataKey)
+		if err != nil {
+			return nil, err
+		}
+		k.SealKeys = [][]byte{seal}
+	}
+	return k, nil
+}
+
+func (k *Keyring) readCAs(f form) error {
+	var err error
+	if k.Authority, err = pki.ParseAuthority([]byte(f.CACert), []byte(f.CAKey)); err != nil {
+		return err
+	}
+	for _, other := range f.OtherCAs {
+		authority, err := pki.ParseAuthority([]byte(other.Cert), []byte(other.Key))
+		if err != nil {
+			return err
+		}
+		k.OtherCAs = append(k.OtherCAs, authority)
+	}
+	if f.Links != "" {
+		k.Links, err = pki.ParseCertificates([]byte(f.Links))
+	}
+	return err
 }
 
 // Load reads the file at path. A file that others may read is refused.

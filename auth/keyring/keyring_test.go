@@ -30,10 +30,10 @@ func TestAKeyringSurvivesItsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.Authority.Pin() != made.Authority.Pin() || !bytes.Equal(got.DataKey, made.DataKey) ||
-		!bytes.Equal(got.GossipKey, made.GossipKey) || got.ObjectSecret != made.ObjectSecret {
+		!bytes.Equal(got.GossipKeys[0], made.GossipKeys[0]) || got.ObjectSecret != made.ObjectSecret {
 		t.Error("what was loaded is not what was made")
 	}
-	if bytes.Equal(got.DataKey, got.GossipKey) {
+	if bytes.Equal(got.DataKey, got.GossipKeys[0]) {
 		t.Error("data key and gossip key are the same")
 	}
 	other := filepath.Join(t.TempDir(), "copy")
@@ -71,7 +71,7 @@ func TestADamagedKeyringIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	short := *k
-	short.GossipKey = k.GossipKey[:16]
+	short.GossipKeys = [][]byte{k.GossipKeys[0][:16]}
 	text := func(k keyring.Keyring) string {
 		out, err := k.Marshal()
 		if err != nil {
@@ -83,7 +83,7 @@ func TestADamagedKeyringIsRefused(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"empty":     {"", "keyring"},
 		"no json":   {"hello", "keyring"},
-		"newer":     {strings.Replace(whole, `"version": 1`, `"version": 2`, 1), "version is 2"},
+		"newer":     {strings.Replace(whole, `"version": 1`, `"version": 3`, 1), "version is 3"},
 		"short key": {text(short), "gossip_key has 16 bytes"},
 		"cut key":   {strings.Replace(whole, "BEGIN PRIVATE KEY", "BEGIN", 1), "CA key"},
 		"no secret": {strings.Replace(whole, k.ObjectSecret, "", 1), "object_secret"},

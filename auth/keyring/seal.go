@@ -13,11 +13,11 @@ import (
 // sealPurpose separates the key of sealed values from others that the data key makes.
 const sealPurpose = "clary sealed value 1"
 
-// Seal encrypts a value for the raft log: AES-256-GCM under a key derived from the data key
-// with HKDF-SHA256, a random nonce first. What context says must be said again to open it,
+// Seal encrypts a value for the raft log: AES-256-GCM under the newest sealing key (the first is
+// derived from the data key with HKDF-SHA256), a random nonce first. What context says must be said again to open it,
 // so that a sealed value put in another's place does not open.
 func (k *Keyring) Seal(value []byte, context string) ([]byte, error) {
-	box, err := k.box()
+	box, err := box(k.SealKeys[0])
 	if err != nil {
 		return nil, err
 	}
@@ -26,9 +26,20 @@ func (k *Keyring) Seal(value []byte, context string) ([]byte, error) {
 	return box.Seal(nonce, nonce, value, []byte(context)), nil
 }
 
-// Open decrypts what Seal made with the same context.
+// Open decrypts what Seal made with the same context, with this keyring or one before it whose key is still kept.
 func (k *Keyring) Open(sealed []byte, context string) ([]byte, error) {
-	box, err := k.box()
+	var err error
+	for _, key := range k.SealKeys {
+		var value []byte
+		if value, err = open(key, sealed, context); err == nil {
+			return value, nil
+		}
+	}
+	return nil, err
+}
+
+func open(key, sealed []byte, context string) ([]byte, error) {
+	box, err := box(key)
 	if err != nil {
 		return nil, err
 	}
@@ -42,14 +53,19 @@ func (k *Keyring) Open(sealed []byte, context string) ([]byte, error) {
 	return value, nil
 }
 
-func (k *Keyring) box() (cipher.AEAD, error) {
-	key, err := hkdf.Key(sha256.New, k.DataKey, nil, sealPurpose, KeySize)
+// sealKey is the first key that a data key seals with.
+func sealKey(dataKey []byte) ([]byte, error) {
+	key, err := hkdf.Key(sha256.New, dataKey, nil, sealPurpose, KeySize)
 	if err != nil {
 		return nil, fault.New(fault.Internal, "derive the sealing key: %w", err)
 	}
+	return key, nil
+}
+
+func box(key []byte) (cipher.AEAD, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
-		return nil, fault.New(fault.Internal, "derive the sealing key: %w", err)
+		return nil, fault.New(fault.Internal, "sealing key: %w", err)
 	}
 	return cipher.NewGCM(block)
 }

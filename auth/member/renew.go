@@ -27,25 +27,32 @@ const (
 	retryRenewal = time.Minute
 )
 
-// Run renews the certificate each time a third of it is left, until ctx ends.
+// Run renews the certificate each time a third of it is left, and at once when another CA signs than it comes from,
+// until ctx ends.
 func (r Renewal) Run(ctx context.Context) error {
-	wait := r.due()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(min(wait, lookAgain)):
-		}
-		if wait = r.due(); wait > 0 {
-			continue
-		}
-		if err := r.once(ctx); err != nil {
-			r.Log.Warn("the certificate is not renewed yet", "ends", r.Current.Get().Cert.NotAfter, "error", err)
+	for failed := false; ; {
+		changed, wait := r.Current.Changed(), r.due()
+		if failed {
 			wait = r.retry()
+		}
+		if wait > 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-changed:
+			case <-time.After(min(wait, lookAgain)):
+			}
+		}
+		if r.due() > 0 {
+			failed = false
 			continue
 		}
-		wait = r.due()
-		r.Log.Info("certificate renewed", "until", r.Current.Get().Cert.NotAfter)
+		err := r.once(ctx)
+		if failed = err != nil; failed {
+			r.Log.Warn("the certificate is not renewed yet", "ends", r.Current.Get().Cert.NotAfter, "error", err)
+			continue
+		}
+		r.Log.Info("certificate renewed", "until", r.Current.Get().Cert.NotAfter, "ca", pki.PinOf(r.Current.Get().CA))
 		if r.Renewed != nil {
 			r.Renewed()
 		}
@@ -53,7 +60,13 @@ func (r Renewal) Run(ctx context.Context) error {
 }
 
 // due is the time left until the certificate is to be renewed.
-func (r Renewal) due() time.Duration { return time.Until(pki.RenewAt(r.Current.Get().Cert)) }
+func (r Renewal) due() time.Duration {
+	now := r.Current.Get()
+	if now.Outdated() {
+		return 0
+	}
+	return time.Until(pki.RenewAt(now.Cert))
+}
 
 // retry is short enough for many tries before the certificate ends.
 func (r Renewal) retry() time.Duration {
@@ -72,13 +85,11 @@ func (r Renewal) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	renewed, err := old.With(certificate)
-	if err != nil {
-		return err
-	}
-	if err := renewed.Save(r.Dir); err != nil {
-		return err
-	}
-	r.Current.Set(renewed)
-	return nil
+	return r.Current.Update(func(now pki.Credentials) (pki.Credentials, error) {
+		renewed, err := now.With(certificate)
+		if err != nil {
+			return now, err
+		}
+		return renewed, renewed.Save(r.Dir)
+	})
 }

@@ -56,7 +56,7 @@ func NewAuthority(name string, now time.Time) (*Authority, error) {
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		IsCA:                  true,
 		BasicConstraintsValid: true,
-		MaxPathLenZero:        true,
+		MaxPathLen:            1, // room for its successor: see Link
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -112,6 +112,28 @@ func Fingerprint(key crypto.PublicKey) (string, error) {
 func digest(der []byte) string {
 	sum := sha256.Sum256(der)
 	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// Link certifies another CA with this one's key: whoever trusts this CA alone can see that it vouches for the other.
+// Where a CA follows another, servers show it beside their certificate, so that clients who know the old one go on.
+func (a *Authority) Link(other *x509.Certificate, now time.Time) (*x509.Certificate, error) {
+	end := a.cert.NotAfter
+	if other.NotAfter.Before(end) {
+		end = other.NotAfter
+	}
+	template := &x509.Certificate{
+		Subject: other.Subject, SubjectKeyId: other.SubjectKeyId, NotBefore: now.Add(-backdate), NotAfter: end,
+		KeyUsage: x509.KeyUsageCertSign, IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, other.PublicKey, a.key)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "certify the CA %s: %w", PinOf(other), err)
+	}
+	link, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "certify the CA %s: %w", PinOf(other), err)
+	}
+	return link, nil
 }
 
 // Request is what a certificate shall say.
@@ -271,6 +293,41 @@ func ParseCertificate(certPEM []byte) (*x509.Certificate, error) {
 	}
 	return cert, nil
 }
+
+// ParseCertificates reads all certificates of a PEM text, of which there must be one.
+func ParseCertificates(certPEM []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for rest := certPEM; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "%w", err)
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 {
+		return nil, fault.New(fault.Invalid, "no PEM block %q in it", "CERTIFICATE")
+	}
+	return certs, nil
+}
+
+// CertsPEM encodes certificates, one after the other.
+func CertsPEM(certs ...*x509.Certificate) []byte {
+	var text []byte
+	for _, cert := range certs {
+		text = append(text, encode("CERTIFICATE", cert.Raw)...)
+	}
+	return text
+}
+
+// selfSigned reports whether a CA's certificate is its own and not one that another CA gave it.
+func selfSigned(cert *x509.Certificate) bool { return cert.CheckSignatureFrom(cert) == nil }
 
 func encode(kind string, der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})

@@ -4,8 +4,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
@@ -13,39 +15,60 @@ import (
 
 // Credentials are what a member shows and whom it trusts.
 type Credentials struct {
-	Cert *x509.Certificate
-	Key  *ecdsa.PrivateKey
-	CA   *x509.Certificate
+	Cert  *x509.Certificate
+	Key   *ecdsa.PrivateKey
+	CA    *x509.Certificate // that Cert comes from
+	Trust Trust
 }
 
 // The files of a credentials folder.
 const (
 	CertFile = "cert.pem"
 	KeyFile  = "key.pem"
-	CAFile   = "ca.pem"
+	CAFile   = "ca.pem" // all CAs that are trusted
+
+	revokedFile = "revoked.json" // may be missing
 )
 
-// ParseCredentials reads certificate, key and CA, and checks that they belong together.
+// ParseCredentials reads certificate, key and CAs, and checks that they belong together. The certificate may be followed
+// by those that vouch for its CA; of several CAs all are trusted.
 func ParseCredentials(certPEM, keyPEM, caPEM []byte) (Credentials, error) {
-	var c Credentials
-	var err error
-	if c.Cert, err = ParseCertificate(certPEM); err != nil {
+	shown, err := ParseCertificates(certPEM)
+	if err != nil {
 		return Credentials{}, fault.New(fault.Invalid, "certificate: %w", err)
 	}
+	c := Credentials{Cert: shown[0]}
 	if c.Key, err = ParseKey(keyPEM); err != nil {
 		return Credentials{}, fault.New(fault.Invalid, "key: %w", err)
 	}
-	if c.CA, err = ParseCertificate(caPEM); err != nil {
+	cas, err := ParseCertificates(caPEM)
+	if err != nil {
 		return Credentials{}, fault.New(fault.Invalid, "CA certificate: %w", err)
 	}
 	if !c.Key.PublicKey.Equal(c.Cert.PublicKey) {
 		return Credentials{}, fault.New(fault.Invalid, "the key does not belong to the certificate of %q", c.Cert.Subject.CommonName)
 	}
-	if err := c.Cert.CheckSignatureFrom(c.CA); err != nil {
-		return Credentials{}, fault.New(fault.Invalid, "the certificate of %q was not signed by the CA %s: %w",
-			c.Cert.Subject.CommonName, PinOf(c.CA), err)
+	if c.CA, err = issuer(c.Cert, cas); err != nil {
+		return Credentials{}, err
+	}
+	c.Trust.CAs = cas
+	for _, cert := range shown[1:] {
+		if cert.IsCA && !selfSigned(cert) {
+			c.Trust.Links = append(c.Trust.Links, cert)
+		}
 	}
 	return c, nil
+}
+
+// issuer is the CA that a certificate comes from.
+func issuer(cert *x509.Certificate, cas []*x509.Certificate) (*x509.Certificate, error) {
+	var err error
+	for _, ca := range cas {
+		if err = cert.CheckSignatureFrom(ca); err == nil {
+			return ca, nil
+		}
+	}
+	return nil, fault.New(fault.Invalid, "the certificate of %q was not signed by the CA %s: %w", cert.Subject.CommonName, PinOf(cas[0]), err)
 }
 
 // LoadCredentials reads the folder that Save wrote.
@@ -65,10 +88,13 @@ func LoadCredentials(dir string) (Credentials, error) {
 	if err != nil {
 		return Credentials{}, fault.New(fault.Invalid, "credentials in %s: %w", dir, err)
 	}
+	if c.Trust.Revoked, err = loadRevoked(filepath.Join(dir, revokedFile)); err != nil {
+		return Credentials{}, fault.New(fault.Invalid, "credentials in %s: %w", dir, err)
+	}
 	return c, nil
 }
 
-// Save writes cert.pem, key.pem (readable by the owner only) and ca.pem into a folder
+// Save writes cert.pem, key.pem (readable by the owner only), ca.pem and who was revoked into a folder
 // that exists. A renewed certificate keeps its key, so that a crash between the files
 // leaves a set that belongs together.
 func (c Credentials) Save(dir string) error {
@@ -76,15 +102,24 @@ func (c Credentials) Save(dir string) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range [...]struct {
+	cas := c.CAs()
+	if !slices.ContainsFunc(cas, c.CA.Equal) {
+		cas = append(slices.Clone(cas), c.CA) // else nobody could read the folder until the certificate is renewed
+	}
+	type file struct {
 		name    string
 		content []byte
 		mode    os.FileMode
-	}{
-		{KeyFile, key, 0o600},
-		{CAFile, encode("CERTIFICATE", c.CA.Raw), 0o644},
-		{CertFile, c.CertPEM(), 0o644},
-	} {
+	}
+	files := []file{{KeyFile, key, 0o600}, {CAFile, CertsPEM(cas...), 0o644}, {CertFile, c.CertPEM(), 0o644}}
+	if len(c.Trust.Revoked) > 0 {
+		text, err := json.Marshal(c.Trust.Revoked)
+		if err != nil {
+			return fault.New(fault.Internal, "save credentials: %w", err)
+		}
+		files = append(files, file{revokedFile, text, 0o600})
+	}
+	for _, f := range files {
 		if err := atomicfile.Write(filepath.Join(dir, f.name), f.content, f.mode); err != nil {
 			return fault.New(fault.Internal, "save credentials: %w", err)
 		}
@@ -92,20 +127,44 @@ func (c Credentials) Save(dir string) error {
 	return nil
 }
 
-// CertPEM returns the certificate and after it its CA, as servers send them.
-func (c Credentials) CertPEM() []byte {
-	return append(encode("CERTIFICATE", c.Cert.Raw), encode("CERTIFICATE", c.CA.Raw)...)
+// CertPEM returns the certificate and after it its CA, as servers send them, and what vouches for that CA.
+func (c Credentials) CertPEM() []byte { return CertsPEM(c.shown()...) }
+
+// shown is the certificate, its CA, and while a CA follows another the links that lead to it and the CAs they come from.
+func (c Credentials) shown() []*x509.Certificate {
+	chain := []*x509.Certificate{c.Cert, c.CA}
+	var others []*x509.Certificate
+	for _, link := range c.Trust.Links {
+		if !slices.Equal(link.RawSubjectPublicKeyInfo, c.CA.RawSubjectPublicKeyInfo) {
+			continue
+		}
+		for _, ca := range c.Trust.CAs {
+			if !ca.Equal(c.CA) && link.CheckSignatureFrom(ca) == nil {
+				chain, others = append(chain, link), append(others, ca)
+			}
+		}
+	}
+	return append(chain, others...)
 }
+
+// CAs are those that are trusted.
+func (c Credentials) CAs() []*x509.Certificate {
+	if len(c.Trust.CAs) == 0 {
+		return []*x509.Certificate{c.CA}
+	}
+	return c.Trust.CAs
+}
+
+// Outdated reports whether the certificate comes from another CA than the one that signs now, which is the first.
+func (c Credentials) Outdated() bool { return !c.CAs()[0].Equal(c.CA) }
 
 // Static is the Source of credentials that are never renewed.
 func (c Credentials) Static() Source { return func() Credentials { return c } }
 
 func (c Credentials) chain() *tls.Certificate {
-	return &tls.Certificate{Certificate: [][]byte{c.Cert.Raw, c.CA.Raw}, PrivateKey: c.Key, Leaf: c.Cert}
-}
-
-func (c Credentials) pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(c.CA)
-	return pool
+	shown := &tls.Certificate{PrivateKey: c.Key, Leaf: c.Cert}
+	for _, cert := range c.shown() {
+		shown.Certificate = append(shown.Certificate, cert.Raw)
+	}
+	return shown
 }

@@ -4,13 +4,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/clary-ml/clary/internal/fault"
 )
 
 // Source returns the credentials to use for the next connection, so that a renewed
-// certificate is taken up without a restart. Its CA does not change.
+// certificate is taken up without a restart, and whom it trusts too.
 type Source func() Credentials
 
 // Expect says whether a peer with this identity is the one that is meant; its error
@@ -40,13 +41,19 @@ func ExpectAttempt(of Task) Expect {
 }
 
 // ServerTLS is for a port that members and users share: a client may show a
-// certificate of the cluster (see PeerIdentity) or none, but no other.
+// certificate of the cluster (see PeerIdentity) or none, but no other. Whom the source
+// trusts is asked at every handshake, also where a session is resumed.
 func ServerTLS(source Source, protocols ...string) *tls.Config {
 	return &tls.Config{
-		MinVersion:     tls.VersionTLS13,
-		NextProtos:     protocols,
-		ClientAuth:     tls.VerifyClientCertIfGiven,
-		ClientCAs:      source().pool(),
+		MinVersion: tls.VersionTLS13,
+		NextProtos: protocols,
+		ClientAuth: tls.RequestClientCert, // VerifyConnection checks it: the CAs change while the port is open
+		VerifyConnection: func(state tls.ConnectionState) error {
+			if len(state.PeerCertificates) == 0 {
+				return nil
+			}
+			return source().admit(state.PeerCertificates)
+		},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return source().chain(), nil },
 	}
 }
@@ -54,9 +61,13 @@ func ServerTLS(source Source, protocols ...string) *tls.Config {
 // MutualTLS is for a port where every client must be an expected member.
 func MutualTLS(source Source, expect Expect, protocols ...string) *tls.Config {
 	c := ServerTLS(source, protocols...)
-	c.ClientAuth = tls.RequireAndVerifyClientCert
+	c.ClientAuth = tls.RequireAnyClientCert
+	admit := c.VerifyConnection
 	c.VerifyConnection = func(state tls.ConnectionState) error {
 		id, err := identityOf(state.PeerCertificates)
+		if err == nil {
+			err = admit(state)
+		}
 		if err != nil {
 			return err
 		}
@@ -65,11 +76,24 @@ func MutualTLS(source Source, expect Expect, protocols ...string) *tls.Config {
 	return c
 }
 
-// ClientTLS is for a member that calls another: both show certificates of the same CA,
-// and the server must be an expected one. Its address does not matter.
+// ClientTLS is for a member that calls another: both show certificates of CAs that the
+// other trusts, and the server must be an expected one. Its address does not matter.
 func ClientTLS(source Source, expect Expect, protocols ...string) *tls.Config {
-	ca := source().CA
-	c := identityTLS(expect, func([]*x509.Certificate) *x509.Certificate { return ca }, PinOf(ca))
+	c := identityTLS(func(chain []*x509.Certificate) error {
+		mine := source()
+		trusted := mine.CAs()
+		if err := verify(chain, trusted, PinOf(trusted[0])); err != nil {
+			return err
+		}
+		id, err := identityOf(chain)
+		if err == nil {
+			err = mine.Trust.refuses(id, chain[0])
+		}
+		if err != nil {
+			return err
+		}
+		return expect(id)
+	})
 	c.NextProtos = protocols
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return source().chain(), nil }
 	return c
@@ -83,51 +107,63 @@ func PinnedTLS(pin string, protocols ...string) *tls.Config {
 
 // PinnedAs is PinnedTLS for a server that is another than a coordinator.
 func PinnedAs(pin string, expect Expect, protocols ...string) *tls.Config {
-	find := func(chain []*x509.Certificate) *x509.Certificate {
+	c := identityTLS(func(chain []*x509.Certificate) error {
+		var trusted []*x509.Certificate
 		for _, cert := range chain[1:] {
-			if cert.IsCA && PinOf(cert) == pin {
-				return cert
+			if cert.IsCA && PinOf(cert) == pin && len(trusted) == 0 && selfSigned(cert) {
+				trusted = append(trusted, cert)
 			}
 		}
-		return nil
-	}
-	c := identityTLS(expect, find, pin)
+		if err := verify(chain, trusted, pin); err != nil {
+			return err
+		}
+		id, err := identityOf(chain)
+		if err != nil {
+			return err
+		}
+		return expect(id)
+	})
 	c.NextProtos = protocols
 	return c
+}
+
+// Successor is the pin of the CA that a server's certificate comes from, if that is a newer one than the pinned and
+// the pinned vouches for it; "" if it is the pinned. The connection must have been accepted with PinnedAs.
+func Successor(state tls.ConnectionState, pin string) string {
+	chain := state.PeerCertificates
+	if len(chain) < 2 || !chain[1].IsCA || PinOf(chain[1]) == pin {
+		return ""
+	}
+	for _, cert := range chain[2:] {
+		if PinOf(cert) == pin && selfSigned(cert) && chain[1].NotBefore.After(cert.NotBefore) {
+			return PinOf(chain[1])
+		}
+	}
+	return ""
 }
 
 // identityTLS checks a server by CA and identity in the place of its name. The standard
 // check is switched off because it insists on a name; VerifyConnection stands in for
 // it, on resumed connections too.
-func identityTLS(expect Expect, find func([]*x509.Certificate) *x509.Certificate, pin string) *tls.Config {
+func identityTLS(check func(chain []*x509.Certificate) error) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
-			chain := state.PeerCertificates
-			if len(chain) == 0 {
+			if len(state.PeerCertificates) == 0 {
 				return fault.New(fault.Denied, "the server shows no certificate")
 			}
-			if err := verify(chain, find(chain), pin); err != nil {
-				return err
-			}
-			id, err := identityOf(chain)
-			if err != nil {
-				return err
-			}
-			return expect(id)
+			return check(state.PeerCertificates)
 		},
 	}
 }
 
-// verify checks that ca, which the caller trusts, signed the chain's first certificate.
-func verify(chain []*x509.Certificate, ca *x509.Certificate, pin string) error {
-	if ca == nil {
+// verify checks that a CA which the caller trusts signed the chain's first certificate, or one that such a CA vouches for.
+func verify(chain, trusted []*x509.Certificate, pin string) error {
+	if len(trusted) == 0 {
 		return otherCA(chain, pin)
 	}
-	roots := x509.NewCertPool()
-	roots.AddCert(ca)
-	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	err := signed(chain, trusted, x509.ExtKeyUsageServerAuth)
 	if err == nil {
 		return nil
 	}
@@ -141,20 +177,43 @@ func verify(chain []*x509.Certificate, ca *x509.Certificate, pin string) error {
 	return fault.New(fault.Denied, "the server's certificate is not valid: %w", err)
 }
 
+// signed is the standard check of a chain, whose anchors are the CAs that are trusted and those that the chain itself
+// shows to be certified by one of them: see Authority.Link.
+func signed(chain, trusted []*x509.Certificate, use x509.ExtKeyUsage) error {
+	now := time.Now()
+	roots := x509.NewCertPool()
+	for _, ca := range trusted {
+		roots.AddCert(ca)
+	}
+	for _, cert := range chain[1:] {
+		if !cert.IsCA || now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
+			continue
+		}
+		if slices.ContainsFunc(trusted, func(ca *x509.Certificate) bool { return cert.CheckSignatureFrom(ca) == nil }) {
+			roots.AddCert(cert)
+		}
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{use}})
+	return err
+}
+
 func otherCA(chain []*x509.Certificate, pin string) error {
 	theirs := "unknown: it does not show it"
-	if last := chain[len(chain)-1]; last.IsCA {
-		theirs = PinOf(last)
+	for _, cert := range chain[1:] {
+		if cert.IsCA {
+			theirs = PinOf(cert)
+			break
+		}
 	}
 	return fault.New(fault.Denied,
-		"the server's certificate comes from another CA (pin %s, this context expects %s): if the cluster was made anew, run clary login again; if not, something stands between",
+		"the server's certificate comes from another CA (pin %s, this context expects %s): if the cluster was made anew, or changed its CA while nobody here asked it, run clary login again (a machine joins with a new token); if not, something stands between",
 		theirs, pin)
 }
 
 // PeerIdentity returns who a server's client is, or false if it showed no certificate.
 // The connection must have been accepted with ServerTLS or MutualTLS.
 func PeerIdentity(state tls.ConnectionState) (Identity, bool, error) {
-	if len(state.VerifiedChains) == 0 {
+	if len(state.PeerCertificates) == 0 {
 		return nil, false, nil
 	}
 	id, err := identityOf(state.PeerCertificates)

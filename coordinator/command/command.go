@@ -15,7 +15,7 @@ import (
 )
 
 // Command is one of Record, CommitPlan, ReportTasks, PutNode, SetNodeState, SetNodeTaints,
-// SetNodeCached, RemoveNode and Publish, or one of these that is Audited.
+// SetNodeCached, RemoveNode, Revoke and Publish, or one of these that is Audited.
 type Command interface {
 	// Apply changes the state, or answers with an error and leaves what it wrote to be
 	// dropped. now is the proposer's clock in Unix nanoseconds.
@@ -59,6 +59,7 @@ type Change struct {
 	Queue  *cluster.Queue
 	Token  *cluster.Token
 	Secret *cluster.Secret
+	Trust  *cluster.Trust // of which there is one
 	Deed   *cluster.Deed
 	Sweep  *cluster.Sweep
 	Trial  *cluster.Trial
@@ -132,6 +133,11 @@ type SetNodeCached struct {
 // RemoveNode forgets a lost node for good.
 type RemoveNode struct {
 	Node string
+}
+
+// Revoke has nobody believe a member any more. An agent's node is lost with it.
+type Revoke struct {
+	Revocation cluster.Revocation
 }
 
 // Publish makes an attempt's uploads the job's outputs.

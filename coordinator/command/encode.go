@@ -130,6 +130,8 @@ func toProto(c Command) (*claryv1.Command, error) {
 		return &claryv1.Command{Command: &claryv1.Command_RemoveNode{RemoveNode: &claryv1.RemoveNode{
 			Node: c.Node,
 		}}}, nil
+	case Revoke:
+		return &claryv1.Command{Command: &claryv1.Command_Revoke{Revoke: &claryv1.Revoke{Revocation: wire.RevocationToProto(c.Revocation)}}}, nil
 	case SetNodeTaints:
 		return &claryv1.Command{Command: &claryv1.Command_SetNodeTaints{SetNodeTaints: &claryv1.SetNodeTaints{
 			Node: c.Node, Taints: convert(c.Taints, wire.TaintToProto), Expect: c.Expect,
@@ -174,6 +176,8 @@ func fromProto(message *claryv1.Command) (Command, error) {
 		return SetNodeTaints{Node: s.GetNode(), Taints: convert(s.GetTaints(), wire.TaintFromProto), Expect: s.GetExpect()}, nil
 	case *claryv1.Command_SetNodeCached:
 		return SetNodeCached{Node: m.SetNodeCached.GetNode(), Cached: m.SetNodeCached.GetCached()}, nil
+	case *claryv1.Command_Revoke:
+		return Revoke{Revocation: wire.RevocationFromProto(m.Revoke.GetRevocation())}, nil
 	case *claryv1.Command_Publish:
 		p := m.Publish
 		return Publish{
@@ -203,6 +207,9 @@ func (r Record) toProto() (*claryv1.Command, error) {
 		}
 		if change.Secret != nil {
 			m.Change, set = &claryv1.Change_Secret{Secret: wire.SecretToProto(*change.Secret)}, set+1
+		}
+		if change.Trust != nil {
+			m.Change, set = &claryv1.Change_Trust{Trust: wire.TrustToProto(*change.Trust)}, set+1
 		}
 		if change.Deed != nil {
 			m.Change, set = &claryv1.Change_Deed{Deed: wire.DeedToProto(*change.Deed)}, set+1
@@ -259,6 +266,9 @@ func recordFromProto(record *claryv1.Record) (Command, error) {
 		case *claryv1.Change_Secret:
 			secret := wire.SecretFromProto(c.Secret)
 			change.Secret = &secret
+		case *claryv1.Change_Trust:
+			trust := wire.TrustFromProto(c.Trust)
+			change.Trust = &trust
 		case *claryv1.Change_Deed:
 			deed := wire.DeedFromProto(c.Deed)
 			change.Deed = &deed

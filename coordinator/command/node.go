@@ -24,6 +24,9 @@ func (c PutNode) Apply(tx *state.Tx, now int64) (Result, error) {
 	if err := invalid(state.KindNode, node.ID, node.Validate()); err != nil {
 		return Result{}, err
 	}
+	if revoked, ok := tx.Trust().Revocation(cluster.RoleAgent, node.ID); ok && revoked.Refuses(node.Key) {
+		return Result{}, fault.New(fault.Denied, "node %q was revoked by %s: %s", node.ID, revoked.By, revoked.Reason)
+	}
 	tx.PutNode(node)
 	return Result{}, nil
 }

@@ -62,6 +62,8 @@ func (w *recording) apply(change Change) error {
 		return w.putToken(*change.Token, change.Expect)
 	case change.Secret != nil:
 		return w.putSecret(*change.Secret, change.Expect)
+	case change.Trust != nil:
+		return w.putTrust(*change.Trust, change.Expect)
 	case change.Deed != nil:
 		return w.putDeed(*change.Deed, change.Expect)
 	case change.Sweep != nil:

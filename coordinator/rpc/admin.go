@@ -71,7 +71,7 @@ func (s *admin) Join(ctx context.Context, request *claryv1.JoinRequest) (*claryv
 // bind checks the token and writes down which key has used it.
 func (s *admin) bind(ctx context.Context, presented auth.Presented, node pki.Node, key string) error {
 	for {
-		token, taken, err := s.joinToken(ctx, presented, node)
+		token, join, err := s.joinToken(ctx, presented, node, key)
 		if err != nil {
 			return err
 		}
@@ -82,35 +82,58 @@ func (s *admin) bind(ctx context.Context, presented auth.Presented, node pki.Nod
 		if token.Role != node.Role {
 			return fault.New(fault.Denied, "role: the token is for joining as %s, not as %s", token.Role, cluster.Clip(node.Role))
 		}
+		admitted, err := lets(join.trust, node, key, join.used)
+		if err != nil {
+			return err
+		}
 		if token.BoundKey == key {
 			return nil
 		}
-		if taken {
+		if join.taken {
 			return fault.New(fault.Conflict, "id: %s %q is a member already: choose another --id, or remove the old one first", node.Role, node.ID)
 		}
-		_, err = s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Expect: token.Revision, Token: &bound}}})
+		changes := []command.Change{{Expect: token.Revision, Token: &bound}}
+		if admitted != nil {
+			changes = append(changes, command.Change{Expect: join.trust.Revision, Trust: admitted})
+		}
+		_, err = s.replica.Propose(ctx, command.Record{Changes: changes})
 		if err == nil || !fault.Is(err, fault.Conflict) || ctx.Err() != nil {
 			return err
 		}
 	}
 }
 
-// joinToken reads the token, and whether a live member has the node's id.
-func (s *admin) joinToken(ctx context.Context, presented auth.Presented, node pki.Node) (cluster.Token, bool, error) {
+// joining is what else decides whether a machine may join.
+type joining struct {
+	taken bool // a live member has the node's id
+	used  bool // a machine has joined with the key before
+	trust cluster.Trust
+}
+
+// joinToken reads the token, and what is known of the id and the key.
+func (s *admin) joinToken(ctx context.Context, presented auth.Presented, node pki.Node, key string) (cluster.Token, joining, error) {
 	snapshot, err := s.replica.Read(ctx, false)
 	if err != nil {
-		return cluster.Token{}, false, err
+		return cluster.Token{}, joining{}, err
 	}
 	defer snapshot.Close()
 	token, ok := snapshot.Token(presented.ID)
 	if !ok {
-		return cluster.Token{}, false, nil // auth refuses it as it refuses a wrong secret
+		return cluster.Token{}, joining{}, nil // auth refuses it as it refuses a wrong secret
+	}
+	known := joining{trust: snapshot.Trust()}
+	if _, revoked := known.trust.Revocation(node.Role, node.ID); revoked {
+		for other := range snapshot.Tokens() {
+			known.used = known.used || other.BoundKey == key
+		}
 	}
 	if node.Role == pki.Coordinator {
-		return token, s.members.IsCoordinator(node.ID), nil
+		known.taken = s.members.IsCoordinator(node.ID)
+		return token, known, nil
 	}
 	old, exists := snapshot.Node(node.ID)
-	return token, exists && old.State != cluster.NodeLost, nil
+	known.taken = exists && old.State != cluster.NodeLost
+	return token, known, nil
 }
 
 const (

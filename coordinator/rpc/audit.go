@@ -155,7 +155,7 @@ func short(text string) string {
 // passedOn reports whether a call comes from another coordinator in a user's name: that one puts it on record,
 // since it knows where it came from.
 func passedOn(ctx context.Context) bool {
-	node, err := callingNode(ctx)
+	node, _, err := callingNode(ctx)
 	return err == nil && node.Role == pki.Coordinator
 }
 

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"runtime/debug"
@@ -24,7 +25,9 @@ type Guard struct {
 	// Observe is told of every call that has ended, if it is set: outcome is cluster.OutcomeOK or the
 	// name of the error's kind.
 	Observe func(method, outcome string, took time.Duration)
-	Log     *slog.Logger
+	// Believes says why a node whose certificate is genuine is not believed any more; nil believes all.
+	Believes func(tls.ConnectionState) error
+	Log      *slog.Logger
 }
 
 // Options are the server options that put the guard before every method and turn

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/tls"
 	"path"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ type Identity struct {
 	Name    string // of the user, or the node's id
 	Role    string // a user's viewer, user or admin; a node's agent or coordinator
 	TokenID string // of the user's token
+	Key     string // fingerprint of the node's key
 }
 
 // owns refuses to change a job that belongs to another.
@@ -155,6 +157,15 @@ var needs = map[string]need{
 	"/clary.v1.Peer/ReadIndex": {node: pki.Coordinator},
 	"/clary.v1.Peer/Beats":     {node: pki.Coordinator},
 	"/clary.v1.Peer/AddMember": {node: pki.Coordinator},
+
+	"/clary.v1.Peer/StageKeyring": {node: pki.Coordinator},
+	"/clary.v1.Peer/FetchKeyring": {node: pki.Coordinator},
+	"/clary.v1.Peer/KeyStatus":    {node: pki.Coordinator},
+
+	"/clary.v1.Keys/Show":        {action: auth.Operate},
+	"/clary.v1.Keys/Rotate":      {action: auth.Operate},
+	"/clary.v1.Keys/Revoke":      {action: auth.ManageNodes},
+	"/clary.v1.Keys/RotateToken": {action: auth.Submit}, // one's own; others' are looked at again
 }
 
 // admit returns the context with the caller's identity in it, if that is known, and why the caller may not.
@@ -176,11 +187,16 @@ func (g *Guard) admit(ctx context.Context, method string) (context.Context, erro
 }
 
 func (g *Guard) admitNode(ctx context.Context, method, role string) (context.Context, error) {
-	node, err := callingNode(ctx)
+	node, state, err := callingNode(ctx)
 	if err != nil {
 		return ctx, err
 	}
-	ctx = context.WithValue(ctx, identityKey{}, Identity{Name: node.ID, Role: node.Role})
+	if g.Believes != nil {
+		if err := g.Believes(state); err != nil {
+			return ctx, err
+		}
+	}
+	ctx = context.WithValue(ctx, identityKey{}, Identity{Name: node.ID, Role: node.Role, Key: pki.PinOf(state.PeerCertificates[0])})
 	if node.Role != role {
 		return ctx, fault.New(fault.Denied, "method %s is for nodes with the role %s, the certificate says %s", method, role, node.Role)
 	}
@@ -189,24 +205,25 @@ func (g *Guard) admitNode(ctx context.Context, method, role string) (context.Con
 
 // callingNode is who the client's certificate speaks for. TLS has checked that it is
 // genuine.
-func callingNode(ctx context.Context) (pki.Node, error) {
+func callingNode(ctx context.Context) (pki.Node, tls.ConnectionState, error) {
+	var none tls.ConnectionState
 	from, _ := peer.FromContext(ctx)
 	if from == nil {
-		return pki.Node{}, fault.New(fault.Denied, "no connection to identify")
+		return pki.Node{}, none, fault.New(fault.Denied, "no connection to identify")
 	}
 	secured, ok := from.AuthInfo.(credentials.TLSInfo)
 	if !ok {
-		return pki.Node{}, fault.New(fault.Denied, "the connection has no TLS")
+		return pki.Node{}, none, fault.New(fault.Denied, "the connection has no TLS")
 	}
 	identity, shown, err := pki.PeerIdentity(secured.State)
 	if err != nil {
-		return pki.Node{}, fault.New(fault.Denied, "%w", err)
+		return pki.Node{}, none, fault.New(fault.Denied, "%w", err)
 	}
 	node, isNode := identity.(pki.Node)
 	if !shown || !isNode {
-		return pki.Node{}, fault.New(fault.Denied, "a node's certificate is needed: join with clary agent --join ADDRESS --token TOKEN")
+		return pki.Node{}, none, fault.New(fault.Denied, "a node's certificate is needed: join with clary agent --join ADDRESS --token TOKEN")
 	}
-	return node, nil
+	return node, secured.State, nil
 }
 
 // user finds the caller's token in the replicated state and checks its secret.

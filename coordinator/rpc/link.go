@@ -32,6 +32,7 @@ type link struct {
 	signer  TaskSigner
 	sealer  Sealer
 	members Members
+	warden  Warden
 	log     *slog.Logger
 }
 
@@ -69,6 +70,9 @@ func (s *link) Connect(stream agentStream) error {
 	}
 	group.Go(func() error { return s.listen(ctx, who.Name, stream, send) })
 	group.Go(func() error { return s.direct(ctx, who.Name, hello.GetHeld(), send) })
+	if s.warden != nil {
+		group.Go(func() error { return s.tellKeys(ctx, send) })
+	}
 	group.Go(func() error {
 		for {
 			select {
@@ -98,7 +102,7 @@ func (s *link) introduce(ctx context.Context, id string, hello *claryv1.Hello) e
 			node.Address, _, _ = net.SplitHostPort(from.Addr.String())
 		}
 	}
-	node.State = cluster.NodeReady
+	node.State, node.Key = cluster.NodeReady, caller(ctx).Key
 	if err := node.Validate().Err(); err != nil {
 		return fault.New(fault.Invalid, "node: %w", err)
 	}
@@ -168,6 +172,24 @@ func (s *link) listen(ctx context.Context, node string, stream agentStream, send
 		ack := &claryv1.Ack{Sequence: beat.GetSequence(), LeaseRenewed: s.beats.renewed(node)}
 		if err := send(&claryv1.CoordinatorMessage{Message: &claryv1.CoordinatorMessage_Ack{Ack: ack}}); err != nil {
 			return err
+		}
+	}
+}
+
+// tellKeys welcomes the agent anew whenever the cluster's keys change.
+func (s *link) tellKeys(ctx context.Context, send func(*claryv1.CoordinatorMessage) error) error {
+	for told := s.warden.Bundle().GetGeneration(); ; {
+		changed := s.warden.Changed()
+		if now := s.warden.Bundle().GetGeneration(); now != told {
+			told = now
+			if err := send(&claryv1.CoordinatorMessage{Message: &claryv1.CoordinatorMessage_Welcome{Welcome: s.welcome()}}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
 		}
 	}
 }

@@ -13,6 +13,7 @@ type peers struct {
 	replica Replica
 	keeper  Keeper
 	reports Reports
+	warden  Warden
 }
 
 func (s *peers) Propose(ctx context.Context, request *claryv1.ProposeRequest) (*claryv1.ProposeResponse, error) {

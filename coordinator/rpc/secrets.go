@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
@@ -18,10 +17,6 @@ type secrets struct {
 	replica Replica
 	sealer  Sealer
 }
-
-// sealContext is what a sealed value is bound to: it opens as this version of this secret
-// and as nothing else.
-func sealContext(s cluster.Secret) string { return fmt.Sprintf("%s@%d", s.ID(), s.Version) }
 
 // Set stores a value, or a new one in place of an old. It is sealed before it is proposed:
 // the log never holds it in the clear.
@@ -40,7 +35,7 @@ func (s *secrets) Set(ctx context.Context, request *claryv1.SetSecretRequest) (*
 	if secret.Created = old.Created; !existed {
 		secret.Created = secret.Updated
 	}
-	if secret.Sealed, err = s.sealer.Seal(request.GetValue(), sealContext(secret)); err != nil {
+	if secret.Sealed, err = s.sealer.Seal(request.GetValue(), secret.SealContext()); err != nil {
 		return nil, err
 	}
 	change := command.Change{Expect: old.Revision, Secret: &secret}
@@ -119,7 +114,7 @@ func (s *link) Secrets(ctx context.Context, request *claryv1.TaskSecretsRequest)
 			if !ok {
 				return nil, fault.New(fault.Invalid, "there is no secret %q in queue %s any more", reference.Name, gang.Queue)
 			}
-			if answer.Values[reference.Name], err = s.sealer.Open(secret.Sealed, sealContext(secret)); err != nil {
+			if answer.Values[reference.Name], err = s.sealer.Open(secret.Sealed, secret.SealContext()); err != nil {
 				return nil, err
 			}
 		}

@@ -80,6 +80,7 @@ type Config struct {
 	Archive      func(below object.URI) (archive.Store, error) // of logs; in Store if nil
 	Credentials  func(Identity) (*claryv1.CredentialsResponse, error)
 	Members      Members
+	Warden       Warden                              // nil: keys never change
 	Routes       *routes.Feed                        // nil: no agent can route
 	PassReports  Reports                             // to the leader, wherever it is
 	TakeReports  Reports                             // on the leader
@@ -105,8 +106,11 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterSweepsServer(server, &sweeps{replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, desk: c.Desk})
 	claryv1.RegisterEndpointsServer(server, &endpoints{replica: c.Replica, leader: work.leader, planner: c.Planner, traffic: c.traffic(), jobs: work})
 	claryv1.RegisterModelsServer(server, &models{replica: c.Replica, store: c.artifacts()})
-	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, sealer: c.Sealer, beats: c.Beats, board: c.Switchboard, welcome: c.Welcome, signer: c.Signer, members: c.Members, log: c.Log})
-	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper, reports: c.TakeReports})
+	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, sealer: c.Sealer, beats: c.Beats, board: c.Switchboard, welcome: c.Welcome, warden: c.Warden, signer: c.Signer, members: c.Members, log: c.Log})
+	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper, reports: c.TakeReports, warden: c.Warden})
+	if c.Warden != nil {
+		claryv1.RegisterKeysServer(server, &keys{replica: c.Replica, leader: work.leader, warden: c.Warden})
+	}
 	if c.Routes != nil {
 		claryv1.RegisterRoutesServer(server, &routing{feed: c.Routes, reports: c.PassReports})
 	}

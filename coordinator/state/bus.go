@@ -15,6 +15,7 @@ const (
 	KindToken       Kind = "token"
 	KindSecret      Kind = "secret"
 	KindDeed        Kind = "deed"
+	KindTrust       Kind = "trust"
 	KindPublication Kind = "publication"
 	KindSweep       Kind = "sweep"
 	KindTrial       Kind = "trial"

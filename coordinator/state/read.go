@@ -167,6 +167,12 @@ func (r reader) SecretsOf(queue string) iter.Seq[cluster.Secret] {
 	return all(r, r.buckets.secrets, queue, "")
 }
 
+// Trust is what is agreed on of keys; the zero value if nothing was ever changed.
+func (r reader) Trust() cluster.Trust {
+	trust, _ := get(r, r.buckets.trust, positionKey)
+	return trust
+}
+
 // Deed returns a deed by its ID.
 func (r reader) Deed(id string) (cluster.Deed, bool) { return get(r, r.buckets.deeds, id) }
 

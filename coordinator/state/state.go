@@ -38,6 +38,7 @@ type buckets struct {
 	tokens       kv.Bucket[cluster.Token]        // by id
 	secrets      kv.Bucket[cluster.Secret]       // by "queue/name"
 	deeds        kv.Bucket[cluster.Deed]         // by id, in the order of time
+	trust        kv.Bucket[cluster.Trust]        // one row
 	sweeps       kv.Bucket[cluster.Sweep]        // by job
 	trials       kv.Bucket[cluster.Trial]        // by "job/number"
 	live         kv.Bucket[struct{}]             // "job/number" of every trial that has not ended
@@ -78,6 +79,7 @@ func newBuckets() *buckets {
 		tokens:       kv.Bucket[cluster.Token]{Name: "tokens", Codec: wire.TokenCodec()},
 		secrets:      kv.Bucket[cluster.Secret]{Name: "secrets", Codec: wire.SecretCodec()},
 		deeds:        kv.Bucket[cluster.Deed]{Name: "deeds", Codec: wire.DeedCodec()},
+		trust:        kv.Bucket[cluster.Trust]{Name: "trust", Codec: wire.TrustCodec()},
 		sweeps:       kv.Bucket[cluster.Sweep]{Name: "sweeps", Codec: wire.SweepCodec()},
 		trials:       kv.Bucket[cluster.Trial]{Name: "trials", Codec: wire.TrialCodec()},
 		live:         kv.Bucket[struct{}]{Name: "live", Codec: markCodec()},

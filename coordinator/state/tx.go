@@ -193,6 +193,12 @@ func (tx *Tx) PutSecret(secret cluster.Secret) {
 // DeleteSecret deletes a secret.
 func (tx *Tx) DeleteSecret(id string) { remove(tx, tx.buckets.secrets, KindSecret, id) }
 
+// PutTrust writes what is agreed on of keys.
+func (tx *Tx) PutTrust(trust cluster.Trust) {
+	trust.Revision = tx.revision
+	put(tx, tx.buckets.trust, KindTrust, positionKey, trust)
+}
+
 // PutDeed writes a deed.
 func (tx *Tx) PutDeed(deed cluster.Deed) {
 	deed.Revision = tx.revision

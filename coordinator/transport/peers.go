@@ -61,6 +61,16 @@ func (p *Peers) Conn(id string) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
+// Drop closes the connection to a member, if there is one. The next who asks for it gets another.
+func (p *Peers) Drop(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known, ok := p.conns[id]; ok {
+		_ = known.conn.Close()
+		delete(p.conns, id)
+	}
+}
+
 // Close closes all connections.
 func (p *Peers) Close() {
 	p.mu.Lock()

@@ -193,8 +193,8 @@ func TestStrangersGetNoConnection(t *testing.T) {
 			want   string
 		}{
 			{"TLS 1.2", old, "protocol version"},
-			{"a certificate of another CA", blind(p.source(other, c2), "h2"), "unknown certificate authority"},
-			{"raft, with a certificate of another CA", blind(p.source(other, c2), transport.ProtocolRaft), "unknown certificate authority"},
+			{"a certificate of another CA", blind(p.source(other, c2), "h2"), "bad certificate"},
+			{"raft, with a certificate of another CA", blind(p.source(other, c2), transport.ProtocolRaft), "bad certificate"},
 			{"raft without a certificate", blind(nil, transport.ProtocolRaft), "EOF"},
 			{"raft with an agent's certificate", blind(p.source(p.ca, pki.Node{Role: pki.Agent, ID: "n1"}), transport.ProtocolRaft), "EOF"},
 			{"raft with a task's certificate", blind(p.source(p.ca, task), transport.ProtocolRaft), "EOF"},

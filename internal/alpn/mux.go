@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"sync"
 	"time"
@@ -43,7 +44,9 @@ type Mux struct {
 	sides    map[string]*side // by protocol
 
 	mu       sync.Mutex
-	greeting list.List // of net.Conn, in the order in which they came
+	open     map[*peekedConn]*tls.Conn // those that were handed on and are not closed
+	looks    int                       // how often they were looked at again
+	greeting list.List                 // of net.Conn, in the order in which they came
 }
 
 // New divides a listener. The config's protocols are replaced by those given; who asks for none gets the
@@ -51,7 +54,7 @@ type Mux struct {
 func New(listener net.Listener, config *tls.Config, log *slog.Logger, protocols ...string) *Mux {
 	config = config.Clone()
 	config.NextProtos = protocols
-	m := &Mux{listener: listener, config: config, log: sparing.New(log), sides: map[string]*side{}}
+	m := &Mux{listener: listener, config: config, log: sparing.New(log), sides: map[string]*side{}, open: map[*peekedConn]*tls.Conn{}}
 	for _, protocol := range protocols {
 		m.sides[protocol] = newSide(listener.Addr())
 	}
@@ -115,7 +118,7 @@ func (m *Mux) enter(conn net.Conn) (done func()) {
 func (m *Mux) greet(ctx context.Context, raw net.Conn, done func()) {
 	defer done()
 	_ = raw.SetDeadline(time.Now().Add(handshakeTime))
-	peeked := &peekedConn{Conn: raw, reader: bufio.NewReader(raw)}
+	peeked := &peekedConn{mux: m, Conn: raw, reader: bufio.NewReader(raw)}
 	first, err := peeked.reader.Peek(1)
 	if err != nil {
 		_ = raw.Close()
@@ -128,6 +131,9 @@ func (m *Mux) greet(ctx context.Context, raw net.Conn, done func()) {
 		dismiss(raw)
 		return
 	}
+	m.mu.Lock()
+	looks := m.looks
+	m.mu.Unlock()
 	conn := tls.Server(peeked, m.config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		m.log.Warn("refused a connection", "from", raw.RemoteAddr(), "error", err)
@@ -140,7 +146,31 @@ func (m *Mux) greet(ctx context.Context, raw net.Conn, done func()) {
 	if side == nil {
 		side = m.first
 	}
+	m.mu.Lock()
+	m.open[peeked] = conn
+	missed := m.looks != looks
+	m.mu.Unlock()
+	if missed && m.config.VerifyConnection != nil {
+		if err := m.config.VerifyConnection(conn.ConnectionState()); err != nil {
+			_ = peeked.Close()
+			return
+		}
+	}
 	side.hand(conn)
+}
+
+// HangUp closes the connections that stand and are not admitted any more.
+func (m *Mux) HangUp(admits func(tls.ConnectionState) error) {
+	m.mu.Lock()
+	open := maps.Clone(m.open)
+	m.looks++
+	m.mu.Unlock()
+	for raw, conn := range open {
+		if err := admits(conn.ConnectionState()); err != nil {
+			m.log.Warn("closed a connection", "from", raw.RemoteAddr(), "error", err)
+			_ = raw.Close() // not TLS's own way, which would wait for a reader
+		}
+	}
 }
 
 // dismiss closes a connection so that the other side can read the last words: closed
@@ -158,7 +188,16 @@ func dismiss(raw net.Conn) {
 // peekedConn is a connection whose first bytes were looked at.
 type peekedConn struct {
 	net.Conn
+	mux    *Mux
 	reader *bufio.Reader
+}
+
+// Close implements net.Conn.
+func (c *peekedConn) Close() error {
+	c.mux.mu.Lock()
+	delete(c.mux.open, c)
+	c.mux.mu.Unlock()
+	return c.Conn.Close()
 }
 
 func (c *peekedConn) Read(p []byte) (int, error) { return c.reader.Read(p) }

@@ -34,7 +34,7 @@ func joinAs(t *testing.T, network *memnet.Network, role, id, address string, see
 	}
 	g, err := gossip.Start(gossip.Config{
 		Self: gossip.Member{Role: role, ID: id, RPC: "rpc-of-" + id + ":1"},
-		Bind: address, Key: bytes.Repeat([]byte{7}, gossip.KeySize), Seeds: seeds,
+		Bind: address, Keys: [][]byte{bytes.Repeat([]byte{7}, gossip.KeySize)}, Seeds: seeds,
 		Log: slog.New(slog.DiscardHandler), Transport: transport,
 	})
 	if err != nil {

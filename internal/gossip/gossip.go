@@ -50,7 +50,7 @@ type Config struct {
 	Self      Member
 	Bind      string   // host:port, UDP and TCP; port 0 takes a free one
 	Advertise string   // host or host:port under which others reach Bind; Bind itself if empty
-	Key       []byte   // KeySize bytes
+	Keys      [][]byte // KeySize bytes each; the first is spoken, all are understood
 	Seeds     []string // gossip addresses to start from; one that answers is enough
 	Log       *slog.Logger
 
@@ -70,10 +70,13 @@ const (
 type Gossip struct {
 	config Config
 	list   *memberlist.Memberlist
+	// keyring is the list's own: keys that are added there are understood.
+	keyring *memberlist.Keyring
 
 	mu      sync.Mutex
 	lives   map[string]Member // by the name of the life
-	changed chan struct{}     // closed and replaced when members change
+	refused func(role, id string) bool
+	changed chan struct{} // closed and replaced when members change
 }
 
 // Start begins to take part. It does not wait for others: Run looks for them.
@@ -84,6 +87,7 @@ func Start(config Config) (*Gossip, error) {
 	if err != nil {
 		return nil, err
 	}
+	g.keyring = settings.Keyring
 	if g.list, err = memberlist.Create(settings); err != nil {
 		return nil, fmt.Errorf("gossip at %s: %w", config.Bind, err)
 	}
@@ -92,17 +96,20 @@ func Start(config Config) (*Gossip, error) {
 
 func (g *Gossip) settings() (*memberlist.Config, error) {
 	c := g.config
-	if len(c.Key) != KeySize {
-		return nil, fault.New(fault.Invalid, "gossip key: %d bytes, must be %d", len(c.Key), KeySize)
+	if err := checkKeys(c.Keys); err != nil {
+		return nil, err
 	}
 	settings := memberlist.DefaultLANConfig()
 	settings.Name = name(c.Self) + "/" + rand.Text()
-	settings.SecretKey = c.Key
+	var err error
+	if settings.Keyring, err = memberlist.NewKeyring(c.Keys, c.Keys[0]); err != nil {
+		return nil, fault.New(fault.Invalid, "gossip keys: %w", err)
+	}
 	settings.PushPullInterval = rejoinEvery
 	settings.Delegate = delegate{g}
 	settings.Events = events{g}
+	settings.Alive = delegate{g}
 	settings.Logger = slog.NewLogLogger(levelled{sparing.New(c.Log).Handler()}, slog.LevelDebug)
-	var err error
 	if settings.BindAddr, settings.BindPort, err = split(c.Bind); err != nil {
 		return nil, fault.New(fault.Invalid, "gossip address: %w", err)
 	}
@@ -208,6 +215,9 @@ func (g *Gossip) newest() map[string]Member {
 	defer g.mu.Unlock()
 	newest := map[string]Member{}
 	for _, life := range g.lives {
+		if g.refused != nil && g.refused(life.Role, life.ID) {
+			continue
+		}
 		if known, ok := newest[name(life)]; !ok || life.started > known.started {
 			newest[name(life)] = life
 		}

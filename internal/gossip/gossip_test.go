@@ -32,7 +32,7 @@ func (s *syncBuffer) String() string {
 func startMember(t *testing.T, id, rpc string, key byte, log *syncBuffer, seeds ...string) (*Gossip, func()) {
 	t.Helper()
 	g, err := Start(Config{
-		Self: Member{Role: Coordinator, ID: id, RPC: rpc}, Bind: "127.0.0.1:0", Key: bytes.Repeat([]byte{key}, KeySize), Seeds: seeds,
+		Self: Member{Role: Coordinator, ID: id, RPC: rpc}, Bind: "127.0.0.1:0", Keys: [][]byte{bytes.Repeat([]byte{key}, KeySize)}, Seeds: seeds,
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	if err != nil {
@@ -108,14 +108,66 @@ func TestBadSettingsAreRefused(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	key := make([]byte, KeySize)
 	for name, config := range map[string]Config{
-		"short key": {Bind: "127.0.0.1:0", Key: key[:16], Log: log},
-		"no port":   {Bind: "127.0.0.1", Key: key, Log: log},
-		"bad port":  {Bind: "127.0.0.1:http", Key: key, Log: log},
-		"advertise": {Bind: "127.0.0.1:0", Advertise: "nowhere", Key: key, Log: log},
+		"short key": {Bind: "127.0.0.1:0", Keys: [][]byte{key[:16]}, Log: log},
+		"no port":   {Bind: "127.0.0.1", Keys: [][]byte{key}, Log: log},
+		"bad port":  {Bind: "127.0.0.1:http", Keys: [][]byte{key}, Log: log},
+		"advertise": {Bind: "127.0.0.1:0", Advertise: "nowhere", Keys: [][]byte{key}, Log: log},
 	} {
 		if g, err := Start(config); err == nil {
 			g.leave()
 			t.Errorf("%s: accepted", name)
 		}
+	}
+}
+
+func TestAKeyIsReplacedInThreeStepsAndNobodyIsMissed(t *testing.T) {
+	log := &syncBuffer{}
+	a, _ := startMember(t, "a", "a:1", 1, log)
+	b, _ := startMember(t, "b", "b:1", 1, log, a.Address())
+	until(t, a, "b", func() bool { _, ok := a.Find(Coordinator, "b"); return ok })
+	old, young := bytes.Repeat([]byte{1}, KeySize), bytes.Repeat([]byte{2}, KeySize)
+	for _, keys := range [][][]byte{{old, young}, {young, old}, {young}} {
+		for _, g := range []*Gossip{a, b} { // one after the other: in between they differ
+			if err := g.SetKeys(keys); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.list.Join([]string{a.Address()}); err != nil {
+				t.Fatalf("with keys that differ by a step: %v", err)
+			}
+		}
+	}
+	late, _ := startMember(t, "late", "l:1", 1, &syncBuffer{})
+	if _, err := late.list.Join([]string{a.Address()}); err == nil {
+		t.Error("the old key is still understood")
+	}
+	if len(a.Members()) != 2 || len(b.Members()) != 2 {
+		t.Errorf("they see %v and %v", a.Members(), b.Members())
+	}
+	for _, keys := range [][][]byte{nil, {old[:16]}} {
+		if err := a.SetKeys(keys); err == nil {
+			t.Errorf("%d keys were taken", len(keys))
+		}
+	}
+}
+
+func TestWhoIsRefusedIsNoMember(t *testing.T) {
+	log := &syncBuffer{}
+	a, _ := startMember(t, "a", "a:1", 1, log)
+	startMember(t, "b", "b:1", 1, log, a.Address())
+	until(t, a, "b", func() bool { _, ok := a.Find(Coordinator, "b"); return ok })
+	a.Refuse(func(role, id string) bool { return role == Coordinator && (id == "b" || id == "c") })
+	if _, ok := a.Find(Coordinator, "b"); ok || len(a.Members()) != 1 {
+		t.Error("who was a member is still one")
+	}
+	c, _ := startMember(t, "c", "c:1", 1, log)
+	_, _ = c.list.Join([]string{a.Address()})
+	for _, node := range a.list.Members() {
+		if strings.HasPrefix(node.Name, "coordinator/c/") {
+			t.Error("who is refused came in")
+		}
+	}
+	a.Refuse(nil)
+	if _, ok := a.Find(Coordinator, "b"); !ok {
+		t.Error("who is refused no more is not seen")
 	}
 }

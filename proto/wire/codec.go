@@ -71,6 +71,11 @@ func SettingsCodec() kv.Codec[cluster.Settings] {
 	return codec(SettingsToProto, SettingsFromProto, func() *claryv1.ClusterSettings { return new(claryv1.ClusterSettings) })
 }
 
+// TrustCodec stores what is agreed on of keys.
+func TrustCodec() kv.Codec[cluster.Trust] {
+	return codec(TrustToProto, TrustFromProto, func() *claryv1.Trust { return new(claryv1.Trust) })
+}
+
 // DeedCodec stores deeds.
 func DeedCodec() kv.Codec[cluster.Deed] {
 	return codec(DeedToProto, DeedFromProto, func() *claryv1.Deed { return new(claryv1.Deed) })

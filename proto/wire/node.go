@@ -48,7 +48,7 @@ func NodeToProto(n cluster.Node) *claryv1.Node {
 		MilliCpu: n.MilliCPU, Memory: n.Memory, Disk: n.Disk,
 		Devices: list(n.Devices, DeviceToProto), PortFirst: n.PortFirst, PortLast: n.PortLast,
 		Labels: n.Labels, Version: n.Version, Joined: n.Joined, Seen: n.Seen, Revision: n.Revision,
-		Taints: list(n.Taints, TaintToProto), Cached: n.Cached, Empties: n.Empties, Deadline: n.Deadline,
+		Taints: list(n.Taints, TaintToProto), Cached: n.Cached, Empties: n.Empties, Deadline: n.Deadline, Key: n.Key,
 	}
 }
 
@@ -61,7 +61,7 @@ func NodeFromProto(n *claryv1.Node) cluster.Node {
 		Devices:   list(n.GetDevices(), DeviceFromProto),
 		PortFirst: n.GetPortFirst(), PortLast: n.GetPortLast(), Labels: table(n.GetLabels()),
 		Version: n.GetVersion(), Joined: n.GetJoined(), Seen: n.GetSeen(), Revision: n.GetRevision(),
-		Taints: list(n.GetTaints(), TaintFromProto), Cached: some(n.GetCached()), Empties: n.GetEmpties(), Deadline: n.GetDeadline(),
+		Taints: list(n.GetTaints(), TaintFromProto), Cached: some(n.GetCached()), Empties: n.GetEmpties(), Deadline: n.GetDeadline(), Key: n.GetKey(),
 	}
 }
 

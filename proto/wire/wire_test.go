@@ -65,6 +65,7 @@ func nouns() []noun {
 		line(wire.QueueViewToProto, wire.QueueViewFromProto, &claryv1.QueueView{}),
 		line(wire.OwnerUsageToProto, wire.OwnerUsageFromProto, &claryv1.OwnerUsage{}),
 		line(wire.SecretToProto, wire.SecretFromProto, &claryv1.Secret{}),
+		line(wire.TrustToProto, wire.TrustFromProto, &claryv1.Trust{}),
 		line(wire.DeedToProto, wire.DeedFromProto, &claryv1.Deed{}),
 		line(wire.TrialToProto, wire.TrialFromProto, &claryv1.Trial{}),
 		line(wire.CurvePointToProto, wire.CurvePointFromProto, &claryv1.CurvePoint{}),

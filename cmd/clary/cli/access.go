@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +24,7 @@ import (
 func (a *App) tokenCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "token",
-		Short:   "Make, list and revoke tokens of users and of machines that join",
+		Short:   "Make, list, rotate and revoke tokens of users and of machines that join",
 		Example: "  clary token create ada --role user --token-file ada.token\n  clary token create --join agent\n  clary token list",
 		Args:    takes(),
 		RunE:    func(command *cobra.Command, _ []string) error { return command.Help() },
@@ -54,7 +54,7 @@ func (a *App) tokenCommand() *cobra.Command {
 			})
 		}),
 	}
-	command.AddCommand(a.createTokenCommand(), list, revoke)
+	command.AddCommand(a.createTokenCommand(), list, a.rotateTokenCommand(), revoke)
 	return command
 }
 
@@ -138,7 +138,7 @@ func (a *App) listTokens(ctx context.Context, c *client.Client) error {
 		if token.Expires != 0 {
 			expires = moment(token.Expires)
 		}
-		rows[i] = []string{token.ID, string(token.Kind), token.Name, token.Role, ago(token.Created), expires, word(token.Revoked, "revoked", "valid")}
+		rows[i] = []string{token.ID, string(token.Kind), token.Name, token.Role, ago(token.Created), expires, tokenState(token, time.Now())}
 	}
 	return a.print(list, func(out io.Writer) error {
 		return table(out, []string{"id", "kind", "name", "role", "age", "expires", "state"}, rows)
@@ -284,22 +284,10 @@ func (a *App) learn(info client.Info) error {
 	if a.Getenv(config.EnvAddress) != "" {
 		return nil
 	}
-	path, err := config.Path(a.Getenv)
-	if err != nil {
-		return err
-	}
-	file, err := config.Load(path)
-	if err != nil {
-		return err
-	}
-	name := cmp.Or(a.contextName, a.Getenv(config.EnvContext), file.Current)
-	to, known := file.Contexts[name]
-	grown := withCoordinators(to, info)
-	if !known || len(grown.Addresses) == len(to.Addresses) {
-		return nil
-	}
-	file.Contexts[name] = grown
-	return config.Save(path, file)
+	return a.changeContext(func(to config.Context) (config.Context, bool) {
+		grown := withCoordinators(to, info)
+		return grown, len(grown.Addresses) != len(to.Addresses)
+	})
 }
 
 func (a *App) contextCommand() *cobra.Command {

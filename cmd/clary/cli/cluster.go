@@ -36,7 +36,7 @@ func (a *App) nodesCommand() *cobra.Command {
 		}),
 	}
 	staleFlag(command, &stale)
-	command.AddCommand(a.drainCommand(), a.cordonCommand(), a.uncordonCommand(), a.taintCommand(), a.removeCommand())
+	command.AddCommand(a.drainCommand(), a.cordonCommand(), a.uncordonCommand(), a.taintCommand(), a.removeCommand(), a.revokeNodeCommand())
 	return command
 }
 

@@ -202,6 +202,7 @@ type JoinResponse struct {
 	Gossip         []string               `protobuf:"bytes,5,rep,name=gossip,proto3" json:"gossip,omitempty"`             // gossip addresses to start from
 	Keyring        []byte                 `protobuf:"bytes,6,opt,name=keyring,proto3" json:"keyring,omitempty"`           // coordinators only
 	ObjectStore    *ObjectStore           `protobuf:"bytes,7,opt,name=object_store,json=objectStore,proto3" json:"object_store,omitempty"`
+	Trust          *TrustBundle           `protobuf:"bytes,130,opt,name=trust,proto3" json:"trust,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -281,6 +282,13 @@ func (x *JoinResponse) GetKeyring() []byte {
 func (x *JoinResponse) GetObjectStore() *ObjectStore {
 	if x != nil {
 		return x.ObjectStore
+	}
+	return nil
+}
+
+func (x *JoinResponse) GetTrust() *TrustBundle {
+	if x != nil {
+		return x.Trust
 	}
 	return nil
 }
@@ -901,7 +909,7 @@ var File_clary_v1_admin_proto protoreflect.FileDescriptor
 
 const file_clary_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x14clary/v1/admin.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"&\n" +
+	"\x14clary/v1/admin.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\x1a\x13clary/v1/keys.proto\"&\n" +
 	"\x10DecisionsRequest\x12\x12\n" +
 	"\x04last\x18\x01 \x01(\bR\x04last\"'\n" +
 	"\x11DecisionsResponse\x12\x12\n" +
@@ -912,7 +920,7 @@ const file_clary_v1_admin_proto_rawDesc = "" +
 	"\x02id\x18\x03 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x04 \x01(\tR\x04role\x12\x18\n" +
 	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion\"\xfd\x01\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\"\xab\x02\n" +
 	"\fJoinResponse\x12'\n" +
 	"\x0fcertificate_pem\x18\x01 \x01(\fR\x0ecertificatePem\x12\x15\n" +
 	"\x06ca_pem\x18\x02 \x01(\fR\x05caPem\x12\x1d\n" +
@@ -921,7 +929,8 @@ const file_clary_v1_admin_proto_rawDesc = "" +
 	"\fcoordinators\x18\x04 \x03(\tR\fcoordinators\x12\x16\n" +
 	"\x06gossip\x18\x05 \x03(\tR\x06gossip\x12\x18\n" +
 	"\akeyring\x18\x06 \x01(\fR\akeyring\x128\n" +
-	"\fobject_store\x18\a \x01(\v2\x15.clary.v1.ObjectStoreR\vobjectStore\"\xb4\x01\n" +
+	"\fobject_store\x18\a \x01(\v2\x15.clary.v1.ObjectStoreR\vobjectStore\x12,\n" +
+	"\x05trust\x18\x82\x01 \x01(\v2\x15.clary.v1.TrustBundleR\x05trust\"\xb4\x01\n" +
 	"\vObjectStore\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x1d\n" +
@@ -1001,32 +1010,34 @@ var file_clary_v1_admin_proto_goTypes = []any{
 	(*InfoRequest)(nil),         // 12: clary.v1.InfoRequest
 	(*ClusterInfo)(nil),         // 13: clary.v1.ClusterInfo
 	(*Coordinator)(nil),         // 14: clary.v1.Coordinator
-	(*Token)(nil),               // 15: clary.v1.Token
+	(*TrustBundle)(nil),         // 15: clary.v1.TrustBundle
+	(*Token)(nil),               // 16: clary.v1.Token
 }
 var file_clary_v1_admin_proto_depIdxs = []int32{
 	4,  // 0: clary.v1.JoinResponse.object_store:type_name -> clary.v1.ObjectStore
-	15, // 1: clary.v1.CreateTokenResponse.token:type_name -> clary.v1.Token
-	15, // 2: clary.v1.ListTokensResponse.tokens:type_name -> clary.v1.Token
-	14, // 3: clary.v1.ClusterInfo.coordinators:type_name -> clary.v1.Coordinator
-	2,  // 4: clary.v1.Admin.Join:input_type -> clary.v1.JoinRequest
-	5,  // 5: clary.v1.Admin.CreateToken:input_type -> clary.v1.CreateTokenRequest
-	7,  // 6: clary.v1.Admin.ListTokens:input_type -> clary.v1.ListTokensRequest
-	9,  // 7: clary.v1.Admin.RevokeToken:input_type -> clary.v1.RevokeTokenRequest
-	10, // 8: clary.v1.Admin.WhoAmI:input_type -> clary.v1.WhoAmIRequest
-	12, // 9: clary.v1.Admin.Info:input_type -> clary.v1.InfoRequest
-	0,  // 10: clary.v1.Admin.Decisions:input_type -> clary.v1.DecisionsRequest
-	3,  // 11: clary.v1.Admin.Join:output_type -> clary.v1.JoinResponse
-	6,  // 12: clary.v1.Admin.CreateToken:output_type -> clary.v1.CreateTokenResponse
-	8,  // 13: clary.v1.Admin.ListTokens:output_type -> clary.v1.ListTokensResponse
-	15, // 14: clary.v1.Admin.RevokeToken:output_type -> clary.v1.Token
-	11, // 15: clary.v1.Admin.WhoAmI:output_type -> clary.v1.WhoAmIResponse
-	13, // 16: clary.v1.Admin.Info:output_type -> clary.v1.ClusterInfo
-	1,  // 17: clary.v1.Admin.Decisions:output_type -> clary.v1.DecisionsResponse
-	11, // [11:18] is the sub-list for method output_type
-	4,  // [4:11] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	15, // 1: clary.v1.JoinResponse.trust:type_name -> clary.v1.TrustBundle
+	16, // 2: clary.v1.CreateTokenResponse.token:type_name -> clary.v1.Token
+	16, // 3: clary.v1.ListTokensResponse.tokens:type_name -> clary.v1.Token
+	14, // 4: clary.v1.ClusterInfo.coordinators:type_name -> clary.v1.Coordinator
+	2,  // 5: clary.v1.Admin.Join:input_type -> clary.v1.JoinRequest
+	5,  // 6: clary.v1.Admin.CreateToken:input_type -> clary.v1.CreateTokenRequest
+	7,  // 7: clary.v1.Admin.ListTokens:input_type -> clary.v1.ListTokensRequest
+	9,  // 8: clary.v1.Admin.RevokeToken:input_type -> clary.v1.RevokeTokenRequest
+	10, // 9: clary.v1.Admin.WhoAmI:input_type -> clary.v1.WhoAmIRequest
+	12, // 10: clary.v1.Admin.Info:input_type -> clary.v1.InfoRequest
+	0,  // 11: clary.v1.Admin.Decisions:input_type -> clary.v1.DecisionsRequest
+	3,  // 12: clary.v1.Admin.Join:output_type -> clary.v1.JoinResponse
+	6,  // 13: clary.v1.Admin.CreateToken:output_type -> clary.v1.CreateTokenResponse
+	8,  // 14: clary.v1.Admin.ListTokens:output_type -> clary.v1.ListTokensResponse
+	16, // 15: clary.v1.Admin.RevokeToken:output_type -> clary.v1.Token
+	11, // 16: clary.v1.Admin.WhoAmI:output_type -> clary.v1.WhoAmIResponse
+	13, // 17: clary.v1.Admin.Info:output_type -> clary.v1.ClusterInfo
+	1,  // 18: clary.v1.Admin.Decisions:output_type -> clary.v1.DecisionsResponse
+	12, // [12:19] is the sub-list for method output_type
+	5,  // [5:12] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_admin_proto_init() }
@@ -1035,6 +1046,7 @@ func file_clary_v1_admin_proto_init() {
 		return
 	}
 	file_clary_v1_nouns_proto_init()
+	file_clary_v1_keys_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -79,6 +79,7 @@ type Command struct {
 	//	*Command_Publish
 	//	*Command_SetNodeTaints
 	//	*Command_SetNodeCached
+	//	*Command_Revoke
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	Deed          *Deed             `protobuf:"bytes,140,opt,name=deed,proto3" json:"deed,omitempty"` // who asked for it: put on record with the change, if it is accepted
 	unknownFields protoimpl.UnknownFields
@@ -210,6 +211,15 @@ func (x *Command) GetSetNodeCached() *SetNodeCached {
 	return nil
 }
 
+func (x *Command) GetRevoke() *Revoke {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Revoke); ok {
+			return x.Revoke
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetDeed() *Deed {
 	if x != nil {
 		return x.Deed
@@ -257,6 +267,10 @@ type Command_SetNodeCached struct {
 	SetNodeCached *SetNodeCached `protobuf:"bytes,160,opt,name=set_node_cached,json=setNodeCached,proto3,oneof"`
 }
 
+type Command_Revoke struct {
+	Revoke *Revoke `protobuf:"bytes,130,opt,name=revoke,proto3,oneof"`
+}
+
 func (*Command_Record) isCommand_Command() {}
 
 func (*Command_CommitPlan) isCommand_Command() {}
@@ -274,6 +288,8 @@ func (*Command_Publish) isCommand_Command() {}
 func (*Command_SetNodeTaints) isCommand_Command() {}
 
 func (*Command_SetNodeCached) isCommand_Command() {}
+
+func (*Command_Revoke) isCommand_Command() {}
 
 // All or nothing: every change's noun must still be at the revision it was read.
 type Record struct {
@@ -338,6 +354,7 @@ type Change struct {
 	//	*Change_ModelVersion
 	//	*Change_Endpoint
 	//	*Change_Settings
+	//	*Change_Trust
 	//	*Change_Check
 	Change        isChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
@@ -505,6 +522,15 @@ func (x *Change) GetSettings() *ClusterSettings {
 	return nil
 }
 
+func (x *Change) GetTrust() *Trust {
+	if x != nil {
+		if x, ok := x.Change.(*Change_Trust); ok {
+			return x.Trust
+		}
+	}
+	return nil
+}
+
 func (x *Change) GetCheck() *Key {
 	if x != nil {
 		if x, ok := x.Change.(*Change_Check); ok {
@@ -570,6 +596,10 @@ type Change_Settings struct {
 	Settings *ClusterSettings `protobuf:"bytes,150,opt,name=settings,proto3,oneof"`
 }
 
+type Change_Trust struct {
+	Trust *Trust `protobuf:"bytes,130,opt,name=trust,proto3,oneof"`
+}
+
 type Change_Check struct {
 	Check *Key `protobuf:"bytes,23,opt,name=check,proto3,oneof"` // changes nothing: the noun must be at the revision
 }
@@ -599,6 +629,8 @@ func (*Change_ModelVersion) isChange_Change() {}
 func (*Change_Endpoint) isChange_Change() {}
 
 func (*Change_Settings) isChange_Change() {}
+
+func (*Change_Trust) isChange_Change() {}
 
 func (*Change_Check) isChange_Change() {}
 
@@ -1094,6 +1126,51 @@ func (x *SetNodeTaints) GetExpect() uint64 {
 	return 0
 }
 
+// Nobody believes the member any more; an agent's tasks are lost.
+type Revoke struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revocation    *Revocation            `protobuf:"bytes,1,opt,name=revocation,proto3" json:"revocation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revoke) Reset() {
+	*x = Revoke{}
+	mi := &file_clary_v1_commands_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revoke) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revoke) ProtoMessage() {}
+
+func (x *Revoke) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_commands_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revoke.ProtoReflect.Descriptor instead.
+func (*Revoke) Descriptor() ([]byte, []int) {
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Revoke) GetRevocation() *Revocation {
+	if x != nil {
+		return x.Revocation
+	}
+	return nil
+}
+
 type Publish struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -1106,7 +1183,7 @@ type Publish struct {
 
 func (x *Publish) Reset() {
 	*x = Publish{}
-	mi := &file_clary_v1_commands_proto_msgTypes[13]
+	mi := &file_clary_v1_commands_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1195,7 @@ func (x *Publish) String() string {
 func (*Publish) ProtoMessage() {}
 
 func (x *Publish) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_commands_proto_msgTypes[13]
+	mi := &file_clary_v1_commands_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1208,7 @@ func (x *Publish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publish.ProtoReflect.Descriptor instead.
 func (*Publish) Descriptor() ([]byte, []int) {
-	return file_clary_v1_commands_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Publish) GetJob() string {
@@ -1173,7 +1250,7 @@ type Results struct {
 
 func (x *Results) Reset() {
 	*x = Results{}
-	mi := &file_clary_v1_commands_proto_msgTypes[14]
+	mi := &file_clary_v1_commands_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1262,7 @@ func (x *Results) String() string {
 func (*Results) ProtoMessage() {}
 
 func (x *Results) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_commands_proto_msgTypes[14]
+	mi := &file_clary_v1_commands_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1275,7 @@ func (x *Results) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Results.ProtoReflect.Descriptor instead.
 func (*Results) Descriptor() ([]byte, []int) {
-	return file_clary_v1_commands_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Results) GetResults() []*Result {
@@ -1227,7 +1304,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_clary_v1_commands_proto_msgTypes[15]
+	mi := &file_clary_v1_commands_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1316,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_commands_proto_msgTypes[15]
+	mi := &file_clary_v1_commands_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1329,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_clary_v1_commands_proto_rawDescGZIP(), []int{15}
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Result) GetRevision() uint64 {
@@ -1289,7 +1366,7 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\n" +
 	"\x17clary/v1/commands.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"6\n" +
 	"\x05Batch\x12-\n" +
-	"\bcommands\x18\x01 \x03(\v2\x11.clary.v1.CommandR\bcommands\"\xcb\x04\n" +
+	"\bcommands\x18\x01 \x03(\v2\x11.clary.v1.CommandR\bcommands\"\xf8\x04\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12*\n" +
 	"\x06record\x18\x02 \x01(\v2\x10.clary.v1.RecordH\x00R\x06record\x127\n" +
@@ -1302,11 +1379,12 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"removeNode\x12-\n" +
 	"\apublish\x18\b \x01(\v2\x11.clary.v1.PublishH\x00R\apublish\x12A\n" +
 	"\x0fset_node_taints\x18n \x01(\v2\x17.clary.v1.SetNodeTaintsH\x00R\rsetNodeTaints\x12B\n" +
-	"\x0fset_node_cached\x18\xa0\x01 \x01(\v2\x17.clary.v1.SetNodeCachedH\x00R\rsetNodeCached\x12#\n" +
+	"\x0fset_node_cached\x18\xa0\x01 \x01(\v2\x17.clary.v1.SetNodeCachedH\x00R\rsetNodeCached\x12+\n" +
+	"\x06revoke\x18\x82\x01 \x01(\v2\x10.clary.v1.RevokeH\x00R\x06revoke\x12#\n" +
 	"\x04deed\x18\x8c\x01 \x01(\v2\x0e.clary.v1.DeedR\x04deedB\t\n" +
 	"\acommand\"4\n" +
 	"\x06Record\x12*\n" +
-	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\x8d\x05\n" +
+	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xb7\x05\n" +
 	"\x06Change\x12\x16\n" +
 	"\x06expect\x18\x01 \x01(\x04R\x06expect\x12!\n" +
 	"\x03job\x18\x02 \x01(\v2\r.clary.v1.JobH\x00R\x03job\x12$\n" +
@@ -1321,7 +1399,8 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\x05model\x183 \x01(\v2\x0f.clary.v1.ModelH\x00R\x05model\x12=\n" +
 	"\rmodel_version\x184 \x01(\v2\x16.clary.v1.ModelVersionH\x00R\fmodelVersion\x120\n" +
 	"\bendpoint\x18F \x01(\v2\x12.clary.v1.EndpointH\x00R\bendpoint\x128\n" +
-	"\bsettings\x18\x96\x01 \x01(\v2\x19.clary.v1.ClusterSettingsH\x00R\bsettings\x12%\n" +
+	"\bsettings\x18\x96\x01 \x01(\v2\x19.clary.v1.ClusterSettingsH\x00R\bsettings\x12(\n" +
+	"\x05trust\x18\x82\x01 \x01(\v2\x0f.clary.v1.TrustH\x00R\x05trust\x12%\n" +
 	"\x05check\x18\x17 \x01(\v2\r.clary.v1.KeyH\x00R\x05checkB\b\n" +
 	"\x06change\")\n" +
 	"\x03Key\x12\x12\n" +
@@ -1358,7 +1437,11 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\rSetNodeTaints\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12'\n" +
 	"\x06taints\x18\x02 \x03(\v2\x0f.clary.v1.TaintR\x06taints\x12\x16\n" +
-	"\x06expect\x18\x03 \x01(\x04R\x06expect\"u\n" +
+	"\x06expect\x18\x03 \x01(\x04R\x06expect\">\n" +
+	"\x06Revoke\x124\n" +
+	"\n" +
+	"revocation\x18\x01 \x01(\v2\x14.clary.v1.RevocationR\n" +
+	"revocation\"u\n" +
 	"\aPublish\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04gang\x18\x02 \x01(\tR\x04gang\x12\x18\n" +
@@ -1386,7 +1469,7 @@ func file_clary_v1_commands_proto_rawDescGZIP() []byte {
 	return file_clary_v1_commands_proto_rawDescData
 }
 
-var file_clary_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_clary_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_clary_v1_commands_proto_goTypes = []any{
 	(*Batch)(nil),           // 0: clary.v1.Batch
 	(*Command)(nil),         // 1: clary.v1.Command
@@ -1401,27 +1484,30 @@ var file_clary_v1_commands_proto_goTypes = []any{
 	(*RemoveNode)(nil),      // 10: clary.v1.RemoveNode
 	(*SetNodeCached)(nil),   // 11: clary.v1.SetNodeCached
 	(*SetNodeTaints)(nil),   // 12: clary.v1.SetNodeTaints
-	(*Publish)(nil),         // 13: clary.v1.Publish
-	(*Results)(nil),         // 14: clary.v1.Results
-	(*Result)(nil),          // 15: clary.v1.Result
-	(*Deed)(nil),            // 16: clary.v1.Deed
-	(*Job)(nil),             // 17: clary.v1.Job
-	(*Gang)(nil),            // 18: clary.v1.Gang
-	(*Queue)(nil),           // 19: clary.v1.Queue
-	(*Token)(nil),           // 20: clary.v1.Token
-	(*Secret)(nil),          // 21: clary.v1.Secret
-	(*Trial)(nil),           // 22: clary.v1.Trial
-	(*Sweep)(nil),           // 23: clary.v1.Sweep
-	(*Model)(nil),           // 24: clary.v1.Model
-	(*ModelVersion)(nil),    // 25: clary.v1.ModelVersion
-	(*Endpoint)(nil),        // 26: clary.v1.Endpoint
-	(*ClusterSettings)(nil), // 27: clary.v1.ClusterSettings
-	(*Placement)(nil),       // 28: clary.v1.Placement
-	(*Eviction)(nil),        // 29: clary.v1.Eviction
-	(*TaskStatus)(nil),      // 30: clary.v1.TaskStatus
-	(*Node)(nil),            // 31: clary.v1.Node
-	(*Taint)(nil),           // 32: clary.v1.Taint
-	(*Output)(nil),          // 33: clary.v1.Output
+	(*Revoke)(nil),          // 13: clary.v1.Revoke
+	(*Publish)(nil),         // 14: clary.v1.Publish
+	(*Results)(nil),         // 15: clary.v1.Results
+	(*Result)(nil),          // 16: clary.v1.Result
+	(*Deed)(nil),            // 17: clary.v1.Deed
+	(*Job)(nil),             // 18: clary.v1.Job
+	(*Gang)(nil),            // 19: clary.v1.Gang
+	(*Queue)(nil),           // 20: clary.v1.Queue
+	(*Token)(nil),           // 21: clary.v1.Token
+	(*Secret)(nil),          // 22: clary.v1.Secret
+	(*Trial)(nil),           // 23: clary.v1.Trial
+	(*Sweep)(nil),           // 24: clary.v1.Sweep
+	(*Model)(nil),           // 25: clary.v1.Model
+	(*ModelVersion)(nil),    // 26: clary.v1.ModelVersion
+	(*Endpoint)(nil),        // 27: clary.v1.Endpoint
+	(*ClusterSettings)(nil), // 28: clary.v1.ClusterSettings
+	(*Trust)(nil),           // 29: clary.v1.Trust
+	(*Placement)(nil),       // 30: clary.v1.Placement
+	(*Eviction)(nil),        // 31: clary.v1.Eviction
+	(*TaskStatus)(nil),      // 32: clary.v1.TaskStatus
+	(*Node)(nil),            // 33: clary.v1.Node
+	(*Taint)(nil),           // 34: clary.v1.Taint
+	(*Revocation)(nil),      // 35: clary.v1.Revocation
+	(*Output)(nil),          // 36: clary.v1.Output
 }
 var file_clary_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Batch.commands:type_name -> clary.v1.Command
@@ -1431,38 +1517,41 @@ var file_clary_v1_commands_proto_depIdxs = []int32{
 	8,  // 4: clary.v1.Command.put_node:type_name -> clary.v1.PutNode
 	9,  // 5: clary.v1.Command.set_node_state:type_name -> clary.v1.SetNodeState
 	10, // 6: clary.v1.Command.remove_node:type_name -> clary.v1.RemoveNode
-	13, // 7: clary.v1.Command.publish:type_name -> clary.v1.Publish
+	14, // 7: clary.v1.Command.publish:type_name -> clary.v1.Publish
 	12, // 8: clary.v1.Command.set_node_taints:type_name -> clary.v1.SetNodeTaints
 	11, // 9: clary.v1.Command.set_node_cached:type_name -> clary.v1.SetNodeCached
-	16, // 10: clary.v1.Command.deed:type_name -> clary.v1.Deed
-	3,  // 11: clary.v1.Record.changes:type_name -> clary.v1.Change
-	17, // 12: clary.v1.Change.job:type_name -> clary.v1.Job
-	18, // 13: clary.v1.Change.gang:type_name -> clary.v1.Gang
-	19, // 14: clary.v1.Change.queue:type_name -> clary.v1.Queue
-	20, // 15: clary.v1.Change.token:type_name -> clary.v1.Token
-	4,  // 16: clary.v1.Change.delete:type_name -> clary.v1.Key
-	21, // 17: clary.v1.Change.secret:type_name -> clary.v1.Secret
-	16, // 18: clary.v1.Change.deed:type_name -> clary.v1.Deed
-	22, // 19: clary.v1.Change.trial:type_name -> clary.v1.Trial
-	23, // 20: clary.v1.Change.sweep:type_name -> clary.v1.Sweep
-	24, // 21: clary.v1.Change.model:type_name -> clary.v1.Model
-	25, // 22: clary.v1.Change.model_version:type_name -> clary.v1.ModelVersion
-	26, // 23: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
-	27, // 24: clary.v1.Change.settings:type_name -> clary.v1.ClusterSettings
-	4,  // 25: clary.v1.Change.check:type_name -> clary.v1.Key
-	28, // 26: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
-	29, // 27: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
-	7,  // 28: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
-	30, // 29: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
-	31, // 30: clary.v1.PutNode.node:type_name -> clary.v1.Node
-	32, // 31: clary.v1.SetNodeTaints.taints:type_name -> clary.v1.Taint
-	33, // 32: clary.v1.Publish.outputs:type_name -> clary.v1.Output
-	15, // 33: clary.v1.Results.results:type_name -> clary.v1.Result
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	13, // 10: clary.v1.Command.revoke:type_name -> clary.v1.Revoke
+	17, // 11: clary.v1.Command.deed:type_name -> clary.v1.Deed
+	3,  // 12: clary.v1.Record.changes:type_name -> clary.v1.Change
+	18, // 13: clary.v1.Change.job:type_name -> clary.v1.Job
+	19, // 14: clary.v1.Change.gang:type_name -> clary.v1.Gang
+	20, // 15: clary.v1.Change.queue:type_name -> clary.v1.Queue
+	21, // 16: clary.v1.Change.token:type_name -> clary.v1.Token
+	4,  // 17: clary.v1.Change.delete:type_name -> clary.v1.Key
+	22, // 18: clary.v1.Change.secret:type_name -> clary.v1.Secret
+	17, // 19: clary.v1.Change.deed:type_name -> clary.v1.Deed
+	23, // 20: clary.v1.Change.trial:type_name -> clary.v1.Trial
+	24, // 21: clary.v1.Change.sweep:type_name -> clary.v1.Sweep
+	25, // 22: clary.v1.Change.model:type_name -> clary.v1.Model
+	26, // 23: clary.v1.Change.model_version:type_name -> clary.v1.ModelVersion
+	27, // 24: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
+	28, // 25: clary.v1.Change.settings:type_name -> clary.v1.ClusterSettings
+	29, // 26: clary.v1.Change.trust:type_name -> clary.v1.Trust
+	4,  // 27: clary.v1.Change.check:type_name -> clary.v1.Key
+	30, // 28: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
+	31, // 29: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
+	7,  // 30: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
+	32, // 31: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
+	33, // 32: clary.v1.PutNode.node:type_name -> clary.v1.Node
+	34, // 33: clary.v1.SetNodeTaints.taints:type_name -> clary.v1.Taint
+	35, // 34: clary.v1.Revoke.revocation:type_name -> clary.v1.Revocation
+	36, // 35: clary.v1.Publish.outputs:type_name -> clary.v1.Output
+	16, // 36: clary.v1.Results.results:type_name -> clary.v1.Result
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_commands_proto_init() }
@@ -1481,6 +1570,7 @@ func file_clary_v1_commands_proto_init() {
 		(*Command_Publish)(nil),
 		(*Command_SetNodeTaints)(nil),
 		(*Command_SetNodeCached)(nil),
+		(*Command_Revoke)(nil),
 	}
 	file_clary_v1_commands_proto_msgTypes[3].OneofWrappers = []any{
 		(*Change_Job)(nil),
@@ -1496,6 +1586,7 @@ func file_clary_v1_commands_proto_init() {
 		(*Change_ModelVersion)(nil),
 		(*Change_Endpoint)(nil),
 		(*Change_Settings)(nil),
+		(*Change_Trust)(nil),
 		(*Change_Check)(nil),
 	}
 	type x struct{}
@@ -1504,7 +1595,7 @@ func file_clary_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_commands_proto_rawDesc), len(file_clary_v1_commands_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -417,6 +417,7 @@ type Welcome struct {
 	Coordinators  []string               `protobuf:"bytes,2,rep,name=coordinators,proto3" json:"coordinators,omitempty"`
 	Lease         int64                  `protobuf:"varint,3,opt,name=lease,proto3" json:"lease,omitempty"`
 	BeatEvery     int64                  `protobuf:"varint,4,opt,name=beat_every,json=beatEvery,proto3" json:"beat_every,omitempty"`
+	Trust         *TrustBundle           `protobuf:"bytes,130,opt,name=trust,proto3" json:"trust,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -477,6 +478,13 @@ func (x *Welcome) GetBeatEvery() int64 {
 		return x.BeatEvery
 	}
 	return 0
+}
+
+func (x *Welcome) GetTrust() *TrustBundle {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
 }
 
 // Desired is what the node should have: all of it if whole, else what has changed.
@@ -1191,7 +1199,7 @@ var File_clary_v1_link_proto protoreflect.FileDescriptor
 
 const file_clary_v1_link_proto_rawDesc = "" +
 	"\n" +
-	"\x13clary/v1/link.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\x1a\x14clary/v1/admin.proto\"h\n" +
+	"\x13clary/v1/link.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\x1a\x14clary/v1/admin.proto\x1a\x13clary/v1/keys.proto\"h\n" +
 	"\fAgentMessage\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.clary.v1.HelloH\x00R\x05hello\x12$\n" +
 	"\x04beat\x18\x02 \x01(\v2\x0e.clary.v1.BeatH\x00R\x04beatB\t\n" +
@@ -1212,13 +1220,14 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\awelcome\x18\x01 \x01(\v2\x11.clary.v1.WelcomeH\x00R\awelcome\x12-\n" +
 	"\adesired\x18\x02 \x01(\v2\x11.clary.v1.DesiredH\x00R\adesired\x12!\n" +
 	"\x03ack\x18\x03 \x01(\v2\r.clary.v1.AckH\x00R\x03ackB\t\n" +
-	"\amessage\"\x9c\x01\n" +
+	"\amessage\"\xca\x01\n" +
 	"\aWelcome\x128\n" +
 	"\fobject_store\x18\x01 \x01(\v2\x15.clary.v1.ObjectStoreR\vobjectStore\x12\"\n" +
 	"\fcoordinators\x18\x02 \x03(\tR\fcoordinators\x12\x14\n" +
 	"\x05lease\x18\x03 \x01(\x03R\x05lease\x12\x1d\n" +
 	"\n" +
-	"beat_every\x18\x04 \x01(\x03R\tbeatEvery\"k\n" +
+	"beat_every\x18\x04 \x01(\x03R\tbeatEvery\x12,\n" +
+	"\x05trust\x18\x82\x01 \x01(\v2\x15.clary.v1.TrustBundleR\x05trust\"k\n" +
 	"\aDesired\x12\x14\n" +
 	"\x05whole\x18\x01 \x01(\bR\x05whole\x126\n" +
 	"\vassignments\x18\x02 \x03(\v2\x14.clary.v1.AssignmentR\vassignments\x12\x12\n" +
@@ -1321,9 +1330,10 @@ var file_clary_v1_link_proto_goTypes = []any{
 	(*Node)(nil),                // 21: clary.v1.Node
 	(*TaskStatus)(nil),          // 22: clary.v1.TaskStatus
 	(*ObjectStore)(nil),         // 23: clary.v1.ObjectStore
-	(*Task)(nil),                // 24: clary.v1.Task
-	(*Program)(nil),             // 25: clary.v1.Program
-	(*LogEntry)(nil),            // 26: clary.v1.LogEntry
+	(*TrustBundle)(nil),         // 24: clary.v1.TrustBundle
+	(*Task)(nil),                // 25: clary.v1.Task
+	(*Program)(nil),             // 26: clary.v1.Program
+	(*LogEntry)(nil),            // 27: clary.v1.LogEntry
 }
 var file_clary_v1_link_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.AgentMessage.hello:type_name -> clary.v1.Hello
@@ -1337,28 +1347,29 @@ var file_clary_v1_link_proto_depIdxs = []int32{
 	7,  // 8: clary.v1.CoordinatorMessage.desired:type_name -> clary.v1.Desired
 	10, // 9: clary.v1.CoordinatorMessage.ack:type_name -> clary.v1.Ack
 	23, // 10: clary.v1.Welcome.object_store:type_name -> clary.v1.ObjectStore
-	8,  // 11: clary.v1.Desired.assignments:type_name -> clary.v1.Assignment
-	24, // 12: clary.v1.Assignment.task:type_name -> clary.v1.Task
-	25, // 13: clary.v1.Assignment.program:type_name -> clary.v1.Program
-	19, // 14: clary.v1.Assignment.hosts:type_name -> clary.v1.Assignment.HostsEntry
-	20, // 15: clary.v1.TaskSecretsResponse.values:type_name -> clary.v1.TaskSecretsResponse.ValuesEntry
-	26, // 16: clary.v1.ReadLogsResponse.entries:type_name -> clary.v1.LogEntry
-	9,  // 17: clary.v1.Assignment.HostsEntry.value:type_name -> clary.v1.HostList
-	0,  // 18: clary.v1.AgentLink.Connect:input_type -> clary.v1.AgentMessage
-	13, // 19: clary.v1.AgentLink.SignTask:input_type -> clary.v1.SignTaskRequest
-	11, // 20: clary.v1.AgentLink.Secrets:input_type -> clary.v1.TaskSecretsRequest
-	15, // 21: clary.v1.AgentLink.Renew:input_type -> clary.v1.RenewRequest
-	17, // 22: clary.v1.TaskLogs.Read:input_type -> clary.v1.ReadLogsRequest
-	5,  // 23: clary.v1.AgentLink.Connect:output_type -> clary.v1.CoordinatorMessage
-	14, // 24: clary.v1.AgentLink.SignTask:output_type -> clary.v1.SignTaskResponse
-	12, // 25: clary.v1.AgentLink.Secrets:output_type -> clary.v1.TaskSecretsResponse
-	16, // 26: clary.v1.AgentLink.Renew:output_type -> clary.v1.RenewResponse
-	18, // 27: clary.v1.TaskLogs.Read:output_type -> clary.v1.ReadLogsResponse
-	23, // [23:28] is the sub-list for method output_type
-	18, // [18:23] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	24, // 11: clary.v1.Welcome.trust:type_name -> clary.v1.TrustBundle
+	8,  // 12: clary.v1.Desired.assignments:type_name -> clary.v1.Assignment
+	25, // 13: clary.v1.Assignment.task:type_name -> clary.v1.Task
+	26, // 14: clary.v1.Assignment.program:type_name -> clary.v1.Program
+	19, // 15: clary.v1.Assignment.hosts:type_name -> clary.v1.Assignment.HostsEntry
+	20, // 16: clary.v1.TaskSecretsResponse.values:type_name -> clary.v1.TaskSecretsResponse.ValuesEntry
+	27, // 17: clary.v1.ReadLogsResponse.entries:type_name -> clary.v1.LogEntry
+	9,  // 18: clary.v1.Assignment.HostsEntry.value:type_name -> clary.v1.HostList
+	0,  // 19: clary.v1.AgentLink.Connect:input_type -> clary.v1.AgentMessage
+	13, // 20: clary.v1.AgentLink.SignTask:input_type -> clary.v1.SignTaskRequest
+	11, // 21: clary.v1.AgentLink.Secrets:input_type -> clary.v1.TaskSecretsRequest
+	15, // 22: clary.v1.AgentLink.Renew:input_type -> clary.v1.RenewRequest
+	17, // 23: clary.v1.TaskLogs.Read:input_type -> clary.v1.ReadLogsRequest
+	5,  // 24: clary.v1.AgentLink.Connect:output_type -> clary.v1.CoordinatorMessage
+	14, // 25: clary.v1.AgentLink.SignTask:output_type -> clary.v1.SignTaskResponse
+	12, // 26: clary.v1.AgentLink.Secrets:output_type -> clary.v1.TaskSecretsResponse
+	16, // 27: clary.v1.AgentLink.Renew:output_type -> clary.v1.RenewResponse
+	18, // 28: clary.v1.TaskLogs.Read:output_type -> clary.v1.ReadLogsResponse
+	24, // [24:29] is the sub-list for method output_type
+	19, // [19:24] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_link_proto_init() }
@@ -1368,6 +1379,7 @@ func file_clary_v1_link_proto_init() {
 	}
 	file_clary_v1_nouns_proto_init()
 	file_clary_v1_admin_proto_init()
+	file_clary_v1_keys_proto_init()
 	file_clary_v1_link_proto_msgTypes[0].OneofWrappers = []any{
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Beat)(nil),

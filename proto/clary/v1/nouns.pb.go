@@ -827,6 +827,7 @@ type Node struct {
 	Cached        []uint32               `protobuf:"fixed32,111,rep,packed,name=cached,proto3" json:"cached,omitempty"`
 	Empties       bool                   `protobuf:"varint,140,opt,name=empties,proto3" json:"empties,omitempty"`
 	Deadline      int64                  `protobuf:"varint,141,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	Key           string                 `protobuf:"bytes,130,opt,name=key,proto3" json:"key,omitempty"` // fingerprint of the key that its agent has shown
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -999,6 +1000,13 @@ func (x *Node) GetDeadline() int64 {
 		return x.Deadline
 	}
 	return 0
+}
+
+func (x *Node) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
 }
 
 type Retry struct {
@@ -4529,6 +4537,215 @@ func (x *Token) GetRevision() uint64 {
 	return 0
 }
 
+// What the cluster has agreed on of its keys. There is one, and it holds no secret.
+type Trust struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Keyring       string                 `protobuf:"bytes,2,opt,name=keyring,proto3" json:"keyring,omitempty"`
+	Rotates       string                 `protobuf:"bytes,3,opt,name=rotates,proto3" json:"rotates,omitempty"`
+	Phase         string                 `protobuf:"bytes,4,opt,name=phase,proto3" json:"phase,omitempty"`
+	Cas           [][]byte               `protobuf:"bytes,5,rep,name=cas,proto3" json:"cas,omitempty"`
+	Links         [][]byte               `protobuf:"bytes,6,rep,name=links,proto3" json:"links,omitempty"` // DER
+	Changed       int64                  `protobuf:"varint,7,opt,name=changed,proto3" json:"changed,omitempty"`
+	By            string                 `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`
+	Revoked       []*Revocation          `protobuf:"bytes,9,rep,name=revoked,proto3" json:"revoked,omitempty"`
+	Revision      uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trust) Reset() {
+	*x = Trust{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trust) ProtoMessage() {}
+
+func (x *Trust) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trust.ProtoReflect.Descriptor instead.
+func (*Trust) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *Trust) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Trust) GetKeyring() string {
+	if x != nil {
+		return x.Keyring
+	}
+	return ""
+}
+
+func (x *Trust) GetRotates() string {
+	if x != nil {
+		return x.Rotates
+	}
+	return ""
+}
+
+func (x *Trust) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *Trust) GetCas() [][]byte {
+	if x != nil {
+		return x.Cas
+	}
+	return nil
+}
+
+func (x *Trust) GetLinks() [][]byte {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *Trust) GetChanged() int64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *Trust) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Trust) GetRevoked() []*Revocation {
+	if x != nil {
+		return x.Revoked
+	}
+	return nil
+}
+
+func (x *Trust) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type Revocation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	At            int64                  `protobuf:"varint,5,opt,name=at,proto3" json:"at,omitempty"`
+	Keys          []string               `protobuf:"bytes,6,rep,name=keys,proto3" json:"keys,omitempty"`
+	Admitted      string                 `protobuf:"bytes,7,opt,name=admitted,proto3" json:"admitted,omitempty"` // the key that joined anew under this id since
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revocation) Reset() {
+	*x = Revocation{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revocation) ProtoMessage() {}
+
+func (x *Revocation) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
+func (*Revocation) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *Revocation) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Revocation) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Revocation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Revocation) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Revocation) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Revocation) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *Revocation) GetAdmitted() string {
+	if x != nil {
+		return x.Admitted
+	}
+	return ""
+}
+
 type Trial struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sweep         string                 `protobuf:"bytes,1,opt,name=sweep,proto3" json:"sweep,omitempty"`
@@ -4561,7 +4778,7 @@ type Trial struct {
 
 func (x *Trial) Reset() {
 	*x = Trial{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4573,7 +4790,7 @@ func (x *Trial) String() string {
 func (*Trial) ProtoMessage() {}
 
 func (x *Trial) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4586,7 +4803,7 @@ func (x *Trial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trial.ProtoReflect.Descriptor instead.
 func (*Trial) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{47}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Trial) GetSweep() string {
@@ -4768,7 +4985,7 @@ type CurvePoint struct {
 
 func (x *CurvePoint) Reset() {
 	*x = CurvePoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	mi := &file_clary_v1_nouns_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4780,7 +4997,7 @@ func (x *CurvePoint) String() string {
 func (*CurvePoint) ProtoMessage() {}
 
 func (x *CurvePoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	mi := &file_clary_v1_nouns_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4793,7 +5010,7 @@ func (x *CurvePoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CurvePoint.ProtoReflect.Descriptor instead.
 func (*CurvePoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{48}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CurvePoint) GetStep() float64 {
@@ -4842,7 +5059,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[49]
+	mi := &file_clary_v1_nouns_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4854,7 +5071,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[49]
+	mi := &file_clary_v1_nouns_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4867,7 +5084,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{49}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Sweep) GetJob() string {
@@ -5000,7 +5217,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[50]
+	mi := &file_clary_v1_nouns_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5012,7 +5229,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[50]
+	mi := &file_clary_v1_nouns_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5025,7 +5242,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{50}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Budget) GetTrials() int64 {
@@ -5065,7 +5282,7 @@ type TrialCounts struct {
 
 func (x *TrialCounts) Reset() {
 	*x = TrialCounts{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[51]
+	mi := &file_clary_v1_nouns_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5077,7 +5294,7 @@ func (x *TrialCounts) String() string {
 func (*TrialCounts) ProtoMessage() {}
 
 func (x *TrialCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[51]
+	mi := &file_clary_v1_nouns_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5090,7 +5307,7 @@ func (x *TrialCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrialCounts.ProtoReflect.Descriptor instead.
 func (*TrialCounts) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{51}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *TrialCounts) GetWaiting() int64 {
@@ -5166,7 +5383,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[52]
+	mi := &file_clary_v1_nouns_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5178,7 +5395,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[52]
+	mi := &file_clary_v1_nouns_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5191,7 +5408,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{52}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Model) GetName() string {
@@ -5279,7 +5496,7 @@ type ModelVersion struct {
 
 func (x *ModelVersion) Reset() {
 	*x = ModelVersion{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[53]
+	mi := &file_clary_v1_nouns_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5291,7 +5508,7 @@ func (x *ModelVersion) String() string {
 func (*ModelVersion) ProtoMessage() {}
 
 func (x *ModelVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[53]
+	mi := &file_clary_v1_nouns_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5304,7 +5521,7 @@ func (x *ModelVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelVersion.ProtoReflect.Descriptor instead.
 func (*ModelVersion) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{53}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ModelVersion) GetModel() string {
@@ -5417,7 +5634,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[54]
+	mi := &file_clary_v1_nouns_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5429,7 +5646,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[54]
+	mi := &file_clary_v1_nouns_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5442,7 +5659,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{54}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Approval) GetState() string {
@@ -5492,7 +5709,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[55]
+	mi := &file_clary_v1_nouns_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5504,7 +5721,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[55]
+	mi := &file_clary_v1_nouns_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5517,7 +5734,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{55}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Lineage) GetJob() string {
@@ -5607,7 +5824,7 @@ type Code struct {
 
 func (x *Code) Reset() {
 	*x = Code{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[56]
+	mi := &file_clary_v1_nouns_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5619,7 +5836,7 @@ func (x *Code) String() string {
 func (*Code) ProtoMessage() {}
 
 func (x *Code) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[56]
+	mi := &file_clary_v1_nouns_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5632,7 +5849,7 @@ func (x *Code) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Code.ProtoReflect.Descriptor instead.
 func (*Code) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{56}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Code) GetWhat() string {
@@ -5663,7 +5880,7 @@ type DataRef struct {
 
 func (x *DataRef) Reset() {
 	*x = DataRef{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[57]
+	mi := &file_clary_v1_nouns_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5675,7 +5892,7 @@ func (x *DataRef) String() string {
 func (*DataRef) ProtoMessage() {}
 
 func (x *DataRef) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[57]
+	mi := &file_clary_v1_nouns_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5688,7 +5905,7 @@ func (x *DataRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataRef.ProtoReflect.Descriptor instead.
 func (*DataRef) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{57}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DataRef) GetChannel() string {
@@ -5746,7 +5963,7 @@ type ModelPin struct {
 
 func (x *ModelPin) Reset() {
 	*x = ModelPin{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[58]
+	mi := &file_clary_v1_nouns_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5758,7 +5975,7 @@ func (x *ModelPin) String() string {
 func (*ModelPin) ProtoMessage() {}
 
 func (x *ModelPin) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[58]
+	mi := &file_clary_v1_nouns_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5771,7 +5988,7 @@ func (x *ModelPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelPin.ProtoReflect.Descriptor instead.
 func (*ModelPin) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{58}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ModelPin) GetRef() string {
@@ -5827,7 +6044,7 @@ type Evaluation struct {
 
 func (x *Evaluation) Reset() {
 	*x = Evaluation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[59]
+	mi := &file_clary_v1_nouns_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5839,7 +6056,7 @@ func (x *Evaluation) String() string {
 func (*Evaluation) ProtoMessage() {}
 
 func (x *Evaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[59]
+	mi := &file_clary_v1_nouns_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5852,7 +6069,7 @@ func (x *Evaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
 func (*Evaluation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{59}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Evaluation) GetName() string {
@@ -5944,7 +6161,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[60]
+	mi := &file_clary_v1_nouns_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5956,7 +6173,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[60]
+	mi := &file_clary_v1_nouns_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5969,7 +6186,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{60}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Endpoint) GetJob() string {
@@ -6071,7 +6288,7 @@ type Fleet struct {
 
 func (x *Fleet) Reset() {
 	*x = Fleet{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[61]
+	mi := &file_clary_v1_nouns_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6083,7 +6300,7 @@ func (x *Fleet) String() string {
 func (*Fleet) ProtoMessage() {}
 
 func (x *Fleet) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[61]
+	mi := &file_clary_v1_nouns_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6096,7 +6313,7 @@ func (x *Fleet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fleet.ProtoReflect.Descriptor instead.
 func (*Fleet) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{61}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Fleet) GetVariant() string {
@@ -6208,7 +6425,7 @@ type DrainingReplica struct {
 
 func (x *DrainingReplica) Reset() {
 	*x = DrainingReplica{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[62]
+	mi := &file_clary_v1_nouns_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6220,7 +6437,7 @@ func (x *DrainingReplica) String() string {
 func (*DrainingReplica) ProtoMessage() {}
 
 func (x *DrainingReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[62]
+	mi := &file_clary_v1_nouns_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6233,7 +6450,7 @@ func (x *DrainingReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainingReplica.ProtoReflect.Descriptor instead.
 func (*DrainingReplica) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{62}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DrainingReplica) GetGang() string {
@@ -6280,7 +6497,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[63]
+	mi := &file_clary_v1_nouns_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6292,7 +6509,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[63]
+	mi := &file_clary_v1_nouns_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6305,7 +6522,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{63}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Rollout) GetFrom() int64 {
@@ -6427,7 +6644,7 @@ type Experiment struct {
 
 func (x *Experiment) Reset() {
 	*x = Experiment{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[64]
+	mi := &file_clary_v1_nouns_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6439,7 +6656,7 @@ func (x *Experiment) String() string {
 func (*Experiment) ProtoMessage() {}
 
 func (x *Experiment) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[64]
+	mi := &file_clary_v1_nouns_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6452,7 +6669,7 @@ func (x *Experiment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Experiment.ProtoReflect.Descriptor instead.
 func (*Experiment) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{64}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Experiment) GetSpec() []byte {
@@ -6509,7 +6726,7 @@ type EndpointNote struct {
 
 func (x *EndpointNote) Reset() {
 	*x = EndpointNote{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[65]
+	mi := &file_clary_v1_nouns_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6521,7 +6738,7 @@ func (x *EndpointNote) String() string {
 func (*EndpointNote) ProtoMessage() {}
 
 func (x *EndpointNote) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[65]
+	mi := &file_clary_v1_nouns_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6534,7 +6751,7 @@ func (x *EndpointNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointNote.ProtoReflect.Descriptor instead.
 func (*EndpointNote) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{65}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *EndpointNote) GetAt() int64 {
@@ -6578,7 +6795,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[66]
+	mi := &file_clary_v1_nouns_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6590,7 +6807,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[66]
+	mi := &file_clary_v1_nouns_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6603,7 +6820,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{66}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *LogEntry) GetTime() int64 {
@@ -6645,7 +6862,7 @@ type ClusterSettings struct {
 
 func (x *ClusterSettings) Reset() {
 	*x = ClusterSettings{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[67]
+	mi := &file_clary_v1_nouns_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6657,7 +6874,7 @@ func (x *ClusterSettings) String() string {
 func (*ClusterSettings) ProtoMessage() {}
 
 func (x *ClusterSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[67]
+	mi := &file_clary_v1_nouns_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6670,7 +6887,7 @@ func (x *ClusterSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterSettings.ProtoReflect.Descriptor instead.
 func (*ClusterSettings) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{67}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ClusterSettings) GetSet() []*Setting {
@@ -6697,7 +6914,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[68]
+	mi := &file_clary_v1_nouns_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6709,7 +6926,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[68]
+	mi := &file_clary_v1_nouns_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6722,7 +6939,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{68}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Setting) GetPath() string {
@@ -6810,7 +7027,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x03pci\x18p \x01(\tR\x03pci\x12\x14\n" +
 	"\x05speed\x18q \x01(\x05R\x05speed\x12 \n" +
 	"\vpartitioned\x18r \x01(\bR\vpartitioned\x120\n" +
-	"\bprofiles\x18s \x03(\v2\x14.clary.v1.MIGProfileR\bprofiles\"\xf6\x04\n" +
+	"\bprofiles\x18s \x03(\v2\x14.clary.v1.MIGProfileR\bprofiles\"\x89\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1b\n" +
@@ -6833,7 +7050,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x06taints\x18n \x03(\v2\x0f.clary.v1.TaintR\x06taints\x12\x16\n" +
 	"\x06cached\x18o \x03(\aR\x06cached\x12\x19\n" +
 	"\aempties\x18\x8c\x01 \x01(\bR\aempties\x12\x1b\n" +
-	"\bdeadline\x18\x8d\x01 \x01(\x03R\bdeadline\x1a9\n" +
+	"\bdeadline\x18\x8d\x01 \x01(\x03R\bdeadline\x12\x11\n" +
+	"\x03key\x18\x82\x01 \x01(\tR\x03key\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"a\n" +
@@ -7206,7 +7424,30 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\arevoked\x18\b \x01(\bR\arevoked\x12\x1b\n" +
 	"\tbound_key\x18\t \x01(\tR\bboundKey\x12\x1a\n" +
 	"\brevision\x18\n" +
-	" \x01(\x04R\brevision\"\xcf\x04\n" +
+	" \x01(\x04R\brevision\"\x8f\x02\n" +
+	"\x05Trust\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x18\n" +
+	"\akeyring\x18\x02 \x01(\tR\akeyring\x12\x18\n" +
+	"\arotates\x18\x03 \x01(\tR\arotates\x12\x14\n" +
+	"\x05phase\x18\x04 \x01(\tR\x05phase\x12\x10\n" +
+	"\x03cas\x18\x05 \x03(\fR\x03cas\x12\x14\n" +
+	"\x05links\x18\x06 \x03(\fR\x05links\x12\x18\n" +
+	"\achanged\x18\a \x01(\x03R\achanged\x12\x0e\n" +
+	"\x02by\x18\b \x01(\tR\x02by\x12.\n" +
+	"\arevoked\x18\t \x03(\v2\x14.clary.v1.RevocationR\arevoked\x12\x1a\n" +
+	"\brevision\x18\n" +
+	" \x01(\x04R\brevision\"\x98\x01\n" +
+	"\n" +
+	"Revocation\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x12\x0e\n" +
+	"\x02at\x18\x05 \x01(\x03R\x02at\x12\x12\n" +
+	"\x04keys\x18\x06 \x03(\tR\x04keys\x12\x1a\n" +
+	"\badmitted\x18\a \x01(\tR\badmitted\"\xcf\x04\n" +
 	"\x05Trial\x12\x14\n" +
 	"\x05sweep\x18\x01 \x01(\tR\x05sweep\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x03R\x06number\x12\x16\n" +
@@ -7455,7 +7696,7 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 80)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
 	(*DeviceShare)(nil),      // 1: clary.v1.DeviceShare
@@ -7504,52 +7745,54 @@ var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Secret)(nil),           // 44: clary.v1.Secret
 	(*Deed)(nil),             // 45: clary.v1.Deed
 	(*Token)(nil),            // 46: clary.v1.Token
-	(*Trial)(nil),            // 47: clary.v1.Trial
-	(*CurvePoint)(nil),       // 48: clary.v1.CurvePoint
-	(*Sweep)(nil),            // 49: clary.v1.Sweep
-	(*Budget)(nil),           // 50: clary.v1.Budget
-	(*TrialCounts)(nil),      // 51: clary.v1.TrialCounts
-	(*Model)(nil),            // 52: clary.v1.Model
-	(*ModelVersion)(nil),     // 53: clary.v1.ModelVersion
-	(*Approval)(nil),         // 54: clary.v1.Approval
-	(*Lineage)(nil),          // 55: clary.v1.Lineage
-	(*Code)(nil),             // 56: clary.v1.Code
-	(*DataRef)(nil),          // 57: clary.v1.DataRef
-	(*ModelPin)(nil),         // 58: clary.v1.ModelPin
-	(*Evaluation)(nil),       // 59: clary.v1.Evaluation
-	(*Endpoint)(nil),         // 60: clary.v1.Endpoint
-	(*Fleet)(nil),            // 61: clary.v1.Fleet
-	(*DrainingReplica)(nil),  // 62: clary.v1.DrainingReplica
-	(*Rollout)(nil),          // 63: clary.v1.Rollout
-	(*Experiment)(nil),       // 64: clary.v1.Experiment
-	(*EndpointNote)(nil),     // 65: clary.v1.EndpointNote
-	(*LogEntry)(nil),         // 66: clary.v1.LogEntry
-	(*ClusterSettings)(nil),  // 67: clary.v1.ClusterSettings
-	(*Setting)(nil),          // 68: clary.v1.Setting
-	nil,                      // 69: clary.v1.Node.LabelsEntry
-	nil,                      // 70: clary.v1.Job.LabelsEntry
-	nil,                      // 71: clary.v1.Program.EnvEntry
-	nil,                      // 72: clary.v1.Program.HyperparametersEntry
-	nil,                      // 73: clary.v1.Role.LabelsEntry
-	nil,                      // 74: clary.v1.Gang.LabelsEntry
-	nil,                      // 75: clary.v1.Progress.MetricsEntry
-	nil,                      // 76: clary.v1.Model.AliasesEntry
-	nil,                      // 77: clary.v1.Lineage.ParametersEntry
-	nil,                      // 78: clary.v1.Lineage.MetricsEntry
-	nil,                      // 79: clary.v1.Evaluation.MetricsEntry
+	(*Trust)(nil),            // 47: clary.v1.Trust
+	(*Revocation)(nil),       // 48: clary.v1.Revocation
+	(*Trial)(nil),            // 49: clary.v1.Trial
+	(*CurvePoint)(nil),       // 50: clary.v1.CurvePoint
+	(*Sweep)(nil),            // 51: clary.v1.Sweep
+	(*Budget)(nil),           // 52: clary.v1.Budget
+	(*TrialCounts)(nil),      // 53: clary.v1.TrialCounts
+	(*Model)(nil),            // 54: clary.v1.Model
+	(*ModelVersion)(nil),     // 55: clary.v1.ModelVersion
+	(*Approval)(nil),         // 56: clary.v1.Approval
+	(*Lineage)(nil),          // 57: clary.v1.Lineage
+	(*Code)(nil),             // 58: clary.v1.Code
+	(*DataRef)(nil),          // 59: clary.v1.DataRef
+	(*ModelPin)(nil),         // 60: clary.v1.ModelPin
+	(*Evaluation)(nil),       // 61: clary.v1.Evaluation
+	(*Endpoint)(nil),         // 62: clary.v1.Endpoint
+	(*Fleet)(nil),            // 63: clary.v1.Fleet
+	(*DrainingReplica)(nil),  // 64: clary.v1.DrainingReplica
+	(*Rollout)(nil),          // 65: clary.v1.Rollout
+	(*Experiment)(nil),       // 66: clary.v1.Experiment
+	(*EndpointNote)(nil),     // 67: clary.v1.EndpointNote
+	(*LogEntry)(nil),         // 68: clary.v1.LogEntry
+	(*ClusterSettings)(nil),  // 69: clary.v1.ClusterSettings
+	(*Setting)(nil),          // 70: clary.v1.Setting
+	nil,                      // 71: clary.v1.Node.LabelsEntry
+	nil,                      // 72: clary.v1.Job.LabelsEntry
+	nil,                      // 73: clary.v1.Program.EnvEntry
+	nil,                      // 74: clary.v1.Program.HyperparametersEntry
+	nil,                      // 75: clary.v1.Role.LabelsEntry
+	nil,                      // 76: clary.v1.Gang.LabelsEntry
+	nil,                      // 77: clary.v1.Progress.MetricsEntry
+	nil,                      // 78: clary.v1.Model.AliasesEntry
+	nil,                      // 79: clary.v1.Lineage.ParametersEntry
+	nil,                      // 80: clary.v1.Lineage.MetricsEntry
+	nil,                      // 81: clary.v1.Evaluation.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Resources.shares:type_name -> clary.v1.DeviceShare
 	3,  // 1: clary.v1.Device.profiles:type_name -> clary.v1.MIGProfile
 	9,  // 2: clary.v1.Node.devices:type_name -> clary.v1.Device
-	69, // 3: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	71, // 3: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
 	4,  // 4: clary.v1.Node.taints:type_name -> clary.v1.Taint
-	70, // 5: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	72, // 5: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	11, // 6: clary.v1.Job.retry:type_name -> clary.v1.Retry
-	58, // 7: clary.v1.Job.models:type_name -> clary.v1.ModelPin
-	71, // 8: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	60, // 7: clary.v1.Job.models:type_name -> clary.v1.ModelPin
+	73, // 8: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
 	13, // 9: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	72, // 10: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	74, // 10: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
 	15, // 11: clary.v1.Program.python:type_name -> clary.v1.Python
 	16, // 12: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
 	18, // 13: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
@@ -7558,16 +7801,16 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	20, // 16: clary.v1.Program.probe:type_name -> clary.v1.Probe
 	2,  // 17: clary.v1.Role.ask:type_name -> clary.v1.Ask
 	19, // 18: clary.v1.Role.program:type_name -> clary.v1.Program
-	73, // 19: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	75, // 19: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
 	5,  // 20: clary.v1.Role.constraints:type_name -> clary.v1.Constraint
 	6,  // 21: clary.v1.Role.affinities:type_name -> clary.v1.Affinity
 	7,  // 22: clary.v1.Role.tolerations:type_name -> clary.v1.Toleration
 	8,  // 23: clary.v1.Role.topology:type_name -> clary.v1.Topology
 	21, // 24: clary.v1.Gang.roles:type_name -> clary.v1.Role
-	74, // 25: clary.v1.Gang.labels:type_name -> clary.v1.Gang.LabelsEntry
+	76, // 25: clary.v1.Gang.labels:type_name -> clary.v1.Gang.LabelsEntry
 	0,  // 26: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	75, // 27: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
-	48, // 28: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
+	77, // 27: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	50, // 28: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
 	24, // 29: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
 	25, // 30: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
 	23, // 31: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
@@ -7596,34 +7839,35 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	39, // 54: clary.v1.QueueUsage.used:type_name -> clary.v1.Amount
 	42, // 55: clary.v1.QueueUsage.owners:type_name -> clary.v1.OwnerUsage
 	39, // 56: clary.v1.QueueUsage.mean:type_name -> clary.v1.Amount
-	48, // 57: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
-	50, // 58: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
-	51, // 59: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
-	76, // 60: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
-	25, // 61: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
-	54, // 62: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
-	55, // 63: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
-	59, // 64: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
-	56, // 65: clary.v1.Lineage.code:type_name -> clary.v1.Code
-	57, // 66: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
-	58, // 67: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
-	77, // 68: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
-	78, // 69: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
-	79, // 70: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
-	61, // 71: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
-	63, // 72: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
-	58, // 73: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
-	64, // 74: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
-	65, // 75: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
-	21, // 76: clary.v1.Fleet.role:type_name -> clary.v1.Role
-	58, // 77: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
-	62, // 78: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
-	68, // 79: clary.v1.ClusterSettings.set:type_name -> clary.v1.Setting
-	80, // [80:80] is the sub-list for method output_type
-	80, // [80:80] is the sub-list for method input_type
-	80, // [80:80] is the sub-list for extension type_name
-	80, // [80:80] is the sub-list for extension extendee
-	0,  // [0:80] is the sub-list for field type_name
+	48, // 57: clary.v1.Trust.revoked:type_name -> clary.v1.Revocation
+	50, // 58: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
+	52, // 59: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
+	53, // 60: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
+	78, // 61: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
+	25, // 62: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
+	56, // 63: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
+	57, // 64: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
+	61, // 65: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
+	58, // 66: clary.v1.Lineage.code:type_name -> clary.v1.Code
+	59, // 67: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
+	60, // 68: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
+	79, // 69: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
+	80, // 70: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
+	81, // 71: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
+	63, // 72: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
+	65, // 73: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
+	60, // 74: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
+	66, // 75: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
+	67, // 76: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
+	21, // 77: clary.v1.Fleet.role:type_name -> clary.v1.Role
+	60, // 78: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
+	64, // 79: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
+	70, // 80: clary.v1.ClusterSettings.set:type_name -> clary.v1.Setting
+	81, // [81:81] is the sub-list for method output_type
+	81, // [81:81] is the sub-list for method input_type
+	81, // [81:81] is the sub-list for extension type_name
+	81, // [81:81] is the sub-list for extension extendee
+	0,  // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
@@ -7637,7 +7881,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   80,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -366,11 +366,179 @@ func (*AddMemberResponse) Descriptor() ([]byte, []int) {
 	return file_clary_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
+type StageKeyringRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keyring       []byte                 `protobuf:"bytes,1,opt,name=keyring,proto3" json:"keyring,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageKeyringRequest) Reset() {
+	*x = StageKeyringRequest{}
+	mi := &file_clary_v1_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageKeyringRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageKeyringRequest) ProtoMessage() {}
+
+func (x *StageKeyringRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageKeyringRequest.ProtoReflect.Descriptor instead.
+func (*StageKeyringRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *StageKeyringRequest) GetKeyring() []byte {
+	if x != nil {
+		return x.Keyring
+	}
+	return nil
+}
+
+type StageKeyringResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageKeyringResponse) Reset() {
+	*x = StageKeyringResponse{}
+	mi := &file_clary_v1_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageKeyringResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageKeyringResponse) ProtoMessage() {}
+
+func (x *StageKeyringResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageKeyringResponse.ProtoReflect.Descriptor instead.
+func (*StageKeyringResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{9}
+}
+
+type FetchKeyringRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchKeyringRequest) Reset() {
+	*x = FetchKeyringRequest{}
+	mi := &file_clary_v1_peer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchKeyringRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchKeyringRequest) ProtoMessage() {}
+
+func (x *FetchKeyringRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_peer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchKeyringRequest.ProtoReflect.Descriptor instead.
+func (*FetchKeyringRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *FetchKeyringRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type FetchKeyringResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keyring       []byte                 `protobuf:"bytes,1,opt,name=keyring,proto3" json:"keyring,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchKeyringResponse) Reset() {
+	*x = FetchKeyringResponse{}
+	mi := &file_clary_v1_peer_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchKeyringResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchKeyringResponse) ProtoMessage() {}
+
+func (x *FetchKeyringResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_peer_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchKeyringResponse.ProtoReflect.Descriptor instead.
+func (*FetchKeyringResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *FetchKeyringResponse) GetKeyring() []byte {
+	if x != nil {
+		return x.Keyring
+	}
+	return nil
+}
+
 var File_clary_v1_peer_proto protoreflect.FileDescriptor
 
 const file_clary_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x13clary/v1/peer.proto\x12\bclary.v1\x1a\x15clary/v1/routes.proto\"&\n" +
+	"\x13clary/v1/peer.proto\x12\bclary.v1\x1a\x15clary/v1/routes.proto\x1a\x13clary/v1/keys.proto\"&\n" +
 	"\x0eProposeRequest\x12\x14\n" +
 	"\x05batch\x18\x01 \x01(\fR\x05batch\"+\n" +
 	"\x0fProposeResponse\x12\x18\n" +
@@ -385,13 +553,23 @@ const file_clary_v1_peer_proto_rawDesc = "" +
 	"\x10AddMemberRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x13\n" +
-	"\x11AddMemberResponse2\xd1\x02\n" +
+	"\x11AddMemberResponse\"/\n" +
+	"\x13StageKeyringRequest\x12\x18\n" +
+	"\akeyring\x18\x01 \x01(\fR\akeyring\"\x16\n" +
+	"\x14StageKeyringResponse\"%\n" +
+	"\x13FetchKeyringRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"0\n" +
+	"\x14FetchKeyringResponse\x12\x18\n" +
+	"\akeyring\x18\x01 \x01(\fR\akeyring2\xb5\x04\n" +
 	"\x04Peer\x12>\n" +
 	"\aPropose\x12\x18.clary.v1.ProposeRequest\x1a\x19.clary.v1.ProposeResponse\x12D\n" +
 	"\tReadIndex\x12\x1a.clary.v1.ReadIndexRequest\x1a\x1b.clary.v1.ReadIndexResponse\x128\n" +
 	"\x05Beats\x12\x16.clary.v1.BeatsRequest\x1a\x17.clary.v1.BeatsResponse\x12C\n" +
 	"\aReports\x12\x17.clary.v1.RouterReports\x1a\x1f.clary.v1.RouterReportsResponse\x12D\n" +
-	"\tAddMember\x12\x1a.clary.v1.AddMemberRequest\x1a\x1b.clary.v1.AddMemberResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
+	"\tAddMember\x12\x1a.clary.v1.AddMemberRequest\x1a\x1b.clary.v1.AddMemberResponse\x12M\n" +
+	"\fStageKeyring\x12\x1d.clary.v1.StageKeyringRequest\x1a\x1e.clary.v1.StageKeyringResponse\x12M\n" +
+	"\fFetchKeyring\x12\x1d.clary.v1.FetchKeyringRequest\x1a\x1e.clary.v1.FetchKeyringResponse\x12D\n" +
+	"\tKeyStatus\x12\x1a.clary.v1.KeyStatusRequest\x1a\x1b.clary.v1.KeyStatusResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
 	file_clary_v1_peer_proto_rawDescOnce sync.Once
@@ -405,7 +583,7 @@ func file_clary_v1_peer_proto_rawDescGZIP() []byte {
 	return file_clary_v1_peer_proto_rawDescData
 }
 
-var file_clary_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_clary_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_clary_v1_peer_proto_goTypes = []any{
 	(*ProposeRequest)(nil),        // 0: clary.v1.ProposeRequest
 	(*ProposeResponse)(nil),       // 1: clary.v1.ProposeResponse
@@ -415,25 +593,37 @@ var file_clary_v1_peer_proto_goTypes = []any{
 	(*BeatsResponse)(nil),         // 5: clary.v1.BeatsResponse
 	(*AddMemberRequest)(nil),      // 6: clary.v1.AddMemberRequest
 	(*AddMemberResponse)(nil),     // 7: clary.v1.AddMemberResponse
-	(*RouterReports)(nil),         // 8: clary.v1.RouterReports
-	(*RouterReportsResponse)(nil), // 9: clary.v1.RouterReportsResponse
+	(*StageKeyringRequest)(nil),   // 8: clary.v1.StageKeyringRequest
+	(*StageKeyringResponse)(nil),  // 9: clary.v1.StageKeyringResponse
+	(*FetchKeyringRequest)(nil),   // 10: clary.v1.FetchKeyringRequest
+	(*FetchKeyringResponse)(nil),  // 11: clary.v1.FetchKeyringResponse
+	(*RouterReports)(nil),         // 12: clary.v1.RouterReports
+	(*KeyStatusRequest)(nil),      // 13: clary.v1.KeyStatusRequest
+	(*RouterReportsResponse)(nil), // 14: clary.v1.RouterReportsResponse
+	(*KeyStatusResponse)(nil),     // 15: clary.v1.KeyStatusResponse
 }
 var file_clary_v1_peer_proto_depIdxs = []int32{
-	0, // 0: clary.v1.Peer.Propose:input_type -> clary.v1.ProposeRequest
-	2, // 1: clary.v1.Peer.ReadIndex:input_type -> clary.v1.ReadIndexRequest
-	4, // 2: clary.v1.Peer.Beats:input_type -> clary.v1.BeatsRequest
-	8, // 3: clary.v1.Peer.Reports:input_type -> clary.v1.RouterReports
-	6, // 4: clary.v1.Peer.AddMember:input_type -> clary.v1.AddMemberRequest
-	1, // 5: clary.v1.Peer.Propose:output_type -> clary.v1.ProposeResponse
-	3, // 6: clary.v1.Peer.ReadIndex:output_type -> clary.v1.ReadIndexResponse
-	5, // 7: clary.v1.Peer.Beats:output_type -> clary.v1.BeatsResponse
-	9, // 8: clary.v1.Peer.Reports:output_type -> clary.v1.RouterReportsResponse
-	7, // 9: clary.v1.Peer.AddMember:output_type -> clary.v1.AddMemberResponse
-	5, // [5:10] is the sub-list for method output_type
-	0, // [0:5] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	0,  // 0: clary.v1.Peer.Propose:input_type -> clary.v1.ProposeRequest
+	2,  // 1: clary.v1.Peer.ReadIndex:input_type -> clary.v1.ReadIndexRequest
+	4,  // 2: clary.v1.Peer.Beats:input_type -> clary.v1.BeatsRequest
+	12, // 3: clary.v1.Peer.Reports:input_type -> clary.v1.RouterReports
+	6,  // 4: clary.v1.Peer.AddMember:input_type -> clary.v1.AddMemberRequest
+	8,  // 5: clary.v1.Peer.StageKeyring:input_type -> clary.v1.StageKeyringRequest
+	10, // 6: clary.v1.Peer.FetchKeyring:input_type -> clary.v1.FetchKeyringRequest
+	13, // 7: clary.v1.Peer.KeyStatus:input_type -> clary.v1.KeyStatusRequest
+	1,  // 8: clary.v1.Peer.Propose:output_type -> clary.v1.ProposeResponse
+	3,  // 9: clary.v1.Peer.ReadIndex:output_type -> clary.v1.ReadIndexResponse
+	5,  // 10: clary.v1.Peer.Beats:output_type -> clary.v1.BeatsResponse
+	14, // 11: clary.v1.Peer.Reports:output_type -> clary.v1.RouterReportsResponse
+	7,  // 12: clary.v1.Peer.AddMember:output_type -> clary.v1.AddMemberResponse
+	9,  // 13: clary.v1.Peer.StageKeyring:output_type -> clary.v1.StageKeyringResponse
+	11, // 14: clary.v1.Peer.FetchKeyring:output_type -> clary.v1.FetchKeyringResponse
+	15, // 15: clary.v1.Peer.KeyStatus:output_type -> clary.v1.KeyStatusResponse
+	8,  // [8:16] is the sub-list for method output_type
+	0,  // [0:8] is the sub-list for method input_type
+	0,  // [0:0] is the sub-list for extension type_name
+	0,  // [0:0] is the sub-list for extension extendee
+	0,  // [0:0] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_peer_proto_init() }
@@ -442,13 +632,14 @@ func file_clary_v1_peer_proto_init() {
 		return
 	}
 	file_clary_v1_routes_proto_init()
+	file_clary_v1_keys_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_peer_proto_rawDesc), len(file_clary_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,11 +19,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Peer_Propose_FullMethodName   = "/clary.v1.Peer/Propose"
-	Peer_ReadIndex_FullMethodName = "/clary.v1.Peer/ReadIndex"
-	Peer_Beats_FullMethodName     = "/clary.v1.Peer/Beats"
-	Peer_Reports_FullMethodName   = "/clary.v1.Peer/Reports"
-	Peer_AddMember_FullMethodName = "/clary.v1.Peer/AddMember"
+	Peer_Propose_FullMethodName      = "/clary.v1.Peer/Propose"
+	Peer_ReadIndex_FullMethodName    = "/clary.v1.Peer/ReadIndex"
+	Peer_Beats_FullMethodName        = "/clary.v1.Peer/Beats"
+	Peer_Reports_FullMethodName      = "/clary.v1.Peer/Reports"
+	Peer_AddMember_FullMethodName    = "/clary.v1.Peer/AddMember"
+	Peer_StageKeyring_FullMethodName = "/clary.v1.Peer/StageKeyring"
+	Peer_FetchKeyring_FullMethodName = "/clary.v1.Peer/FetchKeyring"
+	Peer_KeyStatus_FullMethodName    = "/clary.v1.Peer/KeyStatus"
 )
 
 // PeerClient is the client API for Peer service.
@@ -42,6 +45,12 @@ type PeerClient interface {
 	Reports(ctx context.Context, in *RouterReports, opts ...grpc.CallOption) (*RouterReportsResponse, error)
 	// AddMember makes the sender's new coordinator a voter.
 	AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*AddMemberResponse, error)
+	// StageKeyring hands over the keyring of a change of keys before the change is agreed on.
+	StageKeyring(ctx context.Context, in *StageKeyringRequest, opts ...grpc.CallOption) (*StageKeyringResponse, error)
+	// FetchKeyring asks for the keyring in force, for one who was away when it was handed over.
+	FetchKeyring(ctx context.Context, in *FetchKeyringRequest, opts ...grpc.CallOption) (*FetchKeyringResponse, error)
+	// KeyStatus tells which keys the receiver goes by.
+	KeyStatus(ctx context.Context, in *KeyStatusRequest, opts ...grpc.CallOption) (*KeyStatusResponse, error)
 }
 
 type peerClient struct {
@@ -102,6 +111,36 @@ func (c *peerClient) AddMember(ctx context.Context, in *AddMemberRequest, opts .
 	return out, nil
 }
 
+func (c *peerClient) StageKeyring(ctx context.Context, in *StageKeyringRequest, opts ...grpc.CallOption) (*StageKeyringResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StageKeyringResponse)
+	err := c.cc.Invoke(ctx, Peer_StageKeyring_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) FetchKeyring(ctx context.Context, in *FetchKeyringRequest, opts ...grpc.CallOption) (*FetchKeyringResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FetchKeyringResponse)
+	err := c.cc.Invoke(ctx, Peer_FetchKeyring_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *peerClient) KeyStatus(ctx context.Context, in *KeyStatusRequest, opts ...grpc.CallOption) (*KeyStatusResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KeyStatusResponse)
+	err := c.cc.Invoke(ctx, Peer_KeyStatus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -118,6 +157,12 @@ type PeerServer interface {
 	Reports(context.Context, *RouterReports) (*RouterReportsResponse, error)
 	// AddMember makes the sender's new coordinator a voter.
 	AddMember(context.Context, *AddMemberRequest) (*AddMemberResponse, error)
+	// StageKeyring hands over the keyring of a change of keys before the change is agreed on.
+	StageKeyring(context.Context, *StageKeyringRequest) (*StageKeyringResponse, error)
+	// FetchKeyring asks for the keyring in force, for one who was away when it was handed over.
+	FetchKeyring(context.Context, *FetchKeyringRequest) (*FetchKeyringResponse, error)
+	// KeyStatus tells which keys the receiver goes by.
+	KeyStatus(context.Context, *KeyStatusRequest) (*KeyStatusResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -142,6 +187,15 @@ func (UnimplementedPeerServer) Reports(context.Context, *RouterReports) (*Router
 }
 func (UnimplementedPeerServer) AddMember(context.Context, *AddMemberRequest) (*AddMemberResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AddMember not implemented")
+}
+func (UnimplementedPeerServer) StageKeyring(context.Context, *StageKeyringRequest) (*StageKeyringResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StageKeyring not implemented")
+}
+func (UnimplementedPeerServer) FetchKeyring(context.Context, *FetchKeyringRequest) (*FetchKeyringResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FetchKeyring not implemented")
+}
+func (UnimplementedPeerServer) KeyStatus(context.Context, *KeyStatusRequest) (*KeyStatusResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method KeyStatus not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -254,6 +308,60 @@ func _Peer_AddMember_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_StageKeyring_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StageKeyringRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).StageKeyring(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_StageKeyring_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).StageKeyring(ctx, req.(*StageKeyringRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_FetchKeyring_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FetchKeyringRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).FetchKeyring(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_FetchKeyring_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).FetchKeyring(ctx, req.(*FetchKeyringRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Peer_KeyStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KeyStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).KeyStatus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_KeyStatus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).KeyStatus(ctx, req.(*KeyStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -280,6 +388,18 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AddMember",
 			Handler:    _Peer_AddMember_Handler,
+		},
+		{
+			MethodName: "StageKeyring",
+			Handler:    _Peer_StageKeyring_Handler,
+		},
+		{
+			MethodName: "FetchKeyring",
+			Handler:    _Peer_FetchKeyring_Handler,
+		},
+		{
+			MethodName: "KeyStatus",
+			Handler:    _Peer_KeyStatus_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

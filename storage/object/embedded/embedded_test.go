@@ -106,7 +106,7 @@ func start(t *testing.T) *store {
 			CertFile: filepath.Join(dir, pki.CertFile), KeyFile: filepath.Join(dir, pki.KeyFile),
 			RootSecret: keys.ObjectSecret, DataKey: keys.DataKey, Holders: filepath.Join(dir, "holders"),
 		},
-		CA:    keys.Authority.Certificate(),
+		CAs:   keys.CAs,
 		Log:   slog.New(slog.NewTextHandler(s.log, nil)),
 		Ready: func() { s.ready <- struct{}{} },
 	}

@@ -30,7 +30,7 @@ const (
 // Supervisor starts the store's process and keeps it running.
 type Supervisor struct {
 	Config Config
-	CA     *x509.Certificate // what the store's certificate must come from
+	CAs    func() []*x509.Certificate // that the store's certificate may come from
 	Log    *slog.Logger
 	// Executable and Args are what is started; the configuration's flags follow. The
 	// zero values mean this very binary, and "objectstore".
@@ -111,7 +111,7 @@ func (s Supervisor) once(ctx context.Context) error {
 
 // watch reports when the child answers, then passes reloads on to it.
 func (s Supervisor) watch(ctx context.Context, child *os.Process) {
-	if err := WaitHealthy(ctx, s.Config.Address, s.CA); err != nil {
+	if err := WaitHealthy(ctx, s.Config.Address, s.CAs()...); err != nil {
 		return
 	}
 	s.Log.Info("the object store answers", "address", s.Config.Address, "pid", child.Pid)
@@ -134,11 +134,13 @@ func (s Supervisor) watch(ctx context.Context, child *os.Process) {
 	}
 }
 
-// WaitHealthy returns when the store at address answers with a certificate of the CA,
+// WaitHealthy returns when the store at address answers with a certificate of one of the CAs,
 // or when ctx ends.
-func WaitHealthy(ctx context.Context, address string, ca *x509.Certificate) error {
+func WaitHealthy(ctx context.Context, address string, cas ...*x509.Certificate) error {
 	roots := x509.NewCertPool()
-	roots.AddCert(ca)
+	for _, ca := range cas {
+		roots.AddCert(ca)
+	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return fault.New(fault.Invalid, "object store: address %q: %w", address, err)

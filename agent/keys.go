@@ -1,0 +1,116 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/atomicfile"
+	"github.com/clary-ml/clary/internal/fault"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+	"github.com/clary-ml/clary/proto/wire"
+)
+
+// keysFile is what this agent was told of the cluster's keys last; whom it trusts is in its TLS folder.
+const keysFile = "keys.json"
+
+type keys struct {
+	Generation uint64   `json:"generation"`
+	GossipKeys [][]byte `json:"gossip_keys"` // the first is spoken
+}
+
+// loadKeys reads the file, which may not be there yet.
+func loadKeys(c Config) (keys, error) {
+	var k keys
+	text, err := os.ReadFile(c.path(keysFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return k, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &k)
+	}
+	if err != nil {
+		return k, fault.New(fault.Invalid, "%s is damaged: %w", c.path(keysFile), err)
+	}
+	return k, nil
+}
+
+func (k keys) save(c Config) error {
+	text, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(c.path(keysFile), text, 0o600)
+}
+
+// learn takes what the cluster has agreed on of its keys. What is older than what is known is left: a coordinator may be
+// behind. Whoever is not believed any more is hung up on.
+func (a *agent) learn(bundle *claryv1.TrustBundle) error {
+	a.learning.Lock()
+	defer a.learning.Unlock()
+	if bundle == nil || bundle.GetGeneration() <= a.self.keys.Generation {
+		return nil
+	}
+	trust, err := pki.NewTrust(bundle.GetCas(), bundle.GetLinks(), wire.Revocations(bundle.GetRevoked()))
+	if err != nil {
+		return err
+	}
+	learned := keys{bundle.GetGeneration(), bundle.GetGossipKeys()}
+	if err := a.gossip.SetKeys(learned.GossipKeys); err != nil {
+		return err
+	}
+	err = a.self.credentials.Update(func(now pki.Credentials) (pki.Credentials, error) {
+		now.Trust = trust
+		return now, now.Save(a.config.path(tlsFolder))
+	})
+	if err != nil {
+		return err
+	}
+	if err := learned.save(a.config); err != nil { // last: it says that the rest is done
+		return err
+	}
+	a.self.keys = learned
+	a.heed(trust)
+	a.log.Info("the cluster's keys have changed", "generation", learned.Generation, "cas", len(trust.CAs), "revoked", len(trust.Revoked))
+	return nil
+}
+
+// heed ends what stands with those who are not believed any more.
+func (a *agent) heed(trust pki.Trust) {
+	if len(trust.Revoked) == 0 {
+		return
+	}
+	a.gossip.Refuse(cluster.Trust{Revoked: trust.Revoked}.Out)
+	a.port.HangUp(trust.Admits)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.link != nil && trust.Admits(a.link.with) != nil {
+		a.link.hangUp()
+	}
+	if a.routes != nil {
+		a.routes.hangUp()
+	}
+}
+
+// agentKeys serves coordinators.
+type agentKeys struct {
+	claryv1.UnimplementedAgentKeysServer
+	agent *agent
+}
+
+// Learn takes what the cluster has agreed on, and tells which keys this agent goes by.
+func (s *agentKeys) Learn(_ context.Context, bundle *claryv1.TrustBundle) (*claryv1.KeyStatusResponse, error) {
+	if err := s.agent.learn(bundle); err != nil {
+		return nil, wire.ToStatus(err)
+	}
+	now := s.agent.self.credentials.Get()
+	s.agent.learning.Lock()
+	defer s.agent.learning.Unlock()
+	return &claryv1.KeyStatusResponse{
+		Generation: s.agent.self.keys.Generation, CaPin: pki.PinOf(now.CA), NotAfter: now.Cert.NotAfter.UnixNano(), Key: pki.PinOf(now.Cert),
+	}, nil
+}

@@ -1,0 +1,293 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/client/config"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+func (a *App) keysCommand() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "keys",
+		Short: "Show the cluster's keys, and replace them while it runs",
+		Long: "Show the cluster's keys and which of them each member goes by, and replace them while the cluster runs. No key\n" +
+			"is ever shown. Users' tokens are replaced with clary token rotate, members are shut out with clary nodes revoke.",
+		Example: "  clary keys show\n  clary keys rotate ca\n  clary keys rotate gossip --wait",
+		Args:    takes(),
+		RunE:    func(command *cobra.Command, _ []string) error { return command.Help() },
+	}
+	show := &cobra.Command{
+		Use: "show", Short: "Show which keys are in force, and which each member goes by", Example: "  clary keys show -o json", Args: takes(),
+		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			keys, err := c.Keys(ctx)
+			if err != nil {
+				return err
+			}
+			return a.showKeys(keys)
+		}),
+	}
+	command.AddCommand(show, a.rotateKeysCommand())
+	return command
+}
+
+type keysJSON struct {
+	client.Keys
+	Revoked []revocationJSON `json:"revoked"`
+}
+
+type revocationJSON struct {
+	Role     string `json:"role"`
+	ID       string `json:"id"`
+	Reason   string `json:"reason"`
+	By       string `json:"by"`
+	At       string `json:"at"`
+	Rejoined bool   `json:"rejoined"` // with another key
+}
+
+func revocationToJSON(r cluster.Revocation) revocationJSON {
+	return revocationJSON{r.Role, r.ID, r.Reason, r.By, moment(r.At), r.Admitted != ""}
+}
+
+func (a *App) showKeys(keys client.Keys) error {
+	value := keysJSON{Keys: keys, Revoked: []revocationJSON{}}
+	for _, r := range keys.Revoked {
+		value.Revoked = append(value.Revoked, revocationToJSON(r))
+	}
+	return a.print(value, func(out io.Writer) error {
+		goes := "nothing"
+		if keys.Rotates != "" {
+			goes = string(keys.Rotates) + ", in the phase " + string(keys.Phase) + ", by " + keys.By
+		}
+		if err := fields(out, "rotates", goes, "generation", strconv.FormatUint(keys.Generation, 10)); err != nil {
+			return err
+		}
+		var rows [][]string
+		for _, ca := range keys.CAs {
+			rows = append(rows, []string{ca.Pin, word(ca.Signs, "signs", "is trusted"), moment(ca.NotAfter.UnixNano())})
+		}
+		fmt.Fprintln(out)
+		if err := table(out, []string{"ca", "use", "ends"}, rows); err != nil {
+			return err
+		}
+		rows = nil
+		for _, m := range keys.Members {
+			ends := ""
+			if !m.NotAfter.IsZero() {
+				ends = moment(m.NotAfter.UnixNano())
+			}
+			rows = append(rows, []string{m.Role, m.ID, cmp.Or(m.Problem, word(m.Confirmed, "up to date", "behind")), shortPin(m.CAPin), ends})
+		}
+		fmt.Fprintln(out)
+		if err := table(out, []string{"role", "member", "keys", "ca", "certificate ends"}, rows); err != nil || len(value.Revoked) == 0 {
+			return err
+		}
+		rows = nil
+		for _, r := range value.Revoked {
+			rows = append(rows, []string{r.Role, r.ID, r.At, r.By, word(r.Rejoined, "joined anew", "is shut out"), r.Reason})
+		}
+		fmt.Fprintln(out)
+		return table(out, []string{"role", "revoked", "at", "by", "state", "reason"}, rows)
+	})
+}
+
+// shortPin is enough of a pin to tell two apart.
+func shortPin(pin string) string { return pin[:min(len(pin), len("sha256:")+12)] }
+
+func (a *App) rotateKeysCommand() *cobra.Command {
+	var phase string
+	var wait, force bool
+	var limit time.Duration
+	command := &cobra.Command{
+		Use:   "rotate ca|gossip|data",
+		Short: "Replace the CA, gossip's key, or the key that secrets are sealed with",
+		Long: "Replace a key while the cluster runs, in three phases: add makes a new one that everybody knows, use has it\n" +
+			"used, drop forgets the old one. Each phase begins when every member is through with the one before.\n\n" +
+			"Without --phase it goes on from where the rotation is. The old CA is not dropped unless --wait says so: contexts of\n" +
+			"clary login learn of the new one with the first command in between, and those that run none, like join tokens from\n" +
+			"before, are refused afterwards.",
+		Example: "  clary keys rotate ca\n  clary keys rotate ca --phase drop\n  clary keys rotate gossip\n  clary keys rotate ca --phase cancel",
+		Args:    takes("KEY"), ValidArgs: []string{string(cluster.RotateCA), string(cluster.RotateGossip), string(cluster.RotateData)},
+	}
+	flags := command.Flags()
+	flags.StringVar(&phase, "phase", "", "take this one step: add, use, drop, or cancel after add")
+	flags.BoolVarP(&wait, "wait", "w", false, "drop the old key as well, once every member uses the new one")
+	flags.BoolVar(&force, "force", false, "with --phase: do not wait for members that are behind; some may have to join anew")
+	flags.DurationVar(&limit, "timeout", 5*time.Minute, "how long members may take for each phase")
+	command.RunE = func(command *cobra.Command, args []string) error {
+		if force && phase == "" {
+			return usage(command, "--force goes with --phase: say which step is to be taken without those who are behind")
+		}
+		return a.with(func(ctx context.Context, c *client.Client, args []string) error {
+			what := cluster.Rotation(args[0])
+			if phase != "" {
+				keys, err := c.RotateKeys(ctx, what, cluster.Phase(phase), force)
+				if err != nil {
+					return err
+				}
+				return a.showKeys(keys)
+			}
+			return a.rotate(ctx, c, what, wait, limit)
+		})(command, args)
+	}
+	return command
+}
+
+// rotate walks through the phases of a rotation from where it is.
+func (a *App) rotate(ctx context.Context, c *client.Client, what cluster.Rotation, drop bool, limit time.Duration) error {
+	steps := []cluster.Phase{cluster.PhaseAdd, cluster.PhaseUse, cluster.StepDrop}
+	if what == cluster.RotateCA && !drop {
+		steps = steps[:2]
+	}
+	keys, err := c.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	if keys.Rotates == what && keys.Phase != "" {
+		steps = steps[slices.Index(steps, keys.Phase)+1:]
+	}
+	for _, step := range steps {
+		if keys, err = a.awaitMembers(ctx, c, limit); err != nil {
+			return err
+		}
+		if keys, err = c.RotateKeys(ctx, what, step, false); err != nil {
+			return err
+		}
+		a.note("clary: %s: %s", what, step)
+	}
+	if keys, err = a.awaitMembers(ctx, c, limit); err != nil {
+		return err
+	}
+	if keys.Rotates == cluster.RotateCA {
+		a.note("clary: the new CA signs, and every member's certificate comes from it; the old one is still trusted. Drop it with\n" +
+			"clary keys rotate ca --phase drop once all users have run a command (their contexts learn of the new CA by that).")
+	}
+	return a.showKeys(keys)
+}
+
+// confirmEvery is how often members are asked how far they are.
+const confirmEvery = time.Second
+
+// awaitMembers waits until every member is through with the phase that the cluster is in.
+func (a *App) awaitMembers(ctx context.Context, c *client.Client, limit time.Duration) (client.Keys, error) {
+	clock := time.NewTicker(confirmEvery)
+	defer clock.Stop()
+	said, until := "", time.Now().Add(limit)
+	for {
+		keys, err := c.Keys(ctx)
+		if err != nil {
+			return keys, err
+		}
+		late := ""
+		for _, m := range keys.Members {
+			if !m.Confirmed {
+				late = fmt.Sprintf("%s %s: %s", m.Role, m.ID, cmp.Or(m.Problem, "it is behind"))
+				break
+			}
+		}
+		if late == "" {
+			return keys, nil
+		}
+		if time.Now().After(until) {
+			return keys, fault.New(fault.Unready, "the rotation stops here, and goes on when it is asked for again: %s: start it, or remove it from the cluster, or take the next step with --phase and --force", late)
+		}
+		if late != said {
+			said = late
+			a.note("clary: waiting for %s", late)
+		}
+		select {
+		case <-clock.C:
+		case <-ctx.Done():
+			return keys, ctx.Err()
+		}
+	}
+}
+
+func (a *App) revokeNodeCommand() *cobra.Command {
+	var reason string
+	var coordinator, yes bool
+	command := &cobra.Command{
+		Use:   "revoke NODE",
+		Short: "Shut a node out at once: nobody believes its certificate any more",
+		Long: "Shut a node out at once: nobody believes its certificate any more, connections with it are closed, and what runs\n" +
+			"there counts as lost and starts again elsewhere. It comes back only by joining anew, with an empty data folder and\n" +
+			"a new token. It still knows gossip's key: clary keys rotate gossip takes that from it.",
+		Example: "  clary nodes revoke a --reason 'stolen from the rack' --yes\n  clary nodes revoke c3 --coordinator --reason 'key leaked' --yes",
+		Args:    takes("NODE"), ValidArgsFunction: a.completeNodes(),
+	}
+	flags := command.Flags()
+	flags.StringVar(&reason, "reason", "", "why, for all who ask what became of it")
+	flags.BoolVar(&coordinator, "coordinator", false, "NODE is a coordinator: it leaves the quorum first")
+	flags.BoolVarP(&yes, "yes", "y", false, "do it: it is not taken back")
+	command.RunE = func(command *cobra.Command, args []string) error {
+		switch {
+		case reason == "":
+			return usage(command, "--reason is missing: say why, for all who ask what became of the node")
+		case !yes:
+			return usage(command, "this is not taken back: what runs on %s is lost, and it has to join anew: say --yes", args[0])
+		}
+		role := cluster.RoleAgent
+		if coordinator {
+			role = cluster.RoleCoordinator
+		}
+		return a.with(func(ctx context.Context, c *client.Client, args []string) error {
+			revoked, err := c.Revoke(ctx, role, args[0], reason)
+			if err != nil {
+				return err
+			}
+			return a.print(revocationToJSON(revoked), func(out io.Writer) error {
+				_, err := fmt.Fprintf(out, "%s is shut out; clary keys rotate gossip takes gossip's key from it\n", revoked.ID)
+				return err
+			})
+		})(command, args)
+	}
+	return command
+}
+
+// follow remembers the CA that has taken the place of the one that the context pins, and says so.
+func (a *App) follow(c *client.Client) error {
+	successor := c.Successor()
+	if successor == "" || a.Getenv(config.EnvPin) != "" {
+		return nil
+	}
+	return a.changeContext(func(to config.Context) (config.Context, bool) {
+		changed := to.CAPin != successor
+		to.CAPin = successor
+		if changed {
+			a.note("clary: the cluster has a new CA, for which the one that was pinned vouches: the context pins %s now", successor)
+		}
+		return to, changed
+	})
+}
+
+// changeContext changes the context in use where it is kept.
+func (a *App) changeContext(change func(config.Context) (config.Context, bool)) error {
+	path, err := config.Path(a.Getenv)
+	if err != nil {
+		return err
+	}
+	file, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	name := cmp.Or(a.contextName, a.Getenv(config.EnvContext), file.Current)
+	to, known := file.Contexts[name]
+	if !known {
+		return nil
+	}
+	changed := false
+	if file.Contexts[name], changed = change(to); !changed {
+		return nil
+	}
+	return config.Save(path, file)
+}

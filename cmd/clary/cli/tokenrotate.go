@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/client/config"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/quantity"
+)
+
+// expiryWarning is how long before its end a token is warned of.
+const expiryWarning = 14 * 24 * time.Hour
+
+// tokenState is whether a token is good, and for how long if that is not long.
+func tokenState(token cluster.Token, now time.Time) string {
+	left := time.Unix(0, token.Expires).Sub(now)
+	switch {
+	case token.Revoked:
+		return "revoked"
+	case token.Expires == 0:
+		return "valid"
+	case left <= 0:
+		return "expired"
+	case token.Kind == cluster.TokenUser && left < expiryWarning:
+		return "expires in " + shortly(left)
+	}
+	return "valid"
+}
+
+// shortly is a duration in its largest unit.
+func shortly(left time.Duration) string {
+	switch {
+	case left >= 48*time.Hour:
+		return fmt.Sprintf("%d days", left/(24*time.Hour))
+	case left >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", left/time.Hour)
+	}
+	return fmt.Sprintf("%d minutes", max(left/time.Minute, 1))
+}
+
+func (a *App) rotateTokenCommand() *cobra.Command {
+	var overlap, ttl, path string
+	command := &cobra.Command{
+		Use:   "rotate [ID]",
+		Short: "Make a new token for the same user and role; the old one goes on for a while",
+		Long: "Make a new token for the same user and role, and end the old one after an overlap. Without ID it is the one that this\n" +
+			"command itself uses: the context holds the new one afterwards. Another's takes an admin.",
+		Example: "  clary token rotate\n  clary token rotate 4f2a --overlap 7d --token-file ci.token",
+		Args:    takes("[ID]"),
+	}
+	flags := command.Flags()
+	flags.StringVar(&overlap, "overlap", "24h", "how long the old token goes on beside the new one; 0 ends it at once")
+	flags.StringVar(&ttl, "ttl", "", "valid for so long (default: as long as the old one was)")
+	flags.StringVar(&path, "token-file", "", "write the secret to this file (0600) and do not show it")
+	command.RunE = a.with(func(ctx context.Context, c *client.Client, args []string) error {
+		lasts, err := durations(overlap, ttl)
+		if err != nil {
+			return err
+		}
+		own, id := len(args) == 0, ""
+		if !own {
+			id = args[0]
+		}
+		token, secret, old, err := c.RotateToken(ctx, id, lasts[0], lasts[1])
+		if err != nil {
+			return err
+		}
+		if own && path == "" && a.Getenv(config.EnvToken) == "" {
+			return a.keepToken(token, secret, old)
+		}
+		if err := a.giveToken(token, secret, path); err != nil {
+			return err
+		}
+		a.note("clary: the old token %s ends at %s", old.ID, moment(old.Expires))
+		return nil
+	})
+	return command
+}
+
+func durations(overlap, ttl string) ([2]time.Duration, error) {
+	var lasts [2]time.Duration
+	for i, flag := range []struct{ name, text string }{{"--overlap", overlap}, {"--ttl", ttl}} {
+		if flag.text == "" || flag.text == "0" {
+			continue
+		}
+		parsed, err := quantity.ParseDuration(flag.text)
+		if err != nil {
+			return lasts, fault.New(fault.Invalid, "%s: %w", flag.name, err)
+		}
+		lasts[i] = parsed.Std()
+	}
+	return lasts, nil
+}
+
+// keepToken puts a new token into the context that the command was run with.
+func (a *App) keepToken(token cluster.Token, secret string, old cluster.Token) error {
+	kept := false
+	err := a.changeContext(func(to config.Context) (config.Context, bool) {
+		to.Token, kept = secret, true
+		return to, true
+	})
+	if err != nil || !kept {
+		a.note("clary: the new token is not kept in a context: %v", err)
+		return a.giveToken(token, secret, "")
+	}
+	return a.print(tokenToJSON(token), func(out io.Writer) error {
+		_, err := fmt.Fprintf(out, "the context holds the token %s now; the old one, %s, ends at %s\n", token.ID, old.ID, moment(old.Expires))
+		return err
+	})
+}

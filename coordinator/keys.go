@@ -1,0 +1,63 @@
+package coordinator
+
+import (
+	"github.com/clary-ml/clary/auth/keyring"
+	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/warden"
+)
+
+// openWarden makes what keeps this coordinator's keys.
+func (n *coordinator) openWarden() {
+	c := n.config
+	n.warden = warden.New(warden.Config{
+		ID: c.ID, Dir: c.Data, TLS: c.path(tlsFolder), Keyring: n.self.keyring, Credentials: n.self.credentials, Replica: n.replica,
+		Coordinators: n.quorum, Peers: n.peers, Agents: n.agents, Applied: n.keysApplied, Log: c.Log,
+	})
+}
+
+// quorum names all coordinators of the cluster.
+func (n *coordinator) quorum() ([]string, error) {
+	known, err := n.replica.Members()
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(known))
+	for i, member := range known {
+		ids[i] = member.ID
+	}
+	return ids, nil
+}
+
+// keysApplied passes on which keys are in force: to gossip, to the object store, and to what stands with those who are
+// not believed any more.
+func (n *coordinator) keysApplied(trust cluster.Trust, believed pki.Trust, keys *keyring.Keyring) {
+	if err := n.gossip.SetKeys(keys.GossipKeys); err != nil {
+		n.log.Error("gossip's keys are not those of today", "error", err)
+	}
+	n.reloadStore() // it shows what vouches for its CA
+	if len(trust.Revoked) == 0 {
+		return
+	}
+	n.gossip.Refuse(trust.Out)
+	n.mux.HangUp(believed.Admits)
+	for _, revoked := range trust.Revoked {
+		if revoked.Admitted != "" {
+			continue
+		}
+		if revoked.Role == pki.Coordinator {
+			n.peers.Drop(revoked.ID)
+			n.raft.CloseStreams()
+		} else {
+			n.agents.Drop(revoked.ID)
+		}
+	}
+}
+
+// reloadStore has the embedded store read its certificate again.
+func (n *coordinator) reloadStore() {
+	select {
+	case n.reload <- struct{}{}:
+	default: // it has not taken up the one before: once is enough
+	}
+}
