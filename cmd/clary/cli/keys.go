@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -135,7 +136,7 @@ func (a *App) rotateKeysCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.showKeys(keys)
+				return errors.Join(a.pinSigner(keys), a.showKeys(keys))
 			}
 			return a.rotate(ctx, c, what, wait, limit)
 		})(command, args)
@@ -161,6 +162,9 @@ func (a *App) rotate(ctx context.Context, c *client.Client, what cluster.Rotatio
 			return err
 		}
 		if keys, err = c.RotateKeys(ctx, what, step, false); err != nil {
+			return err
+		}
+		if err := a.pinSigner(keys); err != nil {
 			return err
 		}
 		a.note("clary: %s: %s", what, step)
@@ -254,10 +258,26 @@ func (a *App) revokeNodeCommand() *cobra.Command {
 	return command
 }
 
+// pinSigner has the context pin the CA that signs now: whoever rotates it speaks over a connection from before.
+func (a *App) pinSigner(keys client.Keys) error {
+	for _, ca := range keys.CAs {
+		if ca.Signs {
+			return a.repin(ca.Pin)
+		}
+	}
+	return nil
+}
+
 // follow remembers the CA that has taken the place of the one that the context pins, and says so.
 func (a *App) follow(c *client.Client) error {
-	successor := c.Successor()
-	if successor == "" || a.Getenv(config.EnvPin) != "" {
+	if successor := c.Successor(); successor != "" {
+		return a.repin(successor)
+	}
+	return nil
+}
+
+func (a *App) repin(successor string) error {
+	if a.Getenv(config.EnvPin) != "" {
 		return nil
 	}
 	return a.changeContext(func(to config.Context) (config.Context, bool) {
