@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/clary-ml/clary/internal/fault"
@@ -122,9 +123,10 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// ExitCode is what the process ends with for an error of Run.
+// ExitCode is what the process ends with for an error of Run. A full disk is the node's trouble, and passes; what
+// is over a bound of the task's own would be so again.
 func ExitCode(err error) int {
-	if errors.Is(err, context.Canceled) || fault.Is(err, fault.Unready) && !errors.Is(err, errStartup) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, syscall.ENOSPC) || fault.Is(err, fault.Unready) && !errors.Is(err, errStartup) {
 		return ExitTryAgain
 	}
 	return ExitFailed

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -254,6 +255,19 @@ func TestExitCodesSayWhetherToTryAgain(t *testing.T) {
 	k := newTask(t, lines(), strings.TrimPrefix(sick.URL, "http://"), map[string]string{"a": "x\n"})
 	if err := k.run(ctx); driver.ExitCode(err) != driver.ExitTryAgain {
 		t.Errorf("told to end it ends with %d: %v", driver.ExitCode(err), err)
+	}
+}
+
+func TestAFullDiskIsTriedAgainAndABoundOfTheTasksOwnIsNot(t *testing.T) {
+	full := os.WriteFile("/dev/full", []byte("x"), 0o600)
+	if full == nil {
+		t.Fatal("/dev/full took a byte")
+	}
+	if code := driver.ExitCode(fault.New(fault.Internal, "write the journal: %w", full)); code != driver.ExitTryAgain {
+		t.Errorf("%v: exit code %d", full, code)
+	}
+	if code := driver.ExitCode(fault.New(fault.Internal, "write the journal: %w", syscall.EDQUOT)); code != driver.ExitFailed {
+		t.Errorf("over its quota: exit code %d", code)
 	}
 }
 
