@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -37,6 +38,7 @@ type jobs struct {
 	agents  Conns
 	store   func() (*object.Client, error)
 	archive func(object.URI) (archive.Store, error)
+	showing atomic.Int64 // Logs requests under way
 }
 
 // archives is the part of the object store below an address, for logs.

@@ -22,6 +22,9 @@ import (
 // maxLogReaders is how many tasks' logs one request reads at once.
 const maxLogReaders = 256
 
+// maxLogRequests is how many Logs requests a coordinator answers at once: each may hold a few MiB while nobody reads it.
+const maxLogRequests = 256
+
 // fullResponse is how many bytes a response has at least if more is at hand.
 const fullResponse = 128 << 10
 
@@ -29,6 +32,11 @@ const fullResponse = 128 << 10
 // store. Without follow the tasks' logs are merged by time; with it they come as they come, through
 // new attempts until the job has ended.
 func (s *jobs) Logs(request *claryv1.LogsRequest, stream grpc.ServerStreamingServer[claryv1.LogsResponse]) error {
+	if s.showing.Add(1) > maxLogRequests {
+		s.showing.Add(-1)
+		return fault.New(fault.Exhausted, "this coordinator shows %d logs at once, and no more: end some, or ask another coordinator", maxLogRequests)
+	}
+	defer s.showing.Add(-1)
 	query, err := wire.LogQuery(request)
 	if err != nil {
 		return err
@@ -40,7 +48,7 @@ func (s *jobs) Logs(request *claryv1.LogsRequest, stream grpc.ServerStreamingSer
 		}
 	}
 	group, ctx := errgroup.WithContext(stream.Context())
-	g := &logGathering{jobs: s, request: request, query: query, out: make(chan []*claryv1.LogChunk, 8), started: map[string]bool{}}
+	g := &logGathering{jobs: s, request: request, query: query, out: make(chan []*claryv1.LogChunk, 2), started: map[string]bool{}}
 	group.Go(func() error {
 		defer close(g.out)
 		if query.Follow {

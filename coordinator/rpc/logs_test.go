@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -353,6 +354,38 @@ func TestManyLinesTravelInFewMessages(t *testing.T) {
 		}
 		if got.lines[0] == got.lines[1] {
 			w.Error("tasks that write in turn are not told in turn")
+		}
+	})
+}
+
+func TestMoreLogsThanACoordinatorHasMemoryForAreRefused(t *testing.T) {
+	inWorld(t, func(w *world) {
+		a := w.node("n1", 1)
+		tasks, began := w.starts("digits", 1, "n1")
+		a.run(tasks[0].ID, true)
+		a.say(tasks[0].ID, at(began, 1, "stdout", "one"))
+		const most = 256
+		ctx, cancel := context.WithCancel(w.Context())
+		heard := make(chan struct{}, most)
+		var following sync.WaitGroup
+		for range most {
+			following.Go(func() {
+				if _, err := w.ask(ctx, &claryv1.LogsRequest{Follow: true}, func(*told) { heard <- struct{}{} }); ctx.Err() == nil {
+					w.Errorf("it was not followed to the end: %v", err)
+					heard <- struct{}{}
+				}
+			})
+			<-heard // one connects after the other: a listener takes only so many at once
+		}
+		if _, err := w.ask(w.Context(), &claryv1.LogsRequest{}, nil); !fault.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), "shows 256 logs at once") {
+			w.Errorf("one more: %v", err)
+		}
+		cancel()
+		following.Wait()
+		synctest.Wait() // until the server has noticed
+		a.run(tasks[0].ID, false)
+		if got, err := w.ask(w.Context(), &claryv1.LogsRequest{}, nil); err != nil || len(got.lines) != 1 {
+			w.Errorf("after they have ended: %+v, %v", got, err)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -93,13 +94,40 @@ func Open(c Config) (*Client, error) {
 		Creds:        credentials.NewStaticV4(c.AccessKey, c.SecretKey, ""),
 		Secure:       !c.Insecure,
 		Region:       region,
-		Transport:    transport,
+		Transport:    clocked{transport},
 		BucketLookup: minio.BucketLookupAuto,
 	})
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "object store: %w", err)
 	}
 	return &Client{s3}, nil
+}
+
+// maxSkew is how far a store lets a request's time be from its own.
+const maxSkew = 15 * time.Minute
+
+// skewed is S3's code for it.
+const skewed = "RequestTimeTooSkewed"
+
+// clocked says what S3 does not where a request is denied for its time: to a question without a body, as of an
+// object's size, it answers 403 and no more. The error's code and words are put where the S3 client looks for them.
+type clocked struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (c clocked) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := c.RoundTripper.RoundTrip(request)
+	if err != nil || response.StatusCode != http.StatusForbidden {
+		return response, err
+	}
+	theirs, err := http.ParseTime(response.Header.Get("Date"))
+	if err != nil {
+		return response, nil
+	}
+	if apart := time.Until(theirs).Round(time.Second).Abs(); apart >= maxSkew {
+		response.Header.Set("X-Minio-Error-Code", skewed)
+		response.Header.Set("X-Minio-Error-Desc", fmt.Sprintf("the clocks of this machine and of the object store are %s apart, and it denies what is %s off: set the one that is wrong", apart, maxSkew))
+	}
+	return response, nil
 }
 
 // Info describes an object.
@@ -283,6 +311,8 @@ func classify(verb string, u URI, err error) error {
 	switch {
 	case answer.StatusCode == http.StatusNotFound || answer.Code == minio.NoSuchKey || answer.Code == minio.NoSuchBucket:
 		kind = fault.NotFound
+	case answer.Code == skewed:
+		kind = fault.Unready // clocks are set again
 	case answer.StatusCode == http.StatusForbidden || answer.StatusCode == http.StatusUnauthorized:
 		kind = fault.Denied
 	case answer.StatusCode == http.StatusConflict || answer.StatusCode == http.StatusPreconditionFailed:

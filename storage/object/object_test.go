@@ -1,15 +1,37 @@
 package object_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/storage/object"
 )
+
+func TestAClockThatIsWrongIsSaidAndNotADenial(t *testing.T) {
+	for skew, want := range map[time.Duration]fault.Kind{time.Hour: fault.Unready, -time.Hour: fault.Unready, time.Minute: fault.Denied} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Date", time.Now().Add(skew).UTC().Format(http.TimeFormat))
+			w.WriteHeader(http.StatusForbidden)
+		}))
+		store, err := object.Open(object.Config{Endpoint: strings.TrimPrefix(server.URL, "http://"), Region: "us-east-1", AccessKey: "key", SecretKey: "secret", Insecure: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		_, err = store.Stat(ctx, object.URI{Bucket: "data", Key: "a"})
+		if !fault.Is(err, want) || want == fault.Unready && !strings.Contains(err.Error(), "set the one that is wrong") {
+			t.Errorf("%s apart: %v, %v", skew, fault.KindOf(err), err)
+		}
+		cancel()
+		server.Close()
+	}
+}
 
 func TestAFullStoreIsSaidWithTheRemedy(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
