@@ -7,10 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/internal/alpn"
 	"github.com/clary-ml/clary/internal/fault"
@@ -56,7 +54,7 @@ func (a *agent) portAddress() string {
 // serveGRPC answers coordinators, and nobody else, until ctx ends.
 func (a *agent) serveGRPC(ctx context.Context) error {
 	server := grpc.NewServer(append(request.ServerOptions(),
-		grpc.Creds(alpn.Accepted()), experimental.BufferPool(member.Buffers()),
+		grpc.Creds(alpn.Accepted()),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)...)
 	claryv1.RegisterTaskLogsServer(server, &taskLogs{agent: a})

@@ -17,7 +17,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/clary-ml/clary/auth"
@@ -203,7 +202,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.guard = &rpc.Guard{ID: c.ID, Replica: n.replica, Now: time.Now, Audit: n.audit, Observe: n.telemetry.Observe, Believes: func(state tls.ConnectionState) error { return source().Trust.Admits(state) }, Log: n.log}
 	n.grpc = grpc.NewServer(append(n.guard.Options(),
 		grpc.Creds(alpn.Accepted()),
-		grpc.MaxRecvMsgSize(member.MaxMessage), experimental.BufferPool(member.Buffers()),
+		grpc.MaxRecvMsgSize(member.MaxMessage),
 		grpc.MaxConcurrentStreams(4096), grpc.NumStreamWorkers(callWorkers),
 		grpc.StaticStreamWindowSize(member.Window), grpc.StaticConnWindowSize(4*member.Window),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 5 * time.Second}),

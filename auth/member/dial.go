@@ -8,9 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/mem"
 
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/internal/fault"
@@ -24,13 +22,6 @@ const MaxMessage = 16 << 20
 // as many. It is fixed: gRPC would find it out with a ping for every message, and a ping
 // and its answer cost as much as a small call.
 const Window = 1 << 20
-
-// Buffers are what gRPC reads into and writes from. Its own go from 32 KiB to 1 MiB, so that each message between, as a piece
-// of a log is, took a whole one; a hundred streams that nobody read held 350 MiB.
-func Buffers() mem.BufferPool {
-	const kib = 1 << 10
-	return mem.NewTieredBufferPool(256, 1*kib, 4*kib, 16*kib, 32*kib, 64*kib, 128*kib, 256*kib, 512*kib, 1024*kib)
-}
 
 // grpcProtocol is the ALPN name of HTTP/2.
 const grpcProtocol = "h2"
@@ -47,7 +38,6 @@ func dial(network Network, address string, secured credentials.TransportCredenti
 		grpc.WithContextDialer(network.Dial),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage)),
 		grpc.WithStaticStreamWindowSize(Window), grpc.WithStaticConnWindowSize(4*Window),
-		experimental.WithBufferPool(Buffers()),
 		grpc.WithConnectParams(grpc.ConnectParams{ // members come back within seconds: look for them as often
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: 2 * time.Second,
