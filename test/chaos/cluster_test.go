@@ -249,7 +249,8 @@ func (d *field) ended(c *client.Client, job promised) {
 		want = cluster.JobFailed
 	}
 	if last.Job.State != want || job.code != 0 && !strings.Contains(last.Job.Reason, fmt.Sprintf("exit code %d", job.code)) {
-		d.t.Errorf("%s, whose program ends with %d, has %s: %s", job.name, job.code, last.Job.State, last.Job.Reason)
+		said, _ := d.Try("logs", job.name)
+		d.t.Errorf("%s, whose program ends with %d, has %s: %s; it said\n%s", job.name, job.code, last.Job.State, last.Job.Reason, said)
 		return
 	}
 	var got, wanted string
