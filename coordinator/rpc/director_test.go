@@ -182,6 +182,28 @@ func TestADirectorTellsChangesOnce(t *testing.T) {
 	}
 }
 
+// A node with many tasks of a large gang is not told the gang's hosts by going through it once for each.
+func TestWhereAGangsTasksAreIsWorkedOutOnceForANode(t *testing.T) {
+	s := newStage(t)
+	s.submit()
+	gang := s.gang()
+	on := cluster.Allocation{Node: "n1", Resources: cluster.Resources{MilliCPU: 1000, Memory: 1 << 20}}
+	on.Resources.Ports = []int32{2005}
+	other := on
+	other.Resources.Ports = []int32{2006}
+	s.do(command.CommitPlan{Placements: []cluster.Placement{{
+		Gang: gang.ID(), Attempt: gang.Attempt, Revision: gang.Revision, Allocations: []cluster.Allocation{on, other},
+	}}})
+	desired := s.director.all(s.look(), nil)
+	if len(desired.GetAssignments()) != 2 {
+		t.Fatalf("it is told %s", text(desired))
+	}
+	one, two := desired.GetAssignments()[0].GetHosts()["worker"], desired.GetAssignments()[1].GetHosts()["worker"]
+	if len(one.GetHosts()) != 2 || one != two {
+		t.Errorf("the hosts were worked out twice: %v and %v", one, two)
+	}
+}
+
 func TestAllThatANodeShouldHave(t *testing.T) {
 	s := newStage(t)
 	s.submit()
