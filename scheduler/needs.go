@@ -44,11 +44,17 @@ func (s *Size) For(g *room.Guest) *room.Shape {
 
 // guest is who asks, as those see it that keep it away; nil if nobody does.
 func (c *Cluster) guest(a *Ask) *room.Guest {
+	if !c.Room.Shields() { // nearly always, and this is asked for each that waits
+		return nil
+	}
 	return c.shunned(room.Guest{ID: a.ID, Job: a.Job, Labels: a.Labels})
 }
 
 // guestOf is the same of a gang that runs.
 func (c *Cluster) guestOf(run *runner) *room.Guest {
+	if !c.Room.Shields() {
+		return nil
+	}
 	return c.shunned(room.Guest{ID: run.ID, Job: run.Job, Labels: run.Labels})
 }
 

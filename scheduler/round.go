@@ -211,12 +211,17 @@ func (r *round) demand(l *line) {
 // hopeless reports whether trying the ask cannot lead to anything: its like has found no room, and enough
 // of its line have that nothing is done for it.
 func (r *round) hopeless(w *waiter) bool {
-	if w.line.stuck < max(w.line.depth(), pressDepth) || w.kept || !r.stuck[r.seeks(w)] || r.guest(&w.Ask) != nil {
+	if w.line.stuck < max(w.line.depth(), pressDepth) || w.kept {
 		return false
 	}
-	shortest, tried := r.brief[r.seeks(w)]
-	if w.Lasts > 0 && (!tried || int64(w.Lasts) < shortest) {
+	needs := r.seeks(w)
+	if !r.stuck[needs] || r.guest(&w.Ask) != nil {
 		return false
+	}
+	if w.Lasts > 0 {
+		if shortest, tried := r.brief[needs]; !tried || int64(w.Lasts) < shortest {
+			return false
+		}
 	}
 	r.tried(w)
 	w.closes, w.leads = false, false

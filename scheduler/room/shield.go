@@ -48,6 +48,9 @@ func (m *Map) Shield(id string, away []cluster.Affinity) {
 	}
 }
 
+// Shields reports whether any gang keeps others away.
+func (m *Map) Shields() bool { return len(m.shields) > 0 }
+
 // Shuns reports whether any gang keeps a guest away, if it holds or keeps room.
 func (m *Map) Shuns(g *Guest) bool {
 	for id, away := range m.shields { // in any order
