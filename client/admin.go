@@ -27,6 +27,8 @@ type Info struct {
 	Version      string        `json:"version"` // of the coordinator that answered
 	CAPin        string        `json:"ca_pin"`
 	Revision     uint64        `json:"revision"`
+	ID           string        `json:"-"` // of the coordinator that answered
+	Now          time.Time     `json:"-"` // by its clock; zero if it did not say
 }
 
 // Coordinator is one member of the cluster's quorum.
@@ -51,7 +53,12 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.ClusterInfo, error) {
 		return claryv1.NewAdminClient(conn).Info(ctx, &claryv1.InfoRequest{})
 	})
+	var now time.Time
+	if response.GetNow() != 0 {
+		now = time.Unix(0, response.GetNow())
+	}
 	return Info{
+		ID: response.GetId(), Now: now,
 		Leader: response.GetLeader(), Version: response.GetVersion(), CAPin: response.GetCaPin(), Revision: response.GetRevision(),
 		Coordinators: each(response.GetCoordinators(), func(m *claryv1.Coordinator) Coordinator {
 			return Coordinator{ID: m.GetId(), Address: m.GetAddress(), Leader: m.GetLeader(), Voter: m.GetVoter(), Alive: m.GetAlive()}

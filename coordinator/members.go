@@ -88,7 +88,7 @@ func (m *members) seeds() []string {
 
 // Info describes the cluster as seen from here.
 func (m *members) Info() *claryv1.ClusterInfo {
-	info := &claryv1.ClusterInfo{Leader: m.replica.Leader(), Version: m.config.Version, CaPin: m.Pin()}
+	info := &claryv1.ClusterInfo{Leader: m.replica.Leader(), Version: m.config.Version, CaPin: m.Pin(), Now: time.Now().UnixNano(), Id: m.config.ID}
 	known, err := m.replica.Members()
 	if err != nil {
 		return info

@@ -760,6 +760,8 @@ type ClusterInfo struct {
 	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 	CaPin         string                 `protobuf:"bytes,4,opt,name=ca_pin,json=caPin,proto3" json:"ca_pin,omitempty"`
 	Revision      uint64                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	Now           int64                  `protobuf:"varint,140,opt,name=now,proto3" json:"now,omitempty"`
+	Id            string                 `protobuf:"bytes,141,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -827,6 +829,20 @@ func (x *ClusterInfo) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *ClusterInfo) GetNow() int64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
+func (x *ClusterInfo) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
 }
 
 type Coordinator struct {
@@ -958,13 +974,15 @@ const file_clary_v1_admin_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x19\n" +
 	"\btoken_id\x18\x03 \x01(\tR\atokenId\"\r\n" +
-	"\vInfoRequest\"\xad\x01\n" +
+	"\vInfoRequest\"\xd1\x01\n" +
 	"\vClusterInfo\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\tR\x06leader\x129\n" +
 	"\fcoordinators\x18\x02 \x03(\v2\x15.clary.v1.CoordinatorR\fcoordinators\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x15\n" +
 	"\x06ca_pin\x18\x04 \x01(\tR\x05caPin\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x04R\brevision\"{\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\x12\x11\n" +
+	"\x03now\x18\x8c\x01 \x01(\x03R\x03now\x12\x0f\n" +
+	"\x02id\x18\x8d\x01 \x01(\tR\x02id\"{\n" +
 	"\vCoordinator\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
