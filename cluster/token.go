@@ -30,7 +30,7 @@ var tokenRoles = map[TokenKind][]string{
 type Token struct {
 	ID       string
 	Kind     TokenKind
-	Name     string // the user's name; empty for join tokens
+	Name     string // the user's name; of a join token the id of the machine that it is bound to
 	Role     string
 	Hash     []byte // SHA-256 of the secret
 	Created  int64

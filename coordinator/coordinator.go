@@ -28,6 +28,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/drainer"
 	"github.com/clary-ml/clary/coordinator/keeper"
 	"github.com/clary-ml/clary/coordinator/planner"
+	"github.com/clary-ml/clary/coordinator/quorum"
 	"github.com/clary-ml/clary/coordinator/reconciler"
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/routes"
@@ -87,6 +88,7 @@ type coordinator struct {
 	agents    *transport.Peers
 	raft      *transport.Raft
 	replica   *replica.Replica
+	voting    *quorum.Desk
 	store     *objectStore
 	beats     *rpc.Beats
 	audit     *rpc.Auditor
@@ -128,10 +130,12 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 		ID:     c.ID, Dir: c.path("raft"), Peers: n.peers, Bootstrap: self.notes.Founder, Logger: c.Log,
 		Transport: n.raft,
 		Fatal:     func(err error) { n.fatal <- err },
+		HeldBack:  func() string { return n.voting.HeldBack() },
 	})
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
+	n.voting = quorum.New(quorum.Config{ID: c.ID, Version: c.Version, Replica: n.replica, Peers: n.peers, StoreAt: n.storeAt, Log: c.Log})
 	n.serve(kinds, source)
 	return n, nil
 }
@@ -192,7 +196,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.routes = routes.New(n.replica, routes.OfEndpoint, n.log)
 	n.steward = steward.New(steward.Config{Ledger: n.replica, Live: n.liveRouters, Table: n.table, Measured: n.measured, Steps: steps.All(n.log), Log: n.log})
 	draining := drainer.New(n.replica, n.nodes.List, n.log)
-	n.leading = []func(context.Context) error{keeping.Run, draining.Run, planning.Run, reconciling.Run, desk.Run, n.steward.Run}
+	n.leading = []func(context.Context) error{n.voting.Run, keeping.Run, draining.Run, planning.Run, reconciling.Run, desk.Run, n.steward.Run}
 	if n.router != nil { // else asynchronous requests wait for a leader that has one
 		n.leading = append(n.leading, func(ctx context.Context) error { return n.router.Work(ctx, n.table) })
 	}
@@ -210,7 +214,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	)...)
 	rpc.Register(n.grpc, rpc.Config{
 		Replica: n.replica, Planner: planning, Keeper: keeping, Desk: desk, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
-		Nodes: n.nodes, Beats: n.beats, Switchboard: n.board, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Warden: n.warden, Log: n.log,
+		Nodes: n.nodes, Beats: n.beats, Switchboard: n.board, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Quorum: n.voting, Warden: n.warden, Log: n.log,
 		Traffic: n, Decisions: copyDecisions, Routes: n.routes, PassReports: n.passReports, TakeReports: n.steward.Report,
 		Welcome: func() *claryv1.Welcome {
 			return &claryv1.Welcome{
@@ -307,18 +311,24 @@ func (n *coordinator) lead(ctx context.Context) error {
 	})
 }
 
-// settle does what a first start leaves to do once the state can be read: the founder
-// makes the admin's token and the system bucket, one who joined asks to vote.
+// settle does what a first start leaves to do once the state can be read: who joined asks to
+// vote, the founder makes the admin's token and the system bucket. From then on it sees that
+// this coordinator stays a member.
 func (n *coordinator) settle(ctx context.Context) error {
+	if err := n.retry(ctx, "become a voting member", n.becomeVoter); err != nil {
+		return n.noteRemoval(err)
+	}
 	if n.self.notes.Founder {
 		if err := n.retry(ctx, "make the admin's token", n.makeAdmin); err != nil {
 			return err
 		}
 	}
-	if err := n.retry(ctx, "become a voting member", n.becomeVoter); err != nil || !n.self.servesStore() {
-		return err
+	if n.self.servesStore() {
+		if err := n.retry(ctx, "make the system bucket", n.makeBucket); err != nil {
+			return err
+		}
 	}
-	return n.retry(ctx, "make the system bucket", n.makeBucket)
+	return n.stay(ctx)
 }
 
 // retry does a step until it succeeds or ctx ends. A refusal is final.
@@ -371,30 +381,4 @@ func (n *coordinator) makeBucket(ctx context.Context) error {
 		return err
 	}
 	return store.EnsureBucket(ctx, cluster.SystemBucket)
-}
-
-// becomeVoter asks the leader to make this coordinator a member, or to note where it is
-// now. A leader notes that itself.
-func (n *coordinator) becomeVoter(ctx context.Context) error {
-	if n.replica.Leads() {
-		return n.replica.AddVoter(ctx, n.config.ID, n.config.advertised())
-	}
-	for _, candidate := range n.gossip.Members() {
-		if candidate.Role != gossip.Coordinator || candidate.ID == n.config.ID {
-			continue
-		}
-		conn, err := n.peers.Conn(candidate.ID)
-		if err != nil {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		_, err = claryv1.NewPeerClient(conn).AddMember(ctx, &claryv1.AddMemberRequest{Id: n.config.ID, Address: n.config.advertised()})
-		cancel()
-		if err == nil {
-			n.log.Info("this coordinator votes")
-			return nil
-		}
-		n.log.Debug("ask to vote", "at", candidate.ID, "error", err)
-	}
-	return fault.New(fault.Unready, "no leader among the members seen so far")
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/clary-ml/clary/auth/keyring"
@@ -54,6 +55,7 @@ const (
 	notesFile   = "member.json"
 	keyringFile = warden.File
 	tlsFolder   = "tls"
+	removedFile = "removed" // is there in the folder of a coordinator that was removed, and says why
 )
 
 // enter makes this process a member: one that was here before, one that joins with a
@@ -61,6 +63,10 @@ const (
 func enter(ctx context.Context, c Config) (membership, error) {
 	if err := os.MkdirAll(c.path(tlsFolder), 0o700); err != nil {
 		return membership{}, fmt.Errorf("--data: %w", err)
+	}
+	if reason, err := os.ReadFile(c.path(removedFile)); err == nil {
+		return membership{}, fault.New(fault.Denied, "--data: %s belongs to a coordinator that was removed from its cluster (%s): delete the folder and join anew, with a token from clary cluster add %s",
+			c.Data, strings.TrimSpace(string(reason)), c.ID)
 	}
 	switch known, err := comeBack(c); {
 	case err == nil || !errors.Is(err, fs.ErrNotExist):

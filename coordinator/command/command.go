@@ -15,7 +15,7 @@ import (
 )
 
 // Command is one of Record, CommitPlan, ReportTasks, PutNode, SetNodeState, SetNodeTaints,
-// SetNodeCached, RemoveNode, Revoke and Publish, or one of these that is Audited.
+// SetNodeCached, RemoveNode, Revoke, Publish and RaiseFormat, or one of these that is Audited.
 type Command interface {
 	// Apply changes the state, or answers with an error and leaves what it wrote to be
 	// dropped. now is the proposer's clock in Unix nanoseconds.

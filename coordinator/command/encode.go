@@ -144,6 +144,8 @@ func toProto(c Command) (*claryv1.Command, error) {
 		return &claryv1.Command{Command: &claryv1.Command_Publish{Publish: &claryv1.Publish{
 			Job: c.Job, Gang: c.Gang, Attempt: c.Attempt, Outputs: convert(c.Outputs, wire.OutputToProto),
 		}}}, nil
+	case RaiseFormat:
+		return &claryv1.Command{Command: &claryv1.Command_RaiseFormat{RaiseFormat: &claryv1.RaiseFormat{To: int32(c.To)}}}, nil
 	}
 	return nil, fault.New(fault.Invalid, "encode commands: %T is none", c)
 }
@@ -184,8 +186,13 @@ func fromProto(message *claryv1.Command) (Command, error) {
 			Job: p.GetJob(), Gang: p.GetGang(), Attempt: p.GetAttempt(),
 			Outputs: convert(p.GetOutputs(), wire.OutputFromProto),
 		}, nil
+	case *claryv1.Command_RaiseFormat:
+		if to := int(m.RaiseFormat.GetTo()); to > Format {
+			return nil, fmt.Errorf("it raises the format to %d, and this version knows %d: a newer one wrote it", to, Format)
+		}
+		return RaiseFormat{To: int(m.RaiseFormat.GetTo())}, nil
 	}
-	return nil, fmt.Errorf("it is of no kind that this version knows")
+	return nil, fmt.Errorf("it is of no kind that this version knows (format %d): a newer one wrote it", Format)
 }
 
 func (r Record) toProto() (*claryv1.Command, error) {

@@ -115,7 +115,19 @@ func (f *FSM) Snapshot() (raft.FSMSnapshot, error) {
 func (f *FSM) Restore(source io.ReadCloser) error {
 	defer source.Close()
 	f.since.Store(&Since{})
-	return f.store.Restore(source)
+	if err := f.store.Restore(source); err != nil {
+		return err
+	}
+	snapshot, err := f.store.Snapshot()
+	if err != nil {
+		return err
+	}
+	defer snapshot.Close()
+	if format := snapshot.Format(); format > command.Format && f.broken == nil {
+		f.broken = fault.New(fault.Invalid, "the snapshot is of format %d, and this version knows %d: a newer one wrote it; start that one here", format, command.Format)
+		f.fatal(f.broken)
+	}
+	return f.broken
 }
 
 type held struct{ *state.Snapshot }

@@ -131,8 +131,9 @@ func (n *net) isolate(id raft.ServerID) {
 	n.wire()
 }
 
-// halt ends a member and waits for it.
+// halt ends a member as a power cut does, which lets it tell nobody, and waits for it.
 func (n *net) halt(m *member) error {
+	m.transport.DisconnectAll()
 	n.mu.Lock()
 	delete(n.replicas, m.id)
 	for _, other := range n.replicas {

@@ -43,6 +43,13 @@ func (r *Replica) AddVoter(ctx context.Context, id, address string) error {
 	})
 }
 
+// AddNonvoter makes a coordinator a member that gets the log and does not vote. Only the leader can.
+func (r *Replica) AddNonvoter(ctx context.Context, id, address string) error {
+	return r.change(ctx, "add coordinator "+id, func(limit time.Duration) raft.Future {
+		return r.raft.AddNonvoter(raft.ServerID(id), raft.ServerAddress(address), 0, limit)
+	})
+}
+
 // RemoveServer takes a coordinator out of the cluster. Only the leader can.
 func (r *Replica) RemoveServer(ctx context.Context, id string) error {
 	return r.change(ctx, "remove coordinator "+id, func(limit time.Duration) raft.Future {
@@ -50,10 +57,14 @@ func (r *Replica) RemoveServer(ctx context.Context, id string) error {
 	})
 }
 
-// Transfer hands leadership to another member, so that this one can stop without a gap.
-func (r *Replica) Transfer(ctx context.Context) error {
+// Transfer hands leadership to another member, or to whichever has most of the log if none is named, so that this one
+// can stop without a gap. The other has won its election by then, and may still be applying what came before.
+func (r *Replica) Transfer(ctx context.Context, to Member) error {
 	return r.change(ctx, "transfer leadership", func(time.Duration) raft.Future {
-		return r.raft.LeadershipTransfer()
+		if to.ID == "" {
+			return r.raft.LeadershipTransfer()
+		}
+		return r.raft.LeadershipTransferToServer(raft.ServerID(to.ID), raft.ServerAddress(to.Address))
 	})
 }
 

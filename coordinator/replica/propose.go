@@ -54,7 +54,13 @@ type outcome struct {
 // the error says why there was no answer: Unready if there is no leader, or if the
 // connection to it broke. Then it may be unknown whether the commands were applied, and
 // the error says so: commands that expect a revision can simply be proposed again.
+//
+// A command that takes a format beyond the one in force is refused, as Unready.
 func (r *Replica) Propose(ctx context.Context, commands ...command.Command) ([]command.Result, error) {
+	commands, err := r.fit(commands)
+	if err != nil {
+		return nil, err
+	}
 	raw, err := command.Encode(time.Now().UnixNano(), commands...)
 	if err != nil {
 		return nil, err
@@ -72,6 +78,51 @@ func (r *Replica) Propose(ctx context.Context, commands ...command.Command) ([]c
 		}
 	}
 	return results, nil
+}
+
+// fit makes commands such that coordinators of all builds can read them, or refuses them. What this replica has applied
+// is never ahead of the leader's, and a format is never lowered: a follower may refuse what has just become
+// possible, and nobody lets through what is not.
+func (r *Replica) fit(commands []command.Command) ([]command.Command, error) {
+	for _, c := range commands {
+		if format, _ := command.Needs(c); format == 0 {
+			continue
+		}
+		inForce, err := r.Format()
+		if err != nil {
+			return nil, err
+		}
+		return command.Fit(inForce, r.heldBack(), commands...)
+	}
+	return commands, nil
+}
+
+// Format is the one in force, as far as this replica has applied the log.
+func (r *Replica) Format() (int, error) {
+	snapshot, err := r.store.Snapshot()
+	if err != nil {
+		return 0, err
+	}
+	defer snapshot.Close()
+	return snapshot.Format(), nil
+}
+
+// ProposeHere is Propose for the leader alone: another answers Unready, and sends nothing on.
+func (r *Replica) ProposeHere(ctx context.Context, commands ...command.Command) error {
+	raw, err := command.Encode(time.Now().UnixNano(), commands...)
+	if err != nil {
+		return err
+	}
+	results, err := r.submit(ctx, raw, len(commands), true)
+	if errors.Is(err, errNotApplied) {
+		return fault.New(fault.Unready, "this coordinator does not lead; nothing was changed")
+	}
+	for _, result := range results {
+		if err == nil {
+			err = result.Err
+		}
+	}
+	return err
 }
 
 // HandlePropose answers a follower's Forwarder. No results for a batch that has commands

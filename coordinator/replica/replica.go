@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,8 @@ type Config struct {
 	Bootstrap bool // begin a cluster of one, if Dir holds none yet
 	Logger    *slog.Logger
 	Fatal     func(error) // told once if this replica can no longer follow; may be nil
+	// HeldBack says why a newer format is not in force, "" if nobody here knows; may be nil.
+	HeldBack func() string
 	// SnapshotBytes is how far the log grows until it is cut; 0 is 64 MiB.
 	SnapshotBytes int64
 	Stored        func(time.Duration) // told how long each append to the log took; may be nil
@@ -84,6 +87,7 @@ type Replica struct {
 	reads         chan *reading
 	fatal         chan error
 	snapshotBytes int64
+	heldBack      func() string
 	gate          sync.Mutex    // nobody enters while stop is being closed
 	stop          chan struct{} // closed when Run ends: nothing new is taken
 	callers       sync.WaitGroup
@@ -95,7 +99,10 @@ func Open(config Config) (*Replica, error) {
 		id: config.ID, log: config.Logger, peers: config.Peers,
 		notify: make(chan bool, 16), observed: make(chan raft.Observation, 1),
 		queue: make(chan *proposal, 1024), reads: make(chan *reading, 1024),
-		fatal: make(chan error, 1), stop: make(chan struct{}), snapshotBytes: cmp.Or(config.SnapshotBytes, snapshotBytes),
+		fatal: make(chan error, 1), stop: make(chan struct{}), snapshotBytes: cmp.Or(config.SnapshotBytes, snapshotBytes), heldBack: config.HeldBack,
+	}
+	if r.heldBack == nil {
+		r.heldBack = func() string { return "" }
 	}
 	if err := os.MkdirAll(config.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the state: %w", err)
@@ -167,6 +174,7 @@ func (r *Replica) settings() *raft.Config {
 	settings.TrailingLogs = trailingEntries
 	settings.NotifyCh = r.notify
 	settings.NoLegacyTelemetry = true
+	settings.ShutdownOnRemove = false // who is removed is told, and stops as a whole
 	settings.Logger = hclogTo(r.log)
 	return settings
 }
@@ -185,6 +193,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		err = ctx.Err()
+		r.handOver()
 	case err = <-r.fatal:
 	}
 	// Raft leaves requests unanswered when it is shut down, so it goes last: until then
@@ -196,6 +205,18 @@ func (r *Replica) Run(ctx context.Context) error {
 	cancel()
 	_ = loops.Wait()
 	return errors.Join(err, r.raft.Shutdown().Error(), r.files.Close(), r.store.Close())
+}
+
+// handOver has another lead, so that the cluster need not miss this one first. If nobody can, it will.
+func (r *Replica) handOver() {
+	members, err := r.Members()
+	others := slices.ContainsFunc(members, func(m Member) bool { return m.Voter && m.ID != r.id })
+	if err != nil || !others || r.raft.State() != raft.Leader {
+		return
+	}
+	if err := r.raft.LeadershipTransfer().Error(); err != nil {
+		r.log.Info("nobody took over before this coordinator stops", "error", err)
+	}
 }
 
 // Events tells of every change to this replica's state.

@@ -128,7 +128,7 @@ func TestANewLeaderIsThereWithinThreeSecondsAndLoopsMove(t *testing.T) {
 			t.Errorf("%s without a leader", gap)
 		}
 		next := awaitLeader(t, rest...)
-		if err := next.Transfer(t.Context()); err != nil {
+		if err := next.Transfer(t.Context(), replica.Member{}); err != nil {
 			t.Error(err)
 		}
 		heir := rest[0]
@@ -144,6 +144,107 @@ func TestANewLeaderIsThereWithinThreeSecondsAndLoopsMove(t *testing.T) {
 		}
 		haltAll(t, n, rest...)
 	})
+}
+
+func TestALeaderThatIsStoppedHandsOverFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		members := three(t, n, t.TempDir())
+		old := awaitLeader(t, members...)
+		rest := slices.DeleteFunc(slices.Clone(members), func(m *member) bool { return m == old })
+		begun := time.Now()
+		old.stop()
+		<-old.ended
+		awaitLeader(t, rest...)
+		if gap := time.Since(begun); gap >= 500*time.Millisecond { // nobody misses a leader so soon
+			t.Errorf("%s without a leader", gap)
+		}
+		old.ended <- context.Canceled // for halt
+		haltAll(t, n, members...)
+	})
+}
+
+func TestAMemberGetsTheLogBeforeItVotesAndNothingWhenItIsRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet()
+		dir := t.TempDir()
+		members := three(t, n, dir)
+		leader := awaitLeader(t, members...)
+		d := n.start(t, dir, "d", false)
+		if err := leader.AddNonvoter(t.Context(), "d", "d"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := leader.Propose(t.Context(), submission("seen-by-d")); err != nil {
+			t.Fatal(err)
+		}
+		if !has(t, d.Replica, "seen-by-d") {
+			t.Error("a member that does not vote yet has no log")
+		}
+		if known, err := leader.Members(); err != nil || len(known) != 4 || known[3].Voter {
+			t.Errorf("members %+v, %v", known, err)
+		}
+		if err := leader.AddVoter(t.Context(), "d", "d"); err != nil {
+			t.Fatal(err)
+		}
+		if err := leader.RemoveServer(t.Context(), "d"); err != nil {
+			t.Fatal(err)
+		}
+		if known, err := leader.Members(); err != nil || len(known) != 3 {
+			t.Errorf("members %+v, %v", known, err)
+		}
+		if _, err := leader.Propose(t.Context(), submission("not-for-d")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second) // a removed member that missed its leader would be heard by now
+		if now := awaitLeader(t, members...); now != leader {
+			t.Errorf("%s leads instead of %s: the removed member has disturbed them", now.id, leader.id)
+		}
+		if snapshot, err := d.Read(t.Context(), true); err != nil {
+			t.Error(err)
+		} else {
+			if _, there := snapshot.Job("not-for-d"); there {
+				t.Error("a removed member still gets the log")
+			}
+			_ = snapshot.Close()
+		}
+		haltAll(t, n, append(members, d)...)
+	})
+}
+
+// has reads linearizably whether there is a job.
+func has(t *testing.T, r *replica.Replica, name string) bool {
+	t.Helper()
+	snapshot, err := r.Read(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snapshot.Close()
+	_, there := snapshot.Job(name)
+	return there
+}
+
+func TestWhatAnEarlierBuildCannotReadIsNotProposed(t *testing.T) {
+	n := newNet()
+	members := three(t, n, t.TempDir())
+	leader := awaitLeader(t, members...)
+	if _, err := leader.Propose(t.Context(), command.RaiseFormat{To: command.Format}); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range members {
+		if !has(t, m.Replica, "nothing") { // it has applied what came before
+			if format, err := m.Format(); err != nil || format != command.Format {
+				t.Errorf("%s: format %d, %v", m.id, format, err)
+			}
+		}
+	}
+	follower := members[0]
+	if follower == leader {
+		follower = members[1]
+	}
+	if err := follower.ProposeHere(t.Context(), command.RaiseFormat{To: command.Format}); !fault.Is(err, fault.Unready) {
+		t.Errorf("a follower has proposed for the leader alone: %v", err)
+	}
+	haltAll(t, n, members...)
 }
 
 func TestALoopThatFailsWhileItsReplicaLeadsIsReported(t *testing.T) {

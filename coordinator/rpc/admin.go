@@ -86,12 +86,16 @@ func (s *admin) bind(ctx context.Context, presented auth.Presented, node pki.Nod
 		if err != nil {
 			return err
 		}
-		if token.BoundKey == key {
+		if token.BoundKey == key && (token.Name == "" || token.Name == node.ID) {
 			return nil
 		}
-		if join.taken {
-			return fault.New(fault.Conflict, "id: %s %q is a member already: choose another --id, or remove the old one first", node.Role, node.ID)
+		if token.BoundKey == key {
+			return fault.New(fault.Denied, "id: the token is bound to %s %q, not to %q: make another", node.Role, token.Name, node.ID)
 		}
+		if join.taken {
+			return fault.New(fault.Conflict, "id: %s %q is a member already: choose another --id, or remove the old one first with %s", node.Role, node.ID, removal(node))
+		}
+		bound.Name = node.ID
 		changes := []command.Change{{Expect: token.Revision, Token: &bound}}
 		if admitted != nil {
 			changes = append(changes, command.Change{Expect: join.trust.Revision, Trust: admitted})
@@ -101,6 +105,14 @@ func (s *admin) bind(ctx context.Context, presented auth.Presented, node pki.Nod
 			return err
 		}
 	}
+}
+
+// removal is how an operator removes a member.
+func removal(node pki.Node) string {
+	if node.Role == pki.Coordinator {
+		return "clary cluster remove " + node.ID
+	}
+	return "clary nodes remove " + node.ID
 }
 
 // joining is what else decides whether a machine may join.

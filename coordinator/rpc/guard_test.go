@@ -22,7 +22,7 @@ func methods() map[string]bool {
 	found := map[string]bool{} // name → streams
 	for _, service := range []grpc.ServiceDesc{
 		claryv1.Jobs_ServiceDesc, claryv1.Nodes_ServiceDesc, claryv1.Objects_ServiceDesc,
-		claryv1.Sweeps_ServiceDesc, claryv1.Admin_ServiceDesc, claryv1.AgentLink_ServiceDesc, claryv1.Peer_ServiceDesc,
+		claryv1.Sweeps_ServiceDesc, claryv1.Admin_ServiceDesc, claryv1.AgentLink_ServiceDesc, claryv1.Peer_ServiceDesc, claryv1.Cluster_ServiceDesc,
 	} {
 		for _, method := range service.Methods {
 			found["/"+service.ServiceName+"/"+method.MethodName] = false
@@ -68,6 +68,8 @@ func mayCall(who, method string) bool {
 		return strings.HasPrefix(who, "agent ")
 	case "Peer":
 		return strings.HasPrefix(who, "coordinator ")
+	case "Cluster":
+		return least >= 3 || least >= 1 && name == "Members"
 	case "Jobs":
 		switch name {
 		case "Submit", "Cancel", "Release", "Delete":

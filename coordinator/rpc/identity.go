@@ -144,6 +144,10 @@ var needs = map[string]need{
 	"/clary.v1.Admin/RevokeToken": {action: auth.ManageTokens},
 	"/clary.v1.Admin/Decisions":   {action: auth.Audit},
 
+	"/clary.v1.Cluster/Members":  {action: auth.Read},
+	"/clary.v1.Cluster/Remove":   {action: auth.Operate},
+	"/clary.v1.Cluster/Transfer": {action: auth.Operate},
+
 	"/clary.v1.AgentLink/Connect":  {node: pki.Agent},
 	"/clary.v1.AgentLink/SignTask": {node: pki.Agent},
 	"/clary.v1.AgentLink/Secrets":  {node: pki.Agent},
@@ -157,6 +161,7 @@ var needs = map[string]need{
 	"/clary.v1.Peer/ReadIndex": {node: pki.Coordinator},
 	"/clary.v1.Peer/Beats":     {node: pki.Coordinator},
 	"/clary.v1.Peer/AddMember": {node: pki.Coordinator},
+	"/clary.v1.Peer/Standing":  {node: pki.Coordinator},
 
 	"/clary.v1.Peer/StageKeyring": {node: pki.Coordinator},
 	"/clary.v1.Peer/FetchKeyring": {node: pki.Coordinator},

@@ -145,6 +145,9 @@ func (s *link) cached(ctx context.Context, node string, told *claryv1.CachedInpu
 		return nil
 	}
 	_, err = s.replica.Propose(ctx, command.SetNodeCached{Node: node, Cached: told.GetDigests()})
+	if errors.Is(err, command.ErrHeldBack) {
+		return nil // it makes decisions better, and is told again
+	}
 	return err
 }
 

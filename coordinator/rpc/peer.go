@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 
+	"github.com/clary-ml/clary/coordinator/quorum"
 	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 )
@@ -14,6 +15,7 @@ type peers struct {
 	keeper  Keeper
 	reports Reports
 	warden  Warden
+	quorum  Quorum
 }
 
 func (s *peers) Propose(ctx context.Context, request *claryv1.ProposeRequest) (*claryv1.ProposeResponse, error) {
@@ -44,8 +46,16 @@ func (s *peers) AddMember(ctx context.Context, request *claryv1.AddMemberRequest
 	if id := caller(ctx).Name; request.GetId() != id {
 		return nil, fault.New(fault.Denied, "id: %q, but the certificate is that of %q", request.GetId(), id)
 	}
-	if err := s.replica.AddVoter(ctx, request.GetId(), request.GetAddress()); err != nil {
+	voter, behind, err := s.quorum.Admit(ctx, quorum.Applicant{
+		ID: request.GetId(), Address: request.GetAddress(), Key: caller(ctx).Key, Format: int(request.GetFormat()), Version: request.GetVersion(),
+		Staged: request.GetStaged(), Applied: request.GetApplied(),
+	})
+	if err != nil {
 		return nil, err
 	}
-	return &claryv1.AddMemberResponse{}, nil
+	return &claryv1.AddMemberResponse{Voter: voter, Behind: behind}, nil
+}
+
+func (s *peers) Standing(context.Context, *claryv1.StandingRequest) (*claryv1.StandingResponse, error) {
+	return s.quorum.Standing(), nil
 }

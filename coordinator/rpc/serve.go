@@ -28,7 +28,6 @@ type Replica interface {
 	Events() *state.Bus
 	HandlePropose(ctx context.Context, batch []byte) ([]byte, error)
 	HandleReadIndex(ctx context.Context) (uint64, error)
-	AddVoter(ctx context.Context, id, address string) error
 	Leader() string // id of the leader, "" if unknown
 	Leads() bool
 }
@@ -80,7 +79,8 @@ type Config struct {
 	Archive      func(below object.URI) (archive.Store, error) // of logs; in Store if nil
 	Credentials  func(Identity) (*claryv1.CredentialsResponse, error)
 	Members      Members
-	Warden       Warden                              // nil: keys never change
+	Warden       Warden // nil: keys never change
+	Quorum       Quorum
 	Routes       *routes.Feed                        // nil: no agent can route
 	PassReports  Reports                             // to the leader, wherever it is
 	TakeReports  Reports                             // on the leader
@@ -107,7 +107,8 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterEndpointsServer(server, &endpoints{replica: c.Replica, leader: work.leader, planner: c.Planner, traffic: c.traffic(), jobs: work})
 	claryv1.RegisterModelsServer(server, &models{replica: c.Replica, store: c.artifacts()})
 	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, sealer: c.Sealer, beats: c.Beats, board: c.Switchboard, welcome: c.Welcome, warden: c.Warden, signer: c.Signer, members: c.Members, log: c.Log})
-	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper, reports: c.TakeReports, warden: c.Warden})
+	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper, reports: c.TakeReports, quorum: c.Quorum, warden: c.Warden})
+	claryv1.RegisterClusterServer(server, &clusters{replica: c.Replica, leader: work.leader, quorum: c.Quorum})
 	if c.Warden != nil {
 		claryv1.RegisterKeysServer(server, &keys{replica: c.Replica, leader: work.leader, warden: c.Warden})
 	}

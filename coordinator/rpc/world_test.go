@@ -21,6 +21,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/keeper"
 	"github.com/clary-ml/clary/coordinator/planner"
+	"github.com/clary-ml/clary/coordinator/quorum"
 	"github.com/clary-ml/clary/coordinator/reconciler"
 	"github.com/clary-ml/clary/coordinator/registry/registrytest"
 	"github.com/clary-ml/clary/coordinator/replica"
@@ -144,7 +145,8 @@ func (w *world) open() {
 	grpcServer := grpc.NewServer(append((&rpc.Guard{ID: "c1", Replica: w.replica, Now: time.Now, Audit: audit, Log: log}).Options(), grpc.Creds(alpn.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
 	rpc.Register(grpcServer, rpc.Config{
 		Replica: w.replica, Planner: planning, Keeper: keeping, Nodes: nodes, Beats: beats, Switchboard: board, Members: w.members, Log: log,
-		Desk: desk, Kinds: kinds, Traffic: &w.traffic, Coordinators: nobody{}, Agents: &w.agents, Archive: w.logs.below,
+		Quorum: quorum.New(quorum.Config{ID: "c1", Version: "test", Replica: w.replica, Peers: nobody{}, StoreAt: func() (string, bool) { return "", false }, Log: log}),
+		Desk:   desk, Kinds: kinds, Traffic: &w.traffic, Coordinators: nobody{}, Agents: &w.agents, Archive: w.logs.below,
 		Artifacts: func() (rpc.Artifacts, error) { return w.artifacts, nil },
 		Signer: func(task cluster.Task, csr []byte) ([]byte, []byte, error) {
 			identity := pki.Task{Job: task.Job, Gang: "main", Attempt: int(task.Attempt), Role: task.Role, Index: int(task.Index)}
@@ -189,6 +191,7 @@ func (w *world) open() {
 	}
 	running.Go(func() { _ = grpcServer.Serve(mux.On(alpn.GRPC)) })
 	w.Cleanup(func() { grpcServer.Stop(); cancel(); running.Wait(); inmem.Close(); time.Sleep(time.Minute) })
+	w.propose(command.RaiseFormat{To: command.Format}) // there is nobody of an earlier build
 	for _, role := range []string{cluster.RoleViewer, cluster.RoleUser, cluster.RoleAdmin} {
 		w.users[role] = w.user("the-"+role, role)
 	}

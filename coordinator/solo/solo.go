@@ -5,6 +5,7 @@ package solo
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -29,7 +30,12 @@ func Open(path string) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Ledger{store: store}, nil
+	l := &Ledger{store: store}
+	// There is nobody of an earlier build.
+	if _, err := l.Propose(context.Background(), command.RaiseFormat{To: command.Format}); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return l, nil
 }
 
 // Close closes the state.

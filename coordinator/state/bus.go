@@ -23,6 +23,7 @@ const (
 	KindModel       Kind = "model"
 	KindVersion     Kind = "version"
 	KindSettings    Kind = "settings"
+	KindFormat      Kind = "format" // there is one
 )
 
 // Change says that a noun was written or deleted.

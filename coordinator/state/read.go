@@ -36,6 +36,12 @@ func all[V any](r reader, bucket kv.Bucket[V], prefix, from string) iter.Seq[V] 
 	}
 }
 
+// Format is which commands and nouns may be in the log: see command.Format.
+func (r reader) Format() int {
+	format, _ := get(r, r.buckets.format, formatKey)
+	return int(format)
+}
+
 // Job returns the named job.
 func (r reader) Job(name string) (cluster.Job, bool) { return get(r, r.buckets.jobs, name) }
 

@@ -57,6 +57,7 @@ type buckets struct {
 	capacity     kv.Bucket[cluster.Amount]       // one row: what the nodes have that are ready
 	unready      kv.Bucket[struct{}]             // ids of the nodes that are not
 	settings     kv.Bucket[cluster.Settings]     // one row, if anything was set
+	format       kv.Bucket[int64]                // one row: what may be in the log; none is 0
 	position     kv.Bucket[position]             // one row
 }
 
@@ -66,7 +67,10 @@ type position struct {
 	index    uint64 // of the last raft entry
 }
 
-const positionKey = "position"
+const (
+	positionKey = "position"
+	formatKey   = "format"
+)
 
 func newBuckets() *buckets {
 	return &buckets{
@@ -98,6 +102,7 @@ func newBuckets() *buckets {
 		capacity:     kv.Bucket[cluster.Amount]{Name: "capacity", Codec: wire.AmountCodec()},
 		unready:      kv.Bucket[struct{}]{Name: "unready", Codec: markCodec()},
 		settings:     kv.Bucket[cluster.Settings]{Name: "settings", Codec: wire.SettingsCodec()},
+		format:       kv.Bucket[int64]{Name: "format", Codec: countCodec()},
 		position:     kv.Bucket[position]{Name: "position", Codec: positionCodec()},
 	}
 }

@@ -245,6 +245,11 @@ func (tx *Tx) where(task cluster.Task) {
 	change.Node, change.Ended = task.Allocation.Node, task.Status.State.Ended()
 }
 
+// PutFormat says which commands and nouns may be in the log from now on.
+func (tx *Tx) PutFormat(format int) {
+	put(tx, tx.buckets.format, KindFormat, formatKey, int64(format))
+}
+
 // DeleteJob deletes a job. It leaves its gangs, tasks and publication to the caller.
 func (tx *Tx) DeleteJob(name string) {
 	job, ok := tx.Job(name)

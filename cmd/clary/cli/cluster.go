@@ -130,12 +130,12 @@ func (a *App) removeCommand() *cobra.Command {
 }
 
 func (a *App) clusterCommand() *cobra.Command {
-	return &cobra.Command{
+	command := &cobra.Command{
 		Use:     "cluster",
 		Aliases: []string{"info"},
 		Short:   "Show the coordinators, who leads, and who you are",
 		Long:    "Show the coordinators, who leads, and who you are. Coordinators that the context does not know yet are\nadded to it, so that commands reach the cluster when the others are gone.",
-		Example: "  clary cluster\n  clary cluster -o json",
+		Example: "  clary cluster\n  clary cluster members\n  clary cluster add d",
 		Args:    takes(),
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
 			info, err := c.Info(ctx)
@@ -166,6 +166,8 @@ func (a *App) clusterCommand() *cobra.Command {
 			})
 		}),
 	}
+	command.AddCommand(a.membersCommand(), a.addCoordinatorCommand(), a.removeCoordinatorCommand(), a.transferCommand(), a.upgradeStatusCommand())
+	return command
 }
 
 func word(condition bool, yes, no string) string {

@@ -80,6 +80,7 @@ type Command struct {
 	//	*Command_SetNodeTaints
 	//	*Command_SetNodeCached
 	//	*Command_Revoke
+	//	*Command_RaiseFormat
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	Deed          *Deed             `protobuf:"bytes,140,opt,name=deed,proto3" json:"deed,omitempty"` // who asked for it: put on record with the change, if it is accepted
 	unknownFields protoimpl.UnknownFields
@@ -220,6 +221,15 @@ func (x *Command) GetRevoke() *Revoke {
 	return nil
 }
 
+func (x *Command) GetRaiseFormat() *RaiseFormat {
+	if x != nil {
+		if x, ok := x.Command.(*Command_RaiseFormat); ok {
+			return x.RaiseFormat
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetDeed() *Deed {
 	if x != nil {
 		return x.Deed
@@ -271,6 +281,10 @@ type Command_Revoke struct {
 	Revoke *Revoke `protobuf:"bytes,130,opt,name=revoke,proto3,oneof"`
 }
 
+type Command_RaiseFormat struct {
+	RaiseFormat *RaiseFormat `protobuf:"bytes,120,opt,name=raise_format,json=raiseFormat,proto3,oneof"`
+}
+
 func (*Command_Record) isCommand_Command() {}
 
 func (*Command_CommitPlan) isCommand_Command() {}
@@ -290,6 +304,8 @@ func (*Command_SetNodeTaints) isCommand_Command() {}
 func (*Command_SetNodeCached) isCommand_Command() {}
 
 func (*Command_Revoke) isCommand_Command() {}
+
+func (*Command_RaiseFormat) isCommand_Command() {}
 
 // All or nothing: every change's noun must still be at the revision it was read.
 type Record struct {
@@ -1171,6 +1187,51 @@ func (x *Revoke) GetRevocation() *Revocation {
 	return nil
 }
 
+// What commands and nouns may be in the log from now on.
+type RaiseFormat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	To            int32                  `protobuf:"varint,1,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseFormat) Reset() {
+	*x = RaiseFormat{}
+	mi := &file_clary_v1_commands_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseFormat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseFormat) ProtoMessage() {}
+
+func (x *RaiseFormat) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_commands_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseFormat.ProtoReflect.Descriptor instead.
+func (*RaiseFormat) Descriptor() ([]byte, []int) {
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RaiseFormat) GetTo() int32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
 type Publish struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -1183,7 +1244,7 @@ type Publish struct {
 
 func (x *Publish) Reset() {
 	*x = Publish{}
-	mi := &file_clary_v1_commands_proto_msgTypes[14]
+	mi := &file_clary_v1_commands_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1256,7 @@ func (x *Publish) String() string {
 func (*Publish) ProtoMessage() {}
 
 func (x *Publish) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_commands_proto_msgTypes[14]
+	mi := &file_clary_v1_commands_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1269,7 @@ func (x *Publish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publish.ProtoReflect.Descriptor instead.
 func (*Publish) Descriptor() ([]byte, []int) {
-	return file_clary_v1_commands_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Publish) GetJob() string {
@@ -1250,7 +1311,7 @@ type Results struct {
 
 func (x *Results) Reset() {
 	*x = Results{}
-	mi := &file_clary_v1_commands_proto_msgTypes[15]
+	mi := &file_clary_v1_commands_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1323,7 @@ func (x *Results) String() string {
 func (*Results) ProtoMessage() {}
 
 func (x *Results) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_commands_proto_msgTypes[15]
+	mi := &file_clary_v1_commands_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1336,7 @@ func (x *Results) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Results.ProtoReflect.Descriptor instead.
 func (*Results) Descriptor() ([]byte, []int) {
-	return file_clary_v1_commands_proto_rawDescGZIP(), []int{15}
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Results) GetResults() []*Result {
@@ -1304,7 +1365,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_clary_v1_commands_proto_msgTypes[16]
+	mi := &file_clary_v1_commands_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1377,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_commands_proto_msgTypes[16]
+	mi := &file_clary_v1_commands_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1390,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_clary_v1_commands_proto_rawDescGZIP(), []int{16}
+	return file_clary_v1_commands_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Result) GetRevision() uint64 {
@@ -1366,7 +1427,7 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\n" +
 	"\x17clary/v1/commands.proto\x12\bclary.v1\x1a\x14clary/v1/nouns.proto\"6\n" +
 	"\x05Batch\x12-\n" +
-	"\bcommands\x18\x01 \x03(\v2\x11.clary.v1.CommandR\bcommands\"\xf8\x04\n" +
+	"\bcommands\x18\x01 \x03(\v2\x11.clary.v1.CommandR\bcommands\"\xb4\x05\n" +
 	"\aCommand\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x03R\x03now\x12*\n" +
 	"\x06record\x18\x02 \x01(\v2\x10.clary.v1.RecordH\x00R\x06record\x127\n" +
@@ -1380,7 +1441,8 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\apublish\x18\b \x01(\v2\x11.clary.v1.PublishH\x00R\apublish\x12A\n" +
 	"\x0fset_node_taints\x18n \x01(\v2\x17.clary.v1.SetNodeTaintsH\x00R\rsetNodeTaints\x12B\n" +
 	"\x0fset_node_cached\x18\xa0\x01 \x01(\v2\x17.clary.v1.SetNodeCachedH\x00R\rsetNodeCached\x12+\n" +
-	"\x06revoke\x18\x82\x01 \x01(\v2\x10.clary.v1.RevokeH\x00R\x06revoke\x12#\n" +
+	"\x06revoke\x18\x82\x01 \x01(\v2\x10.clary.v1.RevokeH\x00R\x06revoke\x12:\n" +
+	"\fraise_format\x18x \x01(\v2\x15.clary.v1.RaiseFormatH\x00R\vraiseFormat\x12#\n" +
 	"\x04deed\x18\x8c\x01 \x01(\v2\x0e.clary.v1.DeedR\x04deedB\t\n" +
 	"\acommand\"4\n" +
 	"\x06Record\x12*\n" +
@@ -1441,7 +1503,9 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\x06Revoke\x124\n" +
 	"\n" +
 	"revocation\x18\x01 \x01(\v2\x14.clary.v1.RevocationR\n" +
-	"revocation\"u\n" +
+	"revocation\"\x1d\n" +
+	"\vRaiseFormat\x12\x0e\n" +
+	"\x02to\x18\x01 \x01(\x05R\x02to\"u\n" +
 	"\aPublish\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04gang\x18\x02 \x01(\tR\x04gang\x12\x18\n" +
@@ -1469,7 +1533,7 @@ func file_clary_v1_commands_proto_rawDescGZIP() []byte {
 	return file_clary_v1_commands_proto_rawDescData
 }
 
-var file_clary_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_clary_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_clary_v1_commands_proto_goTypes = []any{
 	(*Batch)(nil),           // 0: clary.v1.Batch
 	(*Command)(nil),         // 1: clary.v1.Command
@@ -1485,29 +1549,30 @@ var file_clary_v1_commands_proto_goTypes = []any{
 	(*SetNodeCached)(nil),   // 11: clary.v1.SetNodeCached
 	(*SetNodeTaints)(nil),   // 12: clary.v1.SetNodeTaints
 	(*Revoke)(nil),          // 13: clary.v1.Revoke
-	(*Publish)(nil),         // 14: clary.v1.Publish
-	(*Results)(nil),         // 15: clary.v1.Results
-	(*Result)(nil),          // 16: clary.v1.Result
-	(*Deed)(nil),            // 17: clary.v1.Deed
-	(*Job)(nil),             // 18: clary.v1.Job
-	(*Gang)(nil),            // 19: clary.v1.Gang
-	(*Queue)(nil),           // 20: clary.v1.Queue
-	(*Token)(nil),           // 21: clary.v1.Token
-	(*Secret)(nil),          // 22: clary.v1.Secret
-	(*Trial)(nil),           // 23: clary.v1.Trial
-	(*Sweep)(nil),           // 24: clary.v1.Sweep
-	(*Model)(nil),           // 25: clary.v1.Model
-	(*ModelVersion)(nil),    // 26: clary.v1.ModelVersion
-	(*Endpoint)(nil),        // 27: clary.v1.Endpoint
-	(*ClusterSettings)(nil), // 28: clary.v1.ClusterSettings
-	(*Trust)(nil),           // 29: clary.v1.Trust
-	(*Placement)(nil),       // 30: clary.v1.Placement
-	(*Eviction)(nil),        // 31: clary.v1.Eviction
-	(*TaskStatus)(nil),      // 32: clary.v1.TaskStatus
-	(*Node)(nil),            // 33: clary.v1.Node
-	(*Taint)(nil),           // 34: clary.v1.Taint
-	(*Revocation)(nil),      // 35: clary.v1.Revocation
-	(*Output)(nil),          // 36: clary.v1.Output
+	(*RaiseFormat)(nil),     // 14: clary.v1.RaiseFormat
+	(*Publish)(nil),         // 15: clary.v1.Publish
+	(*Results)(nil),         // 16: clary.v1.Results
+	(*Result)(nil),          // 17: clary.v1.Result
+	(*Deed)(nil),            // 18: clary.v1.Deed
+	(*Job)(nil),             // 19: clary.v1.Job
+	(*Gang)(nil),            // 20: clary.v1.Gang
+	(*Queue)(nil),           // 21: clary.v1.Queue
+	(*Token)(nil),           // 22: clary.v1.Token
+	(*Secret)(nil),          // 23: clary.v1.Secret
+	(*Trial)(nil),           // 24: clary.v1.Trial
+	(*Sweep)(nil),           // 25: clary.v1.Sweep
+	(*Model)(nil),           // 26: clary.v1.Model
+	(*ModelVersion)(nil),    // 27: clary.v1.ModelVersion
+	(*Endpoint)(nil),        // 28: clary.v1.Endpoint
+	(*ClusterSettings)(nil), // 29: clary.v1.ClusterSettings
+	(*Trust)(nil),           // 30: clary.v1.Trust
+	(*Placement)(nil),       // 31: clary.v1.Placement
+	(*Eviction)(nil),        // 32: clary.v1.Eviction
+	(*TaskStatus)(nil),      // 33: clary.v1.TaskStatus
+	(*Node)(nil),            // 34: clary.v1.Node
+	(*Taint)(nil),           // 35: clary.v1.Taint
+	(*Revocation)(nil),      // 36: clary.v1.Revocation
+	(*Output)(nil),          // 37: clary.v1.Output
 }
 var file_clary_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Batch.commands:type_name -> clary.v1.Command
@@ -1517,41 +1582,42 @@ var file_clary_v1_commands_proto_depIdxs = []int32{
 	8,  // 4: clary.v1.Command.put_node:type_name -> clary.v1.PutNode
 	9,  // 5: clary.v1.Command.set_node_state:type_name -> clary.v1.SetNodeState
 	10, // 6: clary.v1.Command.remove_node:type_name -> clary.v1.RemoveNode
-	14, // 7: clary.v1.Command.publish:type_name -> clary.v1.Publish
+	15, // 7: clary.v1.Command.publish:type_name -> clary.v1.Publish
 	12, // 8: clary.v1.Command.set_node_taints:type_name -> clary.v1.SetNodeTaints
 	11, // 9: clary.v1.Command.set_node_cached:type_name -> clary.v1.SetNodeCached
 	13, // 10: clary.v1.Command.revoke:type_name -> clary.v1.Revoke
-	17, // 11: clary.v1.Command.deed:type_name -> clary.v1.Deed
-	3,  // 12: clary.v1.Record.changes:type_name -> clary.v1.Change
-	18, // 13: clary.v1.Change.job:type_name -> clary.v1.Job
-	19, // 14: clary.v1.Change.gang:type_name -> clary.v1.Gang
-	20, // 15: clary.v1.Change.queue:type_name -> clary.v1.Queue
-	21, // 16: clary.v1.Change.token:type_name -> clary.v1.Token
-	4,  // 17: clary.v1.Change.delete:type_name -> clary.v1.Key
-	22, // 18: clary.v1.Change.secret:type_name -> clary.v1.Secret
-	17, // 19: clary.v1.Change.deed:type_name -> clary.v1.Deed
-	23, // 20: clary.v1.Change.trial:type_name -> clary.v1.Trial
-	24, // 21: clary.v1.Change.sweep:type_name -> clary.v1.Sweep
-	25, // 22: clary.v1.Change.model:type_name -> clary.v1.Model
-	26, // 23: clary.v1.Change.model_version:type_name -> clary.v1.ModelVersion
-	27, // 24: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
-	28, // 25: clary.v1.Change.settings:type_name -> clary.v1.ClusterSettings
-	29, // 26: clary.v1.Change.trust:type_name -> clary.v1.Trust
-	4,  // 27: clary.v1.Change.check:type_name -> clary.v1.Key
-	30, // 28: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
-	31, // 29: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
-	7,  // 30: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
-	32, // 31: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
-	33, // 32: clary.v1.PutNode.node:type_name -> clary.v1.Node
-	34, // 33: clary.v1.SetNodeTaints.taints:type_name -> clary.v1.Taint
-	35, // 34: clary.v1.Revoke.revocation:type_name -> clary.v1.Revocation
-	36, // 35: clary.v1.Publish.outputs:type_name -> clary.v1.Output
-	16, // 36: clary.v1.Results.results:type_name -> clary.v1.Result
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	14, // 11: clary.v1.Command.raise_format:type_name -> clary.v1.RaiseFormat
+	18, // 12: clary.v1.Command.deed:type_name -> clary.v1.Deed
+	3,  // 13: clary.v1.Record.changes:type_name -> clary.v1.Change
+	19, // 14: clary.v1.Change.job:type_name -> clary.v1.Job
+	20, // 15: clary.v1.Change.gang:type_name -> clary.v1.Gang
+	21, // 16: clary.v1.Change.queue:type_name -> clary.v1.Queue
+	22, // 17: clary.v1.Change.token:type_name -> clary.v1.Token
+	4,  // 18: clary.v1.Change.delete:type_name -> clary.v1.Key
+	23, // 19: clary.v1.Change.secret:type_name -> clary.v1.Secret
+	18, // 20: clary.v1.Change.deed:type_name -> clary.v1.Deed
+	24, // 21: clary.v1.Change.trial:type_name -> clary.v1.Trial
+	25, // 22: clary.v1.Change.sweep:type_name -> clary.v1.Sweep
+	26, // 23: clary.v1.Change.model:type_name -> clary.v1.Model
+	27, // 24: clary.v1.Change.model_version:type_name -> clary.v1.ModelVersion
+	28, // 25: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
+	29, // 26: clary.v1.Change.settings:type_name -> clary.v1.ClusterSettings
+	30, // 27: clary.v1.Change.trust:type_name -> clary.v1.Trust
+	4,  // 28: clary.v1.Change.check:type_name -> clary.v1.Key
+	31, // 29: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
+	32, // 30: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
+	7,  // 31: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
+	33, // 32: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
+	34, // 33: clary.v1.PutNode.node:type_name -> clary.v1.Node
+	35, // 34: clary.v1.SetNodeTaints.taints:type_name -> clary.v1.Taint
+	36, // 35: clary.v1.Revoke.revocation:type_name -> clary.v1.Revocation
+	37, // 36: clary.v1.Publish.outputs:type_name -> clary.v1.Output
+	17, // 37: clary.v1.Results.results:type_name -> clary.v1.Result
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_commands_proto_init() }
@@ -1571,6 +1637,7 @@ func file_clary_v1_commands_proto_init() {
 		(*Command_SetNodeTaints)(nil),
 		(*Command_SetNodeCached)(nil),
 		(*Command_Revoke)(nil),
+		(*Command_RaiseFormat)(nil),
 	}
 	file_clary_v1_commands_proto_msgTypes[3].OneofWrappers = []any{
 		(*Change_Job)(nil),
@@ -1595,7 +1662,7 @@ func file_clary_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_commands_proto_rawDesc), len(file_clary_v1_commands_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -278,94 +278,6 @@ func (x *BeatsResponse) GetUnknown() []string {
 	return nil
 }
 
-type AddMemberRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *AddMemberRequest) Reset() {
-	*x = AddMemberRequest{}
-	mi := &file_clary_v1_peer_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *AddMemberRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*AddMemberRequest) ProtoMessage() {}
-
-func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_peer_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
-func (*AddMemberRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_peer_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *AddMemberRequest) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *AddMemberRequest) GetAddress() string {
-	if x != nil {
-		return x.Address
-	}
-	return ""
-}
-
-type AddMemberResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *AddMemberResponse) Reset() {
-	*x = AddMemberResponse{}
-	mi := &file_clary_v1_peer_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *AddMemberResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*AddMemberResponse) ProtoMessage() {}
-
-func (x *AddMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_peer_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use AddMemberResponse.ProtoReflect.Descriptor instead.
-func (*AddMemberResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_peer_proto_rawDescGZIP(), []int{7}
-}
-
 type StageKeyringRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keyring       []byte                 `protobuf:"bytes,1,opt,name=keyring,proto3" json:"keyring,omitempty"`
@@ -375,7 +287,7 @@ type StageKeyringRequest struct {
 
 func (x *StageKeyringRequest) Reset() {
 	*x = StageKeyringRequest{}
-	mi := &file_clary_v1_peer_proto_msgTypes[8]
+	mi := &file_clary_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -387,7 +299,7 @@ func (x *StageKeyringRequest) String() string {
 func (*StageKeyringRequest) ProtoMessage() {}
 
 func (x *StageKeyringRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_peer_proto_msgTypes[8]
+	mi := &file_clary_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -400,7 +312,7 @@ func (x *StageKeyringRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageKeyringRequest.ProtoReflect.Descriptor instead.
 func (*StageKeyringRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StageKeyringRequest) GetKeyring() []byte {
@@ -418,7 +330,7 @@ type StageKeyringResponse struct {
 
 func (x *StageKeyringResponse) Reset() {
 	*x = StageKeyringResponse{}
-	mi := &file_clary_v1_peer_proto_msgTypes[9]
+	mi := &file_clary_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +342,7 @@ func (x *StageKeyringResponse) String() string {
 func (*StageKeyringResponse) ProtoMessage() {}
 
 func (x *StageKeyringResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_peer_proto_msgTypes[9]
+	mi := &file_clary_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +355,7 @@ func (x *StageKeyringResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageKeyringResponse.ProtoReflect.Descriptor instead.
 func (*StageKeyringResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 type FetchKeyringRequest struct {
@@ -455,7 +367,7 @@ type FetchKeyringRequest struct {
 
 func (x *FetchKeyringRequest) Reset() {
 	*x = FetchKeyringRequest{}
-	mi := &file_clary_v1_peer_proto_msgTypes[10]
+	mi := &file_clary_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +379,7 @@ func (x *FetchKeyringRequest) String() string {
 func (*FetchKeyringRequest) ProtoMessage() {}
 
 func (x *FetchKeyringRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_peer_proto_msgTypes[10]
+	mi := &file_clary_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +392,7 @@ func (x *FetchKeyringRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchKeyringRequest.ProtoReflect.Descriptor instead.
 func (*FetchKeyringRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FetchKeyringRequest) GetId() string {
@@ -499,7 +411,7 @@ type FetchKeyringResponse struct {
 
 func (x *FetchKeyringResponse) Reset() {
 	*x = FetchKeyringResponse{}
-	mi := &file_clary_v1_peer_proto_msgTypes[11]
+	mi := &file_clary_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +423,7 @@ func (x *FetchKeyringResponse) String() string {
 func (*FetchKeyringResponse) ProtoMessage() {}
 
 func (x *FetchKeyringResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_peer_proto_msgTypes[11]
+	mi := &file_clary_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +436,7 @@ func (x *FetchKeyringResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchKeyringResponse.ProtoReflect.Descriptor instead.
 func (*FetchKeyringResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FetchKeyringResponse) GetKeyring() []byte {
@@ -532,6 +444,247 @@ func (x *FetchKeyringResponse) GetKeyring() []byte {
 		return x.Keyring
 	}
 	return nil
+}
+
+type AddMemberRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Builds that do not say what follows vote at once.
+	Staged        bool   `protobuf:"varint,120,opt,name=staged,proto3" json:"staged,omitempty"`
+	Format        int32  `protobuf:"varint,121,opt,name=format,proto3" json:"format,omitempty"`
+	Version       string `protobuf:"bytes,122,opt,name=version,proto3" json:"version,omitempty"`
+	Applied       uint64 `protobuf:"varint,123,opt,name=applied,proto3" json:"applied,omitempty"` // newest log entry in the sender's state
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddMemberRequest) Reset() {
+	*x = AddMemberRequest{}
+	mi := &file_clary_v1_peer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddMemberRequest) ProtoMessage() {}
+
+func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_peer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
+func (*AddMemberRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AddMemberRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AddMemberRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AddMemberRequest) GetStaged() bool {
+	if x != nil {
+		return x.Staged
+	}
+	return false
+}
+
+func (x *AddMemberRequest) GetFormat() int32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *AddMemberRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *AddMemberRequest) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+type AddMemberResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Voter         bool                   `protobuf:"varint,120,opt,name=voter,proto3" json:"voter,omitempty"`
+	Behind        uint64                 `protobuf:"varint,121,opt,name=behind,proto3" json:"behind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddMemberResponse) Reset() {
+	*x = AddMemberResponse{}
+	mi := &file_clary_v1_peer_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddMemberResponse) ProtoMessage() {}
+
+func (x *AddMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_peer_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddMemberResponse.ProtoReflect.Descriptor instead.
+func (*AddMemberResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AddMemberResponse) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *AddMemberResponse) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+type StandingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandingRequest) Reset() {
+	*x = StandingRequest{}
+	mi := &file_clary_v1_peer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandingRequest) ProtoMessage() {}
+
+func (x *StandingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_peer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandingRequest.ProtoReflect.Descriptor instead.
+func (*StandingRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{12}
+}
+
+type StandingResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Format        int32                  `protobuf:"varint,2,opt,name=format,proto3" json:"format,omitempty"`
+	Leads         bool                   `protobuf:"varint,3,opt,name=leads,proto3" json:"leads,omitempty"`
+	Applied       uint64                 `protobuf:"varint,4,opt,name=applied,proto3" json:"applied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandingResponse) Reset() {
+	*x = StandingResponse{}
+	mi := &file_clary_v1_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandingResponse) ProtoMessage() {}
+
+func (x *StandingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandingResponse.ProtoReflect.Descriptor instead.
+func (*StandingResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *StandingResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *StandingResponse) GetFormat() int32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *StandingResponse) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
+}
+
+func (x *StandingResponse) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
 }
 
 var File_clary_v1_peer_proto protoreflect.FileDescriptor
@@ -549,18 +702,30 @@ const file_clary_v1_peer_proto_rawDesc = "" +
 	"\fBeatsRequest\x12\x14\n" +
 	"\x05nodes\x18\x01 \x03(\tR\x05nodes\")\n" +
 	"\rBeatsResponse\x12\x18\n" +
-	"\aunknown\x18\x01 \x03(\tR\aunknown\"<\n" +
-	"\x10AddMemberRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x13\n" +
-	"\x11AddMemberResponse\"/\n" +
+	"\aunknown\x18\x01 \x03(\tR\aunknown\"/\n" +
 	"\x13StageKeyringRequest\x12\x18\n" +
 	"\akeyring\x18\x01 \x01(\fR\akeyring\"\x16\n" +
 	"\x14StageKeyringResponse\"%\n" +
 	"\x13FetchKeyringRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"0\n" +
 	"\x14FetchKeyringResponse\x12\x18\n" +
-	"\akeyring\x18\x01 \x01(\fR\akeyring2\xb5\x04\n" +
+	"\akeyring\x18\x01 \x01(\fR\akeyring\"\xa0\x01\n" +
+	"\x10AddMemberRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06staged\x18x \x01(\bR\x06staged\x12\x16\n" +
+	"\x06format\x18y \x01(\x05R\x06format\x12\x18\n" +
+	"\aversion\x18z \x01(\tR\aversion\x12\x18\n" +
+	"\aapplied\x18{ \x01(\x04R\aapplied\"A\n" +
+	"\x11AddMemberResponse\x12\x14\n" +
+	"\x05voter\x18x \x01(\bR\x05voter\x12\x16\n" +
+	"\x06behind\x18y \x01(\x04R\x06behind\"\x11\n" +
+	"\x0fStandingRequest\"t\n" +
+	"\x10StandingResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
+	"\x06format\x18\x02 \x01(\x05R\x06format\x12\x14\n" +
+	"\x05leads\x18\x03 \x01(\bR\x05leads\x12\x18\n" +
+	"\aapplied\x18\x04 \x01(\x04R\aapplied2\xf8\x04\n" +
 	"\x04Peer\x12>\n" +
 	"\aPropose\x12\x18.clary.v1.ProposeRequest\x1a\x19.clary.v1.ProposeResponse\x12D\n" +
 	"\tReadIndex\x12\x1a.clary.v1.ReadIndexRequest\x1a\x1b.clary.v1.ReadIndexResponse\x128\n" +
@@ -569,7 +734,8 @@ const file_clary_v1_peer_proto_rawDesc = "" +
 	"\tAddMember\x12\x1a.clary.v1.AddMemberRequest\x1a\x1b.clary.v1.AddMemberResponse\x12M\n" +
 	"\fStageKeyring\x12\x1d.clary.v1.StageKeyringRequest\x1a\x1e.clary.v1.StageKeyringResponse\x12M\n" +
 	"\fFetchKeyring\x12\x1d.clary.v1.FetchKeyringRequest\x1a\x1e.clary.v1.FetchKeyringResponse\x12D\n" +
-	"\tKeyStatus\x12\x1a.clary.v1.KeyStatusRequest\x1a\x1b.clary.v1.KeyStatusResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
+	"\tKeyStatus\x12\x1a.clary.v1.KeyStatusRequest\x1a\x1b.clary.v1.KeyStatusResponse\x12A\n" +
+	"\bStanding\x12\x19.clary.v1.StandingRequest\x1a\x1a.clary.v1.StandingResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
 	file_clary_v1_peer_proto_rawDescOnce sync.Once
@@ -583,7 +749,7 @@ func file_clary_v1_peer_proto_rawDescGZIP() []byte {
 	return file_clary_v1_peer_proto_rawDescData
 }
 
-var file_clary_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_clary_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_clary_v1_peer_proto_goTypes = []any{
 	(*ProposeRequest)(nil),        // 0: clary.v1.ProposeRequest
 	(*ProposeResponse)(nil),       // 1: clary.v1.ProposeResponse
@@ -591,36 +757,40 @@ var file_clary_v1_peer_proto_goTypes = []any{
 	(*ReadIndexResponse)(nil),     // 3: clary.v1.ReadIndexResponse
 	(*BeatsRequest)(nil),          // 4: clary.v1.BeatsRequest
 	(*BeatsResponse)(nil),         // 5: clary.v1.BeatsResponse
-	(*AddMemberRequest)(nil),      // 6: clary.v1.AddMemberRequest
-	(*AddMemberResponse)(nil),     // 7: clary.v1.AddMemberResponse
-	(*StageKeyringRequest)(nil),   // 8: clary.v1.StageKeyringRequest
-	(*StageKeyringResponse)(nil),  // 9: clary.v1.StageKeyringResponse
-	(*FetchKeyringRequest)(nil),   // 10: clary.v1.FetchKeyringRequest
-	(*FetchKeyringResponse)(nil),  // 11: clary.v1.FetchKeyringResponse
-	(*RouterReports)(nil),         // 12: clary.v1.RouterReports
-	(*KeyStatusRequest)(nil),      // 13: clary.v1.KeyStatusRequest
-	(*RouterReportsResponse)(nil), // 14: clary.v1.RouterReportsResponse
-	(*KeyStatusResponse)(nil),     // 15: clary.v1.KeyStatusResponse
+	(*StageKeyringRequest)(nil),   // 6: clary.v1.StageKeyringRequest
+	(*StageKeyringResponse)(nil),  // 7: clary.v1.StageKeyringResponse
+	(*FetchKeyringRequest)(nil),   // 8: clary.v1.FetchKeyringRequest
+	(*FetchKeyringResponse)(nil),  // 9: clary.v1.FetchKeyringResponse
+	(*AddMemberRequest)(nil),      // 10: clary.v1.AddMemberRequest
+	(*AddMemberResponse)(nil),     // 11: clary.v1.AddMemberResponse
+	(*StandingRequest)(nil),       // 12: clary.v1.StandingRequest
+	(*StandingResponse)(nil),      // 13: clary.v1.StandingResponse
+	(*RouterReports)(nil),         // 14: clary.v1.RouterReports
+	(*KeyStatusRequest)(nil),      // 15: clary.v1.KeyStatusRequest
+	(*RouterReportsResponse)(nil), // 16: clary.v1.RouterReportsResponse
+	(*KeyStatusResponse)(nil),     // 17: clary.v1.KeyStatusResponse
 }
 var file_clary_v1_peer_proto_depIdxs = []int32{
 	0,  // 0: clary.v1.Peer.Propose:input_type -> clary.v1.ProposeRequest
 	2,  // 1: clary.v1.Peer.ReadIndex:input_type -> clary.v1.ReadIndexRequest
 	4,  // 2: clary.v1.Peer.Beats:input_type -> clary.v1.BeatsRequest
-	12, // 3: clary.v1.Peer.Reports:input_type -> clary.v1.RouterReports
-	6,  // 4: clary.v1.Peer.AddMember:input_type -> clary.v1.AddMemberRequest
-	8,  // 5: clary.v1.Peer.StageKeyring:input_type -> clary.v1.StageKeyringRequest
-	10, // 6: clary.v1.Peer.FetchKeyring:input_type -> clary.v1.FetchKeyringRequest
-	13, // 7: clary.v1.Peer.KeyStatus:input_type -> clary.v1.KeyStatusRequest
-	1,  // 8: clary.v1.Peer.Propose:output_type -> clary.v1.ProposeResponse
-	3,  // 9: clary.v1.Peer.ReadIndex:output_type -> clary.v1.ReadIndexResponse
-	5,  // 10: clary.v1.Peer.Beats:output_type -> clary.v1.BeatsResponse
-	14, // 11: clary.v1.Peer.Reports:output_type -> clary.v1.RouterReportsResponse
-	7,  // 12: clary.v1.Peer.AddMember:output_type -> clary.v1.AddMemberResponse
-	9,  // 13: clary.v1.Peer.StageKeyring:output_type -> clary.v1.StageKeyringResponse
-	11, // 14: clary.v1.Peer.FetchKeyring:output_type -> clary.v1.FetchKeyringResponse
-	15, // 15: clary.v1.Peer.KeyStatus:output_type -> clary.v1.KeyStatusResponse
-	8,  // [8:16] is the sub-list for method output_type
-	0,  // [0:8] is the sub-list for method input_type
+	14, // 3: clary.v1.Peer.Reports:input_type -> clary.v1.RouterReports
+	10, // 4: clary.v1.Peer.AddMember:input_type -> clary.v1.AddMemberRequest
+	6,  // 5: clary.v1.Peer.StageKeyring:input_type -> clary.v1.StageKeyringRequest
+	8,  // 6: clary.v1.Peer.FetchKeyring:input_type -> clary.v1.FetchKeyringRequest
+	15, // 7: clary.v1.Peer.KeyStatus:input_type -> clary.v1.KeyStatusRequest
+	12, // 8: clary.v1.Peer.Standing:input_type -> clary.v1.StandingRequest
+	1,  // 9: clary.v1.Peer.Propose:output_type -> clary.v1.ProposeResponse
+	3,  // 10: clary.v1.Peer.ReadIndex:output_type -> clary.v1.ReadIndexResponse
+	5,  // 11: clary.v1.Peer.Beats:output_type -> clary.v1.BeatsResponse
+	16, // 12: clary.v1.Peer.Reports:output_type -> clary.v1.RouterReportsResponse
+	11, // 13: clary.v1.Peer.AddMember:output_type -> clary.v1.AddMemberResponse
+	7,  // 14: clary.v1.Peer.StageKeyring:output_type -> clary.v1.StageKeyringResponse
+	9,  // 15: clary.v1.Peer.FetchKeyring:output_type -> clary.v1.FetchKeyringResponse
+	17, // 16: clary.v1.Peer.KeyStatus:output_type -> clary.v1.KeyStatusResponse
+	13, // 17: clary.v1.Peer.Standing:output_type -> clary.v1.StandingResponse
+	9,  // [9:18] is the sub-list for method output_type
+	0,  // [0:9] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name
@@ -639,7 +809,7 @@ func file_clary_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_peer_proto_rawDesc), len(file_clary_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

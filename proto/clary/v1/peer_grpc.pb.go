@@ -27,6 +27,7 @@ const (
 	Peer_StageKeyring_FullMethodName = "/clary.v1.Peer/StageKeyring"
 	Peer_FetchKeyring_FullMethodName = "/clary.v1.Peer/FetchKeyring"
 	Peer_KeyStatus_FullMethodName    = "/clary.v1.Peer/KeyStatus"
+	Peer_Standing_FullMethodName     = "/clary.v1.Peer/Standing"
 )
 
 // PeerClient is the client API for Peer service.
@@ -43,7 +44,7 @@ type PeerClient interface {
 	Beats(ctx context.Context, in *BeatsRequest, opts ...grpc.CallOption) (*BeatsResponse, error)
 	// Reports hands what routers did to the leader.
 	Reports(ctx context.Context, in *RouterReports, opts ...grpc.CallOption) (*RouterReportsResponse, error)
-	// AddMember makes the sender's new coordinator a voter.
+	// AddMember makes the sender a member, which votes once it has caught up, or notes where it is now.
 	AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*AddMemberResponse, error)
 	// StageKeyring hands over the keyring of a change of keys before the change is agreed on.
 	StageKeyring(ctx context.Context, in *StageKeyringRequest, opts ...grpc.CallOption) (*StageKeyringResponse, error)
@@ -51,6 +52,8 @@ type PeerClient interface {
 	FetchKeyring(ctx context.Context, in *FetchKeyringRequest, opts ...grpc.CallOption) (*FetchKeyringResponse, error)
 	// KeyStatus tells which keys the receiver goes by.
 	KeyStatus(ctx context.Context, in *KeyStatusRequest, opts ...grpc.CallOption) (*KeyStatusResponse, error)
+	// Standing tells how the receiver is doing, and what its build knows.
+	Standing(ctx context.Context, in *StandingRequest, opts ...grpc.CallOption) (*StandingResponse, error)
 }
 
 type peerClient struct {
@@ -141,6 +144,16 @@ func (c *peerClient) KeyStatus(ctx context.Context, in *KeyStatusRequest, opts .
 	return out, nil
 }
 
+func (c *peerClient) Standing(ctx context.Context, in *StandingRequest, opts ...grpc.CallOption) (*StandingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StandingResponse)
+	err := c.cc.Invoke(ctx, Peer_Standing_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -155,7 +168,7 @@ type PeerServer interface {
 	Beats(context.Context, *BeatsRequest) (*BeatsResponse, error)
 	// Reports hands what routers did to the leader.
 	Reports(context.Context, *RouterReports) (*RouterReportsResponse, error)
-	// AddMember makes the sender's new coordinator a voter.
+	// AddMember makes the sender a member, which votes once it has caught up, or notes where it is now.
 	AddMember(context.Context, *AddMemberRequest) (*AddMemberResponse, error)
 	// StageKeyring hands over the keyring of a change of keys before the change is agreed on.
 	StageKeyring(context.Context, *StageKeyringRequest) (*StageKeyringResponse, error)
@@ -163,6 +176,8 @@ type PeerServer interface {
 	FetchKeyring(context.Context, *FetchKeyringRequest) (*FetchKeyringResponse, error)
 	// KeyStatus tells which keys the receiver goes by.
 	KeyStatus(context.Context, *KeyStatusRequest) (*KeyStatusResponse, error)
+	// Standing tells how the receiver is doing, and what its build knows.
+	Standing(context.Context, *StandingRequest) (*StandingResponse, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -196,6 +211,9 @@ func (UnimplementedPeerServer) FetchKeyring(context.Context, *FetchKeyringReques
 }
 func (UnimplementedPeerServer) KeyStatus(context.Context, *KeyStatusRequest) (*KeyStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method KeyStatus not implemented")
+}
+func (UnimplementedPeerServer) Standing(context.Context, *StandingRequest) (*StandingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Standing not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -362,6 +380,24 @@ func _Peer_KeyStatus_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Standing_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StandingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Standing(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Standing_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Standing(ctx, req.(*StandingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -400,6 +436,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "KeyStatus",
 			Handler:    _Peer_KeyStatus_Handler,
+		},
+		{
+			MethodName: "Standing",
+			Handler:    _Peer_Standing_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

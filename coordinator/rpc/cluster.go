@@ -1,0 +1,85 @@
+package rpc
+
+import (
+	"context"
+
+	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/quorum"
+	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
+)
+
+// Quorum is the life of the set of coordinators. Only the leader's changes anything.
+type Quorum interface {
+	Admit(ctx context.Context, a quorum.Applicant) (voter bool, behind uint64, err error)
+	Members(ctx context.Context) ([]quorum.Member, error)
+	Remove(ctx context.Context, id string, force bool) (accepted []string, elsewhere bool, err error)
+	Transfer(ctx context.Context, to string) (leader string, err error)
+	Formats(members []quorum.Member) (inForce int, heldBack string, err error)
+	Standing() *claryv1.StandingResponse
+}
+
+// clusters serves operators: who decides, and what they know.
+type clusters struct {
+	claryv1.UnimplementedClusterServer
+	replica Replica
+	leader  leaderConns
+	quorum  Quorum
+}
+
+// Members is answered by the leader, and where there is none by whoever was asked.
+func (s *clusters) Members(ctx context.Context, request *claryv1.MembersRequest) (*claryv1.MembersResponse, error) {
+	if conn, err := s.leader.elsewhere(); err == nil && conn != nil {
+		return claryv1.NewClusterClient(conn).Members(forwarded(ctx), request)
+	}
+	members, err := s.quorum.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer := &claryv1.MembersResponse{Newest: command.Format}
+	for _, m := range members {
+		answer.Members = append(answer.Members, &claryv1.CoordinatorMember{
+			Id: m.ID, Address: m.Address, Voter: m.Voter, Leader: m.Leader, Alive: m.Alive, Version: m.Version, Format: int32(m.Format),
+			Applied: m.Applied, Behind: m.Behind, Problem: m.Problem,
+		})
+	}
+	inForce, heldBack, err := s.quorum.Formats(members)
+	if err != nil {
+		return nil, err
+	}
+	answer.Format, answer.HeldBack = int32(inForce), heldBack
+	for _, held := range command.Beyond(inForce) {
+		answer.Waiting = append(answer.Waiting, &claryv1.HeldBack{Format: int32(held.Format), What: held.What})
+	}
+	return answer, nil
+}
+
+// Remove is done by the leader. If that is the one to be removed, it hands over, and the next leader does it.
+func (s *clusters) Remove(ctx context.Context, request *claryv1.RemoveCoordinatorRequest) (*claryv1.RemoveCoordinatorResponse, error) {
+	conn, err := s.leader.elsewhere()
+	if err != nil {
+		return nil, err
+	}
+	if conn == nil {
+		accepted, elsewhere, err := s.quorum.Remove(ctx, request.GetId(), request.GetForce())
+		if err != nil || !elsewhere {
+			return &claryv1.RemoveCoordinatorResponse{Accepted: accepted}, err
+		}
+		if conn, err = s.leader.elsewhere(); err != nil {
+			return nil, err
+		}
+	}
+	return claryv1.NewClusterClient(conn).Remove(forwarded(ctx), request)
+}
+
+// Transfer is done by the leader.
+func (s *clusters) Transfer(ctx context.Context, request *claryv1.TransferRequest) (*claryv1.TransferResponse, error) {
+	conn, err := s.leader.elsewhere()
+	if err != nil {
+		return nil, err
+	}
+	if conn != nil {
+		return claryv1.NewClusterClient(conn).Transfer(forwarded(ctx), request)
+	}
+	leader, err := s.quorum.Transfer(ctx, request.GetTo())
+	return &claryv1.TransferResponse{Leader: leader}, err
+}
