@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: replay bench-cold engines help demo test race lint generate bench bench-ab bench-autoscale bench-inputs bench-exec bench-models bench-sched bench-serve bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
+.PHONY: replay bench-cold engines help demo test race lint generate bench bench-ab bench-autoscale bench-inputs bench-exec bench-fleet bench-models bench-sched bench-serve bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -69,6 +69,9 @@ bench-autoscale: setup ## play drawn load against scaled and fixed fleets in sim
 bench-sched: build ## measure scheduling: decisions, through Raft with a simulated fleet, as in docs/performance.md
 	@internal/tools/setup.sh slurm
 	@test/sched.sh
+
+bench-fleet: build ## measure three coordinators with 2,000 simulated agents, a leader change, and a start with 100,000 jobs, as in docs/performance.md
+	@test/fleet.sh
 
 bench-serve: build ## measure the router beside nginx and HAProxy on this machine, as in docs/performance.md
 	@internal/tools/setup.sh serve

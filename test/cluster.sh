@@ -98,6 +98,7 @@ server() { # server NAME [MORE...]
   free_port && store=$port
   free_port && serve=$port
   [ -n "${first:-}" ] || first=127.0.0.1:$listen
+  printf '%s\0' --listen "127.0.0.1:$listen" --gossip "127.0.0.1:$gossip" --object-store-listen "127.0.0.1:$store" --serve-listen "127.0.0.1:$serve" "$@" >"$dir/$name.args"
   start "$name" server --id "$name" --data "$dir/$name" --listen "127.0.0.1:$listen" \
     --gossip "127.0.0.1:$gossip" --object-store-listen "127.0.0.1:$store" --serve-listen "127.0.0.1:$serve" "$@"
 }

@@ -32,6 +32,8 @@ type fleet struct {
 	nodes []*simulated
 	told  func(job string, at time.Time) // a node was told of a task; called by many at once
 	ends  atomic.Bool                    // tasks end as soon as they start
+	pulse pulse                          // of all nodes together
+	all   []string                       // coordinators
 	in    sync.WaitGroup                 // nodes that were not welcomed yet
 }
 
@@ -40,7 +42,8 @@ type simulated struct {
 	fleet  *fleet
 	id     string
 	source *pki.Current
-	at     string // the coordinator that it connects to
+	at     int       // the coordinator that it connects to
+	acked  time.Time // when its last beat was answered
 
 	mu      sync.Mutex
 	running map[string]bool // tasks
@@ -48,15 +51,15 @@ type simulated struct {
 	rung    chan struct{}   // there is news
 }
 
-// join makes the nodes members, each by a token of its own.
-func join(ctx context.Context, c *client.Client, count int, coordinators []string, told func(string, time.Time)) (*fleet, error) {
-	f := &fleet{nodes: make([]*simulated, count), told: told}
+// join makes the nodes members, each by a token of its own. They are numbered from first.
+func join(ctx context.Context, c *client.Client, first, count int, coordinators []string, told func(string, time.Time)) (*fleet, error) {
+	f := &fleet{nodes: make([]*simulated, count), told: told, all: coordinators}
 	f.in.Add(count)
 	var joining errgroup.Group
 	joining.SetLimit(64)
 	for i := range f.nodes {
 		joining.Go(func() error {
-			id := fmt.Sprintf("sim-%05d", i)
+			id := fmt.Sprintf("sim-%05d", first+i)
 			_, token, err := c.CreateToken(ctx, cluster.TokenJoin, id, pki.Agent, time.Hour)
 			if err != nil {
 				return err
@@ -65,8 +68,8 @@ func join(ctx context.Context, c *client.Client, count int, coordinators []strin
 			if err != nil {
 				return err
 			}
-			at := coordinators[i%len(coordinators)]
-			answer, err := member.Join(ctx, member.TCP{}, at, token, key, &claryv1.JoinRequest{Id: id, Role: pki.Agent, Address: "127.0.0.1", Version: "simulated"})
+			at := i % len(coordinators)
+			answer, err := member.Join(ctx, member.TCP{}, coordinators[at], token, key, &claryv1.JoinRequest{Id: id, Role: pki.Agent, Address: "127.0.0.1", Version: "simulated"})
 			if err != nil {
 				return err
 			}
@@ -89,8 +92,11 @@ func (f *fleet) run(ctx context.Context) error {
 			for ctx.Err() == nil {
 				entering <- struct{}{}
 				if err := n.connect(ctx, sync.OnceFunc(func() { <-entering }), in); ctx.Err() == nil {
-					fmt.Fprintf(os.Stderr, "sched: node %s lost its connection: %v\n", n.id, err)
-					time.Sleep(time.Second)
+					if f.pulse.broke() {
+						fmt.Fprintf(os.Stderr, "sched: node %s lost its connection to %s: %v\n", n.id, f.all[n.at], err)
+					}
+					n.at = (n.at + 1) % len(f.all) // as agents do
+					time.Sleep(200 * time.Millisecond)
 				}
 			}
 			return nil
@@ -129,7 +135,7 @@ func (n *simulated) node() *claryv1.Node {
 // or could not, and welcomed in the first case.
 func (n *simulated) connect(ctx context.Context, tried, welcomed func()) error {
 	defer tried()
-	conn, err := member.Dial(member.TCP{}, n.at, n.source.Get, pki.ExpectNode(pki.Coordinator))
+	conn, err := member.Dial(member.TCP{}, n.fleet.all[n.at], n.source.Get, pki.ExpectNode(pki.Coordinator))
 	if err != nil {
 		return err
 	}
@@ -223,7 +229,7 @@ func (n *simulated) beat(ctx context.Context, stream grpc.BidiStreamingClient[cl
 		news := n.news
 		n.news = nil
 		n.mu.Unlock()
-		beat := &claryv1.Beat{Sequence: sequence, Changed: news}
+		beat, sent := &claryv1.Beat{Sequence: sequence, Changed: news}, time.Now()
 		if err := stream.Send(&claryv1.AgentMessage{Message: &claryv1.AgentMessage_Beat{Beat: beat}}); err != nil {
 			return err
 		}
@@ -232,6 +238,9 @@ func (n *simulated) beat(ctx context.Context, stream grpc.BidiStreamingClient[cl
 			return ctx.Err()
 		case <-acks:
 		}
+		now := time.Now()
+		n.fleet.pulse.note(now.Sub(sent), n.acked, now)
+		n.acked = now
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

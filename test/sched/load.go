@@ -21,9 +21,9 @@ import (
 )
 
 type bench struct {
-	nodes, tasks, gang, clients, rate int
-	length                            time.Duration
-	coordinators                      []string
+	first, nodes, tasks, gang, clients, rate int
+	length                                   time.Duration
+	coordinators                             []string
 }
 
 // figures are what is printed: rates a second, times in milliseconds.
@@ -96,7 +96,7 @@ func (b *bench) run(ctx context.Context) (figures, error) {
 	var running errgroup.Group
 	defer func() { cancel(); _ = running.Wait() }()
 	began := time.Now()
-	fleet, err := join(ctx, clients[0], b.nodes, b.coordinators, seen.told)
+	fleet, err := join(ctx, clients[0], b.first, b.nodes, b.coordinators, seen.told)
 	if err != nil {
 		return out, err
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -23,6 +24,9 @@ func main() {
 	flag.IntVar(&b.clients, "clients", 64, "how many submit at the same time")
 	flag.IntVar(&b.rate, "rate", 500, "jobs a second, one after the other, that come to a free fleet; 0 leaves this part out")
 	flag.DurationVar(&b.length, "length", 10*time.Second, "for how long they come")
+	flag.IntVar(&b.first, "first", 0, "number of the first simulated node")
+	beat := flag.Bool("beat", false, "instead of all that: let the nodes beat until SIGINT, and tell then, and at each SIGUSR1, how they were answered since the last time")
+	held := flag.Int("held", 0, "instead of all that: submit so many jobs that wait to be released")
 	jobs := flag.Int("jobs", 0, "instead of all that: submit so many jobs of `true` to the cluster's own nodes, and wait until all have succeeded")
 	addresses := flag.String("join", "", "coordinators that the nodes connect to, by turns: HOST:PORT,...")
 	flag.Parse()
@@ -31,9 +35,16 @@ func main() {
 	defer stop()
 	var figures any
 	var err error
-	if *jobs > 0 {
+	switch {
+	case *jobs > 0:
 		figures, err = whole(ctx, *jobs, b.clients)
-	} else {
+	case *held > 0:
+		figures, err = waiting(ctx, *held, b.clients)
+	case *beat:
+		tell := make(chan os.Signal, 1)
+		signal.Notify(tell, syscall.SIGUSR1)
+		figures, err = b.beats(ctx, tell)
+	default:
 		figures, err = b.run(ctx)
 	}
 	if err == nil {
