@@ -131,6 +131,9 @@ func TestAClusterKeepsItsWordWhateverBreaks(t *testing.T) {
 		count++
 		time.Sleep(fault.After) // the drill's own time passes: nothing is waited for
 		d.done = append(d.done, fmt.Sprintf("%s after %s: %s", time.Now().Format("15:04:05.000"), time.Since(began).Round(time.Millisecond), fault))
+		if fault.Kind == chaos.StepClock {
+			h.clock(time.Now().Add(fault.Length + 2*time.Second))
+		}
 		d.ruin(fault)
 		d.alive(fault)
 	}
