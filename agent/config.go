@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"hash/crc32"
 	"log/slog"
+	"maps"
 	"net"
 	"path/filepath"
+	"slices"
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/clary-ml/clary/agent/device"
 	"github.com/clary-ml/clary/agent/diskuse"
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/auth/member"
@@ -36,6 +39,7 @@ type Config struct {
 	PortFirst, PortLast int32             // ports that tasks may be given, both ends included
 	Labels              map[string]string // the operator's own, beside what the machine says
 	SimulateGPUs        string            // e.g. "8xA100"; empty asks NVML
+	GPUSpeeds           map[string]string // of models, in multiples of an A100's, beside what is known of them
 	MilliCPU            int64             // thousandths of a core to offer; 0 is all
 	Memory              int64             // bytes to offer; 0 is what the machine has, less a reserve
 	CacheBytes          int64             // most that the input cache may hold
@@ -71,6 +75,11 @@ func (c Config) Validate() cluster.Problems {
 	for flag, address := range map[string]string{"--listen": c.Listen, "--gossip": c.Gossip} {
 		if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
 			p.Add(flag, "%q is not host:port", cluster.Clip(address))
+		}
+	}
+	for _, model := range slices.Sorted(maps.Keys(c.GPUSpeeds)) {
+		if _, err := device.ParseSpeed(c.GPUSpeeds[model]); err != nil {
+			p.Add("--gpu-speed", "%s=%v", cluster.Clip(model), err)
 		}
 	}
 	c.Ingress.Validate(&p, "--ingress")

@@ -74,6 +74,11 @@ func (m *machine) node(ctx context.Context) cluster.Node {
 		m.config.Log.Warn("GPUs", "error", err)
 	}
 	c := m.config
+	for i := range devices { // a copy of our own
+		if said, ok := c.GPUSpeeds[devices[i].Model]; ok {
+			devices[i].Speed, _ = device.ParseSpeed(said) // Validate has read it
+		}
+	}
 	node := cluster.Node{
 		ID: c.ID, Address: c.Address, State: cluster.NodeReady,
 		MilliCPU: m.host.MilliCPU, Memory: m.host.Memory - m.host.Memory/memoryReserve, Disk: m.host.Disk,

@@ -127,7 +127,8 @@ func lacks(a, b cluster.Amount) bool {
 }
 
 // SetQueues replaces all queues, or none of them if something is wrong with the new ones. A queue that gangs name and
-// nobody described has weight 1 and no limits.
+// nobody described has weight 1 and no limits; if no queue may have its name, or there are too many, they are admitted
+// nowhere, which is no reason to refuse the others.
 func (c *Cluster) SetQueues(queues []cluster.Queue) error {
 	described := map[string]bool{}
 	for _, q := range queues {
@@ -135,8 +136,9 @@ func (c *Cluster) SetQueues(queues []cluster.Queue) error {
 	}
 	queues = slices.Clone(queues)
 	for _, l := range c.sorted {
-		if !described[l.queue.Name] && l.used() {
-			queues = append(queues, cluster.Queue{Name: l.queue.Name, Weight: 1})
+		q := cluster.Queue{Name: l.queue.Name, Weight: 1}
+		if !described[q.Name] && l.used() && len(queues) < cluster.MaxQueues && len(q.Validate()) == 0 {
+			queues = append(queues, q)
 		}
 	}
 	if err := c.Queues.Set(queues); err != nil {
@@ -144,7 +146,10 @@ func (c *Cluster) SetQueues(queues []cluster.Queue) error {
 	}
 	c.sorted = slices.DeleteFunc(c.sorted, func(l *line) bool {
 		q, known := c.Queues.Queue(l.queue.Name)
-		if !known { // nobody uses it: it is made anew with the queue
+		if !known && l.used() {
+			return false
+		}
+		if !known { // it is made anew with the queue
 			delete(c.lines, l.queue.Name)
 			return true
 		}

@@ -1,6 +1,7 @@
 package scheduler_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -47,5 +48,48 @@ func TestAQueueThatIsMadeAgainPlacesItsGangs(t *testing.T) {
 				t.Errorf("%s: who was held meanwhile waits on", name)
 			}
 		}
+	}
+}
+
+func TestALineOfANameThatNoQueueMayHaveKeepsOthersFromNothing(t *testing.T) {
+	s := newStage(t, racks(1, 8))
+	c := s.planner.(*scheduler.Cluster)
+	bad := gpuGang("No Queue!", "lost", 1, 1)
+	bad.Attempt, bad.Revision = 1, 1
+	c.Wait(scheduler.NewAsk(bad))
+	limited := cluster.Queue{Name: "team", Weight: 1, Borrow: cluster.Quota{}.With(cluster.ResourceGPUs, 2000)}
+	for range 2 {
+		if err := c.SetQueues([]cluster.Queue{limited}); err != nil {
+			t.Fatalf("queues that are right are refused: %v", err)
+		}
+	}
+	s.submit(gpuGang("team", "large", 1, 4), time.Hour)
+	s.submit(gpuGang("team", "small", 1, 2), time.Hour)
+	s.step()
+	s.expect("large", "")
+	s.expect("small", "n0")
+	if whys := c.LookAt([]string{bad.ID()}, s.now, nil).Whys(); len(whys) != 1 || len(whys[0].Blocks) == 0 {
+		t.Errorf("of who is lost it says %+v", whys)
+	}
+	c.Drop(bad.ID())
+	if err := c.SetQueues([]cluster.Queue{limited, {Name: "other", Weight: 1}}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMoreLinesThanThereMayBeQueuesKeepNobodyFromChangingOne(t *testing.T) {
+	c := scheduler.New(scheduler.Options{})
+	var queues []cluster.Queue
+	for i := range cluster.MaxQueues {
+		queues = append(queues, cluster.Queue{Name: fmt.Sprintf("q%d", i), Weight: 1})
+	}
+	if err := c.SetQueues(queues[:1]); err != nil {
+		t.Fatal(err)
+	}
+	g := gpuGang("nobody-describes-it", "one", 1, 1)
+	g.Attempt, g.Revision = 1, 1
+	c.Wait(scheduler.NewAsk(g))
+	if err := c.SetQueues(queues); err != nil {
+		t.Errorf("as many queues as there may be are refused: %v", err)
 	}
 }

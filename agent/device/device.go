@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,6 +45,15 @@ var speeds = map[string]int32{
 
 // Speed is how fast a model is in thousandths of an A100; 0 if it is not known.
 func Speed(model string) int32 { return speeds[model] }
+
+// ParseSpeed reads a speed in multiples of an A100's, like "1.8", into thousandths.
+func ParseSpeed(text string) (int32, error) {
+	times, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(times >= 0.001 && times <= 1000) { // NaN is neither
+		return 0, fault.New(fault.Invalid, "%q is no speed in multiples of an A100's: write a number from 0.001 to 1000, like 1.8", cluster.Clip(text))
+	}
+	return int32(math.Round(times * 1000)), nil
+}
 
 // Models lists what can be simulated.
 func Models() []string {

@@ -61,6 +61,7 @@ func newAgentCommand() *cobra.Command {
 	flags.StringVar(&config.Gossip, "gossip", "0.0.0.0:7425", "host:port of membership, UDP and TCP")
 	addFront(flags, &config.Ingress, "ingress", "")
 	flags.StringVar(&config.SimulateGPUs, "simulate-gpus", "", "offer GPUs that do not exist, like 8xA100, 2xH100-80GB,4xT4, 2xA100:mig or 8xH100:nvlink=4:numa=4")
+	flags.StringToStringVar(&config.GPUSpeeds, "gpu-speed", nil, "how fast models of GPUs are in multiples of an A100's, like L40S=0.9,B200=6; what is not said is from their data sheets")
 	flags.StringToStringVar(&config.Labels, "label", nil, "labels that jobs can ask for, like disk=nvme; clary.rack=r1,clary.zone=a say where the machine stands")
 	flags.StringVar(&amounts.ports, "ports", "20000-20999", "TCP ports that tasks may be given")
 	flags.StringVar(&config.PipIndex, "pip-index", "", "URL of the package index for Python environments (default: pip's own)")
