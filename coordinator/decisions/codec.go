@@ -89,6 +89,18 @@ func bare(gang cluster.Gang) cluster.Gang {
 	return gang
 }
 
+// sized reports whether a gang has roles, and no more tasks than a gang may have.
+func sized(gang cluster.Gang) bool {
+	tasks := int64(0)
+	for _, role := range gang.Roles {
+		if role.Count < 0 {
+			return false
+		}
+		tasks += int64(role.Count)
+	}
+	return len(gang.Roles) > 0 && tasks <= cluster.MaxTasks
+}
+
 func (d described) fromProto(p *claryv1.Told) (Told, bool) {
 	switch told := p.GetTold().(type) {
 	case *claryv1.Told_Begin:
@@ -113,17 +125,17 @@ func (d described) fromProto(p *claryv1.Told) (Told, bool) {
 		return Told{Queues: queues}, true
 	case *claryv1.Told_Waits:
 		wait := &Wait{Gang: wire.GangFromProto(told.Waits.GetGang()), Lasts: time.Duration(told.Waits.GetLasts()), Since: told.Waits.GetSince()}
-		return Told{Waits: wait}, len(wait.Gang.Roles) > 0
+		return Told{Waits: wait}, sized(wait.Gang)
 	case *claryv1.Told_Runs:
 		run := &Run{
 			Gang: wire.GangFromProto(told.Runs.GetGang()), Allocations: each(told.Runs.GetAllocations(), wire.AllocationFromProto),
 			Started: told.Runs.GetStarted(), Checkpoint: told.Runs.GetCheckpoint(), Until: told.Runs.GetUntil(), Restart: time.Duration(told.Runs.GetRestart()),
 			Done: told.Runs.GetDone(), Total: told.Runs.GetTotal(),
 		}
-		return Told{Runs: run}, len(run.Gang.Roles) > 0
+		return Told{Runs: run}, sized(run.Gang)
 	case *claryv1.Told_Done:
 		done := &Done{Gang: wire.GangFromProto(told.Done.GetGang()), Ran: time.Duration(told.Done.GetRan())}
-		return Told{Done: done}, len(done.Gang.Roles) > 0
+		return Told{Done: done}, sized(done.Gang)
 	case *claryv1.Told_Rests:
 		return Told{Rests: told.Rests}, told.Rests != ""
 	case *claryv1.Told_Recovered:

@@ -43,6 +43,7 @@ func Replay(from io.Reader, until Until) (Outcome, error) {
 	var c *scheduler.Cluster
 	gangs := map[string][]string{} // by job: gangs that were told of
 	for {
+		at := r.offset
 		told, err := r.next()
 		switch {
 		case err == io.EOF:
@@ -60,7 +61,9 @@ func Replay(from io.Reader, until Until) (Outcome, error) {
 		case c == nil:
 			return out, fault.New(fault.Invalid, "offset %d: the record does not begin with what was known", r.offset)
 		case told.Decided == nil:
-			told.To(c)
+			if err := guarded(at, func() { told.To(c) }); err != nil {
+				return out, err
+			}
 			if told.Waits != nil {
 				gangs[told.Waits.Gang.Job] = append(gangs[told.Waits.Gang.Job], told.Waits.Gang.ID())
 			}
@@ -68,10 +71,16 @@ func Replay(from io.Reader, until Until) (Outcome, error) {
 		}
 		d := told.Decided
 		stops := until.Decision > 0 && d.Number == until.Decision
-		if stops && until.Explain != "" {
-			out.Whys = c.LookAt(distinct(gangs[until.Explain]), d.Now, nil).Whys()
+		var plan cluster.Plan
+		err = guarded(at, func() {
+			if stops && until.Explain != "" {
+				out.Whys = c.LookAt(distinct(gangs[until.Explain]), d.Now, nil).Whys()
+			}
+			plan = c.Plan(d.Now)
+		})
+		if err != nil {
+			return out, err
 		}
-		plan := c.Plan(d.Now)
 		if out.Differs = difference(d.Plan, plan); out.Differs != "" {
 			out.Differs = fmt.Sprintf("decision %d of segment %d: %s", d.Number, out.Segments, out.Differs)
 			return out, nil
@@ -99,9 +108,22 @@ func (out Outcome) explained(c *scheduler.Cluster, gangs map[string][]string, un
 		if out.Last != nil {
 			now = out.Last.Now
 		}
-		out.Whys = c.LookAt(distinct(gangs[until.Explain]), now, nil).Whys()
+		err := guarded(r.offset, func() { out.Whys = c.LookAt(distinct(gangs[until.Explain]), now, nil).Whys() })
+		return out, err
 	}
 	return out, nil
+}
+
+// guarded has the scheduler do what a record says. One that was forged may say what no leader was ever told: what breaks then is
+// the record's fault, and told with its place.
+func guarded(offset int64, do func()) (err error) {
+	defer func() {
+		if broken := recover(); broken != nil {
+			err = fault.New(fault.Invalid, "offset %d: what the record says here the scheduler cannot take: %v", offset, broken)
+		}
+	}()
+	do()
+	return nil
 }
 
 func distinct(ids []string) []string { return slices.Compact(slices.Sorted(slices.Values(ids))) }

@@ -70,3 +70,19 @@ func TestAQuoteThatIsNeverClosedIsNamedByItsOwnLine(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAHugeLineIsRefusedInFewWords(t *testing.T) {
+	for name, line := range map[string]string{
+		"a field":     strings.Repeat("9", 16<<20) + ",1",
+		"many fields": strings.Repeat("1,", 4<<20),
+		"a quote":     `"` + strings.Repeat("x\n", 4<<20),
+	} {
+		err := sheet.Read("f", strings.NewReader("x,y\n1,1\n"+line+"\n"), []string{"x"}, func(r *sheet.Row) error {
+			r.Int("x", 0, 10)
+			return nil
+		})
+		if err == nil || !strings.Contains(err.Error(), "f: line 3: ") || len(err.Error()) > 300 || !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %.400v", name, err)
+		}
+	}
+}
