@@ -30,6 +30,7 @@ while count < int(sys.argv[1]):
     count += 1
     if sys.argv[2] == "each":
         save()
+    print("at", count, flush=True)
     time.sleep(0.25)
 print("ends at", count, flush=True)
 `
@@ -45,6 +46,14 @@ func (m *machines) counts(name, to, when, end string) {
 	m.Exits(0, "run", "--detach", "--name", name, "--queue", "lab", "--cores", "2", "--checkpoints", "--grace", "30s", "--",
 		"/usr/bin/python3", "-c", goesOn, to, when, end)
 	m.WaitFor(name+" to begin", 30*time.Second, func() bool { out, _ := m.Try("logs", name); return strings.Contains(out, "begins") })
+}
+
+// reaches waits until a job that keeps no checkpoints has so much to lose: four in a second.
+func (m *machines) reaches(name string, count int) {
+	m.T.Helper()
+	m.WaitFor(fmt.Sprintf("%s to have come to %d", name, count), time.Minute, func() bool {
+		return strings.Contains(m.Exits(0, "logs", name), fmt.Sprintf("at %d\n", count))
+	})
 }
 
 // keeps waits until a job's checkpoint is in the store.
@@ -79,7 +88,9 @@ func TestAnUrgentGangGetsTheRoomOfThoseWhoLoseLeastAndTheyGoOn(t *testing.T) {
 		m.counts(name, "160", "each", "0")
 		m.keeps(name)
 	}
-	time.Sleep(10 * time.Second) // so that who keeps nothing has something to lose
+	for _, name := range []string{"dear-1", "dear-2"} {
+		m.reaches(name, 40)
+	}
 	m.Exits(0, "run", "--name", "urgent", "--queue", "lab", "--priority", "10", "-n", "2", "--cores", "2", "--", "sleep", "2")
 	urgent := m.Job("urgent")
 	if urgent.State != "succeeded" || urgent.Attempt != 1 {
@@ -105,7 +116,7 @@ func TestALeaderThatDiesBetweenEvictionAndPlacementLosesNothing(t *testing.T) {
 	m.counts("dear", "200", "never", "0")
 	m.counts("cheap", "120", "each", "8") // and takes its time to end
 	m.keeps("cheap")
-	time.Sleep(8 * time.Second)
+	m.reaches("dear", 32)
 	m.Exits(0, "run", "--detach", "--name", "urgent", "--queue", "lab", "--priority", "10", "--cores", "2", "--", "true")
 	m.WaitFor("the cheap one to be told to make room", 20*time.Second, func() bool {
 		return strings.Contains(m.Job("cheap").Reason, "preempted by urgent/main")
