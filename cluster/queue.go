@@ -15,6 +15,9 @@ type Queue struct {
 	Borrow    Quota // how much more than its guarantee it may hold; not named: as much as there is
 	Lend      Quota // how much of its guarantee others may use while it does not; not named: all of it
 
+	// Unpreemptible is what jobs that nobody may preempt hold of it at the most; not named: no limit.
+	Unpreemptible Quota
+
 	MaxRunning int32     // jobs that hold something at a time; 0 is no limit
 	MaxWaiting int32     // jobs that wait; one more is refused. 0 is no limit
 	User       UserLimit // of each owner of jobs
@@ -119,6 +122,7 @@ func (q Queue) Validate() Problems {
 	p.Under("borrow", q.Borrow.Validate())
 	p.Under("lend", q.Lend.Validate())
 	q.checkLend(&p)
+	p.Under("unpreemptible", q.Unpreemptible.Validate())
 	checkRange(&p, "max_running", int64(q.MaxRunning), 0, MaxQueueJobs)
 	checkRange(&p, "max_waiting", int64(q.MaxWaiting), 0, MaxQueueJobs)
 	p.Under("user.most", q.User.Most.Validate())

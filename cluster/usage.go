@@ -4,6 +4,7 @@ package cluster
 type Claim struct {
 	Queue string
 	Owner string
+	Firm  bool // it is of a job that nobody may preempt
 	Amount
 }
 
@@ -14,6 +15,7 @@ type QueueUsage struct {
 	Used    Amount
 	Running int32        // jobs that hold something
 	Owners  []OwnerUsage // by name
+	Firm    Amount       // of Used, what jobs hold that nobody may preempt
 	// Mean is what was held in the past, decayed: scheduler/share.History says how. At is its instant.
 	Mean     Amount
 	At       int64

@@ -30,6 +30,7 @@ type Ask struct {
 	Lasts   time.Duration
 	Resumes bool          // it goes on from checkpoints
 	Fixed   bool          // once it runs, it is not evicted and not resized
+	Firm    bool          // since its job says so
 	Resized []int64       // when it was, lately
 	Class   past.Class    // of the jobs that are likely to last as long
 	Ran     time.Duration // its earlier attempts together
@@ -46,7 +47,7 @@ func NewAsk(gang cluster.Gang) Ask {
 		ID: gang.ID(), Job: gang.Job, Queue: gang.Queue, Owner: gang.Owner, Labels: gang.Labels,
 		Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority, Submitted: gang.Submitted,
 		NotBefore: gang.NotBefore, Held: gang.Held, Stop: gang.Stop, Lasts: max(0, gang.MaxRuntime-gang.Ran),
-		Fixed: gang.NonPreemptible || gang.Handover, Resumes: resumes(gang), Resized: gang.Resized, Shape: needs.Least().Shape, needs: needs,
+		Fixed: gang.NonPreemptible || gang.Handover, Firm: gang.NonPreemptible, Resumes: resumes(gang), Resized: gang.Resized, Shape: needs.Least().Shape, needs: needs,
 		Class: classOf(gang), Ran: gang.Ran, Limit: gang.MaxRuntime,
 	}
 }
@@ -77,5 +78,5 @@ func Before(a, b Ask) int {
 
 // claim is what the gang takes of its queue.
 func (a *Ask) claim(amount cluster.Amount) share.Claim {
-	return share.Claim{Queue: a.Queue, Owner: a.Owner, Job: a.Job, Amount: amount}
+	return share.Claim{Queue: a.Queue, Owner: a.Owner, Job: a.Job, Firm: a.Firm, Amount: amount}
 }

@@ -40,7 +40,7 @@ func (r *round) grow() {
 }
 
 func (r *round) growOne(run *runner) {
-	claim := share.Claim{Queue: run.Queue, Owner: run.Owner, Job: run.Job}
+	claim := share.Claim{Queue: run.Queue, Owner: run.Owner, Job: run.Job, Firm: run.Firm}
 	if run.claim == nil || r.Queues.Release(*run.claim) != nil {
 		return
 	}

@@ -22,14 +22,14 @@ type frees struct {
 	endless bool  // it may be for ever until then
 }
 
-// denied notes that a limit blocks an ask. When the first of a line has waited for long enough for a limit that is not
-// its owner's alone, others no longer take what it waits for: neither those behind it nor other queues that have the limit above
+// denied notes that a limit blocks an ask. When the first of a line has waited for long enough for a limit that is neither
+// its owner's alone nor only on what nobody may preempt, others no longer take what it waits for: neither those behind it nor other queues that have the limit above
 // them. In a strict queue those behind it wait at once.
 func (r *round) denied(w *waiter, block share.Block) {
 	if w.since == 0 {
 		w.since = r.now
 	}
-	if block.Owner != "" || block.Asked > block.Most || w.line.stuck > 0 {
+	if block.Owner != "" || block.Limit == share.LimitFirm || block.Asked > block.Most || w.line.stuck > 0 {
 		return
 	}
 	w.line.denied = true

@@ -257,7 +257,7 @@ func (r *round) evict(p *pressing, victims []*evict.Candidate, mark room.Mark) b
 		e := cluster.Eviction{Gang: run.ID, Attempt: run.Attempt, Revision: run.Revision, For: w.ID, Reason: preempted(w)}
 		if rooms[i] != nil {
 			e.Counts, e.Reason = run.needs.at(rest[i]).Counts, fmt.Sprintf("shrinks to %d tasks for %s", len(rooms[i]), w.ID)
-			r.keep(run.ID, share.Claim{Queue: run.Queue, Owner: run.Owner, Job: run.Job}, rest[i], rooms[i], awaits)
+			r.keep(run.ID, share.Claim{Queue: run.Queue, Owner: run.Owner, Job: run.Job, Firm: run.Firm}, rest[i], rooms[i], awaits)
 		}
 		r.plan.Evictions = append(r.plan.Evictions, e)
 	}

@@ -300,7 +300,7 @@ func (r *round) placed(w *waiter, allocations []cluster.Allocation, size *Size) 
 	})
 	run := Running{
 		ID: w.ID, Job: w.Job, Queue: w.Queue, Owner: w.Owner, Attempt: w.Attempt, Revision: w.Revision, Priority: w.Priority,
-		Started: r.now, Labels: w.Labels, Allocations: allocations, Counts: size.Counts, Fixed: w.Fixed, Resumes: w.Resumes, Resized: w.Resized, needs: w.needs,
+		Started: r.now, Labels: w.Labels, Allocations: allocations, Counts: size.Counts, Fixed: w.Fixed, Firm: w.Firm, Resumes: w.Resumes, Resized: w.Resized, needs: w.needs,
 		Submitted: w.Submitted, Class: w.Class, Ran: w.Ran, Limit: w.Limit,
 	}
 	if w.Lasts > 0 {

@@ -41,6 +41,7 @@ type Running struct {
 	Resized     []int64              // when it was, lately
 	Labels      map[string]string    // of its job
 	Fixed       bool                 // it is not evicted and not resized
+	Firm        bool                 // since its job says so
 	Resumes     bool                 // it goes on from checkpoints: so being of another size does not cost it all its work
 	Stops       bool                 // it was told to end
 	For         string               // with Stops: who gets its room; "" is nobody in particular
@@ -56,7 +57,7 @@ func NewRunning(gang cluster.Gang, tasks []cluster.Task) (Running, bool) {
 		Attempt: gang.Attempt, Revision: gang.Revision, Priority: gang.Priority,
 		Labels: gang.Labels, Counts: gang.Granted, Resized: gang.Resized, Stops: gang.Stop, For: gang.For,
 		Submitted: gang.Submitted, Class: classOf(gang), Ran: gang.Ran, Limit: gang.MaxRuntime,
-		Fixed: gang.NonPreemptible || gang.Handover, Resumes: resumes(gang), needs: NewNeeds(gang.Job, gang.Roles),
+		Fixed: gang.NonPreemptible || gang.Handover, Firm: gang.NonPreemptible, Resumes: resumes(gang), needs: NewNeeds(gang.Job, gang.Roles),
 	}
 	for i := range tasks {
 		task := &tasks[i]
@@ -128,7 +129,7 @@ func (c *Cluster) run(r Running) *runner {
 	run.step = run.needs.stepOf(r.Counts)
 	run.known = c.workOf(r.ID, r.Class, r.Submitted)
 	run.progress(r.Done, r.Total)
-	run.claim = c.charge(share.Claim{Queue: r.Queue, Owner: r.Owner, Job: r.Job, Amount: run.amount})
+	run.claim = c.charge(share.Claim{Queue: r.Queue, Owner: r.Owner, Job: r.Job, Firm: r.Firm, Amount: run.amount})
 	c.Room.Shield(r.ID, run.needs.away)
 	c.running[r.ID], run.line.running[r.ID] = run, run
 	if c.Room.House(r.ID, room.Tenant{Job: r.Job, Labels: r.Labels, At: r.Allocations}) {

@@ -141,7 +141,7 @@ func (t *tenancy) admit(gang cluster.Gang, claims []cluster.Claim) string {
 	if t.free {
 		return ""
 	}
-	claim := share.Claim{Queue: gang.Queue, Owner: gang.Owner, Job: gang.Job}
+	claim := share.Claim{Queue: gang.Queue, Owner: gang.Owner, Job: gang.Job, Firm: gang.NonPreemptible}
 	for _, c := range claims {
 		claim.Amount = claim.Plus(c.Amount, 1)
 	}
@@ -168,7 +168,7 @@ func (t *tenancy) look() {
 }
 
 func limits(q cluster.Queue) bool {
-	return len(q.Guarantee)+len(q.Borrow)+len(q.User.Most) > 0 || q.MaxRunning > 0 || q.User.MaxRunning > 0
+	return len(q.Guarantee)+len(q.Borrow)+len(q.Unpreemptible)+len(q.User.Most) > 0 || q.MaxRunning > 0 || q.User.MaxRunning > 0
 }
 
 // claims are what the tasks of a placement are charged, in the order of its allocations.
@@ -176,7 +176,7 @@ func (r rooms) claims(gang cluster.Gang, p cluster.Placement) []cluster.Claim {
 	claims := make([]cluster.Claim, len(p.Allocations))
 	for i, allocation := range p.Allocations {
 		claims[i] = cluster.Claim{
-			Queue: gang.Queue, Owner: gang.Owner,
+			Queue: gang.Queue, Owner: gang.Owner, Firm: gang.NonPreemptible,
 			Amount: allocation.Resources.Amount(r.on(allocation.Node).node.Devices),
 		}
 	}

@@ -84,6 +84,27 @@ func TestAPlanIsHeldAgainstTheQueuesAsTheyAreWhenItIsApplied(t *testing.T) {
 			t.Errorf("a placement that was refused is charged %+v", usage.Used)
 		}
 	}
+	// What nobody may preempt counts apart, from its placement to its end.
+	w.must(w.setQueue(cluster.Queue{Name: "default", Unpreemptible: gpus(1)}))
+	for _, name := range []string{"firm", "firm-too", "soft"} {
+		w.submit(name)
+	}
+	for _, name := range []string{"firm", "firm-too"} {
+		job, gang := w.job(name), w.gang(name)
+		job.NonPreemptible, gang.NonPreemptible = true, true
+		w.must(record(command.Change{Expect: job.Revision, Job: &job}, command.Change{Expect: gang.Revision, Gang: &gang}))
+	}
+	w.place("firm")
+	if got := w.tries("firm-too", "a-g1", 102); !strings.Contains(got, "hold 1 GPU of queue default and may hold 1 GPU: 1 GPU asked, 1 GPU short") {
+		t.Errorf("one more that nobody may preempt: %q", got)
+	}
+	if usage := w.read().QueueUsage("default"); usage.Firm.MilliGPU != 1000 {
+		t.Errorf("of it nobody may preempt %+v", usage.Firm)
+	}
+	w.report(w.gang("firm").TaskID("worker", 0), cluster.TaskStatus{State: cluster.TaskFailed})
+	if usage := w.read().QueueUsage("default"); !usage.Firm.IsZero() {
+		t.Errorf("after it ended nobody may preempt %+v", usage.Firm)
+	}
 	// What one gang of a plan takes, the next cannot have.
 	w.must(w.setQueue(cluster.Queue{Name: "default", Borrow: gpus(1)}))
 	first, second := w.fit("one"), w.fit("two")

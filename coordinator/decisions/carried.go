@@ -44,7 +44,7 @@ func notesToProto(n *scheduler.Notes) *claryv1.ToldNotes {
 		Rooms: each(n.Rooms, func(r scheduler.Room) *claryv1.KeptRoom {
 			kept := &claryv1.KeptRoom{Gang: r.Gang, Step: int64(r.Step), Awaits: r.Awaits, Allocations: each(r.Allocations, wire.AllocationToProto)}
 			if c := r.Claim; c != nil {
-				kept.Claim, kept.Job = &claryv1.Claim{Queue: c.Queue, Owner: c.Owner, Amount: wire.AmountToProto(c.Amount)}, c.Job
+				kept.Claim, kept.Job = &claryv1.Claim{Queue: c.Queue, Owner: c.Owner, Firm: c.Firm, Amount: wire.AmountToProto(c.Amount)}, c.Job
 			}
 			return kept
 		}),
@@ -66,7 +66,7 @@ func notesFromProto(n *claryv1.ToldNotes) *scheduler.Notes {
 		Rooms: each(n.GetRooms(), func(r *claryv1.KeptRoom) scheduler.Room {
 			kept := scheduler.Room{Gang: r.GetGang(), Step: int(r.GetStep()), Awaits: r.GetAwaits(), Allocations: each(r.GetAllocations(), wire.AllocationFromProto)}
 			if c := r.GetClaim(); c != nil {
-				kept.Claim = &share.Claim{Queue: c.GetQueue(), Owner: c.GetOwner(), Job: r.GetJob(), Amount: wire.AmountFromProto(c.GetAmount())}
+				kept.Claim = &share.Claim{Queue: c.GetQueue(), Owner: c.GetOwner(), Job: r.GetJob(), Firm: c.GetFirm(), Amount: wire.AmountFromProto(c.GetAmount())}
 			}
 			return kept
 		}),

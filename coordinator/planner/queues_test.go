@@ -160,3 +160,28 @@ func TestANewLeaderKnowsWhoHadMuchOfLate(t *testing.T) {
 		})
 	})
 }
+
+func TestWhoWaitsForTheLimitOfWhatNobodyMayPreemptKeepsNobodyElseWaiting(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		b.queues(cluster.Queue{Name: "lab", Unpreemptible: cores(2)})
+		b.node("n", 8)
+		firm := func(j *cluster.Job, g *cluster.Gang) {
+			inQueue("lab")(j, g)
+			j.NonPreemptible, g.NonPreemptible = true, true
+		}
+		b.submit("firm-1", 2, firm)
+		b.submit("firm-2", 1, firm)
+		time.Sleep(time.Hour) // longer than anybody's patience
+		b.submit("soft", 4, inQueue("lab"))
+		if first, second, soft := b.placed("firm-1"), b.placed("firm-2"), b.placed("soft"); first != "n n" || second != "" || soft != "n n n n" {
+			t.Errorf("they are on %q, %q and %q", first, second, soft)
+		}
+		if why := b.why("firm-2"); !strings.Contains(why, "jobs that must not be preempted hold 2 cores of queue lab and may hold 2 cores") {
+			t.Errorf("why: %s", why)
+		}
+		b.finish("n", "firm-1")
+		if second := b.placed("firm-2"); second != "n" {
+			t.Errorf("when the other is done it is on %q", second)
+		}
+	})
+}

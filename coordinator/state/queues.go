@@ -208,6 +208,9 @@ func (tx *Tx) charge(task cluster.Task, sign int64) {
 		tx.keep(tx.buckets.holds.Put(tx.kv, key, after))
 	}
 	usage.Used = usage.Used.Plus(claim.Amount, sign)
+	if claim.Firm {
+		usage.Firm = usage.Firm.Plus(claim.Amount, sign)
+	}
 	usage.Running += jobs
 	at, known := slices.BinarySearchFunc(usage.Owners, claim.Owner, func(o cluster.OwnerUsage, name string) int { return cmp.Compare(o.Owner, name) })
 	if !known {

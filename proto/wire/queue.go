@@ -14,7 +14,7 @@ func QueueToProto(q cluster.Queue) *claryv1.Queue {
 		Guarantee: list(q.Guarantee, LimitToProto), Borrow: list(q.Borrow, LimitToProto), Lend: list(q.Lend, LimitToProto),
 		MaxRunning: q.MaxRunning, MaxWaiting: q.MaxWaiting, User: UserLimitToProto(q.User),
 		Order: string(q.Order), Backfill: string(q.Backfill), Preempt: PreemptToProto(q.Preempt),
-		MinRuntime: int64(q.MinRuntime), HalfLife: int64(q.HalfLife),
+		MinRuntime: int64(q.MinRuntime), HalfLife: int64(q.HalfLife), Unpreemptible: list(q.Unpreemptible, LimitToProto),
 	}
 }
 
@@ -25,7 +25,7 @@ func QueueFromProto(q *claryv1.Queue) cluster.Queue {
 		Guarantee: list(q.GetGuarantee(), LimitFromProto), Borrow: list(q.GetBorrow(), LimitFromProto), Lend: list(q.GetLend(), LimitFromProto),
 		MaxRunning: q.GetMaxRunning(), MaxWaiting: q.GetMaxWaiting(), User: UserLimitFromProto(q.GetUser()),
 		Order: cluster.QueueOrder(q.GetOrder()), Backfill: cluster.Backfill(q.GetBackfill()), Preempt: PreemptFromProto(q.GetPreempt()),
-		MinRuntime: time.Duration(q.GetMinRuntime()), HalfLife: time.Duration(q.GetHalfLife()),
+		MinRuntime: time.Duration(q.GetMinRuntime()), HalfLife: time.Duration(q.GetHalfLife()), Unpreemptible: list(q.GetUnpreemptible(), LimitFromProto),
 	}
 }
 
@@ -94,22 +94,22 @@ func ModelAmountFromProto(m *claryv1.ModelAmount) cluster.ModelAmount {
 
 // ClaimToProto converts what a task holds of a queue; nothing is nil.
 func ClaimToProto(c cluster.Claim) *claryv1.Claim {
-	if c.Queue == "" && c.Owner == "" && c.IsZero() {
+	if c.Queue == "" && c.Owner == "" && !c.Firm && c.IsZero() {
 		return nil
 	}
-	return &claryv1.Claim{Queue: c.Queue, Owner: c.Owner, Amount: AmountToProto(c.Amount)}
+	return &claryv1.Claim{Queue: c.Queue, Owner: c.Owner, Firm: c.Firm, Amount: AmountToProto(c.Amount)}
 }
 
 // ClaimFromProto converts what a task holds of a queue.
 func ClaimFromProto(c *claryv1.Claim) cluster.Claim {
-	return cluster.Claim{Queue: c.GetQueue(), Owner: c.GetOwner(), Amount: AmountFromProto(c.GetAmount())}
+	return cluster.Claim{Queue: c.GetQueue(), Owner: c.GetOwner(), Firm: c.GetFirm(), Amount: AmountFromProto(c.GetAmount())}
 }
 
 // QueueUsageToProto converts what a queue holds.
 func QueueUsageToProto(u cluster.QueueUsage) *claryv1.QueueUsage {
 	return &claryv1.QueueUsage{
 		Queue: u.Queue, Used: AmountToProto(u.Used), Running: u.Running, Owners: list(u.Owners, OwnerUsageToProto),
-		Mean: AmountToProto(u.Mean), At: u.At, Revision: u.Revision,
+		Mean: AmountToProto(u.Mean), At: u.At, Revision: u.Revision, Firm: AmountToProto(u.Firm),
 	}
 }
 
@@ -117,7 +117,7 @@ func QueueUsageToProto(u cluster.QueueUsage) *claryv1.QueueUsage {
 func QueueUsageFromProto(u *claryv1.QueueUsage) cluster.QueueUsage {
 	return cluster.QueueUsage{
 		Queue: u.GetQueue(), Used: AmountFromProto(u.GetUsed()), Running: u.GetRunning(), Owners: list(u.GetOwners(), OwnerUsageFromProto),
-		Mean: AmountFromProto(u.GetMean()), At: u.GetAt(), Revision: u.GetRevision(),
+		Mean: AmountFromProto(u.GetMean()), At: u.GetAt(), Revision: u.GetRevision(), Firm: AmountFromProto(u.GetFirm()),
 	}
 }
 

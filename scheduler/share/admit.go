@@ -8,12 +8,13 @@ import (
 
 // Limits that a Block names.
 const (
-	LimitQueue       = "queue"        // there is no such queue, or it has others below it
-	LimitRunning     = "max_running"  // of jobs at a time
-	LimitUser        = "user"         // what one owner may hold
-	LimitUserRunning = "user_running" // jobs of one owner at a time
-	LimitBorrow      = "borrow"       // guarantee and borrowing limit
-	LimitWithheld    = "withheld"     // what is left is withheld by queues that do not lend it
+	LimitQueue       = "queue"         // there is no such queue, or it has others below it
+	LimitRunning     = "max_running"   // of jobs at a time
+	LimitUser        = "user"          // what one owner may hold
+	LimitUserRunning = "user_running"  // jobs of one owner at a time
+	LimitFirm        = "unpreemptible" // what jobs may hold that nobody may preempt
+	LimitBorrow      = "borrow"        // guarantee and borrowing limit
+	LimitWithheld    = "withheld"      // what is left is withheld by queues that do not lend it
 )
 
 // Block is the limit that keeps a gang from being placed.
@@ -48,6 +49,9 @@ func (t *Tree) Admit(c Claim) (Block, bool) {
 	for ; i > 0; i = t.nodes[i].parent {
 		n := &t.nodes[i]
 		if block, ok := t.admitJobs(n, c, x, jobs); !ok {
+			return block, false
+		}
+		if block, ok := t.admitFirm(n, c, x); !ok {
 			return block, false
 		}
 		for r := range up {
@@ -92,6 +96,22 @@ func (t *Tree) admitJobs(n *node, c Claim, x vec, jobs int32) (Block, bool) {
 			return Block{
 				Queue: n.name, Limit: LimitUser, Resource: t.names[r], Owner: c.Owner,
 				Most: n.userMost[r], Used: used, Asked: x[r], Short: after - n.userMost[r],
+			}, false
+		}
+	}
+	return Block{}, true
+}
+
+// admitFirm asks the limit on what nobody may preempt.
+func (t *Tree) admitFirm(n *node, c Claim, x vec) (Block, bool) {
+	if !c.Firm || n.firmMost == nil {
+		return Block{}, true
+	}
+	for r := range x {
+		if after := sum(n.firm[r], x[r]); x[r] > 0 && after > n.firmMost[r] {
+			return Block{
+				Queue: n.name, Limit: LimitFirm, Resource: t.names[r],
+				Most: n.firmMost[r], Used: n.firm[r], Asked: x[r], Short: after - n.firmMost[r],
 			}, false
 		}
 	}
@@ -150,6 +170,9 @@ func (b Block) String() string {
 	case LimitBorrow:
 		return fmt.Sprintf("queue %s has %s taken of the %s that it may have, its guarantee and its borrowing limit: %s asked, %s short",
 			b.Queue, amount(b.Used), amount(b.Most), amount(b.Asked), amount(b.Short))
+	case LimitFirm:
+		return fmt.Sprintf("jobs that must not be preempted hold %s of queue %s and may hold %s: %s asked, %s short; without preemptible=false it would not count",
+			amount(b.Used), b.Queue, amount(b.Most), amount(b.Asked), amount(b.Short))
 	case LimitWithheld:
 		return fmt.Sprintf("what is free is withheld by queues that do not lend it: %s asked, %s short", amount(b.Asked), amount(b.Short))
 	}

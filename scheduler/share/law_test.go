@@ -73,6 +73,7 @@ func worlds() *rapid.Generator[world] {
 				if rapid.IntRange(0, 3).Draw(t, "limits users") == 0 {
 					q.User.Most = cluster.Quota(nil).With(cluster.ResourceGPUs, 1000*rapid.Int64Range(1, 8).Draw(t, "of a user"))
 					q.MaxRunning = rapid.Int32Range(0, 5).Draw(t, "running")
+					q.Unpreemptible = q.Unpreemptible.With(cluster.ResourceGPUs, 1000*rapid.Int64Range(0, 6).Draw(t, "unpreemptible"))
 				}
 				w.Queues = append(w.Queues, q)
 				if depth < 3 && rapid.Bool().Draw(t, "inner") {
@@ -88,7 +89,7 @@ func worlds() *rapid.Generator[world] {
 			w.Steps = append(w.Steps, step{
 				Claim: share.Claim{
 					Queue: rapid.SampledFrom(w.Leaves).Draw(t, "queue"), Owner: rapid.SampledFrom([]string{"ann", "bob"}).Draw(t, "owner"),
-					Job: fmt.Sprintf("j%d", i), Amount: amount(gpus, rapid.Int64Range(0, gpus).Draw(t, "of the model")),
+					Job: fmt.Sprintf("j%d", i), Firm: rapid.IntRange(0, 3).Draw(t, "firm") == 0, Amount: amount(gpus, rapid.Int64Range(0, gpus).Draw(t, "of the model")),
 				},
 				Release: rapid.IntRange(0, 3).Draw(t, "release") == 0, Pick: rapid.IntRange(0, 1000).Draw(t, "pick"),
 			})
@@ -194,6 +195,10 @@ func quotasKept(w world, t tree) (exercised int, err error) {
 						return fmt.Errorf("%s holds %d of %s, guarantee %d and borrowing limit %d", q.Name, used.Of(r), r, guarantee, borrow)
 					}
 				}
+				firm := sum(held, func(c share.Claim) bool { return mine(c) && c.Firm })
+				if most, limited := q.Unpreemptible.Of(r); limited && firm.Of(r) > most {
+					return fmt.Errorf("nobody may preempt %d of %s in %s, most %d", firm.Of(r), r, q.Name, most)
+				}
 				if lend, limited := q.Lend.Of(r); limited && slices.Contains(w.Leaves, q.Name) {
 					idle[r] += max(0, guarantee-lend-used.Of(r))
 				}
@@ -234,7 +239,7 @@ func balanced(w world, t tree) (exercised int, err error) {
 		exercised++
 	}
 	for _, q := range append([]cluster.Queue{{}}, w.Queues...) {
-		if u := t.Usage(q.Name); !u.Used.IsZero() || u.Running != 0 || len(u.Owners) != 0 {
+		if u := t.Usage(q.Name); !u.Used.IsZero() || !u.Firm.IsZero() || u.Running != 0 || len(u.Owners) != 0 {
 			return 0, fmt.Errorf("queue %q holds %+v after all was released", q.Name, u)
 		}
 	}
@@ -448,6 +453,7 @@ func laws() []law {
 			"borrowing limits ignored": func(w world) tree { return ignores{w.grown(), share.LimitBorrow} },
 			"withheld is taken":        func(w world) tree { return ignores{w.grown(), share.LimitWithheld} },
 			"users not limited":        func(w world) tree { return ignores{w.grown(), share.LimitUser} },
+			"firm ones not limited":    func(w world) tree { return ignores{w.grown(), share.LimitFirm} },
 			"jobs not limited":         func(w world) tree { return ignores{w.grown(), share.LimitRunning} },
 		}},
 		{"charges and releases balance", balanced, map[string]func(world) tree{

@@ -419,3 +419,52 @@ func TestSetUsageIsWhatChargesAddUpTo(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatNobodyMayPreemptIsLimitedApart(t *testing.T) {
+	a100 := cluster.Amount{MilliGPU: 1000, Models: []cluster.ModelAmount{{Model: "A100", Milli: 1000}}}
+	tree := grown(t, cluster.Amount{MilliGPU: 16_000, Models: []cluster.ModelAmount{{Model: "A100", Milli: 8000}}},
+		cluster.Queue{Name: "top", Unpreemptible: quota("gpus", 4000)},
+		cluster.Queue{Name: "a", Parent: "top", Unpreemptible: quota("gpus/A100", 0)},
+		cluster.Queue{Name: "b", Parent: "top"},
+		cluster.Queue{Name: "free"},
+	)
+	firm := func(queue, job string, amount cluster.Amount) share.Claim {
+		return share.Claim{Queue: queue, Owner: "ann", Job: job, Firm: true, Amount: amount}
+	}
+	first := firm("a", "j1", gpus(3))
+	must(t, tree.Charge(first))
+	must(t, tree.Charge(share.Claim{Queue: "b", Owner: "ann", Job: "j2", Amount: gpus(8)})) // which does not count
+	for round := range 3 {
+		for _, c := range []struct {
+			claim share.Claim
+			want  string
+		}{
+			{firm("b", "j3", gpus(1)), ""},
+			{firm("b", "j3", gpus(2)), "jobs that must not be preempted hold 3 GPUs of queue top and may hold 4 GPUs: 2 GPUs asked, 1 GPU short; without preemptible=false it would not count"},
+			{share.Claim{Queue: "b", Owner: "ann", Job: "j3", Amount: gpus(2)}, ""},
+			{firm("a", "j3", a100), "jobs that must not be preempted hold 0 A100 GPUs of queue a and may hold 0 A100 GPUs: 1 A100 GPU asked, 1 A100 GPU short; without preemptible=false it would not count"},
+			{firm("free", "j3", gpus(4)), ""},
+		} {
+			if block, _ := tree.Admit(c.claim); block.String() != c.want {
+				t.Errorf("round %d: %+v: %q, want %q", round, c.claim, block, c.want)
+			}
+		}
+		switch round {
+		case 0: // made anew, since a model is new; as when the ledger says what is held
+			must(t, tree.Charge(share.Claim{Queue: "free", Owner: "ann", Job: "j4", Amount: cluster.Amount{Models: []cluster.ModelAmount{{Model: "T4", Milli: 1000}}}}))
+		case 1:
+			must(t, tree.SetUsage("a", tree.Usage("a")))
+			tree.Known("a", "ann", "j1")
+		}
+	}
+	if got := tree.Usage("top").Firm; got.MilliGPU != 3000 {
+		t.Errorf("of top %+v is held that nobody may preempt", got)
+	}
+	if err := tree.Release(firm("b", "j2", gpus(8))); err == nil {
+		t.Error("what was not charged so is released")
+	}
+	must(t, tree.Release(first))
+	if block, ok := tree.Admit(firm("b", "j3", gpus(4))); !ok || !tree.Usage("top").Firm.IsZero() {
+		t.Errorf("after its release: %v", block)
+	}
+}

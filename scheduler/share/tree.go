@@ -25,6 +25,7 @@ type Claim struct {
 	Queue string
 	Owner string
 	Job   string // several gangs of one job are one running job
+	Firm  bool   // nobody may preempt it
 	cluster.Amount
 }
 
@@ -66,9 +67,12 @@ type node struct {
 	named               []bool // resources that the guarantee names
 	most                vec    // guarantee and borrowing limit; unlimited where no limit is named
 	userMost            vec    // unlimited likewise
+	firmMost            vec    // of what nobody may preempt; nil if nothing limits it
 
 	used    vec // by all that is below
 	load    vec // used, and what is withheld below and not used
+	firm    vec // of used, what nobody may preempt
+	ownFirm vec // of it, what is of this very queue
 	running int32
 	direct  map[string]*holder // what owners hold of this very queue
 	users   map[string]*holder // and with all below it, if it limits users
@@ -271,6 +275,7 @@ func (t *Tree) carry(old []node, oldNames []string, oldByName map[string]int32) 
 		for owner, held := range was.direct {
 			t.spread(int32(i), owner, move(held.used), held.running)
 		}
+		t.firm(int32(i), move(was.ownFirm), 1)
 		if len(was.children)+len(n.children) == 0 {
 			n.history, n.at = move(was.history), was.at
 			n.head = move(was.head)
@@ -297,7 +302,17 @@ func (t *Tree) make(q cluster.Queue, parent int32) node {
 		name: q.Name, parent: parent, queue: q, pos: -1,
 		guarantee: t.zero(), withheld: t.zero(), most: t.zero(), userMost: t.zero(),
 		named: make([]bool, len(t.names)), used: t.zero(), load: t.zero(), history: t.zero(), mean: t.zero(),
+		firm: t.zero(), ownFirm: t.zero(),
 		direct: map[string]*holder{}, jobs: map[string]*running{},
+	}
+	if len(q.Unpreemptible) > 0 {
+		n.firmMost = t.zero()
+		for r, name := range t.names {
+			n.firmMost[r] = unlimited
+			if most, limited := q.Unpreemptible.Of(name); limited {
+				n.firmMost[r] = most
+			}
+		}
 	}
 	if len(q.User.Most) > 0 || q.User.MaxRunning > 0 {
 		n.users = map[string]*holder{}
@@ -337,7 +352,7 @@ func (t *Tree) intern() {
 		models[cluster.ResourceGPUs+"/"+m.Model] = true
 	}
 	for _, q := range t.queues {
-		for _, quota := range []cluster.Quota{q.Guarantee, q.Borrow, q.Lend, q.User.Most} {
+		for _, quota := range []cluster.Quota{q.Guarantee, q.Borrow, q.Lend, q.Unpreemptible, q.User.Most} {
 			for _, limit := range quota {
 				switch limit.Resource {
 				case cluster.ResourceCores, cluster.ResourceMemory, cluster.ResourceGPUs:

@@ -20,7 +20,11 @@ func (t *Tree) Charge(c Claim) error {
 	}
 	t.remember(i)
 	var room buffer
-	t.spread(i, c.Owner, t.vec(c.Amount, &room), t.join(&t.nodes[i], c))
+	v := t.vec(c.Amount, &room)
+	t.spread(i, c.Owner, v, t.join(&t.nodes[i], c))
+	if c.Firm {
+		t.firm(i, v, 1)
+	}
 	t.touch(i)
 	return nil
 }
@@ -48,7 +52,16 @@ func (t *Tree) Release(c Claim) error {
 				cluster.FormatAmount(t.names[r], held.used[r]), cluster.FormatAmount(t.names[r], v[r]))
 		}
 	}
+	for r := range v {
+		if c.Firm && n.ownFirm[r] < v[r] {
+			return fault.New(fault.Internal, "queue %q: jobs that must not be preempted hold %s, less than the %s that are released", c.Queue,
+				cluster.FormatAmount(t.names[r], n.ownFirm[r]), cluster.FormatAmount(t.names[r], v[r]))
+		}
+	}
 	t.remember(i)
+	if c.Firm {
+		t.firm(i, v, -1)
+	}
 	left := t.leave(n, c)
 	for r := range v {
 		v[r] = -v[r]
@@ -124,6 +137,19 @@ func (t *Tree) spread(i int32, owner string, v vec, jobs int32) {
 	}
 }
 
+// firm adds what a queue itself holds that nobody may preempt to it and all above it.
+func (t *Tree) firm(i int32, v vec, sign int64) {
+	for leaf := true; i >= 0; i, leaf = t.nodes[i].parent, false {
+		n := &t.nodes[i]
+		for r := range v {
+			n.firm[r] = sum(n.firm[r], sign*v[r])
+			if leaf {
+				n.ownFirm[r] = sum(n.ownFirm[r], sign*v[r])
+			}
+		}
+	}
+}
+
 func hold(by map[string]*holder, owner string, v vec, jobs int32) {
 	held := by[owner]
 	if held == nil {
@@ -144,9 +170,10 @@ func hold(by map[string]*holder, owner string, v vec, jobs int32) {
 // Usage is what a queue holds.
 type Usage struct {
 	Used    cluster.Amount
-	Running int32   // jobs
-	History History // of queues without others below
-	Owners  []Owner // who hold something of this very queue, by name
+	Firm    cluster.Amount // of it, what nobody may preempt
+	Running int32          // jobs
+	History History        // of queues without others below
+	Owners  []Owner        // who hold something of this very queue, by name
 }
 
 // Owner is what one owner of jobs holds.
@@ -165,7 +192,7 @@ func (t *Tree) Usage(queue string) Usage {
 	if n == nil {
 		return Usage{}
 	}
-	usage := Usage{Used: t.amount(n.used), Running: n.running}
+	usage := Usage{Used: t.amount(n.used), Firm: t.amount(n.firm), Running: n.running}
 	usage.History = History{Mean: t.amount(n.history), At: n.at}
 	for name, held := range n.direct {
 		usage.Owners = append(usage.Owners, Owner{name, t.amount(held.used), held.running})
@@ -177,7 +204,7 @@ func (t *Tree) Usage(queue string) Usage {
 // SetUsage replaces what is held of a queue itself: its owners' amounts and running jobs, and its
 // history. The jobs are not known by name: see Known.
 func (t *Tree) SetUsage(queue string, usage Usage) error {
-	learn := []cluster.Amount{usage.Used, usage.History.Mean}
+	learn := []cluster.Amount{usage.Used, usage.Firm, usage.History.Mean}
 	for _, owner := range usage.Owners {
 		learn = append(learn, owner.Used)
 	}
@@ -196,6 +223,9 @@ func (t *Tree) SetUsage(queue string, usage Usage) error {
 		}
 		t.spread(i, owner, back, -held.running)
 	}
+	t.firm(i, slices.Clone(n.ownFirm), -1)
+	var firm buffer
+	t.firm(i, t.vec(usage.Firm, &firm), 1)
 	clear(n.jobs)
 	for _, owner := range usage.Owners {
 		var room buffer
@@ -216,7 +246,7 @@ func (t *Tree) Known(queue, owner, job string) {
 
 // UsageOf is the ledger's record of what a queue itself holds.
 func UsageOf(u cluster.QueueUsage) Usage {
-	usage := Usage{Used: u.Used, Running: u.Running, History: History{Mean: u.Mean, At: u.At}}
+	usage := Usage{Used: u.Used, Firm: u.Firm, Running: u.Running, History: History{Mean: u.Mean, At: u.At}}
 	for _, o := range u.Owners {
 		usage.Owners = append(usage.Owners, Owner{o.Owner, o.Used, o.Running})
 	}

@@ -204,6 +204,7 @@ func showQueue(out io.Writer, v cluster.QueueView) error {
 	pairs := []string{
 		"queue", q.Name, "parent", q.Parent, "weight", strconv.Itoa(int(q.Weight)),
 		"guarantee", dashed(queuefile.Line(q.Guarantee)), "borrows at most", dashed(queuefile.Line(q.Borrow)), "lends at most", dashed(queuefile.Line(q.Lend)),
+		"unpreemptible", limitsOf(q.Unpreemptible),
 		"used", amountLine(v.Used), "borrowed", amountLine(v.Beyond), "lately", amountLine(v.Mean), "share", fmt.Sprintf("%.1f%%", 100*v.Share),
 		"running", limited(int64(v.Running), q.MaxRunning), "waiting", limited(v.Waiting, q.MaxWaiting),
 		"a user", dashed(queuefile.Line(q.User.Most)), "jobs of a user", limitOnly(q.User.MaxRunning),
@@ -217,6 +218,14 @@ func showQueue(out io.Writer, v cluster.QueueView) error {
 		pairs = append(pairs, "half-life", span(q.HalfLife.String()))
 	}
 	return fields(out, append(pairs, "held by", strings.Join(owners, "\n"))...)
+}
+
+// limitsOf is a quota where there is one.
+func limitsOf(q cluster.Quota) string {
+	if len(q) == 0 {
+		return ""
+	}
+	return queuefile.Line(q)
 }
 
 func limitOnly(most int32) string {

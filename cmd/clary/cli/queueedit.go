@@ -23,7 +23,7 @@ type queueFlags struct {
 	weight, maxRunning, maxWaiting  int32
 	userRunning                     int32
 	guarantee, borrow, lend, ofUser []string
-	preempt                         []string
+	preempt, firm                   []string
 	minRuntime, halfLife            time.Duration
 }
 
@@ -34,6 +34,7 @@ func (f *queueFlags) add(command *cobra.Command, a *App) {
 	flags.StringSliceVar(&f.guarantee, "guarantee", nil, "what it gets back whenever it asks: gpus=8,gpus/A100=4,cores=64,memory=1TiB; RESOURCE=none takes one out")
 	flags.StringSliceVar(&f.borrow, "borrow", nil, "how much more than its guarantee it may hold; a resource that is not named is not limited")
 	flags.StringSliceVar(&f.lend, "lend", nil, "how much of its guarantee others may use while it does not; not named is all")
+	flags.StringSliceVar(&f.firm, "unpreemptible", nil, "what jobs with --preemptible=false may hold of it together, like gpus=4; not named is no limit")
 	flags.Int32Var(&f.maxRunning, "max-running", 0, "jobs that run at a time; 0 is no limit")
 	flags.Int32Var(&f.maxWaiting, "max-waiting", 0, "jobs that wait; one more is refused. 0 is no limit")
 	flags.StringSliceVar(&f.ofUser, "user", nil, "what one user may hold of it, like gpus=4")
@@ -74,7 +75,7 @@ func (f *queueFlags) apply(q *cluster.Queue, flags *pflag.FlagSet) error {
 		flag  string
 		parts []string
 		of    *cluster.Quota
-	}{{"guarantee", f.guarantee, &q.Guarantee}, {"borrow", f.borrow, &q.Borrow}, {"lend", f.lend, &q.Lend}, {"user", f.ofUser, &q.User.Most}} {
+	}{{"guarantee", f.guarantee, &q.Guarantee}, {"borrow", f.borrow, &q.Borrow}, {"lend", f.lend, &q.Lend}, {"unpreemptible", f.firm, &q.Unpreemptible}, {"user", f.ofUser, &q.User.Most}} {
 		for _, part := range quota.parts {
 			changed, err := queuefile.Change(*quota.of, part)
 			if err != nil {

@@ -37,6 +37,7 @@ type Queue struct {
 	Guarantee  Quota    `json:"guarantee,omitempty" yaml:"guarantee,omitempty"`
 	Borrow     Quota    `json:"borrow,omitempty" yaml:"borrow,omitempty"`
 	Lend       Quota    `json:"lend,omitempty" yaml:"lend,omitempty"`
+	Firm       Quota    `json:"unpreemptible,omitempty" yaml:"unpreemptible,omitempty"`
 	MaxRunning int32    `json:"max_running,omitempty" yaml:"max_running,omitempty"`
 	MaxWaiting int32    `json:"max_waiting,omitempty" yaml:"max_waiting,omitempty"`
 	User       *User    `json:"user,omitempty" yaml:"user,omitempty"`
@@ -115,7 +116,7 @@ func (q Queue) noun(p *cluster.Problems) cluster.Queue {
 	made := cluster.Queue{
 		Name: q.Name, Parent: q.Parent, Weight: 1, MaxRunning: q.MaxRunning, MaxWaiting: q.MaxWaiting,
 		Order: cluster.QueueOrder(q.Order), Backfill: cluster.Backfill(q.Backfill),
-		Guarantee: q.Guarantee.noun(p, "guarantee"), Borrow: q.Borrow.noun(p, "borrow"), Lend: q.Lend.noun(p, "lend"),
+		Guarantee: q.Guarantee.noun(p, "guarantee"), Borrow: q.Borrow.noun(p, "borrow"), Lend: q.Lend.noun(p, "lend"), Unpreemptible: q.Firm.noun(p, "unpreemptible"),
 		MinRuntime: duration(p, "min_runtime", q.MinRuntime), HalfLife: duration(p, "half_life", q.HalfLife),
 	}
 	if q.Weight != nil {
@@ -206,7 +207,7 @@ func Change(quota cluster.Quota, text string) (cluster.Quota, error) {
 func Of(q cluster.Queue) Queue {
 	made := Queue{
 		Name: q.Name, Parent: q.Parent, MaxRunning: q.MaxRunning, MaxWaiting: q.MaxWaiting,
-		Guarantee: quotaOf(q.Guarantee), Borrow: quotaOf(q.Borrow), Lend: quotaOf(q.Lend),
+		Guarantee: quotaOf(q.Guarantee), Borrow: quotaOf(q.Borrow), Lend: quotaOf(q.Lend), Firm: quotaOf(q.Unpreemptible),
 		Order: string(q.Order), Backfill: string(q.Backfill),
 	}
 	if q.Weight != 1 {
@@ -293,7 +294,7 @@ func fields(q cluster.Queue) map[string]string {
 	}
 	return map[string]string{
 		"parent": parent, "weight": strconv.Itoa(int(q.Weight)),
-		"guarantee": Line(q.Guarantee), "borrow": Line(q.Borrow), "lend": Line(q.Lend),
+		"guarantee": Line(q.Guarantee), "borrow": Line(q.Borrow), "lend": Line(q.Lend), "unpreemptible": Line(q.Unpreemptible),
 		"max_running": count(q.MaxRunning), "max_waiting": count(q.MaxWaiting),
 		"user.most": Line(q.User.Most), "user.max_running": count(q.User.MaxRunning),
 		"order": string(q.Order), "backfill": string(q.Backfill),

@@ -3430,6 +3430,7 @@ type Queue struct {
 	Preempt       *Preempt               `protobuf:"bytes,13,opt,name=preempt,proto3" json:"preempt,omitempty"`
 	MinRuntime    int64                  `protobuf:"varint,14,opt,name=min_runtime,json=minRuntime,proto3" json:"min_runtime,omitempty"`
 	HalfLife      int64                  `protobuf:"varint,15,opt,name=half_life,json=halfLife,proto3" json:"half_life,omitempty"`
+	Unpreemptible []*Limit               `protobuf:"bytes,160,rep,name=unpreemptible,proto3" json:"unpreemptible,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3567,6 +3568,13 @@ func (x *Queue) GetHalfLife() int64 {
 		return x.HalfLife
 	}
 	return 0
+}
+
+func (x *Queue) GetUnpreemptible() []*Limit {
+	if x != nil {
+		return x.Unpreemptible
+	}
+	return nil
 }
 
 type QueueView struct {
@@ -3966,6 +3974,7 @@ type Claim struct {
 	Queue         string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
 	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
 	Amount        *Amount                `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
+	Firm          bool                   `protobuf:"varint,160,opt,name=firm,proto3" json:"firm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4019,6 +4028,13 @@ func (x *Claim) GetAmount() *Amount {
 		return x.Amount
 	}
 	return nil
+}
+
+func (x *Claim) GetFirm() bool {
+	if x != nil {
+		return x.Firm
+	}
+	return false
 }
 
 type OwnerUsage struct {
@@ -4090,6 +4106,7 @@ type QueueUsage struct {
 	Mean          *Amount                `protobuf:"bytes,5,opt,name=mean,proto3" json:"mean,omitempty"`
 	At            int64                  `protobuf:"varint,6,opt,name=at,proto3" json:"at,omitempty"`
 	Revision      uint64                 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	Firm          *Amount                `protobuf:"bytes,160,opt,name=firm,proto3" json:"firm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4171,6 +4188,13 @@ func (x *QueueUsage) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *QueueUsage) GetFirm() *Amount {
+	if x != nil {
+		return x.Firm
+	}
+	return nil
 }
 
 type Secret struct {
@@ -7319,7 +7343,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"placements\x18\x01 \x03(\v2\x13.clary.v1.PlacementR\n" +
 	"placements\x12!\n" +
 	"\x04whys\x18\x02 \x03(\v2\r.clary.v1.WhyR\x04whys\x120\n" +
-	"\tevictions\x18\x14 \x03(\v2\x12.clary.v1.EvictionR\tevictions\"\xec\x03\n" +
+	"\tevictions\x18\x14 \x03(\v2\x12.clary.v1.EvictionR\tevictions\"\xa4\x04\n" +
 	"\x05Queue\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\tR\x06parent\x12\x16\n" +
@@ -7339,7 +7363,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\apreempt\x18\r \x01(\v2\x11.clary.v1.PreemptR\apreempt\x12\x1f\n" +
 	"\vmin_runtime\x18\x0e \x01(\x03R\n" +
 	"minRuntime\x12\x1b\n" +
-	"\thalf_life\x18\x0f \x01(\x03R\bhalfLife\"\xbf\x02\n" +
+	"\thalf_life\x18\x0f \x01(\x03R\bhalfLife\x126\n" +
+	"\runpreemptible\x18\xa0\x01 \x03(\v2\x0f.clary.v1.LimitR\runpreemptible\"\xbf\x02\n" +
 	"\tQueueView\x12%\n" +
 	"\x05queue\x18\x01 \x01(\v2\x0f.clary.v1.QueueR\x05queue\x12\x1d\n" +
 	"\n" +
@@ -7369,16 +7394,17 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x06models\x18\x04 \x03(\v2\x15.clary.v1.ModelAmountR\x06models\"9\n" +
 	"\vModelAmount\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12\x14\n" +
-	"\x05milli\x18\x02 \x01(\x03R\x05milli\"]\n" +
+	"\x05milli\x18\x02 \x01(\x03R\x05milli\"r\n" +
 	"\x05Claim\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12(\n" +
-	"\x06amount\x18\x03 \x01(\v2\x10.clary.v1.AmountR\x06amount\"b\n" +
+	"\x06amount\x18\x03 \x01(\v2\x10.clary.v1.AmountR\x06amount\x12\x13\n" +
+	"\x04firm\x18\xa0\x01 \x01(\bR\x04firm\"b\n" +
 	"\n" +
 	"OwnerUsage\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12$\n" +
 	"\x04used\x18\x02 \x01(\v2\x10.clary.v1.AmountR\x04used\x12\x18\n" +
-	"\arunning\x18\x03 \x01(\x05R\arunning\"\xe2\x01\n" +
+	"\arunning\x18\x03 \x01(\x05R\arunning\"\x89\x02\n" +
 	"\n" +
 	"QueueUsage\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12$\n" +
@@ -7387,7 +7413,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x06owners\x18\x04 \x03(\v2\x14.clary.v1.OwnerUsageR\x06owners\x12$\n" +
 	"\x04mean\x18\x05 \x01(\v2\x10.clary.v1.AmountR\x04mean\x12\x0e\n" +
 	"\x02at\x18\x06 \x01(\x03R\x02at\x12\x1a\n" +
-	"\brevision\x18\a \x01(\x04R\brevision\"\xca\x01\n" +
+	"\brevision\x18\a \x01(\x04R\brevision\x12%\n" +
+	"\x04firm\x18\xa0\x01 \x01(\v2\x10.clary.v1.AmountR\x04firm\"\xca\x01\n" +
 	"\x06Secret\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -7827,47 +7854,49 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	36, // 42: clary.v1.Queue.lend:type_name -> clary.v1.Limit
 	37, // 43: clary.v1.Queue.user:type_name -> clary.v1.UserLimit
 	38, // 44: clary.v1.Queue.preempt:type_name -> clary.v1.Preempt
-	34, // 45: clary.v1.QueueView.queue:type_name -> clary.v1.Queue
-	39, // 46: clary.v1.QueueView.used:type_name -> clary.v1.Amount
-	39, // 47: clary.v1.QueueView.beyond:type_name -> clary.v1.Amount
-	39, // 48: clary.v1.QueueView.mean:type_name -> clary.v1.Amount
-	42, // 49: clary.v1.QueueView.owners:type_name -> clary.v1.OwnerUsage
-	36, // 50: clary.v1.UserLimit.most:type_name -> clary.v1.Limit
-	40, // 51: clary.v1.Amount.models:type_name -> clary.v1.ModelAmount
-	39, // 52: clary.v1.Claim.amount:type_name -> clary.v1.Amount
-	39, // 53: clary.v1.OwnerUsage.used:type_name -> clary.v1.Amount
-	39, // 54: clary.v1.QueueUsage.used:type_name -> clary.v1.Amount
-	42, // 55: clary.v1.QueueUsage.owners:type_name -> clary.v1.OwnerUsage
-	39, // 56: clary.v1.QueueUsage.mean:type_name -> clary.v1.Amount
-	48, // 57: clary.v1.Trust.revoked:type_name -> clary.v1.Revocation
-	50, // 58: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
-	52, // 59: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
-	53, // 60: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
-	78, // 61: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
-	25, // 62: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
-	56, // 63: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
-	57, // 64: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
-	61, // 65: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
-	58, // 66: clary.v1.Lineage.code:type_name -> clary.v1.Code
-	59, // 67: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
-	60, // 68: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
-	79, // 69: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
-	80, // 70: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
-	81, // 71: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
-	63, // 72: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
-	65, // 73: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
-	60, // 74: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
-	66, // 75: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
-	67, // 76: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
-	21, // 77: clary.v1.Fleet.role:type_name -> clary.v1.Role
-	60, // 78: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
-	64, // 79: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
-	70, // 80: clary.v1.ClusterSettings.set:type_name -> clary.v1.Setting
-	81, // [81:81] is the sub-list for method output_type
-	81, // [81:81] is the sub-list for method input_type
-	81, // [81:81] is the sub-list for extension type_name
-	81, // [81:81] is the sub-list for extension extendee
-	0,  // [0:81] is the sub-list for field type_name
+	36, // 45: clary.v1.Queue.unpreemptible:type_name -> clary.v1.Limit
+	34, // 46: clary.v1.QueueView.queue:type_name -> clary.v1.Queue
+	39, // 47: clary.v1.QueueView.used:type_name -> clary.v1.Amount
+	39, // 48: clary.v1.QueueView.beyond:type_name -> clary.v1.Amount
+	39, // 49: clary.v1.QueueView.mean:type_name -> clary.v1.Amount
+	42, // 50: clary.v1.QueueView.owners:type_name -> clary.v1.OwnerUsage
+	36, // 51: clary.v1.UserLimit.most:type_name -> clary.v1.Limit
+	40, // 52: clary.v1.Amount.models:type_name -> clary.v1.ModelAmount
+	39, // 53: clary.v1.Claim.amount:type_name -> clary.v1.Amount
+	39, // 54: clary.v1.OwnerUsage.used:type_name -> clary.v1.Amount
+	39, // 55: clary.v1.QueueUsage.used:type_name -> clary.v1.Amount
+	42, // 56: clary.v1.QueueUsage.owners:type_name -> clary.v1.OwnerUsage
+	39, // 57: clary.v1.QueueUsage.mean:type_name -> clary.v1.Amount
+	39, // 58: clary.v1.QueueUsage.firm:type_name -> clary.v1.Amount
+	48, // 59: clary.v1.Trust.revoked:type_name -> clary.v1.Revocation
+	50, // 60: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
+	52, // 61: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
+	53, // 62: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
+	78, // 63: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
+	25, // 64: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
+	56, // 65: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
+	57, // 66: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
+	61, // 67: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
+	58, // 68: clary.v1.Lineage.code:type_name -> clary.v1.Code
+	59, // 69: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
+	60, // 70: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
+	79, // 71: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
+	80, // 72: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
+	81, // 73: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
+	63, // 74: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
+	65, // 75: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
+	60, // 76: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
+	66, // 77: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
+	67, // 78: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
+	21, // 79: clary.v1.Fleet.role:type_name -> clary.v1.Role
+	60, // 80: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
+	64, // 81: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
+	70, // 82: clary.v1.ClusterSettings.set:type_name -> clary.v1.Setting
+	83, // [83:83] is the sub-list for method output_type
+	83, // [83:83] is the sub-list for method input_type
+	83, // [83:83] is the sub-list for extension type_name
+	83, // [83:83] is the sub-list for extension extendee
+	0,  // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_nouns_proto_init() }
