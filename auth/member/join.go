@@ -3,10 +3,12 @@ package member
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -41,7 +43,16 @@ func Join(ctx context.Context, network Network, address, token string, key *ecds
 		return nil, err
 	}
 	request.Token = token
-	conn, err := dial(network, address, credentials.NewTLS(pki.PinnedTLS(presented.Pin, grpcProtocol)))
+	pinned, refused := pki.PinnedTLS(presented.Pin, grpcProtocol), atomic.Pointer[error]{}
+	verify := pinned.VerifyConnection
+	pinned.VerifyConnection = func(state tls.ConnectionState) error {
+		err := verify(state)
+		if err != nil {
+			refused.Store(&err) // to gRPC it is one more reason why a connection failed
+		}
+		return err
+	}
+	conn, err := dial(network, address, credentials.NewTLS(pinned))
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +65,9 @@ func Join(ctx context.Context, network Network, address, token string, key *ecds
 			return answer, nil
 		}
 		err = wire.FromStatus(err)
+		if other := refused.Load(); other != nil {
+			err = *other
+		}
 		if !fault.Is(err, fault.Unready) {
 			return nil, fmt.Errorf("join at %s: %w", address, err)
 		}

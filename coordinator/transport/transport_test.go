@@ -34,6 +34,7 @@ type port struct {
 	net  memnet.Network
 	ca   *pki.Authority
 	raft *transport.Raft
+	mux  *alpn.Mux // of the port that was opened last
 }
 
 func inBubble(t *testing.T, test func(*port)) {
@@ -64,6 +65,7 @@ func (p *port) open(address, id string) *transport.Raft {
 	source := p.source(p.ca, pki.Node{Role: pki.Coordinator, ID: id})
 	log := slog.New(slog.DiscardHandler)
 	mux := alpn.New(listener, pki.ServerTLS(source), log, alpn.GRPC, transport.ProtocolRaft)
+	p.mux = mux
 	raft := transport.NewRaft(p.net.Host(host), mux.On(transport.ProtocolRaft), address, source, func(string) string { return "" }, log)
 	server := grpc.NewServer(grpc.Creds(alpn.Accepted()))
 	healthv1.RegisterHealthServer(server, health.NewServer())

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,8 +62,8 @@ func (s *steady) run(ctx context.Context, do func(i int) error) {
 	}
 }
 
-// A CA is replaced while jobs are submitted, and objects are written and read: nothing of it fails that the client's
-// own retries do not cover. Then another context, which pins the old CA and was not used meanwhile, is told what to do.
+// The CA is replaced, twice, while jobs are submitted, an endpoint is asked, and objects are written and read: nothing of it
+// fails that the client's own retries do not cover. Then another context, which pins the old CA and was not used meanwhile, is told what to do.
 func TestTheCAIsReplacedUnderLoadAndNoRequestFails(t *testing.T) {
 	m := start(t, 3, 2)
 	path := filepath.Join(m.Dir, "config.json")
@@ -72,6 +74,13 @@ func TestTheCAIsReplacedUnderLoadAndNoRequestFails(t *testing.T) {
 	asleep := []string{"CLARY_CONFIG=" + m.File("asleep.json", string(before))}
 	token := m.Token("agent") // pins the old CA
 	first := m.keys()
+	m.Clary("deploy", m.sides(), "--name", "sides", "--replicas", "2", "--cores", "0.2", "--memory", "128MiB", "--timeout", "2m")
+	m.waitHealthy("sides", 2)
+	asker := m.asker(m.Serve["s1"], m.Serve["s2"], m.Serve["s3"])
+	asker.answers(m, "sides")
+	asker.client.Transport.(*http.Transport).DisableKeepAlives = true // each request is a handshake
+	asked := asker.load("sides", 2)
+	defer asked.stop()
 
 	ctx, cancel := context.WithCancel(t.Context())
 	var load sync.WaitGroup
@@ -98,17 +107,22 @@ func TestTheCAIsReplacedUnderLoadAndNoRequestFails(t *testing.T) {
 			return nil
 		})
 	})
-	m.Clary("keys", "rotate", "ca", "--wait")
+	asked.during(m, "a new CA", 0, func() { m.Clary("keys", "rotate", "ca", "--wait") })
+	asked.during(m, "another", 0, func() { m.Clary("keys", "rotate", "ca", "--wait") })
+	asked.during(m, "a new gossip key", 0, func() { m.Clary("keys", "rotate", "gossip", "--wait") })
 	after := m.keys()
 	m.Clary("run", "--name", "after", "--", "true") // agents and coordinators speak, by the new CA alone
 	cancel()
 	load.Wait()
+	asked.stop()
+	m.Clary("endpoint", "delete", "sides")
 
-	t.Logf("%d jobs and %d objects; failed: %d and %d", jobs.done.Load(), objects.done.Load(), jobs.failed.Load(), objects.failed.Load())
+	t.Logf("%d jobs, %d objects and %d requests of an endpoint; failed: %d, %d and %d",
+		jobs.done.Load(), objects.done.Load(), asked.asked.Load(), jobs.failed.Load(), objects.failed.Load(), asked.failed.Load())
 	if jobs.done.Load() == 0 || objects.done.Load() == 0 {
 		t.Error("there was no load")
 	}
-	if why := append(jobs.why, objects.why...); len(why) > 0 {
+	if why := slices.Concat(jobs.why, objects.why, asked.why); len(why) > 0 {
 		t.Errorf("failed: %s", strings.Join(why, "\n"))
 	}
 	if len(after.CAs) != 1 || after.CAs[0].Pin == first.CAs[0].Pin || len(after.Members) != 5 {
