@@ -5,6 +5,7 @@ package warden
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -28,8 +29,14 @@ import (
 // The files of a coordinator's keyrings.
 const (
 	File   = "keyring.json"
-	staged = "keyring.next.json" // of a change that is not agreed on yet
+	staged = "keyring.next-" // and its ID: of a change that is not agreed on yet
 )
+
+// stagedFile is where a keyring is that may be agreed on. Each has a file of its own: of two steps whose outcome is not
+// known yet either may be.
+func (w *Warden) stagedFile(id string) string {
+	return filepath.Join(w.config.Dir, staged+id+".json")
+}
 
 // Replica is the replicated state as the warden uses it.
 type Replica interface {
@@ -135,7 +142,7 @@ func (w *Warden) apply(ctx context.Context, trust cluster.Trust) error {
 			return err
 		}
 		w.config.Keyring.Set(keys)
-		_ = os.Remove(filepath.Join(w.config.Dir, staged)) // else the next one takes its place
+		w.clear()
 	}
 	believed := keys.Trust(trust.Revoked)
 	err := w.config.Credentials.Update(func(now pki.Credentials) (pki.Credentials, error) {
@@ -159,7 +166,7 @@ func (w *Warden) apply(ctx context.Context, trust cluster.Trust) error {
 
 // find returns the keyring of an ID: the one that was handed over before, or another coordinator's.
 func (w *Warden) find(ctx context.Context, id string) ([]byte, error) {
-	text, err := os.ReadFile(filepath.Join(w.config.Dir, staged))
+	text, err := os.ReadFile(w.stagedFile(id))
 	if err == nil {
 		if next, err := keyring.Unmarshal(text); err == nil && next.ID == id {
 			return text, nil
@@ -211,7 +218,27 @@ func (w *Warden) Stage(text []byte) error {
 	if err != nil {
 		return err
 	}
-	return next.Save(filepath.Join(w.config.Dir, staged))
+	if !isID(next.ID) {
+		return fault.New(fault.Invalid, "keyring: id: %q is none", cluster.Clip(next.ID))
+	}
+	return next.Save(w.stagedFile(next.ID))
+}
+
+// isID reports whether a text is the ID of a keyring, and can be in a file's name.
+func isID(id string) bool {
+	_, err := hex.DecodeString(id)
+	return err == nil && id != ""
+}
+
+// clear removes the keyrings that were not agreed on: each was for the trust as it was before. Whoever needs one all the
+// same asks the leader that made it.
+func (w *Warden) clear() {
+	files, _ := filepath.Glob(w.stagedFile("*"))
+	for _, file := range files {
+		if err := os.Remove(file); err != nil {
+			w.config.Log.Warn("a keyring that is not in force is still there", "file", file, "error", err)
+		}
+	}
 }
 
 // Fetch gives the keyring in force, to another coordinator.
