@@ -350,7 +350,8 @@ func (r *Replica) append(raw []byte) ([]command.Result, error) {
 	case []command.Result:
 		return answer, nil
 	case error:
-		return nil, fault.New(fault.Internal, "the leader cannot apply its log: %w", answer)
+		// The entry is in the log of a majority: the next leader applies it. This one stops (Fatal), as with a full disk.
+		return nil, fault.New(fault.Unready, "the leader cannot apply its log and stops, it is unknown whether the commands were applied: %w", answer)
 	default:
 		return nil, fault.New(fault.Internal, "the leader answered with a %T", answer)
 	}
