@@ -69,6 +69,27 @@ func TestWhatIsBesideServersIsNotKeptForEverForWhoNeedsAllOfIt(t *testing.T) {
 	}
 }
 
+// Several queues' firsts wait for what never ends. They do not take turns in keeping the rest.
+func TestWhatIsBesideServersIsNotKeptInTurns(t *testing.T) {
+	queues := []cluster.Queue{{Name: "q", Weight: 1}}
+	for i := range 6 {
+		queues = append(queues, cluster.Queue{Name: fmt.Sprint("q", i), Weight: 1})
+	}
+	s := newStage(t, racks(1, 4), queues...)
+	s.submit(with(gpuGang("q", "server", 1, 1), func(g *cluster.Gang) { g.Handover = true }), forever)
+	s.after(time.Hour)
+	for i := range 6 {
+		s.submit(gpuGang(fmt.Sprint("q", i), fmt.Sprint("large", i), 1, 4), time.Hour)
+	}
+	for i := range 400 {
+		s.submit(gpuGang("q", fmt.Sprint("small", i), 1, 3), 30*time.Minute)
+		s.after(30 * time.Minute)
+	}
+	if n := s.counted["ended"]; n < 100 {
+		t.Errorf("%d of 400 jobs of half an hour ended in 200 hours", n)
+	}
+}
+
 func TestRoomThatIsKeptOnANodeThatShrinksIsKeptElsewhere(t *testing.T) {
 	s := newStage(t, racks(2, 4), cluster.Queue{Name: "q", Weight: 1})
 	s.submit(gpuGang("q", "short", 1, 3), 30*time.Minute)

@@ -29,16 +29,21 @@ type hold struct {
 // hold keeps room for a gang.
 func (c *Cluster) hold(h *hold, allocations []cluster.Allocation) {
 	c.unhold(h.id)
-	nodes := map[string]bool{}
-	for i := range allocations {
-		nodes[allocations[i].Node] = true
-	}
-	h.nodes = slices.Sorted(maps.Keys(nodes))
+	h.nodes = nodesOf(allocations)
 	c.Room.Pin(h.id, allocations)
 	c.holds[h.id], c.listed = h, nil
 	if w := c.waiting[h.id]; w != nil {
 		w.kept = true
 	}
+}
+
+// nodesOf are the nodes of allocations, sorted.
+func nodesOf(allocations []cluster.Allocation) []string {
+	nodes := map[string]bool{}
+	for i := range allocations {
+		nodes[allocations[i].Node] = true
+	}
+	return slices.Sorted(maps.Keys(nodes))
 }
 
 // unhold keeps nothing for a gang any more.

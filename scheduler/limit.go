@@ -39,7 +39,7 @@ func (r *round) denied(w *waiter, block share.Block) {
 		return
 	}
 	r.free(w, block.Queue)
-	if w.frees.until == 0 || w.frees.until == never && !r.keeps(w, w.frees.endless) {
+	if w.frees.until == 0 || w.frees.until == never && r.keeps(w, w.frees.endless, []string{limitOf + block.Queue}) > 0 {
 		return
 	}
 	if old := r.shuts[block.Queue]; old == nil || old.by == w || old.by.since > w.since || old.by.since == w.since && old.by.ID > w.ID {
@@ -48,6 +48,9 @@ func (r *round) denied(w *waiter, block share.Block) {
 		r.recall(w.frees.until)
 	}
 }
+
+// limitOf stands before a queue's name where its limit rests, as nodes do by theirs.
+const limitOf = "limit of "
 
 // close has nobody overtake an ask in a queue that says so.
 func (r *round) close(w *waiter) {

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -43,9 +44,11 @@ func (r *round) reserve(w *waiter) {
 		r.recall(patient)
 		return
 	}
-	if until == never && !r.keeps(w, endless) {
-		w.keep = look{r.moves, r.now, w.spell.until}
-		return
+	if until == never {
+		if again := r.keeps(w, endless, nodesOf(allocations)); again > 0 {
+			w.keep = look{r.moves, r.now, again}
+			return
+		}
 	}
 	for _, a := range allocations {
 		for _, h := range r.younger(w) {
@@ -82,9 +85,19 @@ type spell struct {
 // long they take, gets on in a few times as long, and what is kept below those that never end lies idle for half of the time at the most.
 const firstSpell = time.Hour
 
-// keeps reports whether something is kept for an ask of which nobody knows when it can use it. Endless says that what it waits for was
-// there before it, or may not be stopped.
-func (r *round) keeps(w *waiter, endless bool) bool {
+// keeps is 0 if something is kept for an ask of which nobody knows when it can use it, or else when to ask again. Endless says that what it waits
+// for was there before it, or may not be stopped; then what is kept, nodes or a limit, rests after each spell whoever else would have
+// it kept: or the first of several queues would take turns, and it never rested.
+func (r *round) keeps(w *waiter, endless bool, what []string) (again int64) {
+	for _, name := range what {
+		if endless {
+			again = max(again, r.rests[name])
+		}
+	}
+	if again > r.now {
+		r.recall(again)
+		return again
+	}
 	s := &w.spell
 	switch {
 	case s.lasts == 0:
@@ -92,12 +105,22 @@ func (r *round) keeps(w *waiter, endless bool) bool {
 	case r.now < s.until:
 	case endless && !s.rests:
 		s.rests, s.until = true, r.now+s.lasts
+		maps.DeleteFunc(r.rests, func(_ string, until int64) bool { return until <= r.now })
+		if h := r.holds[w.ID]; h != nil {
+			what = append(what, h.nodes...)
+		}
+		for _, name := range what {
+			r.rests[name] = s.until
+		}
 	default:
 		s.lasts *= 2
 		s.rests, s.until = false, r.now+s.lasts
 	}
 	r.recall(s.until)
-	return !s.rests
+	if s.rests {
+		return s.until
+	}
+	return 0
 }
 
 // endless reports whether an ask that waits for this to end may do so for ever.

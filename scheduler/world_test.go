@@ -31,6 +31,9 @@ type world struct {
 	gangs   map[string]*played
 	counted map[string]int
 	lasts   int64 // evictions take so long
+
+	filter func(w *world, plan cluster.Plan) cluster.Plan // refuses some of it, and sets after; nil refuses nothing
+	after  func()                                         // tells the planner what was refused
 }
 
 // played is a gang in a world.
@@ -123,6 +126,9 @@ func (w *world) tasks(p *played) []cluster.Task {
 func (w *world) plan() error {
 	plan := w.planner.Plan(w.now)
 	w.counted["plans"]++
+	if w.after = nil; w.filter != nil {
+		plan = w.filter(w, plan)
+	}
 	for _, p := range plan.Placements {
 		if err := w.place(p); err != nil {
 			return fmt.Errorf("%s: %w", p.Gang, err)
@@ -138,6 +144,9 @@ func (w *world) plan() error {
 	}
 	for _, e := range plan.Evictions {
 		w.tell(w.gangs[e.Gang], nil)
+	}
+	if w.after != nil {
+		w.after()
 	}
 	return nil
 }
