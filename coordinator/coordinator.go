@@ -125,6 +125,9 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 	n.peers = transport.NewPeers(c.network(), pki.Coordinator, source, n.find)
 	n.raft = transport.NewRaft(c.network(), n.mux.On(transport.ProtocolRaft), c.advertised(), source, n.find, c.Log)
 	n.telemetry = n.measure()
+	if err := logIsThere(c); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
 	n.replica, err = replica.Open(replica.Config{
 		Stored: n.telemetry.Appended,
 		ID:     c.ID, Dir: c.path("raft"), Peers: n.peers, Bootstrap: self.notes.Founder, Logger: c.Log,
@@ -133,6 +136,9 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 		HeldBack:  func() string { return n.voting.HeldBack() },
 	})
 	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	if err := logIsThere(c); err != nil { // it is now
 		return nil, errors.Join(err, listener.Close())
 	}
 	n.voting = quorum.New(quorum.Config{ID: c.ID, Version: c.Version, Replica: n.replica, Peers: n.peers, StoreAt: n.storeAt, Log: c.Log})

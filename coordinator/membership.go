@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -55,7 +56,8 @@ const (
 	notesFile   = "member.json"
 	keyringFile = warden.File
 	tlsFolder   = "tls"
-	removedFile = "removed" // is there in the folder of a coordinator that was removed, and says why
+	beganFile   = "raft.began" // is there once this coordinator has a log
+	removedFile = "removed"    // is there in the folder of a coordinator that was removed, and says why
 )
 
 // enter makes this process a member: one that was here before, one that joins with a
@@ -175,6 +177,24 @@ func (m membership) renew(ctx context.Context, c Config, renewed func()) error {
 		},
 	}
 	return renewal.Run(ctx)
+}
+
+// logIsThere refuses a folder whose log was deleted: this coordinator has voted, and would not know for what; a founder would
+// even begin another cluster under the same keys. A folder that has a log is noted as such.
+func logIsThere(c Config) error {
+	logs, err := filepath.Glob(c.path("raft", "raft", "log", "*.wal"))
+	if err != nil {
+		return err
+	}
+	_, err = os.Stat(c.path(beganFile))
+	switch {
+	case len(logs) == 0 && err == nil:
+		return fault.New(fault.Internal, "--data: %s: its log is gone, and this coordinator does not know any more what it voted for: remove it with clary cluster remove %s, "+
+			"delete the folder and join it again; if it is the only one, restore a backup", c.path("raft"), c.ID)
+	case len(logs) > 0 && errors.Is(err, fs.ErrNotExist):
+		return atomicfile.Write(c.path(beganFile), nil, 0o600)
+	}
+	return nil
 }
 
 // hosts are the names under which outside clients reach a server of this machine.

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -85,6 +86,43 @@ func TestAStartThatWasCutOffFoundsAnew(t *testing.T) {
 	}
 	if second := enters(t, c); second.keyring.Get().Authority.Pin() == first.keyring.Get().Authority.Pin() || !second.founded {
 		t.Error("it took up secrets that nobody has vouched for")
+	}
+}
+
+func TestAFolderWhoseLogIsGoneIsNotVotedWith(t *testing.T) {
+	c := configIn(t.TempDir())
+	enters(t, c)
+	if err := logIsThere(c); err != nil { // its first start
+		t.Fatal(err)
+	}
+	segments := c.path("raft", "raft", "log")
+	if err := os.MkdirAll(segments, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(segments, "1.wal"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := logIsThere(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.RemoveAll(c.path("raft")); err != nil {
+		t.Fatal(err)
+	}
+	if err := logIsThere(c); !fault.Is(err, fault.Internal) || !strings.Contains(err.Error(), "clary cluster remove c1") {
+		t.Errorf("with its log deleted: %v", err)
+	}
+}
+
+func TestAFolderOfACoordinatorThatWasRemovedIsRefused(t *testing.T) {
+	c := configIn(t.TempDir())
+	enters(t, c)
+	if err := os.WriteFile(c.path(removedFile), []byte("by its operator\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := enter(t.Context(), c); !fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), "by its operator") || !strings.Contains(err.Error(), "clary cluster add c1") {
+		t.Errorf("it came back: %v", err)
 	}
 }
 

@@ -80,9 +80,13 @@ func open(dir, logDir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(damaged(logDir, err), meta.Close())
 	}
-	log := checked{w, o.Stored}
-	closeLog := func() error { return errors.Join(w.Close(), meta.Close()) }
-	if err := readAll(log); err != nil {
+	noted, err := openMark(filepath.Join(dir, "acknowledged"))
+	if err != nil {
+		return nil, errors.Join(err, w.Close(), meta.Close())
+	}
+	log := marked{checked{w, o.Stored}, noted}
+	closeLog := func() error { return errors.Join(w.Close(), meta.Close(), noted.file.Close()) }
+	if err := errors.Join(log.whole(), readAll(log.checked)); err != nil {
 		return nil, errors.Join(damaged(logDir, err), closeLog())
 	}
 	return &Store{Log: log, Stable: w, Snapshots: snapshots, close: closeLog}, nil

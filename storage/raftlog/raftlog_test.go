@@ -142,28 +142,89 @@ func TestADamagedLogIsNeverReadAsSomethingElse(t *testing.T) {
 		s, err := raftlog.Open(dir, options)
 		if err != nil {
 			refused++
+			_ = os.Remove(filepath.Join(dir, "acknowledged")) // as a power cut may leave it
+			if s, err := raftlog.Open(dir, options); err == nil {
+				shortened++
+				shorter(t, c.name, s)
+			}
 			if !fault.Is(err, fault.Internal) || !bytes.Contains([]byte(err.Error()), []byte("join it again")) {
 				t.Errorf("%s: %v: want a remedy", c.name, err)
 			}
 			continue
 		}
-		shortened++
-		last, _ := s.Log.LastIndex()
-		t.Logf("%s: opened, with entries to %d", c.name, last)
-		if last >= 300 {
-			t.Errorf("%s: not noticed", c.name)
-		}
-		for i := uint64(1); i <= last; i++ {
-			var got raft.Log
-			if err := s.Log.GetLog(i, &got); err != nil || !bytes.Equal(got.Data, data(i)) {
-				t.Errorf("%s: entry %d is wrong, %v", c.name, i, err)
-			}
-		}
 		s.Close()
+		t.Errorf("%s: not noticed", c.name)
 	}
-	t.Logf("%d refused, %d shortened", refused, shortened)
+	t.Logf("%d refused; without the mark %d of them would be opened shorter", refused, shortened)
 	if refused == 0 || shortened == 0 {
 		t.Errorf("%d refused, %d shortened: want some of both", refused, shortened)
+	}
+}
+
+// shorter sees that a log that lost its end, and the mark that would tell, shows at least nothing wrong.
+func shorter(t *testing.T, name string, s *raftlog.Store) {
+	t.Helper()
+	defer s.Close()
+	last, _ := s.Log.LastIndex()
+	if last >= 300 {
+		t.Errorf("%s: not noticed", name)
+	}
+	for i := uint64(1); i <= last; i++ {
+		var got raft.Log
+		if err := s.Log.GetLog(i, &got); err != nil || !bytes.Equal(got.Data, data(i)) {
+			t.Errorf("%s: entry %d is wrong, %v", name, i, err)
+		}
+	}
+}
+
+// TestALogThatRaftShortensIsWhole: what is deleted on purpose is not missed, nor is what a crash kept from being
+// acknowledged.
+func TestALogThatRaftShortensIsWhole(t *testing.T) {
+	for name, c := range map[string]struct{ first, last, then uint64 }{
+		"its end":           {80, 100, 0},
+		"its beginning":     {1, 50, 0},
+		"all of it":         {1, 100, 0},
+		"its end, and more": {80, 100, 90},
+	} {
+		dir := t.TempDir()
+		s := open(t, dir)
+		fill(t, s, 1, 100)
+		if err := s.Log.DeleteRange(c.first, c.last); err != nil {
+			t.Fatal(err)
+		}
+		if c.then != 0 {
+			fill(t, s, c.first, c.then)
+		}
+		want, _ := s.Log.LastIndex()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s, err := raftlog.Open(dir, options)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if last, _ := s.Log.LastIndex(); last != want {
+			t.Errorf("%s: ends at %d, want %d", name, last, want)
+		}
+		_ = s.Close()
+	}
+	for name, text := range map[string]string{"empty": "", "cut off": "half", "rubbish": "0123456789ab"} {
+		dir := t.TempDir()
+		s := open(t, dir)
+		fill(t, s, 1, 10)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "acknowledged"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := raftlog.Open(dir, options)
+		if err != nil {
+			t.Errorf("a mark that is %s: %v", name, err)
+			continue
+		}
+		_ = s.Close()
 	}
 }
 
