@@ -41,6 +41,8 @@ var rows = []row{
 		set, ok := c.(SetNodeState)
 		return ok && (set.Empties || set.Deadline != 0)
 	}, nil},
+	{1, "putting refusals on record", changing(func(c Change) bool { return c.Deed != nil && c.Deed.Task == "" }), nil},
+	{1, "noting where a person in a task came from", changing(func(c Change) bool { return c.Deed != nil && c.Deed.Task != "" && c.Deed.Request != "" }), withoutOrigin},
 	{1, "putting changes on record", of[Audited], func(c Command) Command { return c.(Audited).Command }},
 	{1, "noting the key of a node", func(c Command) bool {
 		put, ok := c.(PutNode)
@@ -50,6 +52,19 @@ var rows = []row{
 		put.Node.Key = ""
 		return put
 	}},
+}
+
+// withoutOrigin is a record whose deeds say what earlier formats know of them.
+func withoutOrigin(c Command) Command {
+	record := Record{Changes: slices.Clone(c.(Record).Changes)}
+	for i, change := range record.Changes {
+		if change.Deed != nil {
+			deed := *change.Deed
+			deed.Object, deed.From, deed.Request, deed.Outcome = "", "", "", ""
+			record.Changes[i].Deed = &deed
+		}
+	}
+	return record
 }
 
 // of reports whether a command is of a type.

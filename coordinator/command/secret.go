@@ -49,7 +49,7 @@ func (w *recording) putDeed(deed cluster.Deed, expected uint64) error {
 			return fault.New(fault.Conflict, "deed %q: it is on record, and only its end can be added", deed.ID)
 		}
 	} else {
-		forgetDeeds(w.Tx, w.now)
+		forgetDeeds(w.Tx, deed, w.now)
 	}
 	w.PutDeed(deed)
 	return nil
@@ -69,17 +69,23 @@ func (c Audited) Apply(tx *state.Tx, now int64) (Result, error) {
 	if err := invalid(state.KindDeed, deed.ID, deed.Validate()); err != nil {
 		return Result{}, err
 	}
-	forgetDeeds(tx, now)
+	forgetDeeds(tx, deed, now)
 	tx.PutDeed(deed)
 	return result, nil
 }
 
-// forgetDeeds deletes some of those that are too old.
-func forgetDeeds(tx *state.Tx, now int64) {
-	oldest := cluster.NewDeedID(now-int64(tx.Settings().Retention.Audit), "")
+// forgetDeeds deletes some of those that are too old, and the oldest if there are more than may be. The count is not looked
+// at for an entry without a request, which an earlier version may have made and applies otherwise.
+func forgetDeeds(tx *state.Tx, deed cluster.Deed, now int64) {
+	retention := tx.Settings().Retention
+	oldest := cluster.NewDeedID(now-int64(retention.Audit), "")
+	beyond := int64(0) // how many have to go for this one to fit
+	if deed.Request != "" {
+		beyond = tx.DeedCount() + 1 - retention.AuditMost
+	}
 	var gone []string
 	for deed := range tx.Deeds("") {
-		if deed.ID >= oldest || len(gone) == deedsAtATime {
+		if deed.ID >= oldest && int64(len(gone)) >= beyond || len(gone) == deedsAtATime {
 			break
 		}
 		gone = append(gone, deed.ID)

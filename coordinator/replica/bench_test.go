@@ -5,11 +5,29 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/command"
 )
 
 // BenchmarkPropose measures submissions (a job and its gang, about 1 KiB) to three
 // replicas in one process, each with its own log on disk, all on this machine's cores.
 func BenchmarkPropose(b *testing.B) {
+	propose(b, func(c command.Record, _ int64) command.Command { return c })
+}
+
+// BenchmarkProposeAudited is the same with who asked for each in the same entry, as users' requests have it.
+func BenchmarkProposeAudited(b *testing.B) {
+	propose(b, func(c command.Record, i int64) command.Command {
+		now := time.Now().UnixNano()
+		return command.Audited{Command: c, Deed: cluster.Deed{
+			ID: cluster.NewDeedID(now, fmt.Sprintf("%012x", i)), Time: now, User: "ada", Action: "jobs/submit", Object: fmt.Sprintf("job-%d", i), From: "10.0.0.17", Request: fmt.Sprintf("%012x", i),
+		}}
+	})
+}
+
+func propose(b *testing.B, as func(command.Record, int64) command.Command) {
 	for _, callers := range []int{1, 8, 64, 256} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			n := newNet()
@@ -25,7 +43,7 @@ func BenchmarkPropose(b *testing.B) {
 						if i > int64(b.N) {
 							return
 						}
-						if _, err := leader.Propose(b.Context(), submission(fmt.Sprintf("job-%d", i))); err != nil {
+						if _, err := leader.Propose(b.Context(), as(submission(fmt.Sprintf("job-%d", i)), i)); err != nil {
 							b.Error(err)
 							return
 						}

@@ -182,6 +182,19 @@ func (r reader) Trust() cluster.Trust {
 // Deed returns a deed by its ID.
 func (r reader) Deed(id string) (cluster.Deed, bool) { return get(r, r.buckets.deeds, id) }
 
+// DeedCount is how many deeds there are. They are counted with every change; a snapshot of before that has them
+// walked once.
+func (r reader) DeedCount() int64 {
+	if n, known := get(r, r.buckets.deedCount, positionKey); known {
+		return n
+	}
+	n := int64(0)
+	for range r.Deeds("") {
+		n++
+	}
+	return n
+}
+
 // Deeds walks all deeds from an ID on, in the order of time.
 func (r reader) Deeds(from string) iter.Seq[cluster.Deed] { return all(r, r.buckets.deeds, "", from) }
 

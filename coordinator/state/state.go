@@ -58,6 +58,7 @@ type buckets struct {
 	unready      kv.Bucket[struct{}]             // ids of the nodes that are not
 	settings     kv.Bucket[cluster.Settings]     // one row, if anything was set
 	format       kv.Bucket[int64]                // one row: what may be in the log; none is 0
+	deedCount    kv.Bucket[int64]                // one row: how many deeds there are
 	position     kv.Bucket[position]             // one row
 }
 
@@ -103,6 +104,7 @@ func newBuckets() *buckets {
 		unready:      kv.Bucket[struct{}]{Name: "unready", Codec: markCodec()},
 		settings:     kv.Bucket[cluster.Settings]{Name: "settings", Codec: wire.SettingsCodec()},
 		format:       kv.Bucket[int64]{Name: "format", Codec: countCodec()},
+		deedCount:    kv.Bucket[int64]{Name: "deed-count", Codec: countCodec()},
 		position:     kv.Bucket[position]{Name: "position", Codec: positionCodec()},
 	}
 }

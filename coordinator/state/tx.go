@@ -202,11 +202,23 @@ func (tx *Tx) PutTrust(trust cluster.Trust) {
 // PutDeed writes a deed.
 func (tx *Tx) PutDeed(deed cluster.Deed) {
 	deed.Revision = tx.revision
+	if _, existed := tx.Deed(deed.ID); !existed {
+		tx.countDeeds(tx.DeedCount() + 1)
+	}
 	put(tx, tx.buckets.deeds, KindDeed, deed.ID, deed)
 }
 
-// DeleteDeed deletes a deed.
-func (tx *Tx) DeleteDeed(id string) { remove(tx, tx.buckets.deeds, KindDeed, id) }
+// DeleteDeed deletes a deed that there is.
+func (tx *Tx) DeleteDeed(id string) {
+	tx.countDeeds(tx.DeedCount() - 1)
+	remove(tx, tx.buckets.deeds, KindDeed, id)
+}
+
+func (tx *Tx) countDeeds(n int64) {
+	if err := tx.buckets.deedCount.Put(tx.kv, positionKey, n); err != nil && tx.err == nil {
+		tx.err = err
+	}
+}
 
 // PutSettings writes the cluster's settings.
 func (tx *Tx) PutSettings(settings cluster.Settings) {

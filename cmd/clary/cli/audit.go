@@ -51,7 +51,8 @@ func (a *App) auditCommand() *cobra.Command {
 		Short: "List who did what: every change that was asked for, and how that ended",
 		Long: "List who did what, oldest first: every request that changed something or was refused, and every exec, cp and\n" +
 			"port-forward, with the address that it came from and its request id, which is in the coordinators' logs too.\n" +
-			"What was in a request is not on record. The cluster remembers three months. It takes the role admin.",
+			"What was in a request is not on record. The cluster remembers three months, and\n" +
+			"100,000 at most, if clary settings say no other. It takes the role admin.",
 		Example: "  clary audit --since 24h\n  clary audit --user ada --what nodes/drain\n  clary audit --since 7d --limit 0 -o json > audit.json\n  clary audit --follow",
 		Args:    takes(),
 	}
