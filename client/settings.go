@@ -58,3 +58,26 @@ func (c *Client) EditSettings(ctx context.Context, edit SettingsEdit) ([]Setting
 		return SettingChange{change.GetPath(), change.GetBefore(), change.GetAfter()}
 	}), err
 }
+
+// Gone is something whose time is over, and why.
+type Gone struct {
+	Kind string `json:"kind"` // job, token or objects
+	ID   string `json:"id"`
+	Why  string `json:"why"`
+}
+
+// Sweep is what is over.
+type Sweep struct {
+	Gone []Gone `json:"gone"`
+	Kept []Gone `json:"kept,omitempty"` // their time is over, too, but something needs them
+	More bool   `json:"more,omitempty"` // there is more than a round takes
+}
+
+// SweepUp has what is over go at once, a round's worth, or only says what that is.
+func (c *Client) SweepUp(ctx context.Context, dryRun bool) (Sweep, error) {
+	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.SweepResponse, error) {
+		return claryv1.NewSettingsClient(conn).Sweep(ctx, &claryv1.SweepRequest{DryRun: dryRun})
+	})
+	told := func(g *claryv1.Gone) Gone { return Gone{g.GetKind(), g.GetId(), g.GetWhy()} }
+	return Sweep{each(response.GetGone(), told), each(response.GetKept(), told), response.GetMore()}, err
+}

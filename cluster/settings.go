@@ -18,6 +18,10 @@ type Settings struct {
 
 // Retention is how long the cluster remembers what is over.
 type Retention struct {
+	Jobs      time.Duration // jobs that have ended, with their attempts, logs, checkpoints and outputs; 0: for ever
+	JobsMost  int64         // and of these at most so many
+	Tokens    time.Duration // tokens, after they have expired
+	Orphans   time.Duration // objects below the cluster's own prefixes that nothing names
 	Audit     time.Duration // what people did
 	AuditMost int64         // and of these at most so many
 }
@@ -61,6 +65,10 @@ const day = int64(24 * time.Hour)
 // table is what can be set. Commands read these numbers while they are applied, so that a default or bound changes only together
 // with the format of commands: two builds that take different ones for granted would not come to the same state.
 var table = []Setting{
+	amount("retention.jobs", UnitDuration, 365*day, int64(time.Minute), 3650*day, "for ever", "how long jobs are kept after they have ended, with their attempts, logs, checkpoints and outputs", func(s *Settings) *time.Duration { return &s.Retention.Jobs }),
+	amount("retention.jobs_most", UnitCount, 100_000, 10, 10_000_000, "any number", "and of these at most so many; those that ended first go first", func(s *Settings) *int64 { return &s.Retention.JobsMost }),
+	amount("retention.tokens", UnitDuration, 30*day, int64(time.Hour), 3650*day, "", "how long tokens are kept after they have expired", func(s *Settings) *time.Duration { return &s.Retention.Tokens }),
+	amount("retention.orphans", UnitDuration, 7*day, int64(time.Hour), 3650*day, "for ever", "how long objects are kept below jobs/ and models/ of the system's bucket that no job and no version names", func(s *Settings) *time.Duration { return &s.Retention.Orphans }),
 	amount("retention.audit", UnitDuration, 90*day, day, 3650*day, "", "how long the audit's entries are kept", func(s *Settings) *time.Duration { return &s.Retention.Audit }),
 	amount("retention.audit_most", UnitCount, 100_000, 1000, 10_000_000, "", "and of these at most so many; the oldest go first", func(s *Settings) *int64 { return &s.Retention.AuditMost }),
 	amount("backup.every", UnitDuration, 0, int64(time.Minute), 366*day, "no backups by themselves", "how often the cluster is backed up", func(s *Settings) *time.Duration { return &s.Backup.Every }),

@@ -75,6 +75,7 @@ type Cluster struct {
 	routers   []invoke.Router
 	revised   uint64
 	settings  cluster.Settings
+	over      *claryv1.SweepResponse // what the next sweep finds
 }
 
 type coordinator struct {

@@ -37,3 +37,24 @@ func (s *settings) Edit(_ context.Context, request *claryv1.EditSettingsRequest)
 	}
 	return &claryv1.EditSettingsResponse{Changes: changes, Revision: s.c.settings.Revision}, nil
 }
+
+// Sweep finds nothing but what the test has put there.
+func (s *settings) Sweep(_ context.Context, request *claryv1.SweepRequest) (*claryv1.SweepResponse, error) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	answer := s.c.over
+	if answer == nil {
+		answer = &claryv1.SweepResponse{}
+	}
+	if !request.GetDryRun() {
+		s.c.over = &claryv1.SweepResponse{Kept: answer.GetKept()}
+	}
+	return answer, nil
+}
+
+// Over sets what is over, for the next sweep.
+func (c *Cluster) Over(answer *claryv1.SweepResponse) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = answer
+}

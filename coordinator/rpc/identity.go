@@ -98,8 +98,9 @@ var needs = map[string]need{
 	"/clary.v1.Queues/List": {action: auth.Read},
 	"/clary.v1.Queues/Edit": {action: auth.ManageQueues},
 
-	"/clary.v1.Settings/Get":  {action: auth.Read},
-	"/clary.v1.Settings/Edit": {action: auth.ManageSettings},
+	"/clary.v1.Settings/Get":   {action: auth.Read},
+	"/clary.v1.Settings/Edit":  {action: auth.ManageSettings},
+	"/clary.v1.Settings/Sweep": {action: auth.ManageSettings},
 
 	"/clary.v1.Sweeps/Get":      {action: auth.Read},
 	"/clary.v1.Sweeps/Watch":    {action: auth.Read},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
-	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/disposal"
 	"github.com/clary-ml/clary/coordinator/reconciler"
 	"github.com/clary-ml/clary/coordinator/registry"
 	"github.com/clary-ml/clary/coordinator/state"
@@ -21,7 +21,6 @@ import (
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
 	"github.com/clary-ml/clary/scheduler"
-	"github.com/clary-ml/clary/serving/async"
 	"github.com/clary-ml/clary/storage/journal/archive"
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
@@ -430,13 +429,7 @@ func (s *jobs) Delete(ctx context.Context, request *claryv1.DeleteJobRequest) (*
 		if !job.State.Ended() {
 			return nil, fault.New(fault.Conflict, "job %s is %s: cancel it first, then delete it", job.Name, job.State)
 		}
-		if err := s.deleteMade(ctx, job); err != nil {
-			return nil, err
-		}
-		if err := s.deleteObjects(ctx, job); err != nil {
-			return nil, err
-		}
-		_, err = s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Expect: job.Revision, Delete: &command.Key{Kind: state.KindJob, ID: job.Name}}}})
+		err = s.disposal().Job(ctx, job)
 		if err == nil {
 			return &claryv1.DeleteJobResponse{}, nil
 		}
@@ -446,39 +439,9 @@ func (s *jobs) Delete(ctx context.Context, request *claryv1.DeleteJobRequest) (*
 	}
 }
 
-// deleteObjects deletes what an ended job left in the store: a later job of the same name
-// must not find its checkpoints. It goes before the record, so that a crash in between
-// leaves a job that can be deleted again, and no objects that nobody knows of. What waits for an endpoint
-// was left there by others, perhaps before it ran.
-func (s *jobs) deleteObjects(ctx context.Context, job cluster.Job) error {
-	var folders []object.URI
-	if job.Started != 0 {
-		folder, err := object.ParseURI(jobPrefix(job.Name))
-		if err != nil {
-			return err
-		}
-		folders = append(folders, folder)
-	}
-	if job.Kind == cluster.KindEndpoint {
-		folders = append(folders, async.Folder(job.Name))
-	}
-	if len(folders) == 0 {
-		return nil // it never ran, and left nothing
-	}
-	store, err := s.store()
-	if err != nil {
-		return err
-	}
-	for _, folder := range folders {
-		if _, err := store.DeletePrefix(ctx, folder); err != nil && !fault.Is(err, fault.NotFound) {
-			return fmt.Errorf("delete what job %s left in the object store: %w", job.Name, err)
-		}
-	}
-	return nil
+func (s *jobs) disposal() *disposal.Disposal {
+	return disposal.New(s.replica, func() (disposal.Store, error) { return s.store() })
 }
-
-// jobPrefix is where a job's attempts keep what they produce.
-func jobPrefix(job string) string { return "s3://clary/jobs/" + job + "/" }
 
 func (s *jobs) Why(ctx context.Context, request *claryv1.WhyRequest) (*claryv1.WhyResponse, error) {
 	if conn, err := s.leader.elsewhere(); err != nil || conn != nil {

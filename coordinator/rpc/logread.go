@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/disposal"
 	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
@@ -33,7 +34,7 @@ const (
 
 // attemptPrefix is where the tasks of an attempt keep their own.
 func attemptPrefix(job string, attempt int32) string {
-	return jobPrefix(job) + "attempts/" + strconv.Itoa(int(attempt)) + "/"
+	return disposal.Folder(job) + "attempts/" + strconv.Itoa(int(attempt)) + "/"
 }
 
 // logReader reads one record of a task: from its agent while that has it, else from the store.

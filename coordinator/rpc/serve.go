@@ -64,6 +64,7 @@ type Config struct {
 	Planner      Planner
 	Keeper       Keeper
 	Desk         Desk
+	Janitor      Janitor // nil: nothing goes by itself
 	Traffic      Traffic // of endpoints; nil where there are no routers
 	Kinds        map[cluster.Kind]workload.Kind
 	Coordinators Conns // to the other coordinators
@@ -101,7 +102,7 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterAdminServer(server, &admin{replica: c.Replica, members: c.Members, leader: work.leader, decisions: c.Decisions})
 	claryv1.RegisterHandsServer(server, &hands{replica: c.Replica, agents: c.Agents, log: c.Log})
 	claryv1.RegisterQueuesServer(server, &queues{replica: c.Replica})
-	claryv1.RegisterSettingsServer(server, &settings{replica: c.Replica})
+	claryv1.RegisterSettingsServer(server, &settings{replica: c.Replica, leader: work.leader, janitor: c.Janitor})
 	claryv1.RegisterSecretsServer(server, &secrets{replica: c.Replica, sealer: c.Sealer})
 	claryv1.RegisterSweepsServer(server, &sweeps{replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, desk: c.Desk})
 	claryv1.RegisterEndpointsServer(server, &endpoints{replica: c.Replica, leader: work.leader, planner: c.Planner, traffic: c.traffic(), jobs: work})

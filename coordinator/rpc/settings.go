@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/janitor"
 	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
@@ -13,6 +14,39 @@ import (
 type settings struct {
 	claryv1.UnimplementedSettingsServer
 	replica Replica
+	leader  leaderConns
+	janitor Janitor
+}
+
+// Janitor removes what is over. It knows on the leader only.
+type Janitor interface {
+	Sweep(ctx context.Context, do bool) (janitor.Result, error)
+}
+
+// Sweep says what is over, or has it go.
+func (s *settings) Sweep(ctx context.Context, request *claryv1.SweepRequest) (*claryv1.SweepResponse, error) {
+	if conn, err := s.leader.elsewhere(); err != nil || conn != nil {
+		if err != nil {
+			return nil, err
+		}
+		answer, err := claryv1.NewSettingsClient(conn).Sweep(forwarded(ctx), request)
+		return answer, wire.FromStatus(err)
+	}
+	if s.janitor == nil {
+		return nil, fault.New(fault.Unready, "this coordinator removes nothing")
+	}
+	result, err := s.janitor.Sweep(ctx, !request.GetDryRun())
+	if err != nil {
+		return nil, err
+	}
+	told := func(list []janitor.Gone) []*claryv1.Gone {
+		out := make([]*claryv1.Gone, len(list))
+		for i, g := range list {
+			out[i] = &claryv1.Gone{Kind: string(g.Kind), Id: g.ID, Why: g.Why}
+		}
+		return out
+	}
+	return &claryv1.SweepResponse{Gone: told(result.Gone), Kept: told(result.Kept), More: result.More}, nil
 }
 
 // Get shows every setting with its default and what it means.

@@ -81,6 +81,20 @@ func (r reader) QueueJobs(queue string) (unended, waiting int64) {
 	return l.unended, l.waiting
 }
 
+// Unended walks the jobs that have not ended, by an index, in the order of their names.
+func (r reader) Unended() iter.Seq[cluster.Job] {
+	return func(yield func(cluster.Job) bool) {
+		for entry, err := range r.buckets.line.Range(r.from, "") {
+			if err != nil {
+				panic(fmt.Sprintf("state: stored bytes cannot be read: %v", err))
+			}
+			if job, ok := r.Job(entry.Key); ok && !yield(job) {
+				return
+			}
+		}
+	}
+}
+
 // QueuesBelow walks the queues right below one, by an index, in the order of their names; those below
 // the root for "".
 func (r reader) QueuesBelow(parent string) iter.Seq[cluster.Queue] {

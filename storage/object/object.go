@@ -247,6 +247,47 @@ func (c *Client) List(ctx context.Context, prefix URI) ([]Info, error) {
 	return out, nil
 }
 
+// Folders are the names of folders right below a prefix that ends in a slash, in order, behind the one named after; at most so
+// many.
+func (c *Client) Folders(ctx context.Context, below URI, after string, most int) ([]string, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	options := minio.ListObjectsOptions{Prefix: below.Key, MaxKeys: min(most+1, 1000)}
+	if after != "" {
+		options.StartAfter = below.Key + after + "/"
+	}
+	var names []string
+	for o := range c.s3.ListObjects(ctx, below.Bucket, options) {
+		if o.Err != nil {
+			return nil, classify("list", below, o.Err)
+		}
+		name, isFolder := strings.CutSuffix(strings.TrimPrefix(o.Key, below.Key), "/")
+		if !isFolder || name <= after {
+			continue
+		}
+		if names = append(names, name); len(names) == most {
+			break
+		}
+	}
+	return names, nil
+}
+
+// Newest is when the newest object below a prefix was written; the zero time if there is none.
+func (c *Client) Newest(ctx context.Context, below URI) (time.Time, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var newest time.Time
+	for o := range c.s3.ListObjects(ctx, below.Bucket, minio.ListObjectsOptions{Prefix: below.Key, Recursive: true}) {
+		if o.Err != nil {
+			return newest, classify("list", below, o.Err)
+		}
+		if o.LastModified.After(newest) {
+			newest = o.LastModified
+		}
+	}
+	return newest, nil
+}
+
 func infoOf(bucket string, o minio.ObjectInfo) Info {
 	return Info{URI{bucket, o.Key}, o.Size, o.ETag, o.LastModified, o.UserMetadata[digestKey]}
 }

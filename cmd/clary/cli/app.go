@@ -89,7 +89,7 @@ func (a *App) Commands() []*cobra.Command {
 		},
 		GroupData:    {a.cpCommand, a.lsCommand, a.rmCommand, a.s3Command, a.profileCommand, a.prepareCommand, a.modelsCommand, a.evaluateCommand, a.predictCommand, a.serveCommand},
 		GroupServing: {a.deployCommand, a.invokeCommand, a.abCommand, a.endpointCommand, a.endpointsCommand},
-		GroupCluster: {a.nodesCommand, a.topCommand, a.doctorCommand, a.queueCommand, a.settingsCommand, a.clusterCommand, a.keysCommand, a.tokenCommand, a.secretCommand, a.auditCommand, a.loginCommand, a.contextCommand, a.benchCommand, a.simCommand, a.replayCommand, a.versionCommand},
+		GroupCluster: {a.nodesCommand, a.topCommand, a.doctorCommand, a.queueCommand, a.settingsCommand, a.gcCommand, a.clusterCommand, a.keysCommand, a.tokenCommand, a.secretCommand, a.auditCommand, a.loginCommand, a.contextCommand, a.benchCommand, a.simCommand, a.replayCommand, a.versionCommand},
 	}
 	var commands []*cobra.Command
 	for _, group := range Groups() {

@@ -95,6 +95,34 @@ func (s *Store) List(_ context.Context, prefix object.URI) ([]object.Info, error
 	return all, nil
 }
 
+// Folders are the names of folders right below a prefix, as of object.Client.
+func (s *Store) Folders(_ context.Context, below object.URI, after string, most int) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := map[string]bool{}
+	for uri := range s.objects {
+		if rest, ok := strings.CutPrefix(uri, below.String()); ok {
+			if name, _, isFolder := strings.Cut(rest, "/"); isFolder && name > after {
+				found[name] = true
+			}
+		}
+	}
+	names := slices.Sorted(maps.Keys(found))
+	return names[:min(most, len(names))], nil
+}
+
+// Newest is when the newest object below a prefix was written.
+func (s *Store) Newest(_ context.Context, below object.URI) (newest time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for uri, o := range s.objects {
+		if strings.HasPrefix(uri, below.String()) && o.modified.After(newest) {
+			newest = o.modified
+		}
+	}
+	return newest, nil
+}
+
 // Get implements registry.Store.
 func (s *Store) Get(_ context.Context, from object.URI, offset, _ int64) (io.ReadCloser, error) {
 	o, err := s.read(from)

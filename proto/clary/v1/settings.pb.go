@@ -381,6 +381,170 @@ func (x *SettingChange) GetAfter() string {
 	return ""
 }
 
+type SweepRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DryRun        bool                   `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SweepRequest) Reset() {
+	*x = SweepRequest{}
+	mi := &file_clary_v1_settings_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SweepRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SweepRequest) ProtoMessage() {}
+
+func (x *SweepRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_settings_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SweepRequest.ProtoReflect.Descriptor instead.
+func (*SweepRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_settings_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SweepRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SweepResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gone          []*Gone                `protobuf:"bytes,1,rep,name=gone,proto3" json:"gone,omitempty"`
+	Kept          []*Gone                `protobuf:"bytes,2,rep,name=kept,proto3" json:"kept,omitempty"`
+	More          bool                   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SweepResponse) Reset() {
+	*x = SweepResponse{}
+	mi := &file_clary_v1_settings_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SweepResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SweepResponse) ProtoMessage() {}
+
+func (x *SweepResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_settings_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SweepResponse.ProtoReflect.Descriptor instead.
+func (*SweepResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_settings_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SweepResponse) GetGone() []*Gone {
+	if x != nil {
+		return x.Gone
+	}
+	return nil
+}
+
+func (x *SweepResponse) GetKept() []*Gone {
+	if x != nil {
+		return x.Kept
+	}
+	return nil
+}
+
+func (x *SweepResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type Gone struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Gone) Reset() {
+	*x = Gone{}
+	mi := &file_clary_v1_settings_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Gone) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Gone) ProtoMessage() {}
+
+func (x *Gone) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_settings_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Gone.ProtoReflect.Descriptor instead.
+func (*Gone) Descriptor() ([]byte, []int) {
+	return file_clary_v1_settings_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Gone) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Gone) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Gone) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 var File_clary_v1_settings_proto protoreflect.FileDescriptor
 
 const file_clary_v1_settings_proto_rawDesc = "" +
@@ -409,10 +573,21 @@ const file_clary_v1_settings_proto_rawDesc = "" +
 	"\rSettingChange\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
-	"\x05after\x18\x03 \x01(\tR\x05after2\x95\x01\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"'\n" +
+	"\fSweepRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"k\n" +
+	"\rSweepResponse\x12\"\n" +
+	"\x04gone\x18\x01 \x03(\v2\x0e.clary.v1.GoneR\x04gone\x12\"\n" +
+	"\x04kept\x18\x02 \x03(\v2\x0e.clary.v1.GoneR\x04kept\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"<\n" +
+	"\x04Gone\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why2\xcf\x01\n" +
 	"\bSettings\x12B\n" +
 	"\x03Get\x12\x1c.clary.v1.GetSettingsRequest\x1a\x1d.clary.v1.GetSettingsResponse\x12E\n" +
-	"\x04Edit\x12\x1d.clary.v1.EditSettingsRequest\x1a\x1e.clary.v1.EditSettingsResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
+	"\x04Edit\x12\x1d.clary.v1.EditSettingsRequest\x1a\x1e.clary.v1.EditSettingsResponse\x128\n" +
+	"\x05Sweep\x12\x16.clary.v1.SweepRequest\x1a\x17.clary.v1.SweepResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
 	file_clary_v1_settings_proto_rawDescOnce sync.Once
@@ -426,7 +601,7 @@ func file_clary_v1_settings_proto_rawDescGZIP() []byte {
 	return file_clary_v1_settings_proto_rawDescData
 }
 
-var file_clary_v1_settings_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_clary_v1_settings_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_clary_v1_settings_proto_goTypes = []any{
 	(*GetSettingsRequest)(nil),   // 0: clary.v1.GetSettingsRequest
 	(*GetSettingsResponse)(nil),  // 1: clary.v1.GetSettingsResponse
@@ -434,21 +609,28 @@ var file_clary_v1_settings_proto_goTypes = []any{
 	(*EditSettingsRequest)(nil),  // 3: clary.v1.EditSettingsRequest
 	(*EditSettingsResponse)(nil), // 4: clary.v1.EditSettingsResponse
 	(*SettingChange)(nil),        // 5: clary.v1.SettingChange
-	(*Setting)(nil),              // 6: clary.v1.Setting
+	(*SweepRequest)(nil),         // 6: clary.v1.SweepRequest
+	(*SweepResponse)(nil),        // 7: clary.v1.SweepResponse
+	(*Gone)(nil),                 // 8: clary.v1.Gone
+	(*Setting)(nil),              // 9: clary.v1.Setting
 }
 var file_clary_v1_settings_proto_depIdxs = []int32{
 	2, // 0: clary.v1.GetSettingsResponse.settings:type_name -> clary.v1.SettingView
-	6, // 1: clary.v1.EditSettingsRequest.put:type_name -> clary.v1.Setting
+	9, // 1: clary.v1.EditSettingsRequest.put:type_name -> clary.v1.Setting
 	5, // 2: clary.v1.EditSettingsResponse.changes:type_name -> clary.v1.SettingChange
-	0, // 3: clary.v1.Settings.Get:input_type -> clary.v1.GetSettingsRequest
-	3, // 4: clary.v1.Settings.Edit:input_type -> clary.v1.EditSettingsRequest
-	1, // 5: clary.v1.Settings.Get:output_type -> clary.v1.GetSettingsResponse
-	4, // 6: clary.v1.Settings.Edit:output_type -> clary.v1.EditSettingsResponse
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	8, // 3: clary.v1.SweepResponse.gone:type_name -> clary.v1.Gone
+	8, // 4: clary.v1.SweepResponse.kept:type_name -> clary.v1.Gone
+	0, // 5: clary.v1.Settings.Get:input_type -> clary.v1.GetSettingsRequest
+	3, // 6: clary.v1.Settings.Edit:input_type -> clary.v1.EditSettingsRequest
+	6, // 7: clary.v1.Settings.Sweep:input_type -> clary.v1.SweepRequest
+	1, // 8: clary.v1.Settings.Get:output_type -> clary.v1.GetSettingsResponse
+	4, // 9: clary.v1.Settings.Edit:output_type -> clary.v1.EditSettingsResponse
+	7, // 10: clary.v1.Settings.Sweep:output_type -> clary.v1.SweepResponse
+	8, // [8:11] is the sub-list for method output_type
+	5, // [5:8] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_settings_proto_init() }
@@ -463,7 +645,7 @@ func file_clary_v1_settings_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_settings_proto_rawDesc), len(file_clary_v1_settings_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,8 +19,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Settings_Get_FullMethodName  = "/clary.v1.Settings/Get"
-	Settings_Edit_FullMethodName = "/clary.v1.Settings/Edit"
+	Settings_Get_FullMethodName   = "/clary.v1.Settings/Get"
+	Settings_Edit_FullMethodName  = "/clary.v1.Settings/Edit"
+	Settings_Sweep_FullMethodName = "/clary.v1.Settings/Sweep"
 )
 
 // SettingsClient is the client API for Settings service.
@@ -32,6 +33,8 @@ type SettingsClient interface {
 	Get(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
 	// Edit changes settings, all of the request or nothing.
 	Edit(ctx context.Context, in *EditSettingsRequest, opts ...grpc.CallOption) (*EditSettingsResponse, error)
+	// Sweep says what is over and goes next, or has it go at once.
+	Sweep(ctx context.Context, in *SweepRequest, opts ...grpc.CallOption) (*SweepResponse, error)
 }
 
 type settingsClient struct {
@@ -62,6 +65,16 @@ func (c *settingsClient) Edit(ctx context.Context, in *EditSettingsRequest, opts
 	return out, nil
 }
 
+func (c *settingsClient) Sweep(ctx context.Context, in *SweepRequest, opts ...grpc.CallOption) (*SweepResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SweepResponse)
+	err := c.cc.Invoke(ctx, Settings_Sweep_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SettingsServer is the server API for Settings service.
 // All implementations must embed UnimplementedSettingsServer
 // for forward compatibility.
@@ -71,6 +84,8 @@ type SettingsServer interface {
 	Get(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
 	// Edit changes settings, all of the request or nothing.
 	Edit(context.Context, *EditSettingsRequest) (*EditSettingsResponse, error)
+	// Sweep says what is over and goes next, or has it go at once.
+	Sweep(context.Context, *SweepRequest) (*SweepResponse, error)
 	mustEmbedUnimplementedSettingsServer()
 }
 
@@ -86,6 +101,9 @@ func (UnimplementedSettingsServer) Get(context.Context, *GetSettingsRequest) (*G
 }
 func (UnimplementedSettingsServer) Edit(context.Context, *EditSettingsRequest) (*EditSettingsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Edit not implemented")
+}
+func (UnimplementedSettingsServer) Sweep(context.Context, *SweepRequest) (*SweepResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Sweep not implemented")
 }
 func (UnimplementedSettingsServer) mustEmbedUnimplementedSettingsServer() {}
 func (UnimplementedSettingsServer) testEmbeddedByValue()                  {}
@@ -144,6 +162,24 @@ func _Settings_Edit_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Settings_Sweep_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SweepRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SettingsServer).Sweep(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Settings_Sweep_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SettingsServer).Sweep(ctx, req.(*SweepRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Settings_ServiceDesc is the grpc.ServiceDesc for Settings service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -158,6 +194,10 @@ var Settings_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Edit",
 			Handler:    _Settings_Edit_Handler,
+		},
+		{
+			MethodName: "Sweep",
+			Handler:    _Settings_Sweep_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

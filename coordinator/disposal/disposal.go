@@ -1,0 +1,194 @@
+// Package disposal deletes what has ended, with all that it left in the object store: for whoever asks for it, and for the
+// janitor when its time is over.
+//
+// Objects go before the record that names them. A deletion that is cut off leaves something that can be deleted again, and no
+// objects that nobody knows of.
+package disposal
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/state"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/serving/async"
+	"github.com/clary-ml/clary/storage/object"
+	"github.com/clary-ml/clary/workload/tuning"
+)
+
+// Ledger is what a deletion needs of the replicated state.
+type Ledger interface {
+	Propose(ctx context.Context, commands ...command.Command) ([]command.Result, error)
+	Read(ctx context.Context, stale bool) (*state.Snapshot, error)
+}
+
+// Store is where jobs leave what they make.
+type Store interface {
+	DeletePrefix(ctx context.Context, prefix object.URI) (int, error)
+}
+
+// Disposal deletes jobs.
+type Disposal struct {
+	ledger Ledger
+	store  func() (Store, error)
+}
+
+// New makes a disposal; store opens the cluster's object store.
+func New(ledger Ledger, store func() (Store, error)) *Disposal {
+	return &Disposal{ledger: ledger, store: store}
+}
+
+// Folder is where a job's attempts keep what they produce.
+func Folder(job string) string { return "s3://clary/jobs/" + job + "/" }
+
+// Job deletes an ended job at the revision that was read, with what it made: its jobs, its sweep and that one's trials, its
+// objects. It can be cut off and done again at any time. A Conflict is worth another look at the job.
+func (d *Disposal) Job(ctx context.Context, job cluster.Job) error {
+	if err := d.made(ctx, job); err != nil {
+		return err
+	}
+	if err := d.objects(ctx, job); err != nil {
+		return err
+	}
+	_, err := d.ledger.Propose(ctx, command.Record{Changes: []command.Change{{Expect: job.Revision, Delete: &command.Key{Kind: state.KindJob, ID: job.Name}}}})
+	return err
+}
+
+// objects deletes what an ended job left in the store: a later job of the same name
+// must not find its checkpoints. It goes before the record, so that a crash in between
+// leaves a job that can be deleted again, and no objects that nobody knows of. What waits for an endpoint
+// was left there by others, perhaps before it ran.
+func (d *Disposal) objects(ctx context.Context, job cluster.Job) error {
+	var folders []object.URI
+	if job.Started != 0 {
+		folder, err := object.ParseURI(Folder(job.Name))
+		if err != nil {
+			return err
+		}
+		folders = append(folders, folder)
+	}
+	if job.Kind == cluster.KindEndpoint {
+		folders = append(folders, async.Folder(job.Name))
+	}
+	if len(folders) == 0 {
+		return nil // it never ran, and left nothing
+	}
+	store, err := d.store()
+	if err != nil {
+		return err
+	}
+	for _, folder := range folders {
+		if _, err := store.DeletePrefix(ctx, folder); err != nil && !fault.Is(err, fault.NotFound) {
+			return fmt.Errorf("delete what job %s left in the object store: %w", job.Name, err)
+		}
+	}
+	return nil
+}
+
+// learners are sweeps that go on and learn from an earlier one.
+func learners(snapshot *state.Snapshot, earlier string) []string {
+	var names []string
+	for job := range snapshot.Jobs("") {
+		if job.Kind == cluster.KindTuning && !job.State.Ended() && slices.Contains(tuning.WarmStart(job.Spec), earlier) {
+			names = append(names, job.Name)
+		}
+	}
+	return names
+}
+
+const (
+	// deleteRows is how many trials one record deletes.
+	deleteRows = 500
+	// deleteAtOnce is how many jobs' objects are deleted at the same time.
+	deleteAtOnce = 8
+)
+
+// made deletes what an ended job has made: its jobs, its sweep, and the sweep's trials
+// with all that they left in the store. It can be cut off and done again at any time.
+func (d *Disposal) made(ctx context.Context, job cluster.Job) error {
+	snapshot, err := d.ledger.Read(ctx, false)
+	if err != nil {
+		return err
+	}
+	children := slices.Collect(snapshot.ChildrenOf(job.Name))
+	sweep, swept := snapshot.Sweep(job.Name)
+	var users []string
+	if job.Kind == cluster.KindTuning {
+		users = learners(snapshot, job.Name)
+	}
+	snapshot.Close()
+	if len(users) > 0 {
+		return fault.New(fault.Conflict, "job %s: sweep %s learns from it: delete it when that has ended", job.Name, users[0])
+	}
+	for _, child := range children {
+		if !child.State.Ended() {
+			return fault.New(fault.Conflict, "job %s has made job %s, which is %s: it is on its way to its end, try again", job.Name, child.Name, child.State)
+		}
+		if err := d.objects(ctx, child); err != nil {
+			return err
+		}
+		if err := d.drop(ctx, command.Key{Kind: state.KindJob, ID: child.Name}, child.Revision); err != nil {
+			return err
+		}
+	}
+	if swept {
+		if err := d.drop(ctx, command.Key{Kind: state.KindSweep, ID: job.Name}, sweep.Revision); err != nil {
+			return err
+		}
+	}
+	if job.Kind != cluster.KindTuning {
+		return nil
+	}
+	return d.trials(ctx, job.Name)
+}
+
+func (d *Disposal) drop(ctx context.Context, key command.Key, revision uint64) error {
+	_, err := d.ledger.Propose(ctx, command.Record{Changes: []command.Change{{Expect: revision, Delete: &key}}})
+	if fault.Is(err, fault.NotFound) {
+		return nil
+	}
+	return err
+}
+
+// trials deletes a sweep's rows, a record at a time.
+func (d *Disposal) trials(ctx context.Context, sweep string) error {
+	for {
+		snapshot, err := d.ledger.Read(ctx, false)
+		if err != nil {
+			return err
+		}
+		var r command.Record
+		var left []string // jobs that may have left objects
+		for trial := range snapshot.TrialsOf(sweep, 0) {
+			r.Changes = append(r.Changes, command.Change{Expect: trial.Revision, Delete: &command.Key{Kind: state.KindTrial, ID: trial.ID()}})
+			for _, job := range tuning.JobsOf(trial) {
+				if _, another := snapshot.Job(job); !another { // the sweep's own are gone by now
+					left = append(left, job)
+				}
+			}
+			if len(r.Changes) == deleteRows {
+				break
+			}
+		}
+		snapshot.Close()
+		if len(r.Changes) == 0 {
+			return nil
+		}
+		group, work := errgroup.WithContext(ctx)
+		group.SetLimit(deleteAtOnce)
+		for _, job := range left {
+			group.Go(func() error { return d.objects(work, cluster.Job{Name: job, Started: 1}) })
+		}
+		if err := group.Wait(); err != nil {
+			return err
+		}
+		if _, err := d.ledger.Propose(ctx, r); err != nil && !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.NotFound) {
+			return err
+		}
+	}
+}

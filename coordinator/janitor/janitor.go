@@ -1,0 +1,270 @@
+// Package janitor removes what is over: jobs that ended long ago with all that they left, tokens that have expired, objects that
+// nothing names. How long each is kept says the settings' retention. Sweep decides, from a view; a loop on the leader acts, a
+// bounded part a round.
+package janitor
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/disposal"
+	"github.com/clary-ml/clary/coordinator/state"
+	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/storage/object"
+)
+
+// Ledger is what the janitor needs of the replicated state.
+type Ledger interface {
+	disposal.Ledger
+	Events() *state.Bus
+}
+
+// Store is the object store as the janitor sees it.
+type Store interface {
+	// Folders are the names of folders right below a prefix, in order, behind one of them; at most so many.
+	Folders(ctx context.Context, below object.URI, after string, most int) ([]string, error)
+	// Newest is when the newest object below a prefix was written; the zero time if there is none.
+	Newest(ctx context.Context, below object.URI) (time.Time, error)
+	DeletePrefix(ctx context.Context, prefix object.URI) (int, error)
+}
+
+// Config is what a janitor needs.
+type Config struct {
+	Ledger Ledger
+	Jobs   interface { // deletes a job with all that it left
+		Job(ctx context.Context, job cluster.Job) error
+	}
+	Store func() (Store, error)
+	Log   *slog.Logger
+}
+
+const (
+	every    = time.Minute            // between rounds while there is nothing left to do
+	hurry    = 500 * time.Millisecond // between rounds while there is
+	perRound = 100                    // things that go in one
+	sulk     = time.Hour              // before what could not be removed is tried again
+)
+
+// Janitor is the loop.
+type Janitor struct {
+	Config
+	asks chan ask
+}
+
+// ask is a question to the loop.
+type ask struct {
+	do     bool
+	answer chan answer
+}
+
+type answer struct {
+	result Result
+	err    error
+}
+
+// New makes a janitor.
+func New(c Config) *Janitor { return &Janitor{Config: c, asks: make(chan ask)} }
+
+// patience is how long a question waits for the loop, which may be at work.
+const patience = 30 * time.Second
+
+// Sweep says what goes next, or has it go at once; where this coordinator does not lead it is Unready.
+func (j *Janitor) Sweep(ctx context.Context, do bool) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	question := ask{do, make(chan answer, 1)}
+	select {
+	case j.asks <- question:
+	case <-ctx.Done():
+		return Result{}, fault.New(fault.Unready, "the janitor of this coordinator is busy, or it does not lead: ask again")
+	}
+	select {
+	case told := <-question.answer:
+		return told.result, told.err
+	case <-ctx.Done():
+		return Result{}, fault.New(fault.Unready, "the janitor is still at work: ask again")
+	}
+}
+
+// Run removes what is over until ctx ends. It runs on the leader only.
+func (j *Janitor) Run(ctx context.Context) error {
+	events := j.Ledger.Events().Subscribe(func(c state.Change) bool { return c.Kind == state.KindJob })
+	defer events.Close()
+	r := &reign{Janitor: j, ended: map[string]int64{}, failed: map[string]time.Time{}}
+	if err := r.read(ctx); err != nil {
+		return err
+	}
+	timer := time.NewTimer(every)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case batch, open := <-events.C:
+			if !open {
+				return fault.New(fault.Unready, "the state is closed")
+			}
+			if err := r.take(ctx, batch); err != nil {
+				return err
+			}
+		case question := <-j.asks:
+			result, err := r.round(ctx, question.do)
+			question.answer <- answer{result, err}
+		case <-timer.C:
+			timer.Reset(r.tick(ctx))
+		}
+	}
+}
+
+// reign is what the loop remembers while this coordinator leads.
+type reign struct {
+	*Janitor
+	ended   map[string]int64     // when each job ended that no other has made
+	failed  map[string]time.Time // what could not be removed, and when that was tried
+	orphans cursor
+	said    string // what was logged last
+}
+
+// read looks at all jobs.
+func (r *reign) read(ctx context.Context) error {
+	snapshot, err := r.Ledger.Read(ctx, true)
+	if err != nil {
+		return err
+	}
+	defer snapshot.Close()
+	clear(r.ended)
+	for job := range snapshot.Jobs("") {
+		r.note(job)
+	}
+	return nil
+}
+
+func (r *reign) note(job cluster.Job) {
+	if job.State.Ended() && job.Parent == "" {
+		r.ended[job.Name] = job.Ended
+		return
+	}
+	delete(r.ended, job.Name)
+}
+
+func (r *reign) take(ctx context.Context, batch state.Batch) error {
+	if batch.Lost {
+		return r.read(ctx)
+	}
+	snapshot, err := r.Ledger.Read(ctx, true)
+	if err != nil {
+		return err
+	}
+	defer snapshot.Close()
+	for _, change := range batch.Changes {
+		if job, there := snapshot.Job(change.ID); there {
+			r.note(job)
+			continue
+		}
+		delete(r.ended, change.ID)
+		delete(r.failed, change.ID)
+	}
+	return nil
+}
+
+// tick does a round, and says when the next one is due.
+func (r *reign) tick(ctx context.Context) time.Duration {
+	result, err := r.round(ctx, true)
+	if err != nil {
+		if ctx.Err() == nil && r.said != err.Error() {
+			r.Log.Warn("what is over cannot be removed for now", "error", err)
+			r.said = err.Error()
+		}
+		return every
+	}
+	r.said = ""
+	if result.More {
+		return hurry
+	}
+	return every
+}
+
+// round removes what a sweep names, or only says what that is.
+func (r *reign) round(ctx context.Context, do bool) (Result, error) {
+	now := time.Now()
+	snapshot, err := r.Ledger.Read(ctx, true)
+	if err != nil {
+		return Result{}, err
+	}
+	settings := snapshot.Settings()
+	view := View{Tokens: slices.Collect(snapshot.Tokens())}
+	for name, at := range r.ended {
+		if tried, is := r.failed[name]; do && is && now.Sub(tried) < sulk {
+			continue
+		}
+		view.Jobs = append(view.Jobs, Ended{name, at})
+	}
+	slices.SortFunc(view.Jobs, func(a, b Ended) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Name, b.Name)) })
+	result := Sweep(view, settings, now.UnixNano(), 1)
+	if len(result.Gone)+len(result.Kept) > 0 { // it is worth looking at all that may need something
+		view.Refs = references(snapshot)
+		result = Sweep(view, settings, now.UnixNano(), perRound)
+	}
+	snapshot.Close()
+	if do {
+		if result.Gone, err = r.remove(ctx, result.Gone); err != nil {
+			return result, err
+		}
+	}
+	if result.More || settings.Retention.Orphans == 0 {
+		return result, nil
+	}
+	orphans, err := r.sweepOrphans(ctx, settings.Retention.Orphans, now, do)
+	result.Gone = append(result.Gone, orphans...)
+	return result, err
+}
+
+// remove removes things one by one, and returns those that are gone. One that cannot be removed does not keep the others from it.
+func (r *reign) remove(ctx context.Context, doomed []Gone) ([]Gone, error) {
+	var gone []Gone
+	var last error
+	for _, g := range doomed {
+		err := r.one(ctx, g)
+		switch {
+		case err == nil:
+			gone = append(gone, g)
+			r.Log.Info("removed what is over", "kind", string(g.Kind), "id", g.ID, "why", g.Why)
+		case ctx.Err() != nil:
+			return gone, ctx.Err()
+		case fault.Is(err, fault.Unready): // the store or the log is away: so it is for all others
+			return gone, err
+		case fault.Is(err, fault.NotFound): // somebody else was faster
+		default:
+			last = err
+			r.failed[g.ID] = time.Now()
+			r.Log.Warn("cannot be removed, will be tried again", "kind", string(g.Kind), "id", g.ID, "after", sulk, "error", err)
+		}
+	}
+	if len(gone) == 0 {
+		return gone, last
+	}
+	return gone, nil
+}
+
+func (r *reign) one(ctx context.Context, g Gone) error {
+	snapshot, err := r.Ledger.Read(ctx, true)
+	if err != nil {
+		return err
+	}
+	job, isJob := snapshot.Job(g.ID)
+	token, isToken := snapshot.Token(g.ID)
+	snapshot.Close()
+	switch {
+	case g.Kind == GoneJob && isJob && job.State.Ended():
+		return r.Jobs.Job(ctx, job)
+	case g.Kind == GoneToken && isToken:
+		_, err := r.Ledger.Propose(ctx, command.Record{Changes: []command.Change{{Expect: token.Revision, Delete: &command.Key{Kind: state.KindToken, ID: token.ID}}}})
+		return err
+	}
+	return fault.New(fault.NotFound, "%s %s is gone", g.Kind, g.ID)
+}

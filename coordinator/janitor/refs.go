@@ -1,0 +1,99 @@
+package janitor
+
+import (
+	"fmt"
+	"regexp"
+
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/state"
+	"github.com/clary-ml/clary/workload/tuning"
+)
+
+// jobsFolder finds what is in a job's folder, wherever it is mentioned.
+var jobsFolder = regexp.MustCompile(`s3://clary/jobs/([a-z0-9-]{1,63})(?:/|\b)`)
+
+// references says of each job that has ended what still needs it: a version of a model that it made or that came from its
+// folder, a sweep that goes on and learns from it, a job or endpoint that goes on and reads what it left.
+func references(snapshot *state.Snapshot) map[string]string {
+	r := refs{}
+	for model := range snapshot.Models("") {
+		for version := range snapshot.VersionsOf(model.Name, 0) {
+			r.version(version)
+		}
+	}
+	for job := range snapshot.Unended() {
+		r.job(job)
+		for gang := range snapshot.GangsOf(job.Name) {
+			r.roles(gang.Roles, "job "+job.Name)
+		}
+		if endpoint, ok := snapshot.Endpoint(job.Name); ok {
+			r.endpoint(endpoint)
+		}
+	}
+	return r
+}
+
+type refs map[string]string
+
+// need notes what needs a job, and with a trial's job its sweep.
+func (r refs) need(job, who string) {
+	if job == "" {
+		return
+	}
+	if _, known := r[job]; !known {
+		r[job] = "needed by " + who
+	}
+	if sweep, _, ok := tuning.TrialNamed(job); ok {
+		r.need(sweep, who)
+	}
+}
+
+// mentioned notes every job whose folder a text names.
+func (r refs) mentioned(text []byte, who string) {
+	for _, found := range jobsFolder.FindAllSubmatch(text, -1) {
+		r.need(string(found[1]), who)
+	}
+}
+
+func (r refs) version(v cluster.ModelVersion) {
+	who := fmt.Sprintf("version %s of a model", v.Ref())
+	r.need(v.Lineage.Job, who)
+	for _, uri := range []string{v.Artifact.URI, v.Lineage.Source, v.Lineage.Code.What} {
+		r.mentioned([]byte(uri), who)
+	}
+	for _, data := range v.Lineage.Data {
+		r.mentioned([]byte(data.URI), who)
+	}
+}
+
+func (r refs) job(job cluster.Job) {
+	who := "job " + job.Name
+	r.mentioned(job.Spec, who)
+	if job.Kind == cluster.KindTuning {
+		for _, earlier := range tuning.WarmStart(job.Spec) {
+			r.need(earlier, "sweep "+job.Name)
+		}
+	}
+	r.need(job.Parent, who)
+	for _, pin := range job.Models {
+		r.mentioned([]byte(pin.URI), who)
+	}
+}
+
+func (r refs) roles(roles []cluster.Role, who string) {
+	for _, role := range roles {
+		for _, input := range role.Program.Inputs {
+			r.mentioned([]byte(input.URI), who)
+		}
+	}
+}
+
+func (r refs) endpoint(e cluster.Endpoint) {
+	who := "endpoint " + e.Job
+	r.mentioned(e.Spec, who)
+	r.mentioned(e.Previous, who)
+	for _, fleet := range e.Fleets {
+		r.mentioned(fleet.Spec, who)
+		r.roles([]cluster.Role{fleet.Role}, who)
+	}
+}
