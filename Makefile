@@ -1,7 +1,7 @@
 # Clary's front door. `make help` lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: replay bench-cold engines help demo test race lint generate bench bench-ab bench-autoscale bench-inputs bench-exec bench-fleet bench-models bench-sched bench-serve bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install setup shim
+.PHONY: replay bench-cold engines help demo test race lint generate bench bench-ab bench-autoscale bench-inputs bench-exec bench-fleet bench-models bench-sched bench-serve bench-study bench-tune bench-sweep microbench fuzz e2e chaos build install release setup shim
 
 # The version comes from git where there is a checkout; an unpacked archive is "dev".
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -91,7 +91,7 @@ engines: setup ## test containers on a Docker and a Podman of the tests' own
 	CLARY_TEST_ENGINES=1 go test -count=1 -timeout 10m ./agent/runtime/container/...
 
 e2e: build ## run the end-to-end tests on real processes
-	@internal/tools/setup.sh python torch net engines
+	@internal/tools/setup.sh python torch net engines deploy
 	CLARY_TEST_ENGINES=1 CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 45m ./test/e2e/... ./test/rubbish/...
 
 bench-cold: build ## measure cold starts of an endpoint without replicas, part by part, as in docs/performance.md
@@ -109,6 +109,10 @@ build: setup shim ## build bin/clary
 
 install: build ## install bin/clary to PREFIX/bin (/usr/local)
 	install -D -m 0755 bin/clary $(DESTDIR)$(PREFIX)/bin/clary
+
+release: GOFLAGS += -trimpath
+release: build ## make bin/release/clary-VERSION-PLATFORM.tar.gz, to install from without a network; the same sources give the same bytes
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null)} go run ./deploy/release
 
 # What a build needs besides Go: a C compiler, installed by apt-get if it is missing.
 setup:

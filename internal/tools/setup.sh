@@ -7,6 +7,7 @@
 #   engines  Docker and Podman, for tests of containers
 #   serve    nginx, HAProxy and wrk, to measure the router beside
 #   slurm    Slurm and munge, to measure the scheduler beside
+#   deploy   systemd-analyze, systemd and shellcheck, to check and try what Clary is installed with
 #   net      ip and nsenter, for tests with networks of their own
 # What is missing is installed with apt-get, which needs Debian or Ubuntu and root; nothing
 # is installed that is there already.
@@ -49,6 +50,10 @@ int main(void) { return 0; }' >"$probe/probe.c"
       for tool in munged:munge slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client; do
         command -v "${tool%%:*}" >/dev/null || need "${tool##*:}"
       done
+      ;;
+    deploy)
+      command -v systemd-analyze >/dev/null && test -x /lib/systemd/systemd || need systemd
+      command -v shellcheck >/dev/null || need shellcheck
       ;;
     net)
       command -v ip >/dev/null && command -v nsenter >/dev/null || need iproute2 util-linux

@@ -1,0 +1,199 @@
+#!/bin/sh
+# Installs Clary from the folder that this script is in, upgrades it in place, or takes it away again. It needs no
+# network, changes nothing that is as it should be, and never touches a cluster's data unless told to --purge it.
+#
+#   ./install.sh                 install or upgrade; running services keep the old binary until they are restarted
+#   ./install.sh --restart       and restart those of Clary's services that run
+#   ./install.sh verify          compare every file here with SHA256SUMS, and do nothing
+#   ./install.sh uninstall       remove what was installed; /etc/clary and /var/lib/clary stay
+#   ./install.sh uninstall --purge      and delete these two, and the user clary
+#   ./install.sh [uninstall] --root DIR    below DIR, for an image of a machine: no user is made, no service is told
+set -eu
+
+prefix=/usr/local
+services='clary-server clary-agent clary-router'
+# Where a bundle's folders go, below the prefix. The units name the binary where the first line puts it.
+folders='bin:bin
+systemd:lib/systemd/system
+docs:share/doc/clary
+completions/bash:share/bash-completion/completions
+completions/zsh:share/zsh/site-functions
+completions/fish:share/fish/vendor_completions.d'
+
+say() { echo "install: $*"; }
+fail() {
+  echo "install: $*" >&2
+  exit 1
+}
+usage() {
+  sed -n '/^#   /s/^# *//p' "$0" >&2
+  exit 2
+}
+
+# read_flags: what is to be done, and where.
+read_flags() {
+  do=install root='' restart=no purge=no
+  while [ $# -gt 0 ]; do
+    case "$1" in
+      install | uninstall | verify) do=$1 ;;
+      --root)
+        [ $# -ge 2 ] || usage
+        root=${2%/}
+        shift
+        ;;
+      --restart) restart=yes ;;
+      --purge) purge=yes ;;
+      -h | --help)
+        sed -n '2,/^set /{/^#/s/^#[ ]\{0,1\}//p;}' "$0"
+        exit 0
+        ;;
+      *)
+        echo "install: '$1' is unknown" >&2
+        usage
+        ;;
+    esac
+    shift
+  done
+  [ "$purge" = no ] || [ "$do" = uninstall ] || fail "--purge goes with uninstall"
+  manifest=$root$prefix/share/clary/installed
+}
+
+# live says whether this machine itself is meant, and not an image of one.
+live() { [ -z "$root" ]; }
+managed() { live && [ -d /run/systemd/system ]; }
+
+need_root() {
+  live || return 0
+  [ "$(id -u)" = 0 ] || fail "this needs root: run it with sudo"
+}
+
+verify() {
+  [ -f SHA256SUMS ] || fail "SHA256SUMS is missing: this is not a whole bundle (make release makes one)"
+  wrong=$(sha256sum --check --quiet --strict SHA256SUMS 2>&1) || fail "the bundle is damaged, copy it again:
+$wrong"
+  listed=$(cut -c 67- SHA256SUMS | sort)
+  present=$(find . -type f ! -name SHA256SUMS | sed 's,^\./,,' | sort)
+  [ "$listed" = "$present" ] || fail "the bundle has other files than SHA256SUMS names: unpack it into an empty folder"
+}
+
+fits() {
+  [ "$(uname -s)" = Linux ] || fail "Clary runs on Linux, and this is $(uname -s)"
+  built=$(cat PLATFORM)
+  case "$(uname -m)" in
+    x86_64) here=linux-amd64 ;;
+    aarch64) here=linux-arm64 ;;
+    *) here=linux-$(uname -m) ;;
+  esac
+  [ "$built" = "$here" ] || fail "this bundle is for $built, and this machine is $here"
+  version=$(bin/clary --version 2>&1) || fail "bin/clary does not run here (it needs glibc 2.34, as in Debian 12, Ubuntu 22.04 or RHEL 9):
+$version"
+}
+
+# place FROM TO: copies a file if it differs, never leaving half of one.
+place() {
+  echo "${2#"$root"}" >>"$new_manifest"
+  mode=0644
+  [ ! -x "$1" ] || mode=0755
+  if [ -f "$2" ] && cmp -s "$1" "$2"; then
+    chmod "$mode" "$2"
+    return 0
+  fi
+  mkdir -p "${2%/*}"
+  cp "$1" "$2.new"
+  chmod "$mode" "$2.new"
+  mv -f "$2.new" "$2" # a program that runs keeps the file it was started from
+  changed=$((changed + 1))
+}
+
+place_all() {
+  echo "$folders" | while IFS=: read -r from to; do
+    [ -d "$from" ] || continue
+    find "$from" -type f | sort | while read -r file; do echo "$file $root$prefix/$to/${file#"$from"/}"; done
+  done >"$new_manifest.plan"
+  while read -r file to; do place "$file" "$to"; done <"$new_manifest.plan"
+}
+
+# forget removes what an earlier version had installed and this one has not.
+forget() {
+  [ -f "$manifest" ] || return 0
+  sort "$new_manifest" >"$new_manifest.sorted"
+  sort "$manifest" | comm -23 - "$new_manifest.sorted" | while read -r file; do
+    rm -f "$root$file"
+    say "$file is no more"
+  done
+}
+
+make_user() {
+  live || return 0
+  id clary >/dev/null 2>&1 && return 0
+  useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin clary
+  say "user clary is made, as which coordinators run"
+}
+
+install_bundle() {
+  need_root
+  verify
+  fits
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  new_manifest=$work/installed changed=0
+  make_user
+  place_all
+  forget
+  mkdir -p "${manifest%/*}"
+  cp "$new_manifest" "$manifest"
+  [ -d "$root/etc/clary" ] || install -d -m 0755 "$root/etc/clary"
+  if managed && [ "$changed" -gt 0 ]; then systemctl daemon-reload; fi
+  say "$version: $changed of $(wc -l <"$manifest") files were new or different"
+  managed || return 0
+  for service in $services; do
+    systemctl is-active --quiet "$service" || continue
+    if [ "$restart" = yes ]; then
+      systemctl restart "$service"
+      say "$service is restarted"
+    elif [ "$changed" -gt 0 ]; then
+      say "$service runs on with the old binary: systemctl restart $service, one coordinator at a time"
+    fi
+  done
+}
+
+uninstall() {
+  need_root
+  [ -f "$manifest" ] || [ "$purge" = yes ] || {
+    say "nothing is installed"
+    return 0
+  }
+  if managed; then
+    for service in $services; do
+      ! systemctl is-active --quiet "$service" || fail "$service runs: systemctl disable --now $service, then run this again"
+      systemctl disable --quiet "$service" 2>/dev/null || true
+    done
+  fi
+  if [ -f "$manifest" ]; then
+    while read -r file; do rm -f "$root$file"; done <"$manifest"
+    for folder in doc/clary clary; do # they are Clary's own
+      [ ! -d "$root$prefix/share/$folder" ] || rm -rf "$root$prefix/share/$folder"
+    done
+    say "removed"
+  fi
+  ! managed || systemctl daemon-reload
+  if [ "$purge" = yes ]; then
+    ! live || ! grep -qs '^clary-shim' /proc/[0-9]*/comm || fail "tasks still run here (clary-shim): end them with clary cancel, or with kill"
+    rm -rf "$root/etc/clary" "$root/var/lib/clary"
+    ! live || ! id clary >/dev/null 2>&1 || userdel clary
+    say "the data of this machine is deleted, too"
+  else
+    say "/etc/clary and /var/lib/clary stay: uninstall --purge deletes them"
+  fi
+}
+
+read_flags "$@"
+cd "$(dirname "$0")"
+case "$do" in
+  install) install_bundle ;;
+  uninstall) uninstall ;;
+  verify)
+    verify
+    say "every file is as SHA256SUMS says"
+    ;;
+esac
