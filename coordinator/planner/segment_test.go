@@ -3,6 +3,7 @@ package planner_test
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,6 +70,12 @@ func (d *onDemand) Wants() bool {
 	return d.wants
 }
 
+func (d *onDemand) began() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.begins
+}
+
 // anew has the record begin anew with the next event, which is none of a job's.
 func (r *reign) anew(d *onDemand) {
 	r.t.Helper()
@@ -80,8 +87,8 @@ func (r *reign) anew(d *onDemand) {
 	d.mu.Unlock()
 	r.propose(command.PutNode{Node: cluster.Node{ID: "elsewhere", Address: "elsewhere", State: cluster.NodeReady, Seen: time.Now().UnixNano()}})
 	synctest.Wait()
-	if d.begins != begins+1 {
-		r.t.Fatalf("the record has begun %d times, want %d", d.begins, begins+1)
+	if got := d.began(); got != begins+1 {
+		r.t.Fatalf("the record has begun %d times, want %d", got, begins+1)
 	}
 }
 
@@ -147,12 +154,12 @@ func TestRoomForAGangThatIsResizedIsKeptWhenTheRecordBeginsAnew(t *testing.T) {
 func TestWhoWasRefusedStillPausesWhenTheRecordBeginsAnew(t *testing.T) {
 	inSegments(t, func(t *testing.T, r *reign, d *onDemand) {
 		time.Sleep(time.Minute)
-		plans := 0
+		var plans atomic.Int32
 		r.ledger.Before = func(commands []command.Command) error {
 			if _, plan := commands[0].(command.CommitPlan); !plan {
 				return nil
 			}
-			if plans++; plans == 1 {
+			if plans.Add(1) == 1 {
 				d.mu.Lock()
 				d.wants = true
 				d.mu.Unlock()
@@ -161,11 +168,12 @@ func TestWhoWasRefusedStillPausesWhenTheRecordBeginsAnew(t *testing.T) {
 			return nil
 		}
 		r.submit("first", 1, nil)
+		begins := d.began()
 		r.node("a", 1)
-		begins := d.begins
-		r.node("b", 1) // is read with all else
-		if synctest.Wait(); d.begins != begins+1 || plans != 1 {
-			t.Fatalf("it began anew %d times, and planned %d times at once", d.begins-begins, plans)
+		synctest.Wait() // it has been refused, and pauses
+		r.node("b", 1)  // is read with all else, if all is not read anew already
+		if synctest.Wait(); d.began() != begins+1 || plans.Load() != 1 {
+			t.Fatalf("it began anew %d times, and planned %d times at once", d.began()-begins, plans.Load())
 		}
 		time.Sleep(time.Second)
 		r.expect("first", 1)
