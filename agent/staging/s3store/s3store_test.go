@@ -2,6 +2,7 @@ package s3store_test
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -69,7 +70,7 @@ func open(t *testing.T) s3store.Store {
 			Dir: filepath.Join(dir, "objects"), Address: address, RootSecret: keys.ObjectSecret, DataKey: keys.DataKey,
 			CertFile: filepath.Join(dir, pki.CertFile), KeyFile: filepath.Join(dir, pki.KeyFile),
 		},
-		CA: keys.Authority.Certificate(), Log: slog.New(slog.DiscardHandler), Ready: func() { ready <- struct{}{} },
+		CAs: func() []*x509.Certificate { return []*x509.Certificate{keys.Authority.Certificate()} }, Log: slog.New(slog.DiscardHandler), Ready: func() { ready <- struct{}{} },
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
