@@ -86,6 +86,7 @@ type Replica struct {
 	queue         chan *proposal
 	reads         chan *reading
 	fatal         chan error
+	giveUp        func(error) // ends the replica, the first time it is called
 	snapshotBytes int64
 	heldBack      func() string
 	gate          sync.Mutex    // nobody enters while stop is being closed
@@ -107,11 +108,21 @@ func Open(config Config) (*Replica, error) {
 	if err := os.MkdirAll(config.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the state: %w", err)
 	}
+	var once sync.Once
+	r.giveUp = func(err error) {
+		once.Do(func() {
+			r.log.Error("this coordinator can no longer follow the others and must stop", "error", err)
+			r.fatal <- err
+			if config.Fatal != nil {
+				config.Fatal(err)
+			}
+		})
+	}
 	var err error
 	if r.store, err = state.Open(filepath.Join(config.Dir, "state.db")); err != nil {
 		return nil, err
 	}
-	if r.files, err = raftlog.Open(filepath.Join(config.Dir, "raft"), raftlog.Options{Log: r.log, Stored: config.Stored}); err != nil {
+	if r.files, err = raftlog.Open(filepath.Join(config.Dir, "raft"), raftlog.Options{Log: r.log, Stored: config.Stored, Broken: r.giveUp}); err != nil {
 		return nil, errors.Join(err, r.store.Close())
 	}
 	if err := r.start(config); err != nil {
@@ -123,13 +134,7 @@ func Open(config Config) (*Replica, error) {
 func (r *Replica) start(config Config) error {
 	entries, stable, snapshots := r.files.Log, r.files.Stable, r.files.Snapshots
 	settings := r.settings()
-	r.machine = fsm.New(r.store, func(err error) {
-		r.log.Error("this coordinator can no longer follow the others and must stop", "error", err)
-		r.fatal <- err
-		if config.Fatal != nil {
-			config.Fatal(err)
-		}
-	})
+	r.machine = fsm.New(r.store, r.giveUp)
 	if config.Bootstrap {
 		existing, err := raft.HasExistingState(entries, stable, snapshots)
 		if err != nil {

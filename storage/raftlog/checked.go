@@ -19,6 +19,19 @@ import (
 type checked struct {
 	*wal.WAL
 	stored func(time.Duration) // nil: nobody measures
+	broken func(error)         // nil: nobody asks
+}
+
+// DeleteRange cuts the log at one of its ends.
+func (c checked) DeleteRange(from, to uint64) error {
+	err := c.WAL.DeleteRange(from, to)
+	if err != nil {
+		err = fault.New(fault.Internal, "cut the raft log from entry %d to %d: %w", from, to, err)
+		if c.broken != nil {
+			c.broken(err)
+		}
+	}
+	return err
 }
 
 // StoreLog stores one entry.

@@ -30,6 +30,9 @@ type Options struct {
 	Snapshots int
 	// Stored is told how long each append took, its fsync included; nil is nobody.
 	Stored func(time.Duration)
+	// Broken is told if the log cannot be cut any more: raft-wal, once it has failed to make a segment, fails for ever, and raft
+	// itself only notes it. Whoever follows with such a log stays behind until the folder is opened anew. nil is nobody.
+	Broken func(error)
 	// Log hears what the stores have to say; nil is silent.
 	Log *slog.Logger
 }
@@ -84,7 +87,7 @@ func open(dir, logDir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, w.Close(), meta.Close())
 	}
-	log := marked{checked{w, o.Stored}, noted}
+	log := marked{checked{w, o.Stored, o.Broken}, noted}
 	closeLog := func() error { return errors.Join(w.Close(), meta.Close(), noted.file.Close()) }
 	if err := errors.Join(log.whole(), readAll(log.checked)); err != nil {
 		return nil, errors.Join(damaged(logDir, err), closeLog())

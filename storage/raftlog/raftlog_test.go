@@ -77,6 +77,49 @@ func TestEntriesTermAndVoteSurviveReopening(t *testing.T) {
 	fill(t, s, 291, 295)
 }
 
+// A segment that could not be made, as on a full disk, leaves a file in the way of the next try.
+func TestALogThatCannotBeCutSaysSoAndIsWellWhenItIsOpenedAnew(t *testing.T) {
+	dir := t.TempDir()
+	var told []error
+	with := options
+	with.Broken = func(err error) { told = append(told, err) }
+	s, err := raftlog.Open(dir, with)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(t, s, 1, 20) // within the first segment
+	const cut = 11
+	next := filepath.Join(dir, "log", fmt.Sprintf("%020d-%016x.wal", cut, 1))
+	if err := os.WriteFile(next, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Log.DeleteRange(cut, 20); err == nil || len(told) != 1 || !errors.Is(told[0], os.ErrExist) {
+		names, _ := filepath.Glob(dir + "/log/*")
+		t.Fatalf("cut where a file is in the way: %v, told %v; there are %q", err, told, names)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir)
+	defer s.Close()
+	last, err := s.Log.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last >= cut { // whoever leads cuts it again
+		if err := s.Log.DeleteRange(cut, last); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(t, s, cut, 30)
+	for i := uint64(1); i <= 30; i++ {
+		var got raft.Log
+		if err := s.Log.GetLog(i, &got); err != nil || !bytes.Equal(got.Data, data(i)) {
+			t.Fatalf("entry %d: %v", i, err)
+		}
+	}
+}
+
 // TestWhatIsAcknowledgedIsOnDisk opens a copy of the folder as a crash would leave it:
 // nothing was closed.
 func TestWhatIsAcknowledgedIsOnDisk(t *testing.T) {
