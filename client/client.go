@@ -22,8 +22,10 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/client/config"
@@ -163,6 +165,10 @@ func call[T any](ctx context.Context, c *Client, ask func(ctx context.Context, c
 		}
 		// A certificate may be refused at one alone: it is not of the CA yet that has taken the place of another.
 		elsewhere := p.refused.Load() != nil && attempt < len(c.peers)
+		if status.Code(err) == codes.Unimplemented { // while coordinators are upgraded one after the other
+			elsewhere = attempt < len(c.peers)
+			err = fault.New(fault.Invalid, "%s: its version does not know this request: upgrade the coordinators", p.address)
+		}
 		if err = p.explain(wire.FromStatus(err)); ctx.Err() != nil || !worthAnother(err) && !elsewhere {
 			return none, err
 		}

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/client/clienttest"
 	"github.com/clary-ml/clary/client/config"
@@ -58,6 +61,22 @@ func TestASubmissionSurvivesTheLossOfACoordinator(t *testing.T) {
 	}
 	if fake.Calls("Submit") != 3 { // first; second at the unready one and at the last
 		t.Errorf("%d calls", fake.Calls("Submit"))
+	}
+}
+
+func TestACoordinatorOfAnEarlierVersionIsLeftForAnother(t *testing.T) {
+	fake := start(t, 2)
+	c := dial(t, fake.Context())
+	fake.Refuse(0, status.Error(codes.Unimplemented, "unknown service"))
+	if _, err := c.WhoAmI(t.Context()); err != nil {
+		t.Errorf("the other knows it: %v", err)
+	}
+	fake.Refuse(1, status.Error(codes.Unimplemented, "unknown service"))
+	if _, err := c.WhoAmI(t.Context()); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "upgrade the coordinators") {
+		t.Errorf("none knows it: %v", err)
+	}
+	if fake.Calls("WhoAmI") != 4 {
+		t.Errorf("%d calls: each is asked once", fake.Calls("WhoAmI"))
 	}
 }
 

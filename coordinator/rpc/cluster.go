@@ -3,8 +3,12 @@ package rpc
 import (
 	"context"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/quorum"
+	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 )
 
@@ -29,7 +33,10 @@ type clusters struct {
 // Members is answered by the leader, and where there is none by whoever was asked.
 func (s *clusters) Members(ctx context.Context, request *claryv1.MembersRequest) (*claryv1.MembersResponse, error) {
 	if conn, err := s.leader.elsewhere(); err == nil && conn != nil {
-		return claryv1.NewClusterClient(conn).Members(forwarded(ctx), request)
+		answer, err := claryv1.NewClusterClient(conn).Members(forwarded(ctx), request)
+		if status.Code(err) != codes.Unimplemented { // by a leader of an earlier version: see for yourself
+			return answer, err
+		}
 	}
 	members, err := s.quorum.Members(ctx)
 	if err != nil {
@@ -68,7 +75,16 @@ func (s *clusters) Remove(ctx context.Context, request *claryv1.RemoveCoordinato
 			return nil, err
 		}
 	}
-	return claryv1.NewClusterClient(conn).Remove(forwarded(ctx), request)
+	answer, err := claryv1.NewClusterClient(conn).Remove(forwarded(ctx), request)
+	return answer, s.tooOld(err)
+}
+
+// tooOld says why a leader of an earlier version does not do what it is asked.
+func (s *clusters) tooOld(err error) error {
+	if status.Code(err) != codes.Unimplemented {
+		return err
+	}
+	return fault.New(fault.Conflict, "the leader %s is of an earlier version, which cannot do that: upgrade it, or restart it, so that another leads", s.replica.Leader())
 }
 
 // Transfer is done by the leader.
@@ -78,7 +94,8 @@ func (s *clusters) Transfer(ctx context.Context, request *claryv1.TransferReques
 		return nil, err
 	}
 	if conn != nil {
-		return claryv1.NewClusterClient(conn).Transfer(forwarded(ctx), request)
+		answer, err := claryv1.NewClusterClient(conn).Transfer(forwarded(ctx), request)
+		return answer, s.tooOld(err)
 	}
 	leader, err := s.quorum.Transfer(ctx, request.GetTo())
 	return &claryv1.TransferResponse{Leader: leader}, err
