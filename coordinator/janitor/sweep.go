@@ -76,7 +76,9 @@ func Sweep(v View, settings cluster.Settings, now int64, most int) Result {
 	}
 	for _, token := range v.Tokens {
 		age := time.Duration(now - token.Expires)
-		if token.Expires == 0 || age <= keep.Tokens {
+		// The token with which a coordinator joined vouches for its key for as long as it is one: see coordinator/quorum.
+		vouches := token.Role == cluster.RoleCoordinator && token.BoundKey != "" && !token.Revoked
+		if token.Expires == 0 || age <= keep.Tokens || vouches {
 			continue
 		}
 		if !s.add(Gone{GoneToken, token.ID, fmt.Sprintf("it expired %s ago, and expired tokens are kept for %s (retention.tokens)", spoken(age), spoken(keep.Tokens))}) {

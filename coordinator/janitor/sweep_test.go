@@ -32,7 +32,11 @@ func TestWhatIsOldGoesAndWhatIsNeededStays(t *testing.T) {
 		Jobs: []janitor.Ended{{"old", ago(20 * 24 * time.Hour)}, {"source", ago(15 * 24 * time.Hour)}, {"young", ago(time.Hour)}},
 		Refs: map[string]string{"source": "needed by version m@1 of a model"},
 		Tokens: []cluster.Token{
-			{ID: "ever"}, {ID: "fresh", Expires: ago(time.Hour)}, {ID: "later", Expires: now + 5}, {ID: "stale", Expires: ago(40 * 24 * time.Hour)},
+			{ID: "ever"},
+			{ID: "fresh", Expires: ago(time.Hour)},
+			{ID: "later", Expires: now + 5},
+			{ID: "stale", Expires: ago(40 * 24 * time.Hour)},
+			{ID: "vouches", Kind: cluster.TokenJoin, Role: cluster.RoleCoordinator, BoundKey: "sha256:k", Expires: ago(40 * 24 * time.Hour)},
 		},
 	}
 	result := janitor.Sweep(view, settings, now, 10)
