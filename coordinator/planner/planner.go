@@ -32,7 +32,7 @@ type Ledger interface {
 
 const (
 	// maxCommit is how many tasks one CommitPlan places, so that entries stay small.
-	maxCommit = 2000
+	maxCommit = 1000
 	// refusedPause is how long a gang waits after its placement was refused, unless the
 	// gang changes before: what refuses it is about to reach the planner as an event.
 	refusedPause = 500 * time.Millisecond
@@ -48,10 +48,11 @@ type Planner struct {
 	record Recorder
 	log    *slog.Logger
 
-	mu     sync.RWMutex
-	memory *memory // nil while the loop does not run
-	looks  looks
-	counts Counts // but for Waiting
+	commits *commits // Run's own
+	mu      sync.RWMutex
+	memory  *memory // nil while the loop does not run
+	looks   looks
+	counts  Counts // but for Waiting
 }
 
 // Counts are what a planner has done since its process began, on each occasion that it ran.
@@ -92,9 +93,15 @@ func (p *Planner) Run(ctx context.Context) error {
 	})
 	defer events.Close()
 	defer p.forget()
+	p.commits = newCommits()
 	if err := p.readAll(ctx); err != nil {
 		return err
 	}
+	defer func() { // what is on its way is waited for
+		for p.commits.flying > 0 {
+			p.commits.settle(<-p.commits.answers)
+		}
+	}()
 	for {
 		if err := p.plan(ctx); err != nil {
 			return err
@@ -103,6 +110,16 @@ func (p *Planner) Run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// drain takes in the answers to all that is on its way.
+func (p *Planner) drain(ctx context.Context) error {
+	for p.commits.flying > 0 {
+		if err := p.settle(ctx, <-p.commits.answers); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *Planner) forget() {
@@ -187,20 +204,22 @@ func placed(snapshot *state.Snapshot, gang cluster.Gang) bool {
 // wait takes in the next changes, or returns when a backoff is over.
 func (p *Planner) wait(ctx context.Context, events *state.Subscription) error {
 	var alarm <-chan time.Time
-	if at, any := p.memory.cluster.Next(); any {
+	if at, any := p.memory.cluster.Next(); any && p.commits.flying < ahead { // else an answer comes first
 		timer := time.NewTimer(time.Duration(at - time.Now().UnixNano()))
 		defer timer.Stop()
 		alarm = timer.C
 	}
 	var seen changed
 	var now chan struct{} // ready if there is something to plan already
-	if p.memory.cluster.Pending() {
+	if p.memory.cluster.Pending() && p.commits.flying < ahead {
 		now = make(chan struct{})
 		close(now)
 	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
+	case a := <-p.commits.answers:
+		return p.settle(ctx, a)
 	case <-now:
 	case <-alarm:
 	case batch, open := <-events.C:
@@ -222,6 +241,9 @@ func (p *Planner) wait(ctx context.Context, events *state.Subscription) error {
 		break
 	}
 	if seen.lost || p.record.Wants() && time.Since(p.memory.cluster.began) >= beginEvery {
+		if err := p.drain(ctx); err != nil {
+			return err
+		}
 		return p.readAll(ctx)
 	}
 	return p.refresh(ctx, seen)
@@ -279,12 +301,15 @@ func (p *Planner) refresh(ctx context.Context, c changed) error {
 	m.takeTasks(snapshot, &c)
 	for id := range c.nodes {
 		if node, exists := snapshot.Node(id); exists {
-			m.cluster.SetNode(node, snapshot.Used(id))
+			m.cluster.SetNode(node, p.commits.used(snapshot, id))
 		} else {
 			m.cluster.DeleteNode(id)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.gangs)) {
+		if p.commits.awaited(snapshot, id) {
+			continue // its answer has it read
+		}
 		if gang, exists := snapshot.Gang(id); exists {
 			m.putGang(snapshot, gang)
 		} else {
@@ -318,8 +343,11 @@ func (m *memory) takeTasks(snapshot *state.Snapshot, c *changed) {
 	}
 }
 
-// plan decides, and commits what was decided.
+// plan decides, and has what was decided committed, unless enough is on its way.
 func (p *Planner) plan(ctx context.Context) error {
+	if p.commits.flying >= ahead {
+		return nil
+	}
 	now := time.Now().UnixNano()
 	p.mu.Lock()
 	begun := time.Now()
@@ -328,25 +356,39 @@ func (p *Planner) plan(ctx context.Context) error {
 	p.counts.Decisions += int64(len(plan.Placements) + len(plan.Evictions))
 	p.counts.Took += time.Since(begun)
 	p.mu.Unlock()
+	p.commits.assume(plan.Placements)
+	alone := len(plan.Evictions) > 0
+	if alone { // who makes room is read anew at once, and nobody plans before
+		if err := p.drain(ctx); err != nil {
+			return err
+		}
+	}
 	for from := 0; from < len(plan.Placements) || len(plan.Evictions) > 0; {
 		to, tasks := from, 0
 		for to < len(plan.Placements) && (to == from || tasks+len(plan.Placements[to].Allocations) <= maxCommit) {
 			tasks += len(plan.Placements[to].Allocations)
 			to++
 		}
-		// Evictions go with the first: who makes room has been found after who has some.
-		if err := p.commit(ctx, cluster.Plan{Placements: plan.Placements[from:to], Evictions: plan.Evictions}); err != nil {
-			return err
+		if p.commits.flying >= ahead {
+			if err := p.settle(ctx, <-p.commits.answers); err != nil {
+				return err
+			}
 		}
+		// Evictions go with the first: who makes room has been found after who has some.
+		p.commits.propose(ctx, p.ledger, cluster.Plan{Placements: plan.Placements[from:to], Evictions: plan.Evictions})
 		from, plan.Evictions = to, nil
+	}
+	if alone {
+		return p.drain(ctx)
 	}
 	return nil
 }
 
-// commit proposes a part of a plan, and reads again all that it touches: what was accepted is placed or
+// settle takes in the answer to a part of a plan, and reads again all that it touches: what was accepted is placed or
 // ends, what was refused waits a moment.
-func (p *Planner) commit(ctx context.Context, plan cluster.Plan) error {
-	results, err := p.ledger.Propose(ctx, command.CommitPlan{Placements: plan.Placements, Evictions: plan.Evictions})
+func (p *Planner) settle(ctx context.Context, a answer) error {
+	p.commits.settle(a)
+	plan, results, err := a.plan, a.results, a.err
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
