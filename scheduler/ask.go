@@ -57,8 +57,8 @@ func classOf(gang cluster.Gang) past.Class {
 	return past.ClassOf(cluster.Job{Owner: gang.Owner, Name: gang.Job}, gang)
 }
 
-// shapeIn is a shape of the ask in a room where others may keep it away.
-func (a *Ask) shapeIn(m *room.Map, s *room.Shape) *room.Shape {
+// ShapeIn is a shape of the ask in a room where others may keep it away.
+func (a *Ask) ShapeIn(m *room.Map, s *room.Shape) *room.Shape {
 	if g := (room.Guest{ID: a.ID, Job: a.Job, Labels: a.Labels}); m.Shuns(&g) {
 		return s.For(&g)
 	}

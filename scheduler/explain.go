@@ -25,7 +25,7 @@ func Explain(view *room.Map, ask Ask, now int64) cluster.Why {
 		return waits(why, "nodes", "no node has joined the cluster yet")
 	}
 	m := view.Clone()
-	shape := ask.shapeIn(m, ask.Shape)
+	shape := ask.ShapeIn(m, ask.Shape)
 	if allocations, _ := m.Take(shape); allocations != nil {
 		return waits(why, "turn", "there is room for it now: it is placed in a moment")
 	}

@@ -54,7 +54,7 @@ type waiter struct {
 	closes bool  // since all were tried last: nobody overtakes it in its line
 	leads  bool  // something was done or sought for it, or it keeps others back: without it the next of its line has its turn
 	press  look  // for victims
-	calm   int64 // until then nobody is stopped for it,
+	calm   int64 // until then nobody is stopped for it
 	vainly int   // since so often others had gone and it did not fit
 	keep   look  // for room that could be kept
 	frees  frees // the limit that it waits for

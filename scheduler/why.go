@@ -130,7 +130,7 @@ func (l *looker) order(why *cluster.Why, a *asked) {
 
 // nodes asks the nodes, without what is kept for the gang itself.
 func (l *looker) nodes(a *asked) nodesSay {
-	alone := a.own != nil || a.shapeIn(l.room, a.Shape) != a.Shape // what is said of it holds for it alone
+	alone := a.own != nil || a.ShapeIn(l.room, a.Shape) != a.Shape // what is said of it holds for it alone
 	if said, known := l.known[a.seeks]; known && !alone {
 		return said
 	}
@@ -148,12 +148,12 @@ func (l *looker) nodes(a *asked) nodesSay {
 func (l *looker) fits(a *asked) bool {
 	mark := l.room.Mark()
 	defer l.room.Rollback(mark)
-	allocations, _ := l.room.Take(a.shapeIn(l.room, a.needs.Least().Shape))
+	allocations, _ := l.room.Take(a.ShapeIn(l.room, a.needs.Least().Shape))
 	return allocations != nil
 }
 
 func (l *looker) ask(a *asked) nodesSay {
-	shape := a.shapeIn(l.room, a.seeks.Least().Shape)
+	shape := a.ShapeIn(l.room, a.seeks.Least().Shape)
 	mark := l.room.Mark()
 	defer l.room.Rollback(mark)
 	if allocations, _ := l.room.Take(shape); allocations != nil {

@@ -331,6 +331,21 @@ func TestDryRunTouchesNothing(t *testing.T) {
 	})
 }
 
+func TestDryRunHeedsThoseWhoKeepOthersAway(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bench) {
+		b.node("a", 4)
+		b.submit("shy", 1, func(_ *cluster.Job, gang *cluster.Gang) {
+			gang.Roles[0].Affinities = []cluster.Affinity{{Job: "loud", Over: cluster.LevelNode, Anti: true}}
+		})
+		synctest.Wait()
+		loud, other := *submission("loud", 1, nil).Changes[1].Gang, *submission("other", 1, nil).Changes[1].Gang
+		plan, err := b.planner.DryRun(t.Context(), []cluster.Gang{loud, other})
+		if err != nil || len(plan.Placements) != 1 || plan.Placements[0].Gang != "other/main" || len(plan.Whys) != 1 || plan.Whys[0].Gang != "loud/main" {
+			t.Errorf("plan %+v, %v", plan, err)
+		}
+	})
+}
+
 // TestLeavesNothingWaitingThatFits lets many jobs of several sizes come and go.
 func TestLeavesNothingWaitingThatFits(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bench) {

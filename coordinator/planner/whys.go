@@ -87,10 +87,10 @@ func (p *Planner) DryRun(_ context.Context, gangs []cluster.Gang) (cluster.Plan,
 	for _, gang := range gangs {
 		ask := scheduler.NewAsk(gang)
 		size := ask.Needs().Most()
-		allocations, _ := room.Take(size.Shape)
+		allocations, _ := room.Take(ask.ShapeIn(room, size.Shape))
 		if allocations == nil && ask.Needs().Elastic() {
 			size = ask.Needs().Least()
-			allocations, _ = room.Take(size.Shape)
+			allocations, _ = room.Take(ask.ShapeIn(room, size.Shape))
 		}
 		if allocations == nil || ask.Waits(now) {
 			plan.Whys = append(plan.Whys, scheduler.Explain(room, ask, now))

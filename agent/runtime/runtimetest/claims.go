@@ -114,7 +114,7 @@ func lease(b *bench) {
 
 func renewed(b *bench) {
 	leaser := can[runtime.Leaser](b, "ends tasks by a lease")
-	id := b.start("sleep 0.6; exit 4", func(s *runtime.Spec) { s.Exclusive, s.Lease = true, 200*time.Millisecond })
+	id := b.start("sleep 1.5; exit 4", func(s *runtime.Spec) { s.Exclusive, s.Lease = true, time.Second })
 	b.must(leaser.SetLease(id, time.Hour))
 	if exit := b.wait(id); exit.Code != 4 || exit.Cause != runtime.CauseNone {
 		b.Errorf("it ended as %+v", exit)
