@@ -44,7 +44,7 @@ func (w *recording) putDeed(deed cluster.Deed, expected uint64) error {
 	}
 	if existed {
 		told := deed
-		told.Ended, told.Result, told.Revision = old.Ended, old.Result, old.Revision
+		told.Ended, told.Result, told.Outcome, told.Revision = old.Ended, old.Result, old.Outcome, old.Revision
 		if told != old || old.Ended != 0 {
 			return fault.New(fault.Conflict, "deed %q: it is on record, and only its end can be added", deed.ID)
 		}

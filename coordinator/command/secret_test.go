@@ -56,7 +56,7 @@ func TestADeedIsOnRecordAndOnlyItsEndIsAdded(t *testing.T) {
 	w.must(put(func(*cluster.Deed) {}))
 	w.refuses(put(func(d *cluster.Deed) { d.User = "eve" }), fault.Conflict, "only its end")
 	w.refuses(put(func(d *cluster.Deed) { d.Detail = strings.Repeat("x", 2000) }), fault.Invalid, "longer")
-	w.must(put(func(d *cluster.Deed) { d.Ended, d.Result = w.now+5, "exit code 0" }))
+	w.must(put(func(d *cluster.Deed) { d.Ended, d.Result, d.Outcome = w.now+5, "exit code 0", cluster.OutcomeOK }))
 	w.refuses(put(func(d *cluster.Deed) { d.Ended, d.Result = w.now+6, "nothing happened" }), fault.Conflict, "only its end")
 	stored, _ := w.read().Deed(deed.ID)
 	w.refuses(record(command.Change{Expect: stored.Revision, Delete: &command.Key{Kind: state.KindDeed, ID: deed.ID}}), fault.Invalid, "only")
