@@ -71,7 +71,7 @@ var table = []Setting{
 	amount("retention.orphans", UnitDuration, 7*day, int64(time.Hour), 3650*day, "for ever", "how long objects are kept below jobs/ and models/ of the system's bucket that no job and no version names", func(s *Settings) *time.Duration { return &s.Retention.Orphans }),
 	amount("retention.audit", UnitDuration, 90*day, day, 3650*day, "", "how long the audit's entries are kept", func(s *Settings) *time.Duration { return &s.Retention.Audit }),
 	amount("retention.audit_most", UnitCount, 100_000, 1000, 10_000_000, "", "and of these at most so many; the oldest go first", func(s *Settings) *int64 { return &s.Retention.AuditMost }),
-	amount("backup.every", UnitDuration, 0, int64(time.Minute), 366*day, "no backups by themselves", "how often the cluster is backed up", func(s *Settings) *time.Duration { return &s.Backup.Every }),
+	amount("backup.every", UnitDuration, 0, int64(time.Minute), 366*day, "no backups by themselves", "how often the cluster is backed up (not built yet)", func(s *Settings) *time.Duration { return &s.Backup.Every }),
 	worded("backup.to", "where backups go, an s3://bucket/prefix", func(s *Settings) *string { return &s.Backup.To }),
 	amount("backup.keep", UnitCount, 14, 1, 10_000, "", "how many backups are kept; the oldest go first", func(s *Settings) *int64 { return &s.Backup.Keep }),
 }

@@ -83,6 +83,9 @@ func (s *settings) edit(ctx context.Context, request *claryv1.EditSettingsReques
 	if err != nil {
 		return nil, err
 	}
+	if after.Backup.Every > 0 { // who set it would rely on it
+		return nil, fault.New(fault.Invalid, "settings.backup.every: this build makes no backups by itself yet: leave it at 0")
+	}
 	answer := &claryv1.EditSettingsResponse{Changes: wire.SettingChanges(before, after), Revision: before.Revision}
 	if len(answer.GetChanges()) == 0 || request.GetDryRun() {
 		return answer, nil

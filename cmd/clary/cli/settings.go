@@ -21,8 +21,8 @@ import (
 func (a *App) settingsCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "settings",
-		Short: "See and change how the cluster behaves: what it keeps, what it lets in, where backups go",
-		Long: "See and change how the cluster behaves: what it keeps and for how long, how much it lets in, where backups go. A change holds\n" +
+		Short: "See and change how the cluster behaves: what it keeps, and for how long",
+		Long: "See and change how the cluster behaves: what it keeps, and for how long. A change holds\n" +
 			"at once, on all coordinators, without a restart; a refused one changes nothing.",
 		Example: "  clary settings show\n  clary settings set retention.audit=180d\n  clary settings edit",
 		Args:    takes(),
@@ -94,7 +94,7 @@ func (a *App) setSettingsCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use: "set KEY=VALUE…", Short: "Change settings, all that are named or none",
 		Long:    "Change settings, all that are named or none. KEY= with nothing behind it is the default again.",
-		Example: "  clary settings set retention.audit=180d\n  clary settings set backup.every=6h backup.to=s3://backups/clary\n  clary settings set backup.every=",
+		Example: "  clary settings set retention.audit=180d\n  clary settings set retention.jobs=0 retention.jobs_most=0   # keep ended jobs for ever\n  clary settings set retention.audit=",
 		Args:    cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.complete(func(ctx context.Context, c *client.Client) []string {
 			settings, _, _ := c.Settings(ctx, true)
