@@ -81,7 +81,7 @@ func (c *commits) used(snapshot *state.Snapshot, node string) cluster.Resources 
 				used.Memory += a.Resources.Memory
 				used.Devices = slices.Concat(used.Devices, a.Resources.Devices)
 				used.Ports = slices.Concat(used.Ports, a.Resources.Ports)
-				used.Shares = slices.Concat(used.Shares, a.Resources.Shares)
+				used.Shares, _ = cluster.AddShares(used.Shares, a.Resources.Shares) // a slot that is in use, the ledger will refuse
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/solo"
 )
@@ -58,32 +59,46 @@ func gatedPlanner(t *testing.T, test func(g *gated)) {
 }
 
 func TestTheNextPlanIsMadeWhileOneIsOnItsWay(t *testing.T) {
-	gatedPlanner(t, func(g *gated) {
-		g.submit("first", 4, 0)
-		synctest.Wait()
-		g.submit("second", 2, 0)
-		synctest.Wait()
-		if g.came.Load() != 2 {
-			t.Fatalf("%d plans are on their way, not 2", g.came.Load())
-		}
-		g.submit("third", 1, 0) // the other two have all six cores, if they get them
-		synctest.Wait()
-		close(g.gate)
-		synctest.Wait()
-		snapshot, err := g.Read(t.Context(), true)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer snapshot.Close()
-		for _, job := range []string{"first", "second"} {
-			if gang, _ := snapshot.Gang(job + "/main"); !placed(snapshot, gang) {
-				t.Errorf("%s has no tasks", job)
-			}
-		}
-		if g.there["third/main"] > 0 {
-			t.Error("the third was given room that the others had on their way")
-		}
-	})
+	for name, c := range map[string]struct {
+		first, second int32 // tasks, which together have all that there is of something
+		ask           cluster.Ask
+	}{
+		"cores":  {4, 2, cluster.Ask{MilliCPU: 1000}},
+		"GPUs":   {3, 1, cluster.Ask{MilliCPU: 500, GPUs: 1}},
+		"shares": {4, 4, cluster.Ask{MilliCPU: 500, GPUMilli: 500}},
+		"ports":  {6, 4, cluster.Ask{MilliCPU: 100, Ports: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gatedPlanner(t, func(g *gated) {
+				g.ask("first", c.first, c.ask)
+				synctest.Wait()
+				g.ask("second", c.second, c.ask)
+				synctest.Wait()
+				if g.came.Load() != 2 {
+					t.Fatalf("%d plans are on their way, not 2", g.came.Load())
+				}
+				g.ask("third", 1, c.ask)
+				synctest.Wait()
+				g.gate <- struct{}{} // one of them is answered, and its nodes are read anew
+				synctest.Wait()
+				close(g.gate)
+				synctest.Wait()
+				snapshot, err := g.Read(t.Context(), true)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer snapshot.Close()
+				for _, job := range []string{"first", "second"} {
+					if gang, _ := snapshot.Gang(job + "/main"); !placed(snapshot, gang) {
+						t.Errorf("%s has no tasks", job)
+					}
+				}
+				if g.there["third/main"] > 0 {
+					t.Error("the third was given room that the others had on their way")
+				}
+			})
+		})
+	}
 }
 
 func TestAGangThatChangesWhileItsPlaceIsOnItsWayIsNotPlacedTwice(t *testing.T) {

@@ -84,10 +84,14 @@ func (f *fickle) node(id string) {
 }
 
 func (f *fickle) submit(name string, tasks, gpus int32) {
+	f.ask(name, tasks, cluster.Ask{MilliCPU: 1000, GPUs: gpus, Ports: 1})
+}
+
+func (f *fickle) ask(name string, tasks int32, ask cluster.Ask) {
 	job := cluster.Job{Name: name, Kind: cluster.KindTraining, Owner: "ann", Queue: "default", State: cluster.JobQueued, Attempt: 1, Submitted: 1}
 	gang := cluster.Gang{
 		Job: name, Name: "main", Queue: "default", Owner: "ann", Attempt: 1, Submitted: 1,
-		Roles: []cluster.Role{{Name: "worker", Count: tasks, Ask: cluster.Ask{MilliCPU: 1000, GPUs: gpus, Ports: 1}, Program: cluster.Program{Command: []string{"true"}}}},
+		Roles: []cluster.Role{{Name: "worker", Count: tasks, Ask: ask, Program: cluster.Program{Command: []string{"true"}}}},
 	}
 	_, _ = f.Ledger.Propose(context.Background(), command.Record{Changes: []command.Change{{Job: &job}, {Gang: &gang}}})
 }
@@ -113,10 +117,12 @@ func free(m *memory) string {
 	for id := range m.waiting {
 		r.Unpin(id)
 	}
-	shape := room.NewShape("j", []cluster.Role{{Name: "w", Count: 1, Ask: cluster.Ask{GPUs: 1}}})
 	text := ""
-	for o := range r.Offers(&shape.Roles[0]) {
-		text += fmt.Sprintf("%s: %d cores, %d memory, %d ports, %d GPUs; ", o.ID, o.Milli, o.Memory, o.Ports, o.GPUs)
+	for _, ask := range []cluster.Ask{{GPUs: 1}, {GPUMilli: 1}} {
+		shape := room.NewShape("j", []cluster.Role{{Name: "w", Count: 1, Ask: ask}})
+		for o := range r.Offers(&shape.Roles[0]) {
+			text += fmt.Sprintf("%s: %d cores, %d memory, %d ports, %d GPUs, %d of one; ", o.ID, o.Milli, o.Memory, o.Ports, o.GPUs, o.Parts.Milli)
+		}
 	}
 	return text
 }
@@ -146,6 +152,8 @@ func TestTheOptimisticViewIsTheStateOnceAllHasSettled(t *testing.T) {
 			f.node("n0")
 			for i, step := range steps {
 				switch {
+				case step == 0:
+					f.ask(fmt.Sprintf("j%d", i), int32(1+i%3), cluster.Ask{MilliCPU: 500, GPUMilli: 400})
 				case step < 5:
 					f.submit(fmt.Sprintf("j%d", i), int32(1+step%3), int32(step%2))
 				case step < 8:
