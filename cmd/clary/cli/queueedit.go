@@ -154,31 +154,34 @@ func (a *App) deleteQueueCommand() *cobra.Command {
 }
 
 func (a *App) applyQueuesCommand() *cobra.Command {
-	var path string
-	var keep bool
 	command := &cobra.Command{
 		Use: "apply -f FILE", Short: "Make the tree of queues what a file says, all of it or nothing", Args: takes(),
 		Long: "Make the tree of queues what a file says, all of it or nothing. Queues that the file does not name are deleted, but for the\n" +
 			"default one; with --keep they stay. clary queue export writes such a file.",
 		Example: "  clary queue export >queues.yaml\n  clary queue apply -f queues.yaml --dry-run\n  clary queue apply -f queues.yaml",
 	}
-	command.Flags().StringVarP(&path, "file", "f", "", "the file; - is standard input")
-	command.Flags().BoolVar(&keep, "keep", false, "keep the queues that the file does not name")
-	_ = command.MarkFlagRequired("file")
-	_ = command.MarkFlagFilename("file", "yaml", "yml")
-	dry := addDryRun(command)
+	path, keep, dry := addApply(command, "queues")
 	command.RunE = a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-		data, err := a.readFile(path, queuefile.MaxSize)
+		data, err := a.readFile(*path, queuefile.MaxSize)
 		if err != nil {
 			return err
 		}
 		queues, err := queuefile.Parse(data)
 		if err != nil {
-			return fault.New(fault.KindOf(err), "%s: %w", path, err)
+			return fault.New(fault.KindOf(err), "%s: %w", *path, err)
 		}
-		return a.editQueues(ctx, c, client.QueueEdit{Put: queues, Replace: !keep, DryRun: *dry})
+		return a.editQueues(ctx, c, client.QueueEdit{Put: queues, Replace: !*keep, DryRun: *dry})
 	})
 	return command
+}
+
+// addApply gives a command the flags by which it makes things what a file says.
+func addApply(command *cobra.Command, things string) (path *string, keep, dry *bool) {
+	path = command.Flags().StringP("file", "f", "", "the file; - is standard input")
+	keep = command.Flags().Bool("keep", false, "keep the "+things+" that the file does not name")
+	_ = command.MarkFlagRequired("file")
+	_ = command.MarkFlagFilename("file", "yaml", "yml")
+	return path, keep, addDryRun(command)
 }
 
 // readFile reads a file or standard input, and no more than a byte beyond the most.

@@ -124,29 +124,23 @@ func (a *App) setSettingsCommand() *cobra.Command {
 }
 
 func (a *App) applySettingsCommand() *cobra.Command {
-	var path string
-	var keep bool
 	command := &cobra.Command{
 		Use: "apply -f FILE", Short: "Make the settings what a file says, all of it or nothing", Args: takes(),
 		Long: "Make the settings what a file says, all of it or nothing. Those that the file does not name get their defaults; with --keep\n" +
 			"they stay as they are. clary settings show -o yaml writes such a file.",
 		Example: "  clary settings show --changed -o yaml >settings.yaml\n  clary settings apply -f settings.yaml --dry-run\n  clary settings apply -f settings.yaml",
 	}
-	command.Flags().StringVarP(&path, "file", "f", "", "the file; - is standard input")
-	command.Flags().BoolVar(&keep, "keep", false, "keep the settings that the file does not name")
-	_ = command.MarkFlagRequired("file")
-	_ = command.MarkFlagFilename("file", "yaml", "yml")
-	dry := addDryRun(command)
+	path, keep, dry := addApply(command, "settings")
 	command.RunE = a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-		data, err := a.readFile(path, maxSettingsFile)
+		data, err := a.readFile(*path, maxSettingsFile)
 		if err != nil {
 			return err
 		}
 		put, err := parseSettings(data)
 		if err != nil {
-			return fault.New(fault.KindOf(err), "%s: %w", path, err)
+			return fault.New(fault.KindOf(err), "%s: %w", *path, err)
 		}
-		return a.changeSettings(ctx, c, client.SettingsEdit{Put: put, Replace: !keep, DryRun: *dry})
+		return a.changeSettings(ctx, c, client.SettingsEdit{Put: put, Replace: !*keep, DryRun: *dry})
 	})
 	return command
 }
