@@ -61,7 +61,7 @@ func TestACoordinatorWhoseLogIsDamagedDoesNotVoteAndIsReplaced(t *testing.T) {
 	for i := range 20 {
 		m.Clary("run", "--detach", "--name", fmt.Sprintf("kept-%02d", i), "--", "true")
 	}
-	for _, c := range []struct {
+	for i, c := range []struct {
 		name, says string
 		change     func([]byte) []byte
 	}{
@@ -79,7 +79,7 @@ func TestACoordinatorWhoseLogIsDamagedDoesNotVoteAndIsReplaced(t *testing.T) {
 		if one := m.members()[victim]; one.Alive {
 			t.Errorf("%s: %+v", c.name, one)
 		}
-		m.Clary("run", "--detach", "--name", fmt.Sprintf("without-%d", seen), "--", "true")
+		m.Clary("run", "--detach", "--name", fmt.Sprintf("without-%d", i), "--", "true")
 		m.Clary("cluster", "remove", victim, "--yes")
 		m.wipe(victim)
 		m.anew(victim)
