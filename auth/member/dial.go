@@ -21,7 +21,7 @@ const MaxMessage = 16 << 20
 // Window is how many bytes a stream may be ahead of its reader, a connection four times
 // as many. It is fixed: gRPC would find it out with a ping for every message, and a ping
 // and its answer cost as much as a small call.
-const Window = 1 << 20
+const Window = 256 << 10
 
 // grpcProtocol is the ALPN name of HTTP/2.
 const grpcProtocol = "h2"

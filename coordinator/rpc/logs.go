@@ -26,7 +26,7 @@ const maxLogReaders = 256
 const maxLogRequests = 256
 
 // fullResponse is how many bytes a response has at least if more is at hand.
-const fullResponse = 128 << 10
+const fullResponse = 64 << 10
 
 // Logs shows what a job's tasks wrote: from their agents while they have it, else from the object
 // store. Without follow the tasks' logs are merged by time; with it they come as they come, through
