@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/internal/fault"
 )
 
 // Renewal keeps a member's certificate from running out. The key stays: whoever crashes
@@ -48,6 +49,9 @@ func (r Renewal) Run(ctx context.Context) error {
 			continue
 		}
 		err := r.once(ctx)
+		if err == nil && r.due() <= 0 {
+			err = errStillDue
+		}
 		if failed = err != nil; failed {
 			r.Log.Warn("the certificate is not renewed yet", "ends", r.Current.Get().Cert.NotAfter, "error", err)
 			continue
@@ -58,6 +62,9 @@ func (r Renewal) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// errStillDue is a renewal that brought nothing: asked for again at once it would bring the same, again and again.
+var errStillDue = fault.New(fault.Unready, "the certificate that was given is to be renewed already: it comes from a CA that does not sign any more, or the clock here is wrong")
 
 // due is the time left until the certificate is to be renewed.
 func (r Renewal) due() time.Duration {

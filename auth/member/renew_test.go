@@ -2,6 +2,7 @@ package member_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"testing"
@@ -84,6 +85,46 @@ func TestACertificateIsRenewedForAsLongAsTheMemberRuns(t *testing.T) {
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
+	})
+}
+
+// A coordinator that is behind signs with the CA that the member knows to be replaced.
+func TestACertificateThatIsNoBetterIsNotAskedForAgainAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, young := authority(t), authority(t)
+		current := certified(t, old)
+		if err := current.Update(func(now pki.Credentials) (pki.Credentials, error) {
+			now.Trust.CAs = []*x509.Certificate{young.Certificate(), old.Certificate()}
+			return now, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		asked, signs := 0, old
+		renewal := member.Renewal{
+			Current: current, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler),
+			Certify: func(ctx context.Context, csr []byte) ([]byte, error) {
+				if asked++; asked > 1000 {
+					return nil, ctx.Err()
+				}
+				return signs.IssueCSR(csr, pki.Request{Identity: node, Validity: validity}, time.Now())
+			},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- renewal.Run(ctx) }()
+		time.Sleep(10 * time.Minute) // of the bubble
+		synctest.Wait()
+		if asked < 5 || asked > 20 {
+			t.Errorf("in ten minutes it was asked %d times", asked)
+		}
+		signs = young
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if current.Get().Outdated() {
+			t.Error("the new CA's certificate is not taken up")
+		}
+		cancel()
+		<-ended
 	})
 }
 

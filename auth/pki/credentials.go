@@ -30,8 +30,8 @@ const (
 	revokedFile = "revoked.json" // may be missing
 )
 
-// ParseCredentials reads certificate, key and CAs, and checks that they belong together. The certificate may be followed
-// by those that vouch for its CA; of several CAs all are trusted.
+// ParseCredentials reads certificate, key and CAs, and checks that they belong together. All CAs are trusted. The
+// certificate may be followed by its own CA, which is not trusted by that, and by those that vouch for it.
 func ParseCredentials(certPEM, keyPEM, caPEM []byte) (Credentials, error) {
 	shown, err := ParseCertificates(certPEM)
 	if err != nil {
@@ -48,16 +48,18 @@ func ParseCredentials(certPEM, keyPEM, caPEM []byte) (Credentials, error) {
 	if !c.Key.PublicKey.Equal(c.Cert.PublicKey) {
 		return Credentials{}, fault.New(fault.Invalid, "the key does not belong to the certificate of %q", c.Cert.Subject.CommonName)
 	}
-	if c.CA, err = issuer(c.Cert, cas); err != nil {
-		return Credentials{}, err
-	}
-	c.Trust.CAs = cas
+	known := slices.Clone(cas)
 	for _, cert := range shown[1:] {
-		if cert.IsCA && !selfSigned(cert) {
+		switch {
+		case cert.IsCA && selfSigned(cert):
+			known = append(known, cert)
+		case cert.IsCA:
 			c.Trust.Links = append(c.Trust.Links, cert)
 		}
 	}
-	return c, nil
+	c.Trust.CAs = cas
+	c.CA, err = issuer(c.Cert, known)
+	return c, err
 }
 
 // issuer is the CA that a certificate comes from.
@@ -102,17 +104,14 @@ func (c Credentials) Save(dir string) error {
 	if err != nil {
 		return err
 	}
-	cas := c.CAs()
-	if !slices.ContainsFunc(cas, c.CA.Equal) {
-		cas = append(slices.Clone(cas), c.CA) // else nobody could read the folder until the certificate is renewed
-	}
 	type file struct {
 		name    string
 		content []byte
 		mode    os.FileMode
 	}
-	files := []file{{KeyFile, key, 0o600}, {CAFile, CertsPEM(cas...), 0o644}, {CertFile, c.CertPEM(), 0o644}}
-	if len(c.Trust.Revoked) > 0 {
+	files := []file{{KeyFile, key, 0o600}, {CAFile, CertsPEM(c.CAs()...), 0o644}, {CertFile, c.CertPEM(), 0o644}}
+	_, err = os.Stat(filepath.Join(dir, revokedFile))
+	if len(c.Trust.Revoked) > 0 || err == nil { // what stands there from before would come back at the next start
 		text, err := json.Marshal(c.Trust.Revoked)
 		if err != nil {
 			return fault.New(fault.Internal, "save credentials: %w", err)

@@ -131,8 +131,8 @@ func PinnedAs(pin string, expect Expect, protocols ...string) *tls.Config {
 // the pinned vouches for it; "" if it is the pinned. The connection must have been accepted with PinnedAs.
 func Successor(state tls.ConnectionState, pin string) string {
 	chain := state.PeerCertificates
-	if len(chain) < 2 || !chain[1].IsCA || PinOf(chain[1]) == pin {
-		return ""
+	if len(chain) < 2 || !chain[1].IsCA || PinOf(chain[1]) == pin || chain[0].CheckSignatureFrom(chain[1]) != nil {
+		return "" // the last: any CA may be shown beside a good certificate
 	}
 	for _, cert := range chain[2:] {
 		if PinOf(cert) == pin && selfSigned(cert) && chain[1].NotBefore.After(cert.NotBefore) {

@@ -2,7 +2,10 @@ package pki_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -109,6 +112,54 @@ func TestTheSuccessorIsTheNewerCAOnceItSigns(t *testing.T) {
 		}
 		if _, err, _ := shake(pinned, pki.ServerTLS(server.Static())); err != nil || got != c.want {
 			t.Errorf("the successor is %q, want %q: %v", got, c.want, err)
+		}
+	}
+}
+
+func TestACAThatIsShownBesideAGoodCertificateIsNoSuccessor(t *testing.T) {
+	old, _, _ := succession(t)
+	liar := authority(t)
+	server := credentials(t, old, leader, time.Now())
+	chain := []*x509.Certificate{server.Cert, liar.Certificate(), old.Certificate()}
+	if got := pki.Successor(tls.ConnectionState{PeerCertificates: chain}, old.Pin()); got != "" {
+		t.Errorf("%s was taken for the successor of the CA that has signed", got)
+	}
+}
+
+// Between one file and the next a process may be killed, while the CA that its certificate comes from is dropped.
+func TestAFolderIsReadThoughItsCAIsTrustedNoMoreAndThatStaysSo(t *testing.T) {
+	old, young := authority(t), authority(t)
+	c, dir := credentials(t, old, worker, time.Now()), t.TempDir()
+	if err := c.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, pki.CAFile), young.CertPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, when := range []string{"killed between two files", "saved again"} {
+		got, err := pki.LoadCredentials(dir)
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if cas := got.CAs(); len(cas) != 1 || !cas[0].Equal(young.Certificate()) || !got.CA.Equal(old.Certificate()) || !got.Outdated() {
+			t.Errorf("%s: %d CAs are trusted, and the dropped one may be among them", when, len(cas))
+		}
+		if err := got.Save(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestWhoIsRevokedNoMoreIsNotSoAfterTheNextStart(t *testing.T) {
+	c, dir := credentials(t, authority(t), leader, time.Now()), t.TempDir()
+	for _, revoked := range [][]cluster.Revocation{{{Role: pki.Agent, ID: worker.ID}}, nil} {
+		c.Trust.Revoked = revoked
+		if err := c.Save(dir); err != nil {
+			t.Fatal(err)
+		}
+		got, err := pki.LoadCredentials(dir)
+		if err != nil || len(got.Trust.Revoked) != len(revoked) {
+			t.Errorf("%d are revoked, want %d: %v", len(got.Trust.Revoked), len(revoked), err)
 		}
 	}
 }
