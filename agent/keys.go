@@ -81,10 +81,10 @@ func (a *agent) learn(bundle *claryv1.TrustBundle) error {
 
 // heed ends what stands with those who are not believed any more.
 func (a *agent) heed(trust pki.Trust) {
+	a.gossip.Refuse(cluster.Trust{Revoked: trust.Revoked}.Out) // also if nobody is: who was until now may come back
 	if len(trust.Revoked) == 0 {
 		return
 	}
-	a.gossip.Refuse(cluster.Trust{Revoked: trust.Revoked}.Out)
 	a.port.HangUp(trust.Admits)
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -121,6 +121,9 @@ func (a *agent) connect(ctx context.Context, address string) error {
 	}
 	a.setLink(l)
 	defer a.setLink(nil)
+	if err := a.self.credentials.Get().Trust.Admits(l.with); err != nil { // revoked since the handshake: heed has not seen this link
+		return err
+	}
 	group.Go(func() error { return l.follow(ctx) })
 	group.Go(func() error { return l.beat(ctx) })
 	return wire.FromStatus(group.Wait())

@@ -35,11 +35,11 @@ func (n *coordinator) keysApplied(trust cluster.Trust, believed pki.Trust, keys 
 	if err := n.gossip.SetKeys(keys.GossipKeys); err != nil {
 		n.log.Error("gossip's keys are not those of today", "error", err)
 	}
-	n.reloadStore() // it shows what vouches for its CA
+	n.reloadStore()            // it shows what vouches for its CA
+	n.gossip.Refuse(trust.Out) // also if nobody is out: who was until now may come back
 	if len(trust.Revoked) == 0 {
 		return
 	}
-	n.gossip.Refuse(trust.Out)
 	n.mux.HangUp(believed.Admits)
 	for _, revoked := range trust.Revoked {
 		if revoked.Admitted != "" {
