@@ -10,10 +10,25 @@ import (
 // Settings are how the whole cluster behaves, where an operator may have other wishes than we had. There is one row of them;
 // nothing that changes by itself lives in it. AllSettings is the table of all, with their defaults and what they mean.
 type Settings struct {
+	Limits    Limits
 	Retention Retention
 	Backup    Backup
 
 	Revision uint64
+}
+
+// Limits are what the cluster lets in. What is beyond is refused, and changes nothing.
+type Limits struct {
+	Jobs           int64 // that have not ended
+	UserJobs       int64 // of these, of one owner
+	QueuedJobs     int64 // that wait
+	UserQueuedJobs int64 // of these, of one owner
+
+	// At each coordinator:
+	UserRequests int64 // of one user, in a second
+	UserBurst    int64 // that a user who was silent may make at once
+	UserStreams  int64 // of one user, open at a time: what watches and follows
+	RequestBytes int64 // of one request
 }
 
 // Retention is how long the cluster remembers what is over.
@@ -65,6 +80,14 @@ const day = int64(24 * time.Hour)
 // table is what can be set. Commands read these numbers while they are applied, so that a default or bound changes only together
 // with the format of commands: two builds that take different ones for granted would not come to the same state.
 var table = []Setting{
+	amount("limits.jobs", UnitCount, 0, 1, 1<<24, "no limit", "jobs of all queues that have not ended; one more is refused", func(s *Settings) *int64 { return &s.Limits.Jobs }),
+	amount("limits.user_jobs", UnitCount, 0, 1, 1<<24, "no limit", "of these, those of one user", func(s *Settings) *int64 { return &s.Limits.UserJobs }),
+	amount("limits.queued_jobs", UnitCount, 0, 1, 1<<24, "no limit", "jobs of all queues that wait; one more is refused", func(s *Settings) *int64 { return &s.Limits.QueuedJobs }),
+	amount("limits.user_queued_jobs", UnitCount, 0, 1, 1<<24, "no limit", "of these, those of one user", func(s *Settings) *int64 { return &s.Limits.UserQueuedJobs }),
+	amount("limits.user_requests", UnitCount, 5_000, 1, 1_000_000, "no limit", "requests of one user in a second, at each coordinator; one more is refused", func(s *Settings) *int64 { return &s.Limits.UserRequests }),
+	amount("limits.user_burst", UnitCount, 10_000, 1, 1_000_000, "", "requests that a user may make at once after a silence", func(s *Settings) *int64 { return &s.Limits.UserBurst }),
+	amount("limits.user_streams", UnitCount, 1_000, 1, 100_000, "no limit", "streams of one user that are open at a time, at each coordinator: watching, following, connecting", func(s *Settings) *int64 { return &s.Limits.UserStreams }),
+	amount("limits.request_bytes", UnitBytes, 16<<20, 64<<10, 16<<20, "", "the size of one request; larger things come in parts", func(s *Settings) *int64 { return &s.Limits.RequestBytes }),
 	amount("retention.jobs", UnitDuration, 365*day, int64(time.Minute), 3650*day, "for ever", "how long jobs are kept after they have ended, with their attempts, logs, checkpoints and outputs", func(s *Settings) *time.Duration { return &s.Retention.Jobs }),
 	amount("retention.jobs_most", UnitCount, 100_000, 10, 10_000_000, "any number", "and of these at most so many; those that ended first go first", func(s *Settings) *int64 { return &s.Retention.JobsMost }),
 	amount("retention.tokens", UnitDuration, 30*day, int64(time.Hour), 3650*day, "", "how long tokens are kept after they have expired", func(s *Settings) *time.Duration { return &s.Retention.Tokens }),

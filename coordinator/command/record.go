@@ -135,7 +135,7 @@ func (w *recording) putJob(job cluster.Job, expected uint64) error {
 		if err := cmp.Or(jobMayBecome(old, job), w.checkEnd(job)); err != nil {
 			return err
 		}
-	} else if err := cmp.Or(w.checkParent(job), w.checkPins(job)); err != nil {
+	} else if err := cmp.Or(w.checkParent(job), w.checkPins(job), CheckCrowd(w, job)); err != nil {
 		return err
 	}
 	w.PutJob(job)

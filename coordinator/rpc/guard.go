@@ -28,6 +28,8 @@ type Guard struct {
 	// Believes says why a node whose certificate is genuine is not believed any more; nil believes all.
 	Believes func(tls.ConnectionState) error
 	Log      *slog.Logger
+
+	gate gate
 }
 
 // Options are the server options that put the guard before every method and turn
@@ -41,6 +43,7 @@ func (g *Guard) Options() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.UnaryInterceptor(func(ctx context.Context, message any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
 			c := g.enter(ctx, info.FullMethod)
+			c.message = message
 			c.act.about(message)
 			err = c.run(func(ctx context.Context) error {
 				answer, err = handler(ctx, message)
@@ -50,6 +53,7 @@ func (g *Guard) Options() []grpc.ServerOption {
 		}),
 		grpc.StreamInterceptor(func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 			c := g.enter(stream.Context(), info.FullMethod)
+			c.stream = true
 			return c.run(func(ctx context.Context) error {
 				return handler(server, &guardedStream{ServerStream: stream, ctx: ctx, act: c.act})
 			})
@@ -64,6 +68,11 @@ type call struct {
 	method string
 	begun  time.Time
 	act    *act
+
+	message any  // of a unary call
+	stream  bool // it is one
+	// overLimit: a limit refused it. That is not put on record: a flood would fill the log.
+	overLimit bool
 }
 
 func (g *Guard) enter(ctx context.Context, method string) *call {
@@ -86,6 +95,12 @@ func (c *call) answer(handle func(context.Context) error) (err error) {
 		c.act.refused = true
 		return err
 	}
+	done, err := c.admitted(ctx)
+	if err != nil {
+		c.overLimit = true
+		return err
+	}
+	defer done()
 	if c.guard.Audit != nil && changes(c.method) && !passedOn(ctx) {
 		ctx = context.WithValue(ctx, actKey{}, c.act)
 	}
@@ -108,7 +123,7 @@ func (c *call) conclude(err error) error {
 	if c.guard.Observe != nil {
 		c.guard.Observe(c.method, outcome, took)
 	}
-	if c.guard.Audit != nil {
+	if c.guard.Audit != nil && !c.overLimit {
 		c.guard.Audit.conclude(c.ctx, c.act, c.act.refused || changes(c.method), outcome, err)
 	}
 	level := slog.LevelDebug

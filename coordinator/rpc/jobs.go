@@ -61,6 +61,9 @@ func (s *jobs) Submit(ctx context.Context, request *claryv1.SubmitRequest) (*cla
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkCrowd(ctx, job); err != nil {
+		return nil, err
+	}
 	if err := s.checkEarlier(ctx, job); err != nil {
 		return nil, err
 	}
@@ -93,6 +96,20 @@ func (s *jobs) Submit(ctx context.Context, request *claryv1.SubmitRequest) (*cla
 		return nil, err
 	}
 	return s.existing(ctx, job, err)
+}
+
+// checkCrowd refuses early, on what this coordinator knows, what the command would refuse: a flood costs no entries of the log. A
+// job that is there already is told as such.
+func (s *jobs) checkCrowd(ctx context.Context, job cluster.Job) error {
+	snapshot, err := s.replica.Read(ctx, true)
+	if err != nil {
+		return err
+	}
+	defer snapshot.Close()
+	if _, there := snapshot.Job(job.Name); there {
+		return nil
+	}
+	return command.CheckCrowd(snapshot, job)
 }
 
 // accept fills in what a submission leaves open and reports every mistake in it.

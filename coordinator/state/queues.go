@@ -146,7 +146,7 @@ func (tx *Tx) QueueUsage(queue string) cluster.QueueUsage {
 // line notes where a job stands in its queue.
 func (tx *Tx) line(job cluster.Job) {
 	if job.State.Ended() || job.Queue == "" {
-		tx.unline(job.Name)
+		tx.unline(job)
 		return
 	}
 	now := place{job.Queue, job.State == cluster.JobQueued}
@@ -155,30 +155,84 @@ func (tx *Tx) line(job cluster.Job) {
 		return
 	}
 	if stood {
-		tx.count(old, -1)
+		tx.count(old, job.Owner, -1)
 	}
-	tx.count(now, 1)
+	tx.count(now, job.Owner, 1)
 	tx.keep(tx.buckets.line.Put(tx.kv, job.Name, now))
 }
 
-func (tx *Tx) unline(job string) {
-	if old, stood := get(tx.reader, tx.buckets.line, job); stood {
-		tx.count(old, -1)
-		tx.buckets.line.Delete(tx.kv, job)
+func (tx *Tx) unline(job cluster.Job) {
+	if old, stood := get(tx.reader, tx.buckets.line, job.Name); stood {
+		tx.count(old, job.Owner, -1)
+		tx.buckets.line.Delete(tx.kv, job.Name)
 	}
 }
 
-func (tx *Tx) count(p place, by int64) {
-	l, _ := get(tx.reader, tx.buckets.lines, p.queue)
+func (tx *Tx) count(p place, owner string, by int64) {
+	tx.countIn(tx.buckets.lines, p.queue, p, by)
+	tx.countIn(tx.buckets.crowd, crowdAll, p, by)
+	tx.countIn(tx.buckets.crowd, crowdOf+owner, p, by)
+}
+
+func (tx *Tx) countIn(bucket kv.Bucket[line], key string, p place, by int64) {
+	l, _ := get(tx.reader, bucket, key)
 	l.unended += by
 	if p.waits {
 		l.waiting += by
 	}
 	if l == (line{}) {
-		tx.buckets.lines.Delete(tx.kv, p.queue)
+		bucket.Delete(tx.kv, key)
 		return
 	}
-	tx.keep(tx.buckets.lines.Put(tx.kv, p.queue, l))
+	tx.keep(bucket.Put(tx.kv, key, l))
+}
+
+// The rows of the crowd: of all owners together, and of each.
+const (
+	crowdAll = "all"
+	crowdOf  = "of/"
+)
+
+// Crowd returns how many jobs of an owner have not ended, and how many of these wait; of all owners for "".
+func (r reader) Crowd(owner string) (unended, waiting int64) {
+	key := crowdAll
+	if owner != "" {
+		key = crowdOf + owner
+	}
+	l, _ := get(r, r.buckets.crowd, key)
+	return l.unended, l.waiting
+}
+
+// recount makes the crowd anew of the jobs that have not ended: a version that knows no crowd may have written the backup, or the
+// entries before it.
+func (s *Store) recount() error {
+	return s.db.Update(func(over *kv.Tx) error {
+		tx := &Tx{kv: over, reader: reader{over, s.buckets}}
+		crowd := map[string]line{}
+		for entry, err := range s.buckets.crowd.Range(over, "") {
+			if err != nil {
+				return err
+			}
+			crowd[entry.Key] = line{}
+		}
+		for job := range tx.Unended() {
+			for _, key := range []string{crowdAll, crowdOf + job.Owner} {
+				l := crowd[key]
+				if l.unended++; job.State == cluster.JobQueued {
+					l.waiting++
+				}
+				crowd[key] = l
+			}
+		}
+		for key, l := range crowd { // in any order: each has its own row
+			if l == (line{}) {
+				s.buckets.crowd.Delete(over, key)
+				continue
+			}
+			tx.keep(s.buckets.crowd.Put(over, key, l))
+		}
+		return tx.err
+	})
 }
 
 // keep remembers the first write that was not possible.

@@ -53,6 +53,7 @@ type buckets struct {
 	holds        kv.Bucket[int64]                // by "queue/job": how many of these tasks a job has
 	line         kv.Bucket[place]                // by job: where each that has not ended stands
 	lines        kv.Bucket[line]                 // by queue: how many those are
+	crowd        kv.Bucket[line]                 // by owner, and of all together: how many jobs have not ended
 	below        kv.Bucket[struct{}]             // "parent/queue" of every queue
 	capacity     kv.Bucket[cluster.Amount]       // one row: what the nodes have that are ready
 	unready      kv.Bucket[struct{}]             // ids of the nodes that are not
@@ -99,6 +100,7 @@ func newBuckets() *buckets {
 		holds:        kv.Bucket[int64]{Name: "holds", Codec: countCodec()},
 		line:         kv.Bucket[place]{Name: "line", Codec: placeCodec()},
 		lines:        kv.Bucket[line]{Name: "lines", Codec: lineCodec()},
+		crowd:        kv.Bucket[line]{Name: "crowd", Codec: lineCodec()},
 		below:        kv.Bucket[struct{}]{Name: "below", Codec: markCodec()},
 		capacity:     kv.Bucket[cluster.Amount]{Name: "capacity", Codec: wire.AmountCodec()},
 		unready:      kv.Bucket[struct{}]{Name: "unready", Codec: markCodec()},
@@ -249,6 +251,9 @@ func (s *Store) Batch(fn func(*Writer) error) error {
 // is told to read anew.
 func (s *Store) Restore(backup io.Reader) error {
 	if err := s.db.Restore(backup); err != nil {
+		return err
+	}
+	if err := s.recount(); err != nil {
 		return err
 	}
 	snapshot, err := s.Snapshot()

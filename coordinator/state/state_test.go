@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/storage/kv"
 )
 
 func open(t *testing.T) *state.Store {
@@ -259,4 +261,70 @@ func TestWaitReturnsWithTheIndexTheContextOrTheEnd(t *testing.T) {
 			t.Error("a closed store took a subscription")
 		}
 	})
+}
+
+// A version that knows no crowd may have applied what is in a backup: who has how many jobs is counted anew.
+func TestARestoreCountsTheJobsOfEachOwnerAnew(t *testing.T) {
+	from, to := open(t), open(t)
+	put := func(name, owner string, is cluster.JobState) func(*state.Tx) error {
+		return func(tx *state.Tx) error {
+			tx.PutJob(cluster.Job{Name: name, Owner: owner, Queue: cluster.DefaultQueue, State: is})
+			return nil
+		}
+	}
+	do(t, from, 1, put("a", "ada", cluster.JobQueued), put("b", "ada", cluster.JobRunning), put("c", "bob", cluster.JobQueued), put("d", "bob", cluster.JobFailed))
+	do(t, to, 1, put("x", "eve", cluster.JobQueued))
+	var backup, before, after bytes.Buffer
+	snap := snapshot(t, from)
+	if _, err := snap.Backup(&backup); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(to.Restore(older(t, &backup)), snap.Dump(&before), snapshot(t, to).Dump(&after)); err != nil {
+		t.Fatal(err)
+	}
+	if before.String() != after.String() {
+		t.Error("the restored state is another")
+	}
+	for owner, want := range map[string][2]int64{"ada": {2, 1}, "bob": {1, 1}, "eve": {0, 0}, "": {3, 2}} {
+		if unended, waiting := snapshot(t, to).Crowd(owner); unended != want[0] || waiting != want[1] {
+			t.Errorf("%q has %d jobs, %d wait; not %v", owner, unended, waiting, want)
+		}
+	}
+	do(t, to, 2, func(tx *state.Tx) error { tx.DeleteJob("a"); return nil })
+	if unended, waiting := snapshot(t, to).Crowd("ada"); unended != 1 || waiting != 0 {
+		t.Errorf("after one went there are %d jobs, %d wait", unended, waiting)
+	}
+}
+
+// older is a backup as a version writes it that knows no crowd.
+func older(t *testing.T, backup io.Reader) io.Reader {
+	t.Helper()
+	db, err := kv.Open(filepath.Join(t.TempDir(), "older.db"), kv.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	err = errors.Join(db.Restore(backup), db.Update(func(tx *kv.Tx) error {
+		crowd := kv.Bucket[struct{}]{Name: "crowd"}
+		for _, key := range []string{"all", "of/ada", "of/bob"} {
+			if !crowd.Has(tx, key) {
+				t.Errorf("there is no row %q of the crowd", key)
+			}
+			crowd.Delete(tx, key)
+		}
+		return nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, err := db.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = from.Close() }()
+	var made bytes.Buffer
+	if _, err := from.Backup(&made); err != nil {
+		t.Fatal(err)
+	}
+	return &made
 }

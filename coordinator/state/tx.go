@@ -271,7 +271,9 @@ func (tx *Tx) DeleteJob(name string) {
 	for _, pin := range job.Models {
 		tx.use(pin.ID(), UseJob, name, false)
 	}
-	tx.unline(name)
+	if ok {
+		tx.unline(job)
+	}
 	remove(tx, tx.buckets.jobs, KindJob, name)
 }
 
