@@ -98,18 +98,24 @@ func (s *jobs) Submit(ctx context.Context, request *claryv1.SubmitRequest) (*cla
 	return s.existing(ctx, job, err)
 }
 
-// checkCrowd refuses early, on what this coordinator knows, what the command would refuse: a flood costs no entries of the log. A
-// job that is there already is told as such.
+// checkCrowd refuses early what the command would refuse, so that a flood costs no entries of the log. What this coordinator knows
+// is looked at first, and before anyone is refused, what is certain: a job that ended a moment ago makes room for the next. A job that
+// is there already is told as such.
 func (s *jobs) checkCrowd(ctx context.Context, job cluster.Job) error {
-	snapshot, err := s.replica.Read(ctx, true)
-	if err != nil {
-		return err
+	var refusal error
+	for _, stale := range []bool{true, false} {
+		snapshot, err := s.replica.Read(ctx, stale)
+		if err != nil {
+			return err
+		}
+		refusal = command.CheckCrowd(snapshot, job)
+		_, there := snapshot.Job(job.Name)
+		snapshot.Close()
+		if refusal == nil || there {
+			return nil
+		}
 	}
-	defer snapshot.Close()
-	if _, there := snapshot.Job(job.Name); there {
-		return nil
-	}
-	return command.CheckCrowd(snapshot, job)
+	return refusal
 }
 
 // accept fills in what a submission leaves open and reports every mistake in it.

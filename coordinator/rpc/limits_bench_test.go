@@ -3,13 +3,11 @@ package rpc_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/clary-ml/clary/auth"
@@ -18,7 +16,6 @@ import (
 	"github.com/clary-ml/clary/coordinator/rpc"
 	"github.com/clary-ml/clary/coordinator/solo"
 	"github.com/clary-ml/clary/coordinator/state"
-	"github.com/clary-ml/clary/internal/memnet"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 )
 
@@ -39,10 +36,26 @@ func (a alone) Propose(ctx context.Context, commands ...command.Command) ([]comm
 func (a alone) Events() *state.Bus { return a.Ledger.Events() }
 func (a alone) Leads() bool        { return true }
 
-// What a request costs whoever answers it: one that is taken (a list of 1,000 jobs), and one that a limit refuses.
+// What a request costs whoever answers it and whoever asks, together: one that is refused by a limit, the smallest that is taken, counted
+// and not, and a list of 1,000 jobs.
 func BenchmarkRequest(b *testing.B) {
-	for _, refused := range []bool{false, true} {
-		b.Run(fmt.Sprintf("refused=%t", refused), func(b *testing.B) {
+	whoAmI := func(ctx context.Context, conn *grpc.ClientConn) error {
+		_, err := claryv1.NewAdminClient(conn).WhoAmI(ctx, &claryv1.WhoAmIRequest{})
+		return err
+	}
+	list := func(ctx context.Context, conn *grpc.ClientConn) error {
+		_, err := claryv1.NewJobsClient(conn).List(ctx, &claryv1.ListJobsRequest{Stale: true, Limit: 1000})
+		return err
+	}
+	for _, c := range []struct {
+		name    string
+		rate    int64
+		ask     func(context.Context, *grpc.ClientConn) error
+		refused bool
+	}{
+		{"refused", 1, whoAmI, true}, {"small", 1_000_000, whoAmI, false}, {"small, not counted", 0, whoAmI, false}, {"list", 1_000_000, list, false},
+	} {
+		b.Run(c.name, func(b *testing.B) {
 			ledger, err := solo.Open(filepath.Join(b.TempDir(), "state.db"))
 			if err != nil {
 				b.Fatal(err)
@@ -53,8 +66,8 @@ func BenchmarkRequest(b *testing.B) {
 				b.Fatal(err)
 			}
 			set := cluster.DefaultSettings()
-			if set.Limits.UserRequests = 0; refused {
-				set.Limits.UserRequests, set.Limits.UserBurst = 1, 1
+			if set.Limits.UserRequests = c.rate; c.refused {
+				set.Limits.UserBurst = 1
 			}
 			changes := []command.Change{{Token: &token}, {Settings: &set}}
 			for i := range 1000 {
@@ -63,28 +76,11 @@ func BenchmarkRequest(b *testing.B) {
 			if _, err := ledger.Propose(b.Context(), command.Record{Changes: changes}); err != nil {
 				b.Fatal(err)
 			}
-			replica := alone{Ledger: ledger}
-			guard := &rpc.Guard{Replica: replica, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
-			server := grpc.NewServer(guard.Options()...)
-			rpc.Register(server, rpc.Config{Replica: replica, Nodes: rpc.NewNodeCache(replica), Log: guard.Log})
-			var net memnet.Network
-			listener, err := net.Host("10.0.0.1").Listen("10.0.0.1:1")
-			if err != nil {
-				b.Fatal(err)
-			}
-			ended := make(chan error, 1)
-			go func() { ended <- server.Serve(listener) }()
-			defer func() { server.Stop(); <-ended }()
-			conn, err := grpc.NewClient("passthrough:///10.0.0.1:1", grpc.WithTransportCredentials(insecure.NewCredentials()),
-				grpc.WithContextDialer(net.Host("10.0.0.2").Dial))
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer func() { _ = conn.Close() }()
+			conn := serve(b, alone{Ledger: ledger})
 			ctx := metadata.AppendToOutgoingContext(b.Context(), "authorization", "Bearer "+secret)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := claryv1.NewJobsClient(conn).List(ctx, &claryv1.ListJobsRequest{Stale: true, Limit: 1000}); (err != nil) != refused && !refused {
+				if err := c.ask(ctx, conn); err != nil && !c.refused {
 					b.Fatal(err)
 				}
 			}

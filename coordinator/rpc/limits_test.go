@@ -2,16 +2,28 @@ package rpc_test
 
 import (
 	"context"
+	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/clary-ml/clary/auth"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/rpc"
+	"github.com/clary-ml/clary/coordinator/solo"
+	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/memnet"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
+	"github.com/clary-ml/clary/workload"
 )
 
 func (w *world) setLimits(edit func(*cluster.Limits)) {
@@ -113,4 +125,106 @@ func TestALargeRequestIsRefusedByTheSettings(t *testing.T) {
 			w.Error(err)
 		}
 	})
+}
+
+func TestWhatASweepsWorkersTellIsNotRefusedForItsNumber(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.setLimits(func(l *cluster.Limits) { l.UserRequests, l.UserBurst = 1, 1 })
+		for range 20 {
+			_, err := claryv1.NewSweepsClient(w.as(cluster.RoleUser)).Ask(w.Context(), &claryv1.AskRequest{Sweep: "none"})
+			if err := wire.FromStatus(err); !fault.Is(err, fault.NotFound) {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// behind is a replica that knows of an earlier state than the leader.
+type behind struct {
+	alone
+	earlier *solo.Ledger
+}
+
+func (b behind) Read(ctx context.Context, stale bool) (*state.Snapshot, error) {
+	if stale {
+		return b.earlier.Read(ctx, stale)
+	}
+	return b.alone.Read(ctx, stale)
+}
+
+func TestWhoIsNotOverALimitIsNotRefusedByACoordinatorThatIsBehind(t *testing.T) {
+	open := func(changes ...command.Change) *solo.Ledger {
+		ledger, err := solo.Open(filepath.Join(t.TempDir(), "state.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = ledger.Close() })
+		if _, err := ledger.Propose(t.Context(), command.Record{Changes: changes}); err != nil {
+			t.Fatal(err)
+		}
+		return ledger
+	}
+	token, secret, err := auth.NewUserToken("ada", cluster.RoleUser, 0, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := cluster.DefaultSettings()
+	set.Limits.UserJobs = 1
+	job := func(name string) *cluster.Job {
+		return &cluster.Job{Name: name, Kind: cluster.KindTraining, Owner: "ada", Queue: cluster.DefaultQueue, State: cluster.JobQueued, Attempt: 1}
+	}
+	now := open(command.Change{Token: &token}, command.Change{Settings: &set})
+	replica := behind{alone{Ledger: now}, open(command.Change{Token: &token}, command.Change{Settings: &set}, command.Change{Job: job("ended-since")})}
+	conn := serve(t, replica)
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+secret)
+	submit := func(name string) error {
+		_, err := claryv1.NewJobsClient(conn).Submit(ctx, &claryv1.SubmitRequest{Job: wire.JobToProto(*job(name))})
+		return wire.FromStatus(err)
+	}
+	if err := submit("first"); err != nil {
+		t.Errorf("there is room for it: %v", err)
+	}
+	if err := submit("second"); !fault.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), "limits.user_jobs") {
+		t.Errorf("one too many: %v", err)
+	}
+	if err := submit("first"); err != nil {
+		t.Errorf("what is there already: %v", err)
+	}
+}
+
+// willing is a kind of job that takes every spec and never does anything.
+type willing struct{}
+
+func (willing) Check([]byte) cluster.Problems { return nil }
+
+func (willing) Reconcile(workload.View, cluster.Job, int64) workload.Changes {
+	return workload.Changes{}
+}
+
+// serve has the services answer from a replica.
+func serve(t testing.TB, replica rpc.Replica) *grpc.ClientConn {
+	t.Helper()
+	guard := &rpc.Guard{Replica: replica, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+	server := grpc.NewServer(guard.Options()...)
+	rpc.Register(server, rpc.Config{
+		Replica: replica, Nodes: rpc.NewNodeCache(replica), Kinds: map[cluster.Kind]workload.Kind{cluster.KindTraining: willing{}}, Log: guard.Log,
+	})
+	var net memnet.Network
+	listener, err := net.Host("10.0.0.1").Listen("10.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	conn, err := grpc.NewClient("passthrough:///10.0.0.1:1", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(net.Host("10.0.0.2").Dial))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = conn.Close()
+		server.Stop()
+		<-ended
+	})
+	return conn
 }
