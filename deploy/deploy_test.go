@@ -89,7 +89,7 @@ func write(t *testing.T, path, text string, mode os.FileMode) {
 
 func TestScriptsHaveNoWarning(t *testing.T) {
 	tool(t, "shellcheck", "shellcheck")
-	scripts := []string{"install.sh"}
+	scripts := []string{"install.sh", "../test/testbed/box.sh"}
 	more, err := filepath.Glob("compose/*.sh")
 	if err != nil {
 		t.Fatal(err)

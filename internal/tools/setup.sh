@@ -7,7 +7,7 @@
 #   engines  Docker and Podman, for tests of containers
 #   serve    nginx, HAProxy and wrk, to measure the router beside
 #   slurm    Slurm and munge, to measure the scheduler beside
-#   deploy   systemd-analyze, systemd and shellcheck, to check and try what Clary is installed with
+#   deploy   systemd, shellcheck and docker-compose, to check and try what Clary is installed with
 #   net      ip and nsenter, for tests with networks of their own
 # What is missing is installed with apt-get, which needs Debian or Ubuntu and root; nothing
 # is installed that is there already.
@@ -54,6 +54,7 @@ int main(void) { return 0; }' >"$probe/probe.c"
     deploy)
       command -v systemd-analyze >/dev/null && test -x /lib/systemd/systemd || need systemd
       command -v shellcheck >/dev/null || need shellcheck
+      command -v docker-compose >/dev/null || need docker-compose
       ;;
     net)
       command -v ip >/dev/null && command -v nsenter >/dev/null || need iproute2 util-linux
