@@ -9,6 +9,7 @@
 #   ./install.sh uninstall --purge      and delete these two, and the user clary
 #   ./install.sh [uninstall] --root DIR    below DIR, for an image of a machine: no user is made, no service is told
 set -eu
+umask 022 # whatever that of who runs it
 
 prefix=/usr/local
 services='clary-server clary-agent clary-router'
@@ -98,9 +99,8 @@ place() {
     chmod "$mode" "$2"
     return 0
   fi
-  mkdir -p "${2%/*}"
-  cp "$1" "$2.new"
-  chmod "$mode" "$2.new"
+  [ -d "${2%/*}" ] || mkdir -p "${2%/*}"
+  install -m "$mode" "$1" "$2.new"
   mv -f "$2.new" "$2" # a program that runs keeps the file it was started from
   changed=$((changed + 1))
 }

@@ -40,9 +40,10 @@ func bundle(t *testing.T, version string, more ...string) string {
 	return dir
 }
 
-// installs runs the script of a bundle for the image of a machine below root.
+// installs runs the script of a bundle for the image of a machine below root, as somebody whose files nobody else may read.
 func installs(bundle, root string, args ...string) (string, error) {
-	out, err := exec.Command(filepath.Join(bundle, "install.sh"), append(args, "--root", root)...).CombinedOutput()
+	line := append([]string{"-c", `umask 077; exec "$0" "$@"`, filepath.Join(bundle, "install.sh"), "--root", root}, args...)
+	out, err := exec.Command("sh", line...).CombinedOutput()
 	return string(out), err
 }
 
@@ -75,6 +76,9 @@ func TestInstallingTwiceIsInstallingOnce(t *testing.T) {
 		if !slices.ContainsFunc(once, func(line string) bool { return strings.HasPrefix(line, want) }) {
 			t.Errorf("no %s in %q", want, once)
 		}
+	}
+	if info, err := os.Stat(filepath.Join(root, "usr/local/share/doc/clary")); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("not everybody may read the pages: %v, %v", info, err)
 	}
 	out, err := installs(first, root)
 	if err != nil || !strings.Contains(out, "v1: 0 of") || !slices.Equal(tree(t, root), once) {
@@ -117,7 +121,7 @@ func TestAnUpgradeRemovesWhatIsNoMoreAndUninstallLeavesData(t *testing.T) {
 func TestADamagedBundleInstallsNothing(t *testing.T) {
 	for name, damage := range map[string]func(dir string) error{
 		"is damaged": func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, "bin/clary"), []byte("#!/bin/sh\nrm -rf /\n"), 0o755)
+			return os.WriteFile(filepath.Join(dir, "bin/clary"), []byte("#!/bin/sh\necho clary version v666\n"), 0o755)
 		},
 		"bin/clary":               func(dir string) error { return os.Remove(filepath.Join(dir, "bin/clary")) },
 		"SHA256SUMS is missing":   func(dir string) error { return os.Remove(filepath.Join(dir, "SHA256SUMS")) },
