@@ -95,6 +95,7 @@ type coordinator struct {
 	beats     *rpc.Beats
 	audit     *rpc.Auditor
 	guard     *rpc.Guard
+	abreast   *rpc.Abreast
 	planner   *planner.Planner
 	telemetry *telemetry.Telemetry
 	board     *rpc.Switchboard
@@ -215,7 +216,8 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.beats = rpc.NewBeats(n.passBeats(keeping), n.log)
 	n.board = rpc.NewSwitchboard(n.replica)
 	n.audit = rpc.NewAuditor(n.replica, n.log)
-	n.guard = &rpc.Guard{ID: c.ID, Replica: n.replica, Now: time.Now, Audit: n.audit, Observe: n.telemetry.Observe, Believes: func(state tls.ConnectionState) error { return source().Trust.Admits(state) }, Log: n.log}
+	n.abreast = rpc.NewAbreast(n.replica, n.log)
+	n.guard = &rpc.Guard{ID: c.ID, Replica: n.replica, Now: time.Now, Audit: n.audit, Abreast: n.abreast, Observe: n.telemetry.Observe, Believes: func(state tls.ConnectionState) error { return source().Trust.Admits(state) }, Log: n.log}
 	n.grpc = grpc.NewServer(append(n.guard.Options(),
 		grpc.Creds(alpn.Accepted()),
 		grpc.MaxRecvMsgSize(member.MaxMessage),
@@ -267,7 +269,7 @@ func (n *coordinator) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	defer n.peers.Close()
 	defer n.agents.Close()
-	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.warden.Run, n.beats.Run, n.board.Run, n.nodes.Run, n.routes.Run, n.audit.Run, n.operators().Run, n.serveGRPC, n.lead, n.settle} {
+	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.warden.Run, n.beats.Run, n.abreast.Run, n.board.Run, n.nodes.Run, n.routes.Run, n.audit.Run, n.operators().Run, n.serveGRPC, n.lead, n.settle} {
 		group.Go(func() error { return part(ctx) })
 	}
 	if n.router != nil {

@@ -27,6 +27,7 @@ type Guard struct {
 	Observe func(method, outcome string, took time.Duration)
 	// Believes says why a node whose certificate is genuine is not believed any more; nil believes all.
 	Believes func(tls.ConnectionState) error
+	Abreast  *Abreast // ends streams that follow the state when this coordinator does not; nil ends none
 	Log      *slog.Logger
 
 	gate gate
@@ -55,10 +56,29 @@ func (g *Guard) Options() []grpc.ServerOption {
 			c := g.enter(stream.Context(), info.FullMethod)
 			c.stream = true
 			return c.run(func(ctx context.Context) error {
-				return handler(server, &guardedStream{ServerStream: stream, ctx: ctx, act: c.act})
+				return g.following(ctx, info.FullMethod, func(ctx context.Context) error {
+					return handler(server, &guardedStream{ServerStream: stream, ctx: ctx, act: c.act})
+				})
 			})
 		}),
 	}
+}
+
+// following serves a stream, if that follows the state, for as long as this coordinator does.
+func (g *Guard) following(ctx context.Context, method string, serve func(context.Context) error) error {
+	if g.Abreast == nil || !needs[method].follows {
+		return serve(ctx)
+	}
+	ctx, done, err := g.Abreast.follow(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	err = serve(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errBehind) {
+		return errBehind
+	}
+	return err
 }
 
 // call is one call on its way through the guard.

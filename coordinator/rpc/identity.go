@@ -44,9 +44,10 @@ func caller(ctx context.Context) Identity {
 // need is what a method asks of its caller: that a user's role allows an action, or that
 // a node has a role.
 type need struct {
-	action auth.Action
-	node   string
-	often  bool // programs call it many times a second, and what they change says who they are: it is not audited
+	action  auth.Action
+	node    string
+	often   bool // programs call it many times a second, and what they change says who they are: it is not audited
+	follows bool // it tells what becomes of the state for as long as the caller likes: not where that stands still
 }
 
 // changes reports whether a method changes something that the audit is to have. Whatever is not known
@@ -69,7 +70,7 @@ var needs = map[string]need{
 
 	"/clary.v1.Jobs/Get":      {action: auth.Read},
 	"/clary.v1.Jobs/List":     {action: auth.Read},
-	"/clary.v1.Jobs/Watch":    {action: auth.Read},
+	"/clary.v1.Jobs/Watch":    {action: auth.Read, follows: true},
 	"/clary.v1.Jobs/Logs":     {action: auth.Read},
 	"/clary.v1.Jobs/Why":      {action: auth.Read},
 	"/clary.v1.Jobs/Whys":     {action: auth.Read},
@@ -103,7 +104,7 @@ var needs = map[string]need{
 	"/clary.v1.Settings/Sweep": {action: auth.ManageSettings},
 
 	"/clary.v1.Sweeps/Get":      {action: auth.Read},
-	"/clary.v1.Sweeps/Watch":    {action: auth.Read},
+	"/clary.v1.Sweeps/Watch":    {action: auth.Read, follows: true},
 	"/clary.v1.Sweeps/Trials":   {action: auth.Read},
 	"/clary.v1.Sweeps/Control":  {action: auth.ControlOwn},
 	"/clary.v1.Sweeps/AddTrial": {action: auth.ControlOwn},
@@ -123,7 +124,7 @@ var needs = map[string]need{
 
 	"/clary.v1.Endpoints/Get":        {action: auth.Read},
 	"/clary.v1.Endpoints/List":       {action: auth.Read},
-	"/clary.v1.Endpoints/Watch":      {action: auth.Read},
+	"/clary.v1.Endpoints/Watch":      {action: auth.Read, follows: true},
 	"/clary.v1.Endpoints/Routers":    {action: auth.Invoke},
 	"/clary.v1.Endpoints/Update":     {action: auth.ControlOwn},
 	"/clary.v1.Endpoints/Weights":    {action: auth.ControlOwn},
@@ -149,12 +150,12 @@ var needs = map[string]need{
 	"/clary.v1.Cluster/Remove":   {action: auth.Operate},
 	"/clary.v1.Cluster/Transfer": {action: auth.Operate},
 
-	"/clary.v1.AgentLink/Connect":  {node: pki.Agent},
+	"/clary.v1.AgentLink/Connect":  {node: pki.Agent, follows: true},
 	"/clary.v1.AgentLink/SignTask": {node: pki.Agent},
 	"/clary.v1.AgentLink/Secrets":  {node: pki.Agent},
 	"/clary.v1.AgentLink/Renew":    {node: pki.Agent},
 
-	"/clary.v1.Routes/Follow": {node: pki.Agent},
+	"/clary.v1.Routes/Follow": {node: pki.Agent, follows: true},
 	"/clary.v1.Routes/Report": {node: pki.Agent},
 
 	"/clary.v1.Peer/Reports":   {node: pki.Coordinator},

@@ -73,22 +73,30 @@ func (s *link) Connect(stream agentStream) error {
 	if s.warden != nil {
 		group.Go(func() error { return s.tellKeys(ctx, send) })
 	}
-	group.Go(func() error {
-		for {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case message := <-outgoing:
-				if err := stream.Send(message); err != nil {
-					return err
-				}
-			}
-		}
-	})
+	group.Go(func() error { return pass(ctx, outgoing, stream) })
 	if err := group.Wait(); !errors.Is(err, io.EOF) {
 		return err
 	}
 	return nil
+}
+
+// pass sends what comes until ctx ends, and then what is still there: an agent whose beat was not answered would send no
+// other, and nobody would notice that the stream is over.
+func pass(ctx context.Context, outgoing <-chan *claryv1.CoordinatorMessage, stream agentStream) error {
+	done := ctx.Done()
+	for {
+		select {
+		case message := <-outgoing:
+			if err := stream.Send(message); err != nil {
+				return err
+			}
+			continue
+		case <-done:
+		}
+		if len(outgoing) == 0 {
+			return ctx.Err()
+		}
+	}
 }
 
 // introduce puts the node into the ledger and takes over what it says of its tasks.
@@ -154,7 +162,7 @@ func (s *link) cached(ctx context.Context, node string, told *claryv1.CachedInpu
 // listen puts the agent's reports into the ledger, in order, and acknowledges each beat
 // when it is durable.
 func (s *link) listen(ctx context.Context, node string, stream agentStream, send func(*claryv1.CoordinatorMessage) error) error {
-	for {
+	for ctx.Err() == nil {
 		message, err := stream.Recv()
 		if err != nil {
 			return err
@@ -177,6 +185,7 @@ func (s *link) listen(ctx context.Context, node string, stream agentStream, send
 			return err
 		}
 	}
+	return ctx.Err()
 }
 
 // tellKeys welcomes the agent anew whenever the cluster's keys change.

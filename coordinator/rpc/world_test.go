@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,6 +27,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/registry/registrytest"
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/rpc"
+	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/coordinator/sweeps"
 	"github.com/clary-ml/clary/coordinator/transport"
 	"github.com/clary-ml/clary/internal/alpn"
@@ -61,6 +63,22 @@ type world struct {
 	artifacts *registrytest.Store
 	traffic   traffic
 	store     *object.Client // nil is none
+	// still: the replica does not go on, and is asked in vain for what the leader has.
+	still atomic.Bool
+}
+
+// standing is a replica that may stand still.
+type standing struct {
+	*replica.Replica
+	still *atomic.Bool
+}
+
+func (s standing) Read(ctx context.Context, stale bool) (*state.Snapshot, error) {
+	if !stale && s.still.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return s.Replica.Read(ctx, stale)
 }
 
 // traffic is what routers tell of endpoints.
@@ -141,8 +159,8 @@ func (w *world) open() {
 	kinds := map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}, cluster.KindEndpoint: endpoint.Kind{}}
 	desk, reconciling := sweeps.New(w.replica, kinds, log), reconciler.New(w.replica, kinds, nil, log)
 	beats := rpc.NewBeats(func(_ context.Context, ids []string) ([]string, error) { return keeping.Beat(ids) }, log)
-	board, audit := rpc.NewSwitchboard(w.replica), rpc.NewAuditor(w.replica, log)
-	grpcServer := grpc.NewServer(append((&rpc.Guard{ID: "c1", Replica: w.replica, Now: time.Now, Audit: audit, Log: log}).Options(), grpc.Creds(alpn.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
+	board, audit, abreast := rpc.NewSwitchboard(w.replica), rpc.NewAuditor(w.replica, log), rpc.NewAbreast(standing{w.replica, &w.still}, log)
+	grpcServer := grpc.NewServer(append((&rpc.Guard{ID: "c1", Replica: w.replica, Now: time.Now, Audit: audit, Abreast: abreast, Log: log}).Options(), grpc.Creds(alpn.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
 	rpc.Register(grpcServer, rpc.Config{
 		Replica: w.replica, Planner: planning, Keeper: keeping, Nodes: nodes, Beats: beats, Switchboard: board, Members: w.members, Log: log,
 		Quorum: quorum.New(quorum.Config{ID: "c1", Version: "test", Replica: w.replica, Peers: nobody{}, StoreAt: func() (string, bool) { return "", false }, Log: log}),
@@ -182,7 +200,7 @@ func (w *world) open() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{mux.Run, w.replica.Run, beats.Run, board.Run, nodes.Run, audit.Run, lead} {
+	for _, run := range []func(context.Context) error{mux.Run, w.replica.Run, beats.Run, board.Run, nodes.Run, audit.Run, abreast.Run, lead} {
 		running.Go(func() {
 			if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 				w.Error(err)

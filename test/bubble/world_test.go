@@ -44,7 +44,6 @@ type world struct {
 	log    *slog.Logger
 
 	mu        sync.Mutex
-	cut       map[string]bool // hosts that reach nobody
 	processes map[string]*process
 	drivers   map[string]*driver
 	tokens    map[string]string
@@ -69,7 +68,7 @@ var coordinators = []string{"c1", "c2", "c3"}
 func newWorld(t *testing.T, counts *tally) *world {
 	w := &world{
 		T: t, dir: t.TempDir(), floor: newFloor(counts), log: slog.New(slog.DiscardHandler),
-		cut: map[string]bool{}, processes: map[string]*process{}, drivers: map[string]*driver{}, tokens: map[string]string{}, conns: map[string]*grpc.ClientConn{},
+		processes: map[string]*process{}, drivers: map[string]*driver{}, tokens: map[string]string{}, conns: map[string]*grpc.ClientConn{},
 	}
 	if path := os.Getenv("CLARY_BUBBLE_LOG"); path != "" { // to look at a run that failed
 		file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
@@ -124,20 +123,31 @@ func (w *world) stop(id string) {
 
 // partition cuts hosts off from all others; the links of the rest are mended.
 func (w *world) partition(ids ...string) {
-	w.mu.Lock()
-	clear(w.cut)
-	for _, id := range ids {
-		w.cut[hostOf(id)] = true
-	}
 	cut := map[string]bool{}
-	for host := range w.cut {
-		cut[host] = true
+	for _, id := range ids {
+		cut[hostOf(id)] = true
 	}
-	w.mu.Unlock()
-	apart := func(from, to string) bool { return from != to && (cut[from] || cut[to]) }
-	w.net.Cut(apart)
+	w.part(func(from, to string) bool { return cut[from] || cut[to] })
+}
+
+// between is part for two sets of machines.
+func between(these, others []string) func(from, to string) bool {
+	side := map[string]int{}
+	for _, id := range these {
+		side[hostOf(id)] = 1
+	}
+	for _, id := range others {
+		side[hostOf(id)] = 2
+	}
+	return func(from, to string) bool { return side[from] != side[to] && side[from] != 0 && side[to] != 0 }
+}
+
+// part says between which hosts nothing passes; all other links are mended.
+func (w *world) part(apart func(from, to string) bool) {
+	others := func(from, to string) bool { return from != to && apart(from, to) }
+	w.net.Cut(others)
 	w.gossip.Cut(func(from, to string) bool {
-		return apart(strings.Split(from, ":")[0], strings.Split(to, ":")[0])
+		return others(strings.Split(from, ":")[0], strings.Split(to, ":")[0])
 	})
 }
 
@@ -252,6 +262,16 @@ func (w *world) until(what string, within time.Duration, done func() error) {
 			w.Fatalf("%s: not after %s: %v", what, within, err)
 		}
 		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// remain asks for a while whether something is so, and goes on being so.
+func (w *world) remain(what string, length time.Duration, is func() error) {
+	w.Helper()
+	for end := time.Now().Add(length); time.Now().Before(end); time.Sleep(time.Second) {
+		if err := is(); err != nil {
+			w.Fatalf("%s: not any more, %s before the end: %v", what, time.Until(end), err)
+		}
 	}
 }
 
