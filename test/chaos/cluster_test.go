@@ -165,10 +165,15 @@ func (d *field) alive(fault chaos.Fault) {
 
 const endedFull chaos.Kind = "a coordinator ended for its full disk, and was started again"
 
-// lastWords is the last line that a process wrote.
+// lastWords are what a process said of its own end, or the last line that it wrote: its parts may log on for a moment.
 func (d *field) lastWords(name string) string {
 	log, _ := os.ReadFile(d.Path(name) + ".log")
 	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+	for _, line := range slices.Backward(lines[max(0, len(lines)-20):]) {
+		if strings.HasPrefix(line, "clary: ") {
+			return line
+		}
+	}
 	return lines[len(lines)-1]
 }
 

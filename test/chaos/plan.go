@@ -39,6 +39,8 @@ const (
 	Mute         Kind = "a machine is heard by nobody, and hears all"
 	PartAgent    Kind = "a node hears nobody, and nobody hears it"
 	PartTwo      Kind = "two machines do not hear each other"
+	PartOneWay   Kind = "a machine does not hear another one, which hears it"
+	SplitLead    Kind = "the leader and a node are on one side, all others on the other"
 	FillMember   Kind = "a coordinator's disk is full"
 	StepClock    Kind = "a machine's clock is wrong"
 )
@@ -46,7 +48,7 @@ const (
 // Clustered are the kinds for a cluster of several coordinators with networks, disks and clocks of their own.
 func Clustered() []Kind {
 	return []Kind{
-		KillMember, KillLeader, FreezeMember, FreezeLeader, LoseMajority, Isolate, IsolateLead, Deafen, Mute, PartAgent, PartTwo, FillMember, StepClock,
+		KillMember, KillLeader, FreezeMember, FreezeLeader, LoseMajority, Isolate, IsolateLead, Deafen, Mute, PartAgent, PartTwo, PartOneWay, SplitLead, FillMember, StepClock,
 		KillAgent, FreezeAgent, KillShim, CutNode, FillDisk, HangNVML,
 	}
 }

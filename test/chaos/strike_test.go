@@ -36,10 +36,11 @@ func (d *field) ruin(fault chaos.Fault) {
 	all := slices.Concat(members, nodes)
 	member := members[fault.Pick%uint64(len(members))]
 	machine := all[fault.Pick%uint64(len(all))]
+	other := all[(fault.Pick+1+fault.Pick/8%4)%uint64(len(all))]
 	node := nodes[fault.Pick%uint64(len(nodes))]
 	wait := func() { time.Sleep(fault.Length) }
 	switch fault.Kind {
-	case chaos.KillLeader, chaos.FreezeLeader, chaos.IsolateLead:
+	case chaos.KillLeader, chaos.FreezeLeader, chaos.IsolateLead, chaos.SplitLead:
 		member = d.leader(fault)
 	}
 	d.counts[fault.Kind]++
@@ -73,7 +74,12 @@ func (d *field) ruin(fault chaos.Fault) {
 	case chaos.Mute:
 		d.parted([]string{machine}, all, false, true, wait)
 	case chaos.PartTwo:
-		d.parted([]string{machine}, []string{all[(fault.Pick+1+fault.Pick/8%4)%uint64(len(all))]}, true, true, wait)
+		d.parted([]string{machine}, []string{other}, true, true, wait)
+	case chaos.PartOneWay:
+		d.parted([]string{machine}, []string{other}, true, false, wait)
+	case chaos.SplitLead:
+		here := []string{member, node}
+		d.parted(here, slices.DeleteFunc(slices.Clone(all), func(name string) bool { return slices.Contains(here, name) }), true, true, wait)
 	case chaos.FillMember:
 		d.fill(d.Path(member), fault.Length)
 	case chaos.StepClock:
