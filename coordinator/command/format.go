@@ -30,6 +30,9 @@ type row struct {
 	without func(Command) Command
 }
 
+// firmFormat is from when on claims say that nobody may preempt what they are of.
+const firmFormat = 1
+
 // rows are what each format brought. What is older than all of them is format 0.
 var rows = []row{
 	{1, "raising the format", of[RaiseFormat], nil},
@@ -41,6 +44,7 @@ var rows = []row{
 		set, ok := c.(SetNodeState)
 		return ok && (set.Empties || set.Deadline != 0)
 	}, nil},
+	{firmFormat, "limiting what nobody may preempt", changing(func(c Change) bool { return c.Queue != nil && len(c.Queue.Unpreemptible) > 0 }), nil},
 	{1, "putting refusals on record", changing(func(c Change) bool { return c.Deed != nil && c.Deed.Task == "" }), nil},
 	{1, "noting where a person in a task came from", changing(func(c Change) bool { return c.Deed != nil && c.Deed.Task != "" && c.Deed.Request != "" }), withoutOrigin},
 	{1, "putting changes on record", of[Audited], func(c Command) Command { return c.(Audited).Command }},
@@ -81,8 +85,11 @@ func changing(is func(Change) bool) func(Command) bool {
 	}
 }
 
-// Needs tells which format must be in force for a command, and for what in it.
+// Needs tells which format must be in force for a command, and for what in it. One that is Audited needs what it would by itself, too.
 func Needs(c Command) (format int, what string) {
+	if audited, is := c.(Audited); is {
+		format, what = Needs(audited.Command)
+	}
 	for _, row := range rows {
 		if row.format > format && row.is(c) {
 			format, what = row.format, row.what
@@ -121,6 +128,14 @@ func Fit(inForce int, why string, commands ...Command) ([]Command, error) {
 			if row.format > inForce && row.without != nil && row.is(fit[i]) {
 				fit[i] = row.without(fit[i])
 			}
+		}
+		if audited, is := fit[i].(Audited); is { // which is known, or it would go without by now
+			inside, err := Fit(inForce, why, audited.Command)
+			if err != nil {
+				return nil, err
+			}
+			audited.Command = inside[0]
+			fit[i] = audited
 		}
 		format, what := Needs(fit[i])
 		if format <= inForce || of[RaiseFormat](fit[i]) {

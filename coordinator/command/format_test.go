@@ -70,6 +70,9 @@ func TestWhatAnEarlierBuildCannotReadIsRefusedUntilItsFormatIsInForce(t *testing
 	if _, err := command.Fit(0, "", command.Audited{Command: settings}); !errors.Is(err, command.ErrHeldBack) {
 		t.Errorf("what is new inside of what is on record: %v", err)
 	}
+	if format, what := command.Needs(command.Audited{Command: settings}); format != 1 || what != "changing settings" {
+		t.Errorf("what is new inside takes format %d for %q", format, what)
+	}
 	if fit, err := command.Fit(1, "", audited); err != nil || !reflect.DeepEqual(fit[0], audited) {
 		t.Errorf("with the format in force: %+v, %v", fit, err)
 	}

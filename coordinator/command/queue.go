@@ -141,9 +141,9 @@ func (t *tenancy) admit(gang cluster.Gang, claims []cluster.Claim) string {
 	if t.free {
 		return ""
 	}
-	claim := share.Claim{Queue: gang.Queue, Owner: gang.Owner, Job: gang.Job, Firm: gang.NonPreemptible}
+	claim := share.Claim{Queue: gang.Queue, Owner: gang.Owner, Job: gang.Job}
 	for _, c := range claims {
-		claim.Amount = claim.Plus(c.Amount, 1)
+		claim.Firm, claim.Amount = c.Firm, claim.Plus(c.Amount, 1)
 	}
 	if t.tx.Holds(gang.Queue, gang.Job) {
 		t.tree.Known(gang.Queue, gang.Owner, gang.Job)
@@ -171,12 +171,13 @@ func limits(q cluster.Queue) bool {
 	return len(q.Guarantee)+len(q.Borrow)+len(q.Unpreemptible)+len(q.User.Most) > 0 || q.MaxRunning > 0 || q.User.MaxRunning > 0
 }
 
-// claims are what the tasks of a placement are charged, in the order of its allocations.
+// claims are what the tasks of a placement are charged, in the order of its allocations. What nobody may preempt is marked as such from the
+// format on that knows the mark: a build that does not would charge the same placement without it.
 func (r rooms) claims(gang cluster.Gang, p cluster.Placement) []cluster.Claim {
-	claims := make([]cluster.Claim, len(p.Allocations))
+	claims, firm := make([]cluster.Claim, len(p.Allocations)), gang.NonPreemptible && r.tx.Format() >= firmFormat
 	for i, allocation := range p.Allocations {
 		claims[i] = cluster.Claim{
-			Queue: gang.Queue, Owner: gang.Owner, Firm: gang.NonPreemptible,
+			Queue: gang.Queue, Owner: gang.Owner, Firm: firm,
 			Amount: allocation.Resources.Amount(r.on(allocation.Node).node.Devices),
 		}
 	}

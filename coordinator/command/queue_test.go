@@ -1,6 +1,7 @@
 package command_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -85,6 +86,7 @@ func TestAPlanIsHeldAgainstTheQueuesAsTheyAreWhenItIsApplied(t *testing.T) {
 		}
 	}
 	// What nobody may preempt counts apart, from its placement to its end.
+	w.must(command.RaiseFormat{To: command.Format})
 	w.must(w.setQueue(cluster.Queue{Name: "default", Unpreemptible: gpus(1)}))
 	for _, name := range []string{"firm", "firm-too", "soft"} {
 		w.submit(name)
@@ -234,4 +236,29 @@ func TestAWrongTreeChangesNothing(t *testing.T) {
 	a.Guarantee = cluster.Quota{{Resource: "gpus", Amount: -5}}
 	w.refuses(w.setQueue(a), fault.Invalid, "guarantee.gpus: -0.005 GPUs is out of range")
 	w.refuses(w.setQueue(cluster.Queue{Name: "a", Guarantee: gpus(0)}), fault.Invalid, "those below it are guaranteed 1 GPU together")
+}
+
+// Replicas of a build that does not know of it charge the same placement without it, and must come to the same state.
+func TestWhatNobodyMayPreemptCountsApartOnceAllReplicasKnowOfIt(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"before", "after"} {
+		w.submit(name)
+		job, gang := w.job(name), w.gang(name)
+		job.NonPreemptible, gang.NonPreemptible = true, true
+		w.must(record(command.Change{Expect: job.Revision, Job: &job}, command.Change{Expect: gang.Revision, Gang: &gang}))
+	}
+	limit := record(command.Change{Queue: &cluster.Queue{Name: "team", Weight: 1, Unpreemptible: gpus(1)}})
+	if _, err := command.Fit(0, "", limit); !errors.Is(err, command.ErrHeldBack) {
+		t.Errorf("a limit that an earlier build does not keep: %v", err)
+	}
+	w.place("before")
+	if usage, claim := w.read().QueueUsage("default"), w.task("before/main/worker-0.1").Claim; claim.Firm || !usage.Firm.IsZero() {
+		t.Errorf("before all know: the task is charged %+v, the queue %+v", claim, usage.Firm)
+	}
+	w.report("before/main/worker-0.1", cluster.TaskStatus{State: cluster.TaskFailed})
+	w.must(command.RaiseFormat{To: command.Format})
+	w.place("after")
+	if usage, claim := w.read().QueueUsage("default"), w.task("after/main/worker-0.1").Claim; !claim.Firm || usage.Firm.MilliGPU != 1000 {
+		t.Errorf("once all know: the task is charged %+v, the queue %+v", claim, usage.Firm)
+	}
 }
