@@ -87,8 +87,8 @@ func (d *Drainer) look(ctx context.Context, node cluster.Node) error {
 // deadline has come.
 func Step(view View, node cluster.Node, now int64) []command.Change {
 	late := node.Deadline != 0 && now >= node.Deadline
-	return Move(view, node.ID, "node "+node.ID+" is drained: "+node.Reason, func(gang cluster.Gang, here []cluster.Task) bool {
-		return late || Moves(gang, here)
+	return Move(view, node.ID, "node "+node.ID+" is drained: "+node.Reason, func(gang cluster.Gang, here []cluster.Task) (leaves, now bool) {
+		return late || Moves(gang, here), late
 	})
 }
 
@@ -121,9 +121,9 @@ func Moves(gang cluster.Gang, here []cluster.Task) bool {
 }
 
 // Move has gangs with tasks on a node end, with their grace, and begin again elsewhere; of those that are
-// handed over another begins first. A node that is draining gets no new tasks, so those that are there now are
-// all.
-func Move(view View, node, reason string, leaves func(cluster.Gang, []cluster.Task) bool) []command.Change {
+// handed over another begins first, unless they are to leave now: for that one there may be no room. A node that is draining
+// gets no new tasks, so those that are there now are all.
+func Move(view View, node, reason string, may func(cluster.Gang, []cluster.Task) (leaves, now bool)) []command.Change {
 	here := map[string][]cluster.Task{}
 	var order []string
 	for task := range view.TasksOn(node) {
@@ -138,10 +138,14 @@ func Move(view View, node, reason string, leaves func(cluster.Gang, []cluster.Ta
 	var changes []command.Change
 	for _, id := range order {
 		gang, ok := view.Gang(id)
-		if !ok || gang.Stop || gang.Moves || gang.Attempt != here[id][0].Attempt || len(changes) == command.MaxChanges || !leaves(gang, here[id]) {
+		if !ok || gang.Stop || gang.Attempt != here[id][0].Attempt || len(changes) == command.MaxChanges {
 			continue
 		}
-		gang.Stop, gang.StopReason, gang.Moves = !gang.Handover, cluster.Clip(reason), true
+		leaves, now := may(gang, here[id])
+		if !leaves || gang.Moves && !now {
+			continue
+		}
+		gang.Stop, gang.StopReason, gang.Moves = now || !gang.Handover, cluster.Clip(reason), true
 		changes = append(changes, command.Change{Gang: &gang, Expect: gang.Revision})
 	}
 	return changes

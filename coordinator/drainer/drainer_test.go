@@ -34,7 +34,7 @@ func TestWhatLosesNothingLeavesAtOnceAndTheRestAtTheDeadline(t *testing.T) {
 		state       cluster.TaskState
 		gang        func(*cluster.Gang)
 		early, late bool // whether it leaves before and at the deadline
-		stops       bool
+		stops       bool // already before the deadline; at it everything does
 	}{
 		"without checkpoints":           {cluster.TaskRunning, func(*cluster.Gang) {}, false, true, true},
 		"with checkpoints":              {cluster.TaskRunning, func(g *cluster.Gang) { g.Roles[0].Program.Checkpoints = true }, true, true, true},
@@ -44,7 +44,7 @@ func TestWhatLosesNothingLeavesAtOnceAndTheRestAtTheDeadline(t *testing.T) {
 		"a service beside a driver":     {cluster.TaskRunning, func(g *cluster.Gang) { g.Roles[0].Program.Service = true }, true, true, true},
 		"brings its outputs already":    {cluster.TaskUploading, func(g *cluster.Gang) { g.Roles[0].Program.Checkpoints = true }, false, true, true},
 		"ends already":                  {cluster.TaskRunning, func(g *cluster.Gang) { g.Stop = true }, false, false, false},
-		"moves already":                 {cluster.TaskRunning, func(g *cluster.Gang) { g.Moves = true }, false, false, false},
+		"waits for who takes over":      {cluster.TaskRunning, func(g *cluster.Gang) { g.Handover, g.Moves = true, true }, false, true, false},
 		"is a former attempt's":         {cluster.TaskRunning, func(g *cluster.Gang) { g.Attempt = 3 }, false, false, false},
 		"has ended":                     {cluster.TaskSucceeded, func(*cluster.Gang) {}, false, false, false},
 		"one of two roles without them": {cluster.TaskRunning, func(g *cluster.Gang) { g.Roles = append(g.Roles, g.Roles[0]); g.Roles[0].Program.Checkpoints = true }, false, true, true},
@@ -57,7 +57,7 @@ func TestWhatLosesNothingLeavesAtOnceAndTheRestAtTheDeadline(t *testing.T) {
 				t.Errorf("%s, at %d: %d changes", name, now, len(changes))
 			}
 			for _, change := range changes {
-				if g := change.Gang; !g.Moves || g.Stop != c.stops || g.StopReason != "node a is drained: new disk" || change.Expect != 7 {
+				if g := change.Gang; !g.Moves || g.Stop != (c.stops || now == 100) || g.StopReason != "node a is drained: new disk" || change.Expect != 7 {
 					t.Errorf("%s: %+v", name, change.Gang)
 				}
 			}

@@ -85,7 +85,7 @@ func (s *nodes) move(ctx context.Context, id, reason string) error {
 		if err != nil {
 			return err
 		}
-		changes := drainer.Move(snapshot, id, reason, func(cluster.Gang, []cluster.Task) bool { return true })
+		changes := drainer.Move(snapshot, id, reason, func(cluster.Gang, []cluster.Task) (leaves, now bool) { return true, false })
 		snapshot.Close()
 		if len(changes) == 0 {
 			return nil
