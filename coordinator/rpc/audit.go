@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -274,9 +275,13 @@ func (a *Auditor) write(ctx context.Context) error {
 			changes[i].Deed = &batch[i]
 		}
 		_, err := a.replica.Propose(ctx, command.Record{Changes: changes})
+		if fault.Is(err, fault.Conflict) { // some are written already: by a try, or with a change, of which nobody heard
+			if batch, err = a.unwritten(ctx, batch); err == nil {
+				a.putBack(batch)
+				continue
+			}
+		}
 		switch {
-		case fault.Is(err, fault.Conflict): // an earlier try was written after all
-			return nil
 		case err != nil && fault.Is(err, fault.Invalid):
 			a.log.Error("entries of the audit were refused", "entries", len(batch), "error", err)
 		case err != nil:
@@ -284,6 +289,23 @@ func (a *Auditor) write(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// unwritten are those of a batch, which was refused as a whole, that are not on record. If that is all of it, it is refused for another reason.
+func (a *Auditor) unwritten(ctx context.Context, batch []cluster.Deed) ([]cluster.Deed, error) {
+	snapshot, err := a.replica.Read(ctx, false)
+	if err != nil {
+		return batch, err
+	}
+	defer snapshot.Close()
+	left := slices.DeleteFunc(slices.Clone(batch), func(deed cluster.Deed) bool {
+		_, known := snapshot.Deed(deed.ID)
+		return known
+	})
+	if len(left) == len(batch) {
+		return batch, fault.New(fault.Invalid, "none of %d entries is on record, and together they are refused", len(batch))
+	}
+	return left, nil
 }
 
 // isPartOf reports whether an entry's action is what was asked for: all of it, or its first words.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/clary-ml/clary/auth"
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/request"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
@@ -93,6 +94,27 @@ func TestWhatIsRefusedIsOnRecordAndALookIsNot(t *testing.T) {
 		all := audited(w, &claryv1.AuditRequest{})
 		if later := audited(w, &claryv1.AuditRequest{After: all[1].ID, Limit: 1}); len(later) != 1 || later[0].ID != all[2].ID {
 			t.Errorf("after the second came %+v", later)
+		}
+	})
+}
+
+// A change may be made, and its entry with it, without anybody hearing of it. What waits beside that entry to be put on record is.
+func TestAnEntryThatIsThereAlreadyTakesNoOtherWithIt(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.propose(command.PutNode{Node: cluster.Node{ID: "n1", Address: "n1"}})
+		w.unheard.Store(true)
+		_, err := claryv1.NewNodesClient(w.as(cluster.RoleAdmin)).Drain(w.Context(), &claryv1.DrainNodeRequest{Id: "n1"})
+		if err = wire.FromStatus(err); !fault.Is(err, fault.Unready) {
+			t.Fatal(err)
+		}
+		w.unheard.Store(false)
+		_, _ = claryv1.NewNodesClient(w.as(cluster.RoleViewer)).Drain(w.Context(), &claryv1.DrainNodeRequest{Id: "n2"})
+		var lines []string
+		for _, deed := range audited(w, &claryv1.AuditRequest{}) {
+			lines = append(lines, strings.Join([]string{deed.User, deed.Action, deed.Object, deed.Outcome}, " "))
+		}
+		if want := []string{"the-admin nodes/drain n1 ok", "the-viewer nodes/drain n2 denied"}; !slices.Equal(lines, want) {
+			t.Errorf("%q, want %q", lines, want)
 		}
 	})
 }

@@ -204,13 +204,17 @@ func (s *hands) onRecord(ctx context.Context, deed cluster.Deed, do func(context
 	random := make([]byte, 6)
 	_, _ = rand.Read(random) // never fails
 	deed.User, deed.Time = caller(ctx).Name, time.Now().UnixNano()
-	if act, _ := ctx.Value(actKey{}).(*act); act != nil { // this record is the call's own
+	act, _ := ctx.Value(actKey{}).(*act)
+	if act != nil { // this record is the call's own
 		deed.From, deed.Request = act.deed.From, act.deed.Request
 		act.recorded.Store(true)
 	}
 	deed.ID, deed.Detail = cluster.NewDeedID(deed.Time, hex.EncodeToString(random)), clip(deed.Detail)
 	results, err := s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Deed: &deed}}})
 	if err != nil {
+		if act != nil {
+			act.recorded.Store(false)
+		}
 		return err
 	}
 	s.log.InfoContext(ctx, "a person's hands in a task", "user", deed.User, "action", deed.Action, "task", deed.Task, "detail", deed.Detail)

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -97,7 +98,8 @@ func (s *keys) Revoke(ctx context.Context, request *claryv1.RevokeRequest) (*cla
 // maxOverlap is how long a token may go on beside the one that takes its place.
 const maxOverlap = 90 * 24 * time.Hour
 
-// RotateToken makes a new token for the user of another. Everybody may renew his own; others' are an admin's to renew.
+// RotateToken makes a new token for the user of another. Everybody may renew his own, for as long as it was given for; others' are an
+// admin's to renew.
 func (s *keys) RotateToken(ctx context.Context, request *claryv1.RotateTokenRequest) (*claryv1.RotateTokenResponse, error) {
 	who, id := caller(ctx), request.GetId()
 	if id == "" {
@@ -130,8 +132,11 @@ func (s *keys) RotateToken(ctx context.Context, request *claryv1.RotateTokenRequ
 	case old.Revoked || old.Expires != 0 && old.Expires <= now.UnixNano():
 		return nil, fault.New(fault.Conflict, "id: %s is not valid any more: make another with clary token create %s --role %s", old.ID, old.Name, old.Role)
 	}
-	if ttl == 0 && old.Expires != 0 {
-		ttl = time.Duration(old.Expires - old.Created)
+	if lasts := time.Duration(old.Expires - old.Created); old.Expires != 0 {
+		if ttl > lasts && !auth.Allow(who.Role, auth.ManageTokens) {
+			return nil, fault.New(fault.Denied, "ttl: %s is longer than the %s that the token was given: ask an admin for one that lasts longer", ttl, lasts)
+		}
+		ttl = cmp.Or(ttl, lasts)
 	}
 	token, secret, err := auth.NewUserToken(old.Name, old.Role, ttl, now)
 	if err != nil {

@@ -68,11 +68,12 @@ func (s *link) Connect(stream agentStream) error {
 			return ctx.Err()
 		}
 	}
+	if s.warden != nil {
+		told := s.warden.Bundle().GetGeneration() // before the first welcome is made: what comes between is told again
+		group.Go(func() error { return s.tellKeys(ctx, told, send) })
+	}
 	group.Go(func() error { return s.listen(ctx, who.Name, stream, send) })
 	group.Go(func() error { return s.direct(ctx, who.Name, hello.GetHeld(), send) })
-	if s.warden != nil {
-		group.Go(func() error { return s.tellKeys(ctx, send) })
-	}
 	group.Go(func() error { return pass(ctx, outgoing, stream) })
 	if err := group.Wait(); !errors.Is(err, io.EOF) {
 		return err
@@ -188,9 +189,9 @@ func (s *link) listen(ctx context.Context, node string, stream agentStream, send
 	return ctx.Err()
 }
 
-// tellKeys welcomes the agent anew whenever the cluster's keys change.
-func (s *link) tellKeys(ctx context.Context, send func(*claryv1.CoordinatorMessage) error) error {
-	for told := s.warden.Bundle().GetGeneration(); ; {
+// tellKeys welcomes the agent anew whenever the cluster's keys are of another generation than it was told.
+func (s *link) tellKeys(ctx context.Context, told uint64, send func(*claryv1.CoordinatorMessage) error) error {
+	for {
 		changed := s.warden.Changed()
 		if now := s.warden.Bundle().GetGeneration(); now != told {
 			told = now

@@ -370,7 +370,11 @@ func TestRubbishIsAnsweredAndKillsNobody(t *testing.T) {
 		callers := []*grpc.ClientConn{w.as(cluster.RoleAdmin), w.as("agent n1"), w.as("coordinator c2")}
 		answered := map[codes.Code]int{}
 		for _, message := range drawn {
-			for method := range methods() {
+			for _, m := range w.methods() {
+				method := m.name
+				if method == rotates { // whoever calls it is not heard any more
+					continue
+				}
 				for _, conn := range callers {
 					ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 					stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method, grpc.ForceCodec(raw{}))

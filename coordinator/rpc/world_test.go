@@ -26,10 +26,12 @@ import (
 	"github.com/clary-ml/clary/coordinator/reconciler"
 	"github.com/clary-ml/clary/coordinator/registry/registrytest"
 	"github.com/clary-ml/clary/coordinator/replica"
+	"github.com/clary-ml/clary/coordinator/routes"
 	"github.com/clary-ml/clary/coordinator/rpc"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/coordinator/sweeps"
 	"github.com/clary-ml/clary/coordinator/transport"
+	"github.com/clary-ml/clary/coordinator/warden"
 	"github.com/clary-ml/clary/internal/alpn"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/memnet"
@@ -64,7 +66,9 @@ type world struct {
 	traffic   traffic
 	store     *object.Client // nil is none
 	// still: the replica does not go on, and is asked in vain for what the leader has.
-	still atomic.Bool
+	still   atomic.Bool
+	unheard atomic.Bool // services do not hear what became of what they propose
+	served  map[string]grpc.ServiceInfo
 }
 
 // standing is a replica that may stand still.
@@ -79,6 +83,20 @@ func (s standing) Read(ctx context.Context, stale bool) (*state.Snapshot, error)
 		return nil, ctx.Err()
 	}
 	return s.Replica.Read(ctx, stale)
+}
+
+// hearing is a replica that at times does not tell what became of a proposal, as when the leader dies before it answers.
+type hearing struct {
+	*replica.Replica
+	unheard *atomic.Bool
+}
+
+func (h hearing) Propose(ctx context.Context, commands ...command.Command) ([]command.Result, error) {
+	results, err := h.Replica.Propose(ctx, commands...)
+	if h.unheard.Load() {
+		return nil, fault.New(fault.Unready, "it is unknown whether the commands were applied")
+	}
+	return results, err
 }
 
 // traffic is what routers tell of endpoints.
@@ -121,6 +139,24 @@ func (m *members) IsCoordinator(id string) bool { return m.coordinators[id] }
 func (m *members) Info() *claryv1.ClusterInfo   { return &claryv1.ClusterInfo{Leader: "c1"} }
 func (m *members) Pin() string                  { return m.ca.Pin() }
 
+// keys are those of the first day.
+type keys struct{ rpc.Warden }
+
+func (keys) Bundle() *claryv1.TrustBundle { return &claryv1.TrustBundle{} }
+func (keys) Changed() <-chan struct{}     { return nil }
+func (keys) Stage([]byte) error           { return fault.New(fault.Invalid, "no keyring") }
+func (keys) Fetch(string) ([]byte, error) { return nil, fault.New(fault.NotFound, "no keyring") }
+
+func (keys) Status() *claryv1.KeyStatusResponse { return &claryv1.KeyStatusResponse{} }
+
+func (keys) Show(context.Context) (cluster.Trust, []warden.Member, error) {
+	return cluster.Trust{}, nil, fault.New(fault.Unready, "nobody shows keys")
+}
+
+func (keys) Rotate(context.Context, cluster.Rotation, cluster.Phase, string, bool) error {
+	return fault.New(fault.Unready, "nobody rotates keys")
+}
+
 type nobody struct{}
 
 func (nobody) Conn(id string) (*grpc.ClientConn, error) {
@@ -162,7 +198,8 @@ func (w *world) open() {
 	board, audit, abreast := rpc.NewSwitchboard(w.replica), rpc.NewAuditor(w.replica, log), rpc.NewAbreast(standing{w.replica, &w.still}, log)
 	grpcServer := grpc.NewServer(append((&rpc.Guard{ID: "c1", Replica: w.replica, Now: time.Now, Audit: audit, Abreast: abreast, Log: log}).Options(), grpc.Creds(alpn.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
 	rpc.Register(grpcServer, rpc.Config{
-		Replica: w.replica, Planner: planning, Keeper: keeping, Nodes: nodes, Beats: beats, Switchboard: board, Members: w.members, Log: log,
+		Replica: hearing{w.replica, &w.unheard}, Planner: planning, Keeper: keeping, Nodes: nodes, Beats: beats, Switchboard: board, Members: w.members, Log: log,
+		Warden: keys{}, Routes: routes.New(w.replica, routes.OfEndpoint, log),
 		Quorum: quorum.New(quorum.Config{ID: "c1", Version: "test", Replica: w.replica, Peers: nobody{}, StoreAt: func() (string, bool) { return "", false }, Log: log}),
 		Desk:   desk, Kinds: kinds, Traffic: &w.traffic, Coordinators: nobody{}, Agents: &w.agents, Archive: w.logs.below,
 		Artifacts: func() (rpc.Artifacts, error) { return w.artifacts, nil },
@@ -187,6 +224,7 @@ func (w *world) open() {
 			return &claryv1.CredentialsResponse{}, nil
 		},
 	})
+	w.served = grpcServer.GetServiceInfo()
 	lead := func(ctx context.Context) error {
 		return w.replica.RunAsLeader(ctx, func(ctx context.Context) error {
 			var loops sync.WaitGroup
