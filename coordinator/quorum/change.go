@@ -84,30 +84,38 @@ func (d *Desk) mayEnter(ctx context.Context, a Applicant, member bool) error {
 	return nil
 }
 
-// Remove takes a coordinator out of the cluster. What that means beyond having one less must be forced; it is returned. The
-// leader hands over first, and answers elsewhere: whoever asked is to ask the new leader.
-func (d *Desk) Remove(ctx context.Context, id string, force bool) (accepted []string, elsewhere bool, err error) {
+// Weigh decides whether a coordinator may be removed as things are, and returns what that means beyond having one less: which must be forced.
+func (d *Desk) Weigh(ctx context.Context, id string, force bool) (means []string, err error) {
 	if err := d.led(ctx); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	members, err := d.Members(ctx)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	storeAt, embedded := d.StoreAt()
-	means, err := consequences(members, id, storeAt, embedded)
+	if means, err = consequences(members, id, storeAt, embedded); err != nil {
+		return nil, err
+	}
+	if len(means) > 0 && !force {
+		return nil, fault.New(fault.Conflict, "id: removing coordinator %s is refused, since %s; --force does it all the same", id, strings.Join(means, "; and "))
+	}
+	return means, nil
+}
+
+// Remove takes a coordinator out of the cluster, if Weigh lets it. The leader hands over first, and answers elsewhere: whoever asked is
+// to ask the new leader.
+func (d *Desk) Remove(ctx context.Context, id string, force bool) (accepted []string, elsewhere bool, err error) {
+	d.changing.Lock() // from before it is weighed: two that may go may not both
+	defer d.changing.Unlock()
+	means, err := d.Weigh(ctx, id, force)
 	if err != nil {
 		return nil, false, err
 	}
-	if len(means) > 0 && !force {
-		return nil, false, fault.New(fault.Conflict, "id: removing coordinator %s is refused, since %s; --force does it all the same", id, strings.Join(means, "; and "))
-	}
 	if id == d.ID {
-		_, err := d.Transfer(ctx, "")
+		_, err := d.transfer(ctx, "")
 		return nil, true, err
 	}
-	d.changing.Lock()
-	defer d.changing.Unlock()
 	if err := d.disown(ctx, id); err != nil {
 		return nil, false, err
 	}

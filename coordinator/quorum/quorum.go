@@ -153,6 +153,10 @@ func (d *Desk) led(ctx context.Context) error {
 func (d *Desk) Transfer(ctx context.Context, to string) (string, error) {
 	d.changing.Lock()
 	defer d.changing.Unlock()
+	return d.transfer(ctx, to)
+}
+
+func (d *Desk) transfer(ctx context.Context, to string) (string, error) {
 	if err := d.led(ctx); err != nil {
 		return "", err
 	}

@@ -71,8 +71,11 @@ func (s *clusters) Remove(ctx context.Context, request *claryv1.RemoveCoordinato
 		if err != nil || !elsewhere {
 			return &claryv1.RemoveCoordinatorResponse{Accepted: accepted}, err
 		}
-		if conn, err = s.leader.elsewhere(); err != nil {
+		switch conn, err = s.leader.elsewhere(); {
+		case err != nil:
 			return nil, err
+		case conn == nil:
+			return nil, fault.New(fault.Unready, "coordinator %s handed over, and leads again: ask again", request.GetId())
 		}
 	}
 	answer, err := claryv1.NewClusterClient(conn).Remove(forwarded(ctx), request)
