@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,14 +100,16 @@ func TestACertificateThatIsNoBetterIsNotAskedForAgainAtOnce(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		asked, signs := 0, old
+		var asked atomic.Int64
+		var signs atomic.Pointer[pki.Authority]
+		signs.Store(old)
 		renewal := member.Renewal{
 			Current: current, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler),
-			Certify: func(ctx context.Context, csr []byte) ([]byte, error) {
-				if asked++; asked > 1000 {
-					return nil, ctx.Err()
+			Certify: func(_ context.Context, csr []byte) ([]byte, error) {
+				if asked.Add(1) > 1000 {
+					return nil, fault.New(fault.Unready, "asked too often")
 				}
-				return signs.IssueCSR(csr, pki.Request{Identity: node, Validity: validity}, time.Now())
+				return signs.Load().IssueCSR(csr, pki.Request{Identity: node, Validity: validity}, time.Now())
 			},
 		}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -114,10 +117,10 @@ func TestACertificateThatIsNoBetterIsNotAskedForAgainAtOnce(t *testing.T) {
 		go func() { ended <- renewal.Run(ctx) }()
 		time.Sleep(10 * time.Minute) // of the bubble
 		synctest.Wait()
-		if asked < 5 || asked > 20 {
-			t.Errorf("in ten minutes it was asked %d times", asked)
+		if n := asked.Load(); n < 5 || n > 20 {
+			t.Errorf("in ten minutes it was asked %d times", n)
 		}
-		signs = young
+		signs.Store(young)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		if current.Get().Outdated() {

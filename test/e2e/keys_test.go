@@ -107,8 +107,8 @@ func TestTheCAIsReplacedUnderLoadAndNoRequestFails(t *testing.T) {
 			return nil
 		})
 	})
-	asked.during(m, "a new CA", 0, func() { m.Clary("keys", "rotate", "ca", "--wait") })
-	asked.during(m, "another", 0, func() { m.Clary("keys", "rotate", "ca", "--wait") })
+	asked.during(m, "a new CA", 0, func() { m.Clary("keys", "rotate", "ca", "--wait", "--yes") })
+	asked.during(m, "another", 0, func() { m.Clary("keys", "rotate", "ca", "--wait", "--yes") })
 	asked.during(m, "a new gossip key", 0, func() { m.Clary("keys", "rotate", "gossip", "--wait") })
 	after := m.keys()
 	m.Clary("run", "--name", "after", "--", "true") // agents and coordinators speak, by the new CA alone
@@ -153,12 +153,16 @@ func TestACoordinatorThatWasDownComesBackWithTheKeysOfToday(t *testing.T) {
 	m.Clary("keys", "rotate", "ca", "--phase", "add")
 	m.Kill(away)
 	m.refuses(nil, []string{"keys", "rotate", "ca", "--phase", "use"}, "coordinator "+away, "--force")
+	m.WaitFor("it to be named before a step without it", 20*time.Second, func() bool {
+		out, err := m.Try("keys", "rotate", "ca", "--phase", "use", "--force")
+		return err != nil && strings.Contains(out, "Go on without coordinator "+away) && strings.Contains(out, "--yes")
+	})
 	m.WaitFor("a step without it", 20*time.Second, func() bool {
-		_, err := m.Try("keys", "rotate", "ca", "--phase", "use", "--force")
+		_, err := m.Try("keys", "rotate", "ca", "--phase", "use", "--force", "--yes")
 		return err == nil
 	})
 	m.Again(away)
-	m.Clary("keys", "rotate", "ca", "--wait")
+	m.Clary("keys", "rotate", "ca", "--wait", "--yes")
 	shown := m.keys()
 	for _, member := range shown.Members {
 		if !member.Confirmed {

@@ -118,7 +118,7 @@ func TestNoSecretStandsWhereItIsNotMeantTo(t *testing.T) {
 	m.As([]string{"CLARY_TOKEN=" + strings.TrimSpace(string(ada))}, "token", "rotate", "--token-file", m.Path("new.token"))
 	m.Clary("keys", "rotate", "data", "--wait")
 	m.Clary("keys", "rotate", "gossip", "--wait")
-	m.Clary("keys", "rotate", "ca", "--wait")
+	m.Clary("keys", "rotate", "ca", "--wait", "--yes")
 	m.secretsOf("s1", secrets)
 	m.Exits(0, "run", "--name", "again", "--secret", "password", "--", "true") // it opens with the new key
 	m.Clary("run", "--name", "stays", "--secret", "password", "--detach", "--", "sleep", "60")

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"fmt"
@@ -17,25 +16,6 @@ import (
 	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
 )
-
-// confirm asks a person before what cannot be undone. Where nobody can be asked, --yes must stand.
-func (a *App) confirm(yes bool, question string) error {
-	if yes {
-		return nil
-	}
-	if !a.Terminal || a.ReadSecret == nil {
-		return fault.New(fault.Invalid, "%s: nobody can be asked here: say --yes", question)
-	}
-	fmt.Fprintf(a.Err, "%s? [y/N] ", question)
-	answer, err := bufio.NewReader(a.In).ReadString('\n')
-	if err != nil && answer == "" {
-		return err
-	}
-	if word := strings.ToLower(strings.TrimSpace(answer)); word != "y" && word != "yes" {
-		return fault.New(fault.Invalid, "nothing was changed")
-	}
-	return nil
-}
 
 func (a *App) completeCoordinators() cobra.CompletionFunc {
 	return a.complete(func(ctx context.Context, c *client.Client) []string {
@@ -244,7 +224,7 @@ func (a *App) removeCoordinatorCommand() *cobra.Command {
 		Example: "  clary cluster remove c\n  clary cluster remove c --yes",
 		Args:    takes("ID"), ValidArgsFunction: a.completeCoordinators(),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
-			if err := a.confirm(yes, "Remove coordinator "+args[0]+" for good"); err != nil {
+			if err := a.confirm(ctx, yes, "Remove coordinator "+args[0]+" for good"); err != nil {
 				return err
 			}
 			accepted, err := c.RemoveCoordinator(ctx, args[0], force)

@@ -8,12 +8,12 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/clary-ml/clary/client"
-	"github.com/clary-ml/clary/client/config"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 )
@@ -106,9 +106,7 @@ func (a *App) showKeys(keys client.Keys) error {
 func shortPin(pin string) string { return pin[:min(len(pin), len("sha256:")+12)] }
 
 func (a *App) rotateKeysCommand() *cobra.Command {
-	var phase string
-	var wait, force bool
-	var limit time.Duration
+	var r rotation
 	command := &cobra.Command{
 		Use:   "rotate ca|gossip|data",
 		Short: "Replace the CA, gossip's key, or the key that secrets are sealed with",
@@ -117,59 +115,105 @@ func (a *App) rotateKeysCommand() *cobra.Command {
 			"Without --phase it goes on from where the rotation is. The old CA is not dropped unless --wait says so: contexts of\n" +
 			"clary login learn of the new one with the first command in between, and those that run none, like join tokens from\n" +
 			"before, are refused afterwards.",
-		Example: "  clary keys rotate ca\n  clary keys rotate ca --phase drop\n  clary keys rotate gossip\n  clary keys rotate ca --phase cancel",
-		Args:    takes("KEY"), ValidArgs: []string{string(cluster.RotateCA), string(cluster.RotateGossip), string(cluster.RotateData)},
+		Example: "  clary keys rotate ca\n  clary keys rotate ca --phase drop --yes\n  clary keys rotate gossip\n  clary keys rotate ca --phase cancel",
+		Args:    takes("KEY"), ValidArgs: rotated,
 	}
 	flags := command.Flags()
-	flags.StringVar(&phase, "phase", "", "take this one step: add, use, drop, or cancel after add")
-	flags.BoolVarP(&wait, "wait", "w", false, "drop the old key as well, once every member uses the new one")
-	flags.BoolVar(&force, "force", false, "with --phase: do not wait for members that are behind; some may have to join anew")
-	flags.DurationVar(&limit, "timeout", 5*time.Minute, "how long members may take for each phase")
+	flags.StringVar(&r.phase, "phase", "", "take this one step: add, use, drop, or cancel after add")
+	flags.BoolVarP(&r.wait, "wait", "w", false, "drop the old key as well, once every member uses the new one")
+	flags.BoolVar(&r.force, "force", false, "with --phase: do not wait for members that are behind; some may have to join anew")
+	flags.BoolVarP(&r.yes, "yes", "y", false, "do not ask")
+	flags.DurationVar(&r.limit, "timeout", 5*time.Minute, "how long members may take for each phase")
 	command.RunE = func(command *cobra.Command, args []string) error {
-		if force && phase == "" {
+		switch {
+		case !slices.Contains(rotated, args[0]):
+			return usage(command, "%q cannot be rotated: ca, gossip or data can", args[0])
+		case r.phase != "" && !slices.Contains(rotationSteps, r.phase):
+			return usage(command, "--phase: %q is no step: add, use, drop or cancel", r.phase)
+		case r.force && r.phase == "":
 			return usage(command, "--force goes with --phase: say which step is to be taken without those who are behind")
 		}
-		return a.with(func(ctx context.Context, c *client.Client, args []string) error {
-			what := cluster.Rotation(args[0])
-			if phase != "" {
-				keys, err := c.RotateKeys(ctx, what, cluster.Phase(phase), force)
-				if err != nil {
-					return err
-				}
-				return errors.Join(a.pinSigner(keys), a.showKeys(keys))
+		r.what = cluster.Rotation(args[0])
+		return a.with(func(ctx context.Context, c *client.Client, _ []string) error {
+			if err := a.confirmRotation(ctx, c, r); err != nil {
+				return err
 			}
-			return a.rotate(ctx, c, what, wait, limit)
+			if r.phase == "" {
+				return a.rotate(ctx, c, r)
+			}
+			keys, err := c.RotateKeys(ctx, r.what, cluster.Phase(r.phase), r.force)
+			if err != nil {
+				return err
+			}
+			return errors.Join(a.pinSigner(keys), a.showKeys(keys))
 		})(command, args)
 	}
 	return command
 }
 
+// What can be rotated, and the steps of that.
+var (
+	rotated       = []string{string(cluster.RotateCA), string(cluster.RotateGossip), string(cluster.RotateData)}
+	rotationSteps = []string{string(cluster.PhaseAdd), string(cluster.PhaseUse), string(cluster.StepDrop), string(cluster.StepAbort)}
+)
+
+// rotation is what of a rotation was asked for.
+type rotation struct {
+	what             cluster.Rotation
+	phase            string
+	wait, force, yes bool
+	limit            time.Duration
+}
+
+// confirmRotation asks before what shuts somebody out.
+func (a *App) confirmRotation(ctx context.Context, c *client.Client, r rotation) error {
+	if r.force && !r.yes {
+		keys, err := c.Keys(ctx)
+		if err != nil {
+			return err
+		}
+		var behind []string
+		for _, m := range keys.Members {
+			if !m.Confirmed {
+				behind = append(behind, m.Role+" "+m.ID)
+			}
+		}
+		if len(behind) > 0 {
+			return a.confirm(ctx, false, "Go on without "+strings.Join(behind, ", ")+", which may have to join anew")
+		}
+	}
+	if r.what == cluster.RotateCA && (r.wait && r.phase == "" || r.phase == string(cluster.StepDrop)) {
+		return a.confirm(ctx, r.yes, "Drop the old CA: contexts that have run no command since the new one signs, and join tokens from before, are refused from then on")
+	}
+	return nil
+}
+
 // rotate walks through the phases of a rotation from where it is.
-func (a *App) rotate(ctx context.Context, c *client.Client, what cluster.Rotation, drop bool, limit time.Duration) error {
+func (a *App) rotate(ctx context.Context, c *client.Client, r rotation) error {
 	steps := []cluster.Phase{cluster.PhaseAdd, cluster.PhaseUse, cluster.StepDrop}
-	if what == cluster.RotateCA && !drop {
+	if r.what == cluster.RotateCA && !r.wait {
 		steps = steps[:2]
 	}
 	keys, err := c.Keys(ctx)
 	if err != nil {
 		return err
 	}
-	if keys.Rotates == what && keys.Phase != "" {
+	if keys.Rotates == r.what && keys.Phase != "" {
 		steps = steps[slices.Index(steps, keys.Phase)+1:]
 	}
 	for _, step := range steps {
-		if keys, err = a.awaitMembers(ctx, c, limit); err != nil {
+		if keys, err = a.awaitMembers(ctx, c, r.limit); err != nil {
 			return err
 		}
-		if keys, err = c.RotateKeys(ctx, what, step, false); err != nil {
+		if keys, err = c.RotateKeys(ctx, r.what, step, false); err != nil {
 			return err
 		}
 		if err := a.pinSigner(keys); err != nil {
 			return err
 		}
-		a.note("clary: %s: %s", what, step)
+		a.note("clary: %s: %s", r.what, step)
 	}
-	if keys, err = a.awaitMembers(ctx, c, limit); err != nil {
+	if keys, err = a.awaitMembers(ctx, c, r.limit); err != nil {
 		return err
 	}
 	if keys.Rotates == cluster.RotateCA {
@@ -232,19 +276,19 @@ func (a *App) revokeNodeCommand() *cobra.Command {
 	flags := command.Flags()
 	flags.StringVar(&reason, "reason", "", "why, for all who ask what became of it")
 	flags.BoolVar(&coordinator, "coordinator", false, "NODE is a coordinator: it leaves the quorum first")
-	flags.BoolVarP(&yes, "yes", "y", false, "do it: it is not taken back")
+	flags.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	command.RunE = func(command *cobra.Command, args []string) error {
-		switch {
-		case reason == "":
+		if reason == "" {
 			return usage(command, "--reason is missing: say why, for all who ask what became of the node")
-		case !yes:
-			return usage(command, "this is not taken back: what runs on %s is lost, and it has to join anew: say --yes", args[0])
 		}
 		role := cluster.RoleAgent
 		if coordinator {
 			role = cluster.RoleCoordinator
 		}
 		return a.with(func(ctx context.Context, c *client.Client, args []string) error {
+			if err := a.confirm(ctx, yes, "Shut "+role+" "+args[0]+" out: what runs there is lost, and it has to join anew"); err != nil {
+				return err
+			}
 			revoked, err := c.Revoke(ctx, role, args[0], reason)
 			if err != nil {
 				return err
@@ -256,58 +300,4 @@ func (a *App) revokeNodeCommand() *cobra.Command {
 		})(command, args)
 	}
 	return command
-}
-
-// pinSigner has the context pin the CA that signs now: whoever rotates it speaks over a connection from before.
-func (a *App) pinSigner(keys client.Keys) error {
-	for _, ca := range keys.CAs {
-		if ca.Signs {
-			return a.repin(ca.Pin)
-		}
-	}
-	return nil
-}
-
-// follow remembers the CA that has taken the place of the one that the context pins, and says so.
-func (a *App) follow(c *client.Client) error {
-	if successor := c.Successor(); successor != "" {
-		return a.repin(successor)
-	}
-	return nil
-}
-
-func (a *App) repin(successor string) error {
-	if a.Getenv(config.EnvPin) != "" {
-		return nil
-	}
-	return a.changeContext(func(to config.Context) (config.Context, bool) {
-		changed := to.CAPin != successor
-		to.CAPin = successor
-		if changed {
-			a.note("clary: the cluster has a new CA, for which the one that was pinned vouches: the context pins %s now", successor)
-		}
-		return to, changed
-	})
-}
-
-// changeContext changes the context in use where it is kept.
-func (a *App) changeContext(change func(config.Context) (config.Context, bool)) error {
-	path, err := config.Path(a.Getenv)
-	if err != nil {
-		return err
-	}
-	file, err := config.Load(path)
-	if err != nil {
-		return err
-	}
-	name := cmp.Or(a.contextName, a.Getenv(config.EnvContext), file.Current)
-	to, known := file.Contexts[name]
-	if !known {
-		return nil
-	}
-	changed := false
-	if file.Contexts[name], changed = change(to); !changed {
-		return nil
-	}
-	return config.Save(path, file)
 }

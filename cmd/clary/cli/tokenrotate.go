@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -106,7 +107,10 @@ func (a *App) keepToken(token cluster.Token, secret string, old cluster.Token) e
 		to.Token, kept = secret, true
 		return to, true
 	})
-	if err != nil || !kept {
+	if err == nil && !kept {
+		err = errors.New("there is none")
+	}
+	if err != nil {
 		a.note("clary: the new token is not kept in a context: %v", err)
 		return a.giveToken(token, secret, "")
 	}
