@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -95,7 +96,7 @@ func (a *App) setSettingsCommand() *cobra.Command {
 		Use: "set KEY=VALUE…", Short: "Change settings, all that are named or none",
 		Long:    "Change settings, all that are named or none. KEY= with nothing behind it is the default again.",
 		Example: "  clary settings set retention.audit=180d\n  clary settings set retention.jobs=0 retention.jobs_most=0   # keep ended jobs for ever\n  clary settings set retention.audit=",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    takes("KEY=VALUE..."),
 		ValidArgsFunction: a.complete(func(ctx context.Context, c *client.Client) []string {
 			settings, _, _ := c.Settings(ctx, true)
 			var names []string
@@ -157,10 +158,14 @@ func (a *App) editSettingsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		text, err := a.inEditor(ctx, settingsFile(settings))
+		text, err := a.inEditor(settingsFile(settings))
 		if err != nil {
 			return err
 		}
+		if len(bytes.TrimSpace(text)) == 0 {
+			return fault.New(fault.Invalid, "the file is empty: nothing was changed (lines that begin with # stand for defaults)")
+		}
+		ctx = context.WithoutCancel(ctx) // a Ctrl-C was meant for the editor
 		put, err := parseSettings(text)
 		if err == nil {
 			err = a.changeSettings(ctx, c, client.SettingsEdit{Put: put, Replace: true, Expect: revision})
@@ -213,8 +218,8 @@ func settingsFile(settings []client.Setting) []byte {
 	return text.Bytes()
 }
 
-// inEditor lets a person change a text.
-func (a *App) inEditor(ctx context.Context, text []byte) ([]byte, error) {
+// inEditor lets a person change a text. A Ctrl-C there is the editor's, however often it comes.
+func (a *App) inEditor(text []byte) ([]byte, error) {
 	editor := a.Getenv("VISUAL")
 	if editor == "" {
 		editor = a.Getenv("EDITOR")
@@ -232,7 +237,10 @@ func (a *App) inEditor(ctx context.Context, text []byte) ([]byte, error) {
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		return nil, err
 	}
-	process := exec.CommandContext(ctx, words[0], append(words[1:], path)...)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt)
+	defer signal.Stop(signals)
+	process := exec.Command(words[0], append(words[1:], path)...)
 	process.Stdin, process.Stdout, process.Stderr = a.In, a.Out, a.Err
 	if err := process.Run(); err != nil {
 		return nil, fault.New(fault.Invalid, "the editor %q: %w: nothing was changed", editor, err)
