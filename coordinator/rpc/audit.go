@@ -92,7 +92,7 @@ func (a *act) entry() cluster.Deed {
 
 // naming are the fields that say what a request is about, the one that says most first. Of a queue's secret
 // both are taken.
-var naming = []protoreflect.Name{"name", "job", "sweep", "ref", "model", "endpoint", "node", "uri", "id", "member", "task", "kind", "queue"}
+var naming = []protoreflect.Name{"name", "job", "sweep", "ref", "model", "endpoint", "node", "uri", "id", "member", "task", "kind", "queue", "what", "to", "path"}
 
 // objectOf finds what a request is about: a field that names it, in the message or in one right below. It
 // reads nothing else, so that no payload gets on record.

@@ -114,6 +114,7 @@ type handler struct{ slog.Handler }
 
 func (h handler) Handle(ctx context.Context, record slog.Record) error {
 	if id := ID(ctx); id != "" {
+		record = record.Clone() // another handler may have it too
 		record.AddAttrs(slog.String("request", id))
 	}
 	return h.Handler.Handle(ctx, record)

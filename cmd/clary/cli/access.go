@@ -136,7 +136,7 @@ func (a *App) listTokens(ctx context.Context, c *client.Client) error {
 		list[i] = tokenToJSON(token)
 		expires := "never"
 		if token.Expires != 0 {
-			expires = moment(token.Expires)
+			expires = date(token.Expires)
 		}
 		rows[i] = []string{token.ID, string(token.Kind), token.Name, token.Role, ago(token.Created), expires, tokenState(token, time.Now())}
 	}

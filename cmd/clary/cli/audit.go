@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,8 +39,17 @@ func deedToJSON(d cluster.Deed) deedJSON {
 
 func deedRow(d cluster.Deed) []string {
 	return []string{
-		moment(d.Time), d.User, d.From, d.Action, cmp.Or(d.Task, brief(d.Object)), brief(cmp.Or(d.Detail, d.Result)), cmp.Or(d.Outcome, brief(d.Result)), d.Request,
+		date(d.Time), d.User, d.From, d.Action, cmp.Or(d.Task, brief(d.Object)), brief(cmp.Or(d.Detail, d.Result)), cmp.Or(d.Outcome, brief(d.Result)), d.Request,
 	}
+}
+
+// deedLine is an entry by itself.
+func deedLine(d cluster.Deed) string {
+	cells := deedRow(d)
+	for i, cell := range cells {
+		cells[i] = cmp.Or(oneLine(cell), "-")
+	}
+	return strings.Join(cells, "  ")
 }
 
 func (a *App) auditCommand() *cobra.Command {
@@ -100,15 +110,18 @@ func (a *App) followAudit(ctx context.Context, c *client.Client, request client.
 	encoder := json.NewEncoder(a.Out)
 	for {
 		deeds, err := c.Audit(ctx, request)
+		if ctx.Err() != nil {
+			return nil // Ctrl-C is how it ends
+		}
 		if err != nil {
 			return err
 		}
 		for _, d := range deeds {
 			request.After, request.Limit = d.ID, 0
-			if a.format != "" && a.format != "table" {
-				err = encoder.Encode(deedToJSON(d))
+			if a.forPeople() {
+				_, err = fmt.Fprintln(a.Out, deedLine(d))
 			} else {
-				_, err = fmt.Fprintf(a.Out, "%s  %s  %s  %s  %s  %s\n", moment(d.Time), d.User, d.Action, cmp.Or(d.Task, d.Object), cmp.Or(d.Outcome, d.Result), d.Request)
+				err = encoder.Encode(deedToJSON(d))
 			}
 			if err != nil {
 				return err
@@ -116,7 +129,7 @@ func (a *App) followAudit(ctx context.Context, c *client.Client, request client.
 		}
 		select {
 		case <-ctx.Done():
-			return nil // Ctrl-C is how it ends
+			return nil
 		case <-time.After(followEvery):
 		}
 	}

@@ -75,7 +75,7 @@ func (a *App) showKeys(keys client.Keys) error {
 		}
 		var rows [][]string
 		for _, ca := range keys.CAs {
-			rows = append(rows, []string{ca.Pin, word(ca.Signs, "signs", "is trusted"), moment(ca.NotAfter.UnixNano())})
+			rows = append(rows, []string{ca.Pin, word(ca.Signs, "signs", "is trusted"), date(ca.NotAfter.UnixNano())})
 		}
 		fmt.Fprintln(out)
 		if err := table(out, []string{"ca", "use", "ends"}, rows); err != nil {
@@ -85,7 +85,7 @@ func (a *App) showKeys(keys client.Keys) error {
 		for _, m := range keys.Members {
 			ends := ""
 			if !m.NotAfter.IsZero() {
-				ends = moment(m.NotAfter.UnixNano())
+				ends = date(m.NotAfter.UnixNano())
 			}
 			rows = append(rows, []string{m.Role, m.ID, cmp.Or(m.Problem, word(m.Confirmed, "up to date", "behind")), shortPin(m.CAPin), ends})
 		}
@@ -94,8 +94,8 @@ func (a *App) showKeys(keys client.Keys) error {
 			return err
 		}
 		rows = nil
-		for _, r := range value.Revoked {
-			rows = append(rows, []string{r.Role, r.ID, r.At, r.By, word(r.Rejoined, "joined anew", "is shut out"), r.Reason})
+		for _, r := range keys.Revoked {
+			rows = append(rows, []string{r.Role, r.ID, date(r.At), r.By, word(r.Admitted != "", "joined anew", "is shut out"), r.Reason})
 		}
 		fmt.Fprintln(out)
 		return table(out, []string{"role", "revoked", "at", "by", "state", "reason"}, rows)

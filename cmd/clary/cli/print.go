@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 
@@ -90,7 +91,7 @@ func fields(out io.Writer, pairs ...string) error {
 // oneLine makes a stranger's text safe for a line of a terminal.
 func oneLine(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r
@@ -126,6 +127,14 @@ func moment(instant int64) string {
 		return ""
 	}
 	return time.Unix(0, instant).UTC().Format(time.RFC3339Nano)
+}
+
+// date is an instant for people, empty for never.
+func date(instant int64) string {
+	if instant == 0 {
+		return ""
+	}
+	return time.Unix(0, instant).UTC().Format(time.RFC3339)
 }
 
 func (a *App) note(format string, args ...any) { fmt.Fprintf(a.Err, format+"\n", args...) }

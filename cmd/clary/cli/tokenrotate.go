@@ -79,7 +79,7 @@ func (a *App) rotateTokenCommand() *cobra.Command {
 		if err := a.giveToken(token, secret, path); err != nil {
 			return err
 		}
-		a.note("clary: the old token %s ends at %s", old.ID, moment(old.Expires))
+		a.note("clary: the old token %s ends at %s", old.ID, date(old.Expires))
 		return nil
 	})
 	return command
@@ -115,7 +115,7 @@ func (a *App) keepToken(token cluster.Token, secret string, old cluster.Token) e
 		return a.giveToken(token, secret, "")
 	}
 	return a.print(tokenToJSON(token), func(out io.Writer) error {
-		_, err := fmt.Fprintf(out, "the context holds the token %s now; the old one, %s, ends at %s\n", token.ID, old.ID, moment(old.Expires))
+		_, err := fmt.Fprintf(out, "the context holds the token %s now; the old one, %s, ends at %s\n", token.ID, old.ID, date(old.Expires))
 		return err
 	})
 }
