@@ -18,7 +18,7 @@ import (
 	"github.com/clary-ml/clary/internal/quantity"
 )
 
-// topJobs are how many jobs are looked at: the newest that have not ended.
+// topJobs are how many jobs are looked at: of those that have not ended the first by name.
 const topJobs = 500
 
 func (a *App) topCommand() *cobra.Command {
@@ -69,6 +69,7 @@ type topView struct {
 	nodes  []client.NodeView
 	queues []cluster.QueueView
 	jobs   []cluster.Job
+	more   bool // than these jobs have not ended
 }
 
 // lookAtAll asks any coordinator for what it has.
@@ -82,7 +83,9 @@ func lookAtAll(ctx context.Context, c *client.Client) (seen topView, err error) 
 	if seen.queues, _, err = c.Queues(ctx, true); err != nil {
 		return seen, err
 	}
-	seen.jobs, _, err = c.Jobs(ctx, client.Filter{States: liveStates(), Limit: topJobs, Stale: true})
+	var next string
+	seen.jobs, next, err = c.Jobs(ctx, client.Filter{States: liveStates(), Limit: topJobs, Stale: true})
+	seen.more = next != ""
 	return seen, err
 }
 
@@ -214,6 +217,7 @@ func (a *App) drawTop(look topLook, state *topState, screen *os.File) error {
 	if err != nil || width <= 0 || height <= 0 {
 		width, height = 80, 24
 	}
+	state.within(len(panes[state.pane].rows(look.view, time.Now())))
 	lines := look.view.frame(*state, width, height-1, time.Now())
 	status := "1 nodes  2 queues  3 jobs  s sort  r reverse  j k scroll  q quit"
 	switch {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,5 +83,36 @@ func TestKeysSortTurnScrollAndSwitch(t *testing.T) {
 	}
 	if empty := (topView{}).frame(topState{first: 5}, 80, 24, now); len(empty) != 2 || !strings.HasPrefix(empty[0], "nobody leads") {
 		t.Errorf("%q", empty)
+	}
+	s := topState{pane: 2}
+	for range 1000 {
+		s.press('j')
+		s.within(len(v.jobs))
+	}
+	s.press('k')
+	if s.first != len(v.jobs)-2 {
+		t.Errorf("after the end one up is row %d of %d", s.first, len(v.jobs))
+	}
+}
+
+func TestLargeAmountsAreReadAsNumbersAndMoreJobsThanAreShownAreSaid(t *testing.T) {
+	v := topView{more: true, jobs: []cluster.Job{{State: cluster.JobRunning}, {State: cluster.JobQueued}}}
+	for i := range 400 {
+		node := cluster.Node{ID: fmt.Sprint(i), MilliCPU: 64_000, Memory: 1<<40 - 1, Devices: make([]cluster.Device, 8)}
+		v.nodes = append(v.nodes, client.NodeView{Node: node, Used: cluster.Resources{MilliCPU: 62_250, Memory: 1<<40 - 1}})
+	}
+	v.queues = []cluster.QueueView{{Queue: cluster.Queue{Name: "all"}, Used: cluster.Amount{MilliCPU: 24_900_000, Memory: 1023 << 30, MilliGPU: 3_200_250}}}
+	lines := v.frame(topState{}, 200, 4, time.Now())
+	if !strings.Contains(lines[0], "  cores 24900/25600  gpus 0/3200  1+ run 1+ wait") {
+		t.Errorf("%q", lines[0])
+	}
+	if got := strings.Fields(lines[2]); !slices.Equal(got, []string{"0", "62.25/64", "100%", "of", "1T", "0/8", "0"}) {
+		t.Errorf("%q", got)
+	}
+	if got := strings.Fields(v.frame(topState{pane: 1}, 80, 4, time.Now())[2]); !slices.Equal(got, []string{"all", "0", "0", "24900", "0.999T", "3200.25", "0%"}) {
+		t.Errorf("%q", got)
+	}
+	if got := strings.Fields(v.frame(topState{}, 80, 4, time.Now())[2]); !slices.Contains(got, "1T") {
+		t.Errorf("at 80 columns the memory of a node is cut: %q", got)
 	}
 }

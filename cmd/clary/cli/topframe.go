@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,6 +40,9 @@ func (s *topState) press(key byte) {
 	}
 }
 
+// within keeps the row at the top one that there is, so that k turns round at once where j has come to the end.
+func (s *topState) within(rows int) { s.first = min(s.first, max(rows-1, 0)) }
+
 // cell is a text, and the number that it is sorted by if it has one.
 type cell struct {
 	text   string
@@ -64,7 +68,7 @@ type pane struct {
 }
 
 var panes = [...]pane{
-	{"nodes", []column{{"node", 18}, {"state", 11}, {"cores", 11}, {"memory", 10}, {"gpus", 8}, {"tasks", 6}, {"reason", 10}}, nodeCells},
+	{"nodes", []column{{"node", 18}, {"state", 11}, {"cores", 11}, {"memory", 14}, {"gpus", 8}, {"tasks", 6}, {"reason", 10}}, nodeCells},
 	{"queues", []column{{"queue", 20}, {"running", 8}, {"waiting", 8}, {"cores", 9}, {"memory", 10}, {"gpus", 8}, {"share", 8}}, queueCells},
 	{"jobs", []column{{"job", 24}, {"state", 10}, {"kind", 10}, {"owner", 9}, {"queue", 9}, {"age", 7}, {"reason", 5}}, jobCells},
 }
@@ -75,10 +79,10 @@ func nodeCells(v topView, _ time.Time) [][]cell {
 		n := view.Node
 		gpus := words("")
 		if len(n.Devices) > 0 {
-			gpus = counted(fmt.Sprintf("%.4g/%d", view.Used.GPUs(), len(n.Devices)), view.Used.GPUs())
+			gpus = counted(decimal(view.Used.GPUs())+"/"+strconv.Itoa(len(n.Devices)), view.Used.GPUs())
 		}
 		rows = append(rows, []cell{
-			words(n.ID), words(nodeState(n)), counted(fmt.Sprintf("%.4g/%.4g", float64(view.Used.MilliCPU)/1000, float64(n.MilliCPU)/1000), float64(view.Used.MilliCPU)),
+			words(n.ID), words(nodeState(n)), counted(thousandths(view.Used.MilliCPU)+"/"+thousandths(n.MilliCPU), float64(view.Used.MilliCPU)),
 			counted(portion(view.Used.Memory, n.Memory)+" of "+compact(n.Memory), float64(view.Used.Memory)), gpus, counted(strconv.Itoa(len(view.Tasks)), float64(len(view.Tasks))), words(n.Reason),
 		})
 	}
@@ -90,8 +94,8 @@ func queueCells(v topView, _ time.Time) [][]cell {
 	for _, q := range v.queues {
 		rows = append(rows, []cell{
 			words(q.Queue.Name), counted(strconv.Itoa(int(q.Running)), float64(q.Running)), counted(strconv.FormatInt(q.Waiting, 10), float64(q.Waiting)),
-			counted(fmt.Sprintf("%.4g", float64(q.Used.MilliCPU)/1000), float64(q.Used.MilliCPU)), counted(compact(q.Used.Memory), float64(q.Used.Memory)),
-			counted(fmt.Sprintf("%.4g", float64(q.Used.MilliGPU)/1000), float64(q.Used.MilliGPU)), counted(fmt.Sprintf("%.0f%%", 100*q.Share), q.Share),
+			counted(thousandths(q.Used.MilliCPU), float64(q.Used.MilliCPU)), counted(compact(q.Used.Memory), float64(q.Used.Memory)),
+			counted(thousandths(q.Used.MilliGPU), float64(q.Used.MilliGPU)), counted(fmt.Sprintf("%.0f%%", 100*q.Share), q.Share),
 		})
 	}
 	return rows
@@ -113,10 +117,15 @@ func portion(used, total int64) string {
 	return fmt.Sprintf("%.0f%%", 100*float64(used)/float64(total))
 }
 
+// decimal has two decimals at most, and never an exponent.
+func decimal(x float64) string { return strconv.FormatFloat(math.Round(100*x)/100, 'f', -1, 64) }
+
+func thousandths(n int64) string { return decimal(float64(n) / 1000) }
+
 // compact is an amount of bytes in few characters: 62G.
 func compact(bytes int64) string {
 	value, unit := float64(bytes), 0
-	for value >= 1000 && unit < 5 {
+	for value >= 999.5 && unit < 5 { // which is 1000 to three digits
 		value, unit = value/1024, unit+1
 	}
 	return strconv.FormatFloat(value, 'g', 3, 64) + []string{"", "K", "M", "G", "T", "P"}[unit]
@@ -138,7 +147,8 @@ func (v topView) frame(s topState, width, height int, now time.Time) []string {
 		}
 		return cmp.Or(order, strings.Compare(a[0].text, b[0].text))
 	})
-	rows = rows[min(s.first, max(len(rows)-1, 0)):]
+	s.within(len(rows))
+	rows = rows[s.first:]
 	for _, row := range rows {
 		if len(lines) >= height {
 			break
@@ -212,11 +222,15 @@ func (v topView) summary() string {
 	if lost := states[cluster.NodeLost]; lost > 0 {
 		text += fmt.Sprintf(" (%d lost)", lost)
 	}
-	text += fmt.Sprintf("  cores %.4g/%.4g", float64(used.MilliCPU)/1000, float64(cores)/1000)
-	if gpus > 0 {
-		text += fmt.Sprintf("  gpus %.4g/%d", busy, gpus)
+	if cores >= 100_000 {
+		used.MilliCPU = (used.MilliCPU + 500) / 1000 * 1000 // of so many a fraction says nothing
 	}
-	return text + fmt.Sprintf("  %d run %d wait", running, waiting)
+	text += fmt.Sprintf("  cores %s/%s", thousandths(used.MilliCPU), thousandths(cores))
+	if gpus > 0 {
+		text += fmt.Sprintf("  gpus %s/%d", decimal(busy), gpus)
+	}
+	more := word(v.more, "+", "")
+	return text + fmt.Sprintf("  %d%s run %d%s wait", running, more, waiting, more)
 }
 
 // coordinatorsText says how many are seen.
