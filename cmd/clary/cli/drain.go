@@ -109,6 +109,9 @@ func (a *App) awaitEmpty(ctx context.Context, c *client.Client, id string) error
 		if err != nil || len(view.Tasks) == 0 {
 			return err
 		}
+		if view.Node.State == cluster.NodeReady {
+			return fault.New(fault.Conflict, "%s was taken back meanwhile, with %d tasks on it: clary audit --what nodes says by whom", id, len(view.Tasks))
+		}
 		left = len(view.Tasks)
 		if now := stillThere(view); now != said {
 			said = now

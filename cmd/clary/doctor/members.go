@@ -79,7 +79,7 @@ func quorum(all []CoordinatorAnswer) []Finding {
 	case there == need && voters > 1:
 		return finding("quorum", Warn, text+": none may fail now", "bring the others back")
 	case voters == 1:
-		return finding("quorum", Warn, "there is one coordinator: if it fails everything waits", "add two with clary server --join")
+		return finding("quorum", Warn, "there is one coordinator: if it fails everything waits", "add two with clary cluster add")
 	}
 	leader := ""
 	for id := range leaders {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -82,7 +83,7 @@ func certificatesIn(folder string) ([]Certificate, error) {
 	}
 	of := found.Cert.Subject.CommonName
 	if identity, err := pki.IdentityOf(found.Cert); err == nil {
-		of = fmt.Sprint(identity)
+		of = strings.TrimPrefix(identity.URI(), "clary://node/")
 	}
 	return []Certificate{{File: filepath.Join(dir, pki.CertFile), Of: of, Renew: pki.RenewAt(found.Cert), Expiry: found.Cert.NotAfter}}, nil
 }
@@ -91,12 +92,20 @@ func certificatesIn(folder string) ([]Certificate, error) {
 const dialTime = time.Second
 
 // portState looks whether a port is free, else whether somebody answers there, at any of this machine's
-// addresses.
+// addresses. Whoever has one that is for UDP too answers by TCP, if it is Clary.
 func portState(ctx context.Context, port Port) PortState {
 	number := strconv.Itoa(port.Number)
 	listener, err := net.Listen("tcp", net.JoinHostPort("", number))
 	if err == nil {
 		_ = listener.Close()
+		if !port.UDP {
+			return Free
+		}
+		packets, err := net.ListenPacket("udp", net.JoinHostPort("", number))
+		if err != nil {
+			return Silent
+		}
+		_ = packets.Close()
 		return Free
 	}
 	hosts := []string{"127.0.0.1", "::1"}
