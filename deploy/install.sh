@@ -38,8 +38,11 @@ read_flags() {
     case "$1" in
       install | uninstall | verify) do=$1 ;;
       --root)
-        [ $# -ge 2 ] || usage
-        root=${2%/}
+        case "${2:-}" in
+          '') usage ;; # a variable that is not set would mean this machine
+          /*) root=${2%/} ;;
+          *) root=$PWD/${2%/} ;;
+        esac
         shift
         ;;
       --restart) restart=yes ;;
@@ -62,6 +65,14 @@ read_flags() {
 # live says whether this machine itself is meant, and not an image of one.
 live() { [ -z "$root" ]; }
 managed() { live && [ -d /run/systemd/system ]; }
+
+# runs SERVICE: it does, or is about to, as one that is started again and again.
+runs() {
+  case "$(systemctl is-active "$1" 2>/dev/null)" in
+    active | activating | reloading | deactivating) ;;
+    *) return 1 ;;
+  esac
+}
 
 need_root() {
   live || return 0
@@ -100,8 +111,11 @@ place() {
     return 0
   fi
   [ -d "${2%/*}" ] || mkdir -p "${2%/*}"
-  install -m "$mode" "$1" "$2.new"
-  mv -f "$2.new" "$2" # a program that runs keeps the file it was started from
+  half=$2.new
+  install -m "$mode" "$1" "$half"
+  sync "$half"
+  mv -fT "$half" "$2" # a program that runs keeps the file it was started from
+  half=
   changed=$((changed + 1))
 }
 
@@ -135,19 +149,22 @@ install_bundle() {
   verify
   fits
   work=$(mktemp -d)
-  trap 'rm -rf "$work"' EXIT
+  half=
+  trap 'rm -rf "$work" ${half:+"$half"}' EXIT
+  trap 'exit 130' HUP INT TERM
   new_manifest=$work/installed changed=0
   make_user
   place_all
   forget
   mkdir -p "${manifest%/*}"
-  cp "$new_manifest" "$manifest"
+  cp "$new_manifest" "$manifest.new"
+  mv -f "$manifest.new" "$manifest" # half of a list would leave files behind
   [ -d "$root/etc/clary" ] || install -d -m 0755 "$root/etc/clary"
   if managed && [ "$changed" -gt 0 ]; then systemctl daemon-reload; fi
   say "$version: $changed of $(wc -l <"$manifest") files were new or different"
   managed || return 0
   for service in $services; do
-    systemctl is-active --quiet "$service" || continue
+    runs "$service" || continue
     if [ "$restart" = yes ]; then
       systemctl restart "$service"
       say "$service is restarted"
@@ -163,9 +180,14 @@ uninstall() {
     say "nothing is installed"
     return 0
   }
+  if [ "$purge" = yes ] && live && grep -qs '^clary-shim' /proc/[0-9]*/comm; then
+    fail "tasks still run here (clary-shim): end them with clary cancel, or with kill"
+  fi
   if managed; then
     for service in $services; do
-      ! systemctl is-active --quiet "$service" || fail "$service runs: systemctl disable --now $service, then run this again"
+      ! runs "$service" || fail "$service runs: systemctl disable --now $service, then run this again"
+    done
+    for service in $services; do
       systemctl disable --quiet "$service" 2>/dev/null || true
     done
   fi
@@ -178,7 +200,6 @@ uninstall() {
   fi
   ! managed || systemctl daemon-reload
   if [ "$purge" = yes ]; then
-    ! live || ! grep -qs '^clary-shim' /proc/[0-9]*/comm || fail "tasks still run here (clary-shim): end them with clary cancel, or with kill"
     rm -rf "$root/etc/clary" "$root/var/lib/clary"
     ! live || ! id clary >/dev/null 2>&1 || userdel clary
     say "the data of this machine is deleted, too"

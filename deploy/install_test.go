@@ -164,3 +164,38 @@ func TestAMistypedWordDoesNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestTheImagesFolderIsTheOneThatWasMeant(t *testing.T) {
+	dir := bundle(t, "v1")
+	if out, err := exec.Command(filepath.Join(dir, "install.sh"), "verify", "--root", "").CombinedOutput(); err == nil { // verify, which changes nothing if it is taken
+		t.Errorf("--root of a variable that is not set was taken for this machine: %s", out)
+	}
+	work := t.TempDir()
+	relative := exec.Command(filepath.Join(dir, "install.sh"), "--root", "image")
+	relative.Dir = work
+	if out, err := relative.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if _, err := os.Stat(filepath.Join(work, "image/usr/local/bin/clary")); err != nil {
+		t.Errorf("a relative folder is not below where the script was called: %v", err)
+	}
+	if out, err := installs(dir, t.TempDir()); err != nil {
+		t.Errorf("the bundle is not what it was: %v: %s", err, out)
+	}
+}
+
+func TestWhatFailsHalfwayLeavesNoHalfFile(t *testing.T) {
+	root, dir := t.TempDir(), bundle(t, "v1")
+	taken := filepath.Join(root, "usr/local/lib/systemd/system/clary-server.service") // a folder, into which mv would move
+	if err := os.MkdirAll(taken, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := installs(dir, root); err == nil {
+		t.Fatalf("a folder in a file's place was taken: %s", out)
+	}
+	for _, line := range tree(t, root) {
+		if strings.Contains(line, ".new ") {
+			t.Errorf("left behind: %s", line)
+		}
+	}
+}
