@@ -81,6 +81,9 @@ func (m *Mux) Run(ctx context.Context) error {
 	for {
 		conn, err := m.listener.Accept()
 		if ctx.Err() != nil {
+			if err == nil {
+				_ = conn.Close()
+			}
 			return ctx.Err()
 		}
 		if err != nil {
@@ -117,6 +120,7 @@ func (m *Mux) enter(conn net.Conn) (done func()) {
 // greet does the handshake of one connection and hands it on, or closes it.
 func (m *Mux) greet(ctx context.Context, raw net.Conn, done func()) {
 	defer done()
+	defer context.AfterFunc(ctx, func() { _ = raw.Close() })() // whoever says nothing would hold up the end
 	_ = raw.SetDeadline(time.Now().Add(handshakeTime))
 	peeked := &peekedConn{mux: m, Conn: raw, reader: bufio.NewReader(raw)}
 	first, err := peeked.reader.Peek(1)
