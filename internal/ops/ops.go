@@ -28,8 +28,11 @@ import (
 // Off is the address of a listener that is not wanted.
 const Off = "none"
 
-// readyTime is how long the checks of one question may take together.
-const readyTime = 5 * time.Second
+const (
+	readyTime = 5 * time.Second // how long the checks of one question may take together
+	idleTime  = 2 * time.Minute // how long a connection may be kept on which nobody asks
+	endTime   = 5 * time.Second // how long the end waits for answers that are under way
+)
 
 // Check is one thing that a process needs to do its part.
 type Check struct {
@@ -83,11 +86,22 @@ func (s *Server) Run(ctx context.Context) error {
 		config.NextProtos = []string{"http/1.1"}
 		listener = tls.NewListener(listener, config)
 	}
-	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug)}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
+	server := &http.Server{
+		Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: idleTime, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return ctx }, // so that a profile of a minute ends with the process
+	}
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+		defer cancel()
+		if server.Shutdown(limit) != nil { // it waits for answers under way: they read what is closed next
+			_ = server.Close()
+		}
+	})
 	err := server.Serve(listener)
-	if ctx.Err() != nil {
+	if !stop() {
+		<-ended
 		return ctx.Err()
 	}
 	return err

@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -164,4 +166,31 @@ func TestItServesUntilItsContextEndsAndNeverInTheClearElsewhere(t *testing.T) {
 	_ = conn.Close()
 	cancel()
 	<-ended
+}
+
+func TestItsEndWaitsForAnswersThatAreUnderWay(t *testing.T) {
+	s := server(t, true)
+	asked, answered := make(chan struct{}), atomic.Bool{}
+	s.Checks = []ops.Check{{Name: "slow", Look: func(ctx context.Context) error {
+		close(asked)
+		<-ctx.Done()
+		time.Sleep(100 * time.Millisecond) // it is slow to notice, and reads what the process closes next
+		answered.Store(true)
+		return ctx.Err()
+	}}}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended, asking := make(chan error, 1), make(chan struct{})
+	go func() { ended <- s.Run(ctx) }()
+	go func() {
+		defer close(asking)
+		if answer, err := http.Get("http://" + s.Listener.Addr().String() + "/readyz"); err == nil {
+			_ = answer.Body.Close()
+		}
+	}()
+	<-asked
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) || !answered.Load() {
+		t.Errorf("it ended while an answer was under way: %v", err)
+	}
+	<-asking
 }
