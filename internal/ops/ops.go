@@ -15,7 +15,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,9 +31,10 @@ import (
 const Off = "none"
 
 const (
-	readyTime = 5 * time.Second // how long the checks of one question may take together
-	idleTime  = 2 * time.Minute // how long a connection may be kept on which nobody asks
-	endTime   = 5 * time.Second // how long the end waits for answers that are under way
+	readyEvery = time.Second     // how old an answer may be that was given to somebody else
+	readyTime  = 5 * time.Second // how long the checks of one question may take together
+	idleTime   = 2 * time.Minute // how long a connection may be kept on which nobody asks
+	endTime    = 5 * time.Second // how long the end waits for answers that are under way
 )
 
 // Check is one thing that a process needs to do its part.
@@ -52,6 +55,16 @@ type Server struct {
 	// Level is that of the process's log, which admins change while it runs; nil: it is fixed.
 	Level *slog.LevelVar
 	Log   *slog.Logger
+
+	mu   sync.Mutex // held while it is looked: whoever asks meanwhile gets the same answer
+	last look
+}
+
+// look is what all checks said at a time.
+type look struct {
+	at       time.Time
+	ready    bool
+	findings []Finding
 }
 
 // Listen takes an address: none for "" and Off. optional is for an address that nobody has named: if
@@ -136,22 +149,29 @@ func (s *Server) guarded(open, admin bool, next http.Handler) http.Handler {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, given := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if !given || s.Allow == nil {
+		switch err := s.admits(r, admin); {
+		case err == nil:
+			next.ServeHTTP(w, r)
+		case errors.Is(err, errNoToken):
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "a token of the cluster is needed: Authorization: Bearer TOKEN", http.StatusUnauthorized)
-			return
+			http.Error(w, err.Error(), http.StatusUnauthorized)
+		case fault.Is(err, fault.Unready):
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		default:
+			http.Error(w, err.Error(), http.StatusForbidden)
 		}
-		if err := s.Allow(r.Context(), token, admin); err != nil {
-			code := http.StatusForbidden
-			if fault.Is(err, fault.Unready) {
-				code = http.StatusServiceUnavailable
-			}
-			http.Error(w, err.Error(), code)
-			return
-		}
-		next.ServeHTTP(w, r)
 	})
+}
+
+var errNoToken = errors.New("a token of the cluster is needed: Authorization: Bearer TOKEN")
+
+// admits says why a request may not look, or not as an admin may.
+func (s *Server) admits(r *http.Request, admin bool) error {
+	token, given := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !given || s.Allow == nil {
+		return errNoToken
+	}
+	return s.Allow(r.Context(), token, admin)
 }
 
 // Finding is how one check came out.
@@ -161,25 +181,41 @@ type Finding struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// Look makes all checks, in their order.
-func (s *Server) Look(ctx context.Context) (ready bool, findings []Finding) {
-	ctx, cancel := context.WithTimeout(ctx, readyTime)
+// look makes all checks, in their order, but not more often than it is worth: who may ask is not known, and a check may
+// cost the whole cluster a round of messages.
+func (s *Server) look(ctx context.Context) look {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.last.at.IsZero() && time.Since(s.last.at) < readyEvery {
+		return s.last
+	}
+	limited, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
-	ready = true
+	now := look{ready: true}
 	for _, check := range s.Checks {
 		finding := Finding{Check: check.Name, Ready: true}
-		if err := check.Look(ctx); err != nil {
-			finding.Ready, finding.Reason, ready = false, err.Error(), false
+		if err := check.Look(limited); err != nil {
+			finding.Ready, finding.Reason, now.ready = false, err.Error(), false
 		}
-		findings = append(findings, finding)
+		now.findings = append(now.findings, finding)
 	}
-	return ready, findings
+	if ctx.Err() == nil { // else it is not the checks that failed, and nobody reads the answer
+		now.at = time.Now()
+		s.last = now
+	}
+	return now
 }
 
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	ready, findings := s.Look(r.Context())
+	now := s.look(r.Context())
+	findings := slices.Clone(now.findings)
+	if !s.open() && s.admits(r, false) != nil {
+		for i := range findings {
+			findings[i].Reason = "" // folders and addresses are not for strangers
+		}
+	}
 	w.Header().Set("Content-Type", "application/json")
-	if !ready {
+	if !now.ready {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	encoder := json.NewEncoder(w)
@@ -187,7 +223,7 @@ func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	_ = encoder.Encode(struct {
 		Ready  bool      `json:"ready"`
 		Checks []Finding `json:"checks"`
-	}{ready, findings})
+	}{now.ready, findings})
 }
 
 // level shows the log's level, and changes it with PUT ?level=debug.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -90,28 +91,53 @@ func TestWhoMayAskForWhat(t *testing.T) {
 	}
 }
 
-func TestWhoIsNotReadySaysWhy(t *testing.T) {
-	s := server(t, true)
-	full := false
-	s.Checks = []ops.Check{
-		{Name: "quorum", Look: func(context.Context) error { return nil }},
-		{Name: "disk", Look: func(context.Context) error {
-			if full {
-				return errors.New("the disk is full: free some")
+func TestWhoIsNotReadySaysWhyButNotToStrangers(t *testing.T) {
+	for _, loopback := range []bool{true, false} {
+		full := false
+		checks := []ops.Check{
+			{Name: "quorum", Look: func(context.Context) error { return nil }},
+			{Name: "disk", Look: func(context.Context) error {
+				if full {
+					return errors.New("the disk is full: free some")
+				}
+				return nil
+			}},
+		}
+		s := server(t, loopback)
+		s.Checks = checks
+		if code, body := ask(s, "GET", "/readyz", ""); code != 200 || !strings.Contains(body, `"ready": true`) {
+			t.Errorf("%d %s", code, body)
+		}
+		full = true
+		s = server(t, loopback) // whose answer is not from before
+		s.Checks = checks
+		for token, why := range map[string]bool{"": loopback, "nobody": loopback, "viewer": true} {
+			code, body := ask(s, "GET", "/readyz", token)
+			if code != 503 || strings.Contains(body, "the disk is full: free some") != why || !strings.Contains(body, `"check": "disk"`) || !strings.Contains(body, "quorum") {
+				t.Errorf("on loopback %t, with the token %q: %d %s", loopback, token, code, body)
 			}
-			return nil
-		}},
+		}
+		if code, _ := ask(s, "GET", "/healthz", ""); code != 200 {
+			t.Errorf("a process that is not ready is not dead: %d", code)
+		}
 	}
-	if code, body := ask(s, "GET", "/readyz", ""); code != 200 || !strings.Contains(body, `"ready": true`) {
-		t.Errorf("%d %s", code, body)
-	}
-	full = true
-	if code, body := ask(s, "GET", "/readyz", ""); code != 503 || !strings.Contains(body, "the disk is full: free some") || !strings.Contains(body, "quorum") {
-		t.Errorf("%d %s", code, body)
-	}
-	if code, _ := ask(s, "GET", "/healthz", ""); code != 200 {
-		t.Errorf("a process that is not ready is not dead: %d", code)
-	}
+}
+
+func TestHoweverOftenIsAskedItIsLookedOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		looks := 0
+		s := server(t, true)
+		s.Checks = []ops.Check{{Name: "quorum", Look: func(context.Context) error { looks++; return nil }}}
+		for want := range 3 {
+			for range 100 {
+				ask(s, "GET", "/readyz", "")
+			}
+			if looks != want+1 {
+				t.Errorf("it was looked %d times in %d s", looks, want+1)
+			}
+			time.Sleep(time.Second) // of the bubble
+		}
+	})
 }
 
 func TestAnAddressThatNobodyNamedMayBeTaken(t *testing.T) {
