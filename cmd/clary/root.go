@@ -56,5 +56,6 @@ func newRoot(app *cli.App) *cobra.Command {
 		root.AddCommand(command)
 	}
 	root.SetFlagErrorFunc(cli.FlagError)
+	cli.StrictUsage(root)
 	return root
 }

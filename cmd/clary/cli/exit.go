@@ -39,7 +39,39 @@ func Exit(err error) (message string, code int) {
 	if errors.Is(err, context.Canceled) {
 		return "", ExitInterrupted
 	}
+	if strings.HasPrefix(err.Error(), "unknown command ") { // which is cobra's, of no command of ours
+		return err.Error(), ExitUsage
+	}
 	return err.Error(), ExitFailed
+}
+
+// StrictUsage gives what cobra itself finds wrong in a call of a command, or of one below it, the exit code of wrong usage.
+func StrictUsage(command *cobra.Command) {
+	if check := command.Args; check != nil {
+		command.Args = func(command *cobra.Command, args []string) error { return asUsage(command, check(command, args)) }
+	}
+	before := command.PreRunE
+	command.PreRunE = func(command *cobra.Command, args []string) error {
+		err := command.ValidateRequiredFlags()
+		if err == nil {
+			err = command.ValidateFlagGroups()
+		}
+		if err != nil || before == nil {
+			return asUsage(command, err)
+		}
+		return before(command, args)
+	}
+	for _, below := range command.Commands() {
+		StrictUsage(below)
+	}
+}
+
+func asUsage(command *cobra.Command, err error) error {
+	var exit *exitError
+	if err == nil || errors.As(err, &exit) {
+		return err
+	}
+	return usage(command, "%v", err)
 }
 
 // usage is a mistake in how a command was called.
