@@ -112,7 +112,7 @@ func (a *agent) open(ctx context.Context) error {
 	}
 	feeders := &feeder.Host{Program: c.Executable, Shelter: shelter, Log: c.Log}
 	a.tasks, err = supervisor.Open(ctx, supervisor.Config{
-		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.store, Cache: a.cache,
+		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.objects(), Cache: a.cache,
 		Certify: a.certify, Secrets: a.secrets, Memory: memoryFolder(c.groupName()), Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Gauge: a.machine.gauge.Latest, Slot: a.machine.slot, Log: c.Log,
 		Feeders: feeders, Disk: disk, DiskReserve: reserve,
 		Feed: feeder.Instructions{Access: c.path(accessFile), Cache: c.path("blocks"), Limit: c.CacheBytes / blockShare},
@@ -122,6 +122,14 @@ func (a *agent) open(ctx context.Context) error {
 		return err
 	}
 	return a.openNetwork(ctx)
+}
+
+// objects are where tasks' inputs come from and their outputs go.
+func (a *agent) objects() staging.Store {
+	if a.config.Store != nil {
+		return a.config.Store
+	}
+	return a.store
 }
 
 // blockShare is which part of the cache is for inputs that are fetched as they are read: one

@@ -14,6 +14,7 @@ import (
 	"github.com/clary-ml/clary/agent/device"
 	"github.com/clary-ml/clary/agent/diskuse"
 	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/agent/staging"
 	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/serving/ingress"
@@ -52,10 +53,11 @@ type Config struct {
 	UIDFirst, UIDLast   uint32            // users that tasks run as, one for each queue; 0 runs them as the agent
 
 	// Network and GossipTransport stand in for the machine's own network where they are
-	// set, and Driver for processes under shims; whoever sets it closes it.
+	// set, Store for the cluster's object store, and Driver for processes under shims; whoever sets it closes it.
 	Network         member.Network
 	GossipTransport memberlist.NodeAwareTransport
 	Driver          runtime.Driver
+	Store           staging.Store
 
 	Executable string // the clary binary, for tasks that run it
 	Version    string

@@ -8,6 +8,7 @@ export CLARY_CONFIG=$dir/config.json
 unset CLARY_ADDRESS CLARY_TOKEN CLARY_CA_PIN CLARY_CONTEXT
 clary=${CLARY_BIN:-$root/bin/clary}
 pids=()
+declare -A metrics=() # where each coordinator tells its operators, by name
 at_end=() # functions to call once all processes have ended
 
 say() { printf '\n== %s\n' "$*"; }
@@ -97,10 +98,12 @@ server() { # server NAME [MORE...]
   free_port && gossip=$port
   free_port && store=$port
   free_port && serve=$port
+  free_port && metrics[$name]=127.0.0.1:$port
   [ -n "${first:-}" ] || first=127.0.0.1:$listen
-  printf '%s\0' --listen "127.0.0.1:$listen" --gossip "127.0.0.1:$gossip" --object-store-listen "127.0.0.1:$store" --serve-listen "127.0.0.1:$serve" "$@" >"$dir/$name.args"
-  start "$name" server --id "$name" --data "$dir/$name" --listen "127.0.0.1:$listen" \
-    --gossip "127.0.0.1:$gossip" --object-store-listen "127.0.0.1:$store" --serve-listen "127.0.0.1:$serve" "$@"
+  set -- --listen "127.0.0.1:$listen" --gossip "127.0.0.1:$gossip" --object-store-listen "127.0.0.1:$store" --serve-listen "127.0.0.1:$serve" \
+    --metrics-listen "${metrics[$name]}" "$@"
+  printf '%s\0' "$@" >"$dir/$name.args"
+  start "$name" server --id "$name" --data "$dir/$name" "$@"
 }
 
 agent() { # agent NAME [MORE...]
@@ -112,6 +115,15 @@ agent() { # agent NAME [MORE...]
   next=$((next + 20))
   start "$name" agent --id "$name" --data "$dir/$name" --address 127.0.0.1 --listen "127.0.0.1:$listen" \
     --gossip "127.0.0.1:$gossip" --ports "$ports" --cores 1 --join "$first" --token-file "$dir/agent.token" "$@"
+}
+
+# live NAME is what a coordinator holds in memory after a collection of what it does not: heap and stacks in bytes, not the state's mapped file.
+live() {
+  local host=${metrics[$1]%:*} port=${metrics[$1]##*:}
+  exec 3<>"/dev/tcp/$host/$port"
+  printf 'GET /debug/pprof/heap?gc=1&debug=1 HTTP/1.0\r\nAuthorization: Bearer %s\r\n\r\n' "$(cat "$dir/s1/admin.token")" >&3
+  awk '/^# HeapAlloc =/ { heap = $4 } /^# Stack =/ { stack = $4 } END { if (!heap) exit 1; printf "%d", heap + stack }' <&3
+  exec 3>&-
 }
 
 count() { "$clary" "$1" -o json | grep -c "$2"; }

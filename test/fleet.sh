@@ -16,6 +16,20 @@ memory() { # memory WHAT
   for name in s1 s2 s3; do printf ' %s %s MiB' "$name" "$(resident "$(pid $name)")"; done
   echo
 }
+# note remembers what coordinators hold, and per WHAT COUNT tells how much more it is since, shared by COUNT.
+declare -A noted=()
+note() {
+  local name
+  for name in s1 s2 s3; do noted[$name]=$(live $name); done
+}
+per() {
+  printf '%-44s' "held in memory for each $1:"
+  local name
+  for name in s1 s2 s3; do
+    printf ' %s %s KiB' "$name" "$(awk -v now="$(live $name)" -v before="${noted[$name]}" -v count="$2" 'BEGIN { printf "%.1f", (now - before) / count / 1024 }')"
+  done
+  echo ", the leader is $(leader)"
+}
 leader() { "$clary" cluster -o json | sed -n 's/^ *"leader": "\(s[0-9]\)".*/\1/p'; }
 other_leader() { [ -n "$(leader)" ] && [ "$(leader)" != "$1" ]; }
 
@@ -47,6 +61,7 @@ again() {
 
 say "$nodes simulated agents in $processes processes, on three coordinators"
 memory "coordinators without agents:"
+note
 beating=()
 for p in $(seq "$processes"); do
   each=$((nodes / processes))
@@ -60,6 +75,7 @@ tell USR1 >/dev/null
 sleep 30
 tell USR1
 memory "with $nodes agents:"
+per agent "$nodes"
 
 say "the leader is killed while $nodes agents beat"
 old=$(leader) began=$(date +%s%N)
@@ -84,10 +100,13 @@ say "$finished jobs end"
 "$dir/sched" --nodes 200 --first 900000 --tasks "$finished" --rate 0 --join "$join" || fail "the jobs that end"
 
 say "$queued jobs wait"
+until_true 60 "all nodes to count as lost" ready_nodes 0
 memory "before:"
-"$dir/sched" --held "$queued" --clients 64
+note
+"$dir/sched" --queued "$queued" --clients 64
 sleep 3
 memory "with $queued jobs that wait:"
+per "job that waits" "$queued"
 
 say "a coordinator starts again with $finished jobs that have ended and $queued that wait"
 follower=s1

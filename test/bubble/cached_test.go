@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/agent/staging"
-	"github.com/clary-ml/clary/agent/staging/stagingtest"
 	"github.com/clary-ml/clary/cluster"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
@@ -72,7 +71,7 @@ func TestATaskGoesWhereItsInputIsThoughAnotherNodeIsTighter(t *testing.T) {
 // fills has an input in the cache of a node whose agent does not run, as a task of its leaves it.
 func (w *world) fills(node, uri string) {
 	w.Helper()
-	store := stagingtest.Store{Dir: filepath.Join(w.dir, "store")}
+	store := w.store()
 	if err := store.Put(w.Context(), "data", "set/rows", strings.NewReader("1,2,3"), 5); err != nil {
 		w.Fatal(err)
 	}

@@ -24,6 +24,24 @@ func TestAJobRunsToItsEnd(t *testing.T) {
 	})
 }
 
+func TestATransformsServersEndWithItsDrivers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, &tally{})
+		w.found()
+		w.put("set/rows", "1,2")
+		w.put("set/more", "3,4")
+		if _, err := w.jobs("c2").Submit(w.admin(t.Context()), work{name: "first", kind: cluster.KindTransform, instances: 2, gpus: 2}.request()); err != nil {
+			t.Fatal(err)
+		}
+		view := w.ends("first", time.Minute)
+		if view.GetJob().GetState() != string(cluster.JobSucceeded) || len(view.GetTasks()) != 4 {
+			t.Errorf("%v", view)
+		}
+		w.idle()
+		w.sound()
+	})
+}
+
 func TestAgentsLeaveACoordinatorThatIsCutOffBeforeTheirNodesCountAsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, &tally{})

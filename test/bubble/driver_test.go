@@ -56,13 +56,16 @@ func newFloor(counts *tally) *floor {
 }
 
 // driver runs one node's programs: "run 3s 0" runs for three seconds and exits with 0, "try
-// 0.4 3" is a trial of rate 0.4 and three steps of a second each, see trialLoss. It outlives
-// its agent, as shims do.
+// 0.4 3" is a trial of rate 0.4 and three steps of a second each, see trialLoss. What drives a transform's
+// server has its work done in driveTakes. It outlives its agent, as shims do.
 type driver struct {
 	floor *floor
 	node  string
 	tasks map[string]*program // guarded by the floor's lock
 }
+
+// driveTakes is how long a transform's driver runs.
+const driveTakes = 6 * time.Second
 
 type program struct {
 	spec    runtime.Spec
@@ -102,6 +105,12 @@ func (d *driver) Start(_ context.Context, spec runtime.Spec) (time.Time, error) 
 	return p.exit.Started, nil
 }
 
+func (d *driver) runs(p *program) bool {
+	d.floor.mu.Lock()
+	defer d.floor.mu.Unlock()
+	return p.running
+}
+
 // play is what a program does: so many steps of some length, each of which it may tell of.
 type play struct {
 	steps   int
@@ -114,6 +123,10 @@ type play struct {
 func playOf(spec runtime.Spec) (play, error) {
 	p := play{steps: 1}
 	var err error
+	if spec.Argv[len(spec.Argv)-1] == "transformer" {
+		p.length = driveTakes
+		return p, nil
+	}
 	if spec.Argv[0] == "run" {
 		if p.length, err = time.ParseDuration(spec.Argv[1]); err != nil {
 			return p, err

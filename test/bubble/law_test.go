@@ -22,7 +22,7 @@ import (
 
 // exercised is what must have happened before the law says anything.
 var exercised = []string{
-	"started", "acknowledged", "unanswered", "seen", "not seen", "second attempts",
+	"started", "acknowledged", "unanswered", "seen", "not seen", "second attempts", "transforms",
 	"node cut", "coordinator cut", "agent restarted", "coordinator restarted", "node crashed",
 }
 
@@ -57,6 +57,8 @@ func TestACommotionBreaksNoPromise(t *testing.T) {
 func commotion(t *testing.T, seed uint64, counts *tally) {
 	w := newWorld(t, counts)
 	w.found()
+	w.put("set/rows", "1,2")
+	w.put("set/more", "3,4")
 	h := &history{counts: counts, begun: time.Now()}
 	var users sync.WaitGroup
 	for user := range 4 {
@@ -80,6 +82,9 @@ func commotion(t *testing.T, seed uint64, counts *tally) {
 		if view.GetJob().GetAttempt() > 1 {
 			counts.add("second attempts")
 		}
+		if job.kind == cluster.KindTransform {
+			counts.add("transforms")
+		}
 		w.whole(view)
 		for _, id := range coordinators {
 			if _, err := w.look(id, name); err != nil {
@@ -87,6 +92,7 @@ func commotion(t *testing.T, seed uint64, counts *tally) {
 			}
 		}
 	}
+	w.idle()
 	w.sound()
 	if !porcupine.CheckOperations(register.ToModel(), h.operations) {
 		t.Errorf("%d operations have no order that explains them", len(h.operations))
@@ -102,7 +108,11 @@ func (w *world) whole(view *claryv1.JobView) {
 	}
 	for _, gang := range view.GetGangs() {
 		for attempt, count := range tasks {
-			if want := int(gang.GetRoles()[0].GetCount()); count != want {
+			want := 0
+			for _, role := range gang.GetRoles() {
+				want += int(role.GetCount())
+			}
+			if count != want {
 				w.Errorf("%s: attempt %d has %d tasks of %d", gang.GetJob(), attempt, count, want)
 			}
 		}
@@ -218,8 +228,11 @@ func jobNamed(name string) work {
 	var n int
 	_, _ = fmt.Sscanf(name, "job-%d", &n)
 	j := work{name: name, instances: 1 + n%3, gpus: n % 4, length: time.Duration(1+n) * time.Second}
-	if n == 5 {
+	switch n {
+	case 5:
 		j.code, j.retries = 3, 1
+	case 7, 8:
+		j.kind, j.instances, j.gpus = cluster.KindTransform, int(1+n%2), 1
 	}
 	return j
 }

@@ -5,6 +5,7 @@
 package bubble_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/clary-ml/clary/agent"
+	"github.com/clary-ml/clary/agent/staging/stagingtest"
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator"
@@ -31,6 +33,7 @@ import (
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
 	"github.com/clary-ml/clary/workload/training"
+	"github.com/clary-ml/clary/workload/transform"
 	"github.com/clary-ml/clary/workload/tuning"
 )
 
@@ -151,6 +154,9 @@ func (w *world) part(apart func(from, to string) bool) {
 	})
 }
 
+// store is the object store of all agents.
+func (w *world) store() stagingtest.Store { return stagingtest.Store{Dir: filepath.Join(w.dir, "store")} }
+
 func (w *world) folder(id string) string { return filepath.Join(w.dir, id) }
 
 // coordinator starts a coordinator. The first of all founds the cluster.
@@ -170,7 +176,7 @@ func (w *world) coordinator(id string) {
 		config.Join, config.Token = hostOf("c1")+":7420", w.token(id, pki.Coordinator)
 	}
 	w.launch(id, func(ctx context.Context) error {
-		return coordinator.Run(ctx, config, map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}})
+		return coordinator.Run(ctx, config, map[cluster.Kind]workload.Kind{cluster.KindTraining: training.Kind{}, cluster.KindTuning: tuning.Kind{}, cluster.KindTransform: transform.Kind{}})
 	})
 }
 
@@ -193,7 +199,7 @@ func (w *world) agent(id string) {
 		ID: id, Data: w.folder(id), Address: host, Listen: host + ":7424", Gossip: host + ":7425",
 		Join: hostOf("c1") + ":7420", Token: w.token(id, pki.Agent), PortFirst: 20000, PortLast: 20100,
 		SimulateGPUs: "8xA100", MilliCPU: 4000, Memory: 16 << 30, CacheBytes: 1 << 20, Version: "test", Log: w.log.With("at", id),
-		Network: w.net.Host(host), GossipTransport: transport, Driver: d,
+		Network: w.net.Host(host), GossipTransport: transport, Driver: d, Store: w.store(),
 	}
 	w.launch(id, func(ctx context.Context) error { return agent.Run(ctx, config) })
 }
@@ -324,9 +330,10 @@ func (w *world) nodesReady(at string) error {
 	return nil
 }
 
-// work is a job whose tasks run so long and exit so.
+// work is a job whose tasks run so long and exit so. A transform's drivers take their own time, and its servers end with them.
 type work struct {
 	name      string
+	kind      cluster.Kind // training if empty
 	instances int
 	gpus      int
 	length    time.Duration
@@ -335,10 +342,15 @@ type work struct {
 }
 
 func (j work) request() *claryv1.SubmitRequest {
+	kind := cmp.Or(j.kind, cluster.KindTraining)
 	spec := fmt.Sprintf(`{"program": {"command": ["run", %q, "%d"]}, "instances": %d, "resources": {"memory": "256MiB", "cores": 0.5, "gpus": %d}}`,
 		j.length, j.code, j.instances, j.gpus)
+	if kind == cluster.KindTransform {
+		spec = fmt.Sprintf(`{"program": {"command": ["run", "100h", "0"]}, "instances": %d, "input": "s3://data/set", "output": "s3://data/scored/",
+			"resources": {"memory": "256MiB", "cores": 0.5, "gpus": %d}}`, j.instances, j.gpus)
+	}
 	return &claryv1.SubmitRequest{Job: wire.JobToProto(cluster.Job{
-		Name: j.name, Kind: cluster.KindTraining, Spec: []byte(spec), RequestID: "request-" + j.name,
+		Name: j.name, Kind: kind, Spec: []byte(spec), RequestID: "request-" + j.name,
 		Retry: cluster.Retry{Limit: j.retries, Backoff: time.Second},
 	})}
 }
@@ -364,6 +376,29 @@ func (w *world) ends(name string, within time.Duration) *claryv1.JobView {
 		return nil
 	})
 	return view
+}
+
+// put has an object in the store.
+func (w *world) put(key, text string) {
+	w.Helper()
+	if err := w.store().Put(w.Context(), "data", key, strings.NewReader(text), int64(len(text))); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// idle waits until no program runs any more on any node.
+func (w *world) idle() {
+	w.Helper()
+	w.until("nothing is left over", time.Minute, func() error {
+		for _, id := range []string{"n1", "n2"} {
+			for _, p := range w.drivers[id].all() {
+				if w.drivers[id].runs(p) {
+					return fmt.Errorf("%s runs on %s", p.spec.ID, id)
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // sound fails the test if the floor has seen what must never be.

@@ -3,6 +3,7 @@ package chaos_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,6 +28,7 @@ type field struct {
 	beats   *beats
 	beacon  string // where tasks send their beats
 	stepped bool   // clocks can be stepped
+	short   bool   // each fault comes once
 	work    work
 	asked   asked
 	done    []string // the faults, and when
@@ -86,19 +88,25 @@ func (d *field) undisturbed(c *client.Client) {
 	}
 }
 
-// length of a run: of the environment, or one round of all kinds of fault.
-func length(t *testing.T) time.Duration {
-	return time.Duration(number(t, "CLARY_CHAOS_MINUTES", 0)) * time.Minute
+// faults are what is to happen: for as many minutes as the environment says, or once what can.
+func (d *field) faults(seed uint64) (faults iter.Seq[chaos.Fault], most time.Duration) {
+	kinds := chaos.Clustered()
+	if !d.stepped {
+		d.t.Log("clocks are not stepped: this binary was not built with the overlay of test/chaos/clock")
+		kinds = slices.DeleteFunc(kinds, func(kind chaos.Kind) bool { return kind == chaos.StepClock })
+	}
+	if minutes := number(d.t, "CLARY_CHAOS_MINUTES", 0); minutes > 0 {
+		return chaos.Faults(seed, kinds, 9), time.Duration(minutes) * time.Minute
+	}
+	d.short = true
+	return slices.Values(chaos.Round(seed, kinds)), time.Hour
 }
 
 func TestAClusterKeepsItsWordWhateverBreaks(t *testing.T) {
-	seed, most := uint64(number(t, "CLARY_CHAOS_SEED", 1)), length(t)
+	t.Parallel()
+	seed := uint64(number(t, "CLARY_CHAOS_SEED", 1))
 	d := beginField(t)
-	kinds := chaos.Clustered()
-	if !d.stepped {
-		t.Log("clocks are not stepped: this binary was not built with the overlay of test/chaos/clock")
-		kinds = slices.DeleteFunc(kinds, func(kind chaos.Kind) bool { return kind == chaos.StepClock })
-	}
+	faults, most := d.faults(seed)
 	c := d.Client()
 	d.undisturbed(c)
 	t.Logf("seed %d: run it again with SEED=%d make chaos", seed, seed)
@@ -120,15 +128,11 @@ func TestAClusterKeepsItsWordWhateverBreaks(t *testing.T) {
 	working.Go(func() { d.series(ctx, own) })
 	working.Go(func() { d.ask(ctx, &d.asked) })
 
-	began, count, long := time.Now(), 0, 9
-	if most == 0 {
-		long = len(kinds)
-	}
-	for fault := range chaos.Faults(seed, kinds, long) {
-		if most == 0 && count == len(kinds) || most > 0 && time.Since(began) > most || t.Failed() {
+	began := time.Now()
+	for fault := range faults {
+		if time.Since(began) > most || t.Failed() {
 			break
 		}
-		count++
 		time.Sleep(fault.After) // the drill's own time passes: nothing is waited for
 		d.done = append(d.done, fmt.Sprintf("%s after %s: %s", time.Now().Format("15:04:05.000"), time.Since(began).Round(time.Millisecond), fault))
 		if fault.Kind == chaos.StepClock {

@@ -137,6 +137,25 @@ func Faults(seed uint64, kinds []Kind, long int) iter.Seq[Fault] {
 	}
 }
 
+// Round draws one fault of each kind, for a run of less than a minute. One that cuts a node off is long enough for it to count
+// as lost, all others are short.
+func Round(seed uint64, kinds []Kind) []Fault {
+	random := rand.New(rand.NewPCG(seed, 1))
+	cutOff := []Kind{PartAgent, SplitLead, FreezeAgent, CutNode}
+	long := cutOff[random.IntN(len(cutOff))]
+	var round []Fault
+	for fault := range deal(random, kinds) {
+		fault.After, fault.Length = fault.After/4, min(fault.Length, between(random, 800, 1600))
+		if fault.Kind == long {
+			fault.Length = between(random, 11_000, 13_000)
+		}
+		if round = append(round, fault); len(round) == len(kinds) {
+			break
+		}
+	}
+	return round
+}
+
 // deal draws faults round by round: each kind comes before any comes again.
 func deal(random *rand.Rand, kinds []Kind) iter.Seq[Fault] {
 	return func(yield func(Fault) bool) {

@@ -26,7 +26,7 @@ func main() {
 	flag.DurationVar(&b.length, "length", 10*time.Second, "for how long they come")
 	flag.IntVar(&b.first, "first", 0, "number of the first simulated node")
 	beat := flag.Bool("beat", false, "instead of all that: let the nodes beat until SIGINT, and tell then, and at each SIGUSR1, how they were answered since the last time")
-	held := flag.Int("held", 0, "instead of all that: submit so many jobs that wait to be released")
+	queued := flag.Int("queued", 0, "instead of all that: submit so many jobs, which wait where no node has room")
 	jobs := flag.Int("jobs", 0, "instead of all that: submit so many jobs of `true` to the cluster's own nodes, and wait until all have succeeded")
 	addresses := flag.String("join", "", "coordinators that the nodes connect to, by turns: HOST:PORT,...")
 	flag.Parse()
@@ -38,8 +38,8 @@ func main() {
 	switch {
 	case *jobs > 0:
 		figures, err = whole(ctx, *jobs, b.clients)
-	case *held > 0:
-		figures, err = waiting(ctx, *held, b.clients)
+	case *queued > 0:
+		figures, err = waiting(ctx, *queued, b.clients)
 	case *beat:
 		tell := make(chan os.Signal, 1)
 		signal.Notify(tell, syscall.SIGUSR1)

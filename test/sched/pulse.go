@@ -98,27 +98,25 @@ func (p *pulse) figures(out beatFigures, span time.Duration) beatFigures {
 	return out
 }
 
-// heldFigures are of submissions that wait.
-type heldFigures struct {
+// queuedFigures are of submissions that wait for room.
+type queuedFigures struct {
 	Jobs      int     `json:"jobs"`
 	PerSecond float64 `json:"per_second"`
 }
 
-// waiting submits jobs that wait to be released.
-func waiting(ctx context.Context, jobs, clients int) (heldFigures, error) {
+// waiting submits jobs that wait, if no node has room.
+func waiting(ctx context.Context, jobs, clients int) (queuedFigures, error) {
 	all, err := dial(clients)
 	if err != nil {
-		return heldFigures{}, err
+		return queuedFigures{}, err
 	}
-	prefix := fmt.Sprintf("held-%d", time.Now().UnixMilli())
+	prefix := fmt.Sprintf("queued-%d", time.Now().UnixMilli())
 	began := time.Now()
 	var group errgroup.Group
 	for worker, c := range all {
 		group.Go(func() error {
 			for i := worker; i < jobs; i += len(all) {
-				held := job(fmt.Sprintf("%s-%d", prefix, i), 1, 1, 0)
-				held.Held = true
-				if _, err := c.Submit(ctx, held); err != nil {
+				if _, err := c.Submit(ctx, job(fmt.Sprintf("%s-%d", prefix, i), 1, 1, 0)); err != nil {
 					return err
 				}
 			}
@@ -126,5 +124,5 @@ func waiting(ctx context.Context, jobs, clients int) (heldFigures, error) {
 		})
 	}
 	err = group.Wait()
-	return heldFigures{Jobs: jobs, PerSecond: math.Round(float64(jobs) / time.Since(began).Seconds())}, err
+	return queuedFigures{Jobs: jobs, PerSecond: math.Round(float64(jobs) / time.Since(began).Seconds())}, err
 }

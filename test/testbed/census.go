@@ -35,9 +35,12 @@ func (m *Machines) Allow(mount string) {
 	m.allowed[mount] = true
 }
 
-// Ports are those of the agents' ranges on which somebody listens, in this network and in those of machines.
+// Ports are those of the agents' ranges on which somebody listens, in this network, unless all machines have their own, and in those of machines.
 func (m *Machines) Ports() []string {
-	found := m.listening(listeners(""))
+	var found []string
+	if !m.apart {
+		found = m.listening(listeners(""))
+	}
 	for name := range m.plugged {
 		for _, line := range m.listening(listeners(m.netns(name))) {
 			found = append(found, line+" on "+name)
