@@ -155,7 +155,9 @@ func (w *world) part(apart func(from, to string) bool) {
 }
 
 // store is the object store of all agents.
-func (w *world) store() stagingtest.Store { return stagingtest.Store{Dir: filepath.Join(w.dir, "store")} }
+func (w *world) store() stagingtest.Store {
+	return stagingtest.Store{Dir: filepath.Join(w.dir, "store")}
+}
 
 func (w *world) folder(id string) string { return filepath.Join(w.dir, id) }
 

@@ -36,7 +36,7 @@ type field struct {
 
 func beginField(t *testing.T) *field {
 	t.Helper()
-	d := &field{drill: &drill{t: t, excused: map[string]string{}, counts: map[chaos.Kind]int{}}, beats: newBeats(), work: work{kinds: map[string]int{}}}
+	d := &field{drill: &drill{t: t, excused: map[string]string{}, counts: map[chaos.Kind]int{}}, beats: newBeats(), work: work{kinds: map[string]int{}, undisturbed: map[string]string{}}}
 	d.Machines = testbed.None(t)
 	d.Apart()
 	d.pretendNVML()
@@ -76,16 +76,28 @@ func (d *field) undisturbed(c *client.Client) {
 	d.Clary("deploy", d.Path("sides"), "--name", "sides", "--replicas", "2", "--cores", "0.2", "--memory", "128MiB", "--detach")
 	d.train("training-first")
 	d.transform("transform-first")
-	for _, name := range []string{"training-first", "transform-first"} {
-		d.Waits(0, name)
+	d.search(c, "sweep-first")
+	for _, kind := range []string{"training", "transform", "sweep"} {
+		d.Waits(0, kind+"-first")
+		left, err := d.left(c, kind, kind+"-first")
+		if err != nil || left == "" {
+			d.t.Fatalf("an undisturbed %s leaves %q: %v", kind, left, err)
+		}
+		d.work.undisturbed[kind] = left
 	}
-	var err error
-	if d.work.weights, err = d.model(c, "training-first"); err != nil {
-		d.t.Fatal(err)
+}
+
+// left is the digest of what a job left that has ended, "" for one of which nothing is asked but its end.
+func (d *field) left(c *client.Client, kind, job string) (string, error) {
+	switch kind {
+	case "training":
+		return d.model(c, job)
+	case "transform":
+		return d.result(c, "s3://clary/scored/"+job+"/")
+	case "sweep":
+		return d.trials(c, job)
 	}
-	if d.work.scored, err = d.result(c, "s3://clary/scored/transform-first/"); err != nil {
-		d.t.Fatal(err)
-	}
+	return "", nil
 }
 
 // faults are what is to happen: for as many minutes as the environment says, or once what can.
@@ -268,18 +280,8 @@ func (d *field) ended(c *client.Client, job promised) {
 		d.t.Errorf("%s, whose program ends with %d, has %s: %s; it said\n%s", job.name, job.code, last.Job.State, last.Job.Reason, said)
 		return
 	}
-	var got, wanted string
-	var err error
-	switch job.kind {
-	case "training":
-		wanted = d.work.weights
-		got, err = d.model(c, job.name)
-	case "transform":
-		wanted = d.work.scored
-		got, err = d.result(c, "s3://clary/scored/"+job.name+"/")
-	}
-	if err != nil || got != wanted {
-		d.t.Errorf("%s left %s, an undisturbed run %s: %v", job.name, got, wanted, err)
+	if got, err := d.left(c, job.kind, job.name); err != nil || got != d.work.undisturbed[job.kind] {
+		d.t.Errorf("%s left %s, an undisturbed run %s: %v", job.name, got, d.work.undisturbed[job.kind], err)
 	}
 }
 

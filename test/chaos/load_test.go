@@ -31,9 +31,8 @@ type work struct {
 	mu    sync.Mutex
 	jobs  []promised
 	kinds map[string]int
-	// The same work has the same result to the bit, whatever happens: those of undisturbed runs.
-	weights string
-	scored  string
+	// The same work leaves the same to the bit, whatever happens: what undisturbed runs left, by kind.
+	undisturbed map[string]string
 }
 
 // promised is a job that was accepted, and how it must end.
@@ -128,10 +127,14 @@ func (d *field) transform(name string) bool {
 		"--content-type", "text/csv", "--max-payload", "1KiB", "--cores", "0.4", "--memory", "192MiB", "--retries", "100", "--detach")
 }
 
-// sweep is six trials of a small network.
+func (d *field) search(c *client.Client, name string) bool {
+	return d.submitJob(c, cluster.Job{Name: name, Kind: cluster.KindTuning, Spec: []byte(sweep), Retry: cluster.Retry{Limit: 100}})
+}
+
+// sweep is six trials of a small network, none of which depends on what others came to.
 const sweep = `{
 	"space": {"parameters": [{"name": "rate", "type": "float", "low": 1e-4, "high": 0.1, "scale": "log", "path": "optimizer.adam.rate"}]},
-	"objectives": [{"name": "validation_loss"}], "seed": 7, "budget": {"trials": 6}, "parallel": 2,
+	"objectives": [{"name": "validation_loss"}], "seed": 7, "sampler": "random", "budget": {"trials": 6}, "parallel": 2,
 	"trial": {
 		"network": {"input": [64], "layers": [{"dense": {"units": 10}}], "loss": "cross_entropy"},
 		"optimizer": {"adam": {"rate": 1}}, "data": {"format": "csv", "label": "last", "scale": 16, "validation_fraction": 0.2},
@@ -150,7 +153,7 @@ func (d *field) series(ctx context.Context, c *client.Client) {
 		case "transform":
 			ok = d.transform(name)
 		case "sweep":
-			ok = d.submitJob(c, cluster.Job{Name: name, Kind: cluster.KindTuning, Spec: []byte(sweep), Retry: cluster.Retry{Limit: 100}})
+			ok = d.search(c, name)
 		}
 		if !ok {
 			return

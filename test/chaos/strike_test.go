@@ -145,3 +145,16 @@ func (d *field) model(c *client.Client, job string) (string, error) {
 		return fmt.Sprintf("weights %x", digest.Sum(nil)), nil
 	}
 }
+
+// trials is the digest of what the trials of a sweep were and came to.
+func (d *field) trials(c *client.Client, sweep string) (string, error) {
+	digest, count := sha256.New(), 0
+	for trial, err := range c.AllTrials(context.Background(), sweep, client.TrialFilter{}) {
+		if err != nil {
+			return "", err
+		}
+		count++
+		fmt.Fprintln(digest, trial.Trial.Number, trial.Trial.Config, trial.Trial.State, trial.Trial.Values)
+	}
+	return fmt.Sprintf("%d trials %x", count, digest.Sum(nil)), nil
+}
