@@ -64,6 +64,9 @@ func (t *told) take(record slog.Record) (skipped int, pass bool) {
 	defer t.mu.Unlock()
 	c := t.kinds[kind]
 	if c == nil && len(t.kinds) >= most {
+		t.forget(record.Time)
+	}
+	if c == nil && len(t.kinds) >= most {
 		kind = "" // which no record has: a level has a name
 		c = t.kinds[kind]
 	}
@@ -80,6 +83,15 @@ func (t *told) take(record slog.Record) (skipped int, pass bool) {
 		return 0, false
 	}
 	return skipped, true
+}
+
+// forget drops the kinds of which nothing was heard lately and nothing is left to be told: their places are for others.
+func (t *told) forget(now time.Time) {
+	for kind, c := range t.kinds {
+		if now.Sub(c.since) >= Span && c.skipped == 0 {
+			delete(t.kinds, kind)
+		}
+	}
 }
 
 // WithAttrs implements slog.Handler.

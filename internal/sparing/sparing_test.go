@@ -39,5 +39,15 @@ func TestAFloodOfAlikeLinesIsAFewAndACount(t *testing.T) {
 		if lines := strings.Count(text.String(), "\n"); lines > 70*sparing.Lines {
 			t.Errorf("%d lines of a thousand kinds", lines)
 		}
+		text.Reset()
+		time.Sleep(sparing.Span)
+		for i := range 20 { // what came long ago takes nobody's place
+			for range sparing.Lines {
+				log.Warn(fmt.Sprintf("%d is a later kind", i))
+			}
+		}
+		if lines := strings.Count(text.String(), "\n"); lines != 20*sparing.Lines {
+			t.Errorf("%d lines of twenty kinds, %d of each", lines, sparing.Lines)
+		}
 	})
 }
