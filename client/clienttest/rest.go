@@ -226,6 +226,9 @@ func (s *admin) WhoAmI(ctx context.Context, _ *claryv1.WhoAmIRequest) (*claryv1.
 
 func (s *admin) Info(context.Context, *claryv1.InfoRequest) (*claryv1.ClusterInfo, error) {
 	response := &claryv1.ClusterInfo{Leader: "c1", Version: "test", CaPin: s.c.authority.Pin(), Revision: 1}
+	if s.c.Clock != nil {
+		response.Now = s.c.Clock().UnixNano()
+	}
 	for i, member := range s.c.coordinators {
 		response.Coordinators = append(response.Coordinators, &claryv1.Coordinator{
 			Id: "c" + string(rune('1'+i)), Address: member.address, Leader: i == 0, Voter: true, Alive: true,

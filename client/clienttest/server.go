@@ -46,6 +46,8 @@ type Cluster struct {
 	// the test knows spaces.
 	Show func(job cluster.Job, trial cluster.Trial) map[string]any
 	Read func(job cluster.Job, parameters map[string]any) ([]float64, error)
+	// Clock is what the cluster says that its clock shows; nil says nothing, as an earlier version does.
+	Clock func() time.Time
 	// Decisions sends the leader's record, part by part; nil is that there is none.
 	Decisions func(send func([]byte) error) error
 	// Queues answers for the tree of queues; nil is that there is none.

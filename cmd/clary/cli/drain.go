@@ -88,9 +88,22 @@ func (f drainFlags) start(ctx context.Context, c *client.Client, id string) (clu
 		if after < 0 {
 			return cluster.Node{}, fault.New(fault.Invalid, "--deadline: %s is over already: name how long from now, as in 10m", f.deadline)
 		}
-		at = time.Now().Add(after.Std())
+		now, err := clusterTime(ctx, c)
+		if err != nil {
+			return cluster.Node{}, err
+		}
+		at = now.Add(after.Std())
 	}
 	return c.DrainBy(ctx, id, f.reason, at)
+}
+
+// clusterTime is what the cluster's clock shows: an instant that it is told must not be judged by another's, which may be wrong.
+func clusterTime(ctx context.Context, c *client.Client) (time.Time, error) {
+	info, err := c.Info(ctx)
+	if err == nil && info.Now.IsZero() { // of an earlier version
+		info.Now = time.Now()
+	}
+	return info.Now, err
 }
 
 // emptyEvery is how often it is looked whether a node is empty.
