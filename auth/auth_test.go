@@ -40,7 +40,7 @@ func TestRolesFormALadder(t *testing.T) {
 			}
 		}
 	}
-	if granted[cluster.RoleViewer] != 1 || granted[cluster.RoleInvoker] != 1 || granted[cluster.RoleUser] != 6 || granted[cluster.RoleAdmin] != len(auth.Actions()) {
+	if granted[cluster.RoleViewer] != 2 || granted[cluster.RoleInvoker] != 2 || granted[cluster.RoleUser] != 7 || granted[cluster.RoleAdmin] != len(auth.Actions()) {
 		t.Errorf("granted %v", granted)
 	}
 	if !auth.Allow(cluster.RoleInvoker, auth.Invoke) || auth.Allow(cluster.RoleViewer, auth.Invoke) {

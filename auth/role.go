@@ -17,6 +17,7 @@ type Action string
 const (
 	Read           Action = "read jobs, nodes, queues, logs and objects"
 	Invoke         Action = "invoke endpoints"
+	RenewOwn       Action = "renew their own tokens"
 	Submit         Action = "submit jobs and write objects"
 	UseHands       Action = "run programs in own jobs' tasks and connect to them"
 	KeepSecrets    Action = "set and delete secrets"
@@ -32,17 +33,19 @@ const (
 
 // Actions lists every action.
 func Actions() []Action {
-	return []Action{Read, Invoke, Submit, UseHands, KeepSecrets, ControlOwn, ControlAny, ManageQueues, ManageNodes, ManageTokens, ManageSettings, Audit, Operate}
+	return []Action{Read, Invoke, RenewOwn, Submit, UseHands, KeepSecrets, ControlOwn, ControlAny, ManageQueues, ManageNodes, ManageTokens, ManageSettings, Audit, Operate}
 }
 
 // Allow is the table: viewers read, invokers only invoke, users read, invoke and work, admins do
-// everything. A role that is none of these may do nothing.
+// everything, and all of them renew their own tokens. A role that is none of these may do nothing.
 func Allow(role string, action Action) bool {
 	switch action {
 	case Read:
 		return role == cluster.RoleViewer || role == cluster.RoleUser || role == cluster.RoleAdmin
 	case Invoke:
 		return role == cluster.RoleInvoker || role == cluster.RoleUser || role == cluster.RoleAdmin
+	case RenewOwn:
+		return role == cluster.RoleViewer || role == cluster.RoleInvoker || role == cluster.RoleUser || role == cluster.RoleAdmin
 	case Submit, UseHands, KeepSecrets, ControlOwn:
 		return role == cluster.RoleUser || role == cluster.RoleAdmin
 	case ControlAny, ManageQueues, ManageNodes, ManageTokens, ManageSettings, Audit, Operate:

@@ -72,6 +72,7 @@ func TestWhatIsRefusedIsOnRecordAndALookIsNot(t *testing.T) {
 		_, _ = admin.Drain(ctx, &claryv1.DrainNodeRequest{Id: "n2"})
 		_, _ = claryv1.NewJobsClient(w.as(unknown)).Cancel(ctx, &claryv1.CancelJobRequest{Name: "digits"})
 		_, _ = claryv1.NewSettingsClient(w.as(cluster.RoleViewer)).Edit(ctx, &claryv1.EditSettingsRequest{Put: []*claryv1.Setting{{Path: "retention.audit", Value: "hush"}}})
+		_, _ = claryv1.NewKeysClient(w.as(cluster.RoleViewer)).Rotate(ctx, &claryv1.RotateKeysRequest{What: "ca", Step: "drop"})
 		bad := cluster.Job{Name: "Bad Name", Kind: cluster.KindTraining, Spec: []byte(`{"hush": 1}`)}
 		_, _ = claryv1.NewJobsClient(w.as(cluster.RoleUser)).Submit(ctx, &claryv1.SubmitRequest{Job: wire.JobToProto(bad)})
 		var lines []string
@@ -83,13 +84,13 @@ func TestWhatIsRefusedIsOnRecordAndALookIsNot(t *testing.T) {
 		}
 		for _, want := range []string{
 			"the-viewer nodes/drain n1 denied", "the-admin nodes/drain n2 not found", "(unknown) jobs/cancel digits denied", "the-user jobs/submit Bad Name invalid",
-			"the-viewer settings/edit retention.audit denied",
+			"the-viewer settings/edit retention.audit denied", "the-viewer keys/rotate ca denied",
 		} {
 			if !slices.Contains(lines, want) {
 				t.Errorf("no %q in %q", want, lines)
 			}
 		}
-		if len(lines) != 5 {
+		if len(lines) != 6 {
 			t.Errorf("%d entries: %q", len(lines), lines)
 		}
 		if only := audited(w, &claryv1.AuditRequest{What: "nodes"}); len(only) != 2 {

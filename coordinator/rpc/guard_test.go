@@ -74,7 +74,7 @@ var least = map[string]map[string]string{
 	"Nodes":     {"": cluster.RoleAdmin, "List": cluster.RoleViewer, "Get": cluster.RoleViewer},
 	"Admin":     {"": cluster.RoleAdmin, "WhoAmI": cluster.RoleViewer, "Info": cluster.RoleViewer},
 	"Cluster":   {"": cluster.RoleAdmin, "Members": cluster.RoleViewer},
-	"Keys":      {"": cluster.RoleAdmin, "RotateToken": cluster.RoleUser},
+	"Keys":      {"": cluster.RoleAdmin, "RotateToken": cluster.RoleViewer},
 	"Settings":  {"": cluster.RoleAdmin, "Get": cluster.RoleViewer},
 	"Queues":    {"": cluster.RoleAdmin, "List": cluster.RoleViewer},
 	"Secrets":   {"": cluster.RoleUser, "List": cluster.RoleViewer},

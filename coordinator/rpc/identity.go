@@ -172,7 +172,7 @@ var needs = map[string]need{
 	"/clary.v1.Keys/Show":        {action: auth.Operate},
 	"/clary.v1.Keys/Rotate":      {action: auth.Operate},
 	"/clary.v1.Keys/Revoke":      {action: auth.ManageNodes},
-	"/clary.v1.Keys/RotateToken": {action: auth.Submit}, // one's own; others' are looked at again
+	"/clary.v1.Keys/RotateToken": {action: auth.RenewOwn}, // others' are looked at again
 }
 
 // admit returns the context with the caller's identity in it, if that is known, and why the caller may not.

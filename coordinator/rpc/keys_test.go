@@ -50,3 +50,19 @@ func TestWhoRenewsHisTokenGetsNoMoreThanHeWasGiven(t *testing.T) {
 		}
 	})
 }
+
+func TestEverybodyRenewsHisOwnTokenWhateverItsRole(t *testing.T) {
+	inWorld(t, func(w *world) {
+		for _, role := range []string{cluster.RoleViewer, cluster.RoleInvoker, cluster.RoleUser, cluster.RoleAdmin} {
+			given, secret, err := auth.NewUserToken("ann", role, 24*time.Hour, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.propose(command.Record{Changes: []command.Change{{Token: &given}}})
+			answer, err := claryv1.NewKeysClient(w.as(secret)).RotateToken(w.Context(), &claryv1.RotateTokenRequest{})
+			if err != nil || answer.GetToken().GetRole() != role {
+				t.Errorf("a token of the role %s becomes one of %q: %v", role, answer.GetToken().GetRole(), err)
+			}
+		}
+	})
+}
