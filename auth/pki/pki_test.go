@@ -199,6 +199,26 @@ func TestOutsideClientsCheckHostsTheUsualWay(t *testing.T) {
 	}
 }
 
+func TestAnAgentIsKnownFromOutsideByTheNameOfAllAgentsAlone(t *testing.T) {
+	ca := authority(t)
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.Certificate())
+	for _, row := range []struct {
+		who   pki.Identity
+		hosts []string
+		good  bool
+	}{{worker, nil, true}, {leader, []string{"10.0.0.1"}, false}, {task, nil, false}, {nil, []string{"store.example"}, false}} {
+		server := credentials(t, ca, row.who, time.Now(), row.hosts...)
+		_, err, _ := shake(&tls.Config{RootCAs: pool, ServerName: pki.AgentName, MinVersion: tls.VersionTLS13}, pki.ServerTLS(server.Static()))
+		if (err == nil) != row.good {
+			t.Errorf("%v as %s: %v", row.who, pki.AgentName, err)
+		}
+	}
+	if got := credentials(t, ca, worker, time.Now()).Cert; len(got.DNSNames) != 1 || len(got.IPAddresses) != 0 {
+		t.Errorf("an agent is certified for %q and %v", got.DNSNames, got.IPAddresses)
+	}
+}
+
 func TestCredentialsSurviveAFolder(t *testing.T) {
 	ca := authority(t)
 	c := credentials(t, ca, task, time.Now())
