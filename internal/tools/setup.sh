@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Makes sure that what the build needs besides Go is there. Each argument is one of:
-#   cc       a C compiler and libc's headers, for the NVIDIA library's binding and the race detector
+#   cc       a C compiler and libc's headers, for the NVIDIA library's binding and the race detector; and the
+#            certificates without which Go fetches no modules
 #   protoc   the protobuf compiler, for `make generate`
 #   python   Python with venv, for tests of scripts
 #   torch    PyTorch, for tests of gangs
 #   engines  Docker and Podman, for tests of containers
 #   serve    nginx, HAProxy and wrk, to measure the router beside
 #   slurm    Slurm and munge, to measure the scheduler beside
-#   deploy   systemd, shellcheck and docker-compose, to check and try what Clary is installed with
+#   deploy   systemd, shellcheck, docker-compose and curl, to check and try what Clary is installed with
 #   net      ip and nsenter, for tests with networks of their own
 # What is missing is installed with apt-get, which needs Debian or Ubuntu and root; nothing
 # is installed that is there already.
@@ -26,6 +27,8 @@ for what in "$@"; do
 int main(void) { return 0; }' >"$probe/probe.c"
       "$(go env CC)" -o "$probe/probe" "$probe/probe.c" 2>/dev/null || need gcc libc6-dev
       rm -rf "$probe"
+      test -n "${SSL_CERT_FILE:-}" -o -n "${SSL_CERT_DIR:-}" -o -s /etc/ssl/certs/ca-certificates.crt -o -s /etc/pki/tls/certs/ca-bundle.crt ||
+        need ca-certificates
       ;;
     protoc)
       command -v protoc >/dev/null && test -f /usr/include/google/protobuf/descriptor.proto || need protobuf-compiler libprotobuf-dev
@@ -55,6 +58,7 @@ int main(void) { return 0; }' >"$probe/probe.c"
       command -v systemd-analyze >/dev/null && test -x /lib/systemd/systemd || need systemd
       command -v shellcheck >/dev/null || need shellcheck
       command -v docker-compose >/dev/null || need docker-compose
+      command -v curl >/dev/null || need curl
       ;;
     net)
       command -v ip >/dev/null && command -v nsenter >/dev/null || need iproute2 util-linux
