@@ -29,11 +29,17 @@ func (a *App) completeCoordinators() cobra.CompletionFunc {
 }
 
 func (a *App) membersCommand() *cobra.Command {
-	return &cobra.Command{
+	var wait int
+	command := &cobra.Command{
 		Use: "members", Short: "Show each coordinator: who votes, who leads, its version, how far its log is",
-		Example: "  clary cluster members\n  clary cluster members -o json", Args: takes(),
+		Example: "  clary cluster members\n  clary cluster members --wait 3\n  clary cluster members -o json", Args: takes(),
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-			members, _, err := c.Members(ctx)
+			members, err := a.awaitCoordinators(ctx, c, func(members []client.Member) string {
+				if wait == 0 {
+					return ""
+				}
+				return missing(members, wait)
+			})
 			if err != nil {
 				return err
 			}
@@ -49,6 +55,32 @@ func (a *App) membersCommand() *cobra.Command {
 			})
 		}),
 	}
+	command.Flags().IntVarP(&wait, "wait", "w", 0, "wait until so many vote, and all answer and are up to date: between two restarts")
+	return command
+}
+
+// caughtUp is by how many entries the log of a coordinator that is up to date may be behind, while others are added: so many
+// may be missing of one that gets its vote, too.
+const caughtUp = 256
+
+// missing says what is not yet as it is when so many coordinators vote and one of them may be restarted; "" if it is.
+func missing(members []client.Member, want int) string {
+	voters := 0
+	for _, m := range members {
+		switch {
+		case !m.Alive:
+			return fmt.Sprintf("%s does not answer", m.ID)
+		case !m.Voter:
+			return fmt.Sprintf("%s has no vote yet: %s", m.ID, behindText(m))
+		case m.Behind > caughtUp:
+			return fmt.Sprintf("%s is %s", m.ID, behindText(m))
+		}
+		voters++
+	}
+	if voters < want {
+		return fmt.Sprintf("%d of %d vote", voters, want)
+	}
+	return ""
 }
 
 func roleOf(m client.Member) string {
@@ -184,22 +216,35 @@ func door(info client.Info) string {
 
 // awaitVoter waits until a coordinator votes, and says how far it is.
 func (a *App) awaitVoter(ctx context.Context, c *client.Client, id string) error {
+	_, err := a.awaitCoordinators(ctx, c, func(members []client.Member) string {
+		for _, m := range members {
+			switch {
+			case m.ID == id && m.Voter:
+				return ""
+			case m.ID == id:
+				return "it has joined, and is " + behindText(m)
+			}
+		}
+		return "waiting for it to join"
+	})
+	if err == nil {
+		a.note("clary: %s votes", id)
+	}
+	return err
+}
+
+// awaitCoordinators asks for the coordinators until nothing is missing, and says what is.
+func (a *App) awaitCoordinators(ctx context.Context, c *client.Client, missing func([]client.Member) string) ([]client.Member, error) {
 	clock := time.NewTicker(time.Second)
 	defer clock.Stop()
 	for said := ""; ; {
 		members, _, err := c.Members(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		now := "waiting for it to join"
-		for _, m := range members {
-			if m.ID == id && m.Voter {
-				a.note("clary: %s votes", id)
-				return nil
-			}
-			if m.ID == id {
-				now = "it has joined, and is " + behindText(m)
-			}
+		now := missing(members)
+		if now == "" {
+			return members, nil
 		}
 		if now != said {
 			a.note("clary: %s", now)
@@ -208,7 +253,7 @@ func (a *App) awaitVoter(ctx context.Context, c *client.Client, id string) error
 		select {
 		case <-clock.C:
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
 }
