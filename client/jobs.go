@@ -21,6 +21,7 @@ type JobView struct {
 	Gangs       []cluster.Gang
 	Tasks       []cluster.Task
 	Publication *cluster.Publication // nil until its outputs are committed
+	Archived    int64                // when it was archived; 0 while it is at hand
 }
 
 // Submission is the answer to Submit.
@@ -83,6 +84,8 @@ type Filter struct {
 	Parent string // only the jobs that this one made, as a sweep makes its trials
 	// Children is with the jobs that other jobs made, which are left out otherwise.
 	Children bool
+	// Archived lists those that are archived instead; of these there are no labels.
+	Archived bool
 	Limit    int    // of one page; 0 is as many as the server gives
 	After    string // the Next of the page before
 	Stale    bool   // any coordinator's view will do: cheaper, and perhaps a moment old
@@ -93,7 +96,7 @@ type Filter struct {
 func (c *Client) Jobs(ctx context.Context, filter Filter) (jobs []cluster.Job, next string, err error) {
 	request := &claryv1.ListJobsRequest{
 		Queue: filter.Queue, Owner: filter.Owner, Kind: string(filter.Kind), Labels: filter.Labels,
-		Limit: int32(filter.Limit), After: filter.After, Stale: filter.Stale, Parent: filter.Parent, Children: filter.Children,
+		Limit: int32(filter.Limit), After: filter.After, Stale: filter.Stale, Parent: filter.Parent, Children: filter.Children, Archived: filter.Archived,
 	}
 	for _, state := range filter.States {
 		request.States = append(request.States, string(state))
@@ -227,7 +230,7 @@ func viewOf(response *claryv1.JobView) JobView {
 	view := JobView{
 		Job:   wire.JobFromProto(response.GetJob()),
 		Gangs: each(response.GetGangs(), wire.GangFromProto),
-		Tasks: each(response.GetTasks(), wire.TaskFromProto),
+		Tasks: each(response.GetTasks(), wire.TaskFromProto), Archived: response.GetArchived(),
 	}
 	if response.GetPublication() != nil {
 		publication := wire.PublicationFromProto(response.GetPublication())

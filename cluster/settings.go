@@ -33,8 +33,12 @@ type Limits struct {
 
 // Retention is how long the cluster remembers what is over.
 type Retention struct {
-	Jobs      time.Duration // jobs that have ended, with their attempts, logs, checkpoints and outputs; 0: for ever
-	JobsMost  int64         // and of these at most so many
+	// Jobs and JobsMost are how long ended jobs are at hand, and how many. Then they are archived: their records go to
+	// the object store, beside what they left there, which stays.
+	Jobs     time.Duration // 0: for ever
+	JobsMost int64         // 0: any number
+	// Outputs is how long what ended jobs left in the object store is kept: their outputs, logs, checkpoints and records.
+	Outputs   time.Duration // 0: for ever
 	Tokens    time.Duration // tokens, after they have expired
 	Orphans   time.Duration // objects below the cluster's own prefixes that nothing names
 	Audit     time.Duration // what people did
@@ -88,8 +92,9 @@ var table = []Setting{
 	amount("limits.user_burst", UnitCount, 10_000, 1, 1_000_000, "", "requests that a user may make at once after a silence", func(s *Settings) *int64 { return &s.Limits.UserBurst }),
 	amount("limits.user_streams", UnitCount, 1_000, 1, 100_000, "no limit", "streams of one user that are open at a time, at each coordinator: watching, following, connecting", func(s *Settings) *int64 { return &s.Limits.UserStreams }),
 	amount("limits.request_bytes", UnitBytes, 16<<20, 64<<10, 16<<20, "", "the size of one request; larger things come in parts", func(s *Settings) *int64 { return &s.Limits.RequestBytes }),
-	amount("retention.jobs", UnitDuration, 365*day, int64(time.Minute), 3650*day, "for ever", "how long jobs are kept after they have ended, with their attempts, logs, checkpoints and outputs", func(s *Settings) *time.Duration { return &s.Retention.Jobs }),
-	amount("retention.jobs_most", UnitCount, 100_000, 10, 10_000_000, "any number", "and of these at most so many; those that ended first go first", func(s *Settings) *int64 { return &s.Retention.JobsMost }),
+	amount("retention.jobs", UnitDuration, 365*day, int64(time.Minute), 3650*day, "for ever", "how long ended jobs are at hand; then they are archived, and what they left in the object store stays", func(s *Settings) *time.Duration { return &s.Retention.Jobs }),
+	amount("retention.jobs_most", UnitCount, 100_000, 10, 10_000_000, "any number", "and of these at most so many; those that ended first are archived first", func(s *Settings) *int64 { return &s.Retention.JobsMost }),
+	amount("retention.outputs", UnitDuration, 0, int64(time.Minute), 3650*day, "for ever", "how long ended jobs are kept at all, archived or not; then they are deleted with their outputs, logs and checkpoints", func(s *Settings) *time.Duration { return &s.Retention.Outputs }),
 	amount("retention.tokens", UnitDuration, 30*day, int64(time.Hour), 3650*day, "", "how long tokens are kept after they have expired", func(s *Settings) *time.Duration { return &s.Retention.Tokens }),
 	amount("retention.orphans", UnitDuration, 7*day, int64(time.Hour), 3650*day, "for ever", "how long objects are kept below jobs/ and models/ of the system's bucket that no job and no version names", func(s *Settings) *time.Duration { return &s.Retention.Orphans }),
 	amount("retention.audit", UnitDuration, 90*day, day, 3650*day, "", "how long the audit's entries are kept", func(s *Settings) *time.Duration { return &s.Retention.Audit }),

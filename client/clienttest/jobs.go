@@ -91,7 +91,7 @@ func (s *jobs) List(_ context.Context, request *claryv1.ListJobsRequest) (*clary
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.c.jobs)) {
 		job := s.c.jobs[name].Job
-		if name <= request.GetAfter() || len(request.GetStates()) > 0 && !slices.Contains(request.GetStates(), string(job.State)) ||
+		if (s.c.jobs[name].Archived != 0) != request.GetArchived() || name <= request.GetAfter() || len(request.GetStates()) > 0 && !slices.Contains(request.GetStates(), string(job.State)) ||
 			request.GetKind() != "" && request.GetKind() != string(job.Kind) || request.GetOwner() != "" && request.GetOwner() != job.Owner || request.GetQueue() != "" && request.GetQueue() != job.Queue {
 			continue
 		}
@@ -202,7 +202,7 @@ func (s *jobs) Why(_ context.Context, request *claryv1.WhyRequest) (*claryv1.Why
 }
 
 func viewToProto(view client.JobView) *claryv1.JobView {
-	out := &claryv1.JobView{Job: wire.JobToProto(view.Job)}
+	out := &claryv1.JobView{Job: wire.JobToProto(view.Job), Archived: view.Archived}
 	for _, gang := range view.Gangs {
 		out.Gangs = append(out.Gangs, wire.GangToProto(gang))
 	}

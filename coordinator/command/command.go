@@ -68,6 +68,8 @@ type Change struct {
 	Endpoint *cluster.Endpoint
 	// Version is of a model.
 	Version *cluster.ModelVersion
+	// Archived is what stays of a job that is archived.
+	Archived *cluster.Archived
 	// Settings are the cluster's.
 	Settings *cluster.Settings
 	Delete   *Key

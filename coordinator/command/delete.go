@@ -9,7 +9,7 @@ import (
 func (w *recording) delete(key Key, expected uint64) error {
 	current, may := w.revision(key)
 	if !may {
-		return fault.New(fault.Invalid, "delete %s %q: a record deletes jobs, gangs, queues, tokens, secrets, sweeps, trials, models and versions only",
+		return fault.New(fault.Invalid, "delete %s %q: a record deletes jobs, gangs, queues, archived jobs, tokens, secrets, sweeps, trials, models and versions only",
 			cluster.Clip(string(key.Kind)), cluster.Clip(key.ID))
 	}
 	if current == 0 {
@@ -21,6 +21,9 @@ func (w *recording) delete(key Key, expected uint64) error {
 	switch key.Kind {
 	case state.KindJob:
 		return w.deleteJob(key.ID)
+	case state.KindArchived:
+		w.DeleteArchived(key.ID)
+		return nil
 	case state.KindGang:
 		return w.deleteGang(key.ID)
 	case state.KindQueue:
@@ -47,6 +50,9 @@ func (w *recording) revision(key Key) (current uint64, may bool) {
 	case state.KindJob:
 		job, _ := w.Job(key.ID)
 		return job.Revision, true
+	case state.KindArchived:
+		archived, _ := w.Archived(key.ID)
+		return archived.Revision, true
 	case state.KindGang:
 		gang, _ := w.Gang(key.ID)
 		return gang.Revision, true

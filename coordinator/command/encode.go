@@ -239,6 +239,9 @@ func (r Record) toProto() (*claryv1.Command, error) {
 		if change.Settings != nil {
 			m.Change, set = &claryv1.Change_Settings{Settings: wire.SettingsToProto(*change.Settings)}, set+1
 		}
+		if change.Archived != nil {
+			m.Change, set = &claryv1.Change_Archived{Archived: wire.ArchivedToProto(*change.Archived)}, set+1
+		}
 		if change.Delete != nil {
 			m.Change, set = &claryv1.Change_Delete{Delete: keyToProto(change.Delete)}, set+1
 		}
@@ -302,6 +305,9 @@ func recordFromProto(record *claryv1.Record) (Command, error) {
 			}
 			settings := wire.SettingsFromProto(c.Settings)
 			change.Settings = &settings
+		case *claryv1.Change_Archived:
+			archived := wire.ArchivedFromProto(c.Archived)
+			change.Archived = &archived
 		case *claryv1.Change_Check:
 			change.Check = keyFromProto(c.Check)
 		default:

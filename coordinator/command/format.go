@@ -38,6 +38,7 @@ var rows = []row{
 	{1, "raising the format", of[RaiseFormat], nil},
 	{1, "noting what a node's cache holds", of[SetNodeCached], nil},
 	{1, "changing settings", changing(func(c Change) bool { return c.Settings != nil }), nil},
+	{1, "archiving jobs", changing(func(c Change) bool { return c.Archived != nil }), nil},
 	{1, "replacing keys", changing(func(c Change) bool { return c.Trust != nil }), nil},
 	{1, "revoking a member", of[Revoke], nil},
 	{1, "emptying a node until a deadline", func(c Command) bool {

@@ -78,6 +78,8 @@ func (w *recording) apply(change Change) error {
 		return w.putVersion(*change.Version, change.Expect)
 	case change.Settings != nil:
 		return w.putSettings(*change.Settings, change.Expect)
+	case change.Archived != nil:
+		return w.putArchived(*change.Archived, change.Expect)
 	case change.Check != nil:
 		return w.check(*change.Check, change.Expect)
 	case change.Delete != nil:
@@ -135,7 +137,7 @@ func (w *recording) putJob(job cluster.Job, expected uint64) error {
 		if err := cmp.Or(jobMayBecome(old, job), w.checkEnd(job)); err != nil {
 			return err
 		}
-	} else if err := cmp.Or(w.checkParent(job), w.checkPins(job), CheckCrowd(w, job)); err != nil {
+	} else if err := cmp.Or(w.checkNotArchived(job.Name), w.checkParent(job), w.checkPins(job), CheckCrowd(w, job)); err != nil {
 		return err
 	}
 	w.PutJob(job)

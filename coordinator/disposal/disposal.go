@@ -1,13 +1,14 @@
-// Package disposal deletes what has ended, with all that it left in the object store: for whoever asks for it, and for the
-// janitor when its time is over.
+// Package disposal takes ended jobs out of the state: into an archive, where all that they left stays, or for good, with all that
+// they left in the object store. It does so for whoever asks for it, and for the janitor when their time has come.
 //
-// Objects go before the record that names them. A deletion that is cut off leaves something that can be deleted again, and no
-// objects that nobody knows of.
+// Objects go before what names them. A deletion that is cut off leaves something that can be deleted again, and no
+// objects that nobody knows of. A record is whole before anything of what it tells goes.
 package disposal
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -30,9 +31,11 @@ type Ledger interface {
 // Store is where jobs leave what they make.
 type Store interface {
 	DeletePrefix(ctx context.Context, prefix object.URI) (int, error)
+	Put(ctx context.Context, to object.URI, content io.Reader, size int64) (object.Info, error)
+	Get(ctx context.Context, from object.URI, offset, length int64) (io.ReadCloser, error)
 }
 
-// Disposal deletes jobs.
+// Disposal archives and deletes jobs.
 type Disposal struct {
 	ledger Ledger
 	store  func() (Store, error)
@@ -49,13 +52,24 @@ func Folder(job string) string { return "s3://clary/jobs/" + job + "/" }
 // Job deletes an ended job at the revision that was read, with what it made: its jobs, its sweep and that one's trials, its
 // objects. It can be cut off and done again at any time. A Conflict is worth another look at the job.
 func (d *Disposal) Job(ctx context.Context, job cluster.Job) error {
-	if err := d.made(ctx, job); err != nil {
+	row, archived, err := d.archived(ctx, job.Name)
+	if err != nil {
+		return err
+	}
+	r := command.Record{Changes: []command.Change{{Expect: job.Revision, Delete: &command.Key{Kind: state.KindJob, ID: job.Name}}}}
+	if archived { // that was cut off, and some of what it made may be in its record only
+		if err := d.recorded(ctx, row); err != nil {
+			return err
+		}
+		r.Changes = append(r.Changes, command.Change{Expect: row.Revision, Delete: &command.Key{Kind: state.KindArchived, ID: job.Name}})
+	}
+	if err := d.made(ctx, job, true); err != nil {
 		return err
 	}
 	if err := d.objects(ctx, job); err != nil {
 		return err
 	}
-	_, err := d.ledger.Propose(ctx, command.Record{Changes: []command.Change{{Expect: job.Revision, Delete: &command.Key{Kind: state.KindJob, ID: job.Name}}}})
+	_, err = d.ledger.Propose(ctx, r)
 	return err
 }
 
@@ -108,9 +122,9 @@ const (
 	deleteAtOnce = 8
 )
 
-// made deletes what an ended job has made: its jobs, its sweep, and the sweep's trials
+// made deletes what an ended job has made: its jobs, its sweep, and the sweep's trials, if objects is set
 // with all that they left in the store. It can be cut off and done again at any time.
-func (d *Disposal) made(ctx context.Context, job cluster.Job) error {
+func (d *Disposal) made(ctx context.Context, job cluster.Job, objects bool) error {
 	snapshot, err := d.ledger.Read(ctx, false)
 	if err != nil {
 		return err
@@ -129,8 +143,10 @@ func (d *Disposal) made(ctx context.Context, job cluster.Job) error {
 		if !child.State.Ended() {
 			return fault.New(fault.Conflict, "job %s has made job %s, which is %s: it is on its way to its end, try again", job.Name, child.Name, child.State)
 		}
-		if err := d.objects(ctx, child); err != nil {
-			return err
+		if objects {
+			if err := d.objects(ctx, child); err != nil {
+				return err
+			}
 		}
 		if err := d.drop(ctx, command.Key{Kind: state.KindJob, ID: child.Name}, child.Revision); err != nil {
 			return err
@@ -144,7 +160,7 @@ func (d *Disposal) made(ctx context.Context, job cluster.Job) error {
 	if job.Kind != cluster.KindTuning {
 		return nil
 	}
-	return d.trials(ctx, job.Name)
+	return d.trials(ctx, job.Name, objects)
 }
 
 func (d *Disposal) drop(ctx context.Context, key command.Key, revision uint64) error {
@@ -156,7 +172,7 @@ func (d *Disposal) drop(ctx context.Context, key command.Key, revision uint64) e
 }
 
 // trials deletes a sweep's rows, a record at a time.
-func (d *Disposal) trials(ctx context.Context, sweep string) error {
+func (d *Disposal) trials(ctx context.Context, sweep string, objects bool) error {
 	for {
 		snapshot, err := d.ledger.Read(ctx, false)
 		if err != nil {
@@ -166,10 +182,8 @@ func (d *Disposal) trials(ctx context.Context, sweep string) error {
 		var left []string // jobs that may have left objects
 		for trial := range snapshot.TrialsOf(sweep, 0) {
 			r.Changes = append(r.Changes, command.Change{Expect: trial.Revision, Delete: &command.Key{Kind: state.KindTrial, ID: trial.ID()}})
-			for _, job := range tuning.JobsOf(trial) {
-				if _, another := snapshot.Job(job); !another { // the sweep's own are gone by now
-					left = append(left, job)
-				}
+			if objects {
+				left = append(left, orphaned(snapshot, tuning.JobsOf(trial))...)
 			}
 			if len(r.Changes) == deleteRows {
 				break
@@ -179,16 +193,30 @@ func (d *Disposal) trials(ctx context.Context, sweep string) error {
 		if len(r.Changes) == 0 {
 			return nil
 		}
-		group, work := errgroup.WithContext(ctx)
-		group.SetLimit(deleteAtOnce)
-		for _, job := range left {
-			group.Go(func() error { return d.objects(work, cluster.Job{Name: job, Started: 1}) })
-		}
-		if err := group.Wait(); err != nil {
+		if err := d.folders(ctx, left); err != nil {
 			return err
 		}
 		if _, err := d.ledger.Propose(ctx, r); err != nil && !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.NotFound) {
 			return err
 		}
 	}
+}
+
+// orphaned are those of the jobs that a sweep made whose objects are nobody else's: the sweep's own jobs are gone by now.
+func orphaned(snapshot *state.Snapshot, jobs []string) []string {
+	return slices.DeleteFunc(jobs, func(job string) bool {
+		_, another := snapshot.Job(job)
+		_, archived := snapshot.Archived(job)
+		return another || archived
+	})
+}
+
+// folders deletes what jobs left, some at a time.
+func (d *Disposal) folders(ctx context.Context, jobs []string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(deleteAtOnce)
+	for _, job := range jobs {
+		group.Go(func() error { return d.objects(ctx, cluster.Job{Name: job, Started: 1}) })
+	}
+	return group.Wait()
 }

@@ -120,6 +120,16 @@ func (d drawer) changeGang() command.Command {
 
 func (d drawer) drop() command.Command {
 	job, _ := d.someJob()
+	if job.State.Ended() && d.one(3) {
+		row := job.Archive(job.Ended + 1)
+		old, _ := d.s.Archived(job.Name)
+		return command.Record{Changes: []command.Change{{Expect: d.expect(old.Revision), Archived: &row}}}
+	}
+	if row, is := d.s.Archived(d.name("job", 5)); is {
+		return command.Record{Changes: []command.Change{
+			{Expect: d.expect(row.Revision), Delete: &command.Key{Kind: state.KindArchived, ID: row.Name}},
+		}}
+	}
 	return command.Record{Changes: []command.Change{
 		{Expect: d.expect(job.Revision), Delete: &command.Key{Kind: state.KindJob, ID: job.Name}},
 	}}

@@ -1,6 +1,6 @@
-// Package janitor removes what is over: jobs that ended long ago with all that they left, tokens that have expired, objects that
-// nothing names. How long each is kept says the settings' retention. Sweep decides, from a view; a loop on the leader acts, a
-// bounded part a round.
+// Package janitor sees that what is over takes no room: jobs that ended long ago are archived, and deleted only where somebody has
+// set that; tokens that have expired and objects that nothing names go. How long each is kept says the settings' retention. Sweep
+// decides, from a view; a loop on the leader acts, a bounded part a round.
 package janitor
 
 import (
@@ -36,8 +36,10 @@ type Store interface {
 // Config is what a janitor needs.
 type Config struct {
 	Ledger Ledger
-	Jobs   interface { // deletes a job with all that it left
-		Job(ctx context.Context, job cluster.Job) error
+	Jobs   interface {
+		Job(ctx context.Context, job cluster.Job) error // deletes a job with all that it left
+		Archived(ctx context.Context, row cluster.Archived) error
+		Archive(ctx context.Context, job cluster.Job, now int64) error
 	}
 	Store func() (Store, error)
 	Log   *slog.Logger
@@ -47,6 +49,7 @@ const (
 	every    = time.Minute            // between rounds while there is nothing left to do
 	hurry    = 500 * time.Millisecond // between rounds while there is
 	perRound = 100                    // things that go in one
+	perRead  = 5000                   // archived jobs that are looked at in one
 	sulk     = time.Hour              // before what could not be removed is tried again
 )
 
@@ -127,6 +130,7 @@ type reign struct {
 	ended   map[string]int64     // when each job ended that no other has made
 	failed  map[string]time.Time // what could not be removed, and when that was tried
 	orphans cursor
+	seen    string // the last archived job that was looked at
 	said    string // what was logged last
 }
 
@@ -205,13 +209,17 @@ func (r *reign) round(ctx context.Context, do bool) (Result, error) {
 		view.Jobs = append(view.Jobs, Ended{name, at})
 	}
 	slices.SortFunc(view.Jobs, func(a, b Ended) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.Name, b.Name)) })
+	read := r.archived(snapshot, &view, settings)
 	result := Sweep(view, settings, now.UnixNano(), 1)
 	if len(result.Gone)+len(result.Kept) > 0 { // it is worth looking at all that may need something
-		view.Refs = references(snapshot)
+		view.Refs, view.Reads = references(snapshot)
 		result = Sweep(view, settings, now.UnixNano(), perRound)
 	}
 	snapshot.Close()
 	if do {
+		if !result.More {
+			r.seen = read
+		}
 		if result.Gone, err = r.remove(ctx, result.Gone); err != nil {
 			return result, err
 		}
@@ -222,6 +230,22 @@ func (r *reign) round(ctx context.Context, do bool) (Result, error) {
 	orphans, err := r.sweepOrphans(ctx, settings.Retention.Orphans, now, do)
 	result.Gone = append(result.Gone, orphans...)
 	return result, err
+}
+
+// archived adds the archived jobs to a view whose turn it is to be looked at, and says up to which that is.
+func (r *reign) archived(snapshot *state.Snapshot, view *View, settings cluster.Settings) string {
+	if settings.Retention.Outputs == 0 {
+		return ""
+	}
+	for row := range snapshot.ArchivedJobs(r.seen) {
+		if tried, is := r.failed[row.Name]; !is || time.Since(tried) >= sulk {
+			view.Archived = append(view.Archived, Ended{row.Name, row.Ended})
+		}
+		if len(view.Archived) == perRead {
+			return row.Name
+		}
+	}
+	return ""
 }
 
 // remove removes things one by one, and returns those that are gone. One that cannot be removed does not keep the others from it.
@@ -257,11 +281,16 @@ func (r *reign) one(ctx context.Context, g Gone) error {
 		return err
 	}
 	job, isJob := snapshot.Job(g.ID)
+	row, isRow := snapshot.Archived(g.ID)
 	token, isToken := snapshot.Token(g.ID)
 	snapshot.Close()
 	switch {
 	case g.Kind == GoneJob && isJob && job.State.Ended():
 		return r.Jobs.Job(ctx, job)
+	case g.Kind == GoneRecord && isJob && job.State.Ended():
+		return r.Jobs.Archive(ctx, job, time.Now().UnixNano())
+	case g.Kind == GoneArchived && isRow && !isJob:
+		return r.Jobs.Archived(ctx, row)
 	case g.Kind == GoneToken && isToken:
 		_, err := r.Ledger.Propose(ctx, command.Record{Changes: []command.Change{{Expect: token.Revision, Delete: &command.Key{Kind: state.KindToken, ID: token.ID}}}})
 		return err

@@ -116,9 +116,43 @@ func (h *house) set(edit func(*cluster.Settings)) {
 	h.must(command.Change{Settings: &settings, Expect: settings.Revision})
 }
 
-func TestJobsGoWithAllThatTheyLeftWhenTheirTimeIsOver(t *testing.T) {
+func TestJobsThatEndedLongAgoAreArchivedAndWhatTheyLeftStays(t *testing.T) {
 	inHouse(t, func(h *house) {
 		h.set(func(s *cluster.Settings) { s.Retention.Jobs = 10 * day })
+		h.job("old", nil, true)
+		time.Sleep(9 * day)
+		h.job("young", nil, true)
+		time.Sleep(day + 2*time.Minute)
+		if got := h.there(); got != "young jobs/old/checkpoints jobs/old jobs/young/checkpoints" {
+			h.Errorf("after ten days there are %s", got)
+		}
+		time.Sleep(300 * day)
+		if got := h.there(); got != "jobs/old/checkpoints jobs/old jobs/young/checkpoints jobs/young" {
+			h.Errorf("long after there are %s", got)
+		}
+		snapshot, _ := h.Read(h.Context(), true)
+		defer snapshot.Close()
+		for row := range snapshot.ArchivedJobs("old") {
+			if row.Name != "young" || row.Owner != "ada" || row.State != cluster.JobFailed || row.Ended == 0 || row.At < row.Ended+int64(10*day) {
+				h.Errorf("of the other stays %+v", row)
+			}
+		}
+		taken := cluster.Job{Name: "old", Kind: cluster.KindTraining, Owner: "ada", Queue: cluster.DefaultQueue, State: cluster.JobQueued, Attempt: 1}
+		if _, err := h.Propose(h.Context(), command.Record{Changes: []command.Change{{Job: &taken}}}); !fault.Is(err, fault.Conflict) {
+			h.Errorf("another job takes the name of one that is archived: %v", err)
+		}
+		h.set(func(s *cluster.Settings) { s.Retention.Outputs = 312 * day })
+		time.Sleep(2 * day)
+		if got := h.there(); got != "jobs/young/checkpoints jobs/young" {
+			h.Errorf("when what ended jobs left is kept for less there are %s", got)
+		}
+		h.must(command.Change{Job: &taken}) // its name is free again
+	})
+}
+
+func TestJobsGoWithAllThatTheyLeftIfSomebodyHasSetThat(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.set(func(s *cluster.Settings) { s.Retention.Jobs, s.Retention.Outputs = 0, 10*day })
 		h.job("old", nil, true)
 		h.job("read", nil, true)
 		h.job("reader", func(j *cluster.Job) { j.Spec = []byte(`{"inputs":["s3://clary/jobs/read/attempts/1/output.tar.gz"]}`) }, false)
@@ -140,7 +174,7 @@ func TestJobsGoWithAllThatTheyLeftWhenTheirTimeIsOver(t *testing.T) {
 
 func TestADryRunRemovesNothing(t *testing.T) {
 	inHouse(t, func(h *house) {
-		h.set(func(s *cluster.Settings) { s.Retention.Jobs = day })
+		h.set(func(s *cluster.Settings) { s.Retention.Outputs = day })
 		h.store.Break(fault.New(fault.Unready, "the store is away"))
 		h.job("old", nil, true)
 		time.Sleep(2 * day) // the store is away: nothing goes
@@ -166,9 +200,11 @@ func TestManyJobsGoARoundAtATime(t *testing.T) {
 			h.job(fmt.Sprintf("j%03d", i), nil, true)
 			time.Sleep(time.Millisecond)
 		}
-		time.Sleep(day)
+		time.Sleep(2 * day)
 		h.set(func(s *cluster.Settings) { s.Retention.JobsMost = 20 })
-		count := func() int { return len(strings.Fields(h.there())) / 2 }
+		count := func() int {
+			return len(slices.DeleteFunc(strings.Fields(h.there()), func(name string) bool { return strings.Contains(name, "/") }))
+		}
 		time.Sleep(time.Minute)
 		if n := count(); n > 250 || n < 20 {
 			h.Errorf("%d jobs are left after a minute", n)

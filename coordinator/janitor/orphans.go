@@ -124,9 +124,15 @@ func ownedJob(snapshot *state.Snapshot, name string) bool {
 	if _, there := snapshot.Job(name); there {
 		return true
 	}
+	if _, archived := snapshot.Archived(name); archived {
+		return true
+	}
 	sweep, number, ok := tuning.TrialNamed(name)
 	if !ok {
 		return false
+	}
+	if row, archived := snapshot.Archived(sweep); archived && row.Kind == cluster.KindTuning {
+		return true // its record names them
 	}
 	trial, there := snapshot.Trial(cluster.TrialID(sweep, number))
 	return there && slices.Contains(tuning.JobsOf(trial), name)

@@ -12,10 +12,10 @@ import (
 // jobsFolder finds what is in a job's folder, wherever it is mentioned.
 var jobsFolder = regexp.MustCompile(`s3://clary/jobs/([a-z0-9-]{1,63})(?:/|\b)`)
 
-// references says of each job that has ended what still needs it: a version of a model that it made or that came from its
-// folder, a sweep that goes on and learns from it, a job or endpoint that goes on and reads what it left.
-func references(snapshot *state.Snapshot) map[string]string {
-	r := refs{}
+// references says of each job that has ended what still needs what it left: a version of a model that it made or that came from its
+// folder, a job or endpoint that goes on and reads it; and what reads its rows: a sweep that goes on and learns from it.
+func references(snapshot *state.Snapshot) (left, rows map[string]string) {
+	r, reads := refs{}, refs{}
 	for model := range snapshot.Models("") {
 		for version := range snapshot.VersionsOf(model.Name, 0) {
 			r.version(version)
@@ -23,6 +23,12 @@ func references(snapshot *state.Snapshot) map[string]string {
 	}
 	for job := range snapshot.Unended() {
 		r.job(job)
+		if job.Kind == cluster.KindTuning {
+			for _, earlier := range tuning.WarmStart(job.Spec) {
+				r.need(earlier, "sweep "+job.Name)
+				reads.need(earlier, "sweep "+job.Name)
+			}
+		}
 		for gang := range snapshot.GangsOf(job.Name) {
 			r.roles(gang.Roles, "job "+job.Name)
 		}
@@ -30,7 +36,7 @@ func references(snapshot *state.Snapshot) map[string]string {
 			r.endpoint(endpoint)
 		}
 	}
-	return r
+	return r, reads
 }
 
 type refs map[string]string
@@ -69,11 +75,6 @@ func (r refs) version(v cluster.ModelVersion) {
 func (r refs) job(job cluster.Job) {
 	who := "job " + job.Name
 	r.mentioned(job.Spec, who)
-	if job.Kind == cluster.KindTuning {
-		for _, earlier := range tuning.WarmStart(job.Spec) {
-			r.need(earlier, "sweep "+job.Name)
-		}
-	}
 	r.need(job.Parent, who)
 	for _, pin := range job.Models {
 		r.mentioned([]byte(pin.URI), who)

@@ -1,6 +1,7 @@
 package janitor_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 // One job for each way in which something can need it, and one that nothing needs; what a running job reads is another test's.
 func TestWhatLineageSweepsAndEndpointsReferToStays(t *testing.T) {
 	inHouse(t, func(h *house) {
-		h.set(func(s *cluster.Settings) { s.Retention.Jobs = day })
+		h.set(func(s *cluster.Settings) { s.Retention.Jobs, s.Retention.Outputs = 0, day })
 		for _, name := range []string{"made", "made-t3", "data", "earlier", "alone"} {
 			h.job(name, nil, true)
 		}
@@ -28,6 +29,16 @@ func TestWhatLineageSweepsAndEndpointsReferToStays(t *testing.T) {
 		time.Sleep(2 * day)
 		if got := h.there(); got != "data earlier learner made made-t3 jobs/data/checkpoints jobs/earlier/checkpoints jobs/made-t3/checkpoints jobs/made/checkpoints" {
 			h.Errorf("there are %s", got)
+		}
+		h.set(func(s *cluster.Settings) { s.Retention.Jobs, s.Retention.Outputs = day, 0 })
+		time.Sleep(2 * time.Minute)
+		if got, _, _ := strings.Cut(h.there(), " jobs/"); got != "earlier learner" {
+			h.Errorf("of those that are archived, and one that is learned from, there are %s", got)
+		}
+		h.set(func(s *cluster.Settings) { s.Retention.Outputs = day })
+		time.Sleep(2 * time.Minute)
+		if got := h.there(); !strings.Contains(got, "jobs/data/checkpoints") || !strings.Contains(got, "jobs/made-t3/checkpoints") {
+			h.Errorf("what a version of a model came from is gone since it was archived: %s", got)
 		}
 	})
 }

@@ -15,9 +15,11 @@ type Ended struct {
 
 // View is what a sweep is decided from.
 type View struct {
-	Jobs   []Ended           // that nobody else's job made, the first that ended first
-	Refs   map[string]string // by job: what still needs it, in words
-	Tokens []cluster.Token
+	Jobs     []Ended // at hand, that nobody else's job made, the first that ended first
+	Archived []Ended // archived jobs, some of them
+	// Refs says by job what needs something that it left, and Reads what reads its rows, in words.
+	Refs, Reads map[string]string
+	Tokens      []cluster.Token
 }
 
 // Kind is a sort of thing that goes.
@@ -25,9 +27,11 @@ type Kind string
 
 // What goes.
 const (
-	GoneJob     Kind = "job"
-	GoneToken   Kind = "token"
-	GoneObjects Kind = "objects"
+	GoneJob      Kind = "job"      // with all that it left
+	GoneArchived Kind = "archived" // an archived job, likewise
+	GoneRecord   Kind = "record"   // of a job, to the archive
+	GoneToken    Kind = "token"
+	GoneObjects  Kind = "objects"
 )
 
 // Gone is something whose time is over.
@@ -44,53 +48,102 @@ type Result struct {
 	More bool   // there is more than a round takes
 }
 
-// settle is how long a job stays in any case: whoever waited for it looks at it once more.
-const settle = 10 * time.Minute
+// settle is how long a job is at hand in any case: whoever waited for it looks at it once more, and agents bring its logs to the store.
+const settle = time.Hour
 
-// Sweep says whose time is over, at most so many. It never names a job that something refers to.
+// Sweep says whose time is over, at most so many. It never has a job deleted that something refers to, nor one archived whose
+// rows something reads.
 func Sweep(v View, settings cluster.Settings, now int64, most int) Result {
-	s := sweep{most: most}
-	keep := settings.Retention
+	s := sweep{View: v, keep: settings.Retention, now: now, most: most}
+	_ = s.jobs() && s.archived() && s.tokens() // each says whether there is room for more
+	return s.Result
+}
+
+// jobs are those at hand.
+func (s *sweep) jobs() bool {
 	excess := int64(0)
-	if keep.JobsMost > 0 {
-		excess = int64(len(v.Jobs)) - keep.JobsMost
+	if s.keep.JobsMost > 0 {
+		excess = int64(len(s.Jobs)) - s.keep.JobsMost
 	}
-	for i, job := range v.Jobs {
-		age := time.Duration(now - job.At)
-		old := keep.Jobs > 0 && age > keep.Jobs
-		surplus := int64(i) < excess && age > settle
-		if !old && !surplus {
-			break // those behind it ended later
-		}
-		why := fmt.Sprintf("it ended %s ago, and ended jobs are kept for %s (retention.jobs)", spoken(age), spoken(keep.Jobs))
-		if !old {
-			why = fmt.Sprintf("%d ended jobs are kept, and at most %d are to be (retention.jobs_most)", len(v.Jobs), keep.JobsMost)
-		}
-		if needed := v.Refs[job.Name]; needed != "" {
-			s.keep(Gone{GoneJob, job.Name, needed})
+	for i, job := range s.Jobs {
+		age := time.Duration(s.now - job.At)
+		over, why := s.over(age)
+		if over && s.Refs[job.Name] == "" {
+			if !s.add(Gone{GoneJob, job.Name, why}) {
+				return false
+			}
 			continue
 		}
-		if !s.add(Gone{GoneJob, job.Name, why}) {
-			return s.Result
+		old := s.keep.Jobs > 0 && age > s.keep.Jobs
+		surplus := int64(i) < excess && age > settle
+		switch {
+		case over:
+			s.stay(Gone{GoneJob, job.Name, s.Refs[job.Name]})
+		case !old && !surplus:
+			return true // those behind it ended later
+		}
+		if !old && !surplus {
+			continue
+		}
+		if old {
+			why = fmt.Sprintf("it ended %s ago, and ended jobs are at hand for %s (retention.jobs)", spoken(age), spoken(s.keep.Jobs))
+		} else {
+			why = fmt.Sprintf("%d ended jobs are at hand, and at most %d are to be (retention.jobs_most)", len(s.Jobs), s.keep.JobsMost)
+		}
+		if reads := s.Reads[job.Name]; reads != "" {
+			s.stay(Gone{GoneRecord, job.Name, reads})
+			continue
+		}
+		if !s.add(Gone{GoneRecord, job.Name, why}) {
+			return false
 		}
 	}
-	for _, token := range v.Tokens {
-		age := time.Duration(now - token.Expires)
+	return true
+}
+
+// over says whether what a job left is kept for no longer, and why.
+func (s *sweep) over(age time.Duration) (bool, string) {
+	if s.keep.Outputs == 0 || age <= s.keep.Outputs {
+		return false, ""
+	}
+	return true, fmt.Sprintf("it ended %s ago, and what ended jobs left is kept for %s (retention.outputs)", spoken(age), spoken(s.keep.Outputs))
+}
+
+func (s *sweep) archived() bool {
+	for _, job := range s.Archived {
+		over, why := s.over(time.Duration(s.now - job.At))
+		switch {
+		case !over:
+		case s.Refs[job.Name] != "":
+			s.stay(Gone{GoneArchived, job.Name, s.Refs[job.Name]})
+		case !s.add(Gone{GoneArchived, job.Name, why}):
+			return false
+		}
+	}
+	return true
+}
+
+func (s *sweep) tokens() bool {
+	for _, token := range s.Tokens {
+		age := time.Duration(s.now - token.Expires)
 		// The token with which a coordinator joined vouches for its key for as long as it is one: see coordinator/quorum.
 		vouches := token.Role == cluster.RoleCoordinator && token.BoundKey != "" && !token.Revoked
-		if token.Expires == 0 || age <= keep.Tokens || vouches {
+		if token.Expires == 0 || age <= s.keep.Tokens || vouches {
 			continue
 		}
-		if !s.add(Gone{GoneToken, token.ID, fmt.Sprintf("it expired %s ago, and expired tokens are kept for %s (retention.tokens)", spoken(age), spoken(keep.Tokens))}) {
-			return s.Result
+		if !s.add(Gone{GoneToken, token.ID, fmt.Sprintf("it expired %s ago, and expired tokens are kept for %s (retention.tokens)", spoken(age), spoken(s.keep.Tokens))}) {
+			return false
 		}
 	}
-	return s.Result
+	return true
 }
 
 // sweep gathers a result.
 type sweep struct {
+	View
 	Result
+	keep cluster.Retention
+	now  int64
 	most int
 }
 
@@ -103,8 +156,8 @@ func (s *sweep) add(gone Gone) bool {
 	return true
 }
 
-// keep notes some of those that stay: there may be many.
-func (s *sweep) keep(kept Gone) {
+// stay notes some of those that stay: there may be many.
+func (s *sweep) stay(kept Gone) {
 	if len(s.Kept) < s.most {
 		s.Kept = append(s.Kept, kept)
 	}

@@ -37,6 +37,7 @@ type jobs struct {
 	agents  Conns
 	store   func() (*object.Client, error)
 	archive func(object.URI) (archive.Store, error)
+	records func() (disposal.Store, error)
 	showing atomic.Int64 // Logs requests under way
 }
 
@@ -270,25 +271,7 @@ func (s *jobs) Get(ctx context.Context, request *claryv1.GetJobRequest) (*claryv
 		return nil, err
 	}
 	defer snapshot.Close()
-	return view(snapshot, request.GetName())
-}
-
-func view(snapshot *state.Snapshot, name string) (*claryv1.JobView, error) {
-	job, ok := snapshot.Job(name)
-	if !ok {
-		return nil, noJob(name)
-	}
-	answer := &claryv1.JobView{Job: wire.JobToProto(job)}
-	for gang := range snapshot.GangsOf(name) {
-		answer.Gangs = append(answer.Gangs, wire.GangToProto(gang))
-	}
-	for task := range snapshot.TasksOf(name) {
-		answer.Tasks = append(answer.Tasks, wire.TaskToProto(task))
-	}
-	if publication, ok := snapshot.Publication(name); ok {
-		answer.Publication = wire.PublicationToProto(publication)
-	}
-	return answer, nil
+	return s.onRecord(ctx, snapshot, request.GetName())
 }
 
 func noJob(name string) error {
@@ -313,6 +296,9 @@ func (s *jobs) List(ctx context.Context, request *claryv1.ListJobsRequest) (*cla
 		return nil, err
 	}
 	defer snapshot.Close()
+	if request.GetArchived() {
+		return listArchived(snapshot, request, limit)
+	}
 	answer := &claryv1.ListJobsResponse{}
 	for job := range snapshot.Jobs(request.GetAfter()) {
 		if !matches(job, request) {
@@ -357,7 +343,7 @@ func (s *jobs) Watch(request *claryv1.WatchJobRequest, stream grpc.ServerStreami
 		if err != nil {
 			return err
 		}
-		current, err := view(snapshot, name)
+		current, err := s.onRecord(ctx, snapshot, name)
 		snapshot.Close()
 		if err != nil {
 			return err
@@ -438,13 +424,16 @@ func (s *jobs) owned(ctx context.Context, name string) (cluster.Job, error) {
 	defer snapshot.Close()
 	job, ok := snapshot.Job(name)
 	if !ok {
-		return job, noJob(name)
+		return job, missing(snapshot, name)
 	}
 	return job, caller(ctx).owns(job)
 }
 
 func (s *jobs) Delete(ctx context.Context, request *claryv1.DeleteJobRequest) (*claryv1.DeleteJobResponse, error) {
 	for {
+		if deleted, err := s.deleteArchived(ctx, request.GetName()); deleted || err != nil {
+			return &claryv1.DeleteJobResponse{}, err
+		}
 		job, err := s.owned(ctx, request.GetName())
 		if err != nil {
 			return nil, err
@@ -463,7 +452,7 @@ func (s *jobs) Delete(ctx context.Context, request *claryv1.DeleteJobRequest) (*
 }
 
 func (s *jobs) disposal() *disposal.Disposal {
-	return disposal.New(s.replica, func() (disposal.Store, error) { return s.store() })
+	return disposal.New(s.replica, s.records)
 }
 
 func (s *jobs) Why(ctx context.Context, request *claryv1.WhyRequest) (*claryv1.WhyResponse, error) {
@@ -477,10 +466,10 @@ func (s *jobs) Why(ctx context.Context, request *claryv1.WhyRequest) (*claryv1.W
 	if err != nil {
 		return nil, err
 	}
+	defer snapshot.Close()
 	job, ok := snapshot.Job(request.GetJob())
-	snapshot.Close()
 	if !ok {
-		return nil, noJob(request.GetJob())
+		return nil, missing(snapshot, request.GetJob())
 	}
 	whys, err := s.planner.Why(ctx, job.Name)
 	if err != nil {

@@ -172,11 +172,10 @@ func (g *logGathering) tasks(ctx context.Context, stale bool) ([]cluster.Task, b
 	if err != nil {
 		return nil, false, err
 	}
-	job, ok := snapshot.Job(g.request.GetJob())
-	all, gangs := slices.Collect(snapshot.TasksOf(job.Name)), slices.Collect(snapshot.GangsOf(job.Name))
+	job, gangs, all, err := g.jobs.tasksOf(ctx, snapshot, g.request.GetJob())
 	snapshot.Close()
-	if !ok {
-		return nil, false, noJob(g.request.GetJob())
+	if err != nil {
+		return nil, false, err
 	}
 	if g.base == 0 {
 		g.base = cmp.Or(g.request.GetAttempt(), newest(all), job.Attempt)

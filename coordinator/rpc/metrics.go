@@ -108,13 +108,13 @@ func (s *metrics) tasks(ctx context.Context, request *claryv1.QueryMetricsReques
 		return nil, err
 	}
 	defer snapshot.Close()
-	job, found := snapshot.Job(request.GetJob())
-	if !found {
-		return nil, noJob(request.GetJob())
+	_, _, tasks, err := s.jobs.tasksOf(ctx, snapshot, request.GetJob())
+	if err != nil {
+		return nil, err
 	}
 	var all [][]cluster.Task
 	place := map[string]int{}
-	for task := range snapshot.TasksOf(job.Name) {
+	for _, task := range tasks {
 		of := request.GetAttempt()
 		if task.Status.Started == 0 || of != 0 && task.Attempt != of || !named(task, request.GetTask()) {
 			continue

@@ -13,6 +13,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/disposal"
 	"github.com/clary-ml/clary/coordinator/routes"
 	"github.com/clary-ml/clary/coordinator/state"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
@@ -78,6 +79,7 @@ type Config struct {
 	Store        func() (*object.Client, error)
 	Artifacts    func() (Artifacts, error)                     // of models; in Store if nil
 	Archive      func(below object.URI) (archive.Store, error) // of logs; in Store if nil
+	Records      func() (disposal.Store, error)                // of archived jobs; in Store if nil
 	Credentials  func(Identity) (*claryv1.CredentialsResponse, error)
 	Members      Members
 	Warden       Warden // nil: keys never change
@@ -93,7 +95,10 @@ type Config struct {
 func Register(server *grpc.Server, c Config) {
 	c.Replica = auditing{c.Replica}
 	work := &jobs{
-		replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, kinds: c.Kinds, planner: c.Planner, nodes: c.Nodes, agents: c.Agents, store: c.Store, archive: c.Archive,
+		replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, kinds: c.Kinds, planner: c.Planner, nodes: c.Nodes, agents: c.Agents, store: c.Store, archive: c.Archive, records: c.Records,
+	}
+	if work.records == nil {
+		work.records = func() (disposal.Store, error) { return c.Store() }
 	}
 	claryv1.RegisterJobsServer(server, work)
 	claryv1.RegisterMetricsServer(server, &metrics{jobs: work})

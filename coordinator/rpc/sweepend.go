@@ -28,7 +28,10 @@ func (s *jobs) checkEarlier(ctx context.Context, job cluster.Job) error {
 	for i, name := range names {
 		field := fmt.Sprintf("spec.warm_start[%d]", i)
 		earlier, exists := snapshot.Job(name)
+		_, archived := snapshot.Archived(name)
 		switch {
+		case archived:
+			p.Add(field, "sweep %q is archived, and its trials with it: there is something to learn from sweeps at hand only (retention.jobs of clary settings)", name)
 		case !exists:
 			p.Add(field, "there is no job %q: see clary sweeps", name)
 		case earlier.Kind != cluster.KindTuning:
@@ -55,6 +58,9 @@ func (s *jobs) checkName(ctx context.Context, name string) error {
 		return err
 	}
 	defer snapshot.Close()
+	if row, archived := snapshot.Archived(sweep); archived && row.Kind == cluster.KindTuning {
+		return fault.New(fault.Conflict, "name: %q may be a trial's of the archived sweep %s, and what that left is kept under it: choose another name", name, sweep)
+	}
 	trial, exists := snapshot.Trial(cluster.TrialID(sweep, number))
 	if _, there := snapshot.Job(name); there || !exists || !slices.Contains(tuning.JobsOf(trial), name) {
 		return nil // a job that is there says so itself

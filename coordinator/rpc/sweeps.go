@@ -46,7 +46,10 @@ func (s *sweeps) read(ctx context.Context, name string, stale bool) (sweepRead, 
 	r := sweepRead{snapshot: snapshot}
 	job, exists := snapshot.Job(name)
 	sweep, begun := snapshot.Sweep(name)
+	_, archived := snapshot.Archived(name)
 	switch {
+	case !exists && archived:
+		err = fault.New(fault.NotFound, "sweep: %q is archived, and its trials with it, a line of JSON each: see clary job %[1]s, and clary cp s3://clary/jobs/%[1]s/record.jsonl.gz .", name)
 	case !exists:
 		err = fault.New(fault.NotFound, "sweep: there is no job %q: see clary sweeps", cluster.Clip(name))
 	case job.Kind != cluster.KindTuning:

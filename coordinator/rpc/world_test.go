@@ -20,6 +20,7 @@ import (
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
+	"github.com/clary-ml/clary/coordinator/disposal"
 	"github.com/clary-ml/clary/coordinator/keeper"
 	"github.com/clary-ml/clary/coordinator/planner"
 	"github.com/clary-ml/clary/coordinator/quorum"
@@ -203,6 +204,12 @@ func (w *world) open() {
 		Quorum: quorum.New(quorum.Config{ID: "c1", Version: "test", Replica: w.replica, Peers: nobody{}, StoreAt: func() (string, bool) { return "", false }, Log: log}),
 		Desk:   desk, Kinds: kinds, Traffic: &w.traffic, Coordinators: nobody{}, Agents: &w.agents, Archive: w.logs.below,
 		Artifacts: func() (rpc.Artifacts, error) { return w.artifacts, nil },
+		Records: func() (disposal.Store, error) {
+			if w.store != nil {
+				return w.store, nil
+			}
+			return w.artifacts, nil
+		},
 		Signer: func(task cluster.Task, csr []byte) ([]byte, []byte, error) {
 			identity := pki.Task{Job: task.Job, Gang: "main", Attempt: int(task.Attempt), Role: task.Role, Index: int(task.Index)}
 			certificate, err := w.ca.IssueCSR(csr, pki.Request{Identity: identity, Validity: pki.TaskValidity}, time.Now())

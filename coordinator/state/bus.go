@@ -23,7 +23,8 @@ const (
 	KindModel       Kind = "model"
 	KindVersion     Kind = "version"
 	KindSettings    Kind = "settings"
-	KindFormat      Kind = "format" // there is one
+	KindArchived    Kind = "archived" // a job that is
+	KindFormat      Kind = "format"   // there is one
 )
 
 // Change says that a noun was written or deleted.

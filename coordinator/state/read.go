@@ -81,6 +81,20 @@ func (r reader) Jobs(after string) iter.Seq[cluster.Job] {
 	return all(r, r.buckets.jobs, "", from)
 }
 
+// Archived returns what stays of an archived job.
+func (r reader) Archived(name string) (cluster.Archived, bool) {
+	return get(r, r.buckets.archived, name)
+}
+
+// ArchivedJobs walks what stays of archived jobs in the order of their names, those up to and with the name after left out.
+func (r reader) ArchivedJobs(after string) iter.Seq[cluster.Archived] {
+	from := after
+	if after != "" {
+		from += "\x00" // the next possible key
+	}
+	return all(r, r.buckets.archived, "", from)
+}
+
 // ChildrenOf walks the jobs that a job made, by an index, in the order of their names.
 func (r reader) ChildrenOf(parent string) iter.Seq[cluster.Job] {
 	prefix := parent + "/"

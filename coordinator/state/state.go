@@ -30,6 +30,7 @@ const initialMmap = 4 << 30
 // buckets are the typed tables of the file.
 type buckets struct {
 	jobs         kv.Bucket[cluster.Job]
+	archived     kv.Bucket[cluster.Archived]     // by job
 	gangs        kv.Bucket[cluster.Gang]         // by "job/gang"
 	tasks        kv.Bucket[cluster.Task]         // by "job/gang/role-index.attempt"
 	publications kv.Bucket[cluster.Publication]  // by job
@@ -77,6 +78,7 @@ const (
 func newBuckets() *buckets {
 	return &buckets{
 		jobs:         kv.Bucket[cluster.Job]{Name: "jobs", Codec: wire.JobCodec()},
+		archived:     kv.Bucket[cluster.Archived]{Name: "archived", Codec: wire.ArchivedCodec()},
 		gangs:        kv.Bucket[cluster.Gang]{Name: "gangs", Codec: wire.GangCodec()},
 		tasks:        kv.Bucket[cluster.Task]{Name: "tasks", Codec: wire.TaskCodec()},
 		publications: kv.Bucket[cluster.Publication]{Name: "publications", Codec: wire.PublicationCodec()},

@@ -220,6 +220,15 @@ func (tx *Tx) countDeeds(n int64) {
 	}
 }
 
+// PutArchived writes what stays of an archived job.
+func (tx *Tx) PutArchived(row cluster.Archived) {
+	row.Revision = tx.revision
+	put(tx, tx.buckets.archived, KindArchived, row.Name, row)
+}
+
+// DeleteArchived deletes what stays of an archived job.
+func (tx *Tx) DeleteArchived(name string) { remove(tx, tx.buckets.archived, KindArchived, name) }
+
 // PutSettings writes the cluster's settings.
 func (tx *Tx) PutSettings(settings cluster.Settings) {
 	settings.Revision = tx.revision

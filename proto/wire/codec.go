@@ -66,6 +66,11 @@ func SecretCodec() kv.Codec[cluster.Secret] {
 	return codec(SecretToProto, SecretFromProto, func() *claryv1.Secret { return new(claryv1.Secret) })
 }
 
+// ArchivedCodec stores what stays of archived jobs.
+func ArchivedCodec() kv.Codec[cluster.Archived] {
+	return codec(ArchivedToProto, ArchivedFromProto, func() *claryv1.ArchivedJob { return new(claryv1.ArchivedJob) })
+}
+
 // SettingsCodec stores settings.
 func SettingsCodec() kv.Codec[cluster.Settings] {
 	return codec(SettingsToProto, SettingsFromProto, func() *claryv1.ClusterSettings { return new(claryv1.ClusterSettings) })

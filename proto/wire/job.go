@@ -108,3 +108,19 @@ func AskFromProto(a *claryv1.Ask) cluster.Ask {
 		GPUMilli: a.GetGpuMilli(), GPUMemory: a.GetGpuMemory(), MIG: a.GetMig(),
 	}
 }
+
+// ArchivedToProto converts what stays of an archived job.
+func ArchivedToProto(a cluster.Archived) *claryv1.ArchivedJob {
+	return &claryv1.ArchivedJob{
+		Name: a.Name, Kind: string(a.Kind), Owner: a.Owner, Queue: a.Queue, State: string(a.State),
+		Submitted: a.Submitted, Started: a.Started, Ended: a.Ended, At: a.At, Revision: a.Revision,
+	}
+}
+
+// ArchivedFromProto converts what stays of an archived job.
+func ArchivedFromProto(a *claryv1.ArchivedJob) cluster.Archived {
+	return cluster.Archived{
+		Name: a.GetName(), Kind: cluster.Kind(a.GetKind()), Owner: a.GetOwner(), Queue: a.GetQueue(), State: cluster.JobState(a.GetState()),
+		Submitted: a.GetSubmitted(), Started: a.GetStarted(), Ended: a.GetEnded(), At: a.GetAt(), Revision: a.GetRevision(),
+	}
+}

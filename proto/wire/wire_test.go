@@ -33,6 +33,7 @@ func line[V any, P proto.Message](to func(V) P, from func(P) V, fresh P) noun {
 func nouns() []noun {
 	return []noun{
 		line(wire.JobToProto, wire.JobFromProto, &claryv1.Job{}),
+		line(wire.ArchivedToProto, wire.ArchivedFromProto, &claryv1.ArchivedJob{}),
 		line(wire.GangToProto, wire.GangFromProto, &claryv1.Gang{}),
 		line(wire.RoleToProto, wire.RoleFromProto, &claryv1.Role{}),
 		line(wire.ProgramToProto, wire.ProgramFromProto, &claryv1.Program{}),

@@ -12,9 +12,10 @@ import (
 func (a *App) gcCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use: "gc", Short: "Remove what is over now, or say what would go and why", Args: takes(),
-		Long: "Remove what is over now, a round's worth: jobs that ended long ago with all that they left, expired tokens, objects that\n" +
-			"nothing names. The cluster does that by itself, a little every minute; clary settings show says how long each is kept.\n" +
-			"What a version of a model came from, or what a job, sweep or endpoint that goes on needs, stays.",
+		Long: "Remove what is over now, a round's worth: records of jobs that ended long ago go to the archive, expired tokens and objects\n" +
+			"that nothing names are deleted. The cluster does that by itself, a little every minute; clary settings show says how long\n" +
+			"each is kept. Jobs are deleted with all that they left only if retention.outputs is set; what a version of a model came\n" +
+			"from, or what a job, sweep or endpoint that goes on needs, stays even then.",
 		Example: "  clary gc --dry-run\n  clary settings set retention.jobs=30d",
 	}
 	dry := command.Flags().Bool("dry-run", false, "say what would go and why, and remove nothing")

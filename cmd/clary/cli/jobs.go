@@ -27,6 +27,7 @@ func (a *App) jobsCommand() *cobra.Command {
 		Short: "List jobs, the newest last",
 		Example: `  clary jobs
   clary jobs --state running,queued --owner ada
+  clary jobs --archived --owner ada
   clary jobs -o json | jq -r '.[].name'`,
 		Args: takes(),
 	}
@@ -35,6 +36,7 @@ func (a *App) jobsCommand() *cobra.Command {
 	flags.StringVar(&filter.Owner, "owner", "", "only this user's")
 	flags.StringVar(&filter.Queue, "queue", "", "only this queue's")
 	flags.StringSliceVar(&labels, "label", nil, "only those with this label, as key=value")
+	flags.BoolVar(&filter.Archived, "archived", false, "those that ended long ago and are archived, instead")
 	staleFlag(command, &filter.Stale)
 	limit := flags.Int("limit", 1000, "at most so many, in the order of their names; 0 is all")
 	_ = command.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(jobStates, cobra.ShellCompDirectiveNoFileComp))
@@ -77,6 +79,10 @@ func (a *App) listJobs(ctx context.Context, c *client.Client, filter client.Filt
 	}
 	return a.print(list, func(out io.Writer) error {
 		if len(jobs) == 0 {
+			if filter.Archived {
+				a.note("no job is archived: clary settings show says when one is (retention.jobs)")
+				return nil
+			}
 			a.note("no jobs: submit one with clary run, clary train or clary submit")
 			return nil
 		}
@@ -158,7 +164,7 @@ func (a *App) showJob(out io.Writer, view client.JobView) error {
 		"name", job.Name, "kind", string(job.Kind), "state", stateText(job), "reason", job.Reason,
 		"owner", job.Owner, "queue", job.Queue, "priority", nonZero(int64(job.Priority)), "labels", labelText(job.Labels), "register", job.Register, "models", pinsText(job.Models),
 		"attempt", strconv.Itoa(int(job.Attempt)), "failures", nonZero(int64(job.Failures)), "preempted", timesText(job.Preempted),
-		"submitted", suffixed(ago(job.Submitted), " ago"), "ran", took(job),
+		"submitted", suffixed(ago(job.Submitted), " ago"), "ran", took(job), "archived", suffixed(ago(view.Archived), " ago"),
 		"progress", progressText(view), "metrics", metricsText(leading(view).Progress.Metrics),
 		"message", oneLine(exitMessage(view)),
 	)

@@ -45,7 +45,7 @@ func (a *App) deleteCommand() *cobra.Command {
 		Short: "Forget jobs that have ended, with what they left in the object store",
 		Long: "Forget jobs that have ended, and delete what is below s3://clary/jobs/JOB/: models, logs and checkpoints. With\n" +
 			"a sweep goes what each of its trials has left there. Copies that a job's output asked for stay where they are, and\n" +
-			"so do versions of models that were made of it: see clary models.",
+			"so do versions of models that were made of it: see clary models. An archived job is deleted in the same way.",
 		Example: "  clary delete digits",
 		Args:    takes("JOB..."), ValidArgsFunction: a.completeJobs(cluster.JobSucceeded, cluster.JobFailed, cluster.JobCancelled),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {

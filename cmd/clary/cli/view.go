@@ -37,6 +37,7 @@ type jobJSON struct {
 	Started        string          `json:"started,omitempty"`
 	Ended          string          `json:"ended,omitempty"`
 	Delivered      bool            `json:"delivered,omitempty"`
+	Archived       string          `json:"archived,omitempty"`
 	Message        string          `json:"exit_message,omitempty"`
 	Register       string          `json:"register,omitempty"`
 	Models         []pinJSON       `json:"models,omitempty"`
@@ -139,7 +140,7 @@ func jobToJSON(view client.JobView) jobJSON {
 		Labels: j.Labels, Attempt: j.Attempt, Failures: j.Failures, Preempted: j.Preempted, NonPreemptible: j.NonPreemptible, Ran: durationText(j.Ran), Held: j.Held, Cancel: j.Cancel, Retries: j.Retry.Limit,
 		RetryOnly: j.Retry.Only, RetryNever: j.Retry.Never,
 		Backoff: durationText(j.Retry.Backoff), MaxRuntime: durationText(j.MaxRuntime),
-		Submitted: moment(j.Submitted), Started: moment(j.Started), Ended: moment(j.Ended), Delivered: j.Delivered, Revision: j.Revision,
+		Submitted: moment(j.Submitted), Started: moment(j.Started), Ended: moment(j.Ended), Archived: moment(view.Archived), Delivered: j.Delivered, Revision: j.Revision,
 		Register: j.Register, Models: pinsToJSON(j.Models),
 	}
 	if json.Valid(j.Spec) {

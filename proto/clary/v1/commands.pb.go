@@ -371,6 +371,7 @@ type Change struct {
 	//	*Change_Endpoint
 	//	*Change_Settings
 	//	*Change_Trust
+	//	*Change_Archived
 	//	*Change_Check
 	Change        isChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
@@ -547,6 +548,15 @@ func (x *Change) GetTrust() *Trust {
 	return nil
 }
 
+func (x *Change) GetArchived() *ArchivedJob {
+	if x != nil {
+		if x, ok := x.Change.(*Change_Archived); ok {
+			return x.Archived
+		}
+	}
+	return nil
+}
+
 func (x *Change) GetCheck() *Key {
 	if x != nil {
 		if x, ok := x.Change.(*Change_Check); ok {
@@ -616,6 +626,10 @@ type Change_Trust struct {
 	Trust *Trust `protobuf:"bytes,130,opt,name=trust,proto3,oneof"`
 }
 
+type Change_Archived struct {
+	Archived *ArchivedJob `protobuf:"bytes,155,opt,name=archived,proto3,oneof"`
+}
+
 type Change_Check struct {
 	Check *Key `protobuf:"bytes,23,opt,name=check,proto3,oneof"` // changes nothing: the noun must be at the revision
 }
@@ -647,6 +661,8 @@ func (*Change_Endpoint) isChange_Change() {}
 func (*Change_Settings) isChange_Change() {}
 
 func (*Change_Trust) isChange_Change() {}
+
+func (*Change_Archived) isChange_Change() {}
 
 func (*Change_Check) isChange_Change() {}
 
@@ -1446,7 +1462,7 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\x04deed\x18\x8c\x01 \x01(\v2\x0e.clary.v1.DeedR\x04deedB\t\n" +
 	"\acommand\"4\n" +
 	"\x06Record\x12*\n" +
-	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xb7\x05\n" +
+	"\achanges\x18\x01 \x03(\v2\x10.clary.v1.ChangeR\achanges\"\xed\x05\n" +
 	"\x06Change\x12\x16\n" +
 	"\x06expect\x18\x01 \x01(\x04R\x06expect\x12!\n" +
 	"\x03job\x18\x02 \x01(\v2\r.clary.v1.JobH\x00R\x03job\x12$\n" +
@@ -1462,7 +1478,8 @@ const file_clary_v1_commands_proto_rawDesc = "" +
 	"\rmodel_version\x184 \x01(\v2\x16.clary.v1.ModelVersionH\x00R\fmodelVersion\x120\n" +
 	"\bendpoint\x18F \x01(\v2\x12.clary.v1.EndpointH\x00R\bendpoint\x128\n" +
 	"\bsettings\x18\x96\x01 \x01(\v2\x19.clary.v1.ClusterSettingsH\x00R\bsettings\x12(\n" +
-	"\x05trust\x18\x82\x01 \x01(\v2\x0f.clary.v1.TrustH\x00R\x05trust\x12%\n" +
+	"\x05trust\x18\x82\x01 \x01(\v2\x0f.clary.v1.TrustH\x00R\x05trust\x124\n" +
+	"\barchived\x18\x9b\x01 \x01(\v2\x15.clary.v1.ArchivedJobH\x00R\barchived\x12%\n" +
 	"\x05check\x18\x17 \x01(\v2\r.clary.v1.KeyH\x00R\x05checkB\b\n" +
 	"\x06change\")\n" +
 	"\x03Key\x12\x12\n" +
@@ -1566,13 +1583,14 @@ var file_clary_v1_commands_proto_goTypes = []any{
 	(*Endpoint)(nil),        // 28: clary.v1.Endpoint
 	(*ClusterSettings)(nil), // 29: clary.v1.ClusterSettings
 	(*Trust)(nil),           // 30: clary.v1.Trust
-	(*Placement)(nil),       // 31: clary.v1.Placement
-	(*Eviction)(nil),        // 32: clary.v1.Eviction
-	(*TaskStatus)(nil),      // 33: clary.v1.TaskStatus
-	(*Node)(nil),            // 34: clary.v1.Node
-	(*Taint)(nil),           // 35: clary.v1.Taint
-	(*Revocation)(nil),      // 36: clary.v1.Revocation
-	(*Output)(nil),          // 37: clary.v1.Output
+	(*ArchivedJob)(nil),     // 31: clary.v1.ArchivedJob
+	(*Placement)(nil),       // 32: clary.v1.Placement
+	(*Eviction)(nil),        // 33: clary.v1.Eviction
+	(*TaskStatus)(nil),      // 34: clary.v1.TaskStatus
+	(*Node)(nil),            // 35: clary.v1.Node
+	(*Taint)(nil),           // 36: clary.v1.Taint
+	(*Revocation)(nil),      // 37: clary.v1.Revocation
+	(*Output)(nil),          // 38: clary.v1.Output
 }
 var file_clary_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Batch.commands:type_name -> clary.v1.Command
@@ -1603,21 +1621,22 @@ var file_clary_v1_commands_proto_depIdxs = []int32{
 	28, // 25: clary.v1.Change.endpoint:type_name -> clary.v1.Endpoint
 	29, // 26: clary.v1.Change.settings:type_name -> clary.v1.ClusterSettings
 	30, // 27: clary.v1.Change.trust:type_name -> clary.v1.Trust
-	4,  // 28: clary.v1.Change.check:type_name -> clary.v1.Key
-	31, // 29: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
-	32, // 30: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
-	7,  // 31: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
-	33, // 32: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
-	34, // 33: clary.v1.PutNode.node:type_name -> clary.v1.Node
-	35, // 34: clary.v1.SetNodeTaints.taints:type_name -> clary.v1.Taint
-	36, // 35: clary.v1.Revoke.revocation:type_name -> clary.v1.Revocation
-	37, // 36: clary.v1.Publish.outputs:type_name -> clary.v1.Output
-	17, // 37: clary.v1.Results.results:type_name -> clary.v1.Result
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	31, // 28: clary.v1.Change.archived:type_name -> clary.v1.ArchivedJob
+	4,  // 29: clary.v1.Change.check:type_name -> clary.v1.Key
+	32, // 30: clary.v1.CommitPlan.placements:type_name -> clary.v1.Placement
+	33, // 31: clary.v1.CommitPlan.evictions:type_name -> clary.v1.Eviction
+	7,  // 32: clary.v1.ReportTasks.reports:type_name -> clary.v1.TaskReport
+	34, // 33: clary.v1.TaskReport.status:type_name -> clary.v1.TaskStatus
+	35, // 34: clary.v1.PutNode.node:type_name -> clary.v1.Node
+	36, // 35: clary.v1.SetNodeTaints.taints:type_name -> clary.v1.Taint
+	37, // 36: clary.v1.Revoke.revocation:type_name -> clary.v1.Revocation
+	38, // 37: clary.v1.Publish.outputs:type_name -> clary.v1.Output
+	17, // 38: clary.v1.Results.results:type_name -> clary.v1.Result
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_commands_proto_init() }
@@ -1654,6 +1673,7 @@ func file_clary_v1_commands_proto_init() {
 		(*Change_Endpoint)(nil),
 		(*Change_Settings)(nil),
 		(*Change_Trust)(nil),
+		(*Change_Archived)(nil),
 		(*Change_Check)(nil),
 	}
 	type x struct{}

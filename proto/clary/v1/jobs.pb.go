@@ -207,6 +207,7 @@ type JobView struct {
 	Gangs         []*Gang                `protobuf:"bytes,2,rep,name=gangs,proto3" json:"gangs,omitempty"`
 	Tasks         []*Task                `protobuf:"bytes,3,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	Publication   *Publication           `protobuf:"bytes,4,opt,name=publication,proto3" json:"publication,omitempty"`
+	Archived      int64                  `protobuf:"varint,155,opt,name=archived,proto3" json:"archived,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -269,6 +270,144 @@ func (x *JobView) GetPublication() *Publication {
 	return nil
 }
 
+func (x *JobView) GetArchived() int64 {
+	if x != nil {
+		return x.Archived
+	}
+	return 0
+}
+
+// A line of the record that is kept of an archived job in the object store; the job's own is the first.
+type RecordLine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Line:
+	//
+	//	*RecordLine_Job
+	//	*RecordLine_Endpoint
+	//	*RecordLine_Sweep
+	//	*RecordLine_Child
+	//	*RecordLine_Trial
+	Line          isRecordLine_Line `protobuf_oneof:"line"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordLine) Reset() {
+	*x = RecordLine{}
+	mi := &file_clary_v1_jobs_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordLine) ProtoMessage() {}
+
+func (x *RecordLine) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_jobs_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordLine.ProtoReflect.Descriptor instead.
+func (*RecordLine) Descriptor() ([]byte, []int) {
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RecordLine) GetLine() isRecordLine_Line {
+	if x != nil {
+		return x.Line
+	}
+	return nil
+}
+
+func (x *RecordLine) GetJob() *JobView {
+	if x != nil {
+		if x, ok := x.Line.(*RecordLine_Job); ok {
+			return x.Job
+		}
+	}
+	return nil
+}
+
+func (x *RecordLine) GetEndpoint() *Endpoint {
+	if x != nil {
+		if x, ok := x.Line.(*RecordLine_Endpoint); ok {
+			return x.Endpoint
+		}
+	}
+	return nil
+}
+
+func (x *RecordLine) GetSweep() *Sweep {
+	if x != nil {
+		if x, ok := x.Line.(*RecordLine_Sweep); ok {
+			return x.Sweep
+		}
+	}
+	return nil
+}
+
+func (x *RecordLine) GetChild() *JobView {
+	if x != nil {
+		if x, ok := x.Line.(*RecordLine_Child); ok {
+			return x.Child
+		}
+	}
+	return nil
+}
+
+func (x *RecordLine) GetTrial() *Trial {
+	if x != nil {
+		if x, ok := x.Line.(*RecordLine_Trial); ok {
+			return x.Trial
+		}
+	}
+	return nil
+}
+
+type isRecordLine_Line interface {
+	isRecordLine_Line()
+}
+
+type RecordLine_Job struct {
+	Job *JobView `protobuf:"bytes,1,opt,name=job,proto3,oneof"`
+}
+
+type RecordLine_Endpoint struct {
+	Endpoint *Endpoint `protobuf:"bytes,2,opt,name=endpoint,proto3,oneof"`
+}
+
+type RecordLine_Sweep struct {
+	Sweep *Sweep `protobuf:"bytes,3,opt,name=sweep,proto3,oneof"`
+}
+
+type RecordLine_Child struct {
+	Child *JobView `protobuf:"bytes,4,opt,name=child,proto3,oneof"` // that it made
+}
+
+type RecordLine_Trial struct {
+	Trial *Trial `protobuf:"bytes,5,opt,name=trial,proto3,oneof"`
+}
+
+func (*RecordLine_Job) isRecordLine_Line() {}
+
+func (*RecordLine_Endpoint) isRecordLine_Line() {}
+
+func (*RecordLine_Sweep) isRecordLine_Line() {}
+
+func (*RecordLine_Child) isRecordLine_Line() {}
+
+func (*RecordLine_Trial) isRecordLine_Line() {}
+
 type ListJobsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Queue         string                 `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
@@ -279,15 +418,16 @@ type ListJobsRequest struct {
 	After         string                 `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
 	Stale         bool                   `protobuf:"varint,7,opt,name=stale,proto3" json:"stale,omitempty"`
 	Labels        map[string]string      `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Parent        string                 `protobuf:"bytes,21,opt,name=parent,proto3" json:"parent,omitempty"`      // only the jobs that this one made
-	Children      bool                   `protobuf:"varint,22,opt,name=children,proto3" json:"children,omitempty"` // with the jobs that other jobs made, which are left out otherwise
+	Parent        string                 `protobuf:"bytes,21,opt,name=parent,proto3" json:"parent,omitempty"`       // only the jobs that this one made
+	Children      bool                   `protobuf:"varint,22,opt,name=children,proto3" json:"children,omitempty"`  // with the jobs that other jobs made, which are left out otherwise
+	Archived      bool                   `protobuf:"varint,155,opt,name=archived,proto3" json:"archived,omitempty"` // those that are archived instead: of these there are no labels
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[4]
+	mi := &file_clary_v1_jobs_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +439,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[4]
+	mi := &file_clary_v1_jobs_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +452,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{4}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListJobsRequest) GetQueue() string {
@@ -385,6 +525,13 @@ func (x *ListJobsRequest) GetChildren() bool {
 	return false
 }
 
+func (x *ListJobsRequest) GetArchived() bool {
+	if x != nil {
+		return x.Archived
+	}
+	return false
+}
+
 type ListJobsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Jobs          []*Job                 `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
@@ -395,7 +542,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[5]
+	mi := &file_clary_v1_jobs_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -407,7 +554,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[5]
+	mi := &file_clary_v1_jobs_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -420,7 +567,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{5}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -446,7 +593,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[6]
+	mi := &file_clary_v1_jobs_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +605,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[6]
+	mi := &file_clary_v1_jobs_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +618,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{6}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchJobRequest) GetName() string {
@@ -491,7 +638,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[7]
+	mi := &file_clary_v1_jobs_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -503,7 +650,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[7]
+	mi := &file_clary_v1_jobs_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -516,7 +663,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{7}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CancelJobRequest) GetName() string {
@@ -542,7 +689,7 @@ type ReleaseJobRequest struct {
 
 func (x *ReleaseJobRequest) Reset() {
 	*x = ReleaseJobRequest{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[8]
+	mi := &file_clary_v1_jobs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +701,7 @@ func (x *ReleaseJobRequest) String() string {
 func (*ReleaseJobRequest) ProtoMessage() {}
 
 func (x *ReleaseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[8]
+	mi := &file_clary_v1_jobs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +714,7 @@ func (x *ReleaseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseJobRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseJobRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{8}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReleaseJobRequest) GetName() string {
@@ -586,7 +733,7 @@ type DeleteJobRequest struct {
 
 func (x *DeleteJobRequest) Reset() {
 	*x = DeleteJobRequest{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[9]
+	mi := &file_clary_v1_jobs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +745,7 @@ func (x *DeleteJobRequest) String() string {
 func (*DeleteJobRequest) ProtoMessage() {}
 
 func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[9]
+	mi := &file_clary_v1_jobs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +758,7 @@ func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{9}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteJobRequest) GetName() string {
@@ -629,7 +776,7 @@ type DeleteJobResponse struct {
 
 func (x *DeleteJobResponse) Reset() {
 	*x = DeleteJobResponse{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[10]
+	mi := &file_clary_v1_jobs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +788,7 @@ func (x *DeleteJobResponse) String() string {
 func (*DeleteJobResponse) ProtoMessage() {}
 
 func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[10]
+	mi := &file_clary_v1_jobs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +801,7 @@ func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{10}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{11}
 }
 
 // LogsRequest: the tasks' logs are merged by time, or with follow told as they come, through
@@ -678,7 +825,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[11]
+	mi := &file_clary_v1_jobs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +837,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[11]
+	mi := &file_clary_v1_jobs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +850,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LogsRequest) GetJob() string {
@@ -792,7 +939,7 @@ type LogsResponse struct {
 
 func (x *LogsResponse) Reset() {
 	*x = LogsResponse{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[12]
+	mi := &file_clary_v1_jobs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +951,7 @@ func (x *LogsResponse) String() string {
 func (*LogsResponse) ProtoMessage() {}
 
 func (x *LogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[12]
+	mi := &file_clary_v1_jobs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +964,7 @@ func (x *LogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
 func (*LogsResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LogsResponse) GetChunks() []*LogChunk {
@@ -839,7 +986,7 @@ type LogChunk struct {
 
 func (x *LogChunk) Reset() {
 	*x = LogChunk{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[13]
+	mi := &file_clary_v1_jobs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +998,7 @@ func (x *LogChunk) String() string {
 func (*LogChunk) ProtoMessage() {}
 
 func (x *LogChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[13]
+	mi := &file_clary_v1_jobs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1011,7 @@ func (x *LogChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogChunk.ProtoReflect.Descriptor instead.
 func (*LogChunk) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LogChunk) GetTask() string {
@@ -897,7 +1044,7 @@ type WhyRequest struct {
 
 func (x *WhyRequest) Reset() {
 	*x = WhyRequest{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[14]
+	mi := &file_clary_v1_jobs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +1056,7 @@ func (x *WhyRequest) String() string {
 func (*WhyRequest) ProtoMessage() {}
 
 func (x *WhyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[14]
+	mi := &file_clary_v1_jobs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +1069,7 @@ func (x *WhyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhyRequest.ProtoReflect.Descriptor instead.
 func (*WhyRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WhyRequest) GetJob() string {
@@ -942,7 +1089,7 @@ type WhysRequest struct {
 
 func (x *WhysRequest) Reset() {
 	*x = WhysRequest{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[15]
+	mi := &file_clary_v1_jobs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1101,7 @@ func (x *WhysRequest) String() string {
 func (*WhysRequest) ProtoMessage() {}
 
 func (x *WhysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[15]
+	mi := &file_clary_v1_jobs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1114,7 @@ func (x *WhysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhysRequest.ProtoReflect.Descriptor instead.
 func (*WhysRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{15}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WhysRequest) GetQueue() string {
@@ -994,7 +1141,7 @@ type WhysResponse struct {
 
 func (x *WhysResponse) Reset() {
 	*x = WhysResponse{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[16]
+	mi := &file_clary_v1_jobs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1153,7 @@ func (x *WhysResponse) String() string {
 func (*WhysResponse) ProtoMessage() {}
 
 func (x *WhysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[16]
+	mi := &file_clary_v1_jobs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1166,7 @@ func (x *WhysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhysResponse.ProtoReflect.Descriptor instead.
 func (*WhysResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{16}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WhysResponse) GetWhys() []*Why {
@@ -1046,7 +1193,7 @@ type WhyResponse struct {
 
 func (x *WhyResponse) Reset() {
 	*x = WhyResponse{}
-	mi := &file_clary_v1_jobs_proto_msgTypes[17]
+	mi := &file_clary_v1_jobs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1205,7 @@ func (x *WhyResponse) String() string {
 func (*WhyResponse) ProtoMessage() {}
 
 func (x *WhyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_jobs_proto_msgTypes[17]
+	mi := &file_clary_v1_jobs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1218,7 @@ func (x *WhyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhyResponse.ProtoReflect.Descriptor instead.
 func (*WhyResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{17}
+	return file_clary_v1_jobs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WhyResponse) GetJob() *Job {
@@ -1106,12 +1253,21 @@ const file_clary_v1_jobs_proto_rawDesc = "" +
 	"\x05gangs\x18\x05 \x03(\v2\x0e.clary.v1.GangR\x05gangs\"9\n" +
 	"\rGetJobRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05stale\x18\x02 \x01(\bR\x05stale\"\xaf\x01\n" +
+	"\x05stale\x18\x02 \x01(\bR\x05stale\"\xcc\x01\n" +
 	"\aJobView\x12\x1f\n" +
 	"\x03job\x18\x01 \x01(\v2\r.clary.v1.JobR\x03job\x12$\n" +
 	"\x05gangs\x18\x02 \x03(\v2\x0e.clary.v1.GangR\x05gangs\x12$\n" +
 	"\x05tasks\x18\x03 \x03(\v2\x0e.clary.v1.TaskR\x05tasks\x127\n" +
-	"\vpublication\x18\x04 \x01(\v2\x15.clary.v1.PublicationR\vpublication\"\xd9\x02\n" +
+	"\vpublication\x18\x04 \x01(\v2\x15.clary.v1.PublicationR\vpublication\x12\x1b\n" +
+	"\barchived\x18\x9b\x01 \x01(\x03R\barchived\"\xea\x01\n" +
+	"\n" +
+	"RecordLine\x12%\n" +
+	"\x03job\x18\x01 \x01(\v2\x11.clary.v1.JobViewH\x00R\x03job\x120\n" +
+	"\bendpoint\x18\x02 \x01(\v2\x12.clary.v1.EndpointH\x00R\bendpoint\x12'\n" +
+	"\x05sweep\x18\x03 \x01(\v2\x0f.clary.v1.SweepH\x00R\x05sweep\x12)\n" +
+	"\x05child\x18\x04 \x01(\v2\x11.clary.v1.JobViewH\x00R\x05child\x12'\n" +
+	"\x05trial\x18\x05 \x01(\v2\x0f.clary.v1.TrialH\x00R\x05trialB\x06\n" +
+	"\x04line\"\xf6\x02\n" +
 	"\x0fListJobsRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x12\n" +
@@ -1122,7 +1278,8 @@ const file_clary_v1_jobs_proto_rawDesc = "" +
 	"\x05stale\x18\a \x01(\bR\x05stale\x12=\n" +
 	"\x06labels\x18\b \x03(\v2%.clary.v1.ListJobsRequest.LabelsEntryR\x06labels\x12\x16\n" +
 	"\x06parent\x18\x15 \x01(\tR\x06parent\x12\x1a\n" +
-	"\bchildren\x18\x16 \x01(\bR\bchildren\x1a9\n" +
+	"\bchildren\x18\x16 \x01(\bR\bchildren\x12\x1b\n" +
+	"\barchived\x18\x9b\x01 \x01(\bR\barchived\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"I\n" +
@@ -1198,79 +1355,88 @@ func file_clary_v1_jobs_proto_rawDescGZIP() []byte {
 	return file_clary_v1_jobs_proto_rawDescData
 }
 
-var file_clary_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_clary_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_clary_v1_jobs_proto_goTypes = []any{
 	(*SubmitRequest)(nil),     // 0: clary.v1.SubmitRequest
 	(*SubmitResponse)(nil),    // 1: clary.v1.SubmitResponse
 	(*GetJobRequest)(nil),     // 2: clary.v1.GetJobRequest
 	(*JobView)(nil),           // 3: clary.v1.JobView
-	(*ListJobsRequest)(nil),   // 4: clary.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),  // 5: clary.v1.ListJobsResponse
-	(*WatchJobRequest)(nil),   // 6: clary.v1.WatchJobRequest
-	(*CancelJobRequest)(nil),  // 7: clary.v1.CancelJobRequest
-	(*ReleaseJobRequest)(nil), // 8: clary.v1.ReleaseJobRequest
-	(*DeleteJobRequest)(nil),  // 9: clary.v1.DeleteJobRequest
-	(*DeleteJobResponse)(nil), // 10: clary.v1.DeleteJobResponse
-	(*LogsRequest)(nil),       // 11: clary.v1.LogsRequest
-	(*LogsResponse)(nil),      // 12: clary.v1.LogsResponse
-	(*LogChunk)(nil),          // 13: clary.v1.LogChunk
-	(*WhyRequest)(nil),        // 14: clary.v1.WhyRequest
-	(*WhysRequest)(nil),       // 15: clary.v1.WhysRequest
-	(*WhysResponse)(nil),      // 16: clary.v1.WhysResponse
-	(*WhyResponse)(nil),       // 17: clary.v1.WhyResponse
-	nil,                       // 18: clary.v1.ListJobsRequest.LabelsEntry
-	nil,                       // 19: clary.v1.LogsRequest.AfterEntry
-	(*Job)(nil),               // 20: clary.v1.Job
-	(*Placement)(nil),         // 21: clary.v1.Placement
-	(*Why)(nil),               // 22: clary.v1.Why
-	(*Gang)(nil),              // 23: clary.v1.Gang
-	(*Task)(nil),              // 24: clary.v1.Task
-	(*Publication)(nil),       // 25: clary.v1.Publication
-	(*LogEntry)(nil),          // 26: clary.v1.LogEntry
+	(*RecordLine)(nil),        // 4: clary.v1.RecordLine
+	(*ListJobsRequest)(nil),   // 5: clary.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),  // 6: clary.v1.ListJobsResponse
+	(*WatchJobRequest)(nil),   // 7: clary.v1.WatchJobRequest
+	(*CancelJobRequest)(nil),  // 8: clary.v1.CancelJobRequest
+	(*ReleaseJobRequest)(nil), // 9: clary.v1.ReleaseJobRequest
+	(*DeleteJobRequest)(nil),  // 10: clary.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil), // 11: clary.v1.DeleteJobResponse
+	(*LogsRequest)(nil),       // 12: clary.v1.LogsRequest
+	(*LogsResponse)(nil),      // 13: clary.v1.LogsResponse
+	(*LogChunk)(nil),          // 14: clary.v1.LogChunk
+	(*WhyRequest)(nil),        // 15: clary.v1.WhyRequest
+	(*WhysRequest)(nil),       // 16: clary.v1.WhysRequest
+	(*WhysResponse)(nil),      // 17: clary.v1.WhysResponse
+	(*WhyResponse)(nil),       // 18: clary.v1.WhyResponse
+	nil,                       // 19: clary.v1.ListJobsRequest.LabelsEntry
+	nil,                       // 20: clary.v1.LogsRequest.AfterEntry
+	(*Job)(nil),               // 21: clary.v1.Job
+	(*Placement)(nil),         // 22: clary.v1.Placement
+	(*Why)(nil),               // 23: clary.v1.Why
+	(*Gang)(nil),              // 24: clary.v1.Gang
+	(*Task)(nil),              // 25: clary.v1.Task
+	(*Publication)(nil),       // 26: clary.v1.Publication
+	(*Endpoint)(nil),          // 27: clary.v1.Endpoint
+	(*Sweep)(nil),             // 28: clary.v1.Sweep
+	(*Trial)(nil),             // 29: clary.v1.Trial
+	(*LogEntry)(nil),          // 30: clary.v1.LogEntry
 }
 var file_clary_v1_jobs_proto_depIdxs = []int32{
-	20, // 0: clary.v1.SubmitRequest.job:type_name -> clary.v1.Job
-	20, // 1: clary.v1.SubmitResponse.job:type_name -> clary.v1.Job
-	21, // 2: clary.v1.SubmitResponse.placements:type_name -> clary.v1.Placement
-	22, // 3: clary.v1.SubmitResponse.whys:type_name -> clary.v1.Why
-	23, // 4: clary.v1.SubmitResponse.gangs:type_name -> clary.v1.Gang
-	20, // 5: clary.v1.JobView.job:type_name -> clary.v1.Job
-	23, // 6: clary.v1.JobView.gangs:type_name -> clary.v1.Gang
-	24, // 7: clary.v1.JobView.tasks:type_name -> clary.v1.Task
-	25, // 8: clary.v1.JobView.publication:type_name -> clary.v1.Publication
-	18, // 9: clary.v1.ListJobsRequest.labels:type_name -> clary.v1.ListJobsRequest.LabelsEntry
-	20, // 10: clary.v1.ListJobsResponse.jobs:type_name -> clary.v1.Job
-	19, // 11: clary.v1.LogsRequest.after:type_name -> clary.v1.LogsRequest.AfterEntry
-	13, // 12: clary.v1.LogsResponse.chunks:type_name -> clary.v1.LogChunk
-	26, // 13: clary.v1.LogChunk.entries:type_name -> clary.v1.LogEntry
-	22, // 14: clary.v1.WhysResponse.whys:type_name -> clary.v1.Why
-	20, // 15: clary.v1.WhyResponse.job:type_name -> clary.v1.Job
-	22, // 16: clary.v1.WhyResponse.whys:type_name -> clary.v1.Why
-	0,  // 17: clary.v1.Jobs.Submit:input_type -> clary.v1.SubmitRequest
-	2,  // 18: clary.v1.Jobs.Get:input_type -> clary.v1.GetJobRequest
-	4,  // 19: clary.v1.Jobs.List:input_type -> clary.v1.ListJobsRequest
-	6,  // 20: clary.v1.Jobs.Watch:input_type -> clary.v1.WatchJobRequest
-	7,  // 21: clary.v1.Jobs.Cancel:input_type -> clary.v1.CancelJobRequest
-	8,  // 22: clary.v1.Jobs.Release:input_type -> clary.v1.ReleaseJobRequest
-	9,  // 23: clary.v1.Jobs.Delete:input_type -> clary.v1.DeleteJobRequest
-	11, // 24: clary.v1.Jobs.Logs:input_type -> clary.v1.LogsRequest
-	14, // 25: clary.v1.Jobs.Why:input_type -> clary.v1.WhyRequest
-	15, // 26: clary.v1.Jobs.Whys:input_type -> clary.v1.WhysRequest
-	1,  // 27: clary.v1.Jobs.Submit:output_type -> clary.v1.SubmitResponse
-	3,  // 28: clary.v1.Jobs.Get:output_type -> clary.v1.JobView
-	5,  // 29: clary.v1.Jobs.List:output_type -> clary.v1.ListJobsResponse
-	3,  // 30: clary.v1.Jobs.Watch:output_type -> clary.v1.JobView
-	20, // 31: clary.v1.Jobs.Cancel:output_type -> clary.v1.Job
-	20, // 32: clary.v1.Jobs.Release:output_type -> clary.v1.Job
-	10, // 33: clary.v1.Jobs.Delete:output_type -> clary.v1.DeleteJobResponse
-	12, // 34: clary.v1.Jobs.Logs:output_type -> clary.v1.LogsResponse
-	17, // 35: clary.v1.Jobs.Why:output_type -> clary.v1.WhyResponse
-	16, // 36: clary.v1.Jobs.Whys:output_type -> clary.v1.WhysResponse
-	27, // [27:37] is the sub-list for method output_type
-	17, // [17:27] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	21, // 0: clary.v1.SubmitRequest.job:type_name -> clary.v1.Job
+	21, // 1: clary.v1.SubmitResponse.job:type_name -> clary.v1.Job
+	22, // 2: clary.v1.SubmitResponse.placements:type_name -> clary.v1.Placement
+	23, // 3: clary.v1.SubmitResponse.whys:type_name -> clary.v1.Why
+	24, // 4: clary.v1.SubmitResponse.gangs:type_name -> clary.v1.Gang
+	21, // 5: clary.v1.JobView.job:type_name -> clary.v1.Job
+	24, // 6: clary.v1.JobView.gangs:type_name -> clary.v1.Gang
+	25, // 7: clary.v1.JobView.tasks:type_name -> clary.v1.Task
+	26, // 8: clary.v1.JobView.publication:type_name -> clary.v1.Publication
+	3,  // 9: clary.v1.RecordLine.job:type_name -> clary.v1.JobView
+	27, // 10: clary.v1.RecordLine.endpoint:type_name -> clary.v1.Endpoint
+	28, // 11: clary.v1.RecordLine.sweep:type_name -> clary.v1.Sweep
+	3,  // 12: clary.v1.RecordLine.child:type_name -> clary.v1.JobView
+	29, // 13: clary.v1.RecordLine.trial:type_name -> clary.v1.Trial
+	19, // 14: clary.v1.ListJobsRequest.labels:type_name -> clary.v1.ListJobsRequest.LabelsEntry
+	21, // 15: clary.v1.ListJobsResponse.jobs:type_name -> clary.v1.Job
+	20, // 16: clary.v1.LogsRequest.after:type_name -> clary.v1.LogsRequest.AfterEntry
+	14, // 17: clary.v1.LogsResponse.chunks:type_name -> clary.v1.LogChunk
+	30, // 18: clary.v1.LogChunk.entries:type_name -> clary.v1.LogEntry
+	23, // 19: clary.v1.WhysResponse.whys:type_name -> clary.v1.Why
+	21, // 20: clary.v1.WhyResponse.job:type_name -> clary.v1.Job
+	23, // 21: clary.v1.WhyResponse.whys:type_name -> clary.v1.Why
+	0,  // 22: clary.v1.Jobs.Submit:input_type -> clary.v1.SubmitRequest
+	2,  // 23: clary.v1.Jobs.Get:input_type -> clary.v1.GetJobRequest
+	5,  // 24: clary.v1.Jobs.List:input_type -> clary.v1.ListJobsRequest
+	7,  // 25: clary.v1.Jobs.Watch:input_type -> clary.v1.WatchJobRequest
+	8,  // 26: clary.v1.Jobs.Cancel:input_type -> clary.v1.CancelJobRequest
+	9,  // 27: clary.v1.Jobs.Release:input_type -> clary.v1.ReleaseJobRequest
+	10, // 28: clary.v1.Jobs.Delete:input_type -> clary.v1.DeleteJobRequest
+	12, // 29: clary.v1.Jobs.Logs:input_type -> clary.v1.LogsRequest
+	15, // 30: clary.v1.Jobs.Why:input_type -> clary.v1.WhyRequest
+	16, // 31: clary.v1.Jobs.Whys:input_type -> clary.v1.WhysRequest
+	1,  // 32: clary.v1.Jobs.Submit:output_type -> clary.v1.SubmitResponse
+	3,  // 33: clary.v1.Jobs.Get:output_type -> clary.v1.JobView
+	6,  // 34: clary.v1.Jobs.List:output_type -> clary.v1.ListJobsResponse
+	3,  // 35: clary.v1.Jobs.Watch:output_type -> clary.v1.JobView
+	21, // 36: clary.v1.Jobs.Cancel:output_type -> clary.v1.Job
+	21, // 37: clary.v1.Jobs.Release:output_type -> clary.v1.Job
+	11, // 38: clary.v1.Jobs.Delete:output_type -> clary.v1.DeleteJobResponse
+	13, // 39: clary.v1.Jobs.Logs:output_type -> clary.v1.LogsResponse
+	18, // 40: clary.v1.Jobs.Why:output_type -> clary.v1.WhyResponse
+	17, // 41: clary.v1.Jobs.Whys:output_type -> clary.v1.WhysResponse
+	32, // [32:42] is the sub-list for method output_type
+	22, // [22:32] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_jobs_proto_init() }
@@ -1279,13 +1445,20 @@ func file_clary_v1_jobs_proto_init() {
 		return
 	}
 	file_clary_v1_nouns_proto_init()
+	file_clary_v1_jobs_proto_msgTypes[4].OneofWrappers = []any{
+		(*RecordLine_Job)(nil),
+		(*RecordLine_Endpoint)(nil),
+		(*RecordLine_Sweep)(nil),
+		(*RecordLine_Child)(nil),
+		(*RecordLine_Trial)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_jobs_proto_rawDesc), len(file_clary_v1_jobs_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -2253,6 +2253,123 @@ func (x *Role) GetTopology() *Topology {
 	return nil
 }
 
+// What the state keeps of a job whose record is in the object store.
+type ArchivedJob struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	Queue         string                 `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
+	State         string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	Submitted     int64                  `protobuf:"varint,6,opt,name=submitted,proto3" json:"submitted,omitempty"`
+	Started       int64                  `protobuf:"varint,7,opt,name=started,proto3" json:"started,omitempty"`
+	Ended         int64                  `protobuf:"varint,8,opt,name=ended,proto3" json:"ended,omitempty"`
+	At            int64                  `protobuf:"varint,9,opt,name=at,proto3" json:"at,omitempty"`
+	Revision      uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArchivedJob) Reset() {
+	*x = ArchivedJob{}
+	mi := &file_clary_v1_nouns_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArchivedJob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArchivedJob) ProtoMessage() {}
+
+func (x *ArchivedJob) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_nouns_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArchivedJob.ProtoReflect.Descriptor instead.
+func (*ArchivedJob) Descriptor() ([]byte, []int) {
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ArchivedJob) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ArchivedJob) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ArchivedJob) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ArchivedJob) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *ArchivedJob) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ArchivedJob) GetSubmitted() int64 {
+	if x != nil {
+		return x.Submitted
+	}
+	return 0
+}
+
+func (x *ArchivedJob) GetStarted() int64 {
+	if x != nil {
+		return x.Started
+	}
+	return 0
+}
+
+func (x *ArchivedJob) GetEnded() int64 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *ArchivedJob) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *ArchivedJob) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type Gang struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Job            string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -2285,7 +2402,7 @@ type Gang struct {
 
 func (x *Gang) Reset() {
 	*x = Gang{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[22]
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2297,7 +2414,7 @@ func (x *Gang) String() string {
 func (*Gang) ProtoMessage() {}
 
 func (x *Gang) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[22]
+	mi := &file_clary_v1_nouns_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2310,7 +2427,7 @@ func (x *Gang) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gang.ProtoReflect.Descriptor instead.
 func (*Gang) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{22}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Gang) GetJob() string {
@@ -2491,7 +2608,7 @@ type Allocation struct {
 
 func (x *Allocation) Reset() {
 	*x = Allocation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2620,7 @@ func (x *Allocation) String() string {
 func (*Allocation) ProtoMessage() {}
 
 func (x *Allocation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[23]
+	mi := &file_clary_v1_nouns_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2633,7 @@ func (x *Allocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allocation.ProtoReflect.Descriptor instead.
 func (*Allocation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{23}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Allocation) GetNode() string {
@@ -2547,7 +2664,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[24]
+	mi := &file_clary_v1_nouns_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2559,7 +2676,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[24]
+	mi := &file_clary_v1_nouns_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2572,7 +2689,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{24}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Progress) GetEpoch() int32 {
@@ -2630,7 +2747,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[25]
+	mi := &file_clary_v1_nouns_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +2759,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[25]
+	mi := &file_clary_v1_nouns_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +2772,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{25}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Output) GetName() string {
@@ -2710,7 +2827,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[26]
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2722,7 +2839,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[26]
+	mi := &file_clary_v1_nouns_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2735,7 +2852,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{26}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TaskStatus) GetState() string {
@@ -2820,7 +2937,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2832,7 +2949,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[27]
+	mi := &file_clary_v1_nouns_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2845,7 +2962,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{27}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Task) GetId() string {
@@ -2938,7 +3055,7 @@ type Publication struct {
 
 func (x *Publication) Reset() {
 	*x = Publication{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3067,7 @@ func (x *Publication) String() string {
 func (*Publication) ProtoMessage() {}
 
 func (x *Publication) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[28]
+	mi := &file_clary_v1_nouns_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3080,7 @@ func (x *Publication) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publication.ProtoReflect.Descriptor instead.
 func (*Publication) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{28}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Publication) GetJob() string {
@@ -3014,7 +3131,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3026,7 +3143,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[29]
+	mi := &file_clary_v1_nouns_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3039,7 +3156,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{29}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Placement) GetGang() string {
@@ -3091,7 +3208,7 @@ type Eviction struct {
 
 func (x *Eviction) Reset() {
 	*x = Eviction{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3103,7 +3220,7 @@ func (x *Eviction) String() string {
 func (*Eviction) ProtoMessage() {}
 
 func (x *Eviction) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[30]
+	mi := &file_clary_v1_nouns_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3116,7 +3233,7 @@ func (x *Eviction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Eviction.ProtoReflect.Descriptor instead.
 func (*Eviction) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{30}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Eviction) GetGang() string {
@@ -3177,7 +3294,7 @@ type Block struct {
 
 func (x *Block) Reset() {
 	*x = Block{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3189,7 +3306,7 @@ func (x *Block) String() string {
 func (*Block) ProtoMessage() {}
 
 func (x *Block) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[31]
+	mi := &file_clary_v1_nouns_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3202,7 +3319,7 @@ func (x *Block) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Block.ProtoReflect.Descriptor instead.
 func (*Block) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{31}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Block) GetConstraint() string {
@@ -3276,7 +3393,7 @@ type Why struct {
 
 func (x *Why) Reset() {
 	*x = Why{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	mi := &file_clary_v1_nouns_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3288,7 +3405,7 @@ func (x *Why) String() string {
 func (*Why) ProtoMessage() {}
 
 func (x *Why) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[32]
+	mi := &file_clary_v1_nouns_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3301,7 +3418,7 @@ func (x *Why) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Why.ProtoReflect.Descriptor instead.
 func (*Why) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{32}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Why) GetGang() string {
@@ -3364,7 +3481,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[33]
+	mi := &file_clary_v1_nouns_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3376,7 +3493,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[33]
+	mi := &file_clary_v1_nouns_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3389,7 +3506,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{33}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Plan) GetPlacements() []*Placement {
@@ -3437,7 +3554,7 @@ type Queue struct {
 
 func (x *Queue) Reset() {
 	*x = Queue{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[34]
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3449,7 +3566,7 @@ func (x *Queue) String() string {
 func (*Queue) ProtoMessage() {}
 
 func (x *Queue) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[34]
+	mi := &file_clary_v1_nouns_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3462,7 +3579,7 @@ func (x *Queue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queue.ProtoReflect.Descriptor instead.
 func (*Queue) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{34}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Queue) GetName() string {
@@ -3594,7 +3711,7 @@ type QueueView struct {
 
 func (x *QueueView) Reset() {
 	*x = QueueView{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3606,7 +3723,7 @@ func (x *QueueView) String() string {
 func (*QueueView) ProtoMessage() {}
 
 func (x *QueueView) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[35]
+	mi := &file_clary_v1_nouns_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3619,7 +3736,7 @@ func (x *QueueView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueView.ProtoReflect.Descriptor instead.
 func (*QueueView) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{35}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *QueueView) GetQueue() *Queue {
@@ -3695,7 +3812,7 @@ type Limit struct {
 
 func (x *Limit) Reset() {
 	*x = Limit{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3707,7 +3824,7 @@ func (x *Limit) String() string {
 func (*Limit) ProtoMessage() {}
 
 func (x *Limit) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[36]
+	mi := &file_clary_v1_nouns_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3720,7 +3837,7 @@ func (x *Limit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limit.ProtoReflect.Descriptor instead.
 func (*Limit) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{36}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Limit) GetResource() string {
@@ -3747,7 +3864,7 @@ type UserLimit struct {
 
 func (x *UserLimit) Reset() {
 	*x = UserLimit{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3759,7 +3876,7 @@ func (x *UserLimit) String() string {
 func (*UserLimit) ProtoMessage() {}
 
 func (x *UserLimit) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[37]
+	mi := &file_clary_v1_nouns_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3772,7 +3889,7 @@ func (x *UserLimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserLimit.ProtoReflect.Descriptor instead.
 func (*UserLimit) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{37}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *UserLimit) GetMost() []*Limit {
@@ -3800,7 +3917,7 @@ type Preempt struct {
 
 func (x *Preempt) Reset() {
 	*x = Preempt{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3812,7 +3929,7 @@ func (x *Preempt) String() string {
 func (*Preempt) ProtoMessage() {}
 
 func (x *Preempt) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[38]
+	mi := &file_clary_v1_nouns_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3825,7 +3942,7 @@ func (x *Preempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preempt.ProtoReflect.Descriptor instead.
 func (*Preempt) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{38}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Preempt) GetWithin() string {
@@ -3861,7 +3978,7 @@ type Amount struct {
 
 func (x *Amount) Reset() {
 	*x = Amount{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3873,7 +3990,7 @@ func (x *Amount) String() string {
 func (*Amount) ProtoMessage() {}
 
 func (x *Amount) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[39]
+	mi := &file_clary_v1_nouns_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3886,7 +4003,7 @@ func (x *Amount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Amount.ProtoReflect.Descriptor instead.
 func (*Amount) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{39}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Amount) GetMilliCpu() int64 {
@@ -3927,7 +4044,7 @@ type ModelAmount struct {
 
 func (x *ModelAmount) Reset() {
 	*x = ModelAmount{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3939,7 +4056,7 @@ func (x *ModelAmount) String() string {
 func (*ModelAmount) ProtoMessage() {}
 
 func (x *ModelAmount) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[40]
+	mi := &file_clary_v1_nouns_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3952,7 +4069,7 @@ func (x *ModelAmount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelAmount.ProtoReflect.Descriptor instead.
 func (*ModelAmount) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{40}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ModelAmount) GetModel() string {
@@ -3981,7 +4098,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3993,7 +4110,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[41]
+	mi := &file_clary_v1_nouns_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4006,7 +4123,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{41}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Claim) GetQueue() string {
@@ -4048,7 +4165,7 @@ type OwnerUsage struct {
 
 func (x *OwnerUsage) Reset() {
 	*x = OwnerUsage{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4060,7 +4177,7 @@ func (x *OwnerUsage) String() string {
 func (*OwnerUsage) ProtoMessage() {}
 
 func (x *OwnerUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[42]
+	mi := &file_clary_v1_nouns_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4073,7 +4190,7 @@ func (x *OwnerUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnerUsage.ProtoReflect.Descriptor instead.
 func (*OwnerUsage) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{42}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OwnerUsage) GetOwner() string {
@@ -4113,7 +4230,7 @@ type QueueUsage struct {
 
 func (x *QueueUsage) Reset() {
 	*x = QueueUsage{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	mi := &file_clary_v1_nouns_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4125,7 +4242,7 @@ func (x *QueueUsage) String() string {
 func (*QueueUsage) ProtoMessage() {}
 
 func (x *QueueUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[43]
+	mi := &file_clary_v1_nouns_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4138,7 +4255,7 @@ func (x *QueueUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueUsage.ProtoReflect.Descriptor instead.
 func (*QueueUsage) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{43}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *QueueUsage) GetQueue() string {
@@ -4213,7 +4330,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[44]
+	mi := &file_clary_v1_nouns_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4225,7 +4342,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[44]
+	mi := &file_clary_v1_nouns_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4238,7 +4355,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{44}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Secret) GetQueue() string {
@@ -4319,7 +4436,7 @@ type Deed struct {
 
 func (x *Deed) Reset() {
 	*x = Deed{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[45]
+	mi := &file_clary_v1_nouns_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4331,7 +4448,7 @@ func (x *Deed) String() string {
 func (*Deed) ProtoMessage() {}
 
 func (x *Deed) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[45]
+	mi := &file_clary_v1_nouns_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4344,7 +4461,7 @@ func (x *Deed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deed.ProtoReflect.Descriptor instead.
 func (*Deed) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{45}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Deed) GetId() string {
@@ -4463,7 +4580,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[46]
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4475,7 +4592,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[46]
+	mi := &file_clary_v1_nouns_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4488,7 +4605,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{46}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Token) GetId() string {
@@ -4580,7 +4697,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4592,7 +4709,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[47]
+	mi := &file_clary_v1_nouns_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4605,7 +4722,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{47}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Trust) GetGeneration() uint64 {
@@ -4693,7 +4810,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4705,7 +4822,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[48]
+	mi := &file_clary_v1_nouns_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4718,7 +4835,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{48}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Revocation) GetRole() string {
@@ -4802,7 +4919,7 @@ type Trial struct {
 
 func (x *Trial) Reset() {
 	*x = Trial{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[49]
+	mi := &file_clary_v1_nouns_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4814,7 +4931,7 @@ func (x *Trial) String() string {
 func (*Trial) ProtoMessage() {}
 
 func (x *Trial) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[49]
+	mi := &file_clary_v1_nouns_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4827,7 +4944,7 @@ func (x *Trial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trial.ProtoReflect.Descriptor instead.
 func (*Trial) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{49}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Trial) GetSweep() string {
@@ -5009,7 +5126,7 @@ type CurvePoint struct {
 
 func (x *CurvePoint) Reset() {
 	*x = CurvePoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[50]
+	mi := &file_clary_v1_nouns_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5021,7 +5138,7 @@ func (x *CurvePoint) String() string {
 func (*CurvePoint) ProtoMessage() {}
 
 func (x *CurvePoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[50]
+	mi := &file_clary_v1_nouns_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5034,7 +5151,7 @@ func (x *CurvePoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CurvePoint.ProtoReflect.Descriptor instead.
 func (*CurvePoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{50}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CurvePoint) GetStep() float64 {
@@ -5083,7 +5200,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[51]
+	mi := &file_clary_v1_nouns_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5095,7 +5212,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[51]
+	mi := &file_clary_v1_nouns_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5108,7 +5225,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{51}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Sweep) GetJob() string {
@@ -5241,7 +5358,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[52]
+	mi := &file_clary_v1_nouns_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5253,7 +5370,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[52]
+	mi := &file_clary_v1_nouns_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5266,7 +5383,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{52}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Budget) GetTrials() int64 {
@@ -5306,7 +5423,7 @@ type TrialCounts struct {
 
 func (x *TrialCounts) Reset() {
 	*x = TrialCounts{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[53]
+	mi := &file_clary_v1_nouns_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5318,7 +5435,7 @@ func (x *TrialCounts) String() string {
 func (*TrialCounts) ProtoMessage() {}
 
 func (x *TrialCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[53]
+	mi := &file_clary_v1_nouns_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5331,7 +5448,7 @@ func (x *TrialCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrialCounts.ProtoReflect.Descriptor instead.
 func (*TrialCounts) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{53}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *TrialCounts) GetWaiting() int64 {
@@ -5407,7 +5524,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[54]
+	mi := &file_clary_v1_nouns_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5419,7 +5536,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[54]
+	mi := &file_clary_v1_nouns_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5432,7 +5549,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{54}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Model) GetName() string {
@@ -5520,7 +5637,7 @@ type ModelVersion struct {
 
 func (x *ModelVersion) Reset() {
 	*x = ModelVersion{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[55]
+	mi := &file_clary_v1_nouns_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5532,7 +5649,7 @@ func (x *ModelVersion) String() string {
 func (*ModelVersion) ProtoMessage() {}
 
 func (x *ModelVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[55]
+	mi := &file_clary_v1_nouns_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5545,7 +5662,7 @@ func (x *ModelVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelVersion.ProtoReflect.Descriptor instead.
 func (*ModelVersion) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{55}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ModelVersion) GetModel() string {
@@ -5658,7 +5775,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[56]
+	mi := &file_clary_v1_nouns_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5670,7 +5787,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[56]
+	mi := &file_clary_v1_nouns_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5683,7 +5800,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{56}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Approval) GetState() string {
@@ -5733,7 +5850,7 @@ type Lineage struct {
 
 func (x *Lineage) Reset() {
 	*x = Lineage{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[57]
+	mi := &file_clary_v1_nouns_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5745,7 +5862,7 @@ func (x *Lineage) String() string {
 func (*Lineage) ProtoMessage() {}
 
 func (x *Lineage) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[57]
+	mi := &file_clary_v1_nouns_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5758,7 +5875,7 @@ func (x *Lineage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lineage.ProtoReflect.Descriptor instead.
 func (*Lineage) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{57}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Lineage) GetJob() string {
@@ -5848,7 +5965,7 @@ type Code struct {
 
 func (x *Code) Reset() {
 	*x = Code{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[58]
+	mi := &file_clary_v1_nouns_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5860,7 +5977,7 @@ func (x *Code) String() string {
 func (*Code) ProtoMessage() {}
 
 func (x *Code) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[58]
+	mi := &file_clary_v1_nouns_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5873,7 +5990,7 @@ func (x *Code) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Code.ProtoReflect.Descriptor instead.
 func (*Code) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{58}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Code) GetWhat() string {
@@ -5904,7 +6021,7 @@ type DataRef struct {
 
 func (x *DataRef) Reset() {
 	*x = DataRef{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[59]
+	mi := &file_clary_v1_nouns_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5916,7 +6033,7 @@ func (x *DataRef) String() string {
 func (*DataRef) ProtoMessage() {}
 
 func (x *DataRef) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[59]
+	mi := &file_clary_v1_nouns_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5929,7 +6046,7 @@ func (x *DataRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataRef.ProtoReflect.Descriptor instead.
 func (*DataRef) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{59}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DataRef) GetChannel() string {
@@ -5987,7 +6104,7 @@ type ModelPin struct {
 
 func (x *ModelPin) Reset() {
 	*x = ModelPin{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[60]
+	mi := &file_clary_v1_nouns_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5999,7 +6116,7 @@ func (x *ModelPin) String() string {
 func (*ModelPin) ProtoMessage() {}
 
 func (x *ModelPin) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[60]
+	mi := &file_clary_v1_nouns_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6012,7 +6129,7 @@ func (x *ModelPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelPin.ProtoReflect.Descriptor instead.
 func (*ModelPin) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{60}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ModelPin) GetRef() string {
@@ -6068,7 +6185,7 @@ type Evaluation struct {
 
 func (x *Evaluation) Reset() {
 	*x = Evaluation{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[61]
+	mi := &file_clary_v1_nouns_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6080,7 +6197,7 @@ func (x *Evaluation) String() string {
 func (*Evaluation) ProtoMessage() {}
 
 func (x *Evaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[61]
+	mi := &file_clary_v1_nouns_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6093,7 +6210,7 @@ func (x *Evaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evaluation.ProtoReflect.Descriptor instead.
 func (*Evaluation) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{61}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Evaluation) GetName() string {
@@ -6185,7 +6302,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[62]
+	mi := &file_clary_v1_nouns_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6197,7 +6314,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[62]
+	mi := &file_clary_v1_nouns_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6210,7 +6327,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{62}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Endpoint) GetJob() string {
@@ -6312,7 +6429,7 @@ type Fleet struct {
 
 func (x *Fleet) Reset() {
 	*x = Fleet{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[63]
+	mi := &file_clary_v1_nouns_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6324,7 +6441,7 @@ func (x *Fleet) String() string {
 func (*Fleet) ProtoMessage() {}
 
 func (x *Fleet) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[63]
+	mi := &file_clary_v1_nouns_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6337,7 +6454,7 @@ func (x *Fleet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fleet.ProtoReflect.Descriptor instead.
 func (*Fleet) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{63}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Fleet) GetVariant() string {
@@ -6449,7 +6566,7 @@ type DrainingReplica struct {
 
 func (x *DrainingReplica) Reset() {
 	*x = DrainingReplica{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[64]
+	mi := &file_clary_v1_nouns_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6461,7 +6578,7 @@ func (x *DrainingReplica) String() string {
 func (*DrainingReplica) ProtoMessage() {}
 
 func (x *DrainingReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[64]
+	mi := &file_clary_v1_nouns_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6474,7 +6591,7 @@ func (x *DrainingReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainingReplica.ProtoReflect.Descriptor instead.
 func (*DrainingReplica) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{64}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *DrainingReplica) GetGang() string {
@@ -6521,7 +6638,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[65]
+	mi := &file_clary_v1_nouns_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6533,7 +6650,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[65]
+	mi := &file_clary_v1_nouns_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6546,7 +6663,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{65}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Rollout) GetFrom() int64 {
@@ -6668,7 +6785,7 @@ type Experiment struct {
 
 func (x *Experiment) Reset() {
 	*x = Experiment{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[66]
+	mi := &file_clary_v1_nouns_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6680,7 +6797,7 @@ func (x *Experiment) String() string {
 func (*Experiment) ProtoMessage() {}
 
 func (x *Experiment) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[66]
+	mi := &file_clary_v1_nouns_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6693,7 +6810,7 @@ func (x *Experiment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Experiment.ProtoReflect.Descriptor instead.
 func (*Experiment) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{66}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Experiment) GetSpec() []byte {
@@ -6750,7 +6867,7 @@ type EndpointNote struct {
 
 func (x *EndpointNote) Reset() {
 	*x = EndpointNote{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[67]
+	mi := &file_clary_v1_nouns_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6762,7 +6879,7 @@ func (x *EndpointNote) String() string {
 func (*EndpointNote) ProtoMessage() {}
 
 func (x *EndpointNote) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[67]
+	mi := &file_clary_v1_nouns_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6775,7 +6892,7 @@ func (x *EndpointNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointNote.ProtoReflect.Descriptor instead.
 func (*EndpointNote) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{67}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *EndpointNote) GetAt() int64 {
@@ -6819,7 +6936,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[68]
+	mi := &file_clary_v1_nouns_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6831,7 +6948,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[68]
+	mi := &file_clary_v1_nouns_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6844,7 +6961,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{68}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *LogEntry) GetTime() int64 {
@@ -6886,7 +7003,7 @@ type ClusterSettings struct {
 
 func (x *ClusterSettings) Reset() {
 	*x = ClusterSettings{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[69]
+	mi := &file_clary_v1_nouns_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6898,7 +7015,7 @@ func (x *ClusterSettings) String() string {
 func (*ClusterSettings) ProtoMessage() {}
 
 func (x *ClusterSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[69]
+	mi := &file_clary_v1_nouns_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6911,7 +7028,7 @@ func (x *ClusterSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterSettings.ProtoReflect.Descriptor instead.
 func (*ClusterSettings) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{69}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ClusterSettings) GetSet() []*Setting {
@@ -6938,7 +7055,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_clary_v1_nouns_proto_msgTypes[70]
+	mi := &file_clary_v1_nouns_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6950,7 +7067,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_nouns_proto_msgTypes[70]
+	mi := &file_clary_v1_nouns_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6963,7 +7080,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{70}
+	return file_clary_v1_nouns_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Setting) GetPath() string {
@@ -7219,7 +7336,19 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\btopology\x18s \x01(\v2\x12.clary.v1.TopologyR\btopology\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd8\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf1\x01\n" +
+	"\vArchivedJob\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05queue\x18\x04 \x01(\tR\x05queue\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12\x1c\n" +
+	"\tsubmitted\x18\x06 \x01(\x03R\tsubmitted\x12\x18\n" +
+	"\astarted\x18\a \x01(\x03R\astarted\x12\x14\n" +
+	"\x05ended\x18\b \x01(\x03R\x05ended\x12\x0e\n" +
+	"\x02at\x18\t \x01(\x03R\x02at\x12\x1a\n" +
+	"\brevision\x18\n" +
+	" \x01(\x04R\brevision\"\xd8\x05\n" +
 	"\x04Gang\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -7723,7 +7852,7 @@ func file_clary_v1_nouns_proto_rawDescGZIP() []byte {
 	return file_clary_v1_nouns_proto_rawDescData
 }
 
-var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
+var file_clary_v1_nouns_proto_msgTypes = make([]protoimpl.MessageInfo, 83)
 var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Resources)(nil),        // 0: clary.v1.Resources
 	(*DeviceShare)(nil),      // 1: clary.v1.DeviceShare
@@ -7747,79 +7876,80 @@ var file_clary_v1_nouns_proto_goTypes = []any{
 	(*Program)(nil),          // 19: clary.v1.Program
 	(*Probe)(nil),            // 20: clary.v1.Probe
 	(*Role)(nil),             // 21: clary.v1.Role
-	(*Gang)(nil),             // 22: clary.v1.Gang
-	(*Allocation)(nil),       // 23: clary.v1.Allocation
-	(*Progress)(nil),         // 24: clary.v1.Progress
-	(*Output)(nil),           // 25: clary.v1.Output
-	(*TaskStatus)(nil),       // 26: clary.v1.TaskStatus
-	(*Task)(nil),             // 27: clary.v1.Task
-	(*Publication)(nil),      // 28: clary.v1.Publication
-	(*Placement)(nil),        // 29: clary.v1.Placement
-	(*Eviction)(nil),         // 30: clary.v1.Eviction
-	(*Block)(nil),            // 31: clary.v1.Block
-	(*Why)(nil),              // 32: clary.v1.Why
-	(*Plan)(nil),             // 33: clary.v1.Plan
-	(*Queue)(nil),            // 34: clary.v1.Queue
-	(*QueueView)(nil),        // 35: clary.v1.QueueView
-	(*Limit)(nil),            // 36: clary.v1.Limit
-	(*UserLimit)(nil),        // 37: clary.v1.UserLimit
-	(*Preempt)(nil),          // 38: clary.v1.Preempt
-	(*Amount)(nil),           // 39: clary.v1.Amount
-	(*ModelAmount)(nil),      // 40: clary.v1.ModelAmount
-	(*Claim)(nil),            // 41: clary.v1.Claim
-	(*OwnerUsage)(nil),       // 42: clary.v1.OwnerUsage
-	(*QueueUsage)(nil),       // 43: clary.v1.QueueUsage
-	(*Secret)(nil),           // 44: clary.v1.Secret
-	(*Deed)(nil),             // 45: clary.v1.Deed
-	(*Token)(nil),            // 46: clary.v1.Token
-	(*Trust)(nil),            // 47: clary.v1.Trust
-	(*Revocation)(nil),       // 48: clary.v1.Revocation
-	(*Trial)(nil),            // 49: clary.v1.Trial
-	(*CurvePoint)(nil),       // 50: clary.v1.CurvePoint
-	(*Sweep)(nil),            // 51: clary.v1.Sweep
-	(*Budget)(nil),           // 52: clary.v1.Budget
-	(*TrialCounts)(nil),      // 53: clary.v1.TrialCounts
-	(*Model)(nil),            // 54: clary.v1.Model
-	(*ModelVersion)(nil),     // 55: clary.v1.ModelVersion
-	(*Approval)(nil),         // 56: clary.v1.Approval
-	(*Lineage)(nil),          // 57: clary.v1.Lineage
-	(*Code)(nil),             // 58: clary.v1.Code
-	(*DataRef)(nil),          // 59: clary.v1.DataRef
-	(*ModelPin)(nil),         // 60: clary.v1.ModelPin
-	(*Evaluation)(nil),       // 61: clary.v1.Evaluation
-	(*Endpoint)(nil),         // 62: clary.v1.Endpoint
-	(*Fleet)(nil),            // 63: clary.v1.Fleet
-	(*DrainingReplica)(nil),  // 64: clary.v1.DrainingReplica
-	(*Rollout)(nil),          // 65: clary.v1.Rollout
-	(*Experiment)(nil),       // 66: clary.v1.Experiment
-	(*EndpointNote)(nil),     // 67: clary.v1.EndpointNote
-	(*LogEntry)(nil),         // 68: clary.v1.LogEntry
-	(*ClusterSettings)(nil),  // 69: clary.v1.ClusterSettings
-	(*Setting)(nil),          // 70: clary.v1.Setting
-	nil,                      // 71: clary.v1.Node.LabelsEntry
-	nil,                      // 72: clary.v1.Job.LabelsEntry
-	nil,                      // 73: clary.v1.Program.EnvEntry
-	nil,                      // 74: clary.v1.Program.HyperparametersEntry
-	nil,                      // 75: clary.v1.Role.LabelsEntry
-	nil,                      // 76: clary.v1.Gang.LabelsEntry
-	nil,                      // 77: clary.v1.Progress.MetricsEntry
-	nil,                      // 78: clary.v1.Model.AliasesEntry
-	nil,                      // 79: clary.v1.Lineage.ParametersEntry
-	nil,                      // 80: clary.v1.Lineage.MetricsEntry
-	nil,                      // 81: clary.v1.Evaluation.MetricsEntry
+	(*ArchivedJob)(nil),      // 22: clary.v1.ArchivedJob
+	(*Gang)(nil),             // 23: clary.v1.Gang
+	(*Allocation)(nil),       // 24: clary.v1.Allocation
+	(*Progress)(nil),         // 25: clary.v1.Progress
+	(*Output)(nil),           // 26: clary.v1.Output
+	(*TaskStatus)(nil),       // 27: clary.v1.TaskStatus
+	(*Task)(nil),             // 28: clary.v1.Task
+	(*Publication)(nil),      // 29: clary.v1.Publication
+	(*Placement)(nil),        // 30: clary.v1.Placement
+	(*Eviction)(nil),         // 31: clary.v1.Eviction
+	(*Block)(nil),            // 32: clary.v1.Block
+	(*Why)(nil),              // 33: clary.v1.Why
+	(*Plan)(nil),             // 34: clary.v1.Plan
+	(*Queue)(nil),            // 35: clary.v1.Queue
+	(*QueueView)(nil),        // 36: clary.v1.QueueView
+	(*Limit)(nil),            // 37: clary.v1.Limit
+	(*UserLimit)(nil),        // 38: clary.v1.UserLimit
+	(*Preempt)(nil),          // 39: clary.v1.Preempt
+	(*Amount)(nil),           // 40: clary.v1.Amount
+	(*ModelAmount)(nil),      // 41: clary.v1.ModelAmount
+	(*Claim)(nil),            // 42: clary.v1.Claim
+	(*OwnerUsage)(nil),       // 43: clary.v1.OwnerUsage
+	(*QueueUsage)(nil),       // 44: clary.v1.QueueUsage
+	(*Secret)(nil),           // 45: clary.v1.Secret
+	(*Deed)(nil),             // 46: clary.v1.Deed
+	(*Token)(nil),            // 47: clary.v1.Token
+	(*Trust)(nil),            // 48: clary.v1.Trust
+	(*Revocation)(nil),       // 49: clary.v1.Revocation
+	(*Trial)(nil),            // 50: clary.v1.Trial
+	(*CurvePoint)(nil),       // 51: clary.v1.CurvePoint
+	(*Sweep)(nil),            // 52: clary.v1.Sweep
+	(*Budget)(nil),           // 53: clary.v1.Budget
+	(*TrialCounts)(nil),      // 54: clary.v1.TrialCounts
+	(*Model)(nil),            // 55: clary.v1.Model
+	(*ModelVersion)(nil),     // 56: clary.v1.ModelVersion
+	(*Approval)(nil),         // 57: clary.v1.Approval
+	(*Lineage)(nil),          // 58: clary.v1.Lineage
+	(*Code)(nil),             // 59: clary.v1.Code
+	(*DataRef)(nil),          // 60: clary.v1.DataRef
+	(*ModelPin)(nil),         // 61: clary.v1.ModelPin
+	(*Evaluation)(nil),       // 62: clary.v1.Evaluation
+	(*Endpoint)(nil),         // 63: clary.v1.Endpoint
+	(*Fleet)(nil),            // 64: clary.v1.Fleet
+	(*DrainingReplica)(nil),  // 65: clary.v1.DrainingReplica
+	(*Rollout)(nil),          // 66: clary.v1.Rollout
+	(*Experiment)(nil),       // 67: clary.v1.Experiment
+	(*EndpointNote)(nil),     // 68: clary.v1.EndpointNote
+	(*LogEntry)(nil),         // 69: clary.v1.LogEntry
+	(*ClusterSettings)(nil),  // 70: clary.v1.ClusterSettings
+	(*Setting)(nil),          // 71: clary.v1.Setting
+	nil,                      // 72: clary.v1.Node.LabelsEntry
+	nil,                      // 73: clary.v1.Job.LabelsEntry
+	nil,                      // 74: clary.v1.Program.EnvEntry
+	nil,                      // 75: clary.v1.Program.HyperparametersEntry
+	nil,                      // 76: clary.v1.Role.LabelsEntry
+	nil,                      // 77: clary.v1.Gang.LabelsEntry
+	nil,                      // 78: clary.v1.Progress.MetricsEntry
+	nil,                      // 79: clary.v1.Model.AliasesEntry
+	nil,                      // 80: clary.v1.Lineage.ParametersEntry
+	nil,                      // 81: clary.v1.Lineage.MetricsEntry
+	nil,                      // 82: clary.v1.Evaluation.MetricsEntry
 }
 var file_clary_v1_nouns_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.Resources.shares:type_name -> clary.v1.DeviceShare
 	3,  // 1: clary.v1.Device.profiles:type_name -> clary.v1.MIGProfile
 	9,  // 2: clary.v1.Node.devices:type_name -> clary.v1.Device
-	71, // 3: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
+	72, // 3: clary.v1.Node.labels:type_name -> clary.v1.Node.LabelsEntry
 	4,  // 4: clary.v1.Node.taints:type_name -> clary.v1.Taint
-	72, // 5: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
+	73, // 5: clary.v1.Job.labels:type_name -> clary.v1.Job.LabelsEntry
 	11, // 6: clary.v1.Job.retry:type_name -> clary.v1.Retry
-	60, // 7: clary.v1.Job.models:type_name -> clary.v1.ModelPin
-	73, // 8: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
+	61, // 7: clary.v1.Job.models:type_name -> clary.v1.ModelPin
+	74, // 8: clary.v1.Program.env:type_name -> clary.v1.Program.EnvEntry
 	13, // 9: clary.v1.Program.inputs:type_name -> clary.v1.Input
-	74, // 10: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
+	75, // 10: clary.v1.Program.hyperparameters:type_name -> clary.v1.Program.HyperparametersEntry
 	15, // 11: clary.v1.Program.python:type_name -> clary.v1.Python
 	16, // 12: clary.v1.Program.secrets:type_name -> clary.v1.SecretRef
 	18, // 13: clary.v1.Program.metrics:type_name -> clary.v1.MetricDefinition
@@ -7828,70 +7958,70 @@ var file_clary_v1_nouns_proto_depIdxs = []int32{
 	20, // 16: clary.v1.Program.probe:type_name -> clary.v1.Probe
 	2,  // 17: clary.v1.Role.ask:type_name -> clary.v1.Ask
 	19, // 18: clary.v1.Role.program:type_name -> clary.v1.Program
-	75, // 19: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
+	76, // 19: clary.v1.Role.labels:type_name -> clary.v1.Role.LabelsEntry
 	5,  // 20: clary.v1.Role.constraints:type_name -> clary.v1.Constraint
 	6,  // 21: clary.v1.Role.affinities:type_name -> clary.v1.Affinity
 	7,  // 22: clary.v1.Role.tolerations:type_name -> clary.v1.Toleration
 	8,  // 23: clary.v1.Role.topology:type_name -> clary.v1.Topology
 	21, // 24: clary.v1.Gang.roles:type_name -> clary.v1.Role
-	76, // 25: clary.v1.Gang.labels:type_name -> clary.v1.Gang.LabelsEntry
+	77, // 25: clary.v1.Gang.labels:type_name -> clary.v1.Gang.LabelsEntry
 	0,  // 26: clary.v1.Allocation.resources:type_name -> clary.v1.Resources
-	77, // 27: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
-	50, // 28: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
-	24, // 29: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
-	25, // 30: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
-	23, // 31: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
-	26, // 32: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
-	41, // 33: clary.v1.Task.claim:type_name -> clary.v1.Claim
-	25, // 34: clary.v1.Publication.outputs:type_name -> clary.v1.Output
-	23, // 35: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
-	31, // 36: clary.v1.Why.blocks:type_name -> clary.v1.Block
-	29, // 37: clary.v1.Plan.placements:type_name -> clary.v1.Placement
-	32, // 38: clary.v1.Plan.whys:type_name -> clary.v1.Why
-	30, // 39: clary.v1.Plan.evictions:type_name -> clary.v1.Eviction
-	36, // 40: clary.v1.Queue.guarantee:type_name -> clary.v1.Limit
-	36, // 41: clary.v1.Queue.borrow:type_name -> clary.v1.Limit
-	36, // 42: clary.v1.Queue.lend:type_name -> clary.v1.Limit
-	37, // 43: clary.v1.Queue.user:type_name -> clary.v1.UserLimit
-	38, // 44: clary.v1.Queue.preempt:type_name -> clary.v1.Preempt
-	36, // 45: clary.v1.Queue.unpreemptible:type_name -> clary.v1.Limit
-	34, // 46: clary.v1.QueueView.queue:type_name -> clary.v1.Queue
-	39, // 47: clary.v1.QueueView.used:type_name -> clary.v1.Amount
-	39, // 48: clary.v1.QueueView.beyond:type_name -> clary.v1.Amount
-	39, // 49: clary.v1.QueueView.mean:type_name -> clary.v1.Amount
-	42, // 50: clary.v1.QueueView.owners:type_name -> clary.v1.OwnerUsage
-	36, // 51: clary.v1.UserLimit.most:type_name -> clary.v1.Limit
-	40, // 52: clary.v1.Amount.models:type_name -> clary.v1.ModelAmount
-	39, // 53: clary.v1.Claim.amount:type_name -> clary.v1.Amount
-	39, // 54: clary.v1.OwnerUsage.used:type_name -> clary.v1.Amount
-	39, // 55: clary.v1.QueueUsage.used:type_name -> clary.v1.Amount
-	42, // 56: clary.v1.QueueUsage.owners:type_name -> clary.v1.OwnerUsage
-	39, // 57: clary.v1.QueueUsage.mean:type_name -> clary.v1.Amount
-	39, // 58: clary.v1.QueueUsage.firm:type_name -> clary.v1.Amount
-	48, // 59: clary.v1.Trust.revoked:type_name -> clary.v1.Revocation
-	50, // 60: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
-	52, // 61: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
-	53, // 62: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
-	78, // 63: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
-	25, // 64: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
-	56, // 65: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
-	57, // 66: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
-	61, // 67: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
-	58, // 68: clary.v1.Lineage.code:type_name -> clary.v1.Code
-	59, // 69: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
-	60, // 70: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
-	79, // 71: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
-	80, // 72: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
-	81, // 73: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
-	63, // 74: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
-	65, // 75: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
-	60, // 76: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
-	66, // 77: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
-	67, // 78: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
+	78, // 27: clary.v1.Progress.metrics:type_name -> clary.v1.Progress.MetricsEntry
+	51, // 28: clary.v1.Progress.curve:type_name -> clary.v1.CurvePoint
+	25, // 29: clary.v1.TaskStatus.progress:type_name -> clary.v1.Progress
+	26, // 30: clary.v1.TaskStatus.outputs:type_name -> clary.v1.Output
+	24, // 31: clary.v1.Task.allocation:type_name -> clary.v1.Allocation
+	27, // 32: clary.v1.Task.status:type_name -> clary.v1.TaskStatus
+	42, // 33: clary.v1.Task.claim:type_name -> clary.v1.Claim
+	26, // 34: clary.v1.Publication.outputs:type_name -> clary.v1.Output
+	24, // 35: clary.v1.Placement.allocations:type_name -> clary.v1.Allocation
+	32, // 36: clary.v1.Why.blocks:type_name -> clary.v1.Block
+	30, // 37: clary.v1.Plan.placements:type_name -> clary.v1.Placement
+	33, // 38: clary.v1.Plan.whys:type_name -> clary.v1.Why
+	31, // 39: clary.v1.Plan.evictions:type_name -> clary.v1.Eviction
+	37, // 40: clary.v1.Queue.guarantee:type_name -> clary.v1.Limit
+	37, // 41: clary.v1.Queue.borrow:type_name -> clary.v1.Limit
+	37, // 42: clary.v1.Queue.lend:type_name -> clary.v1.Limit
+	38, // 43: clary.v1.Queue.user:type_name -> clary.v1.UserLimit
+	39, // 44: clary.v1.Queue.preempt:type_name -> clary.v1.Preempt
+	37, // 45: clary.v1.Queue.unpreemptible:type_name -> clary.v1.Limit
+	35, // 46: clary.v1.QueueView.queue:type_name -> clary.v1.Queue
+	40, // 47: clary.v1.QueueView.used:type_name -> clary.v1.Amount
+	40, // 48: clary.v1.QueueView.beyond:type_name -> clary.v1.Amount
+	40, // 49: clary.v1.QueueView.mean:type_name -> clary.v1.Amount
+	43, // 50: clary.v1.QueueView.owners:type_name -> clary.v1.OwnerUsage
+	37, // 51: clary.v1.UserLimit.most:type_name -> clary.v1.Limit
+	41, // 52: clary.v1.Amount.models:type_name -> clary.v1.ModelAmount
+	40, // 53: clary.v1.Claim.amount:type_name -> clary.v1.Amount
+	40, // 54: clary.v1.OwnerUsage.used:type_name -> clary.v1.Amount
+	40, // 55: clary.v1.QueueUsage.used:type_name -> clary.v1.Amount
+	43, // 56: clary.v1.QueueUsage.owners:type_name -> clary.v1.OwnerUsage
+	40, // 57: clary.v1.QueueUsage.mean:type_name -> clary.v1.Amount
+	40, // 58: clary.v1.QueueUsage.firm:type_name -> clary.v1.Amount
+	49, // 59: clary.v1.Trust.revoked:type_name -> clary.v1.Revocation
+	51, // 60: clary.v1.Trial.curve:type_name -> clary.v1.CurvePoint
+	53, // 61: clary.v1.Sweep.budget:type_name -> clary.v1.Budget
+	54, // 62: clary.v1.Sweep.counts:type_name -> clary.v1.TrialCounts
+	79, // 63: clary.v1.Model.aliases:type_name -> clary.v1.Model.AliasesEntry
+	26, // 64: clary.v1.ModelVersion.artifact:type_name -> clary.v1.Output
+	57, // 65: clary.v1.ModelVersion.approval:type_name -> clary.v1.Approval
+	58, // 66: clary.v1.ModelVersion.lineage:type_name -> clary.v1.Lineage
+	62, // 67: clary.v1.ModelVersion.evaluations:type_name -> clary.v1.Evaluation
+	59, // 68: clary.v1.Lineage.code:type_name -> clary.v1.Code
+	60, // 69: clary.v1.Lineage.data:type_name -> clary.v1.DataRef
+	61, // 70: clary.v1.Lineage.models:type_name -> clary.v1.ModelPin
+	80, // 71: clary.v1.Lineage.parameters:type_name -> clary.v1.Lineage.ParametersEntry
+	81, // 72: clary.v1.Lineage.metrics:type_name -> clary.v1.Lineage.MetricsEntry
+	82, // 73: clary.v1.Evaluation.metrics:type_name -> clary.v1.Evaluation.MetricsEntry
+	64, // 74: clary.v1.Endpoint.fleets:type_name -> clary.v1.Fleet
+	66, // 75: clary.v1.Endpoint.rollout:type_name -> clary.v1.Rollout
+	61, // 76: clary.v1.Endpoint.previous_models:type_name -> clary.v1.ModelPin
+	67, // 77: clary.v1.Endpoint.experiment:type_name -> clary.v1.Experiment
+	68, // 78: clary.v1.Endpoint.notes:type_name -> clary.v1.EndpointNote
 	21, // 79: clary.v1.Fleet.role:type_name -> clary.v1.Role
-	60, // 80: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
-	64, // 81: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
-	70, // 82: clary.v1.ClusterSettings.set:type_name -> clary.v1.Setting
+	61, // 80: clary.v1.Fleet.models:type_name -> clary.v1.ModelPin
+	65, // 81: clary.v1.Fleet.draining:type_name -> clary.v1.DrainingReplica
+	71, // 82: clary.v1.ClusterSettings.set:type_name -> clary.v1.Setting
 	83, // [83:83] is the sub-list for method output_type
 	83, // [83:83] is the sub-list for method input_type
 	83, // [83:83] is the sub-list for extension type_name
@@ -7910,7 +8040,7 @@ func file_clary_v1_nouns_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_nouns_proto_rawDesc), len(file_clary_v1_nouns_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   82,
+			NumMessages:   83,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
