@@ -176,6 +176,9 @@ func TestNoSecretStandsWhereItIsNotMeantTo(t *testing.T) {
 	}
 	m.searchProcesses(look)
 	m.searchMetrics(look)
+	if len(m.Ops) != 2 {
+		t.Errorf("%d processes are measured, not both", len(m.Ops))
+	}
 	t.Logf("searched %d places for %d secrets in %d forms each", searched, len(secrets), len(forms([]byte(value))))
 	m.Clary("cancel", "stays")
 	m.WaitFor("it to end", 20*time.Second, func() bool { return m.Job("stays").State != "running" })
@@ -223,20 +226,13 @@ func (m *machines) searchProcesses(look func(string, []byte)) {
 
 // searchMetrics looks at what operators' listeners serve.
 func (m *machines) searchMetrics(look func(string, []byte)) {
-	for _, args := range m.Args {
-		at := slices.Index(args, "--metrics-listen")
-		if at < 0 {
-			continue
-		}
-		for _, path := range []string{"/metrics", "/readyz"} {
-			response, err := http.Get("http://" + args[at+1] + path)
-			if err != nil {
-				continue
+	for name, url := range m.Ops {
+		for path, held := range map[string]string{"/metrics": "clary_build_info", "/readyz": `"ready"`, "/healthz": "ok"} {
+			code, text := asks(m.T, url+path, "")
+			if code != http.StatusOK || !strings.Contains(text, held) {
+				m.T.Errorf("%s of %s: %d, %.200q", path, name, code, text)
 			}
-			var text bytes.Buffer
-			_, _ = text.ReadFrom(response.Body)
-			_ = response.Body.Close()
-			look(args[at+1]+path, text.Bytes())
+			look(path+" of "+name, []byte(text))
 		}
 	}
 }

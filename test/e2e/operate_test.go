@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/clary-ml/clary/test/testbed"
 )
 
 // asks asks a process's listener for operators, with a token if one is given.
@@ -35,14 +33,7 @@ func asks(t *testing.T, url, token string) (int, string) {
 
 func TestOperatorsSeeHowProcessesAreWhoDidWhatAndEmptyANode(t *testing.T) {
 	m := start(t, 1, 1)
-	urls := map[string]string{}
-	for _, name := range []string{"s1", "n1"} {
-		address := testbed.FreeAddress(t)
-		urls[name] = "http://" + address
-		m.Args[name] = append(m.Args[name], "--metrics-listen", address)
-		m.End(name)
-		m.Again(name)
-	}
+	urls := m.Ops
 	token, err := os.ReadFile(m.Path("s1/admin.token"))
 	if err != nil {
 		t.Fatal(err)

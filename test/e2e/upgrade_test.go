@@ -83,7 +83,7 @@ func TestAClusterIsUpgradedMemberByMemberUnderLoad(t *testing.T) {
 	old := earlier(t)
 	m := none(t)
 	current := m.Binary
-	m.Binary = old
+	m.Binary, m.Old = old, true
 	m.Server("s1")
 	m.Login("s1")
 	m.Server("s2")

@@ -39,6 +39,8 @@ type Machines struct {
 	Args    map[string][]string // as last started, by name
 	Address map[string]string   // RPC address of each server
 	Serve   map[string]string   // URL of each server's router
+	Ops     map[string]string   // URL of each process's listener for operators, of those on this network
+	Old     bool                // Binary is of before there were such listeners
 	parents []string            // names of the control groups of all agents
 	ports   int                 // first free port of the next agent's range
 	allowed map[string]bool     // what the test itself mounted
@@ -86,7 +88,7 @@ func None(t *testing.T) *Machines {
 	t.Helper()
 	m := &Machines{
 		T: t, Dir: t.TempDir(), Binary: built(t), host: "127.0.0.1",
-		running: map[string]*process{}, Args: map[string][]string{}, Address: map[string]string{}, Serve: map[string]string{}, ports: 21000 + os.Getpid()%100*100,
+		running: map[string]*process{}, Args: map[string][]string{}, Address: map[string]string{}, Serve: map[string]string{}, Ops: map[string]string{}, ports: 21000 + os.Getpid()%100*100,
 	}
 	// Whoever installs Python packages is nobody, and must reach the agent's data.
 	if err := os.Chmod(filepath.Dir(m.Dir), 0o711); err != nil {
@@ -111,6 +113,7 @@ func (m *Machines) Server(name string) {
 	args := []string{
 		"server", "--id", name, "--data", m.Path(name), "--listen", address, "--gossip", listen(7421), "--object-store-listen", listen(7423), "--serve-listen", serve,
 	}
+	args = append(args, m.measured(name)...)
 	if name != "s1" {
 		args = append(args, "--join", m.Address["s1"], "--token", m.Token("coordinator"))
 	}
@@ -137,8 +140,18 @@ func (m *Machines) Agent(name string, extra ...string) {
 	args := append([]string{
 		"agent", "--id", name, "--data", m.Path(name), "--address", host, "--listen", listen, "--gossip", gossip,
 		"--ports", ports, "--cores", "4", "--join", m.Address["s1"], "--token", m.Token("agent"),
-	}, extra...)
-	m.Run(name, args...)
+	}, m.measured(name)...)
+	m.Run(name, append(args, extra...)...)
+}
+
+// measured gives a process a port of its own for its operators. On a network of its own it has the default one.
+func (m *Machines) measured(name string) []string {
+	if m.Old || m.plugged[name] != "" {
+		return nil
+	}
+	address := FreeAddress(m.T)
+	m.Ops[name] = "http://" + address
+	return []string{"--metrics-listen", address}
 }
 
 // Path is below the cluster's own folder.
