@@ -113,7 +113,7 @@ func (a *agent) open(ctx context.Context) error {
 	feeders := &feeder.Host{Program: c.Executable, Shelter: shelter, Log: c.Log}
 	a.tasks, err = supervisor.Open(ctx, supervisor.Config{
 		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.objects(), Cache: a.cache,
-		Certify: a.certify, Secrets: a.secrets, Memory: memoryFolder(c.groupName()), Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Gauge: a.machine.gauge.Latest, Slot: a.machine.slot, Log: c.Log,
+		Certify: a.certify, Trust: a.self.credentials, Secrets: a.secrets, Memory: memoryFolder(c.groupName()), Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Gauge: a.machine.gauge.Latest, Slot: a.machine.slot, Log: c.Log,
 		Feeders: feeders, Disk: disk, DiskReserve: reserve,
 		Feed: feeder.Instructions{Access: c.path(accessFile), Cache: c.path("blocks"), Limit: c.CacheBytes / blockShare},
 		Hide: []string{c.Data}, User: a.users(), Interface: interfaceOf(c.Address), Environments: python,

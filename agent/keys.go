@@ -112,5 +112,6 @@ func (s *agentKeys) Learn(_ context.Context, bundle *claryv1.TrustBundle) (*clar
 	defer s.agent.learning.Unlock()
 	return &claryv1.KeyStatusResponse{
 		Generation: s.agent.self.keys.Generation, CaPin: pki.PinOf(now.CA), NotAfter: now.Cert.NotAfter.UnixNano(), Key: pki.PinOf(now.Cert),
+		TasksBehind: int32(s.agent.tasks.Outdated()),
 	}, nil
 }

@@ -300,7 +300,8 @@ func (a *agent) standing() (*link, error) {
 // renew keeps this node's certificate fresh.
 func (a *agent) renew(ctx context.Context) error {
 	renewal := member.Renewal{
-		Current: a.self.credentials, Dir: a.config.path(tlsFolder), Log: a.log,
+		Current: a.self.credentials, Log: a.log,
+		Save: func(now pki.Credentials) error { return now.Save(a.config.path(tlsFolder)) },
 		Certify: func(ctx context.Context, csr []byte) ([]byte, error) {
 			l, err := a.standing()
 			if err != nil {

@@ -40,7 +40,9 @@ type MemberKeys struct {
 	Generation uint64    `json:"generation"`
 	CAPin      string    `json:"ca_pin,omitempty"`
 	NotAfter   time.Time `json:"not_after,omitzero"`
-	Problem    string    `json:"problem,omitempty"` // why it could not be asked
+	// TasksBehind is how many of an agent's tasks have certificates from before, or trust only whom they did.
+	TasksBehind int    `json:"tasks_behind,omitempty"`
+	Problem     string `json:"problem,omitempty"` // why it could not be asked
 }
 
 func keysOf(view *claryv1.KeysView) Keys {
@@ -52,7 +54,7 @@ func keysOf(view *claryv1.KeysView) Keys {
 		}),
 		Members: each(view.GetMembers(), func(m *claryv1.MemberKeys) MemberKeys {
 			member := MemberKeys{
-				Role: m.GetRole(), ID: m.GetId(), Confirmed: m.GetConfirmed(), Generation: m.GetStatus().GetGeneration(), CAPin: m.GetStatus().GetCaPin(), Problem: m.GetProblem(),
+				Role: m.GetRole(), ID: m.GetId(), Confirmed: m.GetConfirmed(), Generation: m.GetStatus().GetGeneration(), CAPin: m.GetStatus().GetCaPin(), Problem: m.GetProblem(), TasksBehind: int(m.GetStatus().GetTasksBehind()),
 			}
 			if end := m.GetStatus().GetNotAfter(); end != 0 {
 				member.NotAfter = time.Unix(0, end)

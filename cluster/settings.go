@@ -10,9 +10,10 @@ import (
 // Settings are how the whole cluster behaves, where an operator may have other wishes than we had. There is one row of them;
 // nothing that changes by itself lives in it. AllSettings is the table of all, with their defaults and what they mean.
 type Settings struct {
-	Limits    Limits
-	Retention Retention
-	Backup    Backup
+	Limits       Limits
+	Retention    Retention
+	Backup       Backup
+	Certificates Certificates
 
 	Revision uint64
 }
@@ -52,6 +53,12 @@ type Backup struct {
 	Keep  int64         // how many; the oldest go first
 }
 
+// Certificates are how long certificates last that the cluster makes from now on. Each is renewed when a third is left, so
+// that a holder that reaches no coordinator for longer than that third may be cut off: a node has to join anew then.
+type Certificates struct {
+	Node, Task time.Duration
+}
+
 // Unit says how a setting is written.
 type Unit string
 
@@ -79,7 +86,11 @@ type Setting struct {
 	text   func(*Settings) *string
 }
 
-const day = int64(24 * time.Hour)
+const (
+	day = int64(24 * time.Hour)
+	// With less there is no time to ask twice before the end.
+	shortestCertificate = int64(30 * time.Second)
+)
 
 // table is what can be set. Commands read these numbers while they are applied, so that a default or bound changes only together
 // with the format of commands: two builds that take different ones for granted would not come to the same state.
@@ -101,6 +112,8 @@ var table = []Setting{
 	amount("retention.audit_most", UnitCount, 100_000, 1000, 10_000_000, "", "and of these at most so many; the oldest go first", func(s *Settings) *int64 { return &s.Retention.AuditMost }),
 	amount("backup.every", UnitDuration, 0, int64(time.Minute), 366*day, "no backups by themselves", "how often the cluster is backed up (not built yet)", func(s *Settings) *time.Duration { return &s.Backup.Every }),
 	worded("backup.to", "where backups go, an s3://bucket/prefix", func(s *Settings) *string { return &s.Backup.To }),
+	amount("certificates.node", UnitDuration, 30*day, shortestCertificate, 365*day, "", "how long certificates of coordinators and agents last; a third of it is how long an agent may be away", func(s *Settings) *time.Duration { return &s.Certificates.Node }),
+	amount("certificates.task", UnitDuration, 7*day, shortestCertificate, 365*day, "", "how long certificates of tasks last that talk to one another; they are renewed while the task runs", func(s *Settings) *time.Duration { return &s.Certificates.Task }),
 	amount("backup.keep", UnitCount, 14, 1, 10_000, "", "how many backups are kept; the oldest go first", func(s *Settings) *int64 { return &s.Backup.Keep }),
 }
 

@@ -190,7 +190,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.nodes = rpc.NewNodeCache(n.replica)
 	n.agents = transport.NewPeers(c.network(), pki.Agent, source, n.nodes.Address)
 	n.openWarden()
-	known := &members{config: n.config, self: n.self, replica: n.replica, gossip: n.gossip, store: store, warden: n.warden}
+	known := &members{config: n.config, self: n.self, replica: n.replica, gossip: n.gossip, store: store, warden: n.warden, lives: n.lives}
 	keeping := keeper.New(n.replica, n.nodes.List, n.log)
 	planning := planner.New(n.replica, n.log)
 	n.planner = planning
@@ -259,7 +259,7 @@ func (n *coordinator) signTask(task cluster.Task, csr []byte) (certificate, ca [
 	_, gang, _ := strings.Cut(task.Gang, "/")
 	identity := pki.Task{Job: task.Job, Gang: gang, Attempt: int(task.Attempt), Role: task.Role, Index: int(task.Index)}
 	keys := n.self.keyring.Get()
-	certificate, err = keys.Authority.IssueCSR(csr, pki.Request{Identity: identity, Validity: pki.TaskValidity}, time.Now())
+	certificate, err = keys.Authority.IssueCSR(csr, pki.Request{Identity: identity, Validity: n.lives().Task}, time.Now())
 	// What vouches for the CA goes with it: a gang's tasks may be certified before and after a change of CAs.
 	return append(certificate, pki.CertsPEM(keys.Links...)...), pki.CertsPEM(keys.CAs()...), err
 }
@@ -281,7 +281,7 @@ func (n *coordinator) run(ctx context.Context) error {
 	if n.self.servesStore() {
 		group.Go(func() error { return serveStore(ctx, n.config, n.self, n.replica, n.reload, n.log) })
 	}
-	group.Go(func() error { return n.self.renew(ctx, n.config, n.reloadStore) })
+	group.Go(func() error { return n.self.renew(ctx, n.config, n.lives, n.reloadStore) })
 	group.Go(func() error {
 		select {
 		case err := <-n.fatal:

@@ -1,6 +1,8 @@
 package coordinator
 
 import (
+	"context"
+
 	"github.com/clary-ml/clary/auth/keyring"
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
@@ -27,6 +29,16 @@ func (n *coordinator) quorum() ([]string, error) {
 		ids[i] = member.ID
 	}
 	return ids, nil
+}
+
+// lives are how long certificates last that are made now, as far as this coordinator knows.
+func (n *coordinator) lives() cluster.Certificates {
+	snapshot, err := n.replica.Read(context.Background(), true)
+	if err != nil {
+		return cluster.DefaultSettings().Certificates
+	}
+	defer snapshot.Close()
+	return snapshot.Settings().Certificates
 }
 
 // keysApplied passes on which keys are in force: to gossip, to the object store, and to what stands with those who are

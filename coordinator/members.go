@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/warden"
 	"github.com/clary-ml/clary/internal/gossip"
@@ -18,6 +19,7 @@ type members struct {
 	gossip  *gossip.Gossip
 	store   *objectStore
 	warden  *warden.Warden
+	lives   func() cluster.Certificates
 }
 
 // Pin names the cluster's CA.
@@ -61,7 +63,7 @@ func (m *members) Admit(node pki.Node, address string, csr []byte) (*claryv1.Joi
 
 // Certify signs a member's certificate.
 func (m *members) Certify(node pki.Node, csr []byte, hosts ...string) ([]byte, error) {
-	return m.self.keyring.Get().Authority.IssueCSR(csr, pki.Request{Identity: node, Hosts: hosts, Validity: pki.NodeValidity}, time.Now())
+	return m.self.keyring.Get().Authority.IssueCSR(csr, pki.Request{Identity: node, Hosts: hosts, Validity: m.lives().Node}, time.Now())
 }
 
 // addresses are the RPC addresses of all coordinators that are alive.

@@ -169,11 +169,14 @@ func (m *membership) adopt(c Config, certificate []byte, key *ecdsa.PrivateKey, 
 }
 
 // renew keeps this coordinator's certificate fresh, and tells renewed of each.
-func (m membership) renew(ctx context.Context, c Config, renewed func()) error {
+func (m membership) renew(ctx context.Context, c Config, lives func() cluster.Certificates, renewed func()) error {
 	renewal := member.Renewal{
-		Current: m.credentials, Dir: c.path(tlsFolder), Renewed: renewed, Log: c.Log,
+		Current: m.credentials, Renewed: renewed, Log: c.Log,
+		Save: func(now pki.Credentials) error { return now.Save(c.path(tlsFolder)) },
 		Certify: func(_ context.Context, csr []byte) ([]byte, error) {
-			return m.keyring.Get().Authority.IssueCSR(csr, c.certificate(), time.Now())
+			request := c.certificate()
+			request.Validity = lives().Node
+			return m.keyring.Get().Authority.IssueCSR(csr, request, time.Now())
 		},
 	}
 	return renewal.Run(ctx)

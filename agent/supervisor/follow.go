@@ -41,6 +41,7 @@ func (t *task) follow(ctx context.Context) (runtime.Exit, bool) {
 	starved, watched := t.watchFeeder(ctx)
 	defer watched()
 	watcher := t.watch(ctx)
+	defer t.keepCertified(ctx)()
 	probed, unprobe := t.probe(ctx)
 	defer unprobe()
 	tick := time.NewTicker(progressEvery)

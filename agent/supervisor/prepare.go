@@ -70,10 +70,11 @@ func (t *task) prepare(ctx context.Context) (runtime.Spec, error) {
 			}
 		}
 	}
-	if needsCertificate(assignment) && t.s.config.Certify != nil {
+	if t.hasCertificate() {
 		if err := certify(ctx, t.s.config.Certify, assignment.Task.ID, t.tlsDir()); err != nil {
 			return runtime.Spec{}, err
 		}
+		t.loadCertificate() // from here on it may be outdated
 	}
 	if err := t.giveSecrets(ctx, assignment, &view); err != nil {
 		return runtime.Spec{}, err
@@ -252,7 +253,7 @@ func (t *task) spec(facts contract.Task, view view, bin string) runtime.Spec {
 	if bin != "" {
 		env = append(withPath(env, bin), "VIRTUAL_ENV="+filepath.Dir(bin))
 	}
-	if needsCertificate(facts.Assignment) && t.s.config.Certify != nil {
+	if t.hasCertificate() {
 		env = append(env, "CLARY_TLS_DIR="+view.tls)
 	}
 	return runtime.Spec{

@@ -21,6 +21,7 @@ import (
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/staging"
+	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/tree"
@@ -37,6 +38,7 @@ type Config struct {
 	Cache   *staging.Cache
 	Bucket  string // where outputs and checkpoints go; "clary" if empty
 	Certify Certify
+	Trust   *pki.Current                                                      // the node's own certificate: tasks trust whom it trusts; nil: theirs are not renewed
 	Secrets func(ctx context.Context, task string) (map[string][]byte, error) // values of a task's secrets, by name
 	Memory  string                                                            // folder on a file system in memory, for files with secrets
 	Listen  string                                                            // host address that tasks bind their ports on

@@ -10,6 +10,7 @@ import (
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/staging"
+	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 )
@@ -34,6 +35,8 @@ type task struct {
 	// Guarded by s.mu; the goroutine alone changes the status.
 	entry   ledger.Entry
 	version uint64
+	// certified is what the task shows and whom it trusts; nil without a certificate, or before it has one.
+	certified *pki.Current
 
 	stop    chan struct{} // closed: it is to end
 	gone    chan struct{} // closed: and to be forgotten

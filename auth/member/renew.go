@@ -9,11 +9,11 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 )
 
-// Renewal keeps a member's certificate from running out. The key stays: whoever crashes
+// Renewal keeps a member's certificate, or a task's, from running out. The key stays: whoever crashes
 // between the files of a folder still has a set that belongs together.
 type Renewal struct {
 	Current *pki.Current
-	Dir     string // where the credentials are saved
+	Save    func(pki.Credentials) error // before they are shown
 	// Certify has a key certified, as far as it can be done now.
 	Certify func(ctx context.Context, csr []byte) (certificate []byte, err error)
 	Renewed func() // told after each renewal; may be nil
@@ -97,6 +97,6 @@ func (r Renewal) once(ctx context.Context) error {
 		if err != nil {
 			return now, err
 		}
-		return renewed, renewed.Save(r.Dir)
+		return renewed, r.Save(renewed)
 	})
 }

@@ -53,7 +53,7 @@ func TestACertificateIsRenewedForAsLongAsTheMemberRuns(t *testing.T) {
 		key := current.Get().Key
 		asked, renewed := 0, 0
 		renewal := member.Renewal{
-			Current: current, Dir: dir, Log: slog.New(slog.DiscardHandler), Renewed: func() { renewed++ },
+			Current: current, Save: func(now pki.Credentials) error { return now.Save(dir) }, Log: slog.New(slog.DiscardHandler), Renewed: func() { renewed++ },
 			Certify: func(_ context.Context, csr []byte) ([]byte, error) {
 				if asked++; asked%4 != 0 { // most are asked when no coordinator can answer
 					return nil, fault.New(fault.Unready, "electing")
@@ -104,7 +104,7 @@ func TestACertificateThatIsNoBetterIsNotAskedForAgainAtOnce(t *testing.T) {
 		var signs atomic.Pointer[pki.Authority]
 		signs.Store(old)
 		renewal := member.Renewal{
-			Current: current, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler),
+			Current: current, Save: func(pki.Credentials) error { return nil }, Log: slog.New(slog.DiscardHandler),
 			Certify: func(_ context.Context, csr []byte) ([]byte, error) {
 				if asked.Add(1) > 1000 {
 					return nil, fault.New(fault.Unready, "asked too often")
@@ -155,7 +155,7 @@ func TestACertificateForSomebodyElseIsNotTakenUp(t *testing.T) {
 				first := current.Get().Cert
 				asked := 0
 				renewal := member.Renewal{
-					Current: current, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler),
+					Current: current, Save: func(pki.Credentials) error { return nil }, Log: slog.New(slog.DiscardHandler),
 					Certify: func(_ context.Context, csr []byte) ([]byte, error) { asked++; return answer(ca, csr) },
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), validity)

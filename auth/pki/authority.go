@@ -27,11 +27,10 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 )
 
-// How long certificates last. The holder renews when a third is left (see RenewAt).
+// How long certificates last, if the cluster's settings say no other. The holder renews when a third is left (see RenewAt).
 const (
 	AuthorityValidity = 10 * 365 * 24 * time.Hour
 	NodeValidity      = 30 * 24 * time.Hour
-	TaskValidity      = 7 * 24 * time.Hour
 )
 
 // backdate makes a certificate valid for members whose clocks are a little behind.
@@ -224,9 +223,13 @@ func commonName(id Identity) string {
 	return name[:min(len(name), 64)]
 }
 
-// RenewAt returns when a certificate is to be renewed: when a third of it is left.
+// RenewAt returns when a certificate is to be renewed: when a third of the time is left for which it was made.
 func RenewAt(cert *x509.Certificate) time.Time {
-	return cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore) / 3)
+	life := cert.NotAfter.Sub(cert.NotBefore)
+	if life > backdate {
+		life -= backdate
+	}
+	return cert.NotAfter.Add(-life / 3)
 }
 
 // NewKey makes a private key.

@@ -212,7 +212,7 @@ func (w *world) open() {
 		},
 		Signer: func(task cluster.Task, csr []byte) ([]byte, []byte, error) {
 			identity := pki.Task{Job: task.Job, Gang: "main", Attempt: int(task.Attempt), Role: task.Role, Index: int(task.Index)}
-			certificate, err := w.ca.IssueCSR(csr, pki.Request{Identity: identity, Validity: pki.TaskValidity}, time.Now())
+			certificate, err := w.ca.IssueCSR(csr, pki.Request{Identity: identity, Validity: pki.NodeValidity}, time.Now())
 			return certificate, w.ca.CertPEM(), err
 		},
 		Welcome: func() *claryv1.Welcome {

@@ -3,6 +3,7 @@ package warden
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -91,7 +92,7 @@ func (w *Warden) askAll(ctx context.Context, trust cluster.Trust, members []Memb
 				m.Problem = err.Error()
 				return
 			}
-			m.Confirmed = m.Status.GetGeneration() >= trust.Generation && m.Status.GetCaPin() == signer && (m.Role == cluster.RoleAgent || m.Status.GetKeyring() == trust.Keyring)
+			m.Confirmed = m.Status.GetGeneration() >= trust.Generation && m.Status.GetCaPin() == signer && m.Status.GetTasksBehind() == 0 && (m.Role == cluster.RoleAgent || m.Status.GetKeyring() == trust.Keyring)
 		})
 	}
 	asking.Wait()
@@ -190,6 +191,8 @@ func behind(members []Member) []string {
 		case m.Confirmed:
 		case m.Problem != "":
 			late = append(late, m.Role+" "+m.ID+" cannot be asked ("+m.Problem+")")
+		case m.Status.GetTasksBehind() > 0:
+			late = append(late, fmt.Sprintf("%d tasks of %s %s have certificates from before", m.Status.GetTasksBehind(), m.Role, m.ID))
 		default:
 			late = append(late, m.Role+" "+m.ID+" is behind")
 		}

@@ -45,6 +45,16 @@ func (m *Machines) Part(from, to string) {
 	m.filter(to, "-A", "INPUT", "-s", m.plugged[from], "-j", "DROP")
 }
 
+// Reset breaks whatever connections there are to a port of a machine that has a network of its own, for as long as it takes
+// that each has sent something.
+func (m *Machines) Reset(name string, port int, while func()) {
+	m.T.Helper()
+	rule := []string{"INPUT", "-p", "tcp", "--dport", fmt.Sprint(port), "-j", "REJECT", "--reject-with", "tcp-reset"}
+	m.filter(name, append([]string{"-A"}, rule...)...)
+	while()
+	m.filter(name, append([]string{"-D"}, rule...)...)
+}
+
 // Rejoin has a machine hear all others again.
 func (m *Machines) Rejoin(name string) {
 	m.T.Helper()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/clary-ml/clary/internal/fault"
 )
@@ -28,34 +29,79 @@ type Identity struct {
 	Role               string
 	Index              int
 
-	certificate tls.Certificate
-	roots       *x509.CertPool
+	files *files
 }
 
-// LoadIdentity reads cert.pem, key.pem and ca.pem from a folder.
+// LoadIdentity reads cert.pem, key.pem and ca.pem from a folder. They are read again when they have changed: the node
+// renews them while the task runs.
 func LoadIdentity(dir string) (*Identity, error) {
-	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "read the task's certificate: %w", err)
+	f := &files{dir: dir}
+	if err := f.load(f.stat()); err != nil {
+		return nil, err
 	}
-	pem, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "read the cluster's authority: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fault.New(fault.Invalid, "%s has no certificate in it", filepath.Join(dir, "ca.pem"))
-	}
-	leaf, err := x509.ParseCertificate(cert.Certificate[0])
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "read the task's certificate: %w", err)
-	}
-	id, err := identityOf(leaf)
+	id, err := identityOf(f.shown.Leaf)
 	if err != nil {
 		return nil, err
 	}
-	id.certificate, id.roots = cert, roots
+	id.files = f
 	return &id, nil
+}
+
+// files are a task's certificate and whom it trusts, as its folder has them.
+type files struct {
+	dir string
+
+	mu    sync.Mutex
+	shown tls.Certificate
+	roots *x509.CertPool
+	read  [2]os.FileInfo // which files were read
+}
+
+// stat says which files are there: each content is a file of its own, put into the place of the one before.
+func (f *files) stat() [2]os.FileInfo {
+	var found [2]os.FileInfo
+	for i, name := range [...]string{"cert.pem", "ca.pem"} {
+		found[i], _ = os.Stat(filepath.Join(f.dir, name))
+	}
+	return found
+}
+
+// same reports whether files are those that were read.
+func (f *files) same(found [2]os.FileInfo) bool {
+	for i, info := range found {
+		if info == nil || !os.SameFile(info, f.read[i]) || !info.ModTime().Equal(f.read[i].ModTime()) {
+			return false
+		}
+	}
+	return true
+}
+
+// now is what to show and whom to trust in a handshake. What cannot be read leaves what was.
+func (f *files) now() (*tls.Certificate, *x509.CertPool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if found := f.stat(); !f.same(found) {
+		_ = f.load(found) // the next handshake tries again
+	}
+	shown := f.shown
+	return &shown, f.roots
+}
+
+func (f *files) load(found [2]os.FileInfo) error {
+	shown, err := tls.LoadX509KeyPair(filepath.Join(f.dir, "cert.pem"), filepath.Join(f.dir, "key.pem"))
+	if err != nil {
+		return fault.New(fault.Invalid, "read the task's certificate: %w", err)
+	}
+	pem, err := os.ReadFile(filepath.Join(f.dir, "ca.pem"))
+	if err != nil {
+		return fault.New(fault.Invalid, "read the cluster's authority: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return fault.New(fault.Invalid, "%s has no certificate in it", filepath.Join(f.dir, "ca.pem"))
+	}
+	f.shown, f.roots, f.read = shown, roots, found
+	return nil
 }
 
 // identityOf reads clary://task/<job>/<gang>/<attempt>/<role>/<index>, which must be the
@@ -105,10 +151,15 @@ func (id Identity) String() string {
 }
 
 func (id *Identity) config(role string, index int, usage x509.ExtKeyUsage) *tls.Config {
+	shown := func() (*tls.Certificate, error) {
+		certificate, _ := id.files.now()
+		return certificate, nil
+	}
 	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{id.certificate},
-		ClientAuth:   tls.RequireAnyClientCert,
+		MinVersion:           tls.VersionTLS13,
+		GetCertificate:       func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return shown() },
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return shown() },
+		ClientAuth:           tls.RequireAnyClientCert,
 		// Tasks have no host names: the chain and the task's name are checked below.
 		InsecureSkipVerify:          true,
 		DynamicRecordSizingDisabled: true,
@@ -118,7 +169,8 @@ func (id *Identity) config(role string, index int, usage x509.ExtKeyUsage) *tls.
 			for _, c := range state.PeerCertificates[1:] {
 				pool.AddCert(c)
 			}
-			_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: id.roots, Intermediates: pool, KeyUsages: []x509.ExtKeyUsage{usage}})
+			_, roots := id.files.now()
+			_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: pool, KeyUsages: []x509.ExtKeyUsage{usage}})
 			if err != nil {
 				return fault.New(fault.Denied, "the peer's certificate: %w", err)
 			}

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"net/url"
@@ -50,6 +51,14 @@ func newAuthority(t testing.TB) *authority {
 // folder issues a certificate for a URI and writes it as a task finds it.
 func (a *authority) folder(uri string) string {
 	a.t.Helper()
+	dir := a.t.TempDir()
+	a.certify(dir, uri)
+	return dir
+}
+
+// certify is what the node does at first, and when it renews.
+func (a *authority) certify(dir, uri string) {
+	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		a.t.Fatal(err)
@@ -69,16 +78,21 @@ func (a *authority) folder(uri string) string {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	dir := a.t.TempDir()
+	a.into(dir, der, private)
+}
+
+// into writes a certificate and its key as a node does: each file takes the place of the one before.
+func (a *authority) into(dir string, der, private []byte) {
+	a.t.Helper()
 	for name, block := range map[string]*pem.Block{
 		"cert.pem": {Type: "CERTIFICATE", Bytes: der}, "key.pem": {Type: "PRIVATE KEY", Bytes: private},
 		"ca.pem": {Type: "CERTIFICATE", Bytes: a.cert.Raw},
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+		next := filepath.Join(dir, name+".next")
+		if err := errors.Join(os.WriteFile(next, pem.EncodeToMemory(block), 0o600), os.Rename(next, filepath.Join(dir, name))); err != nil {
 			a.t.Fatal(err)
 		}
 	}
-	return dir
 }
 
 func (a *authority) identity(uri string) *paramserver.Identity {
@@ -126,6 +140,56 @@ func TestOnlyTheSameAttemptMayTalk(t *testing.T) {
 	begin := fresh(50_000, o.Optimizer)
 	if _, err := train(t.Context(), c, begin, 4); err != nil {
 		t.Fatal(err)
+	}
+	if err := g.group.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What the node puts into the folder while the task runs is shown and trusted from the next connection on.
+func TestARenewedCertificateIsTakenUpWithoutANewStart(t *testing.T) {
+	old, young := newAuthority(t), newAuthority(t)
+	const server, worker = "clary://task/digits/main/2/server/0", "clary://task/digits/main/2/worker/0"
+	folders := map[string]string{server: old.folder(server), worker: old.folder(worker)}
+	identities := map[string]*paramserver.Identity{}
+	for uri, folder := range folders {
+		id, err := paramserver.LoadIdentity(folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		identities[uri] = id
+	}
+	g := serve(t, 1, paramserver.ServerOptions{
+		Workers: 1, Parameters: 100, Optimizer: optimizers["adam"], Digest: "d", Identity: identities[server], Grace: time.Minute,
+	})
+	dials := func() error {
+		c := g.client(0)
+		c.Identity, c.JoinWithin = identities[worker], 50*time.Millisecond
+		client, err := paramserver.Dial(t.Context(), c)
+		if err == nil {
+			client.Close()
+		}
+		return err
+	}
+	if err := dials(); err != nil {
+		t.Fatal(err)
+	}
+	young.certify(folders[server], server)
+	if err := dials(); err == nil {
+		t.Error("whoever still shows the old certificate was let in")
+	}
+	young.certify(folders[worker], worker)
+	if err := dials(); err != nil {
+		t.Errorf("both have new certificates: %v", err)
+	}
+	// A file that is not whole changes nothing.
+	if err := os.WriteFile(filepath.Join(folders[worker], "cert.pem"), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := g.client(0)
+	c.Identity = identities[worker]
+	if _, err := train(t.Context(), c, fresh(100, g.options.Optimizer), 4); err != nil {
+		t.Errorf("with a damaged file: %v", err)
 	}
 	if err := g.group.Wait(); err != nil {
 		t.Error(err)

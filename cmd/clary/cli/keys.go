@@ -87,7 +87,7 @@ func (a *App) showKeys(keys client.Keys) error {
 			if !m.NotAfter.IsZero() {
 				ends = date(m.NotAfter.UnixNano())
 			}
-			rows = append(rows, []string{m.Role, m.ID, cmp.Or(m.Problem, word(m.Confirmed, "up to date", "behind")), shortPin(m.CAPin), ends})
+			rows = append(rows, []string{m.Role, m.ID, memberKeys(m), shortPin(m.CAPin), ends})
 		}
 		fmt.Fprintln(out)
 		if err := table(out, []string{"role", "member", "keys", "ca", "certificate ends"}, rows); err != nil || len(value.Revoked) == 0 {
@@ -100,6 +100,19 @@ func (a *App) showKeys(keys client.Keys) error {
 		fmt.Fprintln(out)
 		return table(out, []string{"role", "revoked", "at", "by", "state", "reason"}, rows)
 	})
+}
+
+// memberKeys says how far a member is.
+func memberKeys(m client.MemberKeys) string {
+	switch {
+	case m.Problem != "":
+		return m.Problem
+	case m.Confirmed:
+		return "up to date"
+	case m.TasksBehind > 0:
+		return fmt.Sprintf("behind: %d of its tasks have certificates from before", m.TasksBehind)
+	}
+	return "behind"
 }
 
 // shortPin is enough of a pin to tell two apart.
@@ -239,7 +252,7 @@ func (a *App) awaitMembers(ctx context.Context, c *client.Client, limit time.Dur
 		late := ""
 		for _, m := range keys.Members {
 			if !m.Confirmed {
-				late = fmt.Sprintf("%s %s: %s", m.Role, m.ID, cmp.Or(m.Problem, "it is behind"))
+				late = fmt.Sprintf("%s %s: %s", m.Role, m.ID, memberKeys(m))
 				break
 			}
 		}

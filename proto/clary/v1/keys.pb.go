@@ -630,7 +630,8 @@ type KeyStatusResponse struct {
 	Keyring       string                 `protobuf:"bytes,2,opt,name=keyring,proto3" json:"keyring,omitempty"`          // a coordinator's
 	CaPin         string                 `protobuf:"bytes,3,opt,name=ca_pin,json=caPin,proto3" json:"ca_pin,omitempty"` // that its certificate comes from
 	NotAfter      int64                  `protobuf:"varint,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
-	Key           string                 `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"` // the certificate's end, and its key's fingerprint
+	Key           string                 `protobuf:"bytes,5,opt,name=key,proto3" json:"key,omitempty"`                                     // the certificate's end, and its key's fingerprint
+	TasksBehind   int32                  `protobuf:"varint,6,opt,name=tasks_behind,json=tasksBehind,proto3" json:"tasks_behind,omitempty"` // of an agent: their certificates, or whom they trust, are from before
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -700,6 +701,13 @@ func (x *KeyStatusResponse) GetKey() string {
 	return ""
 }
 
+func (x *KeyStatusResponse) GetTasksBehind() int32 {
+	if x != nil {
+		return x.TasksBehind
+	}
+	return 0
+}
+
 var File_clary_v1_keys_proto protoreflect.FileDescriptor
 
 const file_clary_v1_keys_proto_rawDesc = "" +
@@ -749,7 +757,7 @@ const file_clary_v1_keys_proto_rawDesc = "" +
 	"\arevoked\x18\x04 \x03(\v2\x14.clary.v1.RevocationR\arevoked\x12\x1f\n" +
 	"\vgossip_keys\x18\x05 \x03(\fR\n" +
 	"gossipKeys\"\x12\n" +
-	"\x10KeyStatusRequest\"\x93\x01\n" +
+	"\x10KeyStatusRequest\"\xb6\x01\n" +
 	"\x11KeyStatusResponse\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -757,7 +765,8 @@ const file_clary_v1_keys_proto_rawDesc = "" +
 	"\akeyring\x18\x02 \x01(\tR\akeyring\x12\x15\n" +
 	"\x06ca_pin\x18\x03 \x01(\tR\x05caPin\x12\x1b\n" +
 	"\tnot_after\x18\x04 \x01(\x03R\bnotAfter\x12\x10\n" +
-	"\x03key\x18\x05 \x01(\tR\x03key2\xfd\x01\n" +
+	"\x03key\x18\x05 \x01(\tR\x03key\x12!\n" +
+	"\ftasks_behind\x18\x06 \x01(\x05R\vtasksBehind2\xfd\x01\n" +
 	"\x04Keys\x125\n" +
 	"\x04Show\x12\x19.clary.v1.ShowKeysRequest\x1a\x12.clary.v1.KeysView\x129\n" +
 	"\x06Rotate\x12\x1b.clary.v1.RotateKeysRequest\x1a\x12.clary.v1.KeysView\x127\n" +
