@@ -24,17 +24,17 @@ const (
 	// lookAgain bounds how long a renewal is slept over: the clock of a machine that was
 	// suspended, or set, jumps.
 	lookAgain = time.Hour
-	// retryRenewal is the wait after a renewal that was refused or got no answer.
+	// retryRenewal is the longest wait after a renewal that was refused or got no answer.
 	retryRenewal = time.Minute
 )
 
 // Run renews the certificate each time a third of it is left, and at once when another CA signs than it comes from,
 // until ctx ends.
 func (r Renewal) Run(ctx context.Context) error {
-	for failed := false; ; {
+	for failures := 0; ; {
 		changed, wait := r.Current.Changed(), r.due()
-		if failed {
-			wait = r.retry()
+		if failures > 0 {
+			wait = r.retry(failures)
 		}
 		if wait > 0 {
 			select {
@@ -45,17 +45,19 @@ func (r Renewal) Run(ctx context.Context) error {
 			}
 		}
 		if r.due() > 0 {
-			failed = false
+			failures = 0
 			continue
 		}
 		err := r.once(ctx)
 		if err == nil && r.due() <= 0 {
 			err = errStillDue
 		}
-		if failed = err != nil; failed {
+		if err != nil {
+			failures++
 			r.Log.Warn("the certificate is not renewed yet", "ends", r.Current.Get().Cert.NotAfter, "error", err)
 			continue
 		}
+		failures = 0
 		r.Log.Info("certificate renewed", "until", r.Current.Get().Cert.NotAfter, "ca", pki.PinOf(r.Current.Get().CA))
 		if r.Renewed != nil {
 			r.Renewed()
@@ -75,10 +77,11 @@ func (r Renewal) due() time.Duration {
 	return time.Until(pki.RenewAt(now.Cert))
 }
 
-// retry is short enough for many tries before the certificate ends.
-func (r Renewal) retry() time.Duration {
+// retry is the wait after so many failures: a second at first, since a coordinator may be a moment behind, and never so
+// long that there are not many tries before the certificate ends.
+func (r Renewal) retry(failures int) time.Duration {
 	left := time.Until(r.Current.Get().Cert.NotAfter)
-	return max(min(retryRenewal, left/10), time.Second)
+	return max(min(retryRenewal, left/10, time.Second<<min(failures-1, 6)), time.Second)
 }
 
 // once renews the certificate: on disk first, so that what is shown lasts.

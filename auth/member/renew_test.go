@@ -120,6 +120,9 @@ func TestACertificateThatIsNoBetterIsNotAskedForAgainAtOnce(t *testing.T) {
 		if n := asked.Load(); n < 5 || n > 20 {
 			t.Errorf("in ten minutes it was asked %d times", n)
 		}
+		if asked.Load() < 10 {
+			t.Errorf("a coordinator that is a moment behind is asked again late: %d times in ten minutes", asked.Load())
+		}
 		signs.Store(young)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
