@@ -81,9 +81,14 @@ func table(out io.Writer, heading []string, rows [][]string) error {
 func fields(out io.Writer, pairs ...string) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for i := 0; i+1 < len(pairs); i += 2 {
-		if pairs[i+1] != "" {
-			fmt.Fprintf(w, "%s\t%s\n", pairs[i], strings.ReplaceAll(pairs[i+1], "\n", "\n\t"))
+		if pairs[i+1] == "" {
+			continue
 		}
+		lines := strings.Split(pairs[i+1], "\n")
+		for i, line := range lines {
+			lines[i] = oneLine(line)
+		}
+		fmt.Fprintf(w, "%s\t%s\n", pairs[i], strings.Join(lines, "\n\t"))
 	}
 	return w.Flush()
 }
