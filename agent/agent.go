@@ -47,6 +47,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	a := &agent{config: c, self: self, log: c.Log, store: newObjects(c.path(accessFile), c.Log)}
+	if err := a.life.open(c.path(lifeFile)); err != nil {
+		return fmt.Errorf("--data: %w", err)
+	}
 	defer func() { err = errors.Join(err, a.close()) }()
 	if err := a.open(ctx); err != nil {
 		return err
@@ -58,6 +61,7 @@ func Run(ctx context.Context, c Config) (err error) {
 type agent struct {
 	config  Config
 	self    membership
+	life    life
 	log     *slog.Logger
 	machine *machine
 	store   *objects

@@ -9,6 +9,7 @@ import (
 
 	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/serving/ingress"
@@ -46,8 +47,11 @@ type coordinatorRoutes struct {
 // Follow implements ingress.Source: each call asks the next coordinator.
 func (r *coordinatorRoutes) Follow(ctx context.Context, version uint64, set func(route.Table) error) error {
 	a := r.agent
-	addresses := a.coordinators()
+	addresses := a.coordinators(false)
 	r.turn++
+	if len(addresses) == 0 {
+		return fault.New(fault.Unready, "no coordinator of %s is known now", cluster.LifeText(a.life.is()))
+	}
 	conn, err := member.Dial(a.config.network(), addresses[r.turn%len(addresses)], a.self.credentials.Get, pki.ExpectNode(pki.Coordinator))
 	if err != nil {
 		return err

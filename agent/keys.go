@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/atomicfile"
@@ -79,6 +80,18 @@ func (a *agent) learn(bundle *claryv1.TrustBundle) error {
 	return nil
 }
 
+// unlearn has the next that is told of keys count, whatever was known: another life of the cluster counts anew.
+func (a *agent) unlearn() error {
+	a.learning.Lock()
+	defer a.learning.Unlock()
+	forgotten := keys{GossipKeys: a.self.keys.GossipKeys}
+	if err := forgotten.save(a.config); err != nil {
+		return err
+	}
+	a.self.keys = forgotten
+	return nil
+}
+
 // heed ends what stands with those who are not believed any more.
 func (a *agent) heed(trust pki.Trust) {
 	a.gossip.Refuse(cluster.Trust{Revoked: trust.Revoked}.Out) // also if nobody is: who was until now may come back
@@ -103,7 +116,10 @@ type agentKeys struct {
 }
 
 // Learn takes what the cluster has agreed on, and tells which keys this agent goes by.
-func (s *agentKeys) Learn(_ context.Context, bundle *claryv1.TrustBundle) (*claryv1.KeyStatusResponse, error) {
+func (s *agentKeys) Learn(ctx context.Context, bundle *claryv1.TrustBundle) (*claryv1.KeyStatusResponse, error) {
+	if said, mine := member.CallersLife(ctx), s.agent.life.is(); said != mine {
+		return nil, wire.ToStatus(fault.New(fault.Unready, "this node is of %s, the coordinator of %s", cluster.LifeText(mine), cluster.LifeText(said)))
+	}
 	if err := s.agent.learn(bundle); err != nil {
 		return nil, wire.ToStatus(err)
 	}

@@ -35,7 +35,7 @@ const reconnectEvery = time.Second
 func (a *agent) keepLinked(ctx context.Context) error {
 	said := map[string]string{} // by address: what was logged of it last
 	for try := 0; ; try++ {
-		addresses := a.coordinators()
+		addresses := a.coordinators(true)
 		address := addresses[try%len(addresses)]
 		err := a.connect(ctx, address)
 		if ctx.Err() != nil {
@@ -58,19 +58,31 @@ func (a *agent) keepLinked(ctx context.Context) error {
 	}
 }
 
-// coordinators lists where coordinators may be: what gossip says first, then what was
-// noted when this agent joined.
-func (a *agent) coordinators() []string {
-	var addresses []string
+// coordinators lists where coordinators may be: what gossip says first, then what was noted when this agent joined. Those of
+// other lives of the cluster come after those of its own, or not at all.
+func (a *agent) coordinators(strangers bool) []string {
+	var addresses, others []string
+	life := a.life.is()
 	for _, known := range a.gossip.Members() {
-		if known.Role == gossip.Coordinator {
+		switch {
+		case known.Role != gossip.Coordinator:
+		case known.Life == life:
 			addresses = append(addresses, known.RPC)
+		default:
+			others = append(others, known.RPC)
 		}
 	}
 	rand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
-	for _, noted := range a.self.notes.Coordinators {
-		if !slices.Contains(addresses, noted) {
-			addresses = append(addresses, noted)
+	noted := a.self.notes.Coordinators
+	if a.config.Join != "" { // where it has joined, or where the operator says that the cluster is now
+		noted = append(slices.Clone(noted), a.config.Join)
+	}
+	if strangers {
+		noted = slices.Concat(others, noted)
+	}
+	for _, address := range noted {
+		if !slices.Contains(addresses, address) && (strangers || !slices.Contains(others, address)) {
+			addresses = append(addresses, address)
 		}
 	}
 	return addresses
@@ -155,7 +167,7 @@ func (l *link) hello(ctx context.Context) error {
 	node := l.agent.machine.node(ctx)
 	node.LogsAddr = l.agent.portAddress()
 	node.Cached = l.cached.all(l.agent.cache)
-	hello := &claryv1.Hello{Node: wire.NodeToProto(node), Held: heldToProto(held)}
+	hello := &claryv1.Hello{Node: wire.NodeToProto(node), Held: heldToProto(held), Life: l.agent.life.is()}
 	if err := l.stream.Send(&claryv1.AgentMessage{Message: &claryv1.AgentMessage_Hello{Hello: hello}}); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
@@ -167,11 +179,17 @@ func (l *link) hello(ctx context.Context) error {
 	if welcome == nil {
 		return fault.New(fault.Internal, "a coordinator's first message is not a welcome")
 	}
+	if other := welcome.GetLife(); other != hello.GetLife() {
+		return l.agent.meet(ctx, other)
+	}
 	l.reported, l.every, l.lease = version, time.Duration(welcome.GetBeatEvery()), time.Duration(welcome.GetLease())
 	if l.every <= 0 || l.lease <= 0 {
 		return fault.New(fault.Internal, "welcome: beats every %s for a lease of %s", l.every, l.lease)
 	}
 	l.agent.log.Info("connected to a coordinator", "tasks", len(held))
+	if err := l.agent.life.welcomed(); err != nil {
+		return err
+	}
 	return l.welcomed(welcome)
 }
 
@@ -273,6 +291,7 @@ func (l *link) acknowledged(ctx context.Context, sequence uint64, sent time.Time
 			if !ack.GetLeaseRenewed() || !l.directed.Load() {
 				return nil
 			}
+			l.agent.life.goesOn()
 			l.agent.setLease(sent.Add(l.lease))
 			return l.agent.tasks.Renew(l.agent.leaseLeft())
 		}

@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"errors"
+	"io"
 
 	"google.golang.org/grpc"
 
@@ -74,4 +76,26 @@ func (c *Client) Transfer(ctx context.Context, to string) (string, error) {
 		return claryv1.NewClusterClient(conn).Transfer(ctx, &claryv1.TransferRequest{To: to})
 	})
 	return response.GetLeader(), err
+}
+
+// TakeSnapshot copies all that the cluster has agreed on. It is asked of one coordinator: half a copy is worth nothing.
+func (c *Client) TakeSnapshot(ctx context.Context, to io.Writer) error {
+	stream, err := call(ctx, c, func(_ context.Context, conn *grpc.ClientConn, _ int) (grpc.ServerStreamingClient[claryv1.TakeSnapshotResponse], error) {
+		return claryv1.NewClusterClient(conn).TakeSnapshot(ctx, &claryv1.TakeSnapshotRequest{})
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		part, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return wire.FromStatus(err)
+		}
+		if _, err := to.Write(part.GetData()); err != nil {
+			return err
+		}
+	}
 }

@@ -118,15 +118,16 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 	}
 	source := pki.Source(self.credentials.Get)
 	n := &coordinator{config: c, self: self, log: c.Log, fatal: make(chan error, 1), reload: make(chan struct{}, 1)}
-	n.mux = alpn.New(listener, pki.ServerTLS(source), c.Log, alpn.GRPC, transport.ProtocolRaft)
+	protocol := transport.RaftProtocol(n.life())
+	n.mux = alpn.New(listener, pki.ServerTLS(source), c.Log, alpn.GRPC, protocol)
 	if err := n.openRouter(ctx, source); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	if err := n.openGossip(); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
-	n.peers = transport.NewPeers(c.network(), pki.Coordinator, source, n.find)
-	n.raft = transport.NewRaft(c.network(), n.mux.On(transport.ProtocolRaft), c.advertised(), source, n.find, c.Log)
+	n.peers = transport.NewPeers(c.network(), pki.Coordinator, n.life(), source, n.find)
+	n.raft = transport.NewRaft(c.network(), n.mux.On(protocol), protocol, c.advertised(), source, n.find, c.Log)
 	n.telemetry = n.measure()
 	if err := logIsThere(c); err != nil {
 		return nil, errors.Join(err, listener.Close())
@@ -151,7 +152,7 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 
 func (n *coordinator) openGossip() error {
 	c := n.config
-	self := gossip.Member{Role: gossip.Coordinator, ID: c.ID, RPC: c.advertised()}
+	self := gossip.Member{Role: gossip.Coordinator, ID: c.ID, RPC: c.advertised(), Life: n.life()}
 	if n.self.servesStore() {
 		self.Store = c.storeAddress()
 	}
@@ -188,7 +189,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	store := &objectStore{self: n.self, gossip: n.gossip}
 	n.store = store
 	n.nodes = rpc.NewNodeCache(n.replica)
-	n.agents = transport.NewPeers(c.network(), pki.Agent, source, n.nodes.Address)
+	n.agents = transport.NewPeers(c.network(), pki.Agent, n.life(), source, n.nodes.Address)
 	n.openWarden()
 	known := &members{config: n.config, self: n.self, replica: n.replica, gossip: n.gossip, store: store, warden: n.warden, lives: n.lives}
 	keeping := keeper.New(n.replica, n.nodes.List, n.log)
@@ -217,7 +218,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.board = rpc.NewSwitchboard(n.replica)
 	n.audit = rpc.NewAuditor(n.replica, n.log)
 	n.abreast = rpc.NewAbreast(n.replica, n.log)
-	n.guard = &rpc.Guard{ID: c.ID, Replica: n.replica, Now: time.Now, Audit: n.audit, Abreast: n.abreast, Observe: n.telemetry.Observe, Believes: func(state tls.ConnectionState) error { return source().Trust.Admits(state) }, Log: n.log}
+	n.guard = &rpc.Guard{ID: c.ID, Replica: n.replica, Now: time.Now, Audit: n.audit, Abreast: n.abreast, Observe: n.telemetry.Observe, Believes: func(state tls.ConnectionState) error { return source().Trust.Admits(state) }, Life: n.life(), Log: n.log}
 	n.grpc = grpc.NewServer(append(n.guard.Options(),
 		grpc.Creds(alpn.Accepted()),
 		grpc.MaxRecvMsgSize(member.MaxMessage),
@@ -229,11 +230,12 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	rpc.Register(n.grpc, rpc.Config{
 		Replica: n.replica, Planner: planning, Keeper: keeping, Desk: desk, Janitor: cleaning, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
 		Nodes: n.nodes, Beats: n.beats, Switchboard: n.board, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Quorum: n.voting, Warden: n.warden, Log: n.log,
+		Life: n.life(), Snapshot: n.takeSnapshot,
 		Traffic: n, Decisions: copyDecisions, Routes: n.routes, PassReports: n.passReports, TakeReports: n.steward.Report,
 		Welcome: func() *claryv1.Welcome {
 			return &claryv1.Welcome{
 				ObjectStore: store.forMembers(), Coordinators: known.addresses(), Lease: int64(rpc.AgentLease), BeatEvery: int64(rpc.BeatEvery),
-				Trust: n.warden.Bundle(),
+				Trust: n.warden.Bundle(), Life: n.life(),
 			}
 		},
 	})
@@ -269,7 +271,7 @@ func (n *coordinator) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	defer n.peers.Close()
 	defer n.agents.Close()
-	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.warden.Run, n.beats.Run, n.abreast.Run, n.board.Run, n.nodes.Run, n.routes.Run, n.audit.Run, n.operators().Run, n.serveGRPC, n.lead, n.settle} {
+	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.warden.Run, n.beats.Run, n.abreast.Run, n.board.Run, n.nodes.Run, n.routes.Run, n.audit.Run, n.operators().Run, n.serveGRPC, n.lead, n.settle, n.outlive} {
 		group.Go(func() error { return part(ctx) })
 	}
 	if n.router != nil {

@@ -70,6 +70,9 @@ func enter(ctx context.Context, c Config) (membership, error) {
 		return membership{}, fault.New(fault.Denied, "--data: %s belongs to a coordinator that was removed from its cluster (%s): delete the folder and join anew, with a token from clary cluster add %s",
 			c.Data, strings.TrimSpace(string(reason)), c.ID)
 	}
+	if _, err := os.Lstat(c.path(restoringFolder)); err == nil {
+		return membership{}, wasCutOff(c)
+	}
 	switch known, err := comeBack(c); {
 	case err == nil || !errors.Is(err, fs.ErrNotExist):
 		return known, err

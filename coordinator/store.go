@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net"
@@ -168,6 +169,18 @@ func (s *objectStore) external() *claryv1.ObjectStore {
 		return nil
 	}
 	return s.forMembers()
+}
+
+// readStore reads what notes have of a store; nothing is the embedded one.
+func readStore(text []byte) (store, error) {
+	var named store
+	if len(text) == 0 {
+		return named, nil
+	}
+	if err := json.Unmarshal(text, &named); err != nil {
+		return named, fault.New(fault.Invalid, "the object store of the backup cannot be read: %w", err)
+	}
+	return named, nil
 }
 
 func storeOf(named *claryv1.ObjectStore) store {

@@ -24,16 +24,19 @@ import (
 // KeySize is the length of the data key and of gossip's key, in bytes.
 const KeySize = 32
 
-// The formats of the file: the first one has one key of each sort, and is written as long as none was rotated.
+// The formats of the file: the first one has one key of each sort, and is written as long as none was rotated; the third is
+// that of a cluster that was restored, so that a build which knows of no lives does not take part in it.
 const (
 	version        = 1
 	rotatedVersion = 2
+	rebornVersion  = 3
 )
 
 // Keyring is a cluster's secrets. Printing one shows the CA's pin only. Of lists the first is in use, and there is a
 // second while one is rotated.
 type Keyring struct {
 	ID           string // of this set; "" is the first one
+	Life         string // of the cluster: see cluster.NewLife
 	Authority    *pki.Authority
 	OtherCAs     []*pki.Authority    // trusted, but not signing
 	Links        []*x509.Certificate // the successor as the old CA certifies it
@@ -90,6 +93,9 @@ type form struct {
 	Links        string   `json:"links,omitempty"`
 	OtherGossips [][]byte `json:"other_gossip_keys,omitempty"`
 	SealKeys     [][]byte `json:"seal_keys,omitempty"`
+
+	// What version 3 has beside.
+	Life string `json:"life,omitempty"`
 }
 
 type ca struct {
@@ -107,7 +113,7 @@ func (k *Keyring) Marshal() ([]byte, error) {
 		Version: version, CACert: string(k.Authority.CertPEM()), CAKey: string(key), DataKey: k.DataKey, GossipKey: k.GossipKeys[0],
 		ObjectSecret: k.ObjectSecret,
 	}
-	if k.ID != "" {
+	if k.ID != "" || k.Life != "" {
 		f.Version, f.ID, f.Links = rotatedVersion, k.ID, string(pki.CertsPEM(k.Links...))
 		f.OtherGossips, f.SealKeys = k.GossipKeys[1:], k.SealKeys
 		for _, other := range k.OtherCAs {
@@ -116,6 +122,9 @@ func (k *Keyring) Marshal() ([]byte, error) {
 			}
 			f.OtherCAs = append(f.OtherCAs, ca{string(other.CertPEM()), string(key)})
 		}
+	}
+	if k.Life != "" {
+		f.Version, f.Life = rebornVersion, k.Life
 	}
 	return json.MarshalIndent(f, "", "  ")
 }
@@ -126,8 +135,8 @@ func Unmarshal(text []byte) (*Keyring, error) {
 	if err := json.Unmarshal(text, &f); err != nil {
 		return nil, fault.New(fault.Invalid, "keyring: %w", err)
 	}
-	if f.Version != version && f.Version != rotatedVersion {
-		return nil, fault.New(fault.Invalid, "keyring: its version is %d, and this Clary knows %d", f.Version, rotatedVersion)
+	if f.Version < version || f.Version > rebornVersion {
+		return nil, fault.New(fault.Invalid, "keyring: its version is %d, and this Clary knows %d", f.Version, rebornVersion)
 	}
 	for name, keys := range map[string][][]byte{"data_key": {f.DataKey}, "gossip_key": append([][]byte{f.GossipKey}, f.OtherGossips...), "seal_keys": f.SealKeys} {
 		for _, key := range keys {
@@ -139,7 +148,7 @@ func Unmarshal(text []byte) (*Keyring, error) {
 	if f.ObjectSecret == "" {
 		return nil, fault.New(fault.Invalid, "keyring: object_secret is empty")
 	}
-	k := &Keyring{ID: f.ID, DataKey: f.DataKey, GossipKeys: append([][]byte{f.GossipKey}, f.OtherGossips...), SealKeys: f.SealKeys, ObjectSecret: f.ObjectSecret}
+	k := &Keyring{ID: f.ID, Life: f.Life, DataKey: f.DataKey, GossipKeys: append([][]byte{f.GossipKey}, f.OtherGossips...), SealKeys: f.SealKeys, ObjectSecret: f.ObjectSecret}
 	if err := k.readCAs(f); err != nil {
 		return nil, fault.New(fault.Invalid, "keyring: %w", err)
 	}

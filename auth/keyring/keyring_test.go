@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/auth/keyring"
+	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 )
 
@@ -83,13 +84,42 @@ func TestADamagedKeyringIsRefused(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"empty":     {"", "keyring"},
 		"no json":   {"hello", "keyring"},
-		"newer":     {strings.Replace(whole, `"version": 1`, `"version": 3`, 1), "version is 3"},
+		"newer":     {strings.Replace(whole, `"version": 1`, `"version": 4`, 1), "version is 4"},
 		"short key": {text(short), "gossip_key has 16 bytes"},
 		"cut key":   {strings.Replace(whole, "BEGIN PRIVATE KEY", "BEGIN", 1), "CA key"},
 		"no secret": {strings.Replace(whole, k.ObjectSecret, "", 1), "object_secret"},
 	} {
 		if _, err := keyring.Unmarshal([]byte(c.text)); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q in it", name, err, c.want)
+		}
+	}
+}
+
+func TestTheLifeOfAClusterStaysWithItsKeys(t *testing.T) {
+	k, err := keyring.New("test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Life = "00000000ff-abc"
+	next, err := k.Step(cluster.RotateGossip, cluster.PhaseAdd, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, one := range map[string]*keyring.Keyring{"restored": k, "restored and rotated": next} {
+		text, err := one.Marshal()
+		if err != nil || !strings.Contains(string(text), `"version": 3`) { // which older builds refuse
+			t.Errorf("%s: %v", name, err)
+		}
+		got, err := keyring.Unmarshal(text)
+		if err != nil || got.Life != k.Life || len(got.GossipKeys) != len(one.GossipKeys) || len(got.SealKeys) != len(one.SealKeys) {
+			t.Errorf("%s: read back %v, %v", name, got, err)
+		}
+		sealed, err := k.Seal([]byte("v"), "c")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if value, err := got.Open(sealed, "c"); err != nil || string(value) != "v" {
+			t.Errorf("%s: opens %q, %v", name, value, err)
 		}
 	}
 }

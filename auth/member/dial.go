@@ -28,12 +28,12 @@ const grpcProtocol = "h2"
 
 // Dial prepares a connection of one member to another: both show their certificates,
 // and the other must be whom expect says.
-func Dial(network Network, address string, source pki.Source, expect pki.Expect) (*grpc.ClientConn, error) {
-	return dial(network, address, credentials.NewTLS(pki.ClientTLS(source, expect, grpcProtocol)))
+func Dial(network Network, address string, source pki.Source, expect pki.Expect, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return dial(network, address, credentials.NewTLS(pki.ClientTLS(source, expect, grpcProtocol)), more...)
 }
 
-func dial(network Network, address string, secured credentials.TransportCredentials) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address, append(request.DialOptions(),
+func dial(network Network, address string, secured credentials.TransportCredentials, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("passthrough:///"+address, append(append(request.DialOptions(), more...),
 		grpc.WithTransportCredentials(secured),
 		grpc.WithContextDialer(network.Dial),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage)),

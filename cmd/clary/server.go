@@ -8,10 +8,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/cmd/clary/cli"
 	"github.com/clary-ml/clary/coordinator"
 	"github.com/clary-ml/clary/internal/ops"
 	"github.com/clary-ml/clary/internal/version"
-	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/workload"
 	"github.com/clary-ml/clary/workload/endpoint"
 	"github.com/clary-ml/clary/workload/processing"
@@ -36,7 +36,7 @@ func workloads() map[cluster.Kind]workload.Kind {
 func newServerCommand() *cobra.Command {
 	var config coordinator.Config
 	var shared memberFlags
-	var caFile string
+	var store cli.StoreFlags
 	command := &cobra.Command{
 		Use:   "server",
 		Short: "Run a coordinator: one of the machines that decide",
@@ -58,7 +58,7 @@ func newServerCommand() *cobra.Command {
 				return err
 			}
 			config.LogLevel = &shared.level
-			if config.Store, err = storeFromEnv(config.Store, caFile); err != nil {
+			if config.Store, err = store.Read(); err != nil {
 				return err
 			}
 			config.ID, config.Data, config.Join = shared.id, shared.data, shared.join
@@ -76,29 +76,10 @@ func newServerCommand() *cobra.Command {
 	flags.StringVar(&config.Advertise, "advertise", "", "host:port under which others reach --listen (default --listen)")
 	flags.StringVar(&config.Gossip, "gossip", "0.0.0.0:7421", "host:port of membership, UDP and TCP")
 	flags.BoolVar(&config.NoDecisions, "no-decisions", false, "do not record what the scheduler decides, in decisions below --data, for clary replay")
-	flags.StringVar(&config.Store.Endpoint, "object-store", "", "host:port of an S3 to use instead of the embedded store; its keys come from\nAWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-	flags.StringVar(&config.Store.Region, "object-store-region", "", "region of --object-store")
-	flags.StringVar(&caFile, "object-store-ca", "", "PEM file of the CA of --object-store (default: the system's)")
-	flags.BoolVar(&config.Store.Insecure, "object-store-plaintext", false, "speak plain HTTP to --object-store; loopback addresses only")
+	store.Add(flags)
 	flags.StringVar(&config.StoreListen, "object-store-listen", net.JoinHostPort(ownAddress(), "7423"), "host:port of the embedded store, on the coordinator that founds the cluster")
 	addFront(flags, &config.Serve, "serve", net.JoinHostPort(ownAddress(), "7426"))
 	return command
-}
-
-// storeFromEnv completes the settings of a named S3 with its keys.
-func storeFromEnv(store object.Config, caFile string) (object.Config, error) {
-	if store.Endpoint == "" {
-		return object.Config{}, nil
-	}
-	store.AccessKey, store.SecretKey = os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")
-	if caFile != "" {
-		pem, err := os.ReadFile(caFile)
-		if err != nil {
-			return store, err
-		}
-		store.CA = pem
-	}
-	return store, store.Validate()
 }
 
 // ownAddress is the address of this machine that the default route would use, and

@@ -17,7 +17,7 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 )
 
-var state = bytes.Repeat([]byte("what the coordinators have agreed on. "), 200)
+var agreed = bytes.Repeat([]byte("what the coordinators have agreed on. "), 200)
 
 func header() backup.Header {
 	return backup.Header{Cluster: "sha256:ca", Format: command.Format, Revision: 7, Index: 9, Made: time.Unix(1e9, 0).UTC(), Version: "v1"}
@@ -26,7 +26,7 @@ func header() backup.Header {
 func write(t *testing.T, h backup.Header) []byte {
 	t.Helper()
 	var file bytes.Buffer
-	err := backup.WriteSnapshot(&file, h, func(w io.Writer) error { _, err := w.Write(state); return err })
+	err := backup.WriteSnapshot(&file, h, func(w io.Writer) error { _, err := w.Write(agreed); return err })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func read(t *testing.T, file io.Reader) (h backup.Header, got []byte, handed boo
 
 func TestASnapshotIsReadBackAsItWasWritten(t *testing.T) {
 	h, got, _, err := read(t, bytes.NewReader(write(t, header())))
-	if err != nil || !bytes.Equal(got, state) || h != header() {
+	if err != nil || !bytes.Equal(got, agreed) || h != header() {
 		t.Errorf("%+v, %d bytes, %v", h, len(got), err)
 	}
 }
@@ -127,7 +127,7 @@ func TestABackupIsOpenedByWhomItIsForAndNobodyElse(t *testing.T) {
 		if err != nil || string(secrets.Keyring) != `{"ca_key":"hush"}` || string(secrets.Store) != `{"secret_key":"hush"}` {
 			t.Fatalf("%s, %v", secrets.Keyring, err)
 		}
-		if h, got, _, err := read(t, snapshot); err != nil || !bytes.Equal(got, state) || h != header() {
+		if h, got, _, err := read(t, snapshot); err != nil || !bytes.Equal(got, agreed) || h != header() {
 			t.Errorf("%+v, %v", h, err)
 		}
 	}

@@ -30,10 +30,12 @@ const snapshotMark = "clary snapshot 1\n"
 
 // Header says what a snapshot is of.
 type Header struct {
-	Cluster  string    `json:"cluster"`  // the pin of its CA
-	Format   int       `json:"format"`   // in force in the state: a build must know it
-	Revision uint64    `json:"revision"` // of the last change
-	Index    uint64    `json:"index"`    // of the last log entry
+	Cluster  string    `json:"cluster"`           // the pin of its CA
+	Life     string    `json:"life,omitempty"`    // of the cluster: see cluster.NewLife
+	Keyring  string    `json:"keyring,omitempty"` // ID of the keyring that it belongs to
+	Format   int       `json:"format"`            // in force in the state: a build must know it
+	Revision uint64    `json:"revision"`          // of the last change
+	Index    uint64    `json:"index"`             // of the last log entry
 	Made     time.Time `json:"made"`
 	Version  string    `json:"version"` // of the build that made it
 }

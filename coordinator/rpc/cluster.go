@@ -1,8 +1,11 @@
 package rpc
 
 import (
+	"bufio"
 	"context"
+	"io"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -28,6 +31,8 @@ type clusters struct {
 	replica Replica
 	leader  leaderConns
 	quorum  Quorum
+	// snapshot writes one of what the cluster has agreed on.
+	snapshot func(ctx context.Context, to io.Writer) error
 }
 
 // Members is answered by the leader, and where there is none by whoever was asked.
@@ -102,4 +107,25 @@ func (s *clusters) Transfer(ctx context.Context, request *claryv1.TransferReques
 	}
 	leader, err := s.quorum.Transfer(ctx, request.GetTo())
 	return &claryv1.TransferResponse{Leader: leader}, err
+}
+
+// TakeSnapshot copies all that the cluster has agreed on, from whichever coordinator was asked: it reads linearizably.
+func (s *clusters) TakeSnapshot(_ *claryv1.TakeSnapshotRequest, stream grpc.ServerStreamingServer[claryv1.TakeSnapshotResponse]) error {
+	if s.snapshot == nil {
+		return fault.New(fault.Unready, "this coordinator takes no snapshots")
+	}
+	buffered := bufio.NewWriterSize(snapshotWriter{stream}, 256<<10)
+	if err := s.snapshot(stream.Context(), buffered); err != nil {
+		return err
+	}
+	return buffered.Flush()
+}
+
+// snapshotWriter sends what is written.
+type snapshotWriter struct {
+	stream grpc.ServerStreamingServer[claryv1.TakeSnapshotResponse]
+}
+
+func (w snapshotWriter) Write(data []byte) (int, error) {
+	return len(data), w.stream.Send(&claryv1.TakeSnapshotResponse{Data: data})
 }

@@ -28,7 +28,9 @@ type Guard struct {
 	// Believes says why a node whose certificate is genuine is not believed any more; nil believes all.
 	Believes func(tls.ConnectionState) error
 	Abreast  *Abreast // ends streams that follow the state when this coordinator does not; nil ends none
-	Log      *slog.Logger
+	// Life of the cluster that this coordinator is of: it answers no coordinator of another.
+	Life string
+	Log  *slog.Logger
 
 	gate gate
 }

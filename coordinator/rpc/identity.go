@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/clary-ml/clary/auth"
+	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
@@ -150,6 +151,8 @@ var needs = map[string]need{
 	"/clary.v1.Cluster/Remove":   {action: auth.Operate},
 	"/clary.v1.Cluster/Transfer": {action: auth.Operate},
 
+	"/clary.v1.Cluster/TakeSnapshot": {action: auth.Operate},
+
 	"/clary.v1.AgentLink/Connect":  {node: pki.Agent, follows: true},
 	"/clary.v1.AgentLink/SignTask": {node: pki.Agent},
 	"/clary.v1.AgentLink/Secrets":  {node: pki.Agent},
@@ -207,7 +210,22 @@ func (g *Guard) admitNode(ctx context.Context, method, role string) (context.Con
 	if node.Role != role {
 		return ctx, fault.New(fault.Denied, "method %s is for nodes with the role %s, the certificate says %s", method, role, node.Role)
 	}
+	if role == pki.Coordinator {
+		return ctx, g.sameLife(node.ID, member.CallersLife(ctx))
+	}
 	return ctx, nil
+}
+
+// sameLife refuses a coordinator of another life of the cluster.
+func (g *Guard) sameLife(id, life string) error {
+	switch {
+	case life == g.Life:
+		return nil
+	case life > g.Life:
+		return fault.New(fault.Unready, "this coordinator is of %s, and %s of %s: stop this one and delete its folder", cluster.LifeText(g.Life), id, cluster.LifeText(life))
+	}
+	return fault.New(fault.Denied, "the cluster was restored from a backup, and coordinator %s is not of %s: delete its data folder, and join it anew with a token from clary cluster add %s",
+		id, cluster.LifeText(g.Life), id)
 }
 
 // callingNode is who the client's certificate speaks for. TLS has checked that it is

@@ -33,6 +33,7 @@ type link struct {
 	sealer  Sealer
 	members Members
 	warden  Warden
+	life    string // of the cluster
 	log     *slog.Logger
 }
 
@@ -51,6 +52,9 @@ func (s *link) Connect(stream agentStream) error {
 	hello := first.GetHello()
 	if hello == nil {
 		return fault.New(fault.Invalid, "message: an agent's first message is a hello")
+	}
+	if hello.GetLife() != s.life {
+		return s.turnAway(stream, hello.GetLife())
 	}
 	if err := s.introduce(ctx, who.Name, hello); err != nil {
 		return err
@@ -98,6 +102,17 @@ func pass(ctx context.Context, outgoing <-chan *claryv1.CoordinatorMessage, stre
 			return ctx.Err()
 		}
 	}
+}
+
+// turnAway tells an agent of another life of the cluster of which this one is, and takes nothing of what it has: its tasks may
+// have the names of others here. It comes again when it has forgotten them.
+func (s *link) turnAway(stream agentStream, life string) error {
+	welcome := &claryv1.Welcome{Life: s.life, Lease: int64(AgentLease), BeatEvery: int64(BeatEvery)}
+	if err := stream.Send(&claryv1.CoordinatorMessage{Message: &claryv1.CoordinatorMessage_Welcome{Welcome: welcome}}); err != nil {
+		return err
+	}
+	return fault.New(fault.Unready, "this coordinator is of %s, and the node of %s: an agent that knows of lives goes over by itself, an older one is to be upgraded",
+		cluster.LifeText(s.life), cluster.LifeText(life))
 }
 
 // introduce puts the node into the ledger and takes over what it says of its tasks.

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 
@@ -213,6 +214,50 @@ func TestAnAgentThatDoesNotKeepToTheProtocolIsToldSo(t *testing.T) {
 			if err = wire.FromStatus(err); !fault.Is(err, c.kind) || !strings.Contains(err.Error(), c.want) {
 				w.Errorf("%s: %v", c.name, err)
 			}
+		}
+	})
+}
+
+func TestAnAgentOfAnotherLifeIsToldSoAndNothingOfItIsTaken(t *testing.T) {
+	inWorld(t, func(w *world) {
+		connected := w.connect("agent n1")
+		strange := hello("n1", &claryv1.Held{Task: "j/main/worker-0.1", Status: &claryv1.TaskStatus{State: "running"}})
+		strange.GetHello().Life = "00000000ff-other"
+		_ = connected.Send(strange)
+		message, err := connected.Recv()
+		if err != nil || message.GetWelcome() == nil || message.GetWelcome().GetLife() != "" {
+			w.Fatalf("%v, %v", message, err)
+		}
+		if _, err = connected.Recv(); !fault.Is(wire.FromStatus(err), fault.Unready) || !strings.Contains(err.Error(), "this coordinator is of the first life of the cluster") {
+			w.Errorf("it ends with %v", err)
+		}
+		snapshot, err := w.replica.Read(w.Context(), false)
+		if err != nil {
+			w.Fatal(err)
+		}
+		defer snapshot.Close()
+		if node, known := snapshot.Node("n1"); known {
+			w.Errorf("it was put down: %+v", node)
+		}
+	})
+}
+
+func TestACoordinatorOfAnotherLifeIsAnsweredNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		peer := claryv1.NewPeerClient(w.as("coordinator c1"))
+		if _, err := peer.ReadIndex(w.Context(), &claryv1.ReadIndexRequest{}); err != nil {
+			w.Fatal(err)
+		}
+		later := metadata.AppendToOutgoingContext(w.Context(), "clary-life", "00000000ff-later")
+		if _, err := peer.ReadIndex(later, &claryv1.ReadIndexRequest{}); !fault.Is(wire.FromStatus(err), fault.Unready) || !strings.Contains(err.Error(), "stop this one") {
+			w.Errorf("one of a later life: %v", err)
+		}
+		w.guard.Life = "00000000ff-later"
+		if _, err := peer.ReadIndex(w.Context(), &claryv1.ReadIndexRequest{}); !fault.Is(wire.FromStatus(err), fault.Denied) || !strings.Contains(err.Error(), "join it anew") {
+			w.Errorf("one of a former life: %v", err)
+		}
+		if _, err := peer.ReadIndex(later, &claryv1.ReadIndexRequest{}); err != nil {
+			w.Errorf("one of the same life: %v", err)
 		}
 	})
 }

@@ -88,7 +88,11 @@ type Config struct {
 	PassReports  Reports                             // to the leader, wherever it is
 	TakeReports  Reports                             // on the leader
 	Decisions    func(to io.Writer, last bool) error // copies the record of decisions; nil where there is none
-	Log          *slog.Logger
+	// Life is that of the cluster: see cluster.NewLife.
+	Life string
+	// Snapshot writes one of what the cluster has agreed on.
+	Snapshot func(ctx context.Context, to io.Writer) error
+	Log      *slog.Logger
 }
 
 // Register adds every service to a gRPC server that was made with Options.
@@ -112,9 +116,9 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterSweepsServer(server, &sweeps{replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, desk: c.Desk})
 	claryv1.RegisterEndpointsServer(server, &endpoints{replica: c.Replica, leader: work.leader, planner: c.Planner, traffic: c.traffic(), jobs: work})
 	claryv1.RegisterModelsServer(server, &models{replica: c.Replica, store: c.artifacts()})
-	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, sealer: c.Sealer, beats: c.Beats, board: c.Switchboard, welcome: c.Welcome, warden: c.Warden, signer: c.Signer, members: c.Members, log: c.Log})
+	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, sealer: c.Sealer, beats: c.Beats, board: c.Switchboard, welcome: c.Welcome, warden: c.Warden, signer: c.Signer, members: c.Members, life: c.Life, log: c.Log})
 	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper, reports: c.TakeReports, quorum: c.Quorum, warden: c.Warden})
-	claryv1.RegisterClusterServer(server, &clusters{replica: c.Replica, leader: work.leader, quorum: c.Quorum})
+	claryv1.RegisterClusterServer(server, &clusters{replica: c.Replica, leader: work.leader, quorum: c.Quorum, snapshot: c.Snapshot})
 	if c.Warden != nil {
 		claryv1.RegisterKeysServer(server, &keys{replica: c.Replica, leader: work.leader, warden: c.Warden})
 	}

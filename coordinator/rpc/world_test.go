@@ -65,6 +65,7 @@ type world struct {
 	// artifacts are those of models.
 	artifacts *registrytest.Store
 	traffic   traffic
+	guard     *rpc.Guard
 	store     *object.Client // nil is none
 	// still: the replica does not go on, and is asked in vain for what the leader has.
 	still   atomic.Bool
@@ -197,7 +198,8 @@ func (w *world) open() {
 	desk, reconciling := sweeps.New(w.replica, kinds, log), reconciler.New(w.replica, kinds, nil, log)
 	beats := rpc.NewBeats(func(_ context.Context, ids []string) ([]string, error) { return keeping.Beat(ids) }, log)
 	board, audit, abreast := rpc.NewSwitchboard(w.replica), rpc.NewAuditor(w.replica, log), rpc.NewAbreast(standing{w.replica, &w.still}, log)
-	grpcServer := grpc.NewServer(append((&rpc.Guard{ID: "c1", Replica: w.replica, Now: time.Now, Audit: audit, Abreast: abreast, Log: log}).Options(), grpc.Creds(alpn.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
+	w.guard = &rpc.Guard{ID: "c1", Replica: w.replica, Now: time.Now, Audit: audit, Abreast: abreast, Log: log}
+	grpcServer := grpc.NewServer(append(w.guard.Options(), grpc.Creds(alpn.Accepted()), grpc.MaxRecvMsgSize(member.MaxMessage))...)
 	rpc.Register(grpcServer, rpc.Config{
 		Replica: hearing{w.replica, &w.unheard}, Planner: planning, Keeper: keeping, Nodes: nodes, Beats: beats, Switchboard: board, Members: w.members, Log: log,
 		Warden: keys{}, Routes: routes.New(w.replica, routes.OfEndpoint, log),

@@ -23,6 +23,7 @@ type Peers struct {
 	network member.Network
 	resolve Resolve
 	role    string
+	life    string // of the cluster, which is told to the other
 	source  pki.Source
 
 	mu    sync.Mutex
@@ -34,9 +35,9 @@ type peerConn struct {
 	conn    *grpc.ClientConn
 }
 
-// NewPeers makes connections to members of a role (pki.Coordinator or pki.Agent).
-func NewPeers(network member.Network, role string, source pki.Source, resolve Resolve) *Peers {
-	return &Peers{network: network, resolve: resolve, role: role, source: source, conns: map[string]peerConn{}}
+// NewPeers makes connections of a coordinator to members of a role (pki.Coordinator or pki.Agent), in a life of the cluster.
+func NewPeers(network member.Network, role, life string, source pki.Source, resolve Resolve) *Peers {
+	return &Peers{network: network, resolve: resolve, role: role, life: life, source: source, conns: map[string]peerConn{}}
 }
 
 // Conn returns the connection to a member; it is shared, and closed by Close.
@@ -53,7 +54,7 @@ func (p *Peers) Conn(id string) (*grpc.ClientConn, error) {
 		}
 		_ = known.conn.Close()
 	}
-	conn, err := member.Dial(p.network, address, p.source, pki.ExpectNode(p.role))
+	conn, err := member.Dial(p.network, address, p.source, pki.ExpectNode(p.role), member.InLife(p.life)...)
 	if err != nil {
 		return nil, err
 	}

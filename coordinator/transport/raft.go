@@ -20,8 +20,17 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 )
 
-// ProtocolRaft is the ALPN name under which coordinators speak raft to one another.
+// ProtocolRaft is the ALPN name under which coordinators speak raft to one another, in the first life of their cluster.
 const ProtocolRaft = "clary-raft/1"
+
+// RaftProtocol is ProtocolRaft in a life of the cluster: raft takes entries from whoever sends them, so those of
+// another life must not get a connection.
+func RaftProtocol(life string) string {
+	if life == "" {
+		return ProtocolRaft
+	}
+	return ProtocolRaft + "+" + life
+}
 
 // Resolve finds where a member is now: "" if nobody knows.
 type Resolve func(id string) (address string)
@@ -42,11 +51,11 @@ func (r *Raft) Close() error {
 }
 
 // NewRaft makes raft's transport: each stream is a TLS connection of its own, on which
-// both ends have shown a coordinator's certificate.
-func NewRaft(network member.Network, listener net.Listener, advertise string, source pki.Source, resolve Resolve, log *slog.Logger) *Raft {
+// both ends have shown a coordinator's certificate and said the same protocol, see RaftProtocol.
+func NewRaft(network member.Network, listener net.Listener, protocol, advertise string, source pki.Source, resolve Resolve, log *slog.Logger) *Raft {
 	layer := &streamLayer{
 		network: network, listener: listener, advertise: address(advertise), log: log,
-		config: pki.ClientTLS(source, pki.ExpectNode(pki.Coordinator), ProtocolRaft), accepted: map[*acceptedConn]bool{},
+		config: pki.ClientTLS(source, pki.ExpectNode(pki.Coordinator), protocol), accepted: map[*acceptedConn]bool{},
 	}
 	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                layer,

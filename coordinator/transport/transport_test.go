@@ -66,7 +66,7 @@ func (p *port) open(address, id string) *transport.Raft {
 	log := slog.New(slog.DiscardHandler)
 	mux := alpn.New(listener, pki.ServerTLS(source), log, alpn.GRPC, transport.ProtocolRaft)
 	p.mux = mux
-	raft := transport.NewRaft(p.net.Host(host), mux.On(transport.ProtocolRaft), address, source, func(string) string { return "" }, log)
+	raft := transport.NewRaft(p.net.Host(host), mux.On(transport.ProtocolRaft), transport.ProtocolRaft, address, source, func(string) string { return "" }, log)
 	server := grpc.NewServer(grpc.Creds(alpn.Accepted()))
 	healthv1.RegisterHealthServer(server, health.NewServer())
 	ctx, cancel := context.WithCancel(context.Background())
@@ -237,7 +237,7 @@ func TestManyConnectionsAtOnceAllGetThrough(t *testing.T) {
 func TestAPeerThatMovedIsFoundWhereItIsNow(t *testing.T) {
 	inBubble(t, func(p *port) {
 		where := host + ":7420"
-		peers := transport.NewPeers(p.net.Host("10.0.0.9"), pki.Coordinator, p.source(p.ca, pki.Node{Role: pki.Coordinator, ID: "c2"}), func(string) string { return where })
+		peers := transport.NewPeers(p.net.Host("10.0.0.9"), pki.Coordinator, "", p.source(p.ca, pki.Node{Role: pki.Coordinator, ID: "c2"}), func(string) string { return where })
 		p.Cleanup(peers.Close)
 		check := func() (*grpc.ClientConn, error) {
 			conn, err := peers.Conn("c1")
@@ -283,7 +283,7 @@ func TestWhatWasNeverSentIsSaidToBe(t *testing.T) {
 					}
 				}()
 			}
-			peers := transport.NewPeers(p.net.Host("10.0.0.9"), pki.Coordinator, p.source(p.ca, pki.Node{Role: pki.Coordinator, ID: "c2"}), func(string) string { return where })
+			peers := transport.NewPeers(p.net.Host("10.0.0.9"), pki.Coordinator, "", p.source(p.ca, pki.Node{Role: pki.Coordinator, ID: "c2"}), func(string) string { return where })
 			ctx, cancel := context.WithTimeout(p.Context(), 5*time.Second)
 			if _, err := peers.Propose(ctx, "c1", []byte("batch")); !errors.Is(err, replica.ErrNotSent) {
 				p.Errorf("%s: propose: %v", name, err)

@@ -28,12 +28,18 @@ func join(t *testing.T, network *memnet.Network, id, address string, seeds ...st
 
 func joinAs(t *testing.T, network *memnet.Network, role, id, address string, seeds ...string) *gossip.Gossip {
 	t.Helper()
+	return joinIn(t, network, "", role, id, address, seeds...)
+}
+
+// joinIn is joinAs in a life of the cluster.
+func joinIn(t *testing.T, network *memnet.Network, life, role, id, address string, seeds ...string) *gossip.Gossip {
+	t.Helper()
 	transport, err := network.Transport(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	g, err := gossip.Start(gossip.Config{
-		Self: gossip.Member{Role: role, ID: id, RPC: "rpc-of-" + id + ":1"},
+		Self: gossip.Member{Role: role, ID: id, RPC: "rpc-of-" + id + ":1", Life: life},
 		Bind: address, Keys: [][]byte{bytes.Repeat([]byte{7}, gossip.KeySize)}, Seeds: seeds,
 		Log: slog.New(slog.DiscardHandler), Transport: transport,
 	})
@@ -150,6 +156,29 @@ func TestWhereCoordinatorsAreIsRememberedForTheNextStart(t *testing.T) {
 		remembering.Wait()
 		if want := []string{addressB, "10.0.0.9:7946"}; !slices.Equal(noted, want) {
 			t.Errorf("a noted %v, want %v", noted, want)
+		}
+	})
+}
+
+func TestCoordinatorsOfTwoLivesSeeEachOtherAsStrangersOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var network memnet.Network
+		former := joinIn(t, &network, "", gossip.Coordinator, "a", addressA)
+		later := joinIn(t, &network, "00-later", gossip.Coordinator, "a", addressB, addressA)
+		agent := join(t, &network, "n", addressC, addressA)
+		sees(t, former, "n a", time.Minute)
+		sees(t, later, "n a", time.Minute)
+		sees(t, agent, "n a a", time.Minute)
+		for g, other := range map[*gossip.Gossip]string{former: addressB, later: addressA} {
+			if strangers := g.Strangers(); len(strangers) != 1 || strangers[0].Gossip != other {
+				t.Errorf("strangers %+v", strangers)
+			}
+			if found, ok := g.Find(gossip.Coordinator, "a"); !ok || found.Gossip != g.Address() {
+				t.Errorf("found %+v", found)
+			}
+		}
+		if lives := agent.Members(); lives[1].Life != "00-later" || lives[2].Life != "" {
+			t.Errorf("the agent sees %+v", lives)
 		}
 	})
 }

@@ -5,6 +5,7 @@
 package gossip
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -39,6 +40,7 @@ type Member struct {
 	RPC   string `json:"a,omitempty"` // host:port of gRPC
 	Store string `json:"s,omitempty"` // endpoint of the embedded object store, from its server
 	Serve string `json:"v,omitempty"` // URL at which its router takes requests for endpoints
+	Life  string `json:"l,omitempty"` // of its cluster, from coordinators: see cluster.NewLife
 
 	Gossip string `json:"-"` // host:port of gossip, filled in by the receiver
 
@@ -188,10 +190,13 @@ func (g *Gossip) leave() {
 // Address is where this member gossips, as others see it.
 func (g *Gossip) Address() string { return g.list.LocalNode().Address() }
 
-// Members returns the members that are believed alive, this one included, by name.
-func (g *Gossip) Members() []Member {
-	newest := g.newest()
-	return slices.SortedFunc(maps.Values(newest), func(a, b Member) int { return strings.Compare(name(a), name(b)) })
+// Members returns the members that are believed alive, this one included, by name. A coordinator does not see those of
+// other lives of its cluster; an agent does, and finds out whom it belongs to.
+func (g *Gossip) Members() []Member { return g.having(g.meets) }
+
+// Strangers are the coordinators of other lives of the cluster.
+func (g *Gossip) Strangers() []Member {
+	return g.having(func(m Member) bool { return m.Role == Coordinator && m.Life != g.config.Self.Life })
 }
 
 // Count tells how many members there are of each role.
@@ -205,24 +210,44 @@ func (g *Gossip) Count() map[string]int {
 
 // Find returns the member with a role and id, if it is believed alive.
 func (g *Gossip) Find(role, id string) (Member, bool) {
-	member, ok := g.newest()[name(Member{Role: role, ID: id})]
-	return member, ok
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var found Member
+	known := false
+	for _, start := range g.lives {
+		if start.Role == role && start.ID == id && g.meets(start) && g.believes(start) && (!known || start.started > found.started) {
+			found, known = start, true
+		}
+	}
+	return found, known
 }
 
-// newest picks the life of each member that began last.
-func (g *Gossip) newest() map[string]Member {
+// meets reports whether a member of its life is one that this member has to do with.
+func (g *Gossip) meets(m Member) bool {
+	self := g.config.Self
+	return self.Role != Coordinator || m.Role != Coordinator || m.Life == self.Life
+}
+
+// believes is called with the lock.
+func (g *Gossip) believes(m Member) bool { return g.refused == nil || !g.refused(m.Role, m.ID) }
+
+// having picks, of the members that are so, the start of each that was last.
+func (g *Gossip) having(wanted func(Member) bool) []Member {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	newest := map[string]Member{}
-	for _, life := range g.lives {
-		if g.refused != nil && g.refused(life.Role, life.ID) {
+	for _, start := range g.lives {
+		if !wanted(start) || !g.believes(start) {
 			continue
 		}
-		if known, ok := newest[name(life)]; !ok || life.started > known.started {
-			newest[name(life)] = life
+		key := name(start) + "/" + start.Life
+		if known, ok := newest[key]; !ok || start.started > known.started {
+			newest[key] = start
 		}
 	}
-	return newest
+	return slices.SortedFunc(maps.Values(newest), func(a, b Member) int {
+		return cmp.Or(strings.Compare(name(a), name(b)), strings.Compare(b.Life, a.Life))
+	})
 }
 
 // Changed returns a channel that is closed at the next change of members.

@@ -21,6 +21,86 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type TakeSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeSnapshotRequest) Reset() {
+	*x = TakeSnapshotRequest{}
+	mi := &file_clary_v1_cluster_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeSnapshotRequest) ProtoMessage() {}
+
+func (x *TakeSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_cluster_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*TakeSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{0}
+}
+
+type TakeSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeSnapshotResponse) Reset() {
+	*x = TakeSnapshotResponse{}
+	mi := &file_clary_v1_cluster_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeSnapshotResponse) ProtoMessage() {}
+
+func (x *TakeSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_cluster_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*TakeSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TakeSnapshotResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type MembersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -29,7 +109,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_clary_v1_cluster_proto_msgTypes[0]
+	mi := &file_clary_v1_cluster_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -41,7 +121,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_cluster_proto_msgTypes[0]
+	mi := &file_clary_v1_cluster_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -54,7 +134,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{0}
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{2}
 }
 
 type MembersResponse struct {
@@ -70,7 +150,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_clary_v1_cluster_proto_msgTypes[1]
+	mi := &file_clary_v1_cluster_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -82,7 +162,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_cluster_proto_msgTypes[1]
+	mi := &file_clary_v1_cluster_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -95,7 +175,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{1}
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *MembersResponse) GetMembers() []*CoordinatorMember {
@@ -143,7 +223,7 @@ type HeldBack struct {
 
 func (x *HeldBack) Reset() {
 	*x = HeldBack{}
-	mi := &file_clary_v1_cluster_proto_msgTypes[2]
+	mi := &file_clary_v1_cluster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -155,7 +235,7 @@ func (x *HeldBack) String() string {
 func (*HeldBack) ProtoMessage() {}
 
 func (x *HeldBack) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_cluster_proto_msgTypes[2]
+	mi := &file_clary_v1_cluster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -168,7 +248,7 @@ func (x *HeldBack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldBack.ProtoReflect.Descriptor instead.
 func (*HeldBack) Descriptor() ([]byte, []int) {
-	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{2}
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HeldBack) GetFormat() int32 {
@@ -203,7 +283,7 @@ type CoordinatorMember struct {
 
 func (x *CoordinatorMember) Reset() {
 	*x = CoordinatorMember{}
-	mi := &file_clary_v1_cluster_proto_msgTypes[3]
+	mi := &file_clary_v1_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -215,7 +295,7 @@ func (x *CoordinatorMember) String() string {
 func (*CoordinatorMember) ProtoMessage() {}
 
 func (x *CoordinatorMember) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_cluster_proto_msgTypes[3]
+	mi := &file_clary_v1_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -228,7 +308,7 @@ func (x *CoordinatorMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorMember.ProtoReflect.Descriptor instead.
 func (*CoordinatorMember) Descriptor() ([]byte, []int) {
-	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CoordinatorMember) GetId() string {
@@ -311,7 +391,7 @@ type RemoveCoordinatorRequest struct {
 
 func (x *RemoveCoordinatorRequest) Reset() {
 	*x = RemoveCoordinatorRequest{}
-	mi := &file_clary_v1_cluster_proto_msgTypes[4]
+	mi := &file_clary_v1_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -323,7 +403,7 @@ func (x *RemoveCoordinatorRequest) String() string {
 func (*RemoveCoordinatorRequest) ProtoMessage() {}
 
 func (x *RemoveCoordinatorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_cluster_proto_msgTypes[4]
+	mi := &file_clary_v1_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -336,7 +416,7 @@ func (x *RemoveCoordinatorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCoordinatorRequest.ProtoReflect.Descriptor instead.
 func (*RemoveCoordinatorRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{4}
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RemoveCoordinatorRequest) GetId() string {
@@ -362,7 +442,7 @@ type RemoveCoordinatorResponse struct {
 
 func (x *RemoveCoordinatorResponse) Reset() {
 	*x = RemoveCoordinatorResponse{}
-	mi := &file_clary_v1_cluster_proto_msgTypes[5]
+	mi := &file_clary_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +454,7 @@ func (x *RemoveCoordinatorResponse) String() string {
 func (*RemoveCoordinatorResponse) ProtoMessage() {}
 
 func (x *RemoveCoordinatorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_cluster_proto_msgTypes[5]
+	mi := &file_clary_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +467,7 @@ func (x *RemoveCoordinatorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveCoordinatorResponse.ProtoReflect.Descriptor instead.
 func (*RemoveCoordinatorResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RemoveCoordinatorResponse) GetAccepted() []string {
@@ -406,7 +486,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_clary_v1_cluster_proto_msgTypes[6]
+	mi := &file_clary_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -418,7 +498,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_cluster_proto_msgTypes[6]
+	mi := &file_clary_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -431,7 +511,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TransferRequest) GetTo() string {
@@ -450,7 +530,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_clary_v1_cluster_proto_msgTypes[7]
+	mi := &file_clary_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +542,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_cluster_proto_msgTypes[7]
+	mi := &file_clary_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +555,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TransferResponse) GetLeader() string {
@@ -489,7 +569,10 @@ var File_clary_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_clary_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x16clary/v1/cluster.proto\x12\bclary.v1\"\x10\n" +
+	"\x16clary/v1/cluster.proto\x12\bclary.v1\"\x15\n" +
+	"\x13TakeSnapshotRequest\"*\n" +
+	"\x14TakeSnapshotResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x10\n" +
 	"\x0eMembersRequest\"\xc3\x01\n" +
 	"\x0fMembersResponse\x125\n" +
 	"\amembers\x18\x01 \x03(\v2\x1b.clary.v1.CoordinatorMemberR\amembers\x12\x16\n" +
@@ -520,11 +603,12 @@ const file_clary_v1_cluster_proto_rawDesc = "" +
 	"\x0fTransferRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"*\n" +
 	"\x10TransferResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader2\xdf\x01\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader2\xb0\x02\n" +
 	"\aCluster\x12>\n" +
 	"\aMembers\x12\x18.clary.v1.MembersRequest\x1a\x19.clary.v1.MembersResponse\x12Q\n" +
 	"\x06Remove\x12\".clary.v1.RemoveCoordinatorRequest\x1a#.clary.v1.RemoveCoordinatorResponse\x12A\n" +
-	"\bTransfer\x12\x19.clary.v1.TransferRequest\x1a\x1a.clary.v1.TransferResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
+	"\bTransfer\x12\x19.clary.v1.TransferRequest\x1a\x1a.clary.v1.TransferResponse\x12O\n" +
+	"\fTakeSnapshot\x12\x1d.clary.v1.TakeSnapshotRequest\x1a\x1e.clary.v1.TakeSnapshotResponse0\x01B2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
 	file_clary_v1_cluster_proto_rawDescOnce sync.Once
@@ -538,28 +622,32 @@ func file_clary_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_clary_v1_cluster_proto_rawDescData
 }
 
-var file_clary_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_clary_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_clary_v1_cluster_proto_goTypes = []any{
-	(*MembersRequest)(nil),            // 0: clary.v1.MembersRequest
-	(*MembersResponse)(nil),           // 1: clary.v1.MembersResponse
-	(*HeldBack)(nil),                  // 2: clary.v1.HeldBack
-	(*CoordinatorMember)(nil),         // 3: clary.v1.CoordinatorMember
-	(*RemoveCoordinatorRequest)(nil),  // 4: clary.v1.RemoveCoordinatorRequest
-	(*RemoveCoordinatorResponse)(nil), // 5: clary.v1.RemoveCoordinatorResponse
-	(*TransferRequest)(nil),           // 6: clary.v1.TransferRequest
-	(*TransferResponse)(nil),          // 7: clary.v1.TransferResponse
+	(*TakeSnapshotRequest)(nil),       // 0: clary.v1.TakeSnapshotRequest
+	(*TakeSnapshotResponse)(nil),      // 1: clary.v1.TakeSnapshotResponse
+	(*MembersRequest)(nil),            // 2: clary.v1.MembersRequest
+	(*MembersResponse)(nil),           // 3: clary.v1.MembersResponse
+	(*HeldBack)(nil),                  // 4: clary.v1.HeldBack
+	(*CoordinatorMember)(nil),         // 5: clary.v1.CoordinatorMember
+	(*RemoveCoordinatorRequest)(nil),  // 6: clary.v1.RemoveCoordinatorRequest
+	(*RemoveCoordinatorResponse)(nil), // 7: clary.v1.RemoveCoordinatorResponse
+	(*TransferRequest)(nil),           // 8: clary.v1.TransferRequest
+	(*TransferResponse)(nil),          // 9: clary.v1.TransferResponse
 }
 var file_clary_v1_cluster_proto_depIdxs = []int32{
-	3, // 0: clary.v1.MembersResponse.members:type_name -> clary.v1.CoordinatorMember
-	2, // 1: clary.v1.MembersResponse.waiting:type_name -> clary.v1.HeldBack
-	0, // 2: clary.v1.Cluster.Members:input_type -> clary.v1.MembersRequest
-	4, // 3: clary.v1.Cluster.Remove:input_type -> clary.v1.RemoveCoordinatorRequest
-	6, // 4: clary.v1.Cluster.Transfer:input_type -> clary.v1.TransferRequest
-	1, // 5: clary.v1.Cluster.Members:output_type -> clary.v1.MembersResponse
-	5, // 6: clary.v1.Cluster.Remove:output_type -> clary.v1.RemoveCoordinatorResponse
-	7, // 7: clary.v1.Cluster.Transfer:output_type -> clary.v1.TransferResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
+	5, // 0: clary.v1.MembersResponse.members:type_name -> clary.v1.CoordinatorMember
+	4, // 1: clary.v1.MembersResponse.waiting:type_name -> clary.v1.HeldBack
+	2, // 2: clary.v1.Cluster.Members:input_type -> clary.v1.MembersRequest
+	6, // 3: clary.v1.Cluster.Remove:input_type -> clary.v1.RemoveCoordinatorRequest
+	8, // 4: clary.v1.Cluster.Transfer:input_type -> clary.v1.TransferRequest
+	0, // 5: clary.v1.Cluster.TakeSnapshot:input_type -> clary.v1.TakeSnapshotRequest
+	3, // 6: clary.v1.Cluster.Members:output_type -> clary.v1.MembersResponse
+	7, // 7: clary.v1.Cluster.Remove:output_type -> clary.v1.RemoveCoordinatorResponse
+	9, // 8: clary.v1.Cluster.Transfer:output_type -> clary.v1.TransferResponse
+	1, // 9: clary.v1.Cluster.TakeSnapshot:output_type -> clary.v1.TakeSnapshotResponse
+	6, // [6:10] is the sub-list for method output_type
+	2, // [2:6] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
 	2, // [2:2] is the sub-list for extension extendee
 	0, // [0:2] is the sub-list for field type_name
@@ -576,7 +664,7 @@ func file_clary_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_cluster_proto_rawDesc), len(file_clary_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

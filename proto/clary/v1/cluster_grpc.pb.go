@@ -19,9 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Cluster_Members_FullMethodName  = "/clary.v1.Cluster/Members"
-	Cluster_Remove_FullMethodName   = "/clary.v1.Cluster/Remove"
-	Cluster_Transfer_FullMethodName = "/clary.v1.Cluster/Transfer"
+	Cluster_Members_FullMethodName      = "/clary.v1.Cluster/Members"
+	Cluster_Remove_FullMethodName       = "/clary.v1.Cluster/Remove"
+	Cluster_Transfer_FullMethodName     = "/clary.v1.Cluster/Transfer"
+	Cluster_TakeSnapshot_FullMethodName = "/clary.v1.Cluster/TakeSnapshot"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -36,6 +37,9 @@ type ClusterClient interface {
 	Remove(ctx context.Context, in *RemoveCoordinatorRequest, opts ...grpc.CallOption) (*RemoveCoordinatorResponse, error)
 	// Transfer hands leadership over, and answers when the new leader leads.
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
+	// TakeSnapshot copies all that the cluster has agreed on, as it is when asked: a file that says what it is first, and
+	// ends with its checksum.
+	TakeSnapshot(ctx context.Context, in *TakeSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TakeSnapshotResponse], error)
 }
 
 type clusterClient struct {
@@ -76,6 +80,25 @@ func (c *clusterClient) Transfer(ctx context.Context, in *TransferRequest, opts 
 	return out, nil
 }
 
+func (c *clusterClient) TakeSnapshot(ctx context.Context, in *TakeSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TakeSnapshotResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Cluster_ServiceDesc.Streams[0], Cluster_TakeSnapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TakeSnapshotRequest, TakeSnapshotResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_TakeSnapshotClient = grpc.ServerStreamingClient[TakeSnapshotResponse]
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -88,6 +111,9 @@ type ClusterServer interface {
 	Remove(context.Context, *RemoveCoordinatorRequest) (*RemoveCoordinatorResponse, error)
 	// Transfer hands leadership over, and answers when the new leader leads.
 	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
+	// TakeSnapshot copies all that the cluster has agreed on, as it is when asked: a file that says what it is first, and
+	// ends with its checksum.
+	TakeSnapshot(*TakeSnapshotRequest, grpc.ServerStreamingServer[TakeSnapshotResponse]) error
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -106,6 +132,9 @@ func (UnimplementedClusterServer) Remove(context.Context, *RemoveCoordinatorRequ
 }
 func (UnimplementedClusterServer) Transfer(context.Context, *TransferRequest) (*TransferResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Transfer not implemented")
+}
+func (UnimplementedClusterServer) TakeSnapshot(*TakeSnapshotRequest, grpc.ServerStreamingServer[TakeSnapshotResponse]) error {
+	return status.Error(codes.Unimplemented, "method TakeSnapshot not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -182,6 +211,17 @@ func _Cluster_Transfer_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_TakeSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TakeSnapshotRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ClusterServer).TakeSnapshot(m, &grpc.GenericServerStream[TakeSnapshotRequest, TakeSnapshotResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_TakeSnapshotServer = grpc.ServerStreamingServer[TakeSnapshotResponse]
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -202,6 +242,12 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Cluster_Transfer_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "TakeSnapshot",
+			Handler:       _Cluster_TakeSnapshot_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "clary/v1/cluster.proto",
 }

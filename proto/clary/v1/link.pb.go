@@ -103,10 +103,12 @@ func (*AgentMessage_Hello) isAgentMessage_Message() {}
 
 func (*AgentMessage_Beat) isAgentMessage_Message() {}
 
+// Hello: a coordinator of another life of the cluster answers with its welcome, takes nothing of what the agent has, and hangs up.
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Held          []*Held                `protobuf:"bytes,2,rep,name=held,proto3" json:"held,omitempty"`
+	Life          string                 `protobuf:"bytes,120,opt,name=life,proto3" json:"life,omitempty"` // of the cluster that the agent is of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -153,6 +155,13 @@ func (x *Hello) GetHeld() []*Held {
 		return x.Held
 	}
 	return nil
+}
+
+func (x *Hello) GetLife() string {
+	if x != nil {
+		return x.Life
+	}
+	return ""
 }
 
 // Held is a task the agent has, with its status now.
@@ -418,6 +427,7 @@ type Welcome struct {
 	Lease         int64                  `protobuf:"varint,3,opt,name=lease,proto3" json:"lease,omitempty"`
 	BeatEvery     int64                  `protobuf:"varint,4,opt,name=beat_every,json=beatEvery,proto3" json:"beat_every,omitempty"`
 	Trust         *TrustBundle           `protobuf:"bytes,130,opt,name=trust,proto3" json:"trust,omitempty"`
+	Life          string                 `protobuf:"bytes,120,opt,name=life,proto3" json:"life,omitempty"` // of the cluster that the coordinator is of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +495,13 @@ func (x *Welcome) GetTrust() *TrustBundle {
 		return x.Trust
 	}
 	return nil
+}
+
+func (x *Welcome) GetLife() string {
+	if x != nil {
+		return x.Life
+	}
+	return ""
 }
 
 // Desired is what the node should have: all of it if whole, else what has changed.
@@ -1203,10 +1220,11 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\fAgentMessage\x12'\n" +
 	"\x05hello\x18\x01 \x01(\v2\x0f.clary.v1.HelloH\x00R\x05hello\x12$\n" +
 	"\x04beat\x18\x02 \x01(\v2\x0e.clary.v1.BeatH\x00R\x04beatB\t\n" +
-	"\amessage\"O\n" +
+	"\amessage\"c\n" +
 	"\x05Hello\x12\"\n" +
 	"\x04node\x18\x01 \x01(\v2\x0e.clary.v1.NodeR\x04node\x12\"\n" +
-	"\x04held\x18\x02 \x03(\v2\x0e.clary.v1.HeldR\x04held\"H\n" +
+	"\x04held\x18\x02 \x03(\v2\x0e.clary.v1.HeldR\x04held\x12\x12\n" +
+	"\x04life\x18x \x01(\tR\x04life\"H\n" +
 	"\x04Held\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12,\n" +
 	"\x06status\x18\x02 \x01(\v2\x14.clary.v1.TaskStatusR\x06status\"}\n" +
@@ -1220,14 +1238,15 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\awelcome\x18\x01 \x01(\v2\x11.clary.v1.WelcomeH\x00R\awelcome\x12-\n" +
 	"\adesired\x18\x02 \x01(\v2\x11.clary.v1.DesiredH\x00R\adesired\x12!\n" +
 	"\x03ack\x18\x03 \x01(\v2\r.clary.v1.AckH\x00R\x03ackB\t\n" +
-	"\amessage\"\xca\x01\n" +
+	"\amessage\"\xde\x01\n" +
 	"\aWelcome\x128\n" +
 	"\fobject_store\x18\x01 \x01(\v2\x15.clary.v1.ObjectStoreR\vobjectStore\x12\"\n" +
 	"\fcoordinators\x18\x02 \x03(\tR\fcoordinators\x12\x14\n" +
 	"\x05lease\x18\x03 \x01(\x03R\x05lease\x12\x1d\n" +
 	"\n" +
 	"beat_every\x18\x04 \x01(\x03R\tbeatEvery\x12,\n" +
-	"\x05trust\x18\x82\x01 \x01(\v2\x15.clary.v1.TrustBundleR\x05trust\"k\n" +
+	"\x05trust\x18\x82\x01 \x01(\v2\x15.clary.v1.TrustBundleR\x05trust\x12\x12\n" +
+	"\x04life\x18x \x01(\tR\x04life\"k\n" +
 	"\aDesired\x12\x14\n" +
 	"\x05whole\x18\x01 \x01(\bR\x05whole\x126\n" +
 	"\vassignments\x18\x02 \x03(\v2\x14.clary.v1.AssignmentR\vassignments\x12\x12\n" +

@@ -1,0 +1,171 @@
+package cli
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/clary-ml/clary/client"
+	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator"
+	"github.com/clary-ml/clary/coordinator/backup"
+	"github.com/clary-ml/clary/internal/fault"
+)
+
+func (a *App) snapshotCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "snapshot FILE",
+		Short: "Copy all that the cluster has agreed on to a file",
+		Long: "Copy all that the cluster has agreed on to a file: jobs, queues, users' tokens (as hashes), secrets (sealed), models,\n" +
+			"settings, the audit. It ends with its checksum, which is verified. Objects and keys are not in it: with it belongs\n" +
+			"a copy of keyring.json from a coordinator's data folder, which opens everything and is to be kept apart.",
+		Example: "  clary cluster snapshot cluster.snapshot\n  clary cluster restore cluster.snapshot --keyring keyring.json --id a --data /var/lib/clary/coordinator --advertise 10.0.0.1:7420",
+		Args:    takes("FILE"),
+		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
+			header, size, err := saveSnapshot(ctx, c, args[0])
+			if err != nil {
+				return err
+			}
+			value := struct {
+				File string `json:"file"`
+				Size int64  `json:"size"`
+				backup.Header
+			}{args[0], size, header}
+			return a.print(value, func(out io.Writer) error {
+				_, err := fmt.Fprintf(out, "%s: %s, revision %d, format %d, checksum verified\n", args[0], cluster.FormatBytes(size), header.Revision, header.Format)
+				return err
+			})
+		}),
+	}
+}
+
+// saveSnapshot writes a snapshot beside where it shall be, verifies it, and puts it there.
+func saveSnapshot(ctx context.Context, c *client.Client, path string) (backup.Header, int64, error) {
+	if _, err := os.Lstat(path); err == nil {
+		return backup.Header{}, 0, fault.New(fault.Conflict, "FILE: %s exists: name another, or delete it", path)
+	}
+	part, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
+	if err != nil {
+		return backup.Header{}, 0, fault.New(fault.Invalid, "FILE: %w", err)
+	}
+	defer os.Remove(part.Name()) // after the link there is one name too many
+	defer part.Close()
+	buffered := bufio.NewWriterSize(part, 256<<10)
+	if err := c.TakeSnapshot(ctx, buffered); err != nil {
+		return backup.Header{}, 0, err
+	}
+	size, err := int64(0), errors.Join(buffered.Flush(), part.Sync())
+	if err == nil {
+		size, err = part.Seek(0, io.SeekCurrent)
+	}
+	if err == nil {
+		_, err = part.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return backup.Header{}, 0, err
+	}
+	header, err := backup.ReadSnapshot(part, filepath.Dir(path), func(_ backup.Header, state io.Reader) error {
+		_, err := io.Copy(io.Discard, state)
+		return err
+	})
+	if err == nil {
+		err = os.Link(part.Name(), path)
+	}
+	return header, size, err
+}
+
+// restoration is what the flags of clary cluster restore say.
+type restoration struct {
+	coordinator.Restoration
+	store StoreFlags
+	yes   bool
+}
+
+func (a *App) restoreCommand() *cobra.Command {
+	var r restoration
+	command := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Make the first coordinator of a new life of the cluster from a snapshot (offline)",
+		Long: "Make the data folder of the first coordinator of a new life of the cluster from a snapshot. It asks no cluster and\n" +
+			"starts nothing: start the coordinator afterwards as usual (clary server), and have others join it (clary cluster add).\n" +
+			"Users' contexts and tokens go on working. Nodes count as lost until their agents come, which they do by themselves if\n" +
+			"they find the coordinator where one was before; jobs that had not ended begin again. Join tokens hold no more.\n\n" +
+			"What was agreed on after the snapshot is lost, and so are the cluster's former coordinators: none takes part in the\n" +
+			"new life, and their folders are to be deleted. Do this only when a majority of them is gone for good.",
+		Example: "  clary cluster restore cluster.snapshot --keyring keyring.json --id a --data /var/lib/clary/coordinator --advertise 10.0.0.1:7420",
+		Args:    takes("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := a.checkFormat(); err != nil {
+				return err
+			}
+			return a.restore(r, args[0])
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&r.ID, "id", "", "name of the coordinator, as clary server will have it")
+	flags.StringVar(&r.Data, "data", "/var/lib/clary/coordinator", "its folder, in which no coordinator has been; a folder objects may be there")
+	flags.StringVar(&r.Advertise, "advertise", "", "host:port under which others will reach it")
+	flags.StringVar(&r.Keyring, "keyring", "", "file with the keyring that belongs to the snapshot")
+	r.store.Add(flags)
+	flags.BoolVarP(&r.yes, "yes", "y", false, "do not ask")
+	return command
+}
+
+func (a *App) restore(r restoration, path string) error {
+	var err error
+	if r.Restoration.Store, err = r.store.Read(); err != nil {
+		return err
+	}
+	from, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.NotFound, "FILE: %s does not exist", path)
+	}
+	if err != nil {
+		return fault.New(fault.Invalid, "FILE: %w", err)
+	}
+	defer from.Close()
+	if err := a.confirm(r.yes, "Begin a new life of the cluster in "+r.Data+", in which none of its former coordinators takes part"); err != nil {
+		return err
+	}
+	r.By, r.Now = "root", time.Now()
+	if who, err := user.Current(); err == nil {
+		r.By = cmp.Or(who.Username, r.By)
+	}
+	made, err := coordinator.Restore(r.Restoration, from)
+	if err != nil {
+		return err
+	}
+	value := struct {
+		ID       string        `json:"id"`
+		Life     string        `json:"life"`
+		Snapshot backup.Header `json:"snapshot"`
+		Nodes    int           `json:"nodes"`        // that count as lost until their agents come
+		Again    int           `json:"begin_again"`  // gangs
+		Tokens   int           `json:"join_tokens"`  // that hold no more
+		Store    bool          `json:"object_store"` // it is the embedded one
+	}{r.ID, made.Life, made.Header, made.Nodes, made.Again, made.Tokens, made.Embedded}
+	return a.print(value, func(out io.Writer) error {
+		err := fields(
+			out, "snapshot", fmt.Sprintf("of %s, revision %d", made.Header.Made.Format(time.RFC3339), made.Header.Revision), "life", made.Life,
+			"nodes", fmt.Sprintf("%d, lost until their agents come", made.Nodes), "jobs", fmt.Sprintf("%d gangs begin again", made.Again),
+			"join tokens", fmt.Sprintf("%d hold no more", made.Tokens),
+		)
+		if err == nil && made.Embedded {
+			_, err = fmt.Fprintf(out, "\nObjects are in the embedded store, in %s: put those that were saved there before the start.\n", filepath.Join(r.Data, "objects"))
+		}
+		if err == nil {
+			_, err = fmt.Fprintf(out, "\nStart it: clary server --id %s --data %s --listen %s\n", r.ID, r.Data, r.Advertise)
+		}
+		return err
+	})
+}
