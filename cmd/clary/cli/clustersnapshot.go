@@ -157,8 +157,8 @@ func (a *App) restore(r restoration, path string) error {
 	return a.print(value, func(out io.Writer) error {
 		err := fields(
 			out, "snapshot", fmt.Sprintf("of %s, revision %d", made.Header.Made.Format(time.RFC3339), made.Header.Revision), "life", made.Life,
-			"nodes", fmt.Sprintf("%d, lost until their agents come", made.Nodes), "jobs", fmt.Sprintf("%d gangs begin again", made.Again),
-			"join tokens", fmt.Sprintf("%d hold no more", made.Tokens),
+			"nodes", fmt.Sprintf("lost until their agents come: %d", made.Nodes), "jobs", fmt.Sprintf("gangs that begin again: %d", made.Again),
+			"join tokens", fmt.Sprintf("that hold no more: %d", made.Tokens),
 		)
 		if err == nil && made.Embedded {
 			_, err = fmt.Fprintf(out, "\nObjects are in the embedded store, in %s: put those that were saved there before the start.\n", filepath.Join(r.Data, "objects"))
