@@ -104,11 +104,11 @@ func (a *App) restoreCommand() *cobra.Command {
 			"new life, and their folders are to be deleted. Do this only when a majority of them is gone for good.",
 		Example: "  clary cluster restore cluster.snapshot --keyring keyring.json --id a --data /var/lib/clary/coordinator --advertise 10.0.0.1:7420",
 		Args:    takes("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(command *cobra.Command, args []string) error {
 			if err := a.checkFormat(); err != nil {
 				return err
 			}
-			return a.restore(r, args[0])
+			return a.restore(command.Context(), r, args[0])
 		},
 	}
 	flags := command.Flags()
@@ -121,7 +121,7 @@ func (a *App) restoreCommand() *cobra.Command {
 	return command
 }
 
-func (a *App) restore(r restoration, path string) error {
+func (a *App) restore(ctx context.Context, r restoration, path string) error {
 	var err error
 	if r.Restoration.Store, err = r.store.Read(); err != nil {
 		return err
@@ -134,7 +134,7 @@ func (a *App) restore(r restoration, path string) error {
 		return fault.New(fault.Invalid, "FILE: %w", err)
 	}
 	defer from.Close()
-	if err := a.confirm(r.yes, "Begin a new life of the cluster in "+r.Data+", in which none of its former coordinators takes part"); err != nil {
+	if err := a.confirm(ctx, r.yes, "Begin a new life of the cluster in "+r.Data+", in which none of its former coordinators takes part"); err != nil {
 		return err
 	}
 	r.By, r.Now = "root", time.Now()
