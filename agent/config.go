@@ -48,7 +48,7 @@ type Config struct {
 	Wheelhouse          string            // folder of wheels: then the only source of Python packages
 	Engine              string            // address of a container engine; "" looks for one, "none" uses none
 	Mirrors             map[string]string // container registry to the mirror to ask first
-	ImageBytes          int64             // most that images which the agent brought may hold; 0 is no bound
+	ImageBytes          int64             // most that images which the agent brought may hold; 0 is a quarter of the disk
 	TaskDisk            int64             // bytes that a task may write on the disk if it does not say; 0 is a quarter of the disk
 	UIDFirst, UIDLast   uint32            // users that tasks run as, one for each queue; 0 runs them as the agent
 
@@ -121,9 +121,19 @@ func (c Config) network() member.Network {
 // Bounds of a disk, as parts of the whole.
 const (
 	taskDiskShare    = 4  // that a task may have if nobody says
+	imageShare       = 4  // that images may have if nobody says
 	diskReserveShare = 50 // that is kept free
 	mostDiskReserve  = 4 << 30
 )
+
+// imageBytes is how much images may hold.
+func (c Config) imageBytes() (int64, error) {
+	if c.ImageBytes != 0 {
+		return c.ImageBytes, nil
+	}
+	room, err := diskuse.RoomOf(c.Data)
+	return room.Total / imageShare, err
+}
 
 // diskBounds are how many bytes a task may write if it does not say, and how many are kept
 // free.

@@ -78,8 +78,12 @@ func (a *agent) openEngine(ctx context.Context) (*container.Driver, error) {
 	if address == "" || address == noEngine {
 		return nil, nil //nolint:nilnil // none is an answer
 	}
+	images, err := c.imageBytes()
+	if err != nil {
+		return nil, err
+	}
 	d, err := container.Open(container.Config{
-		Root: c.path("tasks"), Socket: address, Mirrors: c.Mirrors, Archive: a.archive, ImageBytes: c.ImageBytes, Credentials: authn.DefaultKeychain,
+		Root: c.path("tasks"), Socket: address, Mirrors: c.Mirrors, Archive: a.archive, ImageBytes: images, Credentials: authn.DefaultKeychain,
 		Simulated: c.SimulateGPUs != "", Host: c.Address, Log: c.Log,
 	})
 	if err != nil {

@@ -61,9 +61,11 @@ func (c *Client) EditSettings(ctx context.Context, edit SettingsEdit) ([]Setting
 
 // Gone is something whose time is over, and why.
 type Gone struct {
-	Kind string `json:"kind"` // job, token or objects
-	ID   string `json:"id"`
-	Why  string `json:"why"`
+	Kind    string `json:"kind"` // job, archived, record, token, objects or upload
+	ID      string `json:"id"`
+	Why     string `json:"why"`
+	Objects int64  `json:"objects,omitempty"` // that it has in the object store, or had
+	Bytes   int64  `json:"bytes,omitempty"`
 }
 
 // Sweep is what is over.
@@ -78,6 +80,8 @@ func (c *Client) SweepUp(ctx context.Context, dryRun bool) (Sweep, error) {
 	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.SweepResponse, error) {
 		return claryv1.NewSettingsClient(conn).Sweep(ctx, &claryv1.SweepRequest{DryRun: dryRun})
 	})
-	told := func(g *claryv1.Gone) Gone { return Gone{g.GetKind(), g.GetId(), g.GetWhy()} }
+	told := func(g *claryv1.Gone) Gone {
+		return Gone{g.GetKind(), g.GetId(), g.GetWhy(), g.GetObjects(), g.GetBytes()}
+	}
 	return Sweep{each(response.GetGone(), told), each(response.GetKept(), told), response.GetMore()}, err
 }

@@ -42,6 +42,7 @@ type Retention struct {
 	Outputs   time.Duration // 0: for ever
 	Tokens    time.Duration // tokens, after they have expired
 	Orphans   time.Duration // objects below the cluster's own prefixes that nothing names
+	Uploads   time.Duration // what commands have sent along, since it was last used, if nothing at hand names it
 	Audit     time.Duration // what people did
 	AuditMost int64         // and of these at most so many
 }
@@ -108,6 +109,7 @@ var table = []Setting{
 	amount("retention.outputs", UnitDuration, 0, int64(time.Minute), 3650*day, "for ever", "how long ended jobs are kept at all, archived or not; then they are deleted with their outputs, logs and checkpoints", func(s *Settings) *time.Duration { return &s.Retention.Outputs }),
 	amount("retention.tokens", UnitDuration, 30*day, int64(time.Hour), 3650*day, "", "how long tokens are kept after they have expired", func(s *Settings) *time.Duration { return &s.Retention.Tokens }),
 	amount("retention.orphans", UnitDuration, 7*day, int64(time.Hour), 3650*day, "for ever", "how long objects are kept below jobs/ and models/ of the system's bucket that no job and no version names", func(s *Settings) *time.Duration { return &s.Retention.Orphans }),
+	amount("retention.uploads", UnitDuration, 90*day, day, 3650*day, "for ever", "how long code and data that commands sent along are kept after their last use, once no job at hand, endpoint or version names them", func(s *Settings) *time.Duration { return &s.Retention.Uploads }),
 	amount("retention.audit", UnitDuration, 90*day, day, 3650*day, "", "how long the audit's entries are kept", func(s *Settings) *time.Duration { return &s.Retention.Audit }),
 	amount("retention.audit_most", UnitCount, 100_000, 1000, 10_000_000, "", "and of these at most so many; the oldest go first", func(s *Settings) *int64 { return &s.Retention.AuditMost }),
 	amount("backup.every", UnitDuration, 0, int64(time.Minute), 366*day, "no backups by themselves", "how often the cluster is backed up (not built yet)", func(s *Settings) *time.Duration { return &s.Backup.Every }),

@@ -40,6 +40,15 @@ type Token struct {
 	Revision uint64
 }
 
+// Revoke is the token when it is good no more. It ends with that, so that it is forgotten as others that have ended are.
+func (t Token) Revoke(now int64) Token {
+	t.Revoked = true
+	if t.Expires == 0 || t.Expires > now {
+		t.Expires = now
+	}
+	return t
+}
+
 // Validate reports every mistake in the token.
 func (t Token) Validate() Problems {
 	var p Problems

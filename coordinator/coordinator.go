@@ -97,6 +97,7 @@ type coordinator struct {
 	guard     *rpc.Guard
 	abreast   *rpc.Abreast
 	planner   *planner.Planner
+	cleaning  *janitor.Janitor
 	telemetry *telemetry.Telemetry
 	board     *rpc.Switchboard
 	record    *decisions.Recorder // nil: nothing is recorded
@@ -203,14 +204,14 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	}
 	reconciling := reconciler.New(n.replica, kinds, store, n.log)
 	desk := sweeps.New(n.replica, kinds, n.log)
-	cleaning := janitor.New(janitor.Config{
+	n.cleaning = janitor.New(janitor.Config{
 		Ledger: n.replica, Jobs: disposal.New(n.replica, func() (disposal.Store, error) { return store.open() }), Log: n.log,
 		Store: func() (janitor.Store, error) { return store.open() },
 	})
 	n.routes = routes.New(n.replica, routes.OfEndpoint, n.log)
 	n.steward = steward.New(steward.Config{Ledger: n.replica, Live: n.liveRouters, Table: n.table, Measured: n.measured, Steps: steps.All(n.log), Log: n.log})
 	draining := drainer.New(n.replica, n.nodes.List, n.log)
-	n.leading = []func(context.Context) error{n.voting.Run, keeping.Run, draining.Run, planning.Run, reconciling.Run, desk.Run, n.steward.Run, cleaning.Run}
+	n.leading = []func(context.Context) error{n.voting.Run, keeping.Run, draining.Run, planning.Run, reconciling.Run, desk.Run, n.steward.Run, n.cleaning.Run}
 	if n.router != nil { // else asynchronous requests wait for a leader that has one
 		n.leading = append(n.leading, func(ctx context.Context) error { return n.router.Work(ctx, n.table) })
 	}
@@ -228,7 +229,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)...)
 	rpc.Register(n.grpc, rpc.Config{
-		Replica: n.replica, Planner: planning, Keeper: keeping, Desk: desk, Janitor: cleaning, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
+		Replica: n.replica, Planner: planning, Keeper: keeping, Desk: desk, Janitor: n.cleaning, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
 		Nodes: n.nodes, Beats: n.beats, Switchboard: n.board, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Quorum: n.voting, Warden: n.warden, Log: n.log,
 		Life: n.life(), Snapshot: n.takeSnapshot,
 		Traffic: n, Decisions: copyDecisions, Routes: n.routes, PassReports: n.passReports, TakeReports: n.steward.Report,

@@ -8,6 +8,7 @@ import (
 	"github.com/clary-ml/clary/auth"
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/janitor"
 	"github.com/clary-ml/clary/coordinator/planner"
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/state"
@@ -27,6 +28,7 @@ func (n *coordinator) measure() *telemetry.Telemetry {
 		routers = n.router.Collectors()
 	}
 	return telemetry.New(telemetry.Sources{
+		Janitor: func() janitor.Counts { return n.cleaning.Counts() },
 		Version: n.config.Version,
 		Raft:    func() replica.Stats { return n.replica.Stats() },
 		Planner: func() planner.Counts { return n.planner.Counts() },

@@ -68,7 +68,7 @@ func newAgentCommand() *cobra.Command {
 	flags.StringVar(&config.Wheelhouse, "wheelhouse", "", "folder of wheels that Python environments are made from, and from nothing else")
 	flags.StringVar(&config.Engine, "container-engine", "", "address of dockerd or Podman, like unix:///run/docker.sock, or none (default: the first that is there)")
 	flags.StringToStringVar(&config.Mirrors, "registry-mirror", nil, "where to ask for a registry's images first, like docker.io=mirror.local:5000")
-	flags.StringVar(&amounts.images, "images", "", "most that container images may hold which the agent brought, like 100GiB (default: all stay)")
+	flags.StringVar(&amounts.images, "images", "", "most that container images may hold which the agent brought, like 100GiB; the least used go first (default: a quarter of the disk)")
 	flags.StringVar(&amounts.uids, "task-uids", "200000-299999", "users that tasks run as, one for each queue; 0-0 runs them as the agent")
 	flags.StringVar(&amounts.taskDisk, "task-disk", "", "most that a task may write on this machine's disk if its job does not say, like 50GiB (default: a quarter of the disk)")
 	flags.StringVar(&amounts.cores, "cores", "", "cores to offer (default: all)")

@@ -22,7 +22,7 @@ func (d *Disposal) Archive(ctx context.Context, job cluster.Job, now int64) erro
 	if err := d.record(ctx, job, now); err != nil {
 		return err
 	}
-	if err := d.made(ctx, job, false); err != nil {
+	if err := (&deletion{Disposal: d}).made(ctx, job, false); err != nil {
 		return err
 	}
 	return d.drop(ctx, command.Key{Kind: state.KindJob, ID: job.Name}, job.Revision)
@@ -95,8 +95,14 @@ func (d *Disposal) archived(ctx context.Context, name string) (cluster.Archived,
 	return row, is, nil
 }
 
-// Archived deletes an archived job for good, with all that it left in the store.
-func (d *Disposal) Archived(ctx context.Context, row cluster.Archived) error {
+// Archived deletes an archived job for good, with all that it left in the store, and says how much that was.
+func (d *Disposal) Archived(ctx context.Context, row cluster.Archived) (object.Extent, error) {
+	one := &deletion{Disposal: d}
+	err := one.archivedJob(ctx, row)
+	return one.freed, err
+}
+
+func (d *deletion) archivedJob(ctx context.Context, row cluster.Archived) error {
 	if err := d.recorded(ctx, row); err != nil {
 		return err
 	}
@@ -110,7 +116,7 @@ func (d *Disposal) Archived(ctx context.Context, row cluster.Archived) error {
 }
 
 // recorded deletes what the jobs left that an archived sweep made, as its record names them.
-func (d *Disposal) recorded(ctx context.Context, row cluster.Archived) error {
+func (d *deletion) recorded(ctx context.Context, row cluster.Archived) error {
 	if row.Kind != cluster.KindTuning {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -30,7 +31,7 @@ type Ledger interface {
 
 // Store is where jobs leave what they make.
 type Store interface {
-	DeletePrefix(ctx context.Context, prefix object.URI) (int, error)
+	DeletePrefix(ctx context.Context, prefix object.URI) (object.Extent, error)
 	Put(ctx context.Context, to object.URI, content io.Reader, size int64) (object.Info, error)
 	Get(ctx context.Context, from object.URI, offset, length int64) (io.ReadCloser, error)
 }
@@ -46,12 +47,26 @@ func New(ledger Ledger, store func() (Store, error)) *Disposal {
 	return &Disposal{ledger: ledger, store: store}
 }
 
+// deletion is one job's, and counts what it frees in the store.
+type deletion struct {
+	*Disposal
+	mu    sync.Mutex
+	freed object.Extent
+}
+
 // Folder is where a job's attempts keep what they produce.
 func Folder(job string) string { return "s3://clary/jobs/" + job + "/" }
 
 // Job deletes an ended job at the revision that was read, with what it made: its jobs, its sweep and that one's trials, its
-// objects. It can be cut off and done again at any time. A Conflict is worth another look at the job.
-func (d *Disposal) Job(ctx context.Context, job cluster.Job) error {
+// objects; and says how much that was in the store. It can be cut off and done again at any time. A Conflict is worth another
+// look at the job.
+func (d *Disposal) Job(ctx context.Context, job cluster.Job) (object.Extent, error) {
+	one := &deletion{Disposal: d}
+	err := one.job(ctx, job)
+	return one.freed, err
+}
+
+func (d *deletion) job(ctx context.Context, job cluster.Job) error {
 	row, archived, err := d.archived(ctx, job.Name)
 	if err != nil {
 		return err
@@ -77,7 +92,7 @@ func (d *Disposal) Job(ctx context.Context, job cluster.Job) error {
 // must not find its checkpoints. It goes before the record, so that a crash in between
 // leaves a job that can be deleted again, and no objects that nobody knows of. What waits for an endpoint
 // was left there by others, perhaps before it ran.
-func (d *Disposal) objects(ctx context.Context, job cluster.Job) error {
+func (d *deletion) objects(ctx context.Context, job cluster.Job) error {
 	var folders []object.URI
 	if job.Started != 0 {
 		folder, err := object.ParseURI(Folder(job.Name))
@@ -97,7 +112,11 @@ func (d *Disposal) objects(ctx context.Context, job cluster.Job) error {
 		return err
 	}
 	for _, folder := range folders {
-		if _, err := store.DeletePrefix(ctx, folder); err != nil && !fault.Is(err, fault.NotFound) {
+		gone, err := store.DeletePrefix(ctx, folder)
+		d.mu.Lock()
+		d.freed = d.freed.Plus(gone)
+		d.mu.Unlock()
+		if err != nil && !fault.Is(err, fault.NotFound) {
 			return fmt.Errorf("delete what job %s left in the object store: %w", job.Name, err)
 		}
 	}
@@ -124,7 +143,7 @@ const (
 
 // made deletes what an ended job has made: its jobs, its sweep, and the sweep's trials, if objects is set
 // with all that they left in the store. It can be cut off and done again at any time.
-func (d *Disposal) made(ctx context.Context, job cluster.Job, objects bool) error {
+func (d *deletion) made(ctx context.Context, job cluster.Job, objects bool) error {
 	snapshot, err := d.ledger.Read(ctx, false)
 	if err != nil {
 		return err
@@ -172,7 +191,7 @@ func (d *Disposal) drop(ctx context.Context, key command.Key, revision uint64) e
 }
 
 // trials deletes a sweep's rows, a record at a time.
-func (d *Disposal) trials(ctx context.Context, sweep string, objects bool) error {
+func (d *deletion) trials(ctx context.Context, sweep string, objects bool) error {
 	for {
 		snapshot, err := d.ledger.Read(ctx, false)
 		if err != nil {
@@ -212,7 +231,7 @@ func orphaned(snapshot *state.Snapshot, jobs []string) []string {
 }
 
 // folders deletes what jobs left, some at a time.
-func (d *Disposal) folders(ctx context.Context, jobs []string) error {
+func (d *deletion) folders(ctx context.Context, jobs []string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(deleteAtOnce)
 	for _, job := range jobs {

@@ -7,7 +7,9 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
@@ -28,17 +30,17 @@ type Ledger interface {
 type Store interface {
 	// Folders are the names of folders right below a prefix, in order, behind one of them; at most so many.
 	Folders(ctx context.Context, below object.URI, after string, most int) ([]string, error)
-	// Newest is when the newest object below a prefix was written; the zero time if there is none.
-	Newest(ctx context.Context, below object.URI) (time.Time, error)
-	DeletePrefix(ctx context.Context, prefix object.URI) (int, error)
+	Extent(ctx context.Context, below object.URI) (object.Extent, error)
+	DeletePrefix(ctx context.Context, prefix object.URI) (object.Extent, error)
 }
 
 // Config is what a janitor needs.
 type Config struct {
 	Ledger Ledger
 	Jobs   interface {
-		Job(ctx context.Context, job cluster.Job) error // deletes a job with all that it left
-		Archived(ctx context.Context, row cluster.Archived) error
+		// Job deletes a job with all that it left, and says how much that was.
+		Job(ctx context.Context, job cluster.Job) (object.Extent, error)
+		Archived(ctx context.Context, row cluster.Archived) (object.Extent, error)
 		Archive(ctx context.Context, job cluster.Job, now int64) error
 	}
 	Store func() (Store, error)
@@ -57,6 +59,31 @@ const (
 type Janitor struct {
 	Config
 	asks chan ask
+
+	mu   sync.Mutex
+	gone Counts
+}
+
+// Counts are what has gone here, since this coordinator began.
+type Counts struct {
+	Removed map[Kind]int64
+	Bytes   int64 // that this freed in the object store
+}
+
+// Counts are what has gone here.
+func (j *Janitor) Counts() Counts {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return Counts{maps.Clone(j.gone.Removed), j.gone.Bytes}
+}
+
+// removed notes that something is gone.
+func (j *Janitor) removed(g Gone) {
+	j.mu.Lock()
+	j.gone.Removed[g.Kind]++
+	j.gone.Bytes += g.Bytes
+	j.mu.Unlock()
+	j.Log.Info("removed what is over", "kind", string(g.Kind), "id", g.ID, "why", g.Why, "objects", g.Objects, "bytes", g.Bytes)
 }
 
 // ask is a question to the loop.
@@ -71,7 +98,9 @@ type answer struct {
 }
 
 // New makes a janitor.
-func New(c Config) *Janitor { return &Janitor{Config: c, asks: make(chan ask)} }
+func New(c Config) *Janitor {
+	return &Janitor{Config: c, asks: make(chan ask), gone: Counts{Removed: map[Kind]int64{}}}
+}
 
 // patience is how long a question waits for the loop, which may be at work.
 const patience = 30 * time.Second
@@ -127,11 +156,12 @@ func (j *Janitor) Run(ctx context.Context) error {
 // reign is what the loop remembers while this coordinator leads.
 type reign struct {
 	*Janitor
-	ended   map[string]int64     // when each job ended that no other has made
-	failed  map[string]time.Time // what could not be removed, and when that was tried
-	orphans cursor
-	seen    string // the last archived job that was looked at
-	said    string // what was logged last
+	ended    map[string]int64     // when each job ended that no other has made
+	failed   map[string]time.Time // what could not be removed, and when that was tried
+	at       cursor
+	seen     string    // the last archived job that was looked at
+	uploaded time.Time // when uploads were looked at last
+	said     string    // what was logged last
 }
 
 // read looks at all jobs.
@@ -224,12 +254,40 @@ func (r *reign) round(ctx context.Context, do bool) (Result, error) {
 			return result, err
 		}
 	}
-	if result.More || settings.Retention.Orphans == 0 {
-		return result, nil
+	if !do {
+		if err := r.weigh(ctx, result.Gone); err != nil {
+			return result, err
+		}
 	}
-	orphans, err := r.sweepOrphans(ctx, settings.Retention.Orphans, now, do)
-	result.Gone = append(result.Gone, orphans...)
-	return result, err
+	if keep := settings.Retention; !result.More && keep.Orphans+keep.Uploads > 0 {
+		folders, err := r.sweepFolders(ctx, keep, now, do)
+		result.Gone = append(result.Gone, folders...)
+		return result, err
+	}
+	return result, nil
+}
+
+// weigh says of jobs that are to be deleted how much they left in their folders.
+func (r *reign) weigh(ctx context.Context, doomed []Gone) error {
+	for i, g := range doomed {
+		if g.Kind != GoneJob && g.Kind != GoneArchived {
+			continue
+		}
+		store, err := r.Store()
+		if err != nil {
+			return err
+		}
+		folder, err := object.ParseURI(disposal.Folder(g.ID))
+		if err != nil {
+			return err
+		}
+		extent, err := store.Extent(ctx, folder)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return err
+		}
+		doomed[i].Objects, doomed[i].Bytes = extent.Objects, extent.Bytes
+	}
+	return nil
 }
 
 // archived adds the archived jobs to a view whose turn it is to be looked at, and says up to which that is.
@@ -253,11 +311,12 @@ func (r *reign) remove(ctx context.Context, doomed []Gone) ([]Gone, error) {
 	var gone []Gone
 	var last error
 	for _, g := range doomed {
-		err := r.one(ctx, g)
+		freed, err := r.one(ctx, g)
 		switch {
 		case err == nil:
+			g.Objects, g.Bytes = freed.Objects, freed.Bytes
 			gone = append(gone, g)
-			r.Log.Info("removed what is over", "kind", string(g.Kind), "id", g.ID, "why", g.Why)
+			r.removed(g)
 		case ctx.Err() != nil:
 			return gone, ctx.Err()
 		case fault.Is(err, fault.Unready): // the store or the log is away: so it is for all others
@@ -275,10 +334,10 @@ func (r *reign) remove(ctx context.Context, doomed []Gone) ([]Gone, error) {
 	return gone, nil
 }
 
-func (r *reign) one(ctx context.Context, g Gone) error {
+func (r *reign) one(ctx context.Context, g Gone) (freed object.Extent, err error) {
 	snapshot, err := r.Ledger.Read(ctx, true)
 	if err != nil {
-		return err
+		return freed, err
 	}
 	job, isJob := snapshot.Job(g.ID)
 	row, isRow := snapshot.Archived(g.ID)
@@ -288,12 +347,12 @@ func (r *reign) one(ctx context.Context, g Gone) error {
 	case g.Kind == GoneJob && isJob && job.State.Ended():
 		return r.Jobs.Job(ctx, job)
 	case g.Kind == GoneRecord && isJob && job.State.Ended():
-		return r.Jobs.Archive(ctx, job, time.Now().UnixNano())
+		return freed, r.Jobs.Archive(ctx, job, time.Now().UnixNano())
 	case g.Kind == GoneArchived && isRow && !isJob:
 		return r.Jobs.Archived(ctx, row)
 	case g.Kind == GoneToken && isToken:
 		_, err := r.Ledger.Propose(ctx, command.Record{Changes: []command.Change{{Expect: token.Revision, Delete: &command.Key{Kind: state.KindToken, ID: token.ID}}}})
-		return err
+		return freed, err
 	}
-	return fault.New(fault.NotFound, "%s %s is gone", g.Kind, g.ID)
+	return freed, fault.New(fault.NotFound, "%s %s is gone", g.Kind, g.ID)
 }

@@ -3,6 +3,7 @@ package janitor
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -14,110 +15,205 @@ import (
 	"github.com/clary-ml/clary/workload/tuning"
 )
 
-// cursor is how far the search for objects without an owner has come: it goes round and round, some folders a round.
-type cursor struct {
-	jobs   string
-	models string
+// Folder is a folder of the cluster's own in the object store, as it was found.
+type Folder struct {
+	Kind   Kind   // GoneObjects or GoneUpload
+	Prefix string // in the system's bucket: jobs/NAME/
+	object.Extent
+	Named bool // something that is there names it
 }
 
-const perLook = 200 // folders that are looked at in a round
+// SweepFolders says which folders go: those that nothing names, and into which nothing was written for as long as such are kept.
+func SweepFolders(folders []Folder, keep cluster.Retention, now int64) []Gone {
+	var gone []Gone
+	for _, f := range folders {
+		kept, setting, who := keep.Orphans, "retention.orphans", "nothing names them"
+		if f.Kind == GoneUpload {
+			kept, setting, who = keep.Uploads, "retention.uploads", "no job at hand, endpoint or version names it"
+		}
+		age := time.Duration(now - f.Newest.UnixNano())
+		if f.Named || kept == 0 || f.Newest.IsZero() || age <= kept {
+			continue
+		}
+		uri := object.URI{Bucket: cluster.SystemBucket, Key: f.Prefix}
+		why := fmt.Sprintf("%s, and it was last used %s ago; such are kept for %s (%s)", who, spoken(age), spoken(kept), setting)
+		gone = append(gone, Gone{Kind: f.Kind, ID: uri.String(), Why: why, Objects: f.Objects, Bytes: f.Bytes})
+	}
+	return gone
+}
 
-// sweepOrphans removes folders of jobs and versions that nobody knows, once nothing in them is younger than they are kept.
-func (r *reign) sweepOrphans(ctx context.Context, keep time.Duration, now time.Time, do bool) ([]Gone, error) {
+// cursor is how far the search for folders without an owner has come: it goes round and round, some folders a round.
+type cursor struct{ jobs, models, uploads string }
+
+const (
+	perLook    = 200              // folders that are looked at in a round
+	uploadsDue = 10 * time.Minute // between looks at uploads: each may have all jobs read
+)
+
+var digest = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// sweepFolders removes folders that nothing names, once nothing in them is younger than they are kept.
+func (r *reign) sweepFolders(ctx context.Context, keep cluster.Retention, now time.Time, do bool) ([]Gone, error) {
 	store, err := r.Store()
 	if err != nil {
 		return nil, err
 	}
-	at := r.orphans
+	next := r.at
+	var found []Folder
+	if keep.Orphans > 0 {
+		if found, err = r.orphans(ctx, store, &next); err != nil {
+			return nil, err
+		}
+	}
+	if keep.Uploads > 0 && (!do || now.Sub(r.uploaded) >= uploadsDue) {
+		r.uploaded = now
+		uploads, err := r.uploads(ctx, store, keep, now, &next)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, uploads...)
+	}
+	doomed := SweepFolders(found, keep, now.UnixNano())
+	if !do {
+		return doomed, nil
+	}
+	r.at = next
+	return r.clear(ctx, store, doomed, keep)
+}
+
+// clear deletes folders. Each is looked at again right before: a job of that name may have come, an upload been used again.
+func (r *reign) clear(ctx context.Context, store Store, doomed []Gone, keep cluster.Retention) ([]Gone, error) {
 	var gone []Gone
-	for _, side := range []struct {
-		below  string
-		cursor *string
-		look   func(folder string) ([]string, error)
-	}{
-		{"jobs/", &at.jobs, func(folder string) ([]string, error) { return []string{folder}, nil }},
-		{"models/", &at.models, func(folder string) ([]string, error) { return r.folders(ctx, store, "models/"+folder+"/", "") }},
-	} {
-		names, err := r.folders(ctx, store, side.below, *side.cursor)
+	for _, g := range doomed {
+		uri, err := object.ParseURI(g.ID)
 		if err != nil {
 			return gone, err
 		}
-		for _, name := range names {
-			inside, err := side.look(name)
+		again := Folder{Kind: g.Kind, Prefix: uri.Key}
+		if g.Kind == GoneObjects {
+			snapshot, err := r.Ledger.Read(ctx, false)
 			if err != nil {
 				return gone, err
 			}
-			for _, folder := range inside {
-				prefix := side.below + name + "/"
-				if side.below == "models/" {
-					prefix += folder + "/"
-				}
-				removed, err := r.orphan(ctx, store, prefix, keep, now, do)
-				if err != nil {
-					return gone, err
-				}
-				gone = append(gone, removed...)
-			}
+			again.Named = owned(snapshot, uri.Key)
+			_ = snapshot.Close() // it was read whole
 		}
-		if *side.cursor = ""; len(names) == perLook {
-			*side.cursor = names[len(names)-1]
+		if again.Extent, err = store.Extent(ctx, uri); err != nil {
+			return gone, err
 		}
-	}
-	if do {
-		r.orphans = at
+		if len(SweepFolders([]Folder{again}, keep, time.Now().UnixNano())) == 0 {
+			continue
+		}
+		freed, err := store.DeletePrefix(ctx, uri)
+		if err != nil {
+			return gone, err
+		}
+		g.Objects, g.Bytes = freed.Objects, freed.Bytes
+		r.removed(g)
+		gone = append(gone, g)
 	}
 	return gone, nil
 }
 
-func (r *reign) folders(ctx context.Context, store Store, below, after string) ([]string, error) {
-	names, err := store.Folders(ctx, object.URI{Bucket: cluster.SystemBucket, Key: below}, after, perLook)
+// orphans are the next folders of jobs and versions that nobody knows.
+func (r *reign) orphans(ctx context.Context, store Store, at *cursor) ([]Folder, error) {
+	names, err := r.folders(ctx, store, "jobs/", &at.jobs)
+	if err != nil {
+		return nil, err
+	}
+	models, err := r.folders(ctx, store, "models/", &at.models)
+	if err != nil {
+		return nil, err
+	}
+	for _, model := range models {
+		all := "" // a model's versions are looked at together
+		versions, err := r.folders(ctx, store, model, &all)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, versions...)
+	}
+	snapshot, err := r.Ledger.Read(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	names = slices.DeleteFunc(names, func(prefix string) bool { return owned(snapshot, prefix) })
+	_ = snapshot.Close() // it was read whole
+	return r.measure(ctx, store, GoneObjects, names)
+}
+
+// uploads are the next folders of what commands have sent along. All that may name one is read only if some are old enough.
+func (r *reign) uploads(ctx context.Context, store Store, keep cluster.Retention, now time.Time, at *cursor) ([]Folder, error) {
+	names, err := r.folders(ctx, store, "uploads/", &at.uploads)
+	if err != nil {
+		return nil, err
+	}
+	names = slices.DeleteFunc(names, func(prefix string) bool { return !digest.MatchString(digestOf(prefix)) }) // it is somebody's own
+	found, err := r.measure(ctx, store, GoneUpload, names)
+	if err != nil || len(SweepFolders(found, keep, now.UnixNano())) == 0 {
+		return nil, err
+	}
+	snapshot, err := r.Ledger.Read(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer snapshot.Close()
+	named := digestsNamed(snapshot)
+	for i := range found {
+		found[i].Named = named[digestOf(found[i].Prefix)]
+	}
+	return found, nil
+}
+
+// digestOf is the digest in the prefix of an upload.
+func digestOf(prefix string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(prefix, "uploads/"), "/")
+}
+
+// folders are the prefixes of the next folders right below one; the cursor moves on, and begins anew behind the last.
+func (r *reign) folders(ctx context.Context, store Store, below string, after *string) ([]string, error) {
+	names, err := store.Folders(ctx, object.URI{Bucket: cluster.SystemBucket, Key: below}, *after, perLook)
 	if fault.Is(err, fault.NotFound) {
 		return nil, nil // no bucket yet
 	}
-	return names, err
+	if err != nil {
+		return nil, err
+	}
+	if *after = ""; len(names) == perLook {
+		*after = names[len(names)-1]
+	}
+	prefixes := make([]string, len(names))
+	for i, name := range names {
+		prefixes[i] = below + name + "/"
+	}
+	return prefixes, nil
 }
 
-// orphan removes a folder if nothing names it. That is asked again right before: a job of that name may have come.
-func (r *reign) orphan(ctx context.Context, store Store, prefix string, keep time.Duration, now time.Time, do bool) ([]Gone, error) {
-	owned, err := r.owned(ctx, prefix, true)
-	if err != nil || owned {
-		return nil, err
-	}
-	uri := object.URI{Bucket: cluster.SystemBucket, Key: prefix}
-	newest, err := store.Newest(ctx, uri)
-	if err != nil || newest.IsZero() || now.Sub(newest) <= keep {
-		return nil, err
-	}
-	gone := Gone{GoneObjects, uri.String(), fmt.Sprintf("nothing names them, and nothing was written there for %s; such are kept for %s (retention.orphans)", spoken(now.Sub(newest)), spoken(keep))}
-	if do {
-		if owned, err = r.owned(ctx, prefix, false); err != nil || owned {
+// measure looks how much there is in folders, and how old it is.
+func (r *reign) measure(ctx context.Context, store Store, kind Kind, prefixes []string) ([]Folder, error) {
+	var found []Folder
+	for _, prefix := range prefixes {
+		extent, err := store.Extent(ctx, object.URI{Bucket: cluster.SystemBucket, Key: prefix})
+		if err != nil {
 			return nil, err
 		}
-		if _, err := store.DeletePrefix(ctx, uri); err != nil {
-			return nil, err
-		}
-		r.Log.Info("removed what is over", "kind", string(gone.Kind), "id", gone.ID, "why", gone.Why)
+		found = append(found, Folder{Kind: kind, Prefix: prefix, Extent: extent})
 	}
-	return []Gone{gone}, nil
+	return found, nil
 }
 
 // owned reports whether a job, a trial or a version names a folder.
-func (r *reign) owned(ctx context.Context, prefix string, stale bool) (bool, error) {
-	snapshot, err := r.Ledger.Read(ctx, stale)
-	if err != nil {
-		return true, err
-	}
-	defer snapshot.Close()
+func owned(snapshot *state.Snapshot, prefix string) bool {
 	parts := strings.Split(prefix, "/")
-	if parts[0] == "models" {
-		for version := range snapshot.VersionsOf(parts[1], 0) {
-			if strings.HasSuffix(version.Folder(), "/"+prefix) || strings.HasSuffix(version.Artifact.URI, "/"+strings.TrimSuffix(prefix, "/")) {
-				return true, nil
-			}
-		}
-		return false, nil
+	if parts[0] != "models" {
+		return ownedJob(snapshot, parts[1])
 	}
-	return ownedJob(snapshot, parts[1]), nil
+	for version := range snapshot.VersionsOf(parts[1], 0) {
+		if strings.HasSuffix(version.Folder(), "/"+prefix) || strings.HasSuffix(version.Artifact.URI, "/"+strings.TrimSuffix(prefix, "/")) {
+			return true
+		}
+	}
+	return false
 }
 
 func ownedJob(snapshot *state.Snapshot, name string) bool {

@@ -1,6 +1,7 @@
 package janitor
 
 import (
+	"bytes"
 	"fmt"
 	"regexp"
 
@@ -56,6 +57,7 @@ func (r refs) need(job, who string) {
 
 // mentioned notes every job whose folder a text names.
 func (r refs) mentioned(text []byte, who string) {
+	text = bytes.ReplaceAll(text, []byte(`\/`), []byte("/")) // as JSON may have it
 	for _, found := range jobsFolder.FindAllSubmatch(text, -1) {
 		r.need(string(found[1]), who)
 	}

@@ -31,14 +31,22 @@ const (
 	GoneArchived Kind = "archived" // an archived job, likewise
 	GoneRecord   Kind = "record"   // of a job, to the archive
 	GoneToken    Kind = "token"
-	GoneObjects  Kind = "objects"
+	GoneObjects  Kind = "objects" // of no job and no version
+	GoneUpload   Kind = "upload"  // what a command sent along
 )
+
+// Kinds are all of them.
+func Kinds() []Kind {
+	return []Kind{GoneJob, GoneArchived, GoneRecord, GoneToken, GoneObjects, GoneUpload}
+}
 
 // Gone is something whose time is over.
 type Gone struct {
 	Kind Kind
 	ID   string
 	Why  string
+	// What it takes in the object store, or took; of a job that is yet to go, in its own folder.
+	Objects, Bytes int64
 }
 
 // Result is what a sweep found.
@@ -69,7 +77,7 @@ func (s *sweep) jobs() bool {
 		age := time.Duration(s.now - job.At)
 		over, why := s.over(age)
 		if over && s.Refs[job.Name] == "" {
-			if !s.add(Gone{GoneJob, job.Name, why}) {
+			if !s.add(Gone{Kind: GoneJob, ID: job.Name, Why: why}) {
 				return false
 			}
 			continue
@@ -78,7 +86,7 @@ func (s *sweep) jobs() bool {
 		surplus := int64(i) < excess && age > settle
 		switch {
 		case over:
-			s.stay(Gone{GoneJob, job.Name, s.Refs[job.Name]})
+			s.stay(Gone{Kind: GoneJob, ID: job.Name, Why: s.Refs[job.Name]})
 		case !old && !surplus:
 			return true // those behind it ended later
 		}
@@ -91,10 +99,10 @@ func (s *sweep) jobs() bool {
 			why = fmt.Sprintf("%d ended jobs are at hand, and at most %d are to be (retention.jobs_most)", len(s.Jobs), s.keep.JobsMost)
 		}
 		if reads := s.Reads[job.Name]; reads != "" {
-			s.stay(Gone{GoneRecord, job.Name, reads})
+			s.stay(Gone{Kind: GoneRecord, ID: job.Name, Why: reads})
 			continue
 		}
-		if !s.add(Gone{GoneRecord, job.Name, why}) {
+		if !s.add(Gone{Kind: GoneRecord, ID: job.Name, Why: why}) {
 			return false
 		}
 	}
@@ -115,8 +123,8 @@ func (s *sweep) archived() bool {
 		switch {
 		case !over:
 		case s.Refs[job.Name] != "":
-			s.stay(Gone{GoneArchived, job.Name, s.Refs[job.Name]})
-		case !s.add(Gone{GoneArchived, job.Name, why}):
+			s.stay(Gone{Kind: GoneArchived, ID: job.Name, Why: s.Refs[job.Name]})
+		case !s.add(Gone{Kind: GoneArchived, ID: job.Name, Why: why}):
 			return false
 		}
 	}
@@ -131,7 +139,7 @@ func (s *sweep) tokens() bool {
 		if token.Expires == 0 || age <= s.keep.Tokens || vouches {
 			continue
 		}
-		if !s.add(Gone{GoneToken, token.ID, fmt.Sprintf("it expired %s ago, and expired tokens are kept for %s (retention.tokens)", spoken(age), spoken(s.keep.Tokens))}) {
+		if !s.add(Gone{Kind: GoneToken, ID: token.ID, Why: fmt.Sprintf("it expired %s ago, and expired tokens are kept for %s (retention.tokens)", spoken(age), spoken(s.keep.Tokens))}) {
 			return false
 		}
 	}

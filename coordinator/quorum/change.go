@@ -137,7 +137,7 @@ func (d *Desk) disown(ctx context.Context, id string) error {
 		var changes []command.Change
 		for token := range snapshot.Tokens() {
 			if token.Kind == cluster.TokenJoin && token.Role == cluster.RoleCoordinator && token.BoundKey != "" && !token.Revoked && (token.Name == id || token.Name == "") {
-				token.Revoked = true
+				token = token.Revoke(time.Now().UnixNano())
 				changes = append(changes, command.Change{Expect: token.Revision, Token: &token})
 			}
 		}

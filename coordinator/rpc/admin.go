@@ -211,7 +211,7 @@ func (s *admin) RevokeToken(ctx context.Context, request *claryv1.RevokeTokenReq
 		if token.Revoked {
 			return withoutHash(token), nil
 		}
-		token.Revoked = true
+		token = token.Revoke(time.Now().UnixNano())
 		_, err = s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Expect: token.Revision, Token: &token}}})
 		if err != nil && (!fault.Is(err, fault.Conflict) || ctx.Err() != nil) {
 			return nil, err

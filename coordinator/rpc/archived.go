@@ -76,7 +76,8 @@ func (s *jobs) deleteArchived(ctx context.Context, name string) (deleted bool, e
 	if err := caller(ctx).owns(row.Job()); err != nil {
 		return false, err
 	}
-	return true, s.disposal().Archived(ctx, row)
+	_, err = s.disposal().Archived(ctx, row)
+	return true, err
 }
 
 // tasksOf are a job's tasks and gangs, from its record if it is archived.

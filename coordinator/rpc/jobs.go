@@ -441,7 +441,7 @@ func (s *jobs) Delete(ctx context.Context, request *claryv1.DeleteJobRequest) (*
 		if !job.State.Ended() {
 			return nil, fault.New(fault.Conflict, "job %s is %s: cancel it first, then delete it", job.Name, job.State)
 		}
-		err = s.disposal().Job(ctx, job)
+		_, err = s.disposal().Job(ctx, job)
 		if err == nil {
 			return &claryv1.DeleteJobResponse{}, nil
 		}

@@ -23,7 +23,7 @@ import (
 // Artifacts is the object store as the registry of models uses it.
 type Artifacts interface {
 	registry.Store
-	DeletePrefix(ctx context.Context, prefix object.URI) (int, error)
+	DeletePrefix(ctx context.Context, prefix object.URI) (object.Extent, error)
 	Delete(ctx context.Context, at object.URI) error
 }
 

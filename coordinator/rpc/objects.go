@@ -175,7 +175,7 @@ func (s *objects) Delete(ctx context.Context, request *claryv1.DeleteObjectReque
 	}
 	if request.GetRecursive() {
 		deleted, err := store.DeletePrefix(ctx, uri)
-		return &claryv1.DeleteObjectResponse{Deleted: int64(deleted)}, err
+		return &claryv1.DeleteObjectResponse{Deleted: deleted.Objects}, err
 	}
 	if _, err := store.Stat(ctx, uri); err != nil {
 		return nil, err

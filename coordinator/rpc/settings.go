@@ -42,7 +42,7 @@ func (s *settings) Sweep(ctx context.Context, request *claryv1.SweepRequest) (*c
 	told := func(list []janitor.Gone) []*claryv1.Gone {
 		out := make([]*claryv1.Gone, len(list))
 		for i, g := range list {
-			out[i] = &claryv1.Gone{Kind: string(g.Kind), Id: g.ID, Why: g.Why}
+			out[i] = &claryv1.Gone{Kind: string(g.Kind), Id: g.ID, Why: g.Why, Objects: g.Objects, Bytes: g.Bytes}
 		}
 		return out
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/janitor"
 	"github.com/clary-ml/clary/coordinator/planner"
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/state"
@@ -27,6 +28,7 @@ type Sources struct {
 	Members func() map[string]int           // that gossip sees, by role
 	Store   func() bool                     // whether the object store's address is known
 	Free    func() (free, total int64)      // bytes of the disk of the data folder
+	Janitor func() janitor.Counts
 }
 
 // Telemetry is the registry, and what is counted as it happens.
@@ -97,6 +99,8 @@ var (
 	membersDesc   = describe("gossip_members", "Members that gossip sees, by role.", "role")
 	storeDesc     = describe("object_store_known", "1 if it is known where the object store is.")
 	freeDesc      = describe("disk_free_bytes", "What the disk of the data folder has free.")
+	removedDesc   = describe("janitor_removed_total", "What was over and has gone here, by kind.", "kind")
+	freedDesc     = describe("janitor_freed_bytes_total", "What that has freed in the object store.")
 	totalDesc     = describe("disk_bytes", "The size of the disk of the data folder.")
 )
 
@@ -113,7 +117,7 @@ type collector struct {
 func (*collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		buildDesc, leaderDesc, termDesc, lastDesc, committedDesc, appliedDesc, plansDesc, decidedDesc, plannedDesc, waitingDesc, nodesDesc, jobsDesc, tasksDesc,
-		queueDesc, runningDesc, membersDesc, storeDesc, freeDesc, totalDesc,
+		queueDesc, runningDesc, membersDesc, storeDesc, freeDesc, totalDesc, removedDesc, freedDesc,
 	} {
 		out <- d
 	}
@@ -124,8 +128,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	counter := func(d *prometheus.Desc, v float64) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v)
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
 	}
 	s := c.sources
 	gauge(buildDesc, 1, s.Version)
@@ -154,6 +158,11 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	free, total := s.Free()
 	gauge(freeDesc, float64(free))
 	gauge(totalDesc, float64(total))
+	gone := s.Janitor()
+	counter(freedDesc, float64(gone.Bytes))
+	for _, kind := range janitor.Kinds() {
+		counter(removedDesc, float64(gone.Removed[kind]), string(kind))
+	}
 	c.count().collect(gauge)
 }
 

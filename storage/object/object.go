@@ -272,20 +272,53 @@ func (c *Client) Folders(ctx context.Context, below URI, after string, most int)
 	return names, nil
 }
 
-// Newest is when the newest object below a prefix was written; the zero time if there is none.
-func (c *Client) Newest(ctx context.Context, below URI) (time.Time, error) {
+// Extent is how much there is below a prefix.
+type Extent struct {
+	Objects int64
+	Bytes   int64
+	Newest  time.Time // when the last of them was written; zero if there is none
+}
+
+// Add is the extent with one more object.
+func (e Extent) Add(bytes int64, written time.Time) Extent {
+	e.Objects, e.Bytes = e.Objects+1, e.Bytes+bytes
+	if written.After(e.Newest) {
+		e.Newest = written
+	}
+	return e
+}
+
+// Plus is both together.
+func (e Extent) Plus(other Extent) Extent {
+	if other.Newest.After(e.Newest) {
+		e.Newest = other.Newest
+	}
+	return Extent{e.Objects + other.Objects, e.Bytes + other.Bytes, e.Newest}
+}
+
+// Extent is how much there is below a prefix.
+func (c *Client) Extent(ctx context.Context, below URI) (Extent, error) {
+	var found Extent
+	err := c.each(ctx, below, func(o minio.ObjectInfo) error {
+		found = found.Add(o.Size, o.LastModified)
+		return nil
+	})
+	return found, err
+}
+
+// each hands on the objects below a prefix as the store lists them.
+func (c *Client) each(ctx context.Context, below URI, take func(minio.ObjectInfo) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var newest time.Time
 	for o := range c.s3.ListObjects(ctx, below.Bucket, minio.ListObjectsOptions{Prefix: below.Key, Recursive: true}) {
 		if o.Err != nil {
-			return newest, classify("list", below, o.Err)
+			return classify("list", below, o.Err)
 		}
-		if o.LastModified.After(newest) {
-			newest = o.LastModified
+		if err := take(o); err != nil {
+			return err
 		}
 	}
-	return newest, nil
+	return nil
 }
 
 func infoOf(bucket string, o minio.ObjectInfo) Info {
@@ -301,21 +334,20 @@ func (c *Client) Delete(ctx context.Context, at URI) error {
 }
 
 // DeletePrefix removes every object whose key starts with prefix.Key, and says how
-// many. The prefix must end in a slash, so that jobs/a does not take jobs/ab with it.
-func (c *Client) DeletePrefix(ctx context.Context, prefix URI) (int, error) {
+// much that was. The prefix must end in a slash, so that jobs/a does not take jobs/ab with it.
+func (c *Client) DeletePrefix(ctx context.Context, prefix URI) (Extent, error) {
 	if !strings.HasSuffix(prefix.Key, "/") {
-		return 0, fault.New(fault.Invalid, "delete %s: a prefix must end with a slash", prefix)
+		return Extent{}, fault.New(fault.Invalid, "delete %s: a prefix must end with a slash", prefix)
 	}
-	all, err := c.List(ctx, prefix)
-	if err != nil {
-		return 0, err
-	}
-	for n, info := range all {
-		if err := c.Delete(ctx, info.URI); err != nil {
-			return n, err
+	var gone Extent
+	err := c.each(ctx, prefix, func(o minio.ObjectInfo) error {
+		if err := c.Delete(ctx, URI{prefix.Bucket, o.Key}); err != nil {
+			return err
 		}
-	}
-	return len(all), nil
+		gone = gone.Add(o.Size, o.LastModified)
+		return nil
+	})
+	return gone, err
 }
 
 // Copy copies an object inside the store, with its metadata.

@@ -54,7 +54,10 @@ func (a *App) packScript(ctx context.Context, c *client.Client, f *scriptFlags, 
 		return "", "", err
 	}
 	if known, err := c.StatObject(ctx, uri); err == nil && known.Size == info.Size() {
-		return entry, uri, nil
+		if uploadedLongAgo(known) {
+			err = useAgain(ctx, c, uri)
+		}
+		return entry, uri, err
 	} else if err != nil && !fault.Is(err, fault.NotFound) {
 		return "", "", err
 	}

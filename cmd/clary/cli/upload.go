@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/cluster"
@@ -156,12 +157,14 @@ func (a *App) upload(ctx context.Context, c *client.Client, path string) (string
 	if err != nil {
 		return "", err
 	}
+	old := false
 	for _, file := range files {
 		target := uri
 		if strings.HasSuffix(uri, "/") {
 			target += file.name
 		}
 		if known, err := c.StatObject(ctx, target); err == nil && known.Size == file.size {
+			old = old || uploadedLongAgo(known)
 			continue
 		} else if err != nil && !fault.Is(err, fault.NotFound) {
 			return "", err
@@ -170,7 +173,28 @@ func (a *App) upload(ctx context.Context, c *client.Client, path string) (string
 			return "", err
 		}
 	}
+	if old {
+		return uri, useAgain(ctx, c, uri)
+	}
 	return uri, nil
+}
+
+// usedMark is beside what an upload holds. No file is there under that name: commas are escaped.
+const usedMark = "/used,"
+
+// renewAfter is how old an upload is when it is marked as used again: less than any cluster keeps one that nothing names.
+const renewAfter = 12 * time.Hour
+
+func uploadedLongAgo(known client.Object) bool {
+	return time.Since(time.Unix(0, known.Modified)) > renewAfter
+}
+
+// useAgain marks an upload as used now, beside what it holds, so that the cluster keeps it until its job is there.
+func useAgain(ctx context.Context, c *client.Client, uri string) error {
+	folder, _, _ := strings.Cut(strings.TrimPrefix(uri, uploadsPrefix), "/")
+	text := time.Now().UTC().Format(time.RFC3339) + "\n"
+	_, err := c.PutObject(ctx, uploadsPrefix+folder+usedMark, strings.NewReader(text), int64(len(text)))
+	return err
 }
 
 type localFile struct {

@@ -111,16 +111,16 @@ func (s *Store) Folders(_ context.Context, below object.URI, after string, most 
 	return names[:min(most, len(names))], nil
 }
 
-// Newest is when the newest object below a prefix was written.
-func (s *Store) Newest(_ context.Context, below object.URI) (newest time.Time, err error) {
+// Extent is how much there is below a prefix, as of object.Client.
+func (s *Store) Extent(_ context.Context, below object.URI) (found object.Extent, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for uri, o := range s.objects {
-		if strings.HasPrefix(uri, below.String()) && o.modified.After(newest) {
-			newest = o.modified
+		if strings.HasPrefix(uri, below.String()) {
+			found = found.Add(int64(len(o.data)), o.modified)
 		}
 	}
-	return newest, nil
+	return found, nil
 }
 
 // Get implements registry.Store.
@@ -163,16 +163,20 @@ func (s *Store) Delete(_ context.Context, at object.URI) error {
 }
 
 // DeletePrefix removes all objects below a prefix.
-func (s *Store) DeletePrefix(ctx context.Context, prefix object.URI) (int, error) {
-	all := s.Below(prefix.String())
-	for n, text := range all {
+func (s *Store) DeletePrefix(ctx context.Context, prefix object.URI) (gone object.Extent, err error) {
+	for _, text := range s.Below(prefix.String()) {
 		uri, err := object.ParseURI(text)
-		if err == nil {
-			err = s.Delete(ctx, uri)
-		}
 		if err != nil {
-			return n, err
+			return gone, err
 		}
+		o, err := s.read(uri)
+		if err != nil {
+			continue // somebody else was faster
+		}
+		if err := s.Delete(ctx, uri); err != nil {
+			return gone, err
+		}
+		gone = gone.Add(int64(len(o.data)), o.modified)
 	}
-	return len(all), nil
+	return gone, nil
 }

@@ -490,6 +490,8 @@ type Gone struct {
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	Objects       int64                  `protobuf:"varint,155,opt,name=objects,proto3" json:"objects,omitempty"`
+	Bytes         int64                  `protobuf:"varint,156,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -545,6 +547,20 @@ func (x *Gone) GetWhy() string {
 	return ""
 }
 
+func (x *Gone) GetObjects() int64 {
+	if x != nil {
+		return x.Objects
+	}
+	return 0
+}
+
+func (x *Gone) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 var File_clary_v1_settings_proto protoreflect.FileDescriptor
 
 const file_clary_v1_settings_proto_rawDesc = "" +
@@ -579,11 +595,13 @@ const file_clary_v1_settings_proto_rawDesc = "" +
 	"\rSweepResponse\x12\"\n" +
 	"\x04gone\x18\x01 \x03(\v2\x0e.clary.v1.GoneR\x04gone\x12\"\n" +
 	"\x04kept\x18\x02 \x03(\v2\x0e.clary.v1.GoneR\x04kept\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"<\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"n\n" +
 	"\x04Gone\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
-	"\x03why\x18\x03 \x01(\tR\x03why2\xcf\x01\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\x12\x19\n" +
+	"\aobjects\x18\x9b\x01 \x01(\x03R\aobjects\x12\x15\n" +
+	"\x05bytes\x18\x9c\x01 \x01(\x03R\x05bytes2\xcf\x01\n" +
 	"\bSettings\x12B\n" +
 	"\x03Get\x12\x1c.clary.v1.GetSettingsRequest\x1a\x1d.clary.v1.GetSettingsResponse\x12E\n" +
 	"\x04Edit\x12\x1d.clary.v1.EditSettingsRequest\x1a\x1e.clary.v1.EditSettingsResponse\x128\n" +
