@@ -55,6 +55,11 @@ func TestEveryPaneFitsItsTerminal(t *testing.T) {
 				t.Errorf("no %s at 80 columns: %q", c.title, lines[1])
 			}
 		}
+		for by, c := range panes[pane].columns {
+			if heading := v.frame(topState{pane: pane, sort: by}, 80, 24, now)[1]; !strings.Contains(heading, strings.ToUpper(c.title)+"↓") {
+				t.Errorf("sorted by %s there is no room for the mark: %q", c.title, heading)
+			}
+		}
 	}
 	if first := v.frame(topState{}, 80, 24, now)[0]; !strings.HasPrefix(first, "a leads (2 of 3)  40 nodes (1 lost)  cores ") || !strings.HasSuffix(first, "  59 run 1 wait") {
 		t.Errorf("%q", first)

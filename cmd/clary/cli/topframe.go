@@ -54,7 +54,8 @@ func words(text string) cell { return cell{text: oneLine(text)} }
 
 func counted(text string, number float64) cell { return cell{text, number, true} }
 
-// column is a heading with its width at 80 columns; what is left of a wider terminal is the last one's.
+// column is a heading with its width at 80 columns, in which there is room for the mark of the one that is sorted by; what
+// is left of a wider terminal is the last one's.
 type column struct {
 	title string
 	width int
@@ -68,8 +69,8 @@ type pane struct {
 }
 
 var panes = [...]pane{
-	{"nodes", []column{{"node", 18}, {"state", 11}, {"cores", 11}, {"memory", 14}, {"gpus", 8}, {"tasks", 6}, {"reason", 10}}, nodeCells},
-	{"queues", []column{{"queue", 20}, {"running", 8}, {"waiting", 8}, {"cores", 9}, {"memory", 10}, {"gpus", 8}, {"share", 8}}, queueCells},
+	{"nodes", []column{{"node", 18}, {"state", 11}, {"cores", 11}, {"memory", 14}, {"gpus", 8}, {"tasks", 7}, {"reason", 10}}, nodeCells},
+	{"queues", []column{{"queue", 20}, {"running", 9}, {"waiting", 9}, {"cores", 9}, {"memory", 10}, {"gpus", 8}, {"share", 8}}, queueCells},
 	{"jobs", []column{{"job", 24}, {"state", 10}, {"kind", 10}, {"owner", 9}, {"queue", 9}, {"age", 7}, {"reason", 5}}, jobCells},
 }
 
