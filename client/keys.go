@@ -84,10 +84,11 @@ func (c *Client) RotateKeys(ctx context.Context, what cluster.Rotation, step clu
 	return keysOf(response), err
 }
 
-// Revoke has nobody believe a member any more, whatever certificate it shows. Doing it twice is no harm.
-func (c *Client) Revoke(ctx context.Context, role, id, reason string) (cluster.Revocation, error) {
+// Revoke has nobody believe a member any more, whatever certificate it shows. Doing it twice is no harm. What it means that a coordinator
+// leaves the quorum, beyond one less, has to be forced.
+func (c *Client) Revoke(ctx context.Context, role, id, reason string, force bool) (cluster.Revocation, error) {
 	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.Revocation, error) {
-		return claryv1.NewKeysClient(conn).Revoke(ctx, &claryv1.RevokeRequest{Role: role, Id: id, Reason: reason})
+		return claryv1.NewKeysClient(conn).Revoke(ctx, &claryv1.RevokeRequest{Role: role, Id: id, Reason: reason, Force: force})
 	})
 	if err != nil {
 		return cluster.Revocation{}, err

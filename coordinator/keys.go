@@ -14,7 +14,7 @@ func (n *coordinator) openWarden() {
 	c := n.config
 	n.warden = warden.New(warden.Config{
 		ID: c.ID, Dir: c.Data, TLS: c.path(tlsFolder), Keyring: n.self.keyring, Credentials: n.self.credentials, Replica: n.replica,
-		Coordinators: n.quorum, Peers: n.peers, Agents: n.agents, Applied: n.keysApplied, Log: c.Log,
+		Coordinators: n.quorum, Quorum: n.voting, Peers: n.peers, Agents: n.agents, Applied: n.keysApplied, Log: c.Log,
 	})
 }
 

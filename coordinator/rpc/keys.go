@@ -20,7 +20,7 @@ type Warden interface {
 	Show(ctx context.Context) (cluster.Trust, []warden.Member, error)
 	CAs() []*claryv1.TrustedCA
 	Rotate(ctx context.Context, what cluster.Rotation, step cluster.Phase, by string, force bool) error
-	Revoke(ctx context.Context, revocation cluster.Revocation) (cluster.Revocation, error)
+	Revoke(ctx context.Context, revocation cluster.Revocation, force bool) (cluster.Revocation, error)
 	Stage(text []byte) error
 	Fetch(id string) ([]byte, error)
 	Status() *claryv1.KeyStatusResponse
@@ -88,7 +88,7 @@ func (s *keys) Revoke(ctx context.Context, request *claryv1.RevokeRequest) (*cla
 	if revoked.Reason == "" {
 		return nil, fault.New(fault.Invalid, "reason: is empty: say why, for those who ask what became of the node")
 	}
-	agreed, err := s.warden.Revoke(ctx, revoked)
+	agreed, err := s.warden.Revoke(ctx, revoked, request.GetForce())
 	if err != nil {
 		return nil, err
 	}

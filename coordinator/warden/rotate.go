@@ -240,22 +240,12 @@ func (w *Warden) hand(ctx context.Context, id string, text []byte) error {
 	return wire.FromStatus(err)
 }
 
-// Revoke has nobody believe a member any more. A coordinator leaves the quorum first.
-func (w *Warden) Revoke(ctx context.Context, r cluster.Revocation) (cluster.Revocation, error) {
+// Revoke has nobody believe a member any more. A coordinator leaves the quorum with it: what that means is weighed before, and it leaves when nobody
+// believes it, so that what was cut off in between can be done again. One that was removed before can be revoked still.
+func (w *Warden) Revoke(ctx context.Context, r cluster.Revocation, force bool) (agreed cluster.Revocation, err error) {
+	voter := false
 	if r.Role == cluster.RoleCoordinator {
-		known, err := w.config.Coordinators()
-		switch {
-		case err != nil:
-			return r, err
-		case r.ID == w.config.ID:
-			return r, fault.New(fault.Conflict, "coordinator %s leads: have another lead first", r.ID)
-		case !slices.Contains(known, r.ID):
-			return r, fault.New(fault.NotFound, "id: there is no coordinator %q: see clary cluster", cluster.Clip(r.ID))
-		}
-		if answer, err := w.status(ctx, Member{Role: r.Role, ID: r.ID}, nil); err == nil { // its key, so that it never joins again
-			r.Keys = []string{answer.GetKey()}
-		}
-		if err := w.config.Replica.RemoveServer(ctx, r.ID); err != nil {
+		if r.Keys, voter, err = w.leaves(ctx, r.ID, force); err != nil {
 			return r, err
 		}
 	}
@@ -267,12 +257,45 @@ func (w *Warden) Revoke(ctx context.Context, r cluster.Revocation) (cluster.Revo
 		return r, err
 	}
 	defer snapshot.Close()
-	agreed, _ := snapshot.Trust().Revocation(r.Role, r.ID)
+	agreed, _ = snapshot.Trust().Revocation(r.Role, r.ID)
+	if voter {
+		if _, _, err := w.config.Quorum.Remove(ctx, r.ID, true); err != nil && !fault.Is(err, fault.NotFound) {
+			return agreed, err
+		}
+	}
 	if err := w.await(ctx, snapshot.Trust().Generation); err != nil {
 		return agreed, err
 	}
 	_, _, err = w.Show(ctx) // tells agents, whichever coordinator they are with
 	return agreed, err
+}
+
+// leaves are the keys that a coordinator is known to have had, so that none of them joins again, and whether it is one still.
+func (w *Warden) leaves(ctx context.Context, id string, force bool) (keys []string, voter bool, err error) {
+	if id == w.config.ID {
+		return nil, false, fault.New(fault.Conflict, "coordinator %s leads: have another lead first, with clary cluster transfer", id)
+	}
+	_, gone := w.config.Quorum.Weigh(ctx, id, force)
+	if gone != nil && !fault.Is(gone, fault.NotFound) {
+		return nil, false, gone
+	}
+	snapshot, err := w.config.Replica.Read(ctx, false)
+	if err != nil {
+		return nil, false, err
+	}
+	defer snapshot.Close()
+	for token := range snapshot.Tokens() {
+		if token.Kind == cluster.TokenJoin && token.Role == cluster.RoleCoordinator && token.Name == id && token.BoundKey != "" && !slices.Contains(keys, token.BoundKey) {
+			keys = append(keys, token.BoundKey)
+		}
+	}
+	if gone != nil && len(keys) == 0 {
+		return nil, false, gone
+	}
+	if answer, err := w.status(ctx, Member{Role: cluster.RoleCoordinator, ID: id}, nil); err == nil && !slices.Contains(keys, answer.GetKey()) {
+		keys = append(keys, answer.GetKey())
+	}
+	return keys, gone == nil, nil
 }
 
 // CAs describes the CAs that are trusted now.

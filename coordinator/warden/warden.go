@@ -43,7 +43,13 @@ type Replica interface {
 	Propose(ctx context.Context, commands ...command.Command) ([]command.Result, error)
 	Read(ctx context.Context, stale bool) (*state.Snapshot, error)
 	Events() *state.Bus
-	RemoveServer(ctx context.Context, id string) error
+}
+
+// Quorum is what a coordinator leaves that is revoked.
+type Quorum interface {
+	// Weigh decides whether a coordinator may be removed: NotFound is that it is none.
+	Weigh(ctx context.Context, id string, force bool) (means []string, err error)
+	Remove(ctx context.Context, id string, force bool) (accepted []string, elsewhere bool, err error)
 }
 
 // Conns gives connections to members by id.
@@ -61,6 +67,7 @@ type Config struct {
 	Replica     Replica
 	// Coordinators lists all members of the quorum, this one included.
 	Coordinators func() ([]string, error)
+	Quorum       Quorum
 	Peers        Conns // to coordinators
 	Agents       Conns
 	// Applied is told after each change what is in force, to pass it on: to gossip, to agents, to what stands.

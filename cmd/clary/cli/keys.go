@@ -275,7 +275,7 @@ func (a *App) awaitMembers(ctx context.Context, c *client.Client, limit time.Dur
 
 func (a *App) revokeNodeCommand() *cobra.Command {
 	var reason string
-	var coordinator, yes bool
+	var coordinator, force, yes bool
 	command := &cobra.Command{
 		Use:   "revoke NODE",
 		Short: "Shut a node out at once: nobody believes its certificate any more",
@@ -287,7 +287,8 @@ func (a *App) revokeNodeCommand() *cobra.Command {
 	}
 	flags := command.Flags()
 	flags.StringVar(&reason, "reason", "", "why, for all who ask what became of it")
-	flags.BoolVar(&coordinator, "coordinator", false, "NODE is a coordinator: it leaves the quorum first")
+	flags.BoolVar(&coordinator, "coordinator", false, "NODE is a coordinator: it leaves the quorum, too")
+	flags.BoolVar(&force, "force", false, "with --coordinator: though the cluster stops deciding without it, or its objects go with it")
 	flags.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	command.RunE = func(command *cobra.Command, args []string) error {
 		if reason == "" {
@@ -301,7 +302,7 @@ func (a *App) revokeNodeCommand() *cobra.Command {
 			if err := a.confirm(ctx, yes, "Shut "+role+" "+args[0]+" out: what runs there is lost, and it has to join anew"); err != nil {
 				return err
 			}
-			revoked, err := c.Revoke(ctx, role, args[0], reason)
+			revoked, err := c.Revoke(ctx, role, args[0], reason, force)
 			if err != nil {
 				return err
 			}
