@@ -41,7 +41,7 @@ func (n *coordinator) becomeVoter(ctx context.Context) error {
 			return nil
 		case err == nil:
 			return fault.New(fault.Unready, "%d log entries are to be caught up with", behind)
-		case fault.Is(err, fault.Denied):
+		case fault.Is(err, fault.Denied), fault.Is(err, fault.Invalid): // the leader's word: only it gets so far
 			return err
 		}
 		last = err

@@ -247,8 +247,8 @@ func (c *Client) List(ctx context.Context, prefix URI) ([]Info, error) {
 	return out, nil
 }
 
-// Folders are the names of folders right below a prefix that ends in a slash, in order, behind the one named after; at most so
-// many.
+// Folders are the names of folders right below a prefix that ends in a slash, in the store's order, behind the one named after; at most so
+// many. That is the order of what is in them: a-b comes before a, as a-b/ does before a/.
 func (c *Client) Folders(ctx context.Context, below URI, after string, most int) ([]string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -262,7 +262,7 @@ func (c *Client) Folders(ctx context.Context, below URI, after string, most int)
 			return nil, classify("list", below, o.Err)
 		}
 		name, isFolder := strings.CutSuffix(strings.TrimPrefix(o.Key, below.Key), "/")
-		if !isFolder || name <= after {
+		if !isFolder || o.Key <= options.StartAfter { // some tell of the one that is named, too
 			continue
 		}
 		if names = append(names, name); len(names) == most {

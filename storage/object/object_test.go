@@ -48,3 +48,37 @@ func TestAFullStoreIsSaidWithTheRemedy(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A name that begins as another does, and goes on with what comes before a slash, comes before the other.
+func TestFoldersAreGoneThroughPageByPageAndNoneIsLeftOut(t *testing.T) {
+	all := []string{"jobs/a-b/", "jobs/a-c/", "jobs/a/", "jobs/a0/", "jobs/b/"}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "<ListBucketResult>")
+		for _, folder := range all {
+			if folder >= r.URL.Query().Get("start-after") { // as of a store that tells of the one that is named, too
+				fmt.Fprintf(w, "<CommonPrefixes><Prefix>%s</Prefix></CommonPrefixes>", folder)
+			}
+		}
+		fmt.Fprint(w, "</ListBucketResult>")
+	}))
+	defer server.Close()
+	store, err := object.Open(object.Config{Endpoint: strings.TrimPrefix(server.URL, "http://"), Region: "us-east-1", AccessKey: "key", SecretKey: "secret", Insecure: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for most := 1; most <= len(all)+1; most++ {
+		var names []string
+		for after := ""; ; after = names[len(names)-1] {
+			page, err := store.Folders(t.Context(), object.URI{Bucket: "clary", Key: "jobs/"}, after, most)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if names = append(names, page...); len(page) < most {
+				break
+			}
+		}
+		if got := "jobs/" + strings.Join(names, "/ jobs/") + "/"; got != strings.Join(all, " ") {
+			t.Errorf("%d at a time: %s", most, got)
+		}
+	}
+}

@@ -66,12 +66,17 @@ type marked struct {
 // StoreLog stores one entry.
 func (m marked) StoreLog(l *raft.Log) error { return m.StoreLogs([]*raft.Log{l}) }
 
-// StoreLogs stores entries, and notes that they are there.
+// StoreLogs stores entries, and notes that they are there. If that fails they are there all the same: raft would take them for missing and store them
+// again, which the log refuses for ever, so that the server is of no use until it is opened anew.
 func (m marked) StoreLogs(logs []*raft.Log) error {
 	if err := m.checked.StoreLogs(logs); err != nil || len(logs) == 0 {
 		return err
 	}
-	return m.mark.write(logs[len(logs)-1].Index)
+	err := m.mark.write(logs[len(logs)-1].Index)
+	if err != nil && m.broken != nil {
+		m.broken(err)
+	}
+	return err
 }
 
 // DeleteRange deletes entries at either end. If those at the end go, less is noted before.

@@ -102,12 +102,12 @@ func (s *Store) Folders(_ context.Context, below object.URI, after string, most 
 	found := map[string]bool{}
 	for uri := range s.objects {
 		if rest, ok := strings.CutPrefix(uri, below.String()); ok {
-			if name, _, isFolder := strings.Cut(rest, "/"); isFolder && name > after {
+			if name, _, isFolder := strings.Cut(rest, "/"); isFolder && (after == "" || name+"/" > after+"/") {
 				found[name] = true
 			}
 		}
 	}
-	names := slices.Sorted(maps.Keys(found))
+	names := slices.SortedFunc(maps.Keys(found), func(a, b string) int { return strings.Compare(a+"/", b+"/") })
 	return names[:min(most, len(names))], nil
 }
 
