@@ -49,7 +49,7 @@ type Cluster struct {
 	running map[string]*runner
 	holds   map[string]*hold
 	listed  []*hold          // sorted; nil if holds has changed since
-	shuts   map[string]*shut // limits that are kept, by their queue; "" is what others withhold
+	shuts   map[string]*shut // limits that are kept, by their queue; "" is what others withhold, and those behind firmIn are on what nobody may preempt
 	rests   map[string]int64 // until when nodes and limits are not kept below what may never end
 	works   map[string]*work // of gangs that wait or run
 	history *order.History

@@ -22,35 +22,44 @@ type frees struct {
 	endless bool  // it may be for ever until then
 }
 
-// denied notes that a limit blocks an ask. When the first of a line has waited for long enough for a limit that is neither
-// its owner's alone nor only on what nobody may preempt, others no longer take what it waits for: neither those behind it nor other queues that have the limit above
-// them. In a strict queue those behind it wait at once.
+// denied notes that a limit blocks an ask. When the first of a line has waited for long enough for a limit that is not
+// its owner's alone, others no longer take what it waits for: neither those behind it nor other queues that have the limit above
+// them. In a strict queue those behind it wait at once. A limit on what nobody may preempt keeps only such jobs back, and closes no line.
 func (r *round) denied(w *waiter, block share.Block) {
 	if w.since == 0 {
 		w.since = r.now
 	}
-	if block.Owner != "" || block.Limit == share.LimitFirm || block.Asked > block.Most || w.line.stuck > 0 {
+	if block.Owner != "" || block.Asked > block.Most || w.line.stuck > 0 {
 		return
 	}
-	w.line.denied = true
-	r.close(w)
+	limit := block.Queue
+	if block.Limit == share.LimitFirm {
+		limit = firmIn + block.Queue
+	} else {
+		w.line.denied = true
+		r.close(w)
+	}
 	if patient := w.since + int64(r.opts.Patience); patient > r.now {
 		r.recall(patient)
 		return
 	}
 	r.free(w, block.Queue)
-	if w.frees.until == 0 || w.frees.until == never && r.keeps(w, w.frees.endless, []string{limitOf + block.Queue}) > 0 {
+	if w.frees.until == 0 || w.frees.until == never && r.keeps(w, w.frees.endless, []string{limitOf + limit}) > 0 {
 		return
 	}
-	if old := r.shuts[block.Queue]; old == nil || old.by == w || old.by.since > w.since || old.by.since == w.since && old.by.ID > w.ID {
-		r.shuts[block.Queue] = &shut{by: w, until: w.frees.until, seen: true}
+	if old := r.shuts[limit]; old == nil || old.by == w || old.by.since > w.since || old.by.since == w.since && old.by.ID > w.ID {
+		r.shuts[limit] = &shut{by: w, until: w.frees.until, seen: true}
 		w.leads = true
 		r.recall(w.frees.until)
 	}
 }
 
-// limitOf stands before a queue's name where its limit rests, as nodes do by theirs.
-const limitOf = "limit of "
+const (
+	// limitOf stands before a limit's name where it rests, as nodes do by theirs.
+	limitOf = "limit of "
+	// firmIn stands before a queue's name for its limit on what nobody may preempt.
+	firmIn = "firm in "
+)
 
 // close has nobody overtake an ask in a queue that says so.
 func (r *round) close(w *waiter) {
@@ -103,6 +112,9 @@ func (c *Cluster) waitsBehind(w *waiter, amount cluster.Amount, now int64) *wait
 	}
 	for name := w.line.queue.Name; name != ""; {
 		if s := c.shuts[name]; s.bars(w, now) {
+			return s.by
+		}
+		if s := c.shuts[firmIn+name]; w.Firm && s.bars(w, now) {
 			return s.by
 		}
 		q, _ := c.Queues.Queue(name)

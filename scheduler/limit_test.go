@@ -123,3 +123,52 @@ func TestAUsersLimitClosesNoStrictQueue(t *testing.T) {
 	s.expect("second", "")
 	s.expect("others", "n0")
 }
+
+// Of what nobody may preempt small jobs would take what is left each time, and a large one would never have all of it at once.
+func TestWhoWaitsForWhatNobodyMayPreemptIsNotOvertakenForEver(t *testing.T) {
+	firm := func(g *cluster.Gang) { g.NonPreemptible = true }
+	for name, queues := range map[string][]cluster.Queue{
+		"the queue's own":  {{Name: "a", Weight: 1, Unpreemptible: gpuQuota(4)}},
+		"its parent's":     {{Name: "lab", Weight: 1, Unpreemptible: gpuQuota(4)}, {Name: "a", Weight: 1, Parent: "lab"}, {Name: "b", Weight: 1, Parent: "lab"}},
+		"a strict queue's": {{Name: "a", Weight: 1, Unpreemptible: gpuQuota(4), Backfill: cluster.BackfillNone}},
+	} {
+		s := newStage(t, racks(1, 8), queues...)
+		s.submit(with(gpuGang("a", "first", 1, 1), firm), time.Hour)
+		s.step()
+		s.submit(with(gpuGang("a", "large", 1, 4), firm), time.Hour)
+		came, beside := s.now, 0
+		for i := 0; s.where("large") == "" && s.now-came < int64(24*time.Hour); i++ {
+			s.submit(with(gpuGang(queues[len(queues)-1].Name, fmt.Sprint("small", i), 1, 1), firm), 40*time.Minute)
+			s.submit(gpuGang("a", fmt.Sprint("soft", i), 1, 1), 5*time.Minute)
+			s.after(10 * time.Minute)
+			if s.where(fmt.Sprint("soft", i)) == "done" {
+				beside++
+			}
+		}
+		if took := time.Duration(s.now - came); took > 5*time.Hour || beside < 6 {
+			t.Errorf("%s: it waits for %s, and %d that may be preempted ran meanwhile", name, took, beside)
+		}
+	}
+}
+
+// A server that nobody may preempt holds a part of the limit for ever: the rest of it is not kept for ever, either.
+func TestWhatIsLeftOfWhatNobodyMayPreemptDoesNotLieIdleForEver(t *testing.T) {
+	firm := func(g *cluster.Gang) { g.NonPreemptible = true }
+	s := newStage(t, racks(1, 8), cluster.Queue{Name: "a", Weight: 1, Unpreemptible: gpuQuota(4)})
+	s.submit(with(gpuGang("a", "server", 1, 1), firm), forever)
+	s.after(time.Hour)
+	s.submit(with(gpuGang("a", "large", 1, 4), firm), time.Hour)
+	done := 0
+	for i := range 400 {
+		s.submit(with(gpuGang("a", fmt.Sprint("small", i), 1, 3), firm), 30*time.Minute)
+		s.after(30 * time.Minute)
+	}
+	for i := range 400 {
+		if s.where(fmt.Sprint("small", i)) == "done" {
+			done++
+		}
+	}
+	if done < 100 {
+		t.Errorf("of 400 jobs of half an hour %d are done after 200 hours", done)
+	}
+}
