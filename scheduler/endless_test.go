@@ -111,3 +111,40 @@ func TestRoomThatIsKeptOnANodeThatShrinksIsKeptElsewhere(t *testing.T) {
 	s.step()
 	s.expect("late", "n0")
 }
+
+// While a large gang waits patiently others overtake it, and one of them never ends: what is kept for the large one rests all the same.
+func TestWhoCameLaterAndNeverEndsHasNothingKeptForEver(t *testing.T) {
+	for name, c := range map[string]struct {
+		queue                cluster.Queue
+		nodes, large, server int32 // of 4 GPUs, on each of them; how many it needs and who overtakes it
+	}{
+		"nodes":   {cluster.Queue{Name: "q", Weight: 1}, 2, 2, 4},
+		"a limit": {cluster.Queue{Name: "q", Weight: 1, Borrow: gpuQuota(8)}, 3, 2, 1},
+	} {
+		s := newStage(t, racks(int(c.nodes), 4), c.queue)
+		s.submit(gpuGang("q", "short", 1, 4), 2*time.Minute)
+		s.submit(gpuGang("q", "longer", 1, 4), 9*time.Minute)
+		s.after(time.Minute)
+		s.submit(gpuGang("q", "large", c.large, 4), time.Hour)
+		s.after(2 * time.Minute)
+		s.submit(gpuGang("q", "server", 1, c.server), forever)
+		s.after(time.Minute)
+		if s.where("server") == "" || s.where("large") != "" {
+			t.Fatalf("%s: the server at %q, the large one at %q", name, s.where("server"), s.where("large"))
+		}
+		s.after(time.Hour)
+		done := 0
+		for i := range 400 {
+			s.submit(gpuGang("q", fmt.Sprint("small", i), 1, 4), 30*time.Minute)
+			s.after(30 * time.Minute)
+		}
+		for i := range 400 {
+			if s.where(fmt.Sprint("small", i)) == "done" {
+				done++
+			}
+		}
+		if done < 100 {
+			t.Errorf("%s: %d of 400 jobs of half an hour are done after 200 hours", name, done)
+		}
+	}
+}

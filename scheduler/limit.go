@@ -71,7 +71,8 @@ func (r *round) close(w *waiter) {
 // free works out when an ask will be admitted, if what holds of a queue's limit ends in its order.
 func (r *round) free(w *waiter, queue string) {
 	f := &w.frees
-	if next := f.at + int64(reserveEvery); f.at > 0 && f.until > r.now && (f.moves == r.moves || next > r.now) {
+	fresh := f.until > r.now && (f.until != never || f.endless || r.now < w.spell.until) // what did not seem endless may by now
+	if next := f.at + int64(reserveEvery); f.at > 0 && (fresh && f.moves == r.moves || f.until > r.now && next > r.now) {
 		r.recall(next)
 		return
 	}

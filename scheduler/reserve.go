@@ -86,7 +86,7 @@ type spell struct {
 const firstSpell = time.Hour
 
 // keeps is 0 if something is kept for an ask of which nobody knows when it can use it, or else when to ask again. Endless says that what it waits
-// for was there before it, or may not be stopped; then what is kept, nodes or a limit, rests after each spell whoever else would have
+// for was there before it, has been for long, or may not be stopped; then what is kept, nodes or a limit, rests after each spell whoever else would have
 // it kept: or the first of several queues would take turns, and it never rested.
 func (r *round) keeps(w *waiter, endless bool, what []string) (again int64) {
 	for _, name := range what {
@@ -123,9 +123,9 @@ func (r *round) keeps(w *waiter, endless bool, what []string) (again int64) {
 	return 0
 }
 
-// endless reports whether an ask that waits for this to end may do so for ever.
+// endless reports whether an ask that waits for this to end may do so for ever: it was there before, or has been for long.
 func (e *end) endless(w *waiter) bool {
-	return e.at == never && (e.late == last || e.run.Started < w.since)
+	return e.at == never && (e.late >= long || e.run.Started < w.since)
 }
 
 // younger are the holds of those that have waited for less long than an ask. They stand back: so the one that has waited
