@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,7 +32,7 @@ func (f *memberFlags) add(command *cobra.Command, what, metrics string) {
 	flags.StringVar(&f.data, "data", "/var/lib/clary/"+what, "folder of everything that lasts")
 	flags.StringVar(&f.join, "join", "", "host:port of any coordinator, for the first start")
 	flags.StringVar(&f.token, "token", "", "join token, for the first start (other users of this machine can see it: prefer --token-file)")
-	flags.StringVar(&f.tokenFile, "token-file", "", "file with the join token")
+	flags.StringVar(&f.tokenFile, "token-file", "", "file with the join token; it may be deleted when the machine has joined")
 	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&f.format, "log-format", "text", "text or json")
 	flags.StringVar(&f.metrics, "metrics-listen", metrics, "host:port of /metrics, /healthz and /readyz, or "+ops.Off+": plain HTTP on loopback, else TLS and a token of the cluster")
@@ -49,12 +52,21 @@ func addFront(flags *pflag.FlagSet, front *ingress.Front, prefix, listen string)
 	flags.BoolVar(&front.Plaintext, prefix+"-plaintext", false, "take plain HTTP; loopback addresses only")
 }
 
-// secret is the join token, wherever it was given.
+// memberFile is in the data folder of every machine that has joined.
+const memberFile = "member.json"
+
+// secret is the join token, wherever it was given. A machine that has joined needs none, so the file of one that is used up
+// may be gone, though its service still names it.
 func (f *memberFlags) secret() (string, error) {
 	if f.tokenFile == "" {
 		return f.token, nil
 	}
 	text, err := os.ReadFile(f.tokenFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, missing := os.Stat(filepath.Join(f.data, memberFile)); missing == nil {
+			return "", nil
+		}
+	}
 	if err != nil {
 		return "", fault.New(fault.Invalid, "--token-file: %w", err)
 	}
