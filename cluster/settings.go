@@ -114,9 +114,9 @@ var table = []Setting{
 	amount("retention.audit_most", UnitCount, 100_000, 1000, 10_000_000, "", "and of these at most so many; the oldest go first", func(s *Settings) *int64 { return &s.Retention.AuditMost }),
 	amount("backup.every", UnitDuration, 0, int64(time.Minute), 366*day, "no backups by themselves", "how often the cluster is backed up (not built yet)", func(s *Settings) *time.Duration { return &s.Backup.Every }),
 	worded("backup.to", "where backups go, an s3://bucket/prefix", func(s *Settings) *string { return &s.Backup.To }),
+	amount("backup.keep", UnitCount, 14, 1, 10_000, "", "how many backups are kept; the oldest go first", func(s *Settings) *int64 { return &s.Backup.Keep }),
 	amount("certificates.node", UnitDuration, 30*day, shortestCertificate, 365*day, "", "how long certificates of coordinators and agents last; a third of it is how long an agent may be away", func(s *Settings) *time.Duration { return &s.Certificates.Node }),
 	amount("certificates.task", UnitDuration, 7*day, shortestCertificate, 365*day, "", "how long certificates of tasks last that talk to one another; they are renewed while the task runs", func(s *Settings) *time.Duration { return &s.Certificates.Task }),
-	amount("backup.keep", UnitCount, 14, 1, 10_000, "", "how many backups are kept; the oldest go first", func(s *Settings) *int64 { return &s.Backup.Keep }),
 }
 
 func amount[T ~int64](path string, unit Unit, open, least, most int64, zero, means string, at func(*Settings) *T) Setting {

@@ -89,3 +89,15 @@ func TestABackupThatIsMadeNeedsAPlace(t *testing.T) {
 		}
 	}
 }
+
+// A file of settings has each group once, and is written in the order of the table.
+func TestTheSettingsOfAGroupStandTogether(t *testing.T) {
+	last, seen := "", map[string]bool{}
+	for _, setting := range cluster.AllSettings() {
+		group, _, _ := strings.Cut(setting.Path, ".")
+		if group != last && seen[group] {
+			t.Errorf("%s stands apart from the others of %s", setting.Path, group)
+		}
+		last, seen[group] = group, true
+	}
+}
