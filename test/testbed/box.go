@@ -41,7 +41,11 @@ type Box struct {
 	console       string
 }
 
-const bootFor = time.Minute
+// How long a machine and a script on it may take; other tests may have the processors meanwhile.
+const (
+	bootFor    = 2 * time.Minute
+	commandFor = 3 * time.Minute
+)
 
 // NewBoxes makes their network. Without root, or without what a machine is made with, the test is skipped.
 func NewBoxes(t *testing.T) *Boxes {
@@ -144,10 +148,11 @@ func firstChild(pid int) int {
 
 // Try runs a shell script on the machine as root and returns all that it printed.
 func (x *Box) Try(script string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), commandFor)
 	defer cancel()
 	command := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(x.pid), "--all", "env", "-i",
 		"HOME=/root", "TERM=dumb", "NO_COLOR=1", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "bash", "-euo", "pipefail", "-c", "cd /root\n"+script)
+	command.WaitDelay = time.Second // what it started goes on inside, until the machine ends
 	out, err := command.CombinedOutput()
 	return string(out), err
 }
@@ -177,11 +182,26 @@ func (x *Box) Send(from string, to *Box, at string) {
 	to.Copy(fmt.Sprintf("/proc/%d/root%s", x.pid, from), at)
 }
 
-// Cut ends the machine as a power cut would. Its files stay as they were.
-func (x *Box) Cut() {
+// Reset cuts the machine's power and boots it again. Its files are as they were.
+func (x *Box) Reset() {
 	x.boxes.t.Helper()
-	_ = x.command.Process.Kill() // unshare, whose child ends with it
+	x.cut()
+	x.boot()
+	x.Booted()
+}
+
+// cut ends the machine as a power cut would, and waits until nothing of it runs.
+func (x *Box) cut() {
+	x.boxes.t.Helper()
+	_ = x.command.Process.Kill() // unshare, whose child ends with it, and with that all that the machine runs
 	_ = x.command.Wait()
+	deadline := time.Now().Add(bootFor)
+	for ; x.pid != 0 && syscall.Kill(x.pid, 0) == nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			x.boxes.t.Errorf("%s (process %d) does not end", x.Name, x.pid)
+			break
+		}
+	}
 	x.pid = 0
 }
 
@@ -210,7 +230,7 @@ func (b *Boxes) cleanUp() {
 			b.t.Logf("== %s\n%s", name, out)
 		}
 		if x.command != nil && x.command.ProcessState == nil {
-			x.Cut()
+			x.cut()
 		}
 		b.ip("netns", "delete", b.name+"-"+name)
 	}

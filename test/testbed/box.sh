@@ -52,8 +52,9 @@ mount -t tmpfs -o mode=1777 tmpfs dev/shm
 grep -q '^cgroup2* /sys/fs/cgroup ' /proc/mounts || mount -t tmpfs -o mode=755 tmpfs sys/fs/cgroup
 groups show
 
-# Nothing of the machine outside runs here but what systemd needs and what a test starts.
-rm -rf etc/clary var/lib/clary var/log/journal root/.config/clary etc/systemd/system/*.wants etc/systemd/system/*.requires
+# Nothing of the machine outside runs here but what systemd needs and what a test starts. The second time all is as it was left.
+[ -e "$dir/booted" ] || rm -rf etc/clary var/lib/clary var/log/journal root/.config/clary etc/systemd/system/*.wants etc/systemd/system/*.requires
+touch "$dir/booted"
 mkdir -p etc/systemd/system run/systemd var/log/journal
 echo "$3" >etc/hostname
 for unit in systemd-udevd.service systemd-udev-trigger.service systemd-timesyncd.service systemd-firstboot.service \
