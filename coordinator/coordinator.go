@@ -45,6 +45,7 @@ import (
 	"github.com/clary-ml/clary/internal/atomicfile"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/gossip"
+	"github.com/clary-ml/clary/internal/steady"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
 	"github.com/clary-ml/clary/serving/ingress"
@@ -96,6 +97,7 @@ type coordinator struct {
 	audit     *rpc.Auditor
 	guard     *rpc.Guard
 	abreast   *rpc.Abreast
+	clock     *steady.Clock // what decisions go by
 	planner   *planner.Planner
 	cleaning  *janitor.Janitor
 	telemetry *telemetry.Telemetry
@@ -118,7 +120,7 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 		return nil, fault.New(fault.Invalid, "--listen: %w", err)
 	}
 	source := pki.Source(self.credentials.Get)
-	n := &coordinator{config: c, self: self, log: c.Log, fatal: make(chan error, 1), reload: make(chan struct{}, 1)}
+	n := &coordinator{config: c, self: self, log: c.Log, clock: steady.New(), fatal: make(chan error, 1), reload: make(chan struct{}, 1)}
 	protocol := transport.RaftProtocol(n.life())
 	n.mux = alpn.New(listener, pki.ServerTLS(source), c.Log, alpn.GRPC, protocol)
 	if err := n.openRouter(ctx, source); err != nil {
@@ -134,8 +136,8 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 		return nil, errors.Join(err, listener.Close())
 	}
 	n.replica, err = replica.Open(replica.Config{
-		Stored: n.telemetry.Appended,
-		ID:     c.ID, Dir: c.path("raft"), Peers: n.peers, Bootstrap: self.notes.Founder, Logger: c.Log,
+		Stored: n.telemetry.Appended, Now: n.clock.Now,
+		ID: c.ID, Dir: c.path("raft"), Peers: n.peers, Bootstrap: self.notes.Founder, Logger: c.Log,
 		Transport: n.raft,
 		Fatal:     func(err error) { n.fatal <- err },
 		HeldBack:  func() string { return n.voting.HeldBack() },
@@ -205,12 +207,13 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	reconciling := reconciler.New(n.replica, kinds, store, n.log)
 	desk := sweeps.New(n.replica, kinds, n.log)
 	n.cleaning = janitor.New(janitor.Config{
-		Ledger: n.replica, Jobs: disposal.New(n.replica, func() (disposal.Store, error) { return store.open() }), Log: n.log,
+		Ledger: n.replica, Jobs: disposal.New(n.replica, func() (disposal.Store, error) { return store.open() }), Now: n.clock.Now, Log: n.log,
 		Store: func() (janitor.Store, error) { return store.open() },
 	})
 	n.routes = routes.New(n.replica, routes.OfEndpoint, n.log)
 	n.steward = steward.New(steward.Config{Ledger: n.replica, Live: n.liveRouters, Table: n.table, Measured: n.measured, Steps: steps.All(n.log), Log: n.log})
 	draining := drainer.New(n.replica, n.nodes.List, n.log)
+	planning.Now, reconciling.Now, desk.Now, draining.Now = n.clock.Now, n.clock.Now, n.clock.Now, n.clock.Now
 	n.leading = []func(context.Context) error{n.voting.Run, keeping.Run, draining.Run, planning.Run, reconciling.Run, desk.Run, n.steward.Run, n.cleaning.Run}
 	if n.router != nil { // else asynchronous requests wait for a leader that has one
 		n.leading = append(n.leading, func(ctx context.Context) error { return n.router.Work(ctx, n.table) })

@@ -280,7 +280,7 @@ func (s *step) deadline() int64 {
 	return s.placed() + int64(s.job.MaxRuntime-s.gang.Ran)
 }
 
-// ran is how long the attempt has had its room.
+// ran is how long the attempt has had its room. When tasks ended their nodes say, by clocks of their own: it was not later than now.
 func (s *step) ran() time.Duration {
 	if len(s.tasks) == 0 {
 		return 0
@@ -292,7 +292,7 @@ func (s *step) ran() time.Duration {
 		}
 		last = max(last, task.Status.Ended)
 	}
-	return max(0, time.Duration(last-s.placed()))
+	return max(0, time.Duration(min(last, s.now)-s.placed()))
 }
 
 func (s *step) overrun() bool {

@@ -400,6 +400,22 @@ func TestLifeOfAJob(t *testing.T) {
 				t.Errorf("it ran for %s in all", w.job.Ran)
 			}
 		}},
+		{"does not believe a node whose clock is ahead", 5, time.Minute, "", func(t *testing.T, w *world) {
+			w.must(t, cluster.JobQueued, "")
+			w.place()
+			w.must(t, cluster.JobRunning, "")
+			w.now += int64(20 * time.Second)
+			for i := range 2 {
+				w.report(i, lost, 0, "")
+				w.tasks()[i].Status.Ended = w.now + int64(time.Hour)
+			}
+			w.must(t, cluster.JobQueued, "restarts")
+			w.place()
+			w.must(t, cluster.JobRunning, "")
+			if w.wake != w.now+int64(40*time.Second) {
+				t.Errorf("wakes %s after it was placed again; 40s are left of its minute", time.Duration(w.wake-w.now))
+			}
+		}},
 		{"succeeds though its end is seen after its time", 0, time.Minute, "", func(t *testing.T, w *world) {
 			w.must(t, cluster.JobQueued, "")
 			w.place()

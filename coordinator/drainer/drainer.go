@@ -35,11 +35,13 @@ type Drainer struct {
 	ledger Ledger
 	nodes  func() []cluster.Node
 	log    *slog.Logger
+	// Now is the time that deadlines go by; New has the wall clock's.
+	Now func() time.Time
 }
 
 // New makes a drainer; nodes lists all nodes as they are now.
 func New(ledger Ledger, nodes func() []cluster.Node, log *slog.Logger) *Drainer {
-	return &Drainer{ledger: ledger, nodes: nodes, log: log}
+	return &Drainer{ledger: ledger, nodes: nodes, log: log, Now: time.Now}
 }
 
 // Run empties nodes until ctx ends. It runs on the leader only.
@@ -68,7 +70,7 @@ func (d *Drainer) look(ctx context.Context, node cluster.Node) error {
 	if err != nil {
 		return err
 	}
-	changes := Step(snapshot, node, time.Now().UnixNano())
+	changes := Step(snapshot, node, d.Now().UnixNano())
 	snapshot.Close()
 	if len(changes) == 0 {
 		return nil

@@ -44,6 +44,7 @@ type Config struct {
 		Archive(ctx context.Context, job cluster.Job, now int64) error
 	}
 	Store func() (Store, error)
+	Now   func() time.Time // what ages go by
 	Log   *slog.Logger
 }
 
@@ -225,7 +226,7 @@ func (r *reign) tick(ctx context.Context) time.Duration {
 
 // round removes what a sweep names, or only says what that is.
 func (r *reign) round(ctx context.Context, do bool) (Result, error) {
-	now := time.Now()
+	now := r.Now()
 	snapshot, err := r.Ledger.Read(ctx, true)
 	if err != nil {
 		return Result{}, err
@@ -324,7 +325,7 @@ func (r *reign) remove(ctx context.Context, doomed []Gone) ([]Gone, error) {
 		case fault.Is(err, fault.NotFound): // somebody else was faster
 		default:
 			last = err
-			r.failed[g.ID] = time.Now()
+			r.failed[g.ID] = r.Now()
 			r.Log.Warn("cannot be removed, will be tried again", "kind", string(g.Kind), "id", g.ID, "after", sulk, "error", err)
 		}
 	}

@@ -41,6 +41,7 @@ func inHouse(t *testing.T, test func(*house)) {
 		}
 		h := &house{T: t, Ledger: ledger, store: registrytest.New()}
 		h.janitor = janitor.New(janitor.Config{
+			Now:    time.Now,
 			Ledger: ledger, Jobs: disposal.New(ledger, func() (disposal.Store, error) { return h.store, nil }),
 			Store: func() (janitor.Store, error) { return h.store, nil }, Log: slog.New(slog.DiscardHandler),
 		})

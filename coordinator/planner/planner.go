@@ -47,6 +47,8 @@ type Planner struct {
 	ledger Ledger
 	record Recorder
 	log    *slog.Logger
+	// Now is the time that decisions go by; New has the wall clock's.
+	Now func() time.Time
 
 	commits *commits // Run's own
 	mu      sync.RWMutex
@@ -76,7 +78,7 @@ func (p *Planner) Counts() Counts {
 
 // New makes a planner. Until Run runs it knows nothing.
 func New(ledger Ledger, log *slog.Logger) *Planner {
-	return &Planner{ledger: ledger, record: noRecord{}, log: log}
+	return &Planner{ledger: ledger, record: noRecord{}, log: log, Now: time.Now}
 }
 
 // Record has all that the scheduler is told and decides recorded, from the next Run on.
@@ -205,7 +207,7 @@ func placed(snapshot *state.Snapshot, gang cluster.Gang) bool {
 func (p *Planner) wait(ctx context.Context, events *state.Subscription) error {
 	var alarm <-chan time.Time
 	if at, any := p.memory.cluster.Next(); any && p.commits.flying < ahead { // else an answer comes first
-		timer := time.NewTimer(time.Duration(at - time.Now().UnixNano()))
+		timer := time.NewTimer(time.Duration(at - p.Now().UnixNano()))
 		defer timer.Stop()
 		alarm = timer.C
 	}
@@ -348,7 +350,7 @@ func (p *Planner) plan(ctx context.Context) error {
 	if p.commits.flying >= ahead {
 		return nil
 	}
-	now := time.Now().UnixNano()
+	now := p.Now().UnixNano()
 	p.mu.Lock()
 	begun := time.Now()
 	plan := p.memory.cluster.Plan(now)
@@ -407,7 +409,7 @@ func (p *Planner) settle(ctx context.Context, a answer) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
+	now := p.Now()
 	if err != nil || len(results) != 1 {
 		p.log.Info("a plan got no answer, will plan again", "placements", len(plan.Placements), "evictions", len(plan.Evictions), "error", err)
 		for _, placement := range plan.Placements {

@@ -37,7 +37,7 @@ func (p *Planner) look(at func(m *memory, now int64, earlier *scheduler.Look) *s
 	if p.looks.from != p.memory || now.Sub(p.looks.at) >= lookFor*p.looks.took {
 		p.looks.last = nil
 	}
-	look := at(p.memory, now.UnixNano(), p.looks.last)
+	look := at(p.memory, p.Now().UnixNano(), p.looks.last)
 	if p.looks.last == nil {
 		p.looks.last, p.looks.at, p.looks.took, p.looks.from = look, now, time.Since(now), p.memory
 	}
@@ -82,7 +82,7 @@ func (p *Planner) DryRun(_ context.Context, gangs []cluster.Gang) (cluster.Plan,
 	}
 	room := p.memory.cluster.Room.Clone()
 	p.mu.RUnlock()
-	now := time.Now().UnixNano()
+	now := p.Now().UnixNano()
 	var plan cluster.Plan
 	for _, gang := range gangs {
 		ask := scheduler.NewAsk(gang)

@@ -170,8 +170,8 @@ func clashing(clashes []string) string {
 	return "of files that several instances wrote differently the first is in the merged output, and not " + text
 }
 
-// finish notes how a copy went.
-func (d *deliveries) finish(done delivered) {
+// finish notes how a copy went, that has ended now.
+func (d *deliveries) finish(done delivered, now time.Time) {
 	known := d.jobs[done.job]
 	if known == nil {
 		return
@@ -187,7 +187,7 @@ func (d *deliveries) finish(done delivered) {
 	}
 	delay := min(firstRetry<<min(known.tries, 10), lastRetry)
 	known.tries++
-	known.after = time.Now().Add(delay).UnixNano()
+	known.after = now.Add(delay).UnixNano()
 }
 
 // end ends a job's copying, and reports whether something may still be copied; its end is told by

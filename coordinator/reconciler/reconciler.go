@@ -58,11 +58,13 @@ type Reconciler struct {
 	kinds  map[cluster.Kind]workload.Kind
 	copier Copier
 	log    *slog.Logger
+	// Now is the time that decisions go by; New has the wall clock's.
+	Now func() time.Time
 }
 
 // New makes a reconciler for the kinds of job that this build knows.
 func New(ledger Ledger, kinds map[cluster.Kind]workload.Kind, copier Copier, log *slog.Logger) *Reconciler {
-	return &Reconciler{ledger: ledger, kinds: kinds, copier: copier, log: log}
+	return &Reconciler{ledger: ledger, kinds: kinds, copier: copier, log: log, Now: time.Now}
 }
 
 // First is the record that submits a job together with the gangs that its kind makes of
@@ -157,7 +159,7 @@ func (w *round) all(ctx context.Context) error {
 func (w *round) wait(ctx context.Context, events *state.Subscription) error {
 	var alarm <-chan time.Time
 	if at, any := w.timers.next(); any {
-		timer := time.NewTimer(time.Duration(at - time.Now().UnixNano()))
+		timer := time.NewTimer(time.Duration(at - w.Now().UnixNano()))
 		defer timer.Stop()
 		alarm = timer.C
 	}
@@ -166,7 +168,7 @@ func (w *round) wait(ctx context.Context, events *state.Subscription) error {
 		return ctx.Err()
 	case <-alarm:
 	case done := <-w.deliveries.done:
-		w.deliveries.finish(done)
+		w.deliveries.finish(done, w.Now())
 		w.dirty[done.job] = true
 	case events, open := <-events.C:
 		if !open {
@@ -188,7 +190,7 @@ func (w *round) wait(ctx context.Context, events *state.Subscription) error {
 			more = false
 		}
 	}
-	for _, job := range w.timers.due(time.Now().UnixNano()) {
+	for _, job := range w.timers.due(w.Now().UnixNano()) {
 		w.dirty[job] = true
 	}
 	return nil
@@ -247,7 +249,7 @@ func (w *round) look(ctx context.Context, names []string) ([]step, error) {
 		return nil, err
 	}
 	defer snapshot.Close()
-	now := time.Now().UnixNano()
+	now := w.Now().UnixNano()
 	var steps []step
 	for _, name := range names {
 		job, exists := snapshot.Job(name)
@@ -357,7 +359,7 @@ func (w *round) propose(ctx context.Context, steps []step) error {
 		default:
 			w.log.Warn("a job's next step was refused, will try again", "job", steps[i].job, "error", result.Err)
 			delete(w.conflicts, steps[i].job)
-			w.timers.set(steps[i].job, time.Now().Add(pause).UnixNano())
+			w.timers.set(steps[i].job, w.Now().Add(pause).UnixNano())
 		}
 	}
 	return nil

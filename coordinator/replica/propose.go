@@ -61,7 +61,7 @@ func (r *Replica) Propose(ctx context.Context, commands ...command.Command) ([]c
 	if err != nil {
 		return nil, err
 	}
-	raw, err := command.Encode(time.Now().UnixNano(), commands...)
+	raw, err := command.Encode(r.now().UnixNano(), commands...)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (r *Replica) Format() (int, error) {
 
 // ProposeHere is Propose for the leader alone: another answers Unready, and sends nothing on.
 func (r *Replica) ProposeHere(ctx context.Context, commands ...command.Command) error {
-	raw, err := command.Encode(time.Now().UnixNano(), commands...)
+	raw, err := command.Encode(r.now().UnixNano(), commands...)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (r *Replica) HandlePropose(ctx context.Context, batch []byte) ([]byte, erro
 	for i, s := range stamped {
 		commands[i] = s.Command
 	}
-	raw, err := command.Encode(time.Now().UnixNano(), commands...)
+	raw, err := command.Encode(r.now().UnixNano(), commands...)
 	if err != nil {
 		return nil, err
 	}

@@ -52,6 +52,8 @@ type Config struct {
 	// SnapshotBytes is how far the log grows until it is cut; 0 is 64 MiB.
 	SnapshotBytes int64
 	Stored        func(time.Duration) // told how long each append to the log took; may be nil
+	// Now is the time that is put into the log; nil is the wall clock.
+	Now func() time.Time
 }
 
 // Timing. A leader that dies is missed after Heartbeat to twice that, and another is
@@ -89,6 +91,7 @@ type Replica struct {
 	giveUp        func(error) // ends the replica, the first time it is called
 	snapshotBytes int64
 	heldBack      func() string
+	now           func() time.Time
 	gate          sync.Mutex    // nobody enters while stop is being closed
 	stop          chan struct{} // closed when Run ends: nothing new is taken
 	callers       sync.WaitGroup
@@ -101,6 +104,10 @@ func Open(config Config) (*Replica, error) {
 		notify: make(chan bool, 16), observed: make(chan raft.Observation, 1),
 		queue: make(chan *proposal, 1024), reads: make(chan *reading, 1024),
 		fatal: make(chan error, 1), stop: make(chan struct{}), snapshotBytes: cmp.Or(config.SnapshotBytes, snapshotBytes), heldBack: config.HeldBack,
+		now: config.Now,
+	}
+	if r.now == nil {
+		r.now = time.Now
 	}
 	if r.heldBack == nil {
 		r.heldBack = func() string { return "" }

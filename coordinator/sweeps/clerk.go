@@ -100,7 +100,7 @@ func (c *clerk) run(ctx context.Context) {
 		var err error
 		if next, err = c.round(ctx); err != nil && ctx.Err() == nil {
 			c.desk.log.Warn("a sweep's step failed, will try again", "sweep", c.sweep, "error", err)
-			next = outcome{wakeAt: time.Now().Add(pause).UnixNano()}
+			next = outcome{wakeAt: c.desk.Now().Add(pause).UnixNano()}
 		}
 	}
 }
@@ -119,7 +119,7 @@ func (c *clerk) refuse() {
 func (c *clerk) wait(ctx context.Context, until int64) {
 	var alarm <-chan time.Time
 	if until != 0 {
-		timer := time.NewTimer(time.Duration(until - time.Now().UnixNano()))
+		timer := time.NewTimer(time.Duration(until - c.desk.Now().UnixNano()))
 		defer timer.Stop()
 		alarm = timer.C
 	}
@@ -181,7 +181,7 @@ func (c *clerk) fail(ctx context.Context, job cluster.Job, err error) error {
 	}
 	c.desk.log.Error("a sweep cannot go on", "sweep", c.sweep, "error", cause.error)
 	expect := job.Revision
-	job.State, job.Ended, job.Reason = cluster.JobFailed, time.Now().UnixNano(), cause.Error()
+	job.State, job.Ended, job.Reason = cluster.JobFailed, c.desk.Now().UnixNano(), cause.Error()
 	_, err = c.desk.ledger.Propose(ctx, command.Record{Changes: []command.Change{{Expect: expect, Job: &job}}})
 	return err
 }
@@ -345,8 +345,7 @@ func (c *clerk) compute(ctx context.Context, job cluster.Job, requests []*reques
 		return w, err
 	}
 	defer c.rise()
-	began := time.Now()
-	now := began.UnixNano()
+	began, now := time.Now(), c.desk.Now().UnixNano()
 	s := c.search
 	s.Follow(job)
 	children := make([]tuning.Child, 0, len(c.children))

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
@@ -33,6 +34,8 @@ type Desk struct {
 	ledger Ledger
 	kinds  map[cluster.Kind]workload.Kind
 	log    *slog.Logger
+	// Now is the time that decisions go by; New has the wall clock's.
+	Now func() time.Time
 	// slots bounds how many searches compute at once: the rest of the machine is for all
 	// that must not wait for them.
 	slots chan struct{}
@@ -46,7 +49,7 @@ type Desk struct {
 
 // New makes a desk for the kinds that trials' jobs are of.
 func New(ledger Ledger, kinds map[cluster.Kind]workload.Kind, log *slog.Logger) *Desk {
-	return &Desk{ledger: ledger, kinds: kinds, log: log, slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	return &Desk{ledger: ledger, kinds: kinds, log: log, Now: time.Now, slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 }
 
 // Run keeps the clerks until ctx ends. It runs on the leader only, one at a time.

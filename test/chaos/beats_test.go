@@ -92,9 +92,10 @@ func (b *beats) hear(node, text string) {
 	}
 }
 
-// beating is a program that beats twenty times a second, so many times, and exits with a code.
+// beating is a program that beats twenty times a second, so many times, and exits with a code. Who asks it to end has to wait until it
+// is killed: so whatever starts in its place too early is seen.
 func beating(to, how string, times, code int) []string {
-	script := `my $s = IO::Socket::INET->new(Proto => "udp", PeerAddr => $ARGV[0]) or die; $| = 1; print "begins\n";
+	script := `my $s = IO::Socket::INET->new(Proto => "udp", PeerAddr => $ARGV[0]) or die; $| = 1; $SIG{TERM} = "IGNORE"; print "begins\n";
 for (1 .. $ARGV[2]) { $s->send(join("|", $ENV{CLARY_TASK}, $ARGV[1], $ENV{CUDA_VISIBLE_DEVICES} // "", $ENV{CLARY_PORTS} // "")); select(undef, undef, undef, 0.05) }
 exit $ARGV[3]`
 	return []string{"perl", "-MIO::Socket::INET", "-e", script, to, how, fmt.Sprint(times), fmt.Sprint(code)}

@@ -105,7 +105,7 @@ func (d *field) faults(seed uint64) (faults iter.Seq[chaos.Fault], most time.Dur
 	kinds := chaos.Clustered()
 	if !d.stepped {
 		d.t.Log("clocks are not stepped: this binary was not built with the overlay of test/chaos/clock")
-		kinds = slices.DeleteFunc(kinds, func(kind chaos.Kind) bool { return kind == chaos.StepClock })
+		kinds = slices.DeleteFunc(kinds, steps)
 	}
 	if minutes := number(d.t, "CLARY_CHAOS_MINUTES", 0); minutes > 0 {
 		return chaos.Faults(seed, kinds, 9), time.Duration(minutes) * time.Minute
@@ -113,6 +113,9 @@ func (d *field) faults(seed uint64) (faults iter.Seq[chaos.Fault], most time.Dur
 	d.short = true
 	return slices.Values(chaos.Round(seed, kinds)), time.Hour
 }
+
+// steps reports whether a fault sets a clock.
+func steps(kind chaos.Kind) bool { return kind == chaos.StepClock || kind == chaos.StepLead }
 
 func TestAClusterKeepsItsWordWhateverBreaks(t *testing.T) {
 	t.Parallel()
@@ -147,7 +150,7 @@ func TestAClusterKeepsItsWordWhateverBreaks(t *testing.T) {
 		}
 		time.Sleep(fault.After) // the drill's own time passes: nothing is waited for
 		d.done = append(d.done, fmt.Sprintf("%s after %s: %s", time.Now().Format("15:04:05.000"), time.Since(began).Round(time.Millisecond), fault))
-		if fault.Kind == chaos.StepClock {
+		if steps(fault.Kind) {
 			h.clock(time.Now().Add(fault.Length + 2*time.Second))
 		}
 		d.ruin(fault)

@@ -51,6 +51,9 @@ func (w *work) accepted(name, kind string, code int) {
 // patience is how long a submission may take while there are faults, and a job when there are none any more.
 const patience = 3 * time.Minute
 
+// mostRuntime is what no job takes, but a clock that is set may say so.
+const mostRuntime = 9 * time.Minute
+
 // submit hands a job in until it is accepted.
 func (d *field) submitJob(c *client.Client, job cluster.Job) bool {
 	job.RequestID = job.Name
@@ -96,7 +99,7 @@ func (d *field) programs(ctx context.Context, c *client.Client, me int, seed uin
 			return
 		}
 		name := fmt.Sprintf("%s-%d-%d", kind, me, n)
-		job := cluster.Job{Name: name, Kind: cluster.KindTraining, Spec: text, Retry: cluster.Retry{Limit: 100, Never: []int32{3, 17}}}
+		job := cluster.Job{Name: name, Kind: cluster.KindTraining, Spec: text, MaxRuntime: mostRuntime, Retry: cluster.Retry{Limit: 100, Never: []int32{3, 17}}}
 		if !d.submitJob(c, job) {
 			return
 		}

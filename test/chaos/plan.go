@@ -43,12 +43,13 @@ const (
 	SplitLead    Kind = "the leader and a node are on one side, all others on the other"
 	FillMember   Kind = "a coordinator's disk is full"
 	StepClock    Kind = "a machine's clock is wrong"
+	StepLead     Kind = "the leader's clock is wrong"
 )
 
 // Clustered are the kinds for a cluster of several coordinators with networks, disks and clocks of their own.
 func Clustered() []Kind {
 	return []Kind{
-		KillMember, KillLeader, FreezeMember, FreezeLeader, LoseMajority, Isolate, IsolateLead, Deafen, Mute, PartAgent, PartTwo, PartOneWay, SplitLead, FillMember, StepClock,
+		KillMember, KillLeader, FreezeMember, FreezeLeader, LoseMajority, Isolate, IsolateLead, Deafen, Mute, PartAgent, PartTwo, PartOneWay, SplitLead, FillMember, StepClock, StepLead,
 		KillAgent, FreezeAgent, KillShim, CutNode, FillDisk, HangNVML,
 	}
 }
@@ -141,7 +142,7 @@ func Faults(seed uint64, kinds []Kind, long int) iter.Seq[Fault] {
 // as lost, all others are short.
 func Round(seed uint64, kinds []Kind) []Fault {
 	random := rand.New(rand.NewPCG(seed, 1))
-	cutOff := []Kind{PartAgent, SplitLead, FreezeAgent, CutNode}
+	cutOff := []Kind{PartAgent, SplitLead, FreezeAgent}
 	long := cutOff[random.IntN(len(cutOff))]
 	var round []Fault
 	for fault := range deal(random, kinds) {

@@ -40,8 +40,11 @@ func (d *field) ruin(fault chaos.Fault) {
 	node := nodes[fault.Pick%uint64(len(nodes))]
 	wait := func() { time.Sleep(fault.Length) }
 	switch fault.Kind {
-	case chaos.KillLeader, chaos.FreezeLeader, chaos.IsolateLead, chaos.SplitLead:
+	case chaos.KillLeader, chaos.FreezeLeader, chaos.IsolateLead, chaos.SplitLead, chaos.StepLead:
 		member = d.leader(fault)
+		if fault.Kind == chaos.StepLead {
+			machine = member
+		}
 	}
 	d.counts[fault.Kind]++
 	switch fault.Kind {
@@ -82,7 +85,7 @@ func (d *field) ruin(fault chaos.Fault) {
 		d.parted(here, slices.DeleteFunc(slices.Clone(all), func(name string) bool { return slices.Contains(here, name) }), true, true, wait)
 	case chaos.FillMember:
 		d.fill(d.Path(member), fault.Length)
-	case chaos.StepClock:
+	case chaos.StepClock, chaos.StepLead:
 		d.Step(machine, fault.Step())
 		wait()
 		d.Step(machine, 0)
