@@ -91,7 +91,11 @@ func (d *drill) kept() []string {
 		found = append(found, folders...)
 	}
 	if d.engine != nil {
-		found = append(found, d.engine.Left()...)
+		// The layer that an engine prepares before there is a container: if it is killed then, it forgets its mount, and there is nobody to delete.
+		prepared := func(line string) bool {
+			return strings.HasPrefix(line, "mount ") && strings.HasSuffix(line, "-init/merged")
+		}
+		found = append(found, slices.DeleteFunc(d.engine.Left(), prepared)...)
 	}
 	return found
 }
