@@ -201,9 +201,7 @@ func (t *task) execute(ctx context.Context, reason string) {
 	if err := atomicfile.Write(filepath.Join(t.folder, condemnedFile), []byte(reason), 0o600); err != nil {
 		t.s.config.Log.Error("note why a task is ended", "task", t.id(), "error", err)
 	}
-	if err := t.s.config.Driver.Stop(ctx, t.id(), 0); err != nil {
-		t.s.config.Log.Error("stop a task", "task", t.id(), "error", err)
-	}
+	t.bid(ctx, 0)
 }
 
 // sentence is for what the agent itself ended a task that nobody stopped, or "".

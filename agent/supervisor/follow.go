@@ -72,6 +72,9 @@ func (t *task) follow(ctx context.Context) (runtime.Exit, bool) {
 			t.terminate(ctx)
 		case <-tick.C:
 			watcher.look()
+			if t.unheard {
+				t.bid(ctx, t.within)
+			}
 		}
 	}
 }
@@ -79,9 +82,16 @@ func (t *task) follow(ctx context.Context) (runtime.Exit, bool) {
 // terminate asks the running task to end.
 func (t *task) terminate(ctx context.Context) {
 	t.warn()
-	if err := t.s.config.Driver.Stop(ctx, t.id(), grace(t.assignment().Program)); err != nil {
+	t.bid(ctx, grace(t.assignment().Program))
+}
+
+// bid has the driver end the task within a time. What the driver cannot take, as when the disk is full, is said again.
+func (t *task) bid(ctx context.Context, within time.Duration) {
+	err := t.s.config.Driver.Stop(ctx, t.id(), within)
+	if err != nil {
 		t.s.config.Log.Error("stop a task", "task", t.id(), "error", err)
 	}
+	t.unheard, t.within = err != nil, within
 }
 
 // warn tells the task, in a file, until when it may run; the signal follows.

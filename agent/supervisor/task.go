@@ -53,7 +53,10 @@ type task struct {
 	mirrored   []*staging.Mirror
 	continuous map[string]*staging.Mirror // of mirrored, those of continuous outputs, by name
 	why        string
-	left       sync.Once
+	// unheard: the driver could not take that the task is to end within this time.
+	unheard bool
+	within  time.Duration
+	left    sync.Once
 }
 
 func newTask(s *Supervisor, entry ledger.Entry) *task {
