@@ -30,6 +30,7 @@ type Limits struct {
 	UserBurst    int64 // that a user who was silent may make at once
 	UserStreams  int64 // of one user, open at a time: what watches and follows
 	RequestBytes int64 // of one request
+	DiskFree     int64 // that a coordinator's disk is to have; with less it takes nothing new
 }
 
 // Retention is how long the cluster remembers what is over.
@@ -104,6 +105,7 @@ var table = []Setting{
 	amount("limits.user_burst", UnitCount, 10_000, 1, 1_000_000, "", "requests that a user may make at once after a silence", func(s *Settings) *int64 { return &s.Limits.UserBurst }),
 	amount("limits.user_streams", UnitCount, 1_000, 1, 100_000, "no limit", "streams of one user that are open at a time, at each coordinator: watching, following, connecting", func(s *Settings) *int64 { return &s.Limits.UserStreams }),
 	amount("limits.request_bytes", UnitBytes, 16<<20, 64<<10, 16<<20, "", "the size of one request; larger things come in parts", func(s *Settings) *int64 { return &s.Limits.RequestBytes }),
+	amount("limits.disk_free", UnitBytes, 1<<30, 1<<20, 1<<50, "as much as the log and a snapshot may need", "what a coordinator's disk is to have free, or a twentieth of it if that is less; with less another leads, and if none has more, nothing new is taken", func(s *Settings) *int64 { return &s.Limits.DiskFree }),
 	amount("retention.jobs", UnitDuration, 365*day, int64(time.Minute), 3650*day, "for ever", "how long ended jobs are at hand; then they are archived, and what they left in the object store stays", func(s *Settings) *time.Duration { return &s.Retention.Jobs }),
 	amount("retention.jobs_most", UnitCount, 100_000, 10, 10_000_000, "any number", "and of these at most so many; those that ended first are archived first", func(s *Settings) *int64 { return &s.Retention.JobsMost }),
 	amount("retention.outputs", UnitDuration, 0, int64(time.Minute), 3650*day, "for ever", "how long ended jobs are kept at all, archived or not; then they are deleted with their outputs, logs and checkpoints", func(s *Settings) *time.Duration { return &s.Retention.Outputs }),

@@ -27,6 +27,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/decisions"
 	"github.com/clary-ml/clary/coordinator/disposal"
 	"github.com/clary-ml/clary/coordinator/drainer"
+	"github.com/clary-ml/clary/coordinator/headroom"
 	"github.com/clary-ml/clary/coordinator/janitor"
 	"github.com/clary-ml/clary/coordinator/keeper"
 	"github.com/clary-ml/clary/coordinator/planner"
@@ -90,6 +91,7 @@ type coordinator struct {
 	peers     *transport.Peers
 	agents    *transport.Peers
 	raft      *transport.Raft
+	headroom  *headroom.Watch
 	replica   *replica.Replica
 	voting    *quorum.Desk
 	store     *objectStore
@@ -135,8 +137,11 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 	if err := logIsThere(c); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
+	if err := n.openHeadroom(); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
 	n.replica, err = replica.Open(replica.Config{
-		Stored: n.telemetry.Appended, Now: n.clock.Now,
+		Stored: n.telemetry.Appended, Now: n.clock.Now, Headroom: n.headroom,
 		ID: c.ID, Dir: c.path("raft"), Peers: n.peers, Bootstrap: self.notes.Founder, Logger: c.Log,
 		Transport: n.raft,
 		Fatal:     func(err error) { n.fatal <- err },
@@ -148,7 +153,7 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 	if err := logIsThere(c); err != nil { // it is now
 		return nil, errors.Join(err, listener.Close())
 	}
-	n.voting = quorum.New(quorum.Config{ID: c.ID, Version: c.Version, Replica: n.replica, Peers: n.peers, StoreAt: n.storeAt, Log: c.Log})
+	n.voting = quorum.New(quorum.Config{ID: c.ID, Version: c.Version, Replica: n.replica, Peers: n.peers, StoreAt: n.storeAt, Disk: n.disk, Log: c.Log})
 	n.serve(kinds, source)
 	return n, nil
 }
@@ -222,7 +227,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.board = rpc.NewSwitchboard(n.replica)
 	n.audit = rpc.NewAuditor(n.replica, n.log)
 	n.abreast = rpc.NewAbreast(n.replica, n.log)
-	n.guard = &rpc.Guard{ID: c.ID, Replica: n.replica, Now: time.Now, Audit: n.audit, Abreast: n.abreast, Observe: n.telemetry.Observe, Believes: func(state tls.ConnectionState) error { return source().Trust.Admits(state) }, Life: n.life(), Log: n.log}
+	n.guard = &rpc.Guard{ID: c.ID, Replica: n.replica, Now: time.Now, Audit: n.audit, Abreast: n.abreast, Observe: n.telemetry.Observe, Believes: func(state tls.ConnectionState) error { return source().Trust.Admits(state) }, Refuses: n.voting.Refuses, Life: n.life(), Log: n.log}
 	n.grpc = grpc.NewServer(append(n.guard.Options(),
 		grpc.Creds(alpn.Accepted()),
 		grpc.MaxRecvMsgSize(member.MaxMessage),
@@ -275,7 +280,7 @@ func (n *coordinator) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	defer n.peers.Close()
 	defer n.agents.Close()
-	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.warden.Run, n.beats.Run, n.abreast.Run, n.board.Run, n.nodes.Run, n.routes.Run, n.audit.Run, n.operators().Run, n.serveGRPC, n.lead, n.settle, n.outlive} {
+	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.headroom.Run, n.voting.WatchRoom, n.warden.Run, n.beats.Run, n.abreast.Run, n.board.Run, n.nodes.Run, n.routes.Run, n.audit.Run, n.operators().Run, n.serveGRPC, n.lead, n.settle, n.outlive} {
 		group.Go(func() error { return part(ctx) })
 	}
 	if n.router != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/clary-ml/clary/auth"
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/headroom"
 	"github.com/clary-ml/clary/coordinator/janitor"
 	"github.com/clary-ml/clary/coordinator/planner"
 	"github.com/clary-ml/clary/coordinator/replica"
@@ -37,6 +38,8 @@ func (n *coordinator) measure() *telemetry.Telemetry {
 		Members: func() map[string]int { return n.gossip.Count() },
 		Store:   func() bool { _, err := n.store.settings(); return err == nil },
 		Free:    func() (int64, int64) { free, total, _ := ops.Room(n.config.Data); return free, total },
+		Disk:    func() headroom.Disk { return n.headroom.Disk() },
+		Refuses: func() bool { return n.voting.Refuses() != nil },
 	}, routers...)
 }
 
@@ -47,7 +50,7 @@ func (n *coordinator) operators() *ops.Server {
 		Checks: []ops.Check{
 			{Name: "quorum", Look: n.hasQuorum},
 			{Name: "state", Look: n.keepsUp},
-			ops.Disk(n.config.Data),
+			{Name: "disk", Look: n.hasRoom},
 		},
 		Allow: func(ctx context.Context, token string, admin bool) error {
 			action := auth.Read

@@ -21,7 +21,7 @@ func BenchmarkApply(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer store.Close()
-	machine := fsm.New(store, func(err error) { b.Fatal(err) })
+	machine := fsm.New(store, nil, func(err error) { b.Fatal(err) })
 	const each = 64
 	var entries []*raft.Log
 	bytes := 0

@@ -18,11 +18,26 @@ import (
 // error once the FSM is broken.
 type FSM struct {
 	store  *state.Store
+	room   Room
 	fatal  func(error)
 	broken error // raft calls from one goroutine
 	since  atomic.Pointer[Since]
 	grown  chan struct{}
 }
+
+// Room is what a full disk does to the state.
+type Room interface {
+	// Starved is told of a write that failed, and reports whether to write again.
+	Starved(error) bool
+	// Fits says why there is no room for a snapshot now; nil: there is.
+	Fits() error
+}
+
+// endless is a disk that is never full.
+type endless struct{}
+
+func (endless) Starved(error) bool { return false }
+func (endless) Fits() error        { return nil }
 
 // Since is what was applied since the last snapshot was taken, or restored.
 type Since struct{ Entries, Bytes int64 }
@@ -48,9 +63,13 @@ func (f *FSM) count(entries []*raft.Log) {
 }
 
 // New makes an FSM over a store. fatal is called once, when an entry cannot be decoded or
-// the state cannot be written: this replica must stop, for it would differ from the others.
-func New(store *state.Store, fatal func(error)) *FSM {
-	f := &FSM{store: store, fatal: fatal, grown: make(chan struct{}, 1)}
+// the state cannot be written: this replica must stop, for it would differ from the others. What is written again when the
+// disk has room is up to room; nil: nothing.
+func New(store *state.Store, room Room, fatal func(error)) *FSM {
+	if room == nil {
+		room = endless{}
+	}
+	f := &FSM{store: store, room: room, fatal: fatal, grown: make(chan struct{}, 1)}
 	f.since.Store(&Since{})
 	return f
 }
@@ -62,7 +81,7 @@ func (f *FSM) Apply(entry *raft.Log) any { return f.ApplyBatch([]*raft.Log{entry
 func (f *FSM) ApplyBatch(entries []*raft.Log) []any {
 	answers := make([]any, len(entries))
 	err := f.broken
-	if err == nil {
+	for again := err == nil; again; again = err != nil && f.room.Starved(err) {
 		err = f.store.Batch(func(w *state.Writer) error { return apply(w, entries, answers) })
 	}
 	if err != nil {
@@ -102,6 +121,9 @@ func apply(w *state.Writer, entries []*raft.Log, answers []any) error {
 func (f *FSM) Snapshot() (raft.FSMSnapshot, error) {
 	if f.broken != nil {
 		return nil, f.broken
+	}
+	if err := f.room.Fits(); err != nil {
+		return nil, err
 	}
 	snapshot, err := f.store.Snapshot()
 	if err != nil {

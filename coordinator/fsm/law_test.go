@@ -29,7 +29,7 @@ func newCopy(t *rapid.T, path string) copyOf {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return copyOf{store, fsm.New(store, func(err error) { t.Fatalf("broke: %v", err) })}
+	return copyOf{store, fsm.New(store, nil, func(err error) { t.Fatalf("broke: %v", err) })}
 }
 
 func (c copyOf) read(t *rapid.T) *state.Snapshot {
@@ -238,7 +238,7 @@ func TestAnUndecodableEntryStopsTheReplicaAndChangesNothing(t *testing.T) {
 	}
 	defer store.Close()
 	var told []error
-	machine := fsm.New(store, func(err error) { told = append(told, err) })
+	machine := fsm.New(store, nil, func(err error) { told = append(told, err) })
 	good, err := command.Encode(1, command.PutNode{Node: cluster.Node{ID: "a", Address: "a"}})
 	if err != nil {
 		t.Fatal(err)

@@ -29,11 +29,11 @@ func unknown(members []Member, field, id string) error {
 	return fault.New(fault.NotFound, "%s: there is no coordinator %q: there are %s", field, cluster.Clip(id), strings.Join(ids, ", "))
 }
 
-// heir decides who leads next: whom the operator names, or who has applied most.
+// heir decides who leads next: whom the operator names, or of those whose disk has room, if any has, who has applied most.
 func heir(members []Member, to string) (Member, error) {
 	var best Member
 	for _, m := range members {
-		if m.Voter && m.Alive && !m.Leader && (best.ID == "" || m.Applied > best.Applied) {
+		if m.Voter && m.Alive && !m.Leader && (best.ID == "" || better(m, best)) {
 			best = m
 		}
 	}
@@ -53,6 +53,14 @@ func heir(members []Member, to string) (Member, error) {
 		return m, fault.New(fault.Conflict, "to: coordinator %s does not answer: %s", to, m.Problem)
 	}
 	return m, nil
+}
+
+// better decides which of two should rather lead.
+func better(a, b Member) bool {
+	if aLow, bLow := a.Disk.Low != "", b.Disk.Low != ""; aLow != bLow {
+		return bLow
+	}
+	return a.Applied > b.Applied
 }
 
 // consequences decides whether a coordinator may be removed: what that means which nobody would want unasked, or

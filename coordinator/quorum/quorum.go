@@ -54,6 +54,7 @@ type Config struct {
 	// StoreAt is the coordinator that serves the embedded object store, "" if it is not seen, and
 	// whether there is one at all.
 	StoreAt func() (id string, embedded bool)
+	Disk    func() Disk // this coordinator's; nil: it has room
 	Log     *slog.Logger
 }
 
@@ -62,6 +63,7 @@ type Desk struct {
 	Config
 	changing sync.Mutex // one change at a time: a format is not raised while somebody comes in
 	heldBack atomic.Pointer[string]
+	refuses  atomic.Pointer[string] // why the cluster takes no changes
 }
 
 // New makes a desk.
@@ -77,7 +79,8 @@ type Member struct {
 	Format      int    // that its build knows; 0 if it does not tell
 	Applied     uint64 // newest log entry in its state
 	Behind      uint64 // log entries that it has yet to apply
-	Problem     string // why it did not answer
+	Problem     string // why it did not answer, or what is wrong with it
+	Disk        Disk
 }
 
 // askTime bounds what one coordinator may take to say how it stands.
@@ -85,7 +88,15 @@ const askTime = 2 * time.Second
 
 // Standing is how this coordinator stands itself.
 func (d *Desk) Standing() *claryv1.StandingResponse {
-	return &claryv1.StandingResponse{Version: d.Version, Format: command.Format, Leads: d.Replica.Leads(), Applied: d.Replica.Stats().Applied}
+	standing := &claryv1.StandingResponse{Version: d.Version, Format: command.Format, Leads: d.Replica.Leads(), Applied: d.Replica.Stats().Applied}
+	if d.Disk != nil {
+		disk := d.Disk()
+		standing.DiskFree, standing.DiskLow = disk.Free, disk.Low
+	}
+	if why := d.refuses.Load(); why != nil && standing.Leads {
+		standing.Refuses = *why
+	}
+	return standing
 }
 
 // Members asks every coordinator how it stands.
@@ -115,6 +126,8 @@ func (d *Desk) ask(ctx context.Context, one replica.Member) Member {
 	switch {
 	case err == nil:
 		m.Alive, m.Version, m.Format, m.Applied = true, standing.GetVersion(), int(standing.GetFormat()), standing.GetApplied()
+		m.Disk = Disk{Free: standing.GetDiskFree(), Low: standing.GetDiskLow()}
+		m.Problem = m.Disk.Low
 	case status.Code(err) == codes.PermissionDenied || status.Code(err) == codes.Unimplemented: // by its guard: a method that it does not know
 		m.Alive, m.Problem = true, "its build is too old to tell how it stands"
 		m.Applied = d.Replica.Stats().Committed

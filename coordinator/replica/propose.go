@@ -287,6 +287,10 @@ func (r *Replica) gather(first *proposal) (entry []*proposal, left *proposal) {
 // send puts an entry into the log, here or at the leader, and answers its callers.
 func (r *Replica) send(ctx context.Context, entry []*proposal) {
 	if r.raft.State() == raft.Leader {
+		if err := r.room.Full(); err != nil {
+			answer(entry, nil, err)
+			return
+		}
 		results, err := r.append(join(entry))
 		answer(entry, results, err)
 		return

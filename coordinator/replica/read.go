@@ -35,6 +35,9 @@ func (r *Replica) Read(ctx context.Context, stale bool) (*state.Snapshot, error)
 	if stale {
 		return r.store.Snapshot()
 	}
+	if err := r.room.Waits(); err != nil {
+		return nil, err // it would wait, and another need not
+	}
 	index, err := r.readIndex(ctx, false)
 	if err != nil {
 		return nil, err

@@ -54,7 +54,35 @@ type Config struct {
 	Stored        func(time.Duration) // told how long each append to the log took; may be nil
 	// Now is the time that is put into the log; nil is the wall clock.
 	Now func() time.Time
+	Headroom      Headroom            // of Dir; nil: its disk is never full
 }
+
+// Headroom is what room the disk has.
+type Headroom interface {
+	// Starved is told of a write that failed, and reports whether to write again: never once stop is closed.
+	Starved(stop <-chan struct{}, err error) bool
+	// Fits says why a snapshot does not fit now, Full why nothing may be put into the log, Waits why this replica does not
+	// follow. nil: it does, something may, it does.
+	Fits() error
+	Full() error
+	Waits() error
+}
+
+// endless is a disk that is never full.
+type endless struct{}
+
+func (endless) Starved(<-chan struct{}, error) bool { return false }
+func (endless) Fits() error                         { return nil }
+func (endless) Full() error                         { return nil }
+func (endless) Waits() error                        { return nil }
+
+// room is a replica's disk as its stores see it.
+type room struct {
+	Headroom
+	stop <-chan struct{}
+}
+
+func (r room) Starved(err error) bool { return r.Headroom.Starved(r.stop, err) }
 
 // Timing. A leader that dies is missed after Heartbeat to twice that, and another is
 // elected within some round trips: 1 to 1.6 s in all. It is not shorter because a busy
@@ -92,6 +120,7 @@ type Replica struct {
 	snapshotBytes int64
 	heldBack      func() string
 	now           func() time.Time
+	room          room
 	gate          sync.Mutex    // nobody enters while stop is being closed
 	stop          chan struct{} // closed when Run ends: nothing new is taken
 	callers       sync.WaitGroup
@@ -109,6 +138,10 @@ func Open(config Config) (*Replica, error) {
 	if r.now == nil {
 		r.now = time.Now
 	}
+	r.room = room{config.Headroom, r.stop}
+	if config.Headroom == nil {
+		r.room.Headroom = endless{}
+	}
 	if r.heldBack == nil {
 		r.heldBack = func() string { return "" }
 	}
@@ -117,6 +150,11 @@ func Open(config Config) (*Replica, error) {
 	}
 	var once sync.Once
 	r.giveUp = func(err error) {
+		select {
+		case <-r.stop:
+			return // it ends anyhow
+		default:
+		}
 		once.Do(func() {
 			r.log.Error("this coordinator can no longer follow the others and must stop", "error", err)
 			r.fatal <- err
@@ -129,7 +167,7 @@ func Open(config Config) (*Replica, error) {
 	if r.store, err = state.Open(filepath.Join(config.Dir, "state.db")); err != nil {
 		return nil, err
 	}
-	if r.files, err = raftlog.Open(filepath.Join(config.Dir, "raft"), raftlog.Options{Log: r.log, Stored: config.Stored, Broken: r.giveUp}); err != nil {
+	if r.files, err = raftlog.Open(filepath.Join(config.Dir, "raft"), raftlog.Options{Log: r.log, Stored: config.Stored, Broken: r.giveUp, Starved: r.room.Starved}); err != nil {
 		return nil, errors.Join(err, r.store.Close())
 	}
 	if err := r.start(config); err != nil {
@@ -141,7 +179,7 @@ func Open(config Config) (*Replica, error) {
 func (r *Replica) start(config Config) error {
 	entries, stable, snapshots := r.files.Log, r.files.Stable, r.files.Snapshots
 	settings := r.settings()
-	r.machine = fsm.New(r.store, r.giveUp)
+	r.machine = fsm.New(r.store, r.room, r.giveUp)
 	if config.Bootstrap {
 		existing, err := raft.HasExistingState(entries, stable, snapshots)
 		if err != nil {

@@ -51,7 +51,7 @@ func (s *clusters) Members(ctx context.Context, request *claryv1.MembersRequest)
 	for _, m := range members {
 		answer.Members = append(answer.Members, &claryv1.CoordinatorMember{
 			Id: m.ID, Address: m.Address, Voter: m.Voter, Leader: m.Leader, Alive: m.Alive, Version: m.Version, Format: int32(m.Format),
-			Applied: m.Applied, Behind: m.Behind, Problem: m.Problem,
+			Applied: m.Applied, Behind: m.Behind, Problem: m.Problem, DiskFree: m.Disk.Free,
 		})
 	}
 	inForce, heldBack, err := s.quorum.Formats(members)

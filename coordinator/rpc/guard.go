@@ -30,7 +30,9 @@ type Guard struct {
 	Abreast  *Abreast // ends streams that follow the state when this coordinator does not; nil ends none
 	// Life of the cluster that this coordinator is of: it answers no coordinator of another.
 	Life string
-	Log  *slog.Logger
+	// Refuses says why the cluster takes in nothing new; nil: it always does.
+	Refuses func() error
+	Log     *slog.Logger
 
 	gate gate
 }
@@ -93,8 +95,8 @@ type call struct {
 
 	message any  // of a unary call
 	stream  bool // it is one
-	// overLimit: a limit refused it. That is not put on record: a flood would fill the log.
-	overLimit bool
+	// unrecorded: it was refused for a limit, or for full disks. That is not put on record: it would fill the log.
+	unrecorded bool
 }
 
 func (g *Guard) enter(ctx context.Context, method string) *call {
@@ -119,7 +121,7 @@ func (c *call) answer(handle func(context.Context) error) (err error) {
 	}
 	done, err := c.admitted(ctx)
 	if err != nil {
-		c.overLimit = true
+		c.unrecorded = true
 		return err
 	}
 	defer done()
@@ -145,7 +147,7 @@ func (c *call) conclude(err error) error {
 	if c.guard.Observe != nil {
 		c.guard.Observe(c.method, outcome, took)
 	}
-	if c.guard.Audit != nil && !c.overLimit {
+	if c.guard.Audit != nil && !c.unrecorded {
 		c.guard.Audit.conclude(c.ctx, c.act, c.act.refused || changes(c.method), outcome, err)
 	}
 	level := slog.LevelDebug

@@ -49,6 +49,14 @@ type need struct {
 	node    string
 	often   bool // programs call it many times a second, and what they change says who they are: it is not audited
 	follows bool // it tells what becomes of the state for as long as the caller likes: not where that stands still
+	frees   bool // it makes room, or keeps going what runs: it is done while the coordinators' disks are full
+}
+
+// begins reports whether a method has the cluster take in something new. What operators do, and what agents tell, does not.
+func begins(method string) bool {
+	n := needs[method]
+	users := n.action == auth.Submit || n.action == auth.ControlOwn || n.action == auth.KeepSecrets
+	return users && !n.frees
 }
 
 // changes reports whether a method changes something that the audit is to have. Whatever is not known
@@ -86,8 +94,8 @@ var needs = map[string]need{
 
 	"/clary.v1.Jobs/Submit":         {action: auth.Submit},
 	"/clary.v1.Objects/Put":         {action: auth.Submit},
-	"/clary.v1.Objects/Delete":      {action: auth.Submit},
-	"/clary.v1.Objects/Credentials": {action: auth.Submit},
+	"/clary.v1.Objects/Delete":      {action: auth.Submit, frees: true},
+	"/clary.v1.Objects/Credentials": {action: auth.Submit, frees: true},
 
 	"/clary.v1.Hands/Exec":    {action: auth.UseHands},
 	"/clary.v1.Hands/Forward": {action: auth.UseHands},
@@ -95,7 +103,7 @@ var needs = map[string]need{
 
 	"/clary.v1.Secrets/List":   {action: auth.Read},
 	"/clary.v1.Secrets/Set":    {action: auth.KeepSecrets},
-	"/clary.v1.Secrets/Delete": {action: auth.KeepSecrets},
+	"/clary.v1.Secrets/Delete": {action: auth.KeepSecrets, frees: true},
 
 	"/clary.v1.Queues/List": {action: auth.Read},
 	"/clary.v1.Queues/Edit": {action: auth.ManageQueues},
@@ -107,11 +115,11 @@ var needs = map[string]need{
 	"/clary.v1.Sweeps/Get":      {action: auth.Read},
 	"/clary.v1.Sweeps/Watch":    {action: auth.Read, follows: true},
 	"/clary.v1.Sweeps/Trials":   {action: auth.Read},
-	"/clary.v1.Sweeps/Control":  {action: auth.ControlOwn},
+	"/clary.v1.Sweeps/Control":  {action: auth.ControlOwn, frees: true},
 	"/clary.v1.Sweeps/AddTrial": {action: auth.ControlOwn},
 	"/clary.v1.Sweeps/Ask":      {action: auth.ControlOwn, often: true},
-	"/clary.v1.Sweeps/Report":   {action: auth.ControlOwn, often: true},
-	"/clary.v1.Sweeps/Tell":     {action: auth.ControlOwn, often: true},
+	"/clary.v1.Sweeps/Report":   {action: auth.ControlOwn, often: true, frees: true},
+	"/clary.v1.Sweeps/Tell":     {action: auth.ControlOwn, often: true, frees: true},
 
 	"/clary.v1.Models/Get":      {action: auth.Read},
 	"/clary.v1.Models/List":     {action: auth.Read},
@@ -121,21 +129,21 @@ var needs = map[string]need{
 	"/clary.v1.Models/Evaluate": {action: auth.Submit},
 	"/clary.v1.Models/Approve":  {action: auth.ControlOwn},
 	"/clary.v1.Models/Alias":    {action: auth.ControlOwn},
-	"/clary.v1.Models/Delete":   {action: auth.ControlOwn},
+	"/clary.v1.Models/Delete":   {action: auth.ControlOwn, frees: true},
 
 	"/clary.v1.Endpoints/Get":        {action: auth.Read},
 	"/clary.v1.Endpoints/List":       {action: auth.Read},
 	"/clary.v1.Endpoints/Watch":      {action: auth.Read, follows: true},
 	"/clary.v1.Endpoints/Routers":    {action: auth.Invoke},
 	"/clary.v1.Endpoints/Update":     {action: auth.ControlOwn},
-	"/clary.v1.Endpoints/Weights":    {action: auth.ControlOwn},
-	"/clary.v1.Endpoints/Scale":      {action: auth.ControlOwn},
-	"/clary.v1.Endpoints/Rollback":   {action: auth.ControlOwn},
+	"/clary.v1.Endpoints/Weights":    {action: auth.ControlOwn, frees: true},
+	"/clary.v1.Endpoints/Scale":      {action: auth.ControlOwn, frees: true},
+	"/clary.v1.Endpoints/Rollback":   {action: auth.ControlOwn, frees: true},
 	"/clary.v1.Endpoints/Experiment": {action: auth.ControlOwn},
 
-	"/clary.v1.Jobs/Cancel":  {action: auth.ControlOwn},
+	"/clary.v1.Jobs/Cancel":  {action: auth.ControlOwn, frees: true},
 	"/clary.v1.Jobs/Release": {action: auth.ControlOwn},
-	"/clary.v1.Jobs/Delete":  {action: auth.ControlOwn},
+	"/clary.v1.Jobs/Delete":  {action: auth.ControlOwn, frees: true},
 
 	"/clary.v1.Nodes/Drain":  {action: auth.ManageNodes},
 	"/clary.v1.Nodes/Resume": {action: auth.ManageNodes},

@@ -87,13 +87,18 @@ func (g *gate) open(who Identity, limits cluster.Limits) (done func(), err error
 	}, nil
 }
 
-// admitted refuses what is beyond the settings' limits, of users alone: nodes are limited by how many there are. What a sweep's
-// workers ask and tell is not counted, since a trial would fail by a refusal; they wait for the sweep's clerk. What it costs to refuse:
-// BenchmarkRequest.
+// admitted refuses what is new while there is no room for it, and what is beyond the settings' limits; of users alone: nodes are
+// limited by how many there are. What a sweep's workers ask and tell is not counted, since a trial would fail by a refusal; they
+// wait for the sweep's clerk. What it costs to refuse: BenchmarkRequest.
 func (c *call) admitted(ctx context.Context) (done func(), err error) {
 	who := caller(ctx)
 	if who.TokenID == "" {
 		return func() {}, nil
+	}
+	if c.guard.Refuses != nil && begins(c.method) {
+		if err := c.guard.Refuses(); err != nil {
+			return nil, err
+		}
 	}
 	snapshot, err := c.guard.Replica.Read(ctx, true)
 	if err != nil {

@@ -76,7 +76,7 @@ func BenchmarkRequest(b *testing.B) {
 			if _, err := ledger.Propose(b.Context(), command.Record{Changes: changes}); err != nil {
 				b.Fatal(err)
 			}
-			conn := serve(b, alone{Ledger: ledger})
+			conn := serve(b, alone{Ledger: ledger}, nil)
 			ctx := metadata.AppendToOutgoingContext(b.Context(), "authorization", "Bearer "+secret)
 			b.ReportAllocs()
 			for b.Loop() {

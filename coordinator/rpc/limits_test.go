@@ -175,7 +175,7 @@ func TestWhoIsNotOverALimitIsNotRefusedByACoordinatorThatIsBehind(t *testing.T) 
 	}
 	now := open(command.Change{Token: &token}, command.Change{Settings: &set})
 	replica := behind{alone{Ledger: now}, open(command.Change{Token: &token}, command.Change{Settings: &set}, command.Change{Job: job("ended-since")})}
-	conn := serve(t, replica)
+	conn := serve(t, replica, nil)
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+secret)
 	submit := func(name string) error {
 		_, err := claryv1.NewJobsClient(conn).Submit(ctx, &claryv1.SubmitRequest{Job: wire.JobToProto(*job(name))})
@@ -192,6 +192,46 @@ func TestWhoIsNotOverALimitIsNotRefusedByACoordinatorThatIsBehind(t *testing.T) 
 	}
 }
 
+func TestWhileNothingNewIsTakenWhatIsThereCanBeSeenAndEnded(t *testing.T) {
+	ledger, err := solo.Open(filepath.Join(t.TempDir(), "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ledger.Close()
+	token, secret, err := auth.NewUserToken("ada", cluster.RoleUser, 0, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ledger.Propose(t.Context(), command.Record{Changes: []command.Change{{Token: &token}}}); err != nil {
+		t.Fatal(err)
+	}
+	var full error
+	conn := serve(t, alone{Ledger: ledger}, func() error { return full })
+	jobs, ctx := claryv1.NewJobsClient(conn), metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+secret)
+	submit := func(name string) error {
+		job := cluster.Job{Name: name, Kind: cluster.KindTraining, Owner: "ada", Queue: cluster.DefaultQueue, State: cluster.JobQueued, Attempt: 1}
+		_, err := jobs.Submit(ctx, &claryv1.SubmitRequest{Job: wire.JobToProto(job)})
+		return wire.FromStatus(err)
+	}
+	if err := submit("one"); err != nil {
+		t.Fatal(err)
+	}
+	full = fault.New(fault.Exhausted, "the disk of coordinator a is full")
+	if err := submit("two"); !fault.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), "coordinator a") {
+		t.Errorf("a new job: %v", err)
+	}
+	if _, err := jobs.Get(ctx, &claryv1.GetJobRequest{Name: "one"}); err != nil {
+		t.Errorf("seeing one: %v", err)
+	}
+	if _, err := jobs.Cancel(ctx, &claryv1.CancelJobRequest{Name: "one"}); err != nil {
+		t.Errorf("ending one: %v", err)
+	}
+	full = nil
+	if err := submit("two"); err != nil {
+		t.Errorf("when there is room: %v", err)
+	}
+}
+
 // willing is a kind of job that takes every spec and never does anything.
 type willing struct{}
 
@@ -201,10 +241,10 @@ func (willing) Reconcile(workload.View, cluster.Job, int64) workload.Changes {
 	return workload.Changes{}
 }
 
-// serve has the services answer from a replica.
-func serve(t testing.TB, replica rpc.Replica) *grpc.ClientConn {
+// serve has the services answer from a replica. refuses is why nothing new is taken.
+func serve(t testing.TB, replica rpc.Replica, refuses func() error) *grpc.ClientConn {
 	t.Helper()
-	guard := &rpc.Guard{Replica: replica, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+	guard := &rpc.Guard{Replica: replica, Now: time.Now, Refuses: refuses, Log: slog.New(slog.DiscardHandler)}
 	server := grpc.NewServer(guard.Options()...)
 	rpc.Register(server, rpc.Config{
 		Replica: replica, Nodes: rpc.NewNodeCache(replica), Kinds: map[cluster.Kind]workload.Kind{cluster.KindTraining: willing{}}, Log: guard.Log,

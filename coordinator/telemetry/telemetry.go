@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/headroom"
 	"github.com/clary-ml/clary/coordinator/janitor"
 	"github.com/clary-ml/clary/coordinator/planner"
 	"github.com/clary-ml/clary/coordinator/replica"
@@ -29,6 +30,8 @@ type Sources struct {
 	Store   func() bool                     // whether the object store's address is known
 	Free    func() (free, total int64)      // bytes of the disk of the data folder
 	Janitor func() janitor.Counts
+	Disk    func() headroom.Disk // whether that is enough
+	Refuses func() bool          // whether the cluster takes nothing new
 }
 
 // Telemetry is the registry, and what is counted as it happens.
@@ -102,6 +105,9 @@ var (
 	removedDesc   = describe("janitor_removed_total", "What was over and has gone here, by kind.", "kind")
 	freedDesc     = describe("janitor_freed_bytes_total", "What that has freed in the object store.")
 	totalDesc     = describe("disk_bytes", "The size of the disk of the data folder.")
+	levelDesc     = describe("disk_level", "0 if the disk of the data folder has room, 1 if it is low, 2 if nothing more is put onto it.")
+	leastDesc     = describe("disk_wanted_bytes", "With less free the disk is low.")
+	refusesDesc   = describe("refuses_changes", "1 if the cluster takes nothing new, for its coordinators' disks.")
 )
 
 // collector reads the sources when it is asked.
@@ -117,7 +123,7 @@ type collector struct {
 func (*collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		buildDesc, leaderDesc, termDesc, lastDesc, committedDesc, appliedDesc, plansDesc, decidedDesc, plannedDesc, waitingDesc, nodesDesc, jobsDesc, tasksDesc,
-		queueDesc, runningDesc, membersDesc, storeDesc, freeDesc, totalDesc, removedDesc, freedDesc,
+		queueDesc, runningDesc, membersDesc, storeDesc, freeDesc, totalDesc, removedDesc, freedDesc, levelDesc, leastDesc, refusesDesc,
 	} {
 		out <- d
 	}
@@ -163,6 +169,10 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for _, kind := range janitor.Kinds() {
 		counter(removedDesc, float64(gone.Removed[kind]), string(kind))
 	}
+	disk := s.Disk()
+	gauge(levelDesc, float64(disk.Level))
+	gauge(leastDesc, float64(disk.Least))
+	gauge(refusesDesc, one(s.Refuses()))
 	c.count().collect(gauge)
 }
 

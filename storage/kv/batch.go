@@ -11,8 +11,9 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 )
 
-// ErrBroken is in the chain of every error that says the file could not be written,
-// as opposed to a command that was refused. After it the database must not be used on.
+// ErrBroken is in the chain of every error that says the file could not be written, as opposed to a command that was refused.
+// Nothing of the batch is in the file then. After it the database must not be used on, unless the disk was full (ENOSPC is in
+// the chain, too): then the same batch may be tried again.
 var ErrBroken = errors.New("the database file cannot be written")
 
 // Batch is one write transaction made of commands.

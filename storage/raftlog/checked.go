@@ -20,6 +20,8 @@ type checked struct {
 	*wal.WAL
 	stored func(time.Duration) // nil: nobody measures
 	broken func(error)         // nil: nobody asks
+	// starved: see Options. An append asks it once: raft tries again by itself.
+	starved func(error) bool
 }
 
 // DeleteRange cuts the log at one of its ends.
@@ -48,6 +50,9 @@ func (c checked) StoreLogs(logs []*raft.Log) error {
 	}
 	begun := time.Now()
 	err := c.WAL.StoreLogs(sealed)
+	if err != nil && c.starved != nil && c.starved(err) {
+		err = c.WAL.StoreLogs(sealed)
+	}
 	if c.stored != nil {
 		c.stored(time.Since(begun))
 	}

@@ -33,6 +33,8 @@ type Options struct {
 	// Broken is told if the log cannot be cut any more: raft-wal, once it has failed to make a segment, fails for ever, and raft
 	// itself only notes it. Whoever follows with such a log stays behind until the folder is opened anew. nil is nobody.
 	Broken func(error)
+	// Starved is told of a write that found no room for what raft cannot go on without, and reports whether to write again. nil: never.
+	Starved func(error) bool
 	// Log hears what the stores have to say; nil is silent.
 	Log *slog.Logger
 }
@@ -78,7 +80,8 @@ func open(dir, logDir string, o Options) (*Store, error) {
 		return nil, fault.New(fault.Internal, "raft snapshots in %s: %w", dir, err)
 	}
 	meta := &metadb.BoltMetaDB{} // ours, since raft-wal leaves it open and locked when it cannot open the log
-	w, err := wal.Open(logDir, wal.WithMetaStore(meta), wal.WithSegmentSize(o.SegmentSize), wal.WithLogger(logger),
+	w, err := wal.Open(logDir, wal.WithMetaStore(lasting{meta, o.Starved}), wal.WithSegmentFiler(filer(logDir, o.Starved)),
+		wal.WithSegmentSize(o.SegmentSize), wal.WithLogger(logger),
 		wal.WithMetricsCollector(&metrics.NoOpCollector{}))
 	if err != nil {
 		return nil, errors.Join(damaged(logDir, err), meta.Close())
@@ -87,7 +90,7 @@ func open(dir, logDir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, w.Close(), meta.Close())
 	}
-	log := marked{checked{w, o.Stored, o.Broken}, noted}
+	log := marked{checked{w, o.Stored, o.Broken, o.Starved}, noted}
 	closeLog := func() error { return errors.Join(w.Close(), meta.Close(), noted.file.Close()) }
 	if err := errors.Join(log.whole(), readAll(log.checked)); err != nil {
 		return nil, errors.Join(damaged(logDir, err), closeLog())

@@ -273,10 +273,11 @@ type CoordinatorMember struct {
 	Leader        bool                   `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`
 	Alive         bool                   `protobuf:"varint,5,opt,name=alive,proto3" json:"alive,omitempty"` // it answered the leader
 	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
-	Format        int32                  `protobuf:"varint,7,opt,name=format,proto3" json:"format,omitempty"`   // of its build; empty and 0 from builds that do not tell
-	Applied       uint64                 `protobuf:"varint,8,opt,name=applied,proto3" json:"applied,omitempty"` // newest log entry in its state
-	Behind        uint64                 `protobuf:"varint,9,opt,name=behind,proto3" json:"behind,omitempty"`   // log entries that it has yet to apply
-	Problem       string                 `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"` // why it did not answer
+	Format        int32                  `protobuf:"varint,7,opt,name=format,proto3" json:"format,omitempty"`                       // of its build; empty and 0 from builds that do not tell
+	Applied       uint64                 `protobuf:"varint,8,opt,name=applied,proto3" json:"applied,omitempty"`                     // newest log entry in its state
+	Behind        uint64                 `protobuf:"varint,9,opt,name=behind,proto3" json:"behind,omitempty"`                       // log entries that it has yet to apply
+	Problem       string                 `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`                     // why it did not answer, or what is wrong with it
+	DiskFree      int64                  `protobuf:"varint,150,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"` // bytes, of the disk of its folder; 0 if it does not tell
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -379,6 +380,13 @@ func (x *CoordinatorMember) GetProblem() string {
 		return x.Problem
 	}
 	return ""
+}
+
+func (x *CoordinatorMember) GetDiskFree() int64 {
+	if x != nil {
+		return x.DiskFree
+	}
+	return 0
 }
 
 type RemoveCoordinatorRequest struct {
@@ -582,7 +590,7 @@ const file_clary_v1_cluster_proto_rawDesc = "" +
 	"\awaiting\x18\x05 \x03(\v2\x12.clary.v1.HeldBackR\awaiting\"6\n" +
 	"\bHeldBack\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\x05R\x06format\x12\x12\n" +
-	"\x04what\x18\x02 \x01(\tR\x04what\"\xff\x01\n" +
+	"\x04what\x18\x02 \x01(\tR\x04what\"\x9d\x02\n" +
 	"\x11CoordinatorMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
@@ -594,7 +602,8 @@ const file_clary_v1_cluster_proto_rawDesc = "" +
 	"\aapplied\x18\b \x01(\x04R\aapplied\x12\x16\n" +
 	"\x06behind\x18\t \x01(\x04R\x06behind\x12\x18\n" +
 	"\aproblem\x18\n" +
-	" \x01(\tR\aproblem\"@\n" +
+	" \x01(\tR\aproblem\x12\x1c\n" +
+	"\tdisk_free\x18\x96\x01 \x01(\x03R\bdiskFree\"@\n" +
 	"\x18RemoveCoordinatorRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"7\n" +

@@ -625,6 +625,9 @@ type StandingResponse struct {
 	Format        int32                  `protobuf:"varint,2,opt,name=format,proto3" json:"format,omitempty"`
 	Leads         bool                   `protobuf:"varint,3,opt,name=leads,proto3" json:"leads,omitempty"`
 	Applied       uint64                 `protobuf:"varint,4,opt,name=applied,proto3" json:"applied,omitempty"`
+	DiskFree      int64                  `protobuf:"varint,150,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"` // bytes
+	DiskLow       string                 `protobuf:"bytes,151,opt,name=disk_low,json=diskLow,proto3" json:"disk_low,omitempty"`     // why that is too little; empty: it is enough
+	Refuses       string                 `protobuf:"bytes,152,opt,name=refuses,proto3" json:"refuses,omitempty"`                    // of the leader: why the cluster takes no changes; empty: it does
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -687,6 +690,27 @@ func (x *StandingResponse) GetApplied() uint64 {
 	return 0
 }
 
+func (x *StandingResponse) GetDiskFree() int64 {
+	if x != nil {
+		return x.DiskFree
+	}
+	return 0
+}
+
+func (x *StandingResponse) GetDiskLow() string {
+	if x != nil {
+		return x.DiskLow
+	}
+	return ""
+}
+
+func (x *StandingResponse) GetRefuses() string {
+	if x != nil {
+		return x.Refuses
+	}
+	return ""
+}
+
 var File_clary_v1_peer_proto protoreflect.FileDescriptor
 
 const file_clary_v1_peer_proto_rawDesc = "" +
@@ -720,12 +744,15 @@ const file_clary_v1_peer_proto_rawDesc = "" +
 	"\x11AddMemberResponse\x12\x14\n" +
 	"\x05voter\x18x \x01(\bR\x05voter\x12\x16\n" +
 	"\x06behind\x18y \x01(\x04R\x06behind\"\x11\n" +
-	"\x0fStandingRequest\"t\n" +
+	"\x0fStandingRequest\"\xc9\x01\n" +
 	"\x10StandingResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06format\x18\x02 \x01(\x05R\x06format\x12\x14\n" +
 	"\x05leads\x18\x03 \x01(\bR\x05leads\x12\x18\n" +
-	"\aapplied\x18\x04 \x01(\x04R\aapplied2\xf8\x04\n" +
+	"\aapplied\x18\x04 \x01(\x04R\aapplied\x12\x1c\n" +
+	"\tdisk_free\x18\x96\x01 \x01(\x03R\bdiskFree\x12\x1a\n" +
+	"\bdisk_low\x18\x97\x01 \x01(\tR\adiskLow\x12\x19\n" +
+	"\arefuses\x18\x98\x01 \x01(\tR\arefuses2\xf8\x04\n" +
 	"\x04Peer\x12>\n" +
 	"\aPropose\x12\x18.clary.v1.ProposeRequest\x1a\x19.clary.v1.ProposeResponse\x12D\n" +
 	"\tReadIndex\x12\x1a.clary.v1.ReadIndexRequest\x1a\x1b.clary.v1.ReadIndexResponse\x128\n" +
