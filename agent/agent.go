@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/clary-ml/clary/agent/diskuse"
 	"github.com/clary-ml/clary/agent/environment"
 	"github.com/clary-ml/clary/agent/feeder"
 	"github.com/clary-ml/clary/agent/ledger"
@@ -66,6 +67,7 @@ type agent struct {
 	machine *machine
 	store   *objects
 	cache   *staging.Cache
+	shelf   *shelf
 	driver  runtime.Driver
 	release func() error // lets go of the driver
 	ledger  *ledger.Ledger
@@ -107,6 +109,7 @@ func (a *agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.shelf = &shelf{folder: c.Data, reserve: reserve, room: diskuse.RoomOf}
 	a.warnOfViews()
 	python, err := environment.Open(environment.Config{
 		Root: c.path("python"), Index: c.PipIndex, Wheelhouse: c.Wheelhouse, Keep: keptEnvironments, UID: installer(), Contain: a.contain(disk), Log: c.Log,
@@ -118,7 +121,7 @@ func (a *agent) open(ctx context.Context) error {
 	a.tasks, err = supervisor.Open(ctx, supervisor.Config{
 		Root: c.path("tasks"), Driver: a.driver, Ledger: a.ledger, Store: a.objects(), Cache: a.cache,
 		Certify: a.certify, Trust: a.self.credentials, Secrets: a.secrets, Memory: memoryFolder(c.groupName()), Listen: c.Address, Program: c.Executable, Lease: a.leaseLeft, Gauge: a.machine.gauge.Latest, Slot: a.machine.slot, Log: c.Log,
-		Feeders: feeders, Disk: disk, DiskReserve: reserve,
+		Feeders: feeders, Disk: disk, DiskReserve: reserve, Refused: a.shelf.refuse,
 		Feed: feeder.Instructions{Access: c.path(accessFile), Cache: c.path("blocks"), Limit: c.CacheBytes / blockShare},
 		Hide: []string{c.Data}, User: a.users(), Interface: interfaceOf(c.Address), Environments: python,
 	})

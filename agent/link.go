@@ -92,17 +92,19 @@ type coordinatorStream = grpc.BidiStreamingClient[claryv1.AgentMessage, claryv1.
 
 // link is one connection to one coordinator.
 type link struct {
-	agent    *agent
-	conn     *grpc.ClientConn
-	with     tls.ConnectionState // who the coordinator is
-	hangUp   func()
-	client   claryv1.AgentLinkClient
-	stream   coordinatorStream
-	acks     chan *claryv1.Ack
-	every    time.Duration // between beats
-	lease    time.Duration
-	reported uint64 // version of the supervisor's answers that the ledger has for sure
-	cached   told   // what the ledger knows of the cache
+	agent     *agent
+	conn      *grpc.ClientConn
+	with      tls.ConnectionState // who the coordinator is
+	hangUp    func()
+	client    claryv1.AgentLinkClient
+	stream    coordinatorStream
+	acks      chan *claryv1.Ack
+	every     time.Duration // between beats
+	lease     time.Duration
+	reported  uint64            // version of the supervisor's answers that the ledger has for sure
+	cached    told              // what the ledger knows of the cache
+	disk      *claryv1.NodeDisk // what it was told of the disk
+	unrenewed string            // why exclusive tasks have no new lease
 	// directed: the node has been told all that it should run. Only from then on a lease counts: a
 	// node that was lost has one again with its first beat, and may run what runs elsewhere by now.
 	directed atomic.Bool
@@ -253,7 +255,7 @@ func (l *link) obey(desired *claryv1.Desired) error {
 func (l *link) beat(ctx context.Context) error {
 	for sequence := uint64(1); ; sequence++ {
 		changes, version := l.agent.tasks.Changes(l.reported)
-		beat := &claryv1.Beat{Sequence: sequence, Changed: heldToProto(changes), Cached: l.cached.change(l.agent.cache)}
+		beat := &claryv1.Beat{Sequence: sequence, Changed: heldToProto(changes), Cached: l.cached.change(l.agent.cache), Disk: l.agent.shelf.change(&l.disk)}
 		if err := l.stream.Send(&claryv1.AgentMessage{Message: &claryv1.AgentMessage_Beat{Beat: beat}}); err != nil {
 			if errors.Is(err, io.EOF) {
 				<-ctx.Done() // follow gets the reason
@@ -293,9 +295,23 @@ func (l *link) acknowledged(ctx context.Context, sequence uint64, sent time.Time
 			}
 			l.agent.life.goesOn()
 			l.agent.setLease(sent.Add(l.lease))
-			return l.agent.tasks.Renew(l.agent.leaseLeft())
+			l.renew()
+			return nil
 		}
 	}
+}
+
+// renew lets exclusive tasks run on. One whose lease cannot be written, since the disk is full, ends by its shim's clock: the connection is
+// no part of that.
+func (l *link) renew() {
+	said := ""
+	if err := l.agent.tasks.Renew(l.agent.leaseLeft()); err != nil {
+		said = err.Error()
+	}
+	if said != "" && said != l.unrenewed {
+		l.agent.log.Error("exclusive tasks are ended unless their leases can be written soon", "error", said)
+	}
+	l.unrenewed = said
 }
 
 func heldToProto(held []supervisor.Held) []*claryv1.Held {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/clary-ml/clary/agent/diskuse"
@@ -56,6 +57,8 @@ type Config struct {
 	// looks; nil is diskuse.RoomOf.
 	Disk, DiskReserve int64
 	Room              func(folder string) (diskuse.Room, error)
+	// Refused is told when a task was not taken in, since the disk is full; nil is nobody.
+	Refused func()
 	// Gauge is what a device measures of itself lately; nil if nobody knows.
 	Gauge func(uuid string) map[string]float64
 	// Slot names a slot of a partitioned device for programs; nil if the node has none.
@@ -183,7 +186,7 @@ func (s *Supervisor) begin(entry ledger.Entry, ran bool) *task {
 
 // Desired tells what the node should have: all of it if whole, else what changed.
 // gone names tasks to end and forget. What is promised here is on disk when Desired
-// returns; the work itself goes on behind.
+// returns; the work itself goes on behind. On a full disk nothing is promised: new tasks are told lost, so that they go elsewhere.
 func (s *Supervisor) Desired(whole bool, assignments []ledger.Assignment, gone []string) error {
 	s.promising.Lock()
 	defer s.promising.Unlock()
@@ -192,7 +195,9 @@ func (s *Supervisor) Desired(whole bool, assignments []ledger.Assignment, gone [
 		return err
 	}
 	if len(fresh) > 0 {
-		if err := s.config.Ledger.Put(fresh...); err != nil { // one write for all
+		if err := s.config.Ledger.Put(fresh...); errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			s.refuse(fresh, err)
+		} else if err != nil { // one write for all
 			return err
 		}
 	}
@@ -218,6 +223,17 @@ func (s *Supervisor) Desired(whole bool, assignments []ledger.Assignment, gone [
 	}
 	s.bump()
 	return nil
+}
+
+// refuse ends tasks that could not be promised, before they begin.
+func (s *Supervisor) refuse(fresh []ledger.Entry, err error) {
+	for i := range fresh {
+		fresh[i].Status = cluster.TaskStatus{State: cluster.TaskLost, Reason: "not taken in, since the node's disk is full: " + err.Error(), Ended: time.Now().UnixNano()}
+	}
+	s.config.Log.Warn("the disk is full: new tasks are not taken in", "tasks", len(fresh), "error", err)
+	if s.config.Refused != nil {
+		s.config.Refused()
+	}
 }
 
 // unknown are the assignments that are not yet promised, once each.

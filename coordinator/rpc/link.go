@@ -57,6 +57,9 @@ func (s *link) Connect(stream agentStream) error {
 		return s.turnAway(stream, hello.GetLife())
 	}
 	if err := s.introduce(ctx, who.Name, hello); err != nil {
+		if fault.Is(err, fault.Unready) { // the leader's disk is full, say: whoever tries again and again is not lost
+			s.beats.add(who.Name)
+		}
 		return err
 	}
 	s.log.InfoContext(stream.Context(), "agent connected", "node", who.Name)
@@ -175,6 +178,35 @@ func (s *link) cached(ctx context.Context, node string, told *claryv1.CachedInpu
 	return err
 }
 
+// lowDisk is the taint of nodes whose agents say that their disk is low.
+var lowDisk = cluster.Taint{Key: "clary.disk", Value: "low", Effect: cluster.EffectNoPlace}
+
+// disk keeps new tasks off a node whose disk is low, if it tells how its disk is and if that is not there yet.
+func (s *link) disk(ctx context.Context, id string, told *claryv1.NodeDisk) error {
+	if told == nil {
+		return nil
+	}
+	for try := 1; ; try++ {
+		snapshot, err := s.replica.Read(ctx, false) // the node was introduced a moment ago
+		if err != nil {
+			return err
+		}
+		node, known := snapshot.Node(id)
+		snapshot.Close()
+		if !known || slices.Contains(node.Taints, lowDisk) == told.GetLow() {
+			return nil
+		}
+		put, remove := []cluster.Taint{lowDisk}, []string(nil)
+		if !told.GetLow() {
+			put, remove = nil, []string{lowDisk.Key}
+		}
+		_, err = s.replica.Propose(ctx, command.SetNodeTaints{Node: id, Taints: cluster.ChangeTaints(node.Taints, put, remove), Expect: node.Revision})
+		if !fault.Is(err, fault.Conflict) || try == changeTries {
+			return err
+		}
+	}
+}
+
 // listen puts the agent's reports into the ledger, in order, and acknowledges each beat
 // when it is durable.
 func (s *link) listen(ctx context.Context, node string, stream agentStream, send func(*claryv1.CoordinatorMessage) error) error {
@@ -194,6 +226,9 @@ func (s *link) listen(ctx context.Context, node string, stream agentStream, send
 			return err
 		}
 		if err := s.cached(ctx, node, beat.GetCached()); err != nil {
+			return err
+		}
+		if err := s.disk(ctx, node, beat.GetDisk()); err != nil {
 			return err
 		}
 		ack := &claryv1.Ack{Sequence: beat.GetSequence(), LeaseRenewed: s.beats.renewed(node)}

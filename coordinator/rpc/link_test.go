@@ -186,6 +186,62 @@ func TestWhatANodeHasInItsCacheIsPutDownOnce(t *testing.T) {
 	})
 }
 
+func TestANodeWhoseDiskIsLowHasATaintAsLongAsItIs(t *testing.T) {
+	inWorld(t, func(w *world) {
+		connected := w.connect("agent n1")
+		_ = connected.Send(hello("n1"))
+		sequence := uint64(0)
+		tells := func(disk *claryv1.NodeDisk) {
+			w.Helper()
+			sequence++
+			message := beat(sequence)
+			message.GetBeat().Disk = disk
+			_ = connected.Send(message)
+			for {
+				message, err := connected.Recv()
+				if err != nil {
+					w.Fatal(err)
+				}
+				if message.GetAck().GetSequence() == sequence {
+					return
+				}
+			}
+		}
+		has := func(want ...string) (revision uint64) {
+			w.Helper()
+			snapshot, err := w.replica.Read(w.Context(), false)
+			if err != nil {
+				w.Fatal(err)
+			}
+			defer snapshot.Close()
+			node, _ := snapshot.Node("n1")
+			var taints []string
+			for _, taint := range node.Taints {
+				taints = append(taints, taint.String())
+			}
+			if !slices.Equal(taints, want) {
+				w.Errorf("it has the taints %q, not %q", taints, want)
+			}
+			return node.Revision
+		}
+		tells(nil) // as older builds do
+		has()
+		tells(&claryv1.NodeDisk{})
+		has()
+		if _, err := w.replica.Propose(w.Context(), command.SetNodeTaints{Node: "n1", Taints: []cluster.Taint{{Key: "team", Value: "vision", Effect: cluster.EffectNoPlace}}}); err != nil {
+			w.Fatal(err)
+		}
+		tells(&claryv1.NodeDisk{Low: true})
+		first := has("clary.disk=low:no-place", "team=vision:no-place")
+		tells(&claryv1.NodeDisk{Low: true})
+		if again := has("clary.disk=low:no-place", "team=vision:no-place"); again != first {
+			w.Errorf("the same again makes revision %d of %d", again, first)
+		}
+		tells(&claryv1.NodeDisk{})
+		has("team=vision:no-place")
+	})
+}
+
 func TestAnAgentThatDoesNotKeepToTheProtocolIsToldSo(t *testing.T) {
 	inWorld(t, func(w *world) {
 		for _, c := range []struct {

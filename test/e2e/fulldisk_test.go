@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -54,7 +55,7 @@ func (m *machines) low(names ...string) {
 // new; then nothing new is taken, and what runs goes on, ends, and is seen. Nobody ends, and with room all is as before.
 func TestFullDisksOfCoordinatorsEndNothing(t *testing.T) {
 	m := onSmallDisks(t, "s1", "s2", "s3")
-	m.Clary("run", "--detach", "--name", "goes-on", "--", "sh", "-c", "until [ -e "+m.Path("enough")+" ]; do sleep 0.1; done")
+	m.Clary("run", "--detach", "--name", "goes-on", "--", "sh", "-c", "until [ -e /tmp/enough ]; do sleep 0.1; done")
 	m.Clary("run", "--detach", "--hold", "--name", "held", "--", "true")
 	m.WaitFor("the job to run", 30*time.Second, func() bool { return m.Job("goes-on").State == "running" })
 
@@ -73,8 +74,10 @@ func TestFullDisksOfCoordinatorsEndNothing(t *testing.T) {
 	}
 	m.low(all...)
 	var said string
+	tries := 0
 	m.WaitFor("what is new to be refused", 30*time.Second, func() bool {
-		out, err := m.Try("run", "--detach", "--name", "all-are-full", "--", "true")
+		tries++
+		out, err := m.Try("run", "--detach", "--name", fmt.Sprint("filling-", tries), "--", "true")
 		said = out
 		return err != nil
 	})
@@ -86,7 +89,7 @@ func TestFullDisksOfCoordinatorsEndNothing(t *testing.T) {
 	if out := m.Clary("jobs"); !strings.Contains(out, "goes-on") {
 		t.Errorf("jobs are not shown: %s", out)
 	}
-	m.File("enough", "")
+	m.Clary("exec", "goes-on", "--", "touch", "/tmp/enough")
 	m.WaitFor("the end of the job to be taken", 60*time.Second, func() bool { return m.Job("goes-on").State == "succeeded" })
 	m.Clary("cancel", "held")
 

@@ -222,6 +222,7 @@ type Beat struct {
 	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Changed       []*Held                `protobuf:"bytes,2,rep,name=changed,proto3" json:"changed,omitempty"`
 	Cached        *CachedInputs          `protobuf:"bytes,160,opt,name=cached,proto3" json:"cached,omitempty"` // if it is not what the node has told before
+	Disk          *NodeDisk              `protobuf:"bytes,150,opt,name=disk,proto3" json:"disk,omitempty"`     // likewise; older builds tell nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -277,6 +278,58 @@ func (x *Beat) GetCached() *CachedInputs {
 	return nil
 }
 
+func (x *Beat) GetDisk() *NodeDisk {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+// NodeDisk is how the disk of a node is.
+type NodeDisk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Low           bool                   `protobuf:"varint,1,opt,name=low,proto3" json:"low,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeDisk) Reset() {
+	*x = NodeDisk{}
+	mi := &file_clary_v1_link_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeDisk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeDisk) ProtoMessage() {}
+
+func (x *NodeDisk) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_link_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeDisk.ProtoReflect.Descriptor instead.
+func (*NodeDisk) Descriptor() ([]byte, []int) {
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *NodeDisk) GetLow() bool {
+	if x != nil {
+		return x.Low
+	}
+	return false
+}
+
 // CachedInputs are what a node's cache holds: digests of inputs' addresses, ascending.
 type CachedInputs struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -287,7 +340,7 @@ type CachedInputs struct {
 
 func (x *CachedInputs) Reset() {
 	*x = CachedInputs{}
-	mi := &file_clary_v1_link_proto_msgTypes[4]
+	mi := &file_clary_v1_link_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +352,7 @@ func (x *CachedInputs) String() string {
 func (*CachedInputs) ProtoMessage() {}
 
 func (x *CachedInputs) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[4]
+	mi := &file_clary_v1_link_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +365,7 @@ func (x *CachedInputs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CachedInputs.ProtoReflect.Descriptor instead.
 func (*CachedInputs) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{4}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CachedInputs) GetDigests() []uint32 {
@@ -336,7 +389,7 @@ type CoordinatorMessage struct {
 
 func (x *CoordinatorMessage) Reset() {
 	*x = CoordinatorMessage{}
-	mi := &file_clary_v1_link_proto_msgTypes[5]
+	mi := &file_clary_v1_link_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +401,7 @@ func (x *CoordinatorMessage) String() string {
 func (*CoordinatorMessage) ProtoMessage() {}
 
 func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[5]
+	mi := &file_clary_v1_link_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +414,7 @@ func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorMessage.ProtoReflect.Descriptor instead.
 func (*CoordinatorMessage) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{5}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CoordinatorMessage) GetMessage() isCoordinatorMessage_Message {
@@ -434,7 +487,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_clary_v1_link_proto_msgTypes[6]
+	mi := &file_clary_v1_link_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -446,7 +499,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[6]
+	mi := &file_clary_v1_link_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -459,7 +512,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{6}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Welcome) GetObjectStore() *ObjectStore {
@@ -516,7 +569,7 @@ type Desired struct {
 
 func (x *Desired) Reset() {
 	*x = Desired{}
-	mi := &file_clary_v1_link_proto_msgTypes[7]
+	mi := &file_clary_v1_link_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -528,7 +581,7 @@ func (x *Desired) String() string {
 func (*Desired) ProtoMessage() {}
 
 func (x *Desired) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[7]
+	mi := &file_clary_v1_link_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -541,7 +594,7 @@ func (x *Desired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Desired.ProtoReflect.Descriptor instead.
 func (*Desired) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{7}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Desired) GetWhole() bool {
@@ -583,7 +636,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_clary_v1_link_proto_msgTypes[8]
+	mi := &file_clary_v1_link_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +648,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[8]
+	mi := &file_clary_v1_link_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +661,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{8}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Assignment) GetTask() *Task {
@@ -690,7 +743,7 @@ type HostList struct {
 
 func (x *HostList) Reset() {
 	*x = HostList{}
-	mi := &file_clary_v1_link_proto_msgTypes[9]
+	mi := &file_clary_v1_link_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +755,7 @@ func (x *HostList) String() string {
 func (*HostList) ProtoMessage() {}
 
 func (x *HostList) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[9]
+	mi := &file_clary_v1_link_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +768,7 @@ func (x *HostList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostList.ProtoReflect.Descriptor instead.
 func (*HostList) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{9}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HostList) GetHosts() []string {
@@ -736,7 +789,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_clary_v1_link_proto_msgTypes[10]
+	mi := &file_clary_v1_link_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +801,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[10]
+	mi := &file_clary_v1_link_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +814,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{10}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ack) GetSequence() uint64 {
@@ -787,7 +840,7 @@ type TaskSecretsRequest struct {
 
 func (x *TaskSecretsRequest) Reset() {
 	*x = TaskSecretsRequest{}
-	mi := &file_clary_v1_link_proto_msgTypes[11]
+	mi := &file_clary_v1_link_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +852,7 @@ func (x *TaskSecretsRequest) String() string {
 func (*TaskSecretsRequest) ProtoMessage() {}
 
 func (x *TaskSecretsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[11]
+	mi := &file_clary_v1_link_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +865,7 @@ func (x *TaskSecretsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSecretsRequest.ProtoReflect.Descriptor instead.
 func (*TaskSecretsRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{11}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TaskSecretsRequest) GetTask() string {
@@ -831,7 +884,7 @@ type TaskSecretsResponse struct {
 
 func (x *TaskSecretsResponse) Reset() {
 	*x = TaskSecretsResponse{}
-	mi := &file_clary_v1_link_proto_msgTypes[12]
+	mi := &file_clary_v1_link_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -843,7 +896,7 @@ func (x *TaskSecretsResponse) String() string {
 func (*TaskSecretsResponse) ProtoMessage() {}
 
 func (x *TaskSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[12]
+	mi := &file_clary_v1_link_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -856,7 +909,7 @@ func (x *TaskSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSecretsResponse.ProtoReflect.Descriptor instead.
 func (*TaskSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{12}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TaskSecretsResponse) GetValues() map[string][]byte {
@@ -876,7 +929,7 @@ type SignTaskRequest struct {
 
 func (x *SignTaskRequest) Reset() {
 	*x = SignTaskRequest{}
-	mi := &file_clary_v1_link_proto_msgTypes[13]
+	mi := &file_clary_v1_link_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -888,7 +941,7 @@ func (x *SignTaskRequest) String() string {
 func (*SignTaskRequest) ProtoMessage() {}
 
 func (x *SignTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[13]
+	mi := &file_clary_v1_link_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -901,7 +954,7 @@ func (x *SignTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignTaskRequest.ProtoReflect.Descriptor instead.
 func (*SignTaskRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{13}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SignTaskRequest) GetTask() string {
@@ -928,7 +981,7 @@ type SignTaskResponse struct {
 
 func (x *SignTaskResponse) Reset() {
 	*x = SignTaskResponse{}
-	mi := &file_clary_v1_link_proto_msgTypes[14]
+	mi := &file_clary_v1_link_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +993,7 @@ func (x *SignTaskResponse) String() string {
 func (*SignTaskResponse) ProtoMessage() {}
 
 func (x *SignTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[14]
+	mi := &file_clary_v1_link_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1006,7 @@ func (x *SignTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignTaskResponse.ProtoReflect.Descriptor instead.
 func (*SignTaskResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{14}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SignTaskResponse) GetCertificatePem() []byte {
@@ -979,7 +1032,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_clary_v1_link_proto_msgTypes[15]
+	mi := &file_clary_v1_link_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1044,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[15]
+	mi := &file_clary_v1_link_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1057,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{15}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -1023,7 +1076,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_clary_v1_link_proto_msgTypes[16]
+	mi := &file_clary_v1_link_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +1088,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[16]
+	mi := &file_clary_v1_link_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +1101,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{16}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RenewResponse) GetCertificatePem() []byte {
@@ -1077,7 +1130,7 @@ type ReadLogsRequest struct {
 
 func (x *ReadLogsRequest) Reset() {
 	*x = ReadLogsRequest{}
-	mi := &file_clary_v1_link_proto_msgTypes[17]
+	mi := &file_clary_v1_link_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1142,7 @@ func (x *ReadLogsRequest) String() string {
 func (*ReadLogsRequest) ProtoMessage() {}
 
 func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[17]
+	mi := &file_clary_v1_link_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1155,7 @@ func (x *ReadLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogsRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogsRequest) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{17}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReadLogsRequest) GetTask() string {
@@ -1177,7 +1230,7 @@ type ReadLogsResponse struct {
 
 func (x *ReadLogsResponse) Reset() {
 	*x = ReadLogsResponse{}
-	mi := &file_clary_v1_link_proto_msgTypes[18]
+	mi := &file_clary_v1_link_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1242,7 @@ func (x *ReadLogsResponse) String() string {
 func (*ReadLogsResponse) ProtoMessage() {}
 
 func (x *ReadLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_clary_v1_link_proto_msgTypes[18]
+	mi := &file_clary_v1_link_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1255,7 @@ func (x *ReadLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogsResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogsResponse) Descriptor() ([]byte, []int) {
-	return file_clary_v1_link_proto_rawDescGZIP(), []int{18}
+	return file_clary_v1_link_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReadLogsResponse) GetEntries() []*LogEntry {
@@ -1227,11 +1280,14 @@ const file_clary_v1_link_proto_rawDesc = "" +
 	"\x04life\x18x \x01(\tR\x04life\"H\n" +
 	"\x04Held\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\x12,\n" +
-	"\x06status\x18\x02 \x01(\v2\x14.clary.v1.TaskStatusR\x06status\"}\n" +
+	"\x06status\x18\x02 \x01(\v2\x14.clary.v1.TaskStatusR\x06status\"\xa6\x01\n" +
 	"\x04Beat\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12(\n" +
 	"\achanged\x18\x02 \x03(\v2\x0e.clary.v1.HeldR\achanged\x12/\n" +
-	"\x06cached\x18\xa0\x01 \x01(\v2\x16.clary.v1.CachedInputsR\x06cached\"(\n" +
+	"\x06cached\x18\xa0\x01 \x01(\v2\x16.clary.v1.CachedInputsR\x06cached\x12'\n" +
+	"\x04disk\x18\x96\x01 \x01(\v2\x12.clary.v1.NodeDiskR\x04disk\"\x1c\n" +
+	"\bNodeDisk\x12\x10\n" +
+	"\x03low\x18\x01 \x01(\bR\x03low\"(\n" +
 	"\fCachedInputs\x12\x18\n" +
 	"\adigests\x18\x01 \x03(\aR\adigests\"\xa0\x01\n" +
 	"\x12CoordinatorMessage\x12-\n" +
@@ -1323,72 +1379,74 @@ func file_clary_v1_link_proto_rawDescGZIP() []byte {
 	return file_clary_v1_link_proto_rawDescData
 }
 
-var file_clary_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_clary_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_clary_v1_link_proto_goTypes = []any{
 	(*AgentMessage)(nil),        // 0: clary.v1.AgentMessage
 	(*Hello)(nil),               // 1: clary.v1.Hello
 	(*Held)(nil),                // 2: clary.v1.Held
 	(*Beat)(nil),                // 3: clary.v1.Beat
-	(*CachedInputs)(nil),        // 4: clary.v1.CachedInputs
-	(*CoordinatorMessage)(nil),  // 5: clary.v1.CoordinatorMessage
-	(*Welcome)(nil),             // 6: clary.v1.Welcome
-	(*Desired)(nil),             // 7: clary.v1.Desired
-	(*Assignment)(nil),          // 8: clary.v1.Assignment
-	(*HostList)(nil),            // 9: clary.v1.HostList
-	(*Ack)(nil),                 // 10: clary.v1.Ack
-	(*TaskSecretsRequest)(nil),  // 11: clary.v1.TaskSecretsRequest
-	(*TaskSecretsResponse)(nil), // 12: clary.v1.TaskSecretsResponse
-	(*SignTaskRequest)(nil),     // 13: clary.v1.SignTaskRequest
-	(*SignTaskResponse)(nil),    // 14: clary.v1.SignTaskResponse
-	(*RenewRequest)(nil),        // 15: clary.v1.RenewRequest
-	(*RenewResponse)(nil),       // 16: clary.v1.RenewResponse
-	(*ReadLogsRequest)(nil),     // 17: clary.v1.ReadLogsRequest
-	(*ReadLogsResponse)(nil),    // 18: clary.v1.ReadLogsResponse
-	nil,                         // 19: clary.v1.Assignment.HostsEntry
-	nil,                         // 20: clary.v1.TaskSecretsResponse.ValuesEntry
-	(*Node)(nil),                // 21: clary.v1.Node
-	(*TaskStatus)(nil),          // 22: clary.v1.TaskStatus
-	(*ObjectStore)(nil),         // 23: clary.v1.ObjectStore
-	(*TrustBundle)(nil),         // 24: clary.v1.TrustBundle
-	(*Task)(nil),                // 25: clary.v1.Task
-	(*Program)(nil),             // 26: clary.v1.Program
-	(*LogEntry)(nil),            // 27: clary.v1.LogEntry
+	(*NodeDisk)(nil),            // 4: clary.v1.NodeDisk
+	(*CachedInputs)(nil),        // 5: clary.v1.CachedInputs
+	(*CoordinatorMessage)(nil),  // 6: clary.v1.CoordinatorMessage
+	(*Welcome)(nil),             // 7: clary.v1.Welcome
+	(*Desired)(nil),             // 8: clary.v1.Desired
+	(*Assignment)(nil),          // 9: clary.v1.Assignment
+	(*HostList)(nil),            // 10: clary.v1.HostList
+	(*Ack)(nil),                 // 11: clary.v1.Ack
+	(*TaskSecretsRequest)(nil),  // 12: clary.v1.TaskSecretsRequest
+	(*TaskSecretsResponse)(nil), // 13: clary.v1.TaskSecretsResponse
+	(*SignTaskRequest)(nil),     // 14: clary.v1.SignTaskRequest
+	(*SignTaskResponse)(nil),    // 15: clary.v1.SignTaskResponse
+	(*RenewRequest)(nil),        // 16: clary.v1.RenewRequest
+	(*RenewResponse)(nil),       // 17: clary.v1.RenewResponse
+	(*ReadLogsRequest)(nil),     // 18: clary.v1.ReadLogsRequest
+	(*ReadLogsResponse)(nil),    // 19: clary.v1.ReadLogsResponse
+	nil,                         // 20: clary.v1.Assignment.HostsEntry
+	nil,                         // 21: clary.v1.TaskSecretsResponse.ValuesEntry
+	(*Node)(nil),                // 22: clary.v1.Node
+	(*TaskStatus)(nil),          // 23: clary.v1.TaskStatus
+	(*ObjectStore)(nil),         // 24: clary.v1.ObjectStore
+	(*TrustBundle)(nil),         // 25: clary.v1.TrustBundle
+	(*Task)(nil),                // 26: clary.v1.Task
+	(*Program)(nil),             // 27: clary.v1.Program
+	(*LogEntry)(nil),            // 28: clary.v1.LogEntry
 }
 var file_clary_v1_link_proto_depIdxs = []int32{
 	1,  // 0: clary.v1.AgentMessage.hello:type_name -> clary.v1.Hello
 	3,  // 1: clary.v1.AgentMessage.beat:type_name -> clary.v1.Beat
-	21, // 2: clary.v1.Hello.node:type_name -> clary.v1.Node
+	22, // 2: clary.v1.Hello.node:type_name -> clary.v1.Node
 	2,  // 3: clary.v1.Hello.held:type_name -> clary.v1.Held
-	22, // 4: clary.v1.Held.status:type_name -> clary.v1.TaskStatus
+	23, // 4: clary.v1.Held.status:type_name -> clary.v1.TaskStatus
 	2,  // 5: clary.v1.Beat.changed:type_name -> clary.v1.Held
-	4,  // 6: clary.v1.Beat.cached:type_name -> clary.v1.CachedInputs
-	6,  // 7: clary.v1.CoordinatorMessage.welcome:type_name -> clary.v1.Welcome
-	7,  // 8: clary.v1.CoordinatorMessage.desired:type_name -> clary.v1.Desired
-	10, // 9: clary.v1.CoordinatorMessage.ack:type_name -> clary.v1.Ack
-	23, // 10: clary.v1.Welcome.object_store:type_name -> clary.v1.ObjectStore
-	24, // 11: clary.v1.Welcome.trust:type_name -> clary.v1.TrustBundle
-	8,  // 12: clary.v1.Desired.assignments:type_name -> clary.v1.Assignment
-	25, // 13: clary.v1.Assignment.task:type_name -> clary.v1.Task
-	26, // 14: clary.v1.Assignment.program:type_name -> clary.v1.Program
-	19, // 15: clary.v1.Assignment.hosts:type_name -> clary.v1.Assignment.HostsEntry
-	20, // 16: clary.v1.TaskSecretsResponse.values:type_name -> clary.v1.TaskSecretsResponse.ValuesEntry
-	27, // 17: clary.v1.ReadLogsResponse.entries:type_name -> clary.v1.LogEntry
-	9,  // 18: clary.v1.Assignment.HostsEntry.value:type_name -> clary.v1.HostList
-	0,  // 19: clary.v1.AgentLink.Connect:input_type -> clary.v1.AgentMessage
-	13, // 20: clary.v1.AgentLink.SignTask:input_type -> clary.v1.SignTaskRequest
-	11, // 21: clary.v1.AgentLink.Secrets:input_type -> clary.v1.TaskSecretsRequest
-	15, // 22: clary.v1.AgentLink.Renew:input_type -> clary.v1.RenewRequest
-	17, // 23: clary.v1.TaskLogs.Read:input_type -> clary.v1.ReadLogsRequest
-	5,  // 24: clary.v1.AgentLink.Connect:output_type -> clary.v1.CoordinatorMessage
-	14, // 25: clary.v1.AgentLink.SignTask:output_type -> clary.v1.SignTaskResponse
-	12, // 26: clary.v1.AgentLink.Secrets:output_type -> clary.v1.TaskSecretsResponse
-	16, // 27: clary.v1.AgentLink.Renew:output_type -> clary.v1.RenewResponse
-	18, // 28: clary.v1.TaskLogs.Read:output_type -> clary.v1.ReadLogsResponse
-	24, // [24:29] is the sub-list for method output_type
-	19, // [19:24] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	5,  // 6: clary.v1.Beat.cached:type_name -> clary.v1.CachedInputs
+	4,  // 7: clary.v1.Beat.disk:type_name -> clary.v1.NodeDisk
+	7,  // 8: clary.v1.CoordinatorMessage.welcome:type_name -> clary.v1.Welcome
+	8,  // 9: clary.v1.CoordinatorMessage.desired:type_name -> clary.v1.Desired
+	11, // 10: clary.v1.CoordinatorMessage.ack:type_name -> clary.v1.Ack
+	24, // 11: clary.v1.Welcome.object_store:type_name -> clary.v1.ObjectStore
+	25, // 12: clary.v1.Welcome.trust:type_name -> clary.v1.TrustBundle
+	9,  // 13: clary.v1.Desired.assignments:type_name -> clary.v1.Assignment
+	26, // 14: clary.v1.Assignment.task:type_name -> clary.v1.Task
+	27, // 15: clary.v1.Assignment.program:type_name -> clary.v1.Program
+	20, // 16: clary.v1.Assignment.hosts:type_name -> clary.v1.Assignment.HostsEntry
+	21, // 17: clary.v1.TaskSecretsResponse.values:type_name -> clary.v1.TaskSecretsResponse.ValuesEntry
+	28, // 18: clary.v1.ReadLogsResponse.entries:type_name -> clary.v1.LogEntry
+	10, // 19: clary.v1.Assignment.HostsEntry.value:type_name -> clary.v1.HostList
+	0,  // 20: clary.v1.AgentLink.Connect:input_type -> clary.v1.AgentMessage
+	14, // 21: clary.v1.AgentLink.SignTask:input_type -> clary.v1.SignTaskRequest
+	12, // 22: clary.v1.AgentLink.Secrets:input_type -> clary.v1.TaskSecretsRequest
+	16, // 23: clary.v1.AgentLink.Renew:input_type -> clary.v1.RenewRequest
+	18, // 24: clary.v1.TaskLogs.Read:input_type -> clary.v1.ReadLogsRequest
+	6,  // 25: clary.v1.AgentLink.Connect:output_type -> clary.v1.CoordinatorMessage
+	15, // 26: clary.v1.AgentLink.SignTask:output_type -> clary.v1.SignTaskResponse
+	13, // 27: clary.v1.AgentLink.Secrets:output_type -> clary.v1.TaskSecretsResponse
+	17, // 28: clary.v1.AgentLink.Renew:output_type -> clary.v1.RenewResponse
+	19, // 29: clary.v1.TaskLogs.Read:output_type -> clary.v1.ReadLogsResponse
+	25, // [25:30] is the sub-list for method output_type
+	20, // [20:25] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_link_proto_init() }
@@ -1403,7 +1461,7 @@ func file_clary_v1_link_proto_init() {
 		(*AgentMessage_Hello)(nil),
 		(*AgentMessage_Beat)(nil),
 	}
-	file_clary_v1_link_proto_msgTypes[5].OneofWrappers = []any{
+	file_clary_v1_link_proto_msgTypes[6].OneofWrappers = []any{
 		(*CoordinatorMessage_Welcome)(nil),
 		(*CoordinatorMessage_Desired)(nil),
 		(*CoordinatorMessage_Ack)(nil),
@@ -1414,7 +1472,7 @@ func file_clary_v1_link_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_link_proto_rawDesc), len(file_clary_v1_link_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
