@@ -23,7 +23,9 @@ type Member struct {
 	Format  int    `json:"format"`            // the newest that its build knows; 0 if it does not tell
 	Applied uint64 `json:"applied"`           // newest log entry in its state
 	Behind  uint64 `json:"behind"`            // log entries that it has yet to apply
-	Problem string `json:"problem,omitempty"` // why it did not answer
+	Problem string `json:"problem,omitempty"` // why it did not answer, or what is wrong with it
+	// DiskFree is what the disk of its folder has free, in bytes; 0 if it does not tell.
+	DiskFree int64 `json:"disk_free,omitempty"`
 }
 
 // Formats is which format may be in the log, and what waits for a newer one.
@@ -48,7 +50,7 @@ func (c *Client) Members(ctx context.Context) ([]Member, Formats, error) {
 	members := each(response.GetMembers(), func(m *claryv1.CoordinatorMember) Member {
 		return Member{
 			ID: m.GetId(), Address: m.GetAddress(), Voter: m.GetVoter(), Leader: m.GetLeader(), Alive: m.GetAlive(), Version: m.GetVersion(),
-			Format: int(m.GetFormat()), Applied: m.GetApplied(), Behind: m.GetBehind(), Problem: m.GetProblem(),
+			Format: int(m.GetFormat()), Applied: m.GetApplied(), Behind: m.GetBehind(), Problem: m.GetProblem(), DiskFree: m.GetDiskFree(),
 		}
 	})
 	return members, Formats{

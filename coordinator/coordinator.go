@@ -231,6 +231,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.grpc = grpc.NewServer(append(n.guard.Options(),
 		grpc.Creds(alpn.Accepted()),
 		grpc.MaxRecvMsgSize(member.MaxMessage),
+		grpc.ConnectionTimeout(20*time.Second), // from the handshake to the first words of HTTP/2
 		grpc.MaxConcurrentStreams(4096), grpc.NumStreamWorkers(callWorkers),
 		grpc.StaticStreamWindowSize(member.Window), grpc.StaticConnWindowSize(4*member.Window),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 5 * time.Second}),

@@ -14,6 +14,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/coordinator/telemetry"
+	"github.com/clary-ml/clary/internal/alpn"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/ops"
 )
@@ -39,6 +40,7 @@ func (n *coordinator) measure() *telemetry.Telemetry {
 		Store:   func() bool { _, err := n.store.settings(); return err == nil },
 		Free:    func() (int64, int64) { free, total, _ := ops.Room(n.config.Data); return free, total },
 		Disk:    func() headroom.Disk { return n.headroom.Disk() },
+		Port:    func() alpn.Counts { return n.mux.Counts() },
 		Refuses: func() bool { return n.voting.Refuses() != nil },
 	}, routers...)
 }

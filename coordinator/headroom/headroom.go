@@ -128,7 +128,7 @@ func (w *Watch) tell(now Level) {
 	case Ample:
 		w.config.Log.Info("the disk has room again", "free", cluster.FormatBytes(w.Disk().Free))
 	case Low:
-		w.config.Log.Warn("the disk is low: another coordinator leads if one has room, else the cluster takes no changes", "problem", w.Disk().Low)
+		w.config.Log.Warn("the disk is low: another coordinator leads if one has room, else the cluster takes nothing new", "problem", w.Disk().Low)
 	case Out:
 		w.config.Log.Error("the disk is full: this coordinator puts nothing more into the log", "problem", w.Disk().Low)
 	}

@@ -99,9 +99,9 @@ func (d *Desk) lookForRoom(ctx context.Context) error {
 // refuse notes why the cluster takes no changes, or that it does.
 func (d *Desk) refuse(why string) {
 	if was := d.refuses.Swap(&why); why != "" && (was == nil || *was == "") {
-		d.Log.Error("the cluster takes no changes: the disks are full", "problem", why)
+		d.Log.Error("the cluster takes nothing new: the disks of its coordinators are full", "problem", why)
 	} else if why == "" && was != nil && *was != "" {
-		d.Log.Info("the cluster takes changes again")
+		d.Log.Info("the cluster takes what is new again")
 	}
 }
 

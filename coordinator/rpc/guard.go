@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -34,7 +35,8 @@ type Guard struct {
 	Refuses func() error
 	Log     *slog.Logger
 
-	gate gate
+	gate      gate
+	strangers atomic.Int64 // calls of theirs that are on their way
 }
 
 // Options are the server options that put the guard before every method and turn
@@ -46,6 +48,7 @@ type Guard struct {
 // the process: they run elsewhere.
 func (g *Guard) Options() []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.InTapHandle(g.meet),
 		grpc.UnaryInterceptor(func(ctx context.Context, message any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
 			c := g.enter(ctx, info.FullMethod)
 			c.message = message

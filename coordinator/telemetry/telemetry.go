@@ -17,6 +17,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/planner"
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/state"
+	"github.com/clary-ml/clary/internal/alpn"
 )
 
 // Sources are what is read when metrics are asked for.
@@ -31,6 +32,7 @@ type Sources struct {
 	Free    func() (free, total int64)      // bytes of the disk of the data folder
 	Janitor func() janitor.Counts
 	Disk    func() headroom.Disk // whether that is enough
+	Port    func() alpn.Counts   // connections to the coordinator's port
 	Refuses func() bool          // whether the cluster takes nothing new
 }
 
@@ -107,6 +109,8 @@ var (
 	totalDesc     = describe("disk_bytes", "The size of the disk of the data folder.")
 	levelDesc     = describe("disk_level", "0 if the disk of the data folder has room, 1 if it is low, 2 if nothing more is put onto it.")
 	leastDesc     = describe("disk_wanted_bytes", "With less free the disk is low.")
+	connsDesc     = describe("connections", "Connections to the coordinator's port: of members, and of guests, who show no certificate of the cluster.", "of")
+	turnedDesc    = describe("connections_refused_total", "Guests' connections that were refused, since there were too many.")
 	refusesDesc   = describe("refuses_changes", "1 if the cluster takes nothing new, for its coordinators' disks.")
 )
 
@@ -123,7 +127,7 @@ type collector struct {
 func (*collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		buildDesc, leaderDesc, termDesc, lastDesc, committedDesc, appliedDesc, plansDesc, decidedDesc, plannedDesc, waitingDesc, nodesDesc, jobsDesc, tasksDesc,
-		queueDesc, runningDesc, membersDesc, storeDesc, freeDesc, totalDesc, removedDesc, freedDesc, levelDesc, leastDesc, refusesDesc,
+		queueDesc, runningDesc, membersDesc, storeDesc, freeDesc, totalDesc, removedDesc, freedDesc, levelDesc, leastDesc, refusesDesc, connsDesc, turnedDesc,
 	} {
 		out <- d
 	}
@@ -173,6 +177,10 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(levelDesc, float64(disk.Level))
 	gauge(leastDesc, float64(disk.Least))
 	gauge(refusesDesc, one(s.Refuses()))
+	port := s.Port()
+	gauge(connsDesc, float64(port.Members), "members")
+	gauge(connsDesc, float64(port.Guests), "guests")
+	counter(turnedDesc, float64(port.Refused))
 	c.count().collect(gauge)
 }
 

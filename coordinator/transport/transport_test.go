@@ -35,6 +35,8 @@ type port struct {
 	ca   *pki.Authority
 	raft *transport.Raft
 	mux  *alpn.Mux // of the port that was opened last
+	// guests are how many the next port takes of those without a certificate, in all and from one address; nil: as many as always.
+	guests *[2]int
 }
 
 func inBubble(t *testing.T, test func(*port)) {
@@ -66,6 +68,9 @@ func (p *port) open(address, id string) *transport.Raft {
 	log := slog.New(slog.DiscardHandler)
 	mux := alpn.New(listener, pki.ServerTLS(source), log, alpn.GRPC, transport.ProtocolRaft)
 	p.mux = mux
+	if p.guests != nil {
+		mux.Guests, mux.GuestsFrom = p.guests[0], p.guests[1]
+	}
 	raft := transport.NewRaft(p.net.Host(host), mux.On(transport.ProtocolRaft), transport.ProtocolRaft, address, source, func(string) string { return "" }, log)
 	server := grpc.NewServer(grpc.Creds(alpn.Accepted()))
 	healthv1.RegisterHealthServer(server, health.NewServer())
@@ -158,6 +163,62 @@ func TestADripOfBytesDoesNotHoldAHandshakeOpen(t *testing.T) {
 		}
 		if took := time.Since(began); took > 15*time.Second {
 			p.Errorf("hung up after %s", took)
+		}
+	})
+}
+
+// Guests keep places from one another, by the address that they come from, and never from members.
+func TestOfGuestsOnlySoManyAreTaken(t *testing.T) {
+	inBubble(t, func(p *port) {
+		const at = "10.0.0.5:7420"
+		p.guests = &[2]int{3, 2}
+		other := p.open(at, "c2")
+		defer other.Close()
+		enter := func(from string, source pki.Source) (net.Conn, bool) {
+			p.Helper()
+			raw, err := p.net.Host(from).Dial(p.Context(), at)
+			if err != nil {
+				p.Fatal(err)
+			}
+			p.Cleanup(func() { _ = raw.Close() })
+			conn := tls.Client(raw, blind(source, "h2"))
+			if err := conn.HandshakeContext(p.Context()); err != nil {
+				p.Fatal(err)
+			}
+			_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+			_, err = conn.Read(make([]byte, 1)) // a server of HTTP/2 speaks first
+			return conn, err == nil
+		}
+		member := p.source(p.ca, pki.Node{Role: pki.Agent, ID: "n1"})
+		var first net.Conn
+		for i, c := range []struct {
+			from   string
+			source pki.Source
+			taken  bool
+		}{
+			{"10.0.0.8", nil, true},
+			{"10.0.0.8", nil, true},
+			{"10.0.0.8", nil, false},
+			{"10.0.0.9", nil, true},
+			{"10.0.0.10", nil, false},
+			{"10.0.0.8", member, true},
+			{"10.0.0.10", member, true},
+		} {
+			conn, taken := enter(c.from, c.source)
+			if taken != c.taken {
+				p.Errorf("the %d. connection, from %s: taken %t", i, c.from, taken)
+			}
+			if first == nil {
+				first = conn
+			}
+		}
+		if counts := p.mux.Counts(); counts != (alpn.Counts{Members: 2, Guests: 3, Refused: 2}) {
+			p.Errorf("it counts %+v", counts)
+		}
+		_ = first.Close()
+		synctest.Wait()
+		if _, taken := enter("10.0.0.10", nil); !taken {
+			p.Error("a place that was given back is not taken")
 		}
 	})
 }

@@ -29,6 +29,8 @@ const (
 	// maxHandshakes are under way at once: strangers who connect and say nothing, or stop midway, hold no more. The oldest
 	// goes when there is one more: whoever means it is done within milliseconds, and is never the oldest of so many.
 	maxHandshakes = 512
+	// Of guests so many connections stand at once, and so many from one address, unless the mux is told otherwise.
+	maxGuests, maxGuestsFrom = 4096, 1024
 )
 
 // plaintextAnswer is what a client that speaks no TLS reads.
@@ -37,6 +39,10 @@ const plaintextAnswer = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nConten
 
 // Mux accepts connections on one listener and hands them to the protocol they chose.
 type Mux struct {
+	// Guests and GuestsFrom are how many connections stand at once of those who show no certificate of the cluster, in all and from
+	// one address; more are refused. Members are as many as there are. Set them before Run.
+	Guests, GuestsFrom int
+
 	listener net.Listener
 	config   *tls.Config
 	log      *slog.Logger
@@ -47,6 +53,21 @@ type Mux struct {
 	open     map[*peekedConn]*tls.Conn // those that were handed on and are not closed
 	looks    int                       // how often they were looked at again
 	greeting list.List                 // of net.Conn, in the order in which they came
+	guests   map[string]int            // by address: those of open who showed no certificate
+	counts   Counts
+}
+
+// Counts are how many connections there are.
+type Counts struct {
+	Members, Guests int   // that stand; guests showed no certificate
+	Refused         int64 // guests, since there were too many
+}
+
+// Counts tells how many connections there are now.
+func (m *Mux) Counts() Counts {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.counts
 }
 
 // New divides a listener. The config's protocols are replaced by those given; who asks for none gets the
@@ -54,7 +75,7 @@ type Mux struct {
 func New(listener net.Listener, config *tls.Config, log *slog.Logger, protocols ...string) *Mux {
 	config = config.Clone()
 	config.NextProtos = protocols
-	m := &Mux{listener: listener, config: config, log: sparing.New(log), sides: map[string]*side{}, open: map[*peekedConn]*tls.Conn{}}
+	m := &Mux{Guests: maxGuests, GuestsFrom: maxGuestsFrom, listener: listener, config: config, log: sparing.New(log), sides: map[string]*side{}, open: map[*peekedConn]*tls.Conn{}, guests: map[string]int{}}
 	for _, protocol := range protocols {
 		m.sides[protocol] = newSide(listener.Addr())
 	}
@@ -150,10 +171,11 @@ func (m *Mux) greet(ctx context.Context, raw net.Conn, done func()) {
 	if side == nil {
 		side = m.first
 	}
-	m.mu.Lock()
-	m.open[peeked] = conn
-	missed := m.looks != looks
-	m.mu.Unlock()
+	missed, ok := m.seat(peeked, conn, looks)
+	if !ok {
+		dismiss(raw)
+		return
+	}
 	if missed && m.config.VerifyConnection != nil {
 		if err := m.config.VerifyConnection(conn.ConnectionState()); err != nil {
 			_ = peeked.Close()
@@ -161,6 +183,49 @@ func (m *Mux) greet(ctx context.Context, raw net.Conn, done func()) {
 		}
 	}
 	side.hand(conn)
+}
+
+// seat takes note of a connection, unless it is a guest's and there are too many. missed says that since it shook hands others were
+// looked at again.
+func (m *Mux) seat(peeked *peekedConn, conn *tls.Conn, looks int) (missed, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(conn.ConnectionState().PeerCertificates) > 0 {
+		m.counts.Members++
+	} else {
+		from, _, err := net.SplitHostPort(peeked.RemoteAddr().String())
+		if err != nil {
+			from = peeked.RemoteAddr().String()
+		}
+		if m.counts.Guests >= m.Guests || m.guests[from] >= m.GuestsFrom {
+			m.counts.Refused++
+			m.log.Warn("refused a connection, since there are too many without a certificate of the cluster", "from", from, "from_there", m.guests[from], "in_all", m.counts.Guests)
+			return false, false
+		}
+		m.counts.Guests++
+		m.guests[from]++
+		peeked.guest = from
+	}
+	m.open[peeked] = conn
+	return m.looks != looks, true
+}
+
+// leave forgets a connection.
+func (m *Mux) leave(c *peekedConn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, open := m.open[c]; !open {
+		return
+	}
+	delete(m.open, c)
+	if c.guest == "" {
+		m.counts.Members--
+		return
+	}
+	m.counts.Guests--
+	if m.guests[c.guest]--; m.guests[c.guest] == 0 {
+		delete(m.guests, c.guest)
+	}
 }
 
 // HangUp closes the connections that stand and are not admitted any more.
@@ -194,13 +259,12 @@ type peekedConn struct {
 	net.Conn
 	mux    *Mux
 	reader *bufio.Reader
+	guest  string // the address it came from, if it showed no certificate
 }
 
 // Close implements net.Conn.
 func (c *peekedConn) Close() error {
-	c.mux.mu.Lock()
-	delete(c.mux.open, c)
-	c.mux.mu.Unlock()
+	c.mux.leave(c)
 	return c.Conn.Close()
 }
 
