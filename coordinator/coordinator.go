@@ -4,6 +4,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -50,6 +51,7 @@ import (
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
 	"github.com/clary-ml/clary/serving/ingress"
+	"github.com/clary-ml/clary/storage/object/embedded"
 	"github.com/clary-ml/clary/workload"
 )
 
@@ -110,7 +112,8 @@ type coordinator struct {
 	steward   *steward.Steward
 	router    *ingress.Server // nil if this coordinator takes no requests for endpoints
 	warden    *warden.Warden
-	reload    chan struct{} // the embedded store is to read its certificate again
+	stored    embedded.Tally // what the embedded store has counted
+	reload    chan struct{}  // the embedded store is to read its certificate again
 	grpc      *grpc.Server
 	leading   []func(context.Context) error // what runs on the leader only
 }
@@ -291,7 +294,7 @@ func (n *coordinator) run(ctx context.Context) error {
 		group.Go(func() error { return n.record.Run(ctx) })
 	}
 	if n.self.servesStore() {
-		group.Go(func() error { return serveStore(ctx, n.config, n.self, n.replica, n.reload, n.log) })
+		group.Go(func() error { return serveStore(ctx, n.config, n.self, n.replica, n.reload, &n.stored, n.log) })
 	}
 	group.Go(func() error { return n.self.renew(ctx, n.config, n.lives, n.reloadStore) })
 	group.Go(func() error {
@@ -318,8 +321,9 @@ func (n *coordinator) serveGRPC(ctx context.Context) error {
 		n.grpc.GracefulStop()
 	})
 	err := n.grpc.Serve(n.mux.On(alpn.GRPC))
-	if stop() {
-		return err // it ended by itself
+	if stop() { // it ended by itself, or the mux heard of ctx's end first
+		n.grpc.Stop()
+		return cmp.Or(ctx.Err(), err)
 	}
 	<-stopped
 	return ctx.Err() // the mux may have closed its side first, which is no error then

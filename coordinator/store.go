@@ -214,13 +214,13 @@ const holdersFile = "objects.holders"
 
 // serveStore runs the embedded store on the coordinator that founded the cluster, and tells
 // it of tokens as they come and go.
-func serveStore(ctx context.Context, c Config, self membership, tokens *replica.Replica, reload <-chan struct{}, log *slog.Logger) error {
+func serveStore(ctx context.Context, c Config, self membership, tokens *replica.Replica, reload <-chan struct{}, tally *embedded.Tally, log *slog.Logger) error {
 	if err := os.MkdirAll(c.path("objects"), 0o700); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return tellHolders(ctx, tokens, c.path(holdersFile), log) })
-	group.Go(func() error { return superviseStore(ctx, c, self, reload, log) })
+	group.Go(func() error { return superviseStore(ctx, c, self, reload, tally, log) })
 	return group.Wait()
 }
 
@@ -262,13 +262,13 @@ func tellHolders(ctx context.Context, tokens *replica.Replica, path string, log 
 	}
 }
 
-func superviseStore(ctx context.Context, c Config, self membership, reload <-chan struct{}, log *slog.Logger) error {
+func superviseStore(ctx context.Context, c Config, self membership, reload <-chan struct{}, tally *embedded.Tally, log *slog.Logger) error {
 	supervisor := embedded.Supervisor{
 		Config: embedded.Config{
 			Dir: c.path("objects"), Address: c.StoreListen, CertFile: c.path(tlsFolder, pki.CertFile), KeyFile: c.path(tlsFolder, pki.KeyFile),
 			RootSecret: self.keyring.Get().ObjectSecret, DataKey: self.keyring.Get().DataKey, Holders: c.path(holdersFile),
 		},
-		CAs: func() []*x509.Certificate { return self.keyring.Get().CAs() }, Log: log, Executable: c.Executable, Args: []string{"objectstore"}, Reload: reload,
+		CAs: func() []*x509.Certificate { return self.keyring.Get().CAs() }, Log: log, Executable: c.Executable, Args: []string{"objectstore"}, Reload: reload, Tally: tally,
 	}
 	return supervisor.Run(ctx)
 }

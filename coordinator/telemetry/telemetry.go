@@ -18,6 +18,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/alpn"
+	"github.com/clary-ml/clary/storage/object/embedded"
 )
 
 // Sources are what is read when metrics are asked for.
@@ -26,10 +27,11 @@ type Sources struct {
 	Raft    func() replica.Stats
 	Planner func() planner.Counts
 	Nodes   func() []cluster.Node
-	Read    func() (*state.Snapshot, error) // as this coordinator has it
-	Members func() map[string]int           // that gossip sees, by role
-	Store   func() bool                     // whether the object store's address is known
-	Free    func() (free, total int64)      // bytes of the disk of the data folder
+	Read    func() (*state.Snapshot, error)              // as this coordinator has it
+	Members func() map[string]int                        // that gossip sees, by role
+	Store   func() bool                                  // whether the object store's address is known
+	Objects func() (counts embedded.Counts, served bool) // of the embedded object store, if it is served here
+	Free    func() (free, total int64)                   // bytes of the disk of the data folder
 	Janitor func() janitor.Counts
 	Disk    func() headroom.Disk // whether that is enough
 	Port    func() alpn.Counts   // connections to the coordinator's port
@@ -103,6 +105,8 @@ var (
 	runningDesc   = describe("queue_running_gangs", "Gangs of a queue that run.", "queue")
 	membersDesc   = describe("gossip_members", "Members that gossip sees, by role.", "role")
 	storeDesc     = describe("object_store_known", "1 if it is known where the object store is.")
+	askedDesc     = describe("object_store_requests_total", "Requests to the embedded object store, by HTTP method and outcome: ok, refused (4xx) or failed (5xx).", "method", "outcome")
+	movedDesc     = describe("object_store_bytes_total", "Bytes of objects that were read or written, as they were announced.", "direction")
 	freeDesc      = describe("disk_free_bytes", "What the disk of the data folder has free.")
 	removedDesc   = describe("janitor_removed_total", "What was over and has gone here, by kind.", "kind")
 	freedDesc     = describe("janitor_freed_bytes_total", "What that has freed in the object store.")
@@ -127,7 +131,7 @@ type collector struct {
 func (*collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		buildDesc, leaderDesc, termDesc, lastDesc, committedDesc, appliedDesc, plansDesc, decidedDesc, plannedDesc, waitingDesc, nodesDesc, jobsDesc, tasksDesc,
-		queueDesc, runningDesc, membersDesc, storeDesc, freeDesc, totalDesc, removedDesc, freedDesc, levelDesc, leastDesc, refusesDesc, connsDesc, turnedDesc,
+		queueDesc, runningDesc, membersDesc, storeDesc, askedDesc, movedDesc, freeDesc, totalDesc, removedDesc, freedDesc, levelDesc, leastDesc, refusesDesc, connsDesc, turnedDesc,
 	} {
 		out <- d
 	}
@@ -165,6 +169,15 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		gauge(membersDesc, float64(n), role)
 	}
 	gauge(storeDesc, one(s.Store()))
+	if objects, served := s.Objects(); served {
+		for method, ends := range objects.Requests {
+			for end, n := range ends {
+				counter(askedDesc, float64(n), method, end)
+			}
+		}
+		counter(movedDesc, float64(objects.Read), "read")
+		counter(movedDesc, float64(objects.Written), "written")
+	}
 	free, total := s.Free()
 	gauge(freeDesc, float64(free))
 	gauge(totalDesc, float64(total))

@@ -11,9 +11,12 @@ import (
 	"encoding/base64"
 	"errors"
 	"flag"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
+	"sync"
 	"syscall"
 
 	"github.com/gofiber/fiber/v3"
@@ -49,6 +52,8 @@ type Config struct {
 	// Holders is the file of tokens whose keys are good (WriteHolders); "" takes all that
 	// derive from the data key.
 	Holders string
+	// Counts is where the process tells what it has counted; nil: nowhere.
+	Counts io.Writer
 }
 
 // Validate reports every mistake in the configuration.
@@ -96,6 +101,13 @@ func Main(ctx context.Context, args []string, getenv func(string) string) error 
 	if c.DataKey, err = base64.StdEncoding.DecodeString(getenv(envDataKey)); err != nil {
 		return fault.New(fault.Invalid, "objectstore: %s: %w", envDataKey, err)
 	}
+	if text := getenv(envCounts); text != "" {
+		descriptor, err := strconv.Atoi(text)
+		if err != nil {
+			return fault.New(fault.Invalid, "objectstore: %s: %w", envCounts, err)
+		}
+		c.Counts = os.NewFile(uintptr(descriptor), "counts")
+	}
 	return Run(ctx, c)
 }
 
@@ -121,6 +133,14 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer store.Shutdown()
+	counting := &counter{counts: Counts{Requests: map[string]map[string]int64{}}, news: true} // the first line says that it counts
+	if c.Counts != nil {
+		var telling sync.WaitGroup
+		defer telling.Wait()
+		ended := make(chan struct{})
+		defer close(ended)
+		telling.Go(func() { counting.tell(c.Counts, ended) })
+	}
 	root := auth.Account{Access: RootAccess, Secret: c.RootSecret, Role: auth.RoleAdmin}
 	err = embedgw.RunVersityGW(ctx, store, &embedgw.Config{
 		RootUserAccess:    RootAccess,
@@ -136,7 +156,7 @@ func Run(ctx context.Context, c Config) error {
 		DisableACLs:       true,
 		HealthPath:        healthPath,
 		IAMService:        iam{auth.NewIAMServiceSingle(root), c.DataKey, newHolders(c.Holders)},
-		S3Options:         []s3api.Option{s3api.WithMiddleware("/", refuse)},
+		S3Options:         []s3api.Option{s3api.WithMiddleware("/", counting.count), s3api.WithMiddleware("/", refuse)},
 		SigHup:            hangups(ctx),
 	})
 	if err != nil && ctx.Err() == nil {

@@ -51,6 +51,7 @@ type store struct {
 	dir     string
 	ready   chan struct{}
 	log     *syncBuffer
+	tally   *embedded.Tally
 }
 
 type syncBuffer struct {
@@ -99,7 +100,7 @@ func start(t *testing.T) *store {
 	if err := embedded.WriteHolders(filepath.Join(dir, "holders"), []embedded.Holder{{Token: testToken}}); err != nil {
 		t.Fatal(err)
 	}
-	s := &store{keys: keys, address: freeAddress(t), dir: dir, ready: make(chan struct{}, 8), log: &syncBuffer{}}
+	s := &store{keys: keys, address: freeAddress(t), dir: dir, ready: make(chan struct{}, 8), log: &syncBuffer{}, tally: &embedded.Tally{}}
 	supervisor := embedded.Supervisor{
 		Config: embedded.Config{
 			Dir: filepath.Join(dir, "objects"), Address: s.address,
@@ -107,6 +108,7 @@ func start(t *testing.T) *store {
 			RootSecret: keys.ObjectSecret, DataKey: keys.DataKey, Holders: filepath.Join(dir, "holders"),
 		},
 		CAs:   keys.CAs,
+		Tally: s.tally,
 		Log:   slog.New(slog.NewTextHandler(s.log, nil)),
 		Ready: func() { s.ready <- struct{}{} },
 	}
@@ -411,6 +413,19 @@ func TestKeysEndWithTheirToken(t *testing.T) {
 	}
 }
 
+// kill ends the store's process as a power cut would.
+func (s *store) kill(t *testing.T) {
+	t.Helper()
+	var pid int
+	_, after, _ := strings.Cut(s.log.String(), "pid=")
+	if _, err := fmt.Sscan(after, &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAKilledStoreComesBackWithItsObjects(t *testing.T) {
 	s := start(t)
 	c := s.as(t, cluster.RoleUser)
@@ -421,14 +436,7 @@ func TestAKilledStoreComesBackWithItsObjects(t *testing.T) {
 	if _, err := c.Put(t.Context(), u, strings.NewReader("v"), 1); err != nil {
 		t.Fatal(err)
 	}
-	var pid int
-	_, after, _ := strings.Cut(s.log.String(), "pid=")
-	if _, err := fmt.Sscan(after, &pid); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	s.kill(t)
 	s.waitReady(t)
 	if got := read(t, c, u, 0, -1); got != "v" {
 		t.Errorf("after a restart the object is %q", got)
@@ -489,4 +497,42 @@ func TestTheRealAWSCommandLineWorks(t *testing.T) {
 	if err != nil || !bytes.Equal(got, content) {
 		t.Errorf("another file came back, %v", err)
 	}
+}
+
+// What the store's process counts is told to its parent, and is not lost with the process.
+func TestTheStoreCountsWhatItDoes(t *testing.T) {
+	s := start(t)
+	ctx, c, at := t.Context(), s.open(t, embedded.RootAccess, s.keys.ObjectSecret), object.URI{Bucket: "clary", Key: "a"}
+	round := func(times int64) {
+		t.Helper()
+		if err := c.EnsureBucket(ctx, "clary"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Put(ctx, at, strings.NewReader("0123456789"), 10); err != nil {
+			t.Fatal(err)
+		}
+		_ = read(t, c, at, 0, -1)
+		if _, err := c.Get(ctx, object.URI{Bucket: "clary", Key: "none"}, 0, -1); err == nil {
+			t.Fatal("what is not there was read")
+		}
+		deadline := time.Now().Add(30 * time.Second)
+		for {
+			counts, served := s.tally.Get()
+			got := counts.Requests["GET"]
+			if served && counts.Read >= 10*times && counts.Written >= 10*times && got[embedded.EndedOK] >= times && got[embedded.EndedRefused] >= times {
+				if counts.Read > 1000*times || got[embedded.EndedFailed] > 0 {
+					t.Errorf("it counts %+v", counts)
+				}
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("it counts %+v, served: %v", counts, served)
+			}
+			time.Sleep(20 * time.Millisecond) // the store tells every second
+		}
+	}
+	round(1)
+	s.kill(t)
+	s.waitReady(t)
+	round(2)
 }

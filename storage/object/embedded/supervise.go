@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -40,6 +42,8 @@ type Supervisor struct {
 	Ready func()
 	// Reload, if set, makes the store read its certificate files again.
 	Reload <-chan struct{}
+	// Tally, if set, has what the store counts.
+	Tally *Tally
 }
 
 // Run keeps the store running until ctx ends. The child dies with this process too,
@@ -91,11 +95,21 @@ func (s Supervisor) once(ctx context.Context) error {
 
 	watched := make(chan struct{})
 	defer func() { cancel(); <-watched }()
+	follow, err := s.listen(cmd)
+	if err != nil {
+		close(watched)
+		return err
+	}
+	var following sync.WaitGroup
+	defer following.Wait()
 	// The kernel sends the death signal when the thread that forked ends, not the
 	// process, so this goroutine keeps its thread for as long as the child lives.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := cmd.Start(); err != nil {
+	err = cmd.Start()
+	started := err == nil
+	following.Go(func() { follow(started) })
+	if err != nil {
 		close(watched)
 		return fault.New(fault.Invalid, "object store: start %s: %w", s.Executable, err)
 	}
@@ -107,6 +121,30 @@ func (s Supervisor) once(ctx context.Context) error {
 		return fault.New(fault.Internal, "object store: %w", err)
 	}
 	return fault.New(fault.Internal, "object store: it ended by itself")
+}
+
+// firstExtra is the descriptor of a child's first file beside its standard ones.
+const firstExtra = 3
+
+// listen has the child tell what it counts. What is returned is called once it has started, or has not, and follows it to
+// its end.
+func (s Supervisor) listen(cmd *exec.Cmd) (follow func(started bool), err error) {
+	if s.Tally == nil {
+		return func(bool) {}, nil
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, fault.New(fault.Internal, "object store: %w", err)
+	}
+	cmd.ExtraFiles = []*os.File{write}
+	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", envCounts, firstExtra))
+	return func(started bool) {
+		_ = write.Close() // the child has its own
+		if started {
+			s.Tally.follow(read)
+		}
+		_ = read.Close() // nothing is left in it
+	}, nil
 }
 
 // watch reports when the child answers, then passes reloads on to it.
