@@ -60,8 +60,10 @@ func (a *agent) serveGRPC(ctx context.Context) error {
 	claryv1.RegisterTaskLogsServer(server, &taskLogs{agent: a})
 	claryv1.RegisterTaskHandsServer(server, newTaskHands(a))
 	claryv1.RegisterAgentKeysServer(server, &agentKeys{agent: a})
+	claryv1.RegisterAgentDebugServer(server, agentDebug{})
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
+	defer server.Stop() // the port may have heard of ctx's end first
 	err := server.Serve(a.port.On(alpn.GRPC))
 	if ctx.Err() != nil {
 		return ctx.Err() // the port may have closed its side first, which is no error then
