@@ -25,6 +25,9 @@ var (
 	ErrReused = errors.New("the token was already used by another machine")
 )
 
+// ExpiryWarning is how long before its end whoever shows a user's token is told of it.
+const ExpiryWarning = 14 * 24 * time.Hour
+
 const (
 	userPrefix  = "clary_u"
 	joinPrefix  = "clary_j"

@@ -62,6 +62,7 @@ type peer struct {
 	refused atomic.Pointer[error] // why its certificate was refused, if it was
 	// successor is the pin of the CA that has taken the place of the pinned one.
 	successor atomic.Pointer[string]
+	ends      endings
 }
 
 // Option changes how a client behaves.
@@ -103,12 +104,14 @@ func newPeer(address string, to config.Context) (*peer, error) {
 		} else if pin := pki.Successor(state, to.CAPin); pin != "" {
 			p.successor.Store(&pin)
 		}
+		p.ends.seen(state.PeerCertificates)
 		return err
 	}
 	var err error
 	p.conn, err = grpc.NewClient("passthrough:///"+address, append(request.DialOptions(),
 		grpc.WithTransportCredentials(credentials.NewTLS(pinned)),
 		grpc.WithPerRPCCredentials(bearer(to.Token)),
+		grpc.WithChainUnaryInterceptor(p.ends.told),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(4*window),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 5 * time.Second}),

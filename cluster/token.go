@@ -37,6 +37,7 @@ type Token struct {
 	Expires  int64 // 0 is never
 	Revoked  bool
 	BoundKey string // join tokens: fingerprint of the first key that used it
+	By       string // who asked for it; "" if that is not known
 	Revision uint64
 }
 

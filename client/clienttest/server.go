@@ -77,6 +77,7 @@ type Cluster struct {
 	routers   []invoke.Router
 	revised   uint64
 	settings  cluster.Settings
+	trust     cluster.Trust
 	over      *claryv1.SweepResponse // what the next sweep finds
 }
 
@@ -172,6 +173,8 @@ func (c *Cluster) serve(member *coordinator, listener net.Listener, secure *tls.
 	claryv1.RegisterQueuesServer(member.server, &queues{c: c})
 	claryv1.RegisterSettingsServer(member.server, &settings{c: c})
 	claryv1.RegisterAdminServer(member.server, &admin{c: c})
+	claryv1.RegisterKeysServer(member.server, &keys{c: c})
+	claryv1.RegisterDebugServer(member.server, debug{})
 	c.running.Go(func() { _ = member.server.Serve(listener) })
 }
 
@@ -186,6 +189,7 @@ func (c *Cluster) admit(ctx context.Context, member *coordinator, method string)
 	if _, known := c.caller(ctx); !known {
 		return fault.New(fault.Denied, "the token is unknown: run clary login")
 	}
+	c.tellEnd(ctx)
 	return nil
 }
 

@@ -48,6 +48,7 @@ var rows = []row{
 	{firmFormat, "limiting what nobody may preempt", changing(func(c Change) bool { return c.Queue != nil && len(c.Queue.Unpreemptible) > 0 }), nil},
 	{1, "putting refusals on record", changing(func(c Change) bool { return c.Deed != nil && c.Deed.Task == "" }), nil},
 	{1, "noting where a person in a task came from", changing(func(c Change) bool { return c.Deed != nil && c.Deed.Task != "" && c.Deed.Request != "" }), withoutOrigin},
+	{1, "noting who made a token", changing(func(c Change) bool { return c.Token != nil && c.Token.By != "" }), withoutMaker},
 	{1, "putting changes on record", of[Audited], func(c Command) Command { return c.(Audited).Command }},
 	{1, "noting the key of a node", func(c Command) bool {
 		put, ok := c.(PutNode)
@@ -67,6 +68,19 @@ func withoutOrigin(c Command) Command {
 			deed := *change.Deed
 			deed.Object, deed.From, deed.Request, deed.Outcome = "", "", "", ""
 			record.Changes[i].Deed = &deed
+		}
+	}
+	return record
+}
+
+// withoutMaker is a record whose tokens do not say who made them.
+func withoutMaker(c Command) Command {
+	record := Record{Changes: slices.Clone(c.(Record).Changes)}
+	for i, change := range record.Changes {
+		if change.Token != nil {
+			token := *change.Token
+			token.By = ""
+			record.Changes[i].Token = &token
 		}
 	}
 	return record

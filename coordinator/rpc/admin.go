@@ -79,6 +79,7 @@ func (s *admin) bind(ctx context.Context, presented auth.Presented, node pki.Nod
 		if err != nil {
 			return err
 		}
+		onBehalf(ctx, token)
 		if token.Role != node.Role {
 			return fault.New(fault.Denied, "role: the token is for joining as %s, not as %s", token.Role, cluster.Clip(node.Role))
 		}
@@ -162,6 +163,7 @@ func (s *admin) CreateToken(ctx context.Context, request *claryv1.CreateTokenReq
 	if err != nil {
 		return nil, err
 	}
+	token.By = caller(ctx).Name
 	results, err := s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Token: &token}}})
 	if err != nil {
 		return nil, err

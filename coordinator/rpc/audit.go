@@ -69,6 +69,13 @@ func (a *act) by(who Identity) {
 	}
 }
 
+// onBehalf notes whose join token a machine has shown, once that is sure: it has no name of its own yet.
+func onBehalf(ctx context.Context, token cluster.Token) {
+	if act, _ := ctx.Value(actKey{}).(*act); act != nil {
+		act.deed.User, act.deed.Detail = short(cmp.Or(token.By, act.deed.User)), "with the join token "+token.ID
+	}
+}
+
 // about notes what a message is about, from the first one that says so.
 func (a *act) about(message any) {
 	if a.object.Load() != nil {
@@ -161,12 +168,33 @@ func passedOn(ctx context.Context) bool {
 }
 
 // auditing puts who asked for a change into the very entry of the log that has the change.
-type auditing struct{ Replica }
+//
+// While a format is in force that has no such entries, changes go without, and are put on record like refusals, once it
+// is another.
+type auditing struct {
+	Replica
+	known *atomic.Bool // the format has them: it is never lowered
+}
+
+// records reports whether entries of the log can say who asked for them.
+func (r auditing) records(ctx context.Context) bool {
+	if r.known.Load() {
+		return true
+	}
+	snapshot, err := r.Read(ctx, true)
+	if err != nil {
+		return false
+	}
+	defer snapshot.Close()
+	needs, _ := command.Needs(command.Audited{Command: command.Record{}})
+	r.known.Store(snapshot.Format() >= needs)
+	return r.known.Load()
+}
 
 // Propose is of Replica.
 func (r auditing) Propose(ctx context.Context, commands ...command.Command) ([]command.Result, error) {
 	act, _ := ctx.Value(actKey{}).(*act)
-	if act == nil || len(commands) == 0 || act.recorded.Load() {
+	if act == nil || len(commands) == 0 || act.recorded.Load() || !r.records(ctx) {
 		return r.Replica.Propose(ctx, commands...)
 	}
 	audited := append([]command.Command{command.Audited{Command: commands[0], Deed: act.entry()}}, commands[1:]...)

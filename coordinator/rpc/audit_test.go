@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/clary-ml/clary/auth"
+	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/internal/fault"
@@ -120,6 +121,64 @@ func TestAnEntryThatIsThereAlreadyTakesNoOtherWithIt(t *testing.T) {
 		}
 		slices.Sort(lines) // they are of one instant
 		if want := []string{"the-admin nodes/drain n1 ok", "the-viewer nodes/drain n2 denied"}; !slices.Equal(lines, want) {
+			t.Errorf("%q, want %q", lines, want)
+		}
+	})
+}
+
+// What is asked for while coordinators of two versions run is put on record when all know how.
+func TestWhatWasChangedUnderAnEarlierFormatIsOnRecordOnceItIsRaised(t *testing.T) {
+	inWorldAt(t, 0, func(w *world) {
+		jobs := claryv1.NewJobsClient(w.as(cluster.RoleUser))
+		submit := func(name string) {
+			job := cluster.Job{Name: name, Kind: cluster.KindTraining, Spec: []byte(`{"program": {"command": ["true"]}}`)}
+			if _, err := jobs.Submit(w.Context(), &claryv1.SubmitRequest{Job: wire.JobToProto(job)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		submit("before")
+		_, _ = claryv1.NewNodesClient(w.as(cluster.RoleViewer)).Drain(w.Context(), &claryv1.DrainNodeRequest{Id: "n1"})
+		if deeds := audited(w, &claryv1.AuditRequest{}); len(deeds) != 0 {
+			t.Errorf("an earlier build could not read %+v", deeds)
+		}
+		w.propose(command.RaiseFormat{To: command.Format})
+		submit("after")
+		var lines []string
+		for _, deed := range audited(w, &claryv1.AuditRequest{}) {
+			lines = append(lines, strings.Join([]string{deed.User, deed.Action, deed.Object, deed.Outcome}, " "))
+			if deed.From == "" || deed.Request == "" || deed.Ended < deed.Time {
+				t.Errorf("%+v", deed)
+			}
+		}
+		slices.Sort(lines)
+		if want := []string{"the-user jobs/submit after ok", "the-user jobs/submit before ok", "the-viewer nodes/drain n1 denied"}; !slices.Equal(lines, want) {
+			t.Errorf("%q, want %q", lines, want)
+		}
+	})
+}
+
+// A machine that joins has no name of its own yet: on record is whose token it showed, once that is sure.
+func TestAJoinIsOnRecordWithWhoMadeItsToken(t *testing.T) {
+	inWorld(t, func(w *world) {
+		answer, err := claryv1.NewAdminClient(w.as(cluster.RoleAdmin)).CreateToken(w.Context(), &claryv1.CreateTokenRequest{Kind: string(cluster.TokenJoin), Role: pki.Agent})
+		if err != nil || answer.GetToken().GetBy() != "the-admin" {
+			t.Fatal(answer.GetToken(), err)
+		}
+		secret := answer.GetSecret()
+		if err := w.joining(secret, pki.Agent, "n7", csr(t)); err != nil {
+			t.Fatal(err)
+		}
+		parts := strings.Split(secret, "_")
+		parts[3] = strings.Repeat("0", len(parts[3]))
+		if err := w.joining(strings.Join(parts, "_"), pki.Agent, "n8", csr(t)); err == nil {
+			t.Fatal("a wrong secret was taken")
+		}
+		var lines []string
+		for _, deed := range audited(w, &claryv1.AuditRequest{What: "admin/join"}) {
+			lines = append(lines, strings.Join([]string{deed.User, deed.Object, deed.Outcome, deed.Detail}, " "))
+		}
+		slices.Sort(lines)
+		if want := []string{"(unknown) n8 denied ", "the-admin n7 ok with the join token " + answer.GetToken().GetId()}; !slices.Equal(lines, want) {
 			t.Errorf("%q, want %q", lines, want)
 		}
 	})

@@ -75,6 +75,7 @@ var least = map[string]map[string]string{
 	"Admin":     {"": cluster.RoleAdmin, "WhoAmI": cluster.RoleViewer, "Info": cluster.RoleViewer},
 	"Cluster":   {"": cluster.RoleAdmin, "Members": cluster.RoleViewer},
 	"Keys":      {"": cluster.RoleAdmin, "RotateToken": cluster.RoleViewer},
+	"Debug":     {"": cluster.RoleAdmin},
 	"Settings":  {"": cluster.RoleAdmin, "Get": cluster.RoleViewer},
 	"Queues":    {"": cluster.RoleAdmin, "List": cluster.RoleViewer},
 	"Secrets":   {"": cluster.RoleUser, "List": cluster.RoleViewer},

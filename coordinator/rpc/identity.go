@@ -6,7 +6,9 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -16,6 +18,7 @@ import (
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/request"
 )
 
 // Identity is who is calling: a user with a token, or a node with a certificate.
@@ -23,6 +26,7 @@ type Identity struct {
 	Name    string // of the user, or the node's id
 	Role    string // a user's viewer, user or admin; a node's agent or coordinator
 	TokenID string // of the user's token
+	Expires int64  // of that token; 0 is never
 	Key     string // fingerprint of the node's key
 }
 
@@ -68,7 +72,7 @@ func changes(method string) bool {
 		return false
 	}
 	name := path.Base(method)
-	looks := slices.ContainsFunc([]string{"List", "Get", "Show"}, func(begin string) bool { return strings.HasPrefix(name, begin) })
+	looks := slices.ContainsFunc([]string{"List", "Get", "Show", "WhoAmI"}, func(begin string) bool { return strings.HasPrefix(name, begin) })
 	return n.node == "" && !n.often && !looks
 }
 
@@ -86,7 +90,7 @@ var needs = map[string]need{
 	"/clary.v1.Metrics/Query": {action: auth.Read},
 	"/clary.v1.Nodes/List":    {action: auth.Read},
 	"/clary.v1.Nodes/Get":     {action: auth.Read},
-	"/clary.v1.Admin/WhoAmI":  {action: auth.Read},
+	"/clary.v1.Admin/WhoAmI":  {action: auth.RenewOwn},
 	"/clary.v1.Admin/Info":    {action: auth.Read},
 	"/clary.v1.Objects/Get":   {action: auth.Read},
 	"/clary.v1.Objects/List":  {action: auth.Read},
@@ -180,6 +184,8 @@ var needs = map[string]need{
 	"/clary.v1.Peer/FetchKeyring": {node: pki.Coordinator},
 	"/clary.v1.Peer/KeyStatus":    {node: pki.Coordinator},
 
+	"/clary.v1.Debug/Profile": {action: auth.Operate},
+
 	"/clary.v1.Keys/Show":        {action: auth.Operate},
 	"/clary.v1.Keys/Rotate":      {action: auth.Operate},
 	"/clary.v1.Keys/Revoke":      {action: auth.ManageNodes},
@@ -200,6 +206,9 @@ func (g *Guard) admit(ctx context.Context, method string) (context.Context, erro
 	who, err := g.user(ctx)
 	if err != nil {
 		return ctx, err
+	}
+	if end := time.Unix(0, who.Expires); who.Expires != 0 && end.Sub(g.Now()) < auth.ExpiryWarning {
+		_ = grpc.SetHeader(ctx, metadata.Pairs(request.TokenEnds, end.UTC().Format(time.RFC3339))) // a hint, of which nothing depends
 	}
 	return context.WithValue(ctx, identityKey{}, who), auth.Authorize(who.Role, need.action)
 }
@@ -294,7 +303,7 @@ func (g *Guard) holder(ctx context.Context, text string) (Identity, error) {
 	if err := auth.Check(token, presented, g.Now()); err != nil {
 		return Identity{}, err
 	}
-	return Identity{Name: token.Name, Role: token.Role, TokenID: token.ID}, nil
+	return Identity{Name: token.Name, Role: token.Role, TokenID: token.ID, Expires: token.Expires}, nil
 }
 
 // token finds a token, or the zero token. One that is not there yet, because this

@@ -142,6 +142,7 @@ func (s *keys) RotateToken(ctx context.Context, request *claryv1.RotateTokenRequ
 	if err != nil {
 		return nil, err
 	}
+	token.By = who.Name
 	expect := old.Revision
 	if end := now.Add(overlap).UnixNano(); old.Expires == 0 || end < old.Expires {
 		old.Expires = end

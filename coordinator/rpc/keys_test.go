@@ -5,10 +5,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
 	"github.com/clary-ml/clary/auth"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/request"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/proto/wire"
 )
@@ -51,17 +55,43 @@ func TestWhoRenewsHisTokenGetsNoMoreThanHeWasGiven(t *testing.T) {
 	})
 }
 
-func TestEverybodyRenewsHisOwnTokenWhateverItsRole(t *testing.T) {
+func TestEverybodyRenewsHisOwnToken(t *testing.T) {
 	inWorld(t, func(w *world) {
 		for _, role := range []string{cluster.RoleViewer, cluster.RoleInvoker, cluster.RoleUser, cluster.RoleAdmin} {
-			given, secret, err := auth.NewUserToken("ann", role, 24*time.Hour, time.Now())
+			secret := w.user("one-"+role, role)
+			answer, err := claryv1.NewKeysClient(w.as(secret)).RotateToken(w.Context(), &claryv1.RotateTokenRequest{Overlap: int64(time.Hour)})
+			if err != nil {
+				t.Errorf("%s: %v", role, err)
+				continue
+			}
+			for _, either := range []string{secret, answer.GetSecret()} {
+				if who, err := claryv1.NewAdminClient(w.as(either)).WhoAmI(w.Context(), &claryv1.WhoAmIRequest{}); err != nil || who.GetRole() != role || who.GetName() != "one-"+role {
+					t.Errorf("%s: %v, %v", role, who, err)
+				}
+			}
+			if by := answer.GetToken().GetBy(); by != "one-"+role {
+				t.Errorf("%s: it was made by %q", role, by)
+			}
+		}
+	})
+}
+
+// Whoever shows a token that ends soon is told when, in every answer.
+func TestATokenThatEndsSoonIsSaidTo(t *testing.T) {
+	inWorld(t, func(w *world) {
+		for lasts, soon := range map[time.Duration]bool{0: false, 30 * 24 * time.Hour: false, 10 * 24 * time.Hour: true} {
+			given, secret, err := auth.NewUserToken("ann", cluster.RoleInvoker, lasts, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
 			w.propose(command.Record{Changes: []command.Change{{Token: &given}}})
-			answer, err := claryv1.NewKeysClient(w.as(secret)).RotateToken(w.Context(), &claryv1.RotateTokenRequest{})
-			if err != nil || answer.GetToken().GetRole() != role {
-				t.Errorf("a token of the role %s becomes one of %q: %v", role, answer.GetToken().GetRole(), err)
+			var header metadata.MD
+			if _, err := claryv1.NewAdminClient(w.as(secret)).WhoAmI(w.Context(), &claryv1.WhoAmIRequest{}, grpc.Header(&header)); err != nil {
+				t.Fatal(err)
+			}
+			got := header.Get(request.TokenEnds)
+			if want := time.Unix(0, given.Expires).UTC().Format(time.RFC3339); soon != (len(got) == 1 && got[0] == want) || !soon && len(got) > 0 {
+				t.Errorf("of a token for %s is said %q", lasts, got)
 			}
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -97,7 +98,7 @@ type Config struct {
 
 // Register adds every service to a gRPC server that was made with Options.
 func Register(server *grpc.Server, c Config) {
-	c.Replica = auditing{c.Replica}
+	c.Replica = auditing{c.Replica, new(atomic.Bool)}
 	work := &jobs{
 		replica: c.Replica, leader: leaderConns{c.Replica, c.Coordinators}, kinds: c.Kinds, planner: c.Planner, nodes: c.Nodes, agents: c.Agents, store: c.Store, archive: c.Archive, records: c.Records,
 	}
@@ -109,6 +110,7 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterNodesServer(server, &nodes{replica: c.Replica})
 	claryv1.RegisterObjectsServer(server, &objects{store: c.Store, credentials: c.Credentials})
 	claryv1.RegisterAdminServer(server, &admin{replica: c.Replica, members: c.Members, leader: work.leader, decisions: c.Decisions})
+	claryv1.RegisterDebugServer(server, &debugging{members: c.Members, replica: c.Replica, coordinators: c.Coordinators, agents: c.Agents})
 	claryv1.RegisterHandsServer(server, &hands{replica: c.Replica, agents: c.Agents, log: c.Log})
 	claryv1.RegisterQueuesServer(server, &queues{replica: c.Replica})
 	claryv1.RegisterSettingsServer(server, &settings{replica: c.Replica, leader: work.leader, janitor: c.Janitor})

@@ -71,6 +71,7 @@ type world struct {
 	still   atomic.Bool
 	unheard atomic.Bool // services do not hear what became of what they propose
 	served  map[string]grpc.ServiceInfo
+	format  int // in force
 }
 
 // standing is a replica that may stand still.
@@ -138,7 +139,7 @@ func (m *members) Admit(node pki.Node, _ string, csr []byte) (*claryv1.JoinRespo
 }
 
 func (m *members) IsCoordinator(id string) bool { return m.coordinators[id] }
-func (m *members) Info() *claryv1.ClusterInfo   { return &claryv1.ClusterInfo{Leader: "c1"} }
+func (m *members) Info() *claryv1.ClusterInfo   { return &claryv1.ClusterInfo{Id: "c1", Leader: "c1"} }
 func (m *members) Pin() string                  { return m.ca.Pin() }
 
 // keys are those of the first day.
@@ -168,8 +169,14 @@ func (nobody) Conn(id string) (*grpc.ClientConn, error) {
 // inWorld runs a test in a bubble with a coordinator that leads.
 func inWorld(t *testing.T, test func(*world)) {
 	t.Helper()
+	inWorldAt(t, command.Format, test)
+}
+
+// inWorldAt is a world in which a format of commands is in force.
+func inWorldAt(t *testing.T, format int, test func(*world)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, users: map[string]string{}, artifacts: registrytest.New()}
+		w := &world{T: t, users: map[string]string{}, artifacts: registrytest.New(), format: format}
 		w.open()
 		test(w)
 	})
@@ -256,7 +263,7 @@ func (w *world) open() {
 	}
 	running.Go(func() { _ = grpcServer.Serve(mux.On(alpn.GRPC)) })
 	w.Cleanup(func() { grpcServer.Stop(); cancel(); running.Wait(); inmem.Close(); time.Sleep(time.Minute) })
-	w.propose(command.RaiseFormat{To: command.Format}) // there is nobody of an earlier build
+	w.propose(command.RaiseFormat{To: w.format})
 	for _, role := range []string{cluster.RoleViewer, cluster.RoleUser, cluster.RoleAdmin} {
 		w.users[role] = w.user("the-"+role, role)
 	}

@@ -16,6 +16,9 @@ import (
 // Header is the metadata key that carries the id.
 const Header = "x-request-id"
 
+// TokenEnds is the metadata key of an answer that says when the caller's token ends, if that is soon, in RFC 3339.
+const TokenEnds = "x-clary-token-ends"
+
 // MaxID is how long a caller's own id may be, in bytes.
 const MaxID = 64
 

@@ -70,7 +70,7 @@ func TokenToProto(t cluster.Token) *claryv1.Token {
 	return &claryv1.Token{
 		Id: t.ID, Kind: string(t.Kind), Name: t.Name, Role: t.Role, Hash: t.Hash,
 		Created: t.Created, Expires: t.Expires, Revoked: t.Revoked, BoundKey: t.BoundKey,
-		Revision: t.Revision,
+		Revision: t.Revision, By: t.By,
 	}
 }
 
@@ -79,6 +79,6 @@ func TokenFromProto(t *claryv1.Token) cluster.Token {
 	return cluster.Token{
 		ID: t.GetId(), Kind: cluster.TokenKind(t.GetKind()), Name: t.GetName(), Role: t.GetRole(),
 		Hash: some(t.GetHash()), Created: t.GetCreated(), Expires: t.GetExpires(),
-		Revoked: t.GetRevoked(), BoundKey: t.GetBoundKey(), Revision: t.GetRevision(),
+		Revoked: t.GetRevoked(), BoundKey: t.GetBoundKey(), Revision: t.GetRevision(), By: t.GetBy(),
 	}
 }

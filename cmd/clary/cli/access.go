@@ -138,10 +138,10 @@ func (a *App) listTokens(ctx context.Context, c *client.Client) error {
 		if token.Expires != 0 {
 			expires = date(token.Expires)
 		}
-		rows[i] = []string{token.ID, string(token.Kind), token.Name, token.Role, ago(token.Created), expires, tokenState(token, time.Now())}
+		rows[i] = []string{token.ID, string(token.Kind), token.Name, token.Role, ago(token.Created), expires, token.By, tokenState(token, time.Now())}
 	}
 	return a.print(list, func(out io.Writer) error {
-		return table(out, []string{"id", "kind", "name", "role", "age", "expires", "state"}, rows)
+		return table(out, []string{"id", "kind", "name", "role", "age", "expires", "by", "state"}, rows)
 	})
 }
 

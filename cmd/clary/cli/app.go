@@ -37,6 +37,7 @@ type App struct {
 	Kinds map[cluster.Kind]jobfile.Kind
 
 	contextName string
+	renewed     bool // this command has put another token into the place of the one that it showed
 	format      string
 }
 
@@ -89,7 +90,7 @@ func (a *App) Commands() []*cobra.Command {
 		},
 		GroupData:    {a.cpCommand, a.lsCommand, a.rmCommand, a.s3Command, a.profileCommand, a.prepareCommand, a.modelsCommand, a.evaluateCommand, a.predictCommand, a.serveCommand},
 		GroupServing: {a.deployCommand, a.invokeCommand, a.abCommand, a.endpointCommand, a.endpointsCommand},
-		GroupCluster: {a.nodesCommand, a.topCommand, a.doctorCommand, a.queueCommand, a.settingsCommand, a.gcCommand, a.clusterCommand, a.keysCommand, a.tokenCommand, a.secretCommand, a.auditCommand, a.loginCommand, a.contextCommand, a.benchCommand, a.simCommand, a.replayCommand, a.versionCommand},
+		GroupCluster: {a.nodesCommand, a.topCommand, a.doctorCommand, a.queueCommand, a.settingsCommand, a.gcCommand, a.clusterCommand, a.keysCommand, a.tokenCommand, a.secretCommand, a.auditCommand, a.debugCommand, a.loginCommand, a.contextCommand, a.benchCommand, a.simCommand, a.replayCommand, a.versionCommand},
 	}
 	var commands []*cobra.Command
 	for _, group := range Groups() {
@@ -145,6 +146,7 @@ func (a *App) with(body func(ctx context.Context, c *client.Client, args []strin
 		if followed := a.follow(c); followed != nil { // the command itself is done
 			a.note("clary: the context is not changed: %s", followed)
 		}
+		a.warnOfEnds(c)
 		return err
 	}
 }

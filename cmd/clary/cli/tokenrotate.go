@@ -9,15 +9,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/clary-ml/clary/auth"
 	"github.com/clary-ml/clary/client"
 	"github.com/clary-ml/clary/client/config"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/quantity"
 )
-
-// expiryWarning is how long before its end a token is warned of.
-const expiryWarning = 14 * 24 * time.Hour
 
 // tokenState is whether a token is good, and for how long if that is not long.
 func tokenState(token cluster.Token, now time.Time) string {
@@ -29,10 +27,24 @@ func tokenState(token cluster.Token, now time.Time) string {
 		return "valid"
 	case left <= 0:
 		return "expired"
-	case token.Kind == cluster.TokenUser && left < expiryWarning:
+	case token.Kind == cluster.TokenUser && left < auth.ExpiryWarning:
 		return "expires in " + shortly(left)
 	}
 	return "valid"
+}
+
+// warnOfEnds says what the context in use stands on, and ends soon.
+func (a *App) warnOfEnds(c *client.Client) {
+	if ends := c.TokenEnds(); !ends.IsZero() && !a.renewed {
+		what, remedy := "the token of this context", "clary token rotate puts a new one into its place"
+		if a.Getenv(config.EnvToken) != "" {
+			what, remedy = "the token in "+config.EnvToken, "clary token rotate --token-file FILE makes a new one"
+		}
+		a.note("clary: %s ends in %s: %s", what, shortly(time.Until(ends)), remedy)
+	}
+	for _, warning := range c.CertificateWarnings(time.Now()) {
+		a.note("clary: %s", warning)
+	}
 }
 
 // shortly is a duration in its largest unit.
@@ -73,6 +85,7 @@ func (a *App) rotateTokenCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		a.renewed = own
 		if own && path == "" && a.Getenv(config.EnvToken) == "" {
 			return a.keepToken(token, secret, old)
 		}

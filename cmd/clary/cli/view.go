@@ -130,6 +130,7 @@ type tokenJSON struct {
 	Created string            `json:"created,omitempty"`
 	Expires string            `json:"expires,omitempty"`
 	Revoked bool              `json:"revoked,omitempty"`
+	By      string            `json:"by,omitempty"`
 	Secret  string            `json:"secret,omitempty"`
 }
 
@@ -198,7 +199,7 @@ func nodeToJSON(view client.NodeView) nodeJSON {
 }
 
 func tokenToJSON(t cluster.Token) tokenJSON {
-	return tokenJSON{ID: t.ID, Kind: t.Kind, Name: t.Name, Role: t.Role, Created: moment(t.Created), Expires: moment(t.Expires), Revoked: t.Revoked}
+	return tokenJSON{ID: t.ID, Kind: t.Kind, Name: t.Name, Role: t.Role, Created: moment(t.Created), Expires: moment(t.Expires), Revoked: t.Revoked, By: t.By}
 }
 
 // exitMessage is what the first instance of the newest attempt that left a message says of its end.

@@ -4574,6 +4574,7 @@ type Token struct {
 	Revoked       bool                   `protobuf:"varint,8,opt,name=revoked,proto3" json:"revoked,omitempty"`
 	BoundKey      string                 `protobuf:"bytes,9,opt,name=bound_key,json=boundKey,proto3" json:"bound_key,omitempty"`
 	Revision      uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	By            string                 `protobuf:"bytes,130,opt,name=by,proto3" json:"by,omitempty"` // who asked for it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4676,6 +4677,13 @@ func (x *Token) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Token) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
 }
 
 // What the cluster has agreed on of its keys. There is one, and it holds no secret.
@@ -7568,7 +7576,7 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\x06object\x18\x8c\x01 \x01(\tR\x06object\x12\x13\n" +
 	"\x04from\x18\x8d\x01 \x01(\tR\x04from\x12\x19\n" +
 	"\arequest\x18\x8e\x01 \x01(\tR\arequest\x12\x19\n" +
-	"\aoutcome\x18\x8f\x01 \x01(\tR\aoutcome\"\xee\x01\n" +
+	"\aoutcome\x18\x8f\x01 \x01(\tR\aoutcome\"\xff\x01\n" +
 	"\x05Token\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
@@ -7580,7 +7588,8 @@ const file_clary_v1_nouns_proto_rawDesc = "" +
 	"\arevoked\x18\b \x01(\bR\arevoked\x12\x1b\n" +
 	"\tbound_key\x18\t \x01(\tR\bboundKey\x12\x1a\n" +
 	"\brevision\x18\n" +
-	" \x01(\x04R\brevision\"\x8f\x02\n" +
+	" \x01(\x04R\brevision\x12\x0f\n" +
+	"\x02by\x18\x82\x01 \x01(\tR\x02by\"\x8f\x02\n" +
 	"\x05Trust\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
