@@ -13,8 +13,13 @@ func TestTheDefaultSettingsHaveNoMistakeAndEachSaysWhatItMeans(t *testing.T) {
 	if problems := settings.Validate(); len(problems) > 0 {
 		t.Error(problems)
 	}
-	seen := map[string]bool{}
+	seen, groups, last := map[string]bool{}, map[string]bool{}, ""
 	for _, setting := range cluster.AllSettings() {
+		group, _, _ := strings.Cut(setting.Path, ".")
+		if group != last && groups[group] {
+			t.Errorf("%s: the others of %s stand elsewhere, and a file of all settings would name it twice", setting.Path, group)
+		}
+		groups[group], last = true, group
 		if setting.Means == "" || seen[setting.Path] || strings.Count(setting.Path, ".") != 1 {
 			t.Errorf("%+v", setting)
 		}
