@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -100,4 +101,41 @@ func (c *Client) TakeSnapshot(ctx context.Context, to io.Writer) error {
 			return err
 		}
 	}
+}
+
+// Backup is one of the cluster's backups.
+type Backup struct {
+	URI  string    `json:"uri"`
+	Size int64     `json:"size"` // bytes
+	Made time.Time `json:"made"`
+}
+
+// Backups is which backups there are, and how they are made.
+type Backups struct {
+	To     string        `json:"to"`               // "": nowhere
+	Every  time.Duration `json:"every"`            // 0: not by themselves
+	Failed string        `json:"failed,omitempty"` // why the last that was due was not made, or why they cannot be listed
+	List   []Backup      `json:"backups"`          // the newest first
+}
+
+func backupFrom(b *claryv1.BackupFile) Backup {
+	return Backup{b.GetUri(), b.GetSize(), time.Unix(0, b.GetMade()).UTC()}
+}
+
+// Backup has the leader make a backup now. It returns the revision of the state that is in it, too.
+func (c *Client) Backup(ctx context.Context) (Backup, uint64, error) {
+	response, err := call(ctx, c, func(_ context.Context, conn *grpc.ClientConn, _ int) (*claryv1.BackupResponse, error) {
+		return claryv1.NewClusterClient(conn).Backup(ctx, &claryv1.BackupRequest{}) // it takes what it takes
+	})
+	return backupFrom(response.GetBackup()), response.GetRevision(), err
+}
+
+// Backups tells which backups there are.
+func (c *Client) Backups(ctx context.Context) (Backups, error) {
+	response, err := call(ctx, c, func(ctx context.Context, conn *grpc.ClientConn, _ int) (*claryv1.ListBackupsResponse, error) {
+		return claryv1.NewClusterClient(conn).ListBackups(ctx, &claryv1.ListBackupsRequest{})
+	})
+	return Backups{
+		To: response.GetTo(), Every: time.Duration(response.GetEvery()), Failed: response.GetFailed(), List: each(response.GetBackups(), backupFrom),
+	}, err
 }

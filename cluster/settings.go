@@ -53,6 +53,8 @@ type Backup struct {
 	Every time.Duration // 0: never
 	To    string        // s3://bucket/prefix
 	Keep  int64         // how many; the oldest go first
+	// Recipients are the public keys of age that backups are encrypted for, separated by commas.
+	Recipients string
 }
 
 // Certificates are how long certificates last that the cluster makes from now on. Each is renewed when a third is left, so
@@ -114,8 +116,9 @@ var table = []Setting{
 	amount("retention.uploads", UnitDuration, 90*day, day, 3650*day, "for ever", "how long code and data that commands sent along are kept after their last use, once no job at hand, endpoint or version names them", func(s *Settings) *time.Duration { return &s.Retention.Uploads }),
 	amount("retention.audit", UnitDuration, 90*day, day, 3650*day, "", "how long the audit's entries are kept", func(s *Settings) *time.Duration { return &s.Retention.Audit }),
 	amount("retention.audit_most", UnitCount, 100_000, 1000, 10_000_000, "", "and of these at most so many; the oldest go first", func(s *Settings) *int64 { return &s.Retention.AuditMost }),
-	amount("backup.every", UnitDuration, 0, int64(time.Minute), 366*day, "no backups by themselves", "how often the cluster is backed up (not built yet)", func(s *Settings) *time.Duration { return &s.Backup.Every }),
+	amount("backup.every", UnitDuration, 0, int64(time.Minute), 366*day, "no backups by themselves", "how often the cluster is backed up", func(s *Settings) *time.Duration { return &s.Backup.Every }),
 	worded("backup.to", "where backups go, an s3://bucket/prefix", func(s *Settings) *string { return &s.Backup.To }),
+	worded("backup.recipients", "whom backups are encrypted for: public keys of age (age1…), separated by commas", func(s *Settings) *string { return &s.Backup.Recipients }),
 	amount("backup.keep", UnitCount, 14, 1, 10_000, "", "how many backups are kept; the oldest go first", func(s *Settings) *int64 { return &s.Backup.Keep }),
 	amount("certificates.node", UnitDuration, 30*day, shortestCertificate, 365*day, "", "how long certificates of coordinators and agents last; a third of it is how long an agent may be away", func(s *Settings) *time.Duration { return &s.Certificates.Node }),
 	amount("certificates.task", UnitDuration, 7*day, shortestCertificate, 365*day, "", "how long certificates of tasks last that talk to one another; they are renewed while the task runs", func(s *Settings) *time.Duration { return &s.Certificates.Task }),
@@ -214,8 +217,15 @@ func (b Backup) Validate() Problems {
 		p.Add("to", "%q is not s3://bucket/prefix", Clip(b.To))
 	case b.Every > 0 && b.To == "":
 		p.Add("to", "is empty: say where the backups go that are made every %s", b.Every)
+	case b.Every > 0 && len(b.RecipientList()) == 0:
+		p.Add("recipients", "is empty: backups are encrypted; name the public keys (age1…) of those who may restore them")
 	}
 	return p
+}
+
+// RecipientList are the recipients one by one.
+func (b Backup) RecipientList() []string {
+	return strings.FieldsFunc(b.Recipients, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // Format is a number as people write it in its unit, exactly: 64MiB, 90d.

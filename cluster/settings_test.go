@@ -38,7 +38,7 @@ func TestASettingOutOfItsRangeIsRefusedByName(t *testing.T) {
 	for _, setting := range cluster.AllSettings() {
 		check := func(value int64, text string) string {
 			settings := cluster.DefaultSettings()
-			settings.Backup.To = "s3://there"
+			settings.Backup.To, settings.Backup.Recipients = "s3://there", "age1x"
 			setting.Put(&settings, value, text)
 			return settings.Validate().Error()
 		}
@@ -78,15 +78,17 @@ func TestANumberIsWrittenInItsUnitExactly(t *testing.T) {
 	}
 }
 
-func TestABackupThatIsMadeNeedsAPlace(t *testing.T) {
+func TestABackupThatIsMadeNeedsAPlaceAndSomebodyWhoCanReadIt(t *testing.T) {
 	for backup, field := range map[cluster.Backup]string{
-		{}:                                 "",
-		{Every: time.Hour, To: "s3://b/p"}: "",
-		{To: "s3://b"}:                     "",
-		{Every: time.Hour}:                 "to",
-		{To: "/var/backups"}:               "to",
-		{To: "s3://"}:                      "to",
-		{To: "s3:///x"}:                    "to",
+		{}: "",
+		{Every: time.Hour, To: "s3://b/p", Recipients: "age1x"}: "",
+		{To: "s3://b"}:                                        "",
+		{Every: time.Hour, Recipients: "age1x"}:               "to",
+		{Every: time.Hour, To: "s3://b/p"}:                    "recipients",
+		{Every: time.Hour, To: "s3://b/p", Recipients: ", ,"}: "recipients",
+		{To: "/var/backups"}:                                  "to",
+		{To: "s3://"}:                                         "to",
+		{To: "s3:///x"}:                                       "to",
 	} {
 		problems := backup.Validate()
 		if got := len(problems) > 0; got != (field != "") || got && problems[0].Field != field {

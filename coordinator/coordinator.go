@@ -97,6 +97,7 @@ type coordinator struct {
 	replica   *replica.Replica
 	voting    *quorum.Desk
 	store     *objectStore
+	backups   *backups
 	beats     *rpc.Beats
 	audit     *rpc.Auditor
 	guard     *rpc.Guard
@@ -136,6 +137,7 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 	}
 	n.peers = transport.NewPeers(c.network(), pki.Coordinator, n.life(), source, n.find)
 	n.raft = transport.NewRaft(c.network(), n.mux.On(protocol), protocol, c.advertised(), source, n.find, c.Log)
+	n.backups = &backups{node: n}
 	n.telemetry = n.measure()
 	if err := logIsThere(c); err != nil {
 		return nil, errors.Join(err, listener.Close())
@@ -222,7 +224,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	n.steward = steward.New(steward.Config{Ledger: n.replica, Live: n.liveRouters, Table: n.table, Measured: n.measured, Steps: steps.All(n.log), Log: n.log})
 	draining := drainer.New(n.replica, n.nodes.List, n.log)
 	planning.Now, reconciling.Now, desk.Now, draining.Now = n.clock.Now, n.clock.Now, n.clock.Now, n.clock.Now
-	n.leading = []func(context.Context) error{n.voting.Run, keeping.Run, draining.Run, planning.Run, reconciling.Run, desk.Run, n.steward.Run, n.cleaning.Run}
+	n.leading = []func(context.Context) error{n.voting.Run, keeping.Run, draining.Run, planning.Run, reconciling.Run, desk.Run, n.steward.Run, n.cleaning.Run, n.backups.Run}
 	if n.router != nil { // else asynchronous requests wait for a leader that has one
 		n.leading = append(n.leading, func(ctx context.Context) error { return n.router.Work(ctx, n.table) })
 	}
@@ -243,7 +245,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 	rpc.Register(n.grpc, rpc.Config{
 		Replica: n.replica, Planner: planning, Keeper: keeping, Desk: desk, Janitor: n.cleaning, Kinds: kinds, Coordinators: n.peers, Agents: n.agents,
 		Nodes: n.nodes, Beats: n.beats, Switchboard: n.board, Signer: n.signTask, Sealer: n.self.keyring, Store: store.open, Credentials: store.credentials, Members: known, Quorum: n.voting, Warden: n.warden, Log: n.log,
-		Life: n.life(), Snapshot: n.takeSnapshot,
+		Life: n.life(), Snapshot: n.takeSnapshot, Backups: n.backups,
 		Traffic: n, Decisions: copyDecisions, Routes: n.routes, PassReports: n.passReports, TakeReports: n.steward.Report,
 		Welcome: func() *claryv1.Welcome {
 			return &claryv1.Welcome{

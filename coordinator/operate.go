@@ -39,6 +39,7 @@ func (n *coordinator) measure() *telemetry.Telemetry {
 		Members: func() map[string]int { return n.gossip.Count() },
 		Store:   func() bool { _, err := n.store.settings(); return err == nil },
 		Objects: n.stored.Get,
+		Backups: func() telemetry.Backups { return n.backups.measured() },
 		Free:    func() (int64, int64) { free, total, _ := ops.Room(n.config.Data); return free, total },
 		Disk:    func() headroom.Disk { return n.headroom.Disk() },
 		Port:    func() alpn.Counts { return n.mux.Counts() },

@@ -93,7 +93,8 @@ func unused(c Config) error {
 
 // wasCutOff refuses a folder in which a restore did not come to its end.
 func wasCutOff(c Config) error {
-	return fault.New(fault.Conflict, "--data: a restore into %s was cut off: delete all in it but objects, and restore again", c.Data)
+	return fault.New(fault.Conflict, "--data: a restore into %s was cut off: delete all in it but objects, and restore again; a folder before-… in it is what a recovery has put aside: move its content back, delete %s, and recover again",
+		c.Data, restoringFolder)
 }
 
 // settleIn moves what was built to its place; the notes, which make it a coordinator's folder, come last.

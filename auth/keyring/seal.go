@@ -6,6 +6,7 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 
 	"github.com/clary-ml/clary/internal/fault"
 )
@@ -60,6 +61,16 @@ func sealKey(dataKey []byte) ([]byte, error) {
 		return nil, fault.New(fault.Internal, "derive the sealing key: %w", err)
 	}
 	return key, nil
+}
+
+// ClusterName names the cluster that the secrets are of, in eight hexadecimal digits: by the data key, which stays through rotations
+// and lives, and of which it tells nothing.
+func (k *Keyring) ClusterName() (string, error) {
+	name, err := hkdf.Key(sha256.New, k.DataKey, nil, "clary name of a cluster 1", 4)
+	if err != nil {
+		return "", fault.New(fault.Internal, "derive the cluster's name: %w", err)
+	}
+	return hex.EncodeToString(name), nil
 }
 
 func box(key []byte) (cipher.AEAD, error) {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/clary-ml/clary/coordinator/backup"
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/quorum"
 	"github.com/clary-ml/clary/internal/fault"
@@ -33,6 +34,15 @@ type clusters struct {
 	quorum  Quorum
 	// snapshot writes one of what the cluster has agreed on.
 	snapshot func(ctx context.Context, to io.Writer) error
+	backups  Backups
+}
+
+// Backups are the cluster's. Only the leader makes any.
+type Backups interface {
+	Make(ctx context.Context) (backup.File, backup.Header, error)
+	List(ctx context.Context) ([]backup.File, error)
+	// Failed is why the last that was tried was not made, "" if it was.
+	Failed() string
 }
 
 // Members is answered by the leader, and where there is none by whoever was asked.
@@ -128,4 +138,61 @@ type snapshotWriter struct {
 
 func (w snapshotWriter) Write(data []byte) (int, error) {
 	return len(data), w.stream.Send(&claryv1.TakeSnapshotResponse{Data: data})
+}
+
+// Backup is made by the leader.
+func (s *clusters) Backup(ctx context.Context, request *claryv1.BackupRequest) (*claryv1.BackupResponse, error) {
+	conn, err := s.leader.elsewhere()
+	if err != nil {
+		return nil, err
+	}
+	if conn != nil {
+		answer, err := claryv1.NewClusterClient(conn).Backup(forwarded(ctx), request)
+		return answer, s.tooOld(err)
+	}
+	if s.backups == nil {
+		return nil, fault.New(fault.Unready, "this coordinator makes no backups")
+	}
+	file, header, err := s.backups.Make(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &claryv1.BackupResponse{Backup: backupFile(file), Revision: header.Revision}, nil
+}
+
+// ListBackups is answered by the leader, which knows why there is none.
+func (s *clusters) ListBackups(ctx context.Context, request *claryv1.ListBackupsRequest) (*claryv1.ListBackupsResponse, error) {
+	conn, err := s.leader.elsewhere()
+	if err != nil {
+		return nil, err
+	}
+	if conn != nil {
+		answer, err := claryv1.NewClusterClient(conn).ListBackups(forwarded(ctx), request)
+		return answer, s.tooOld(err)
+	}
+	if s.backups == nil {
+		return nil, fault.New(fault.Unready, "this coordinator makes no backups")
+	}
+	snapshot, err := s.replica.Read(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	set := snapshot.Settings().Backup
+	snapshot.Close()
+	answer := &claryv1.ListBackupsResponse{Every: int64(set.Every), To: set.To, Failed: s.backups.Failed()}
+	if set.To == "" {
+		return answer, nil
+	}
+	files, err := s.backups.List(ctx)
+	if err != nil {
+		answer.Failed = err.Error()
+	}
+	for _, file := range files {
+		answer.Backups = append(answer.Backups, backupFile(file))
+	}
+	return answer, nil
+}
+
+func backupFile(f backup.File) *claryv1.BackupFile {
+	return &claryv1.BackupFile{Uri: f.URI, Size: f.Size, Made: f.Made.UnixNano()}
 }

@@ -164,6 +164,8 @@ var needs = map[string]need{
 	"/clary.v1.Cluster/Transfer": {action: auth.Operate},
 
 	"/clary.v1.Cluster/TakeSnapshot": {action: auth.Operate},
+	"/clary.v1.Cluster/Backup":       {action: auth.Operate},
+	"/clary.v1.Cluster/ListBackups":  {action: auth.Operate},
 
 	"/clary.v1.AgentLink/Connect":  {node: pki.Agent, follows: true},
 	"/clary.v1.AgentLink/SignTask": {node: pki.Agent},

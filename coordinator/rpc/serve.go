@@ -93,6 +93,7 @@ type Config struct {
 	Life string
 	// Snapshot writes one of what the cluster has agreed on.
 	Snapshot func(ctx context.Context, to io.Writer) error
+	Backups  Backups // nil: none are made
 	Log      *slog.Logger
 }
 
@@ -120,7 +121,7 @@ func Register(server *grpc.Server, c Config) {
 	claryv1.RegisterModelsServer(server, &models{replica: c.Replica, store: c.artifacts()})
 	claryv1.RegisterAgentLinkServer(server, &link{replica: c.Replica, sealer: c.Sealer, beats: c.Beats, board: c.Switchboard, welcome: c.Welcome, warden: c.Warden, signer: c.Signer, members: c.Members, life: c.Life, log: c.Log})
 	claryv1.RegisterPeerServer(server, &peers{replica: c.Replica, keeper: c.Keeper, reports: c.TakeReports, quorum: c.Quorum, warden: c.Warden})
-	claryv1.RegisterClusterServer(server, &clusters{replica: c.Replica, leader: work.leader, quorum: c.Quorum, snapshot: c.Snapshot})
+	claryv1.RegisterClusterServer(server, &clusters{replica: c.Replica, leader: work.leader, quorum: c.Quorum, snapshot: c.Snapshot, backups: c.Backups})
 	if c.Warden != nil {
 		claryv1.RegisterKeysServer(server, &keys{replica: c.Replica, leader: work.leader, warden: c.Warden})
 	}

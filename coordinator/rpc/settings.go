@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 
+	"github.com/clary-ml/clary/coordinator/backup"
 	"github.com/clary-ml/clary/coordinator/command"
 	"github.com/clary-ml/clary/coordinator/janitor"
 	"github.com/clary-ml/clary/internal/fault"
@@ -83,8 +84,10 @@ func (s *settings) edit(ctx context.Context, request *claryv1.EditSettingsReques
 	if err != nil {
 		return nil, err
 	}
-	if after.Backup.Every > 0 { // who set it would rely on it
-		return nil, fault.New(fault.Invalid, "settings.backup.every: this build makes no backups by itself yet: leave it at 0")
+	if list := after.Backup.RecipientList(); len(list) > 0 {
+		if _, err := backup.Recipients(list); err != nil {
+			return nil, fault.New(fault.Invalid, "settings.backup.%w", err)
+		}
 	}
 	answer := &claryv1.EditSettingsResponse{Changes: wire.SettingChanges(before, after), Revision: before.Revision}
 	if len(answer.GetChanges()) == 0 || request.GetDryRun() {

@@ -36,6 +36,13 @@ type Sources struct {
 	Disk    func() headroom.Disk // whether that is enough
 	Port    func() alpn.Counts   // connections to the coordinator's port
 	Refuses func() bool          // whether the cluster takes nothing new
+	Backups func() Backups       // on the leader
+}
+
+// Backups is what is told of the cluster's backups.
+type Backups struct {
+	Newest   time.Time // the zero time: none is known
+	Failures int       // since the start
 }
 
 // Telemetry is the registry, and what is counted as it happens.
@@ -107,6 +114,8 @@ var (
 	storeDesc     = describe("object_store_known", "1 if it is known where the object store is.")
 	askedDesc     = describe("object_store_requests_total", "Requests to the embedded object store, by HTTP method and outcome: ok, refused (4xx) or failed (5xx).", "method", "outcome")
 	movedDesc     = describe("object_store_bytes_total", "Bytes of objects that were read or written, as they were announced.", "direction")
+	backupDesc    = describe("backup_newest_timestamp_seconds", "When the newest backup was made; on the leader only, 0 if none is known.")
+	failedDesc    = describe("backup_failures_total", "Backups that were due and could not be made, of this coordinator's.")
 	freeDesc      = describe("disk_free_bytes", "What the disk of the data folder has free.")
 	removedDesc   = describe("janitor_removed_total", "What was over and has gone here, by kind.", "kind")
 	freedDesc     = describe("janitor_freed_bytes_total", "What that has freed in the object store.")
@@ -131,7 +140,7 @@ type collector struct {
 func (*collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		buildDesc, leaderDesc, termDesc, lastDesc, committedDesc, appliedDesc, plansDesc, decidedDesc, plannedDesc, waitingDesc, nodesDesc, jobsDesc, tasksDesc,
-		queueDesc, runningDesc, membersDesc, storeDesc, askedDesc, movedDesc, freeDesc, totalDesc, removedDesc, freedDesc, levelDesc, leastDesc, refusesDesc, connsDesc, turnedDesc,
+		queueDesc, runningDesc, membersDesc, storeDesc, askedDesc, movedDesc, freeDesc, totalDesc, removedDesc, freedDesc, levelDesc, leastDesc, refusesDesc, connsDesc, turnedDesc, backupDesc, failedDesc,
 	} {
 		out <- d
 	}
@@ -194,6 +203,15 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(connsDesc, float64(port.Members), "members")
 	gauge(connsDesc, float64(port.Guests), "guests")
 	counter(turnedDesc, float64(port.Refused))
+	backups := s.Backups()
+	if raft.State == "Leader" {
+		newest := float64(0)
+		if !backups.Newest.IsZero() {
+			newest = float64(backups.Newest.Unix())
+		}
+		gauge(backupDesc, newest)
+	}
+	counter(failedDesc, float64(backups.Failures))
 	c.count().collect(gauge)
 }
 

@@ -323,3 +323,60 @@ func (w *world) keyring(path, of string) {
 		w.Fatal(err)
 	}
 }
+
+func TestTheOneThatIsLeftOfThreeBeginsAgainWithAllThatItHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, &tally{})
+		w.found()
+		w.submit(work{name: "done", instances: 1, gpus: 1, length: time.Second})
+		w.ends("done", time.Minute)
+		w.submit(work{name: "long", instances: 1, gpus: 1, length: 3 * time.Minute})
+		w.runs("long")
+		if _, err := coordinator.Survey(w.folder("c1")); !fault.Is(err, fault.Unready) {
+			t.Errorf("while it runs: %v", err)
+		}
+		for _, id := range coordinators {
+			w.stop(id)
+		}
+		w.setAside("c2")
+		w.setAside("c3")
+		delete(w.tokens, "c2")
+		before, err := os.ReadFile(filepath.Join(w.folder("c1"), "member.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := coordinator.Survey(w.folder("c1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found.Members) != 3 || found.Advertise != hostOf("c1")+":7420" || found.Last == 0 || time.Since(found.At) > time.Minute {
+			t.Errorf("found %+v", found)
+		}
+		if after, err := os.ReadFile(filepath.Join(w.folder("c1"), "member.json")); err != nil || !bytes.Equal(before, after) {
+			t.Errorf("a look has changed something: %v", err)
+		}
+		made, aside, err := found.Recover("", "ada", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(aside, "keyring.json")); err != nil || made.Again != 1 {
+			t.Errorf("%+v, %v", made, err)
+		}
+		if err := found.Close(); err != nil {
+			t.Error(err)
+		}
+		w.floor.forgetNames()
+		w.coordinator("c1")
+		w.leadsAlone()
+		w.until("both nodes come back", 2*time.Minute, func() error { return w.nodesReady("c1") })
+		for name, attempt := range map[string]int32{"done": 1, "long": 10_001} {
+			view := w.ends(name, 10*time.Minute)
+			if view.GetJob().GetState() != string(cluster.JobSucceeded) || view.GetJob().GetAttempt() != attempt {
+				t.Errorf("%s: %s (%s), attempt %d", name, view.GetJob().GetState(), view.GetJob().GetReason(), view.GetJob().GetAttempt())
+			}
+		}
+		w.coordinator("c2")
+		w.until("two vote", time.Minute, func() error { return w.voters(2) })
+		w.sound()
+	})
+}

@@ -166,7 +166,7 @@ func (a *App) clusterCommand() *cobra.Command {
 			})
 		}),
 	}
-	command.AddCommand(a.membersCommand(), a.addCoordinatorCommand(), a.removeCoordinatorCommand(), a.transferCommand(), a.upgradeStatusCommand(), a.snapshotCommand(), a.restoreCommand())
+	command.AddCommand(a.membersCommand(), a.addCoordinatorCommand(), a.removeCoordinatorCommand(), a.transferCommand(), a.upgradeStatusCommand(), a.snapshotCommand(), a.backupCommand(), a.restoreCommand(), a.recoverCommand())
 	return command
 }
 

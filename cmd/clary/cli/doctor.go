@@ -120,7 +120,26 @@ func (a *App) askCluster(ctx context.Context) (*doctor.ClusterAnswers, error) {
 	}
 	settle(answers, voters, names)
 	answers.Nodes, answers.NodesErr = a.nodesFor(ctx, to)
+	answers.Backups = backupsFor(ctx, to)
 	return answers, nil
+}
+
+// backupsFor is what there is of backups, for whom that may be told.
+func backupsFor(ctx context.Context, to config.Context) *doctor.BackupsAnswer {
+	c, err := client.Dial(to, client.WithPatience(askTime))
+	if err != nil {
+		return nil
+	}
+	defer c.Close()
+	found, err := c.Backups(ctx)
+	if err != nil { // who may not ask, or there is nobody to ask: that is for other checks to say
+		return nil
+	}
+	answer := &doctor.BackupsAnswer{Every: found.Every, Failed: found.Failed}
+	if len(found.List) > 0 {
+		answer.Newest = found.List[0].Made
+	}
+	return answer
 }
 
 // settle keeps one answer of each coordinator, since one may have been asked at two addresses, and says who votes.

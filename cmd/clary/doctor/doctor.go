@@ -81,6 +81,14 @@ type ClusterAnswers struct {
 	Coordinators []CoordinatorAnswer
 	Nodes        []cluster.Node
 	NodesErr     error
+	Backups      *BackupsAnswer // nil: whoever asks may not know
+}
+
+// BackupsAnswer is what there is of backups.
+type BackupsAnswer struct {
+	Every  time.Duration // 0: none is made by itself
+	Newest time.Time     // zero: there is none
+	Failed string        // why there is nothing newer, or why nobody knows
 }
 
 // CoordinatorAnswer is one coordinator asked by itself.

@@ -42,6 +42,7 @@ func healthy() doctor.Machine {
 			return &doctor.ClusterAnswers{
 				Coordinators: []doctor.CoordinatorAnswer{answer("a"), answer("b"), answer("c")},
 				Nodes:        []cluster.Node{{ID: "n1", State: cluster.NodeReady, Version: "v1"}},
+				Backups:      &doctor.BackupsAnswer{Every: 6 * time.Hour, Newest: noon.Add(-7 * time.Hour)},
 			}, nil
 		},
 	}
@@ -137,7 +138,20 @@ func TestWhatIsWrongIsSaidWithItsRemedy(t *testing.T) {
 		}, "clocks", doctor.Warn, "chrony"},
 		"a wrong clock":      {func(m *doctor.Machine) { in(m, func(a *doctor.ClusterAnswers) { a.Coordinators[1].Skew = time.Hour }) }, "clocks", doctor.Fail, "chrony"},
 		"an upgrade halfway": {func(m *doctor.Machine) { in(m, func(a *doctor.ClusterAnswers) { a.Nodes[0].Version = "v0" }) }, "versions", doctor.Warn, "finish the upgrade"},
-		"a lost node":        {func(m *doctor.Machine) { in(m, func(a *doctor.ClusterAnswers) { a.Nodes[0].State = cluster.NodeLost }) }, "nodes", doctor.Warn, "nodes remove"},
+		"no backups": {func(m *doctor.Machine) {
+			in(m, func(a *doctor.ClusterAnswers) { a.Backups = &doctor.BackupsAnswer{} })
+		}, "backups", doctor.Warn, "backup.every=6h"},
+		"backups by hand": {func(m *doctor.Machine) { in(m, func(a *doctor.ClusterAnswers) { a.Backups.Every = 0 }) }, "backups", doctor.Warn, "none is made by itself"},
+		"a late backup": {func(m *doctor.Machine) {
+			in(m, func(a *doctor.ClusterAnswers) { a.Backups.Newest = noon.Add(-13 * time.Hour) })
+		}, "backups", doctor.Fail, "one is due every 6h0m0s"},
+		"no first backup": {func(m *doctor.Machine) {
+			in(m, func(a *doctor.ClusterAnswers) { a.Backups.Newest = time.Time{} })
+		}, "backups", doctor.Fail, "there is none, and one is due"},
+		"a backup that cannot be made": {func(m *doctor.Machine) {
+			in(m, func(a *doctor.ClusterAnswers) { a.Backups.Failed = "put s3://b/x: no such host" })
+		}, "backups", doctor.Fail, "no such host"},
+		"a lost node": {func(m *doctor.Machine) { in(m, func(a *doctor.ClusterAnswers) { a.Nodes[0].State = cluster.NodeLost }) }, "nodes", doctor.Warn, "nodes remove"},
 	} {
 		m := healthy()
 		c.change(&m)

@@ -24,7 +24,11 @@ func members(ctx context.Context, m Machine) []Finding {
 	found := coordinators(answers.Coordinators)
 	found = append(found, quorum(answers.Coordinators)...)
 	found = append(found, versions(*answers)...)
-	return append(found, nodes(*answers)...)
+	found = append(found, nodes(*answers)...)
+	if answers.Backups == nil {
+		return found
+	}
+	return append(found, backups(*answers.Backups, m.Now())...)
 }
 
 // coordinators says of each whether it answers, and how its clock goes.
@@ -132,4 +136,25 @@ func nodes(a ClusterAnswers) []Finding {
 		return finding("nodes", Warn, "lost: "+strings.Join(lost, ", "), "start their agents, or clary nodes remove those that will not come back")
 	}
 	return well("nodes", "%d, none is lost", len(a.Nodes))
+}
+
+// backups judges whether the cluster could be brought back. One may be late by as much as lies between two.
+func backups(b BackupsAnswer, now time.Time) []Finding {
+	age := now.Sub(b.Newest).Round(time.Second)
+	text := fmt.Sprintf("the newest is of %s, %s ago", b.Newest.UTC().Format(time.RFC3339), age)
+	if b.Newest.IsZero() {
+		text = "there is none"
+	}
+	const make = "clary settings set backup.to=s3://… backup.recipients=age1… backup.every=6h; see docs/operations.md"
+	switch {
+	case b.Failed != "":
+		return finding("backups", Fail, text+", and the last that was tried was not made: "+b.Failed, "mend that; clary cluster backup now tries again")
+	case b.Every == 0 && b.Newest.IsZero():
+		return finding("backups", Warn, "there is none, and none is made by itself: if the coordinators' disks are lost, so is the cluster", make)
+	case b.Every == 0:
+		return finding("backups", Warn, text+", and none is made by itself", make)
+	case b.Newest.IsZero(), age > 2*b.Every:
+		return finding("backups", Fail, fmt.Sprintf("%s, and one is due every %s", text, b.Every), "see the leader's log; clary cluster backup now tries again")
+	}
+	return well("backups", "%s", text)
 }

@@ -573,6 +573,258 @@ func (x *TransferResponse) GetLeader() string {
 	return ""
 }
 
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_clary_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+type BackupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backup        *BackupFile            `protobuf:"bytes,1,opt,name=backup,proto3" json:"backup,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_clary_v1_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *BackupResponse) GetBackup() *BackupFile {
+	if x != nil {
+		return x.Backup
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type BackupFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uri           string                 `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`
+	Size          int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Made          int64                  `protobuf:"varint,3,opt,name=made,proto3" json:"made,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupFile) Reset() {
+	*x = BackupFile{}
+	mi := &file_clary_v1_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupFile) ProtoMessage() {}
+
+func (x *BackupFile) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupFile.ProtoReflect.Descriptor instead.
+func (*BackupFile) Descriptor() ([]byte, []int) {
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *BackupFile) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *BackupFile) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *BackupFile) GetMade() int64 {
+	if x != nil {
+		return x.Made
+	}
+	return 0
+}
+
+type ListBackupsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBackupsRequest) Reset() {
+	*x = ListBackupsRequest{}
+	mi := &file_clary_v1_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBackupsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBackupsRequest) ProtoMessage() {}
+
+func (x *ListBackupsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBackupsRequest.ProtoReflect.Descriptor instead.
+func (*ListBackupsRequest) Descriptor() ([]byte, []int) {
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+type ListBackupsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backups       []*BackupFile          `protobuf:"bytes,1,rep,name=backups,proto3" json:"backups,omitempty"` // of this cluster, the newest first
+	Every         int64                  `protobuf:"varint,2,opt,name=every,proto3" json:"every,omitempty"`
+	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`         // as the settings say
+	Failed        string                 `protobuf:"bytes,4,opt,name=failed,proto3" json:"failed,omitempty"` // why the last one that the leader tried to make was not made, or why they cannot be listed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBackupsResponse) Reset() {
+	*x = ListBackupsResponse{}
+	mi := &file_clary_v1_cluster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBackupsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBackupsResponse) ProtoMessage() {}
+
+func (x *ListBackupsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_clary_v1_cluster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBackupsResponse.ProtoReflect.Descriptor instead.
+func (*ListBackupsResponse) Descriptor() ([]byte, []int) {
+	return file_clary_v1_cluster_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListBackupsResponse) GetBackups() []*BackupFile {
+	if x != nil {
+		return x.Backups
+	}
+	return nil
+}
+
+func (x *ListBackupsResponse) GetEvery() int64 {
+	if x != nil {
+		return x.Every
+	}
+	return 0
+}
+
+func (x *ListBackupsResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *ListBackupsResponse) GetFailed() string {
+	if x != nil {
+		return x.Failed
+	}
+	return ""
+}
+
 var File_clary_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_clary_v1_cluster_proto_rawDesc = "" +
@@ -612,12 +864,29 @@ const file_clary_v1_cluster_proto_rawDesc = "" +
 	"\x0fTransferRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\tR\x02to\"*\n" +
 	"\x10TransferResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader2\xb0\x02\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"\x0f\n" +
+	"\rBackupRequest\"Z\n" +
+	"\x0eBackupResponse\x12,\n" +
+	"\x06backup\x18\x01 \x01(\v2\x14.clary.v1.BackupFileR\x06backup\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"F\n" +
+	"\n" +
+	"BackupFile\x12\x10\n" +
+	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x12\n" +
+	"\x04made\x18\x03 \x01(\x03R\x04made\"\x14\n" +
+	"\x12ListBackupsRequest\"\x83\x01\n" +
+	"\x13ListBackupsResponse\x12.\n" +
+	"\abackups\x18\x01 \x03(\v2\x14.clary.v1.BackupFileR\abackups\x12\x14\n" +
+	"\x05every\x18\x02 \x01(\x03R\x05every\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\tR\x06failed2\xb9\x03\n" +
 	"\aCluster\x12>\n" +
 	"\aMembers\x12\x18.clary.v1.MembersRequest\x1a\x19.clary.v1.MembersResponse\x12Q\n" +
 	"\x06Remove\x12\".clary.v1.RemoveCoordinatorRequest\x1a#.clary.v1.RemoveCoordinatorResponse\x12A\n" +
 	"\bTransfer\x12\x19.clary.v1.TransferRequest\x1a\x1a.clary.v1.TransferResponse\x12O\n" +
-	"\fTakeSnapshot\x12\x1d.clary.v1.TakeSnapshotRequest\x1a\x1e.clary.v1.TakeSnapshotResponse0\x01B2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
+	"\fTakeSnapshot\x12\x1d.clary.v1.TakeSnapshotRequest\x1a\x1e.clary.v1.TakeSnapshotResponse0\x01\x12;\n" +
+	"\x06Backup\x12\x17.clary.v1.BackupRequest\x1a\x18.clary.v1.BackupResponse\x12J\n" +
+	"\vListBackups\x12\x1c.clary.v1.ListBackupsRequest\x1a\x1d.clary.v1.ListBackupsResponseB2Z0github.com/clary-ml/clary/proto/clary/v1;claryv1b\x06proto3"
 
 var (
 	file_clary_v1_cluster_proto_rawDescOnce sync.Once
@@ -631,7 +900,7 @@ func file_clary_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_clary_v1_cluster_proto_rawDescData
 }
 
-var file_clary_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_clary_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_clary_v1_cluster_proto_goTypes = []any{
 	(*TakeSnapshotRequest)(nil),       // 0: clary.v1.TakeSnapshotRequest
 	(*TakeSnapshotResponse)(nil),      // 1: clary.v1.TakeSnapshotResponse
@@ -643,23 +912,34 @@ var file_clary_v1_cluster_proto_goTypes = []any{
 	(*RemoveCoordinatorResponse)(nil), // 7: clary.v1.RemoveCoordinatorResponse
 	(*TransferRequest)(nil),           // 8: clary.v1.TransferRequest
 	(*TransferResponse)(nil),          // 9: clary.v1.TransferResponse
+	(*BackupRequest)(nil),             // 10: clary.v1.BackupRequest
+	(*BackupResponse)(nil),            // 11: clary.v1.BackupResponse
+	(*BackupFile)(nil),                // 12: clary.v1.BackupFile
+	(*ListBackupsRequest)(nil),        // 13: clary.v1.ListBackupsRequest
+	(*ListBackupsResponse)(nil),       // 14: clary.v1.ListBackupsResponse
 }
 var file_clary_v1_cluster_proto_depIdxs = []int32{
-	5, // 0: clary.v1.MembersResponse.members:type_name -> clary.v1.CoordinatorMember
-	4, // 1: clary.v1.MembersResponse.waiting:type_name -> clary.v1.HeldBack
-	2, // 2: clary.v1.Cluster.Members:input_type -> clary.v1.MembersRequest
-	6, // 3: clary.v1.Cluster.Remove:input_type -> clary.v1.RemoveCoordinatorRequest
-	8, // 4: clary.v1.Cluster.Transfer:input_type -> clary.v1.TransferRequest
-	0, // 5: clary.v1.Cluster.TakeSnapshot:input_type -> clary.v1.TakeSnapshotRequest
-	3, // 6: clary.v1.Cluster.Members:output_type -> clary.v1.MembersResponse
-	7, // 7: clary.v1.Cluster.Remove:output_type -> clary.v1.RemoveCoordinatorResponse
-	9, // 8: clary.v1.Cluster.Transfer:output_type -> clary.v1.TransferResponse
-	1, // 9: clary.v1.Cluster.TakeSnapshot:output_type -> clary.v1.TakeSnapshotResponse
-	6, // [6:10] is the sub-list for method output_type
-	2, // [2:6] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	5,  // 0: clary.v1.MembersResponse.members:type_name -> clary.v1.CoordinatorMember
+	4,  // 1: clary.v1.MembersResponse.waiting:type_name -> clary.v1.HeldBack
+	12, // 2: clary.v1.BackupResponse.backup:type_name -> clary.v1.BackupFile
+	12, // 3: clary.v1.ListBackupsResponse.backups:type_name -> clary.v1.BackupFile
+	2,  // 4: clary.v1.Cluster.Members:input_type -> clary.v1.MembersRequest
+	6,  // 5: clary.v1.Cluster.Remove:input_type -> clary.v1.RemoveCoordinatorRequest
+	8,  // 6: clary.v1.Cluster.Transfer:input_type -> clary.v1.TransferRequest
+	0,  // 7: clary.v1.Cluster.TakeSnapshot:input_type -> clary.v1.TakeSnapshotRequest
+	10, // 8: clary.v1.Cluster.Backup:input_type -> clary.v1.BackupRequest
+	13, // 9: clary.v1.Cluster.ListBackups:input_type -> clary.v1.ListBackupsRequest
+	3,  // 10: clary.v1.Cluster.Members:output_type -> clary.v1.MembersResponse
+	7,  // 11: clary.v1.Cluster.Remove:output_type -> clary.v1.RemoveCoordinatorResponse
+	9,  // 12: clary.v1.Cluster.Transfer:output_type -> clary.v1.TransferResponse
+	1,  // 13: clary.v1.Cluster.TakeSnapshot:output_type -> clary.v1.TakeSnapshotResponse
+	11, // 14: clary.v1.Cluster.Backup:output_type -> clary.v1.BackupResponse
+	14, // 15: clary.v1.Cluster.ListBackups:output_type -> clary.v1.ListBackupsResponse
+	10, // [10:16] is the sub-list for method output_type
+	4,  // [4:10] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_clary_v1_cluster_proto_init() }
@@ -673,7 +953,7 @@ func file_clary_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clary_v1_cluster_proto_rawDesc), len(file_clary_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

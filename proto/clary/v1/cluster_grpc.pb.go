@@ -23,6 +23,8 @@ const (
 	Cluster_Remove_FullMethodName       = "/clary.v1.Cluster/Remove"
 	Cluster_Transfer_FullMethodName     = "/clary.v1.Cluster/Transfer"
 	Cluster_TakeSnapshot_FullMethodName = "/clary.v1.Cluster/TakeSnapshot"
+	Cluster_Backup_FullMethodName       = "/clary.v1.Cluster/Backup"
+	Cluster_ListBackups_FullMethodName  = "/clary.v1.Cluster/ListBackups"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -40,6 +42,10 @@ type ClusterClient interface {
 	// TakeSnapshot copies all that the cluster has agreed on, as it is when asked: a file that says what it is first, and
 	// ends with its checksum.
 	TakeSnapshot(ctx context.Context, in *TakeSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TakeSnapshotResponse], error)
+	// Backup has the leader make a backup now, where the settings say.
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (*BackupResponse, error)
+	// ListBackups tells of those that are there.
+	ListBackups(ctx context.Context, in *ListBackupsRequest, opts ...grpc.CallOption) (*ListBackupsResponse, error)
 }
 
 type clusterClient struct {
@@ -99,6 +105,26 @@ func (c *clusterClient) TakeSnapshot(ctx context.Context, in *TakeSnapshotReques
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Cluster_TakeSnapshotClient = grpc.ServerStreamingClient[TakeSnapshotResponse]
 
+func (c *clusterClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (*BackupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BackupResponse)
+	err := c.cc.Invoke(ctx, Cluster_Backup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) ListBackups(ctx context.Context, in *ListBackupsRequest, opts ...grpc.CallOption) (*ListBackupsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListBackupsResponse)
+	err := c.cc.Invoke(ctx, Cluster_ListBackups_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -114,6 +140,10 @@ type ClusterServer interface {
 	// TakeSnapshot copies all that the cluster has agreed on, as it is when asked: a file that says what it is first, and
 	// ends with its checksum.
 	TakeSnapshot(*TakeSnapshotRequest, grpc.ServerStreamingServer[TakeSnapshotResponse]) error
+	// Backup has the leader make a backup now, where the settings say.
+	Backup(context.Context, *BackupRequest) (*BackupResponse, error)
+	// ListBackups tells of those that are there.
+	ListBackups(context.Context, *ListBackupsRequest) (*ListBackupsResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -135,6 +165,12 @@ func (UnimplementedClusterServer) Transfer(context.Context, *TransferRequest) (*
 }
 func (UnimplementedClusterServer) TakeSnapshot(*TakeSnapshotRequest, grpc.ServerStreamingServer[TakeSnapshotResponse]) error {
 	return status.Error(codes.Unimplemented, "method TakeSnapshot not implemented")
+}
+func (UnimplementedClusterServer) Backup(context.Context, *BackupRequest) (*BackupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Backup not implemented")
+}
+func (UnimplementedClusterServer) ListBackups(context.Context, *ListBackupsRequest) (*ListBackupsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListBackups not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -222,6 +258,42 @@ func _Cluster_TakeSnapshot_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Cluster_TakeSnapshotServer = grpc.ServerStreamingServer[TakeSnapshotResponse]
 
+func _Cluster_Backup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BackupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Backup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Backup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Backup(ctx, req.(*BackupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_ListBackups_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListBackupsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ListBackups(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ListBackups_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ListBackups(ctx, req.(*ListBackupsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -240,6 +312,14 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Transfer",
 			Handler:    _Cluster_Transfer_Handler,
+		},
+		{
+			MethodName: "Backup",
+			Handler:    _Cluster_Backup_Handler,
+		},
+		{
+			MethodName: "ListBackups",
+			Handler:    _Cluster_ListBackups_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
