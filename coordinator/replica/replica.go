@@ -53,8 +53,8 @@ type Config struct {
 	SnapshotBytes int64
 	Stored        func(time.Duration) // told how long each append to the log took; may be nil
 	// Now is the time that is put into the log; nil is the wall clock.
-	Now func() time.Time
-	Headroom      Headroom            // of Dir; nil: its disk is never full
+	Now      func() time.Time
+	Headroom Headroom // of Dir; nil: its disk is never full
 }
 
 // Headroom is what room the disk has.
