@@ -27,8 +27,8 @@ const (
 	ManageNodes    Action = "drain and remove nodes"
 	ManageTokens   Action = "make, list and revoke tokens"
 	ManageSettings Action = "change the cluster's settings"
-	Audit          Action = "read what others did in tasks"
-	Operate        Action = "back up the cluster and change its members"
+	Audit          Action = "read the audit and the record of decisions"
+	Operate        Action = "operate the cluster: its members, keys and backups, and what its processes do"
 )
 
 // Actions lists every action.

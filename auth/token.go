@@ -25,8 +25,12 @@ var (
 	ErrReused = errors.New("the token was already used by another machine")
 )
 
-// ExpiryWarning is how long before its end whoever shows a user's token is told of it.
-const ExpiryWarning = 14 * 24 * time.Hour
+// EndsSoon reports whether whoever shows a user's token is told of its end: in its last quarter, of a long one in its last
+// two weeks.
+func EndsSoon(t cluster.Token, now time.Time) bool {
+	left := time.Unix(0, t.Expires).Sub(now)
+	return t.Expires != 0 && left < min(14*24*time.Hour, time.Duration(t.Expires-t.Created)/4)
+}
 
 const (
 	userPrefix  = "clary_u"

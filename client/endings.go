@@ -19,8 +19,9 @@ const caWarning = 90 * 24 * time.Hour
 
 // endings are what a coordinator has told, or shown, of what ends some day.
 type endings struct {
-	token     atomic.Int64 // Unix nanoseconds; 0: not soon
-	shown, ca atomic.Pointer[x509.Certificate]
+	token atomic.Int64                     // Unix nanoseconds; 0: not soon
+	late  atomic.Pointer[x509.Certificate] // that should have been renewed before it was shown
+	ca    atomic.Pointer[x509.Certificate]
 }
 
 // seen notes the certificates of a handshake.
@@ -28,7 +29,10 @@ func (e *endings) seen(chain []*x509.Certificate) {
 	if len(chain) < 2 || !chain[1].IsCA {
 		return
 	}
-	e.shown.Store(chain[0])
+	e.late.Store(nil)
+	if renew := pki.RenewAt(chain[0]); time.Now().After(renew.Add(chain[0].NotAfter.Sub(renew) / 2)) {
+		e.late.Store(chain[0])
+	}
 	e.ca.Store(chain[1])
 }
 
@@ -61,14 +65,11 @@ func (c *Client) CertificateWarnings(now time.Time) []string {
 	var warnings []string
 	ca := ""
 	for _, p := range c.peers {
-		shown, signer := p.ends.shown.Load(), p.ends.ca.Load()
-		if shown == nil || signer == nil {
-			continue
+		if late := p.ends.late.Load(); late != nil {
+			warnings = append(warnings, fmt.Sprintf("the certificate of the coordinator at %s ends at %s, and is not renewed: its log says why", p.address, late.NotAfter.UTC().Format(time.RFC3339)))
 		}
-		if renew := pki.RenewAt(shown); now.After(renew.Add(shown.NotAfter.Sub(renew) / 2)) {
-			warnings = append(warnings, fmt.Sprintf("the certificate of the coordinator at %s ends at %s, and is not renewed: its log says why", p.address, shown.NotAfter.UTC().Format(time.RFC3339)))
-		}
-		if now.Add(caWarning).After(signer.NotAfter) {
+		signer := p.ends.ca.Load()
+		if signer != nil && now.Add(caWarning).After(signer.NotAfter) {
 			ca = fmt.Sprintf("the cluster's CA ends at %s: an admin replaces it with clary keys rotate ca", signer.NotAfter.UTC().Format(time.RFC3339))
 		}
 	}

@@ -88,6 +88,7 @@ type coordinator struct {
 	self      membership
 	log       *slog.Logger
 	fatal     chan error // from the replica: it cannot go on
+	out       chan error // why nobody believes this coordinator any more
 	mux       *alpn.Mux
 	gossip    *gossip.Gossip
 	peers     *transport.Peers
@@ -126,7 +127,7 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 		return nil, fault.New(fault.Invalid, "--listen: %w", err)
 	}
 	source := pki.Source(self.credentials.Get)
-	n := &coordinator{config: c, self: self, log: c.Log, clock: steady.New(), fatal: make(chan error, 1), reload: make(chan struct{}, 1)}
+	n := &coordinator{config: c, self: self, log: c.Log, clock: steady.New(), fatal: make(chan error, 1), out: make(chan error, 1), reload: make(chan struct{}, 1)}
 	protocol := transport.RaftProtocol(n.life())
 	n.mux = alpn.New(listener, pki.ServerTLS(source), c.Log, alpn.GRPC, protocol)
 	if err := n.openRouter(ctx, source); err != nil {
@@ -301,6 +302,8 @@ func (n *coordinator) run(ctx context.Context) error {
 	group.Go(func() error { return n.self.renew(ctx, n.config, n.lives, n.reloadStore) })
 	group.Go(func() error {
 		select {
+		case err := <-n.out:
+			return n.noteRemoval(err)
 		case err := <-n.fatal:
 			return fmt.Errorf("this coordinator cannot follow the others any more: %w", err)
 		case <-ctx.Done():

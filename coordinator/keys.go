@@ -52,6 +52,12 @@ func (n *coordinator) keysApplied(trust cluster.Trust, believed pki.Trust, keys 
 	if len(trust.Revoked) == 0 {
 		return
 	}
+	if revoked, out := trust.Revocation(pki.Coordinator, n.config.ID); out && revoked.Refuses(pki.PinOf(n.self.credentials.Get().Cert)) {
+		select {
+		case n.out <- pki.Revoked(revoked):
+		default: // it is told already
+		}
+	}
 	n.mux.HangUp(believed.Admits)
 	for _, revoked := range trust.Revoked {
 		if revoked.Admitted != "" {

@@ -104,7 +104,7 @@ func (s *keys) RotateToken(ctx context.Context, request *claryv1.RotateTokenRequ
 	return nil, fault.New(fault.NotFound, "id: there is no token %q: see clary token list", id)
 }
 
-// endsSoon is how long before its end a token is told of.
+// endsSoon is how long before its end a token is told of here, whatever it was given.
 const endsSoon = 14 * 24 * time.Hour
 
 // tellEnd says in an answer when the caller's token ends, if that is soon.

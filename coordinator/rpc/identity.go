@@ -26,7 +26,7 @@ type Identity struct {
 	Name    string // of the user, or the node's id
 	Role    string // a user's viewer, user or admin; a node's agent or coordinator
 	TokenID string // of the user's token
-	Expires int64  // of that token; 0 is never
+	Ends    int64  // when that token does, if it is soon; else 0
 	Key     string // fingerprint of the node's key
 }
 
@@ -209,8 +209,8 @@ func (g *Guard) admit(ctx context.Context, method string) (context.Context, erro
 	if err != nil {
 		return ctx, err
 	}
-	if end := time.Unix(0, who.Expires); who.Expires != 0 && end.Sub(g.Now()) < auth.ExpiryWarning {
-		_ = grpc.SetHeader(ctx, metadata.Pairs(request.TokenEnds, end.UTC().Format(time.RFC3339))) // a hint, of which nothing depends
+	if who.Ends != 0 {
+		_ = grpc.SetHeader(ctx, metadata.Pairs(request.TokenEnds, time.Unix(0, who.Ends).UTC().Format(time.RFC3339))) // a hint, of which nothing depends
 	}
 	return context.WithValue(ctx, identityKey{}, who), auth.Authorize(who.Role, need.action)
 }
@@ -305,7 +305,11 @@ func (g *Guard) holder(ctx context.Context, text string) (Identity, error) {
 	if err := auth.Check(token, presented, g.Now()); err != nil {
 		return Identity{}, err
 	}
-	return Identity{Name: token.Name, Role: token.Role, TokenID: token.ID, Expires: token.Expires}, nil
+	who := Identity{Name: token.Name, Role: token.Role, TokenID: token.ID}
+	if auth.EndsSoon(token, g.Now()) {
+		who.Ends = token.Expires
+	}
+	return who, nil
 }
 
 // token finds a token, or the zero token. One that is not there yet, because this

@@ -78,9 +78,13 @@ func TestEverybodyRenewsHisOwnToken(t *testing.T) {
 
 // Whoever shows a token that ends soon is told when, in every answer.
 func TestATokenThatEndsSoonIsSaidTo(t *testing.T) {
+	const day = 24 * time.Hour
 	inWorld(t, func(w *world) {
-		for lasts, soon := range map[time.Duration]bool{0: false, 30 * 24 * time.Hour: false, 10 * 24 * time.Hour: true} {
-			given, secret, err := auth.NewUserToken("ann", cluster.RoleInvoker, lasts, time.Now())
+		for _, c := range []struct {
+			lasts, left time.Duration
+			soon        bool
+		}{{0, 0, false}, {365 * day, 15 * day, false}, {365 * day, 13 * day, true}, {8 * day, 3 * day, false}, {8 * day, day, true}, {2 * time.Hour, time.Hour, false}} {
+			given, secret, err := auth.NewUserToken("ann", cluster.RoleInvoker, c.lasts, time.Now().Add(c.left-c.lasts))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,8 +94,8 @@ func TestATokenThatEndsSoonIsSaidTo(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := header.Get(request.TokenEnds)
-			if want := time.Unix(0, given.Expires).UTC().Format(time.RFC3339); soon != (len(got) == 1 && got[0] == want) || !soon && len(got) > 0 {
-				t.Errorf("of a token for %s is said %q", lasts, got)
+			if want := time.Unix(0, given.Expires).UTC().Format(time.RFC3339); c.soon != (len(got) == 1 && got[0] == want) || !c.soon && len(got) > 0 {
+				t.Errorf("of a token for %s that has %s left is said %q", c.lasts, c.left, got)
 			}
 		}
 	})

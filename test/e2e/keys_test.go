@@ -267,3 +267,34 @@ func TestATokenIsReplacedWithAnOverlap(t *testing.T) {
 	}
 	m.refuses(young, []string{"token", "rotate", strings.Split(old[0], "_")[3]}, "may not", "admin")
 }
+
+// A coordinator that was revoked leaves the quorum, is believed by nobody, and does not come back: not as it runs, not after a
+// start, and not with a new token. It says why. Another machine may take its name.
+func TestARevokedCoordinatorCannotComeBackAndSaysWhy(t *testing.T) {
+	m := start(t, 3, 1)
+	m.refuses(nil, []string{"nodes", "revoke", m.Leader(), "--coordinator", "--reason", "a test", "--yes"}, "leads", "clary cluster transfer")
+	out := m.followers()[0]
+	if out == "s1" { // it keeps the objects
+		out = m.followers()[1]
+	}
+	m.Clary("nodes", "revoke", out, "--coordinator", "--reason", "its key leaked", "--yes")
+	if members := m.members(); len(members) != 2 {
+		t.Errorf("members are %v", members)
+	}
+	const why = "was revoked by admin: its key leaked"
+	m.tells(out, why)
+	m.WaitFor("it to end", 30*time.Second, func() bool { return slices.Contains(m.Ended(), out) })
+	if err := os.Truncate(m.Path(out)+".log", 0); err != nil { // what it says from here on is of the next start
+		t.Fatal(err)
+	}
+	m.Run(out, m.Args[out]...)
+	m.tells(out, why)
+	m.Clary("run", "--name", "without", "--", "true")
+
+	m.wipe(out)
+	m.anew(out)
+	m.WaitFor("another machine of that name to vote", 30*time.Second, func() bool { return m.Voters() == 3 })
+	if revoked := m.keys().Revoked; len(revoked) != 1 || revoked[0].ID != out || !revoked[0].Rejoined {
+		t.Errorf("of the revoked is told: %+v", revoked)
+	}
+}

@@ -27,7 +27,7 @@ func tokenState(token cluster.Token, now time.Time) string {
 		return "valid"
 	case left <= 0:
 		return "expired"
-	case token.Kind == cluster.TokenUser && left < auth.ExpiryWarning:
+	case token.Kind == cluster.TokenUser && auth.EndsSoon(token, now):
 		return "expires in " + shortly(left)
 	}
 	return "valid"
