@@ -31,7 +31,7 @@ take() {
   done
 }
 if [ "$base" = scratch ]; then
-  take "$clary" sh bash cat chmod cp cut date env grep head hostname id ls mkdir mv ps rm sed seq sleep sort stat tail tar touch tr true wc
+  take "$clary" sh bash cat chmod cp cut date echo env false grep head hostname id ls mkdir mv printf ps rm sed seq sleep sort stat tail tar touch tr true wc
   mkdir -p "$work/root/bin"
   [ -e "$work/root/bin/sh" ] || cp -L /bin/sh "$work/root/bin/sh"
   printf 'root:x:0:0:root:/root:/bin/sh\n' >"$work/root/etc/passwd"
