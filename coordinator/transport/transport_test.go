@@ -262,6 +262,7 @@ func TestStrangersGetNoConnection(t *testing.T) {
 			{"raft with an agent's certificate", blind(p.source(p.ca, pki.Node{Role: pki.Agent, ID: "n1"}), transport.ProtocolRaft), "EOF"},
 			{"raft with a task's certificate", blind(p.source(p.ca, task), transport.ProtocolRaft), "EOF"},
 			{"another protocol", blind(nil, "smtp"), "no application protocol"},
+			{"raft, of another life of the cluster", blind(p.source(p.ca, c2), transport.RaftProtocol("00000000ff-later")), "no application protocol"},
 		} {
 			if err := p.heard(c.config); err == nil || !strings.Contains(err.Error(), c.want) {
 				p.Errorf("%s: %v, want %q", c.name, err, c.want)

@@ -296,10 +296,15 @@ func TestANodeStaysWithALifeThatGoesOn(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(w.folder("c1"), coordinator.AdminTokenFile), token, 0o600); err != nil { // which both lives know
 			t.Fatal(err)
 		}
-		time.Sleep(5 * time.Minute)
-		if err := w.nodesReady("c2"); err != nil {
-			t.Error(err)
-		}
+		time.Sleep(time.Minute)
+		// For a moment nobody of its own life answers.
+		w.stop("c2")
+		w.stop("c3")
+		time.Sleep(8 * time.Second)
+		w.coordinator("c2")
+		w.coordinator("c3")
+		w.until("both nodes are back", time.Minute, func() error { return w.nodesReady("c2") })
+		time.Sleep(time.Minute)
 		if view, err := w.look("c2", "long"); err != nil || view.GetJob().GetState() != string(cluster.JobRunning) || view.GetJob().GetAttempt() != 1 {
 			t.Errorf("%v, %v", view, err)
 		}
