@@ -86,6 +86,12 @@ func (f *floor) running() map[string]bool {
 	return running
 }
 
+func (f *floor) nodeOf(task string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.started[task]
+}
+
 // forgetNames has names of tasks count anew, as in another life of the cluster. What runs keeps its devices.
 func (f *floor) forgetNames() {
 	f.mu.Lock()
@@ -106,6 +112,11 @@ func TestARestoredClusterGoesOnWithWhatItHadAndNothingOfTheFormerOneMixesWithIt(
 		// What comes now is lost with the coordinators, and its name will be another's.
 		w.submit(work{name: "later", instances: 1, gpus: 2, length: time.Hour})
 		w.runs("later")
+		at, other := w.floor.nodeOf("later/main/worker-0.1"), "n1"
+		if at == "n1" {
+			other = "n2"
+		}
+		w.stop(other)
 		admin := w.admin(t.Context())
 		w.stop("c1")
 		w.stop("c2")
@@ -125,15 +136,17 @@ func TestARestoredClusterGoesOnWithWhatItHadAndNothingOfTheFormerOneMixesWithIt(
 		w.floor.forgetNames()
 		w.coordinator("c1")
 		w.leadsAlone()
-		w.until("both nodes come back", 2*time.Minute, func() error { return w.nodesReady("c1") })
-
-		if view, err := w.jobs("c1").Get(admin, &claryv1.GetJobRequest{Name: "done"}); err != nil || view.GetJob().GetState() != string(cluster.JobSucceeded) {
-			t.Errorf("what was done, as the token of before sees it: %v, %v", view, err)
-		}
 		if _, err := w.look("c1", "later"); err == nil {
 			t.Error("what came after the snapshot is known")
 		}
+		// Its name is another's, which is placed as soon as the node is there that runs the former one.
 		w.submit(work{name: "later", instances: 1, gpus: 2, length: time.Second})
+		w.ends("later", 2*time.Minute)
+		w.agent(other)
+		w.until("both nodes come back", 2*time.Minute, func() error { return w.nodesReady("c1") })
+		if view, err := w.jobs("c1").Get(admin, &claryv1.GetJobRequest{Name: "done"}); err != nil || view.GetJob().GetState() != string(cluster.JobSucceeded) {
+			t.Errorf("what was done, as the token of before sees it: %v, %v", view, err)
+		}
 		for name, attempt := range map[string]int32{"long": 10_001, "waits": 10_001, "later": 1} {
 			view := w.ends(name, 10*time.Minute)
 			if view.GetJob().GetState() != string(cluster.JobSucceeded) || view.GetJob().GetAttempt() != attempt {
