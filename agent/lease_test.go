@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/clary-ml/clary/agent/diskuse"
 	"github.com/clary-ml/clary/agent/ledger"
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/staging"
@@ -65,7 +66,8 @@ func TestANodeCountsOnItsLeaseOnceItKnowsAllThatItShouldRun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := &agent{tasks: tasks, cache: cache, log: slog.New(slog.DiscardHandler)}
+		roomy := func(string) (diskuse.Room, error) { return diskuse.Room{Free: 1 << 30, Total: 1 << 30}, nil }
+		a := &agent{tasks: tasks, cache: cache, shelf: &shelf{room: roomy}, log: slog.New(slog.DiscardHandler)}
 		l := &link{agent: a, stream: stream, acks: make(chan *claryv1.Ack, 1), every: time.Second, lease: 6 * time.Second}
 		ended := make(chan error, 2)
 		go func() { ended <- l.follow(ctx) }()

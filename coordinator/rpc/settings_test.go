@@ -36,7 +36,8 @@ func TestSettingsAreChangedAllOrNothingByAdminsAlone(t *testing.T) {
 			"no number":        {&claryv1.EditSettingsRequest{}, []string{"backup.keep", "many"}, `settings.backup.keep: "many" is not a whole number`},
 			"twice":            {&claryv1.EditSettingsRequest{}, []string{"backup.keep", "3", "backup.keep", "4"}, "settings.backup.keep: is there twice"},
 			"does not fit":     {&claryv1.EditSettingsRequest{}, []string{"backup.every", "1h"}, "settings.backup.to: is empty"},
-			"not built":        {&claryv1.EditSettingsRequest{}, []string{"backup.every", "1h", "backup.to", "s3://b/c"}, "settings.backup.every: this build makes no backups by itself yet"},
+			"no key":           {&claryv1.EditSettingsRequest{}, []string{"backup.every", "1h", "backup.to", "s3://b/c", "backup.recipients", "me"}, "settings.backup.recipients"},
+			"for nobody":       {&claryv1.EditSettingsRequest{}, []string{"backup.every", "1h", "backup.to", "s3://b/c"}, "settings.backup.recipients: is empty"},
 			"another revision": {&claryv1.EditSettingsRequest{Expect: 99}, []string{"backup.keep", "3"}, "expect: the settings are at revision 0, not 99"},
 		} {
 			if _, err := edit(cluster.RoleAdmin, c.request, c.pairs...); err == nil || !strings.Contains(err.Error(), c.want) {
