@@ -83,7 +83,7 @@ func TestACoordinatorWhoseLogIsDamagedDoesNotVoteAndIsReplaced(t *testing.T) {
 		m.Clary("cluster", "remove", victim, "--yes")
 		m.wipe(victim)
 		m.anew(victim)
-		m.WaitFor(c.name+": its successor to vote", 20*time.Second, func() bool { return m.members()[victim].Voter })
+		m.WaitFor(c.name+": its successor to vote and answer", 20*time.Second, func() bool { one := m.members()[victim]; return one.Voter && one.Alive })
 		m.Clary("cluster", "transfer", victim) // it has everything, and may lead
 	}
 	for i := range 20 {

@@ -51,7 +51,7 @@ func TestACoordinatorThatIsLostWithAllOthersIsRestoredFromASnapshot(t *testing.T
 	}
 	restore := []string{"cluster", "restore", file, "--id", "s1", "--data", m.Path("s1"), "--advertise", m.Address["s1"], "--keyring", filepath.Join(lost, "keyring.json")}
 	m.refuses(nil, restore, "nobody can be asked here: say --yes")
-	if said := m.Clary(append(restore, "--yes")...); !strings.Contains(said, "1 gangs begin again") {
+	if said := m.Clary(append(restore, "--yes")...); !strings.Contains(said, "gangs that begin again: 1") {
 		t.Errorf("said %q", said)
 	}
 	m.refuses(nil, append(restore, "--yes"), "has been a coordinator's folder")
