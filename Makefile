@@ -92,7 +92,7 @@ engines: setup ## test containers on a Docker and a Podman of the tests' own
 
 e2e: build ## run the end-to-end tests on real processes
 	@internal/tools/setup.sh python torch net engines deploy
-	CLARY_TEST_ENGINES=1 CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 45m ./test/e2e/... ./test/rubbish/...
+	CLARY_TEST_ENGINES=1 CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 60m ./test/e2e/... ./test/rubbish/...
 
 bench-cold: build ## measure cold starts of an endpoint without replicas, part by part, as in docs/performance.md
 	CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -run TestAnEndpointWithoutReplicasAnswers -v ./test/e2e/ | grep 'ed to answered\|cold start\|FAIL\|ok'
