@@ -200,11 +200,17 @@ func (d *Driver) neverStarted(ctx context.Context, h *handle, exit runtime.Exit)
 	if exit.Code != 1 && exit.Code != 126 && exit.Code != 127 {
 		return ""
 	}
-	line := ""
+	line, open := "", false // an init that writes twice is read as two parts of a line
 	_, err := d.readLog(ctx, h, journal.Query{Streams: []string{runtime.Stderr}}, func(batch []journal.Entry) error {
-		line = strings.TrimSpace(string(batch[len(batch)-1].Text))
+		for _, e := range batch {
+			if !open || len(line) > journal.MaxText {
+				line = ""
+			}
+			line, open = line+string(e.Text), e.Partial
+		}
 		return nil
 	})
+	line = strings.TrimSpace(line)
 	if err != nil {
 		return ""
 	}
