@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bufio"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,17 +19,7 @@ type profileStream = grpc.ServerStreamingServer[claryv1.ProfileResponse]
 
 // Profile measures this agent.
 func (agentDebug) Profile(request *claryv1.ProfileRequest, stream profileStream) error {
-	buffered := bufio.NewWriterSize(profileWriter{stream}, 64<<10)
-	err := ops.Profile(stream.Context(), request.GetProfile(), time.Duration(request.GetLength()), buffered)
-	if err == nil {
-		err = buffered.Flush()
-	}
-	return wire.ToStatus(err)
-}
-
-// profileWriter sends what is written.
-type profileWriter struct{ stream profileStream }
-
-func (w profileWriter) Write(data []byte) (int, error) {
-	return len(data), w.stream.Send(&claryv1.ProfileResponse{Data: data})
+	return wire.ToStatus(ops.SendProfile(stream.Context(), request.GetProfile(), time.Duration(request.GetLength()), func(data []byte) error {
+		return stream.Send(&claryv1.ProfileResponse{Data: data})
+	}))
 }

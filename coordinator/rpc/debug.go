@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -38,7 +37,9 @@ func (s *debugging) Profile(request *claryv1.ProfileRequest, stream profileStrea
 		return err
 	}
 	if role == pki.Coordinator && request.GetMember() == s.members.Info().GetId() {
-		return sendProfile(request, stream)
+		return ops.SendProfile(stream.Context(), request.GetProfile(), time.Duration(request.GetLength()), func(data []byte) error {
+			return stream.Send(&claryv1.ProfileResponse{Data: data})
+		})
 	}
 	conns := s.agents
 	if role == pki.Coordinator {
@@ -93,20 +94,4 @@ func orMember(role string) string {
 		return "member"
 	}
 	return role
-}
-
-// sendProfile measures this process.
-func sendProfile(request *claryv1.ProfileRequest, stream profileStream) error {
-	buffered := bufio.NewWriterSize(profileWriter{stream}, 64<<10)
-	if err := ops.Profile(stream.Context(), request.GetProfile(), time.Duration(request.GetLength()), buffered); err != nil {
-		return err
-	}
-	return buffered.Flush()
-}
-
-// profileWriter sends what is written.
-type profileWriter struct{ stream profileStream }
-
-func (w profileWriter) Write(data []byte) (int, error) {
-	return len(data), w.stream.Send(&claryv1.ProfileResponse{Data: data})
 }

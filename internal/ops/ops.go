@@ -244,8 +244,8 @@ func (s *Server) level(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, strings.ToLower(s.Level.Level().String()))
 }
 
-// lowDisk is what a disk must have free at least; of a small one a twentieth will do.
-const lowDisk = 2 << 30
+// LeastFree is what a disk of so many bytes must have free at least: 2 GiB, or a twentieth of a small one.
+func LeastFree(total int64) int64 { return min(2<<30, total/20) }
 
 // Disk says that a folder's disk is nearly full.
 func Disk(folder string) Check {
@@ -254,7 +254,7 @@ func Disk(folder string) Check {
 		if err != nil {
 			return err
 		}
-		if least := min(lowDisk, total/20); free < least {
+		if free < LeastFree(total) {
 			return fault.New(fault.Exhausted, "the disk of %s has %d MiB free of %d: free some, or move the folder to a larger one", folder, free>>20, total>>20)
 		}
 		return nil

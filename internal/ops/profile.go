@@ -1,6 +1,7 @@
 package ops
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"runtime"
@@ -57,3 +58,17 @@ func Profile(ctx context.Context, kind string, length time.Duration, to io.Write
 		return nil
 	}
 }
+
+// SendProfile is Profile to whoever takes it in parts, of 64 KiB or what is written at once.
+func SendProfile(ctx context.Context, kind string, length time.Duration, send func([]byte) error) error {
+	buffered := bufio.NewWriterSize(sender(send), 64<<10)
+	if err := Profile(ctx, kind, length, buffered); err != nil {
+		return err
+	}
+	return buffered.Flush()
+}
+
+// sender sends what is written.
+type sender func([]byte) error
+
+func (s sender) Write(data []byte) (int, error) { return len(data), s(data) }

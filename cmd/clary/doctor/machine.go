@@ -8,13 +8,13 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/ops"
 )
 
 // Bounds of what is well.
 const (
 	slowSync, badSync = 10 * time.Millisecond, 100 * time.Millisecond // raft appends at most so seldom
 	fewFiles          = 65_536
-	lowDisk           = 2 << 30 // bytes; of a small disk a twentieth
 )
 
 func kernel(_ context.Context, m Machine) []Finding {
@@ -103,7 +103,7 @@ func disks(_ context.Context, m Machine) []Finding {
 		}
 		text := fmt.Sprintf("%s: %s of %s are free", folder, cluster.FormatBytes(free), cluster.FormatBytes(total))
 		switch {
-		case free < min(lowDisk, total/20):
+		case free < ops.LeastFree(total):
 			found = append(found, finding("disk", Fail, text, "free some, or move the folder to a larger disk")...)
 		case free < total/10:
 			found = append(found, finding("disk", Warn, text, "free some soon")...)
