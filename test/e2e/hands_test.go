@@ -131,7 +131,7 @@ func TestHandsOnATask(t *testing.T) {
 		user, viewer := m.as("eve", "user"), m.as("vic", "viewer")
 		m.refuses(user, []string{"exec", "busy", "--", "true"}, "belongs to admin")
 		m.refuses(viewer, []string{"exec", "busy", "--", "true"}, "may not run programs")
-		m.refuses(user, []string{"audit"}, "may not read what others did")
+		m.refuses(user, []string{"audit"}, "may not read the audit")
 		var deeds []struct{ User, Action, Task, Detail, Ended, Result string }
 		m.JSON(&deeds, "audit", "--job", "busy", "-o", "json")
 		count := map[string]int{}
