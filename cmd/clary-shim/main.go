@@ -3,7 +3,8 @@
 //	clary-shim FOLDER
 //
 // with the folder's lock as file descriptor 3, a pipe for the first news as 4 and one with
-// the task's secrets as 5.
+// the task's secrets as 5. Until it has told them what it says on stderr goes to the same pipe, since
+// a file may be on a disk that is full; after that it goes where its stdout is.
 // Everything it does is in package shim.
 package main
 
@@ -32,12 +33,14 @@ func main() {
 	syscall.CloseOnExec(5)
 	ready := os.NewFile(4, "ready")
 	if err := shim.Run(shim.Options{Dir: os.Args[1], Ready: ready, Secrets: os.NewFile(5, "secrets")}); err != nil {
-		_, _ = ready.WriteString(err.Error())
-		fail(err.Error())
+		if _, told := ready.WriteString(err.Error()); told != nil { // the task ran
+			fail(err.Error())
+		}
+		os.Exit(shim.Failed)
 	}
 }
 
 func fail(text string) {
 	_, _ = os.Stderr.WriteString("clary-shim: " + text + "\n")
-	os.Exit(1)
+	os.Exit(shim.Failed)
 }

@@ -39,7 +39,7 @@ func (d *Driver) follow(h *handle) {
 			return
 		}
 		if h.child > 0 {
-			_, _ = syscall.Wait4(h.child, nil, 0, nil)
+			_, _ = syscall.Wait4(h.child, &h.status, 0, nil)
 		}
 		h.exit = d.outcome(h.dir, h.started)
 		close(h.done)
@@ -65,15 +65,18 @@ func (h *handle) await() error {
 	return nil
 }
 
-// nudge tells the shim to look into its folder. A shim that is gone is no error.
-func (h *handle) nudge() error {
+// nudge tells the shim to look into its folder.
+func (h *handle) nudge() error { return h.signal(unix.SIGUSR1) }
+
+// signal sends one to the shim. A shim that is gone is no error.
+func (h *handle) signal(number unix.Signal) error {
 	raw, err := h.pidfd.SyscallConn()
 	if err != nil {
 		return errClosed
 	}
 	var sent error
 	err = raw.Control(func(fd uintptr) {
-		sent = unix.PidfdSendSignal(int(fd), unix.SIGUSR1, nil, 0)
+		sent = unix.PidfdSendSignal(int(fd), number, nil, 0)
 	})
 	if errors.Is(sent, syscall.ESRCH) {
 		return nil

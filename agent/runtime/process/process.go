@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/clary-ml/clary/agent/runtime"
@@ -28,6 +29,8 @@ type Config struct {
 	Groups *cgroup.Host // nil: no control groups
 	Host   string       // address on which tasks may listen instead of the loopback
 	Log    *slog.Logger
+
+	Patience time.Duration // for a shim to say that its task runs; 0 is half a minute
 }
 
 // Driver implements runtime.Driver, Leaser, LogKeeper, Meter, Isolator, Execer, Dialer and Occupant.
@@ -45,9 +48,10 @@ type Driver struct {
 type handle struct {
 	id, dir string
 	started time.Time
-	pidfd   *os.File      // nil once ended
-	child   int           // the shim's pid if it is our child and must be reaped
-	done    chan struct{} // closed when exit is set, or abandoned
+	pidfd   *os.File           // nil once ended
+	child   int                // the shim's pid if it is our child and must be reaped
+	status  syscall.WaitStatus // of the shim, if it was our child and has ended
+	done    chan struct{}      // closed when exit is set, or abandoned
 	exit    runtime.Exit
 	err     error
 }
@@ -59,6 +63,9 @@ func New(config Config) (*Driver, error) {
 	}
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
+	}
+	if config.Patience == 0 {
+		config.Patience = readyTimeout
 	}
 	if config.Groups == nil {
 		config.Groups = cgroup.Open("", "")

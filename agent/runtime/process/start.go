@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -22,7 +23,7 @@ import (
 )
 
 const (
-	shimLog      = "shim.log"       // what the shim itself has to complain about
+	shimLog      = "shim.log"       // what the shim itself has to complain about while its task runs
 	readyTimeout = 30 * time.Second // for a shim to say that the task runs
 )
 
@@ -155,28 +156,43 @@ func (d *Driver) launch(dir string, spec runtime.Spec, lock *os.File, group cgro
 	if err != nil {
 		return time.Time{}, fault.New(fault.Internal, "start the shim %s: %w", d.config.Shim, errors.Join(err, group.Remove()))
 	}
-	_ = news.SetReadDeadline(time.Now().Add(readyTimeout))
+	_ = news.SetReadDeadline(time.Now().Add(d.config.Patience))
 	text, err := io.ReadAll(news)
 	h := &handle{id: id, dir: dir, started: time.Now(), pidfd: pidfd, child: pid, done: make(chan struct{})}
+	if err != nil { // it may start the task whenever it goes on, and nobody would know of it
+		d.config.Log.Error("a shim that says nothing is killed", "task", id, "error", err)
+		_ = h.signal(unix.SIGKILL)
+	}
 	var start shim.Start
 	if shim.ReadJSON(dir, shim.StartFile, &start) == nil {
 		h.started = start.Time
 	}
 	d.follow(h)
-	if string(text) == "ok" {
+	if err == nil && string(text) == shim.Ready {
 		return h.started, nil
 	}
-	if err == nil {
-		<-h.done // the shim is about to end: leave nothing behind
-	}
+	<-h.done // the shim is about to end: leave nothing behind
 	switch {
-	case err != nil:
-		return time.Time{}, fault.New(fault.Internal, "start task %s: the shim says nothing: %w", id, err)
+	case h.err != nil:
+		return time.Time{}, h.err
+	case h.status.Signaled(): // the task may have begun: Wait says that nobody knows
+		return h.started, nil
+	case h.status.ExitStatus() > shim.Failed:
+		return time.Time{}, fault.New(fault.Internal, "start task %s: its shim ended with exit code %d: %s", id, h.status.ExitStatus(), lastWords(text))
 	case len(text) == 0:
-		return time.Time{}, fault.New(fault.Internal, "start task %s: the shim ended at once; see %s", id, filepath.Join(dir, shimLog))
+		return time.Time{}, fault.New(fault.Internal, "start task %s: its shim ended with exit code %d and said nothing", id, h.status.ExitStatus())
 	default:
 		return time.Time{}, fault.New(fault.Invalid, "%s", text)
 	}
+}
+
+// maxWords is how much is told of what a shim said last.
+const maxWords = 300
+
+// lastWords are the first line of what a shim said of its end: what follows are the traces of a defect.
+func lastWords(text []byte) string {
+	line, _, _ := bytes.Cut(bytes.TrimSpace(text), []byte("\n"))
+	return string(bytes.ToValidUTF8(line[:min(len(line), maxWords)], nil))
 }
 
 // fork starts the shim in a session and, where there is a v2 tree, a control group
@@ -209,7 +225,7 @@ func (d *Driver) fork(dir string, lock, tell *os.File, secrets []string) (pid in
 	}
 	pid, err = syscall.ForkExec(d.config.Shim, []string{"clary-shim", dir}, &syscall.ProcAttr{
 		Dir: "/", Sys: attr, Env: []string{"GOMAXPROCS=2", "GOGC=50"},
-		Files: []uintptr{null.Fd(), complaints.Fd(), complaints.Fd(), lock.Fd(), tell.Fd(), given.Fd()},
+		Files: []uintptr{null.Fd(), complaints.Fd(), tell.Fd(), lock.Fd(), tell.Fd(), given.Fd()},
 	})
 	_ = given.Close() // the shim has its own copy
 	if err != nil {

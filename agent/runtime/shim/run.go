@@ -21,10 +21,16 @@ const (
 	exitPatience = 10 * time.Minute // to find room on the disk for the exit code
 )
 
+// Ready is what a shim tells whose task has started.
+const Ready = "ok"
+
+// Failed is the exit code of a shim that has told what went wrong. Greater ones are of a defect.
+const Failed = 1
+
 // Options are what the agent hands to the shim beside the folder.
 type Options struct {
 	Dir string
-	// Ready is told "ok" or the error as soon as the task has started or cannot.
+	// Ready is told the word Ready or the error as soon as the task has started or cannot.
 	Ready *os.File
 	// Secrets are read to the end before the task starts: variables, each ended by a NUL.
 	Secrets *os.File
@@ -91,7 +97,7 @@ func (t *task) run(ready *os.File) Exit {
 	}
 	// When memory runs out on the whole machine, tasks go before agent and shim.
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.pid), []byte("300"), 0)
-	tell(ready, "ok")
+	tell(ready, Ready)
 
 	status := t.watch(c)
 	ended := time.Now()
@@ -105,15 +111,17 @@ func (t *task) run(ready *os.File) Exit {
 	exit.Usage.Refused = refused
 	if status.Signaled() {
 		exit.Signal = int(status.Signal())
-	}
-	if err != nil {
-		exit.Error = "record the start: " + err.Error()
+		if err != nil { // it was killed for that, unless it had ended by itself
+			exit.Error = "record the start: " + err.Error()
+		}
 	}
 	return exit
 }
 
+// tell ends the time in which the agent listens to what the shim says: from here on that goes to the log.
 func tell(ready *os.File, text string) {
 	if ready != nil {
+		_ = unix.Dup3(syscall.Stdout, syscall.Stderr, 0)
 		_, _ = ready.WriteString(text)
 		_ = ready.Close()
 	}
