@@ -49,6 +49,7 @@ type Config struct {
 }
 
 const (
+	settled  = 5 * time.Second        // before a new leader's first round
 	every    = time.Minute            // between rounds while there is nothing left to do
 	hurry    = 500 * time.Millisecond // between rounds while there is
 	perRound = 100                    // things that go in one
@@ -126,13 +127,13 @@ func (j *Janitor) Sweep(ctx context.Context, do bool) (Result, error) {
 
 // Run removes what is over until ctx ends. It runs on the leader only.
 func (j *Janitor) Run(ctx context.Context) error {
-	events := j.Ledger.Events().Subscribe(func(c state.Change) bool { return c.Kind == state.KindJob })
+	events := j.Ledger.Events().Subscribe(func(c state.Change) bool { return c.Kind == state.KindJob || c.Kind == state.KindSettings })
 	defer events.Close()
 	r := &reign{Janitor: j, ended: map[string]int64{}, failed: map[string]time.Time{}}
 	if err := r.read(ctx); err != nil {
 		return err
 	}
-	timer := time.NewTimer(every)
+	timer := time.NewTimer(settled)
 	defer timer.Stop()
 	for {
 		select {
@@ -144,6 +145,9 @@ func (j *Janitor) Run(ctx context.Context) error {
 			}
 			if err := r.take(ctx, batch); err != nil {
 				return err
+			}
+			if batch.Lost || slices.ContainsFunc(batch.Changes, func(c state.Change) bool { return c.Kind == state.KindSettings }) {
+				timer.Reset(r.tick(ctx)) // what somebody has set holds at once
 			}
 		case question := <-j.asks:
 			result, err := r.round(ctx, question.do)
@@ -197,6 +201,9 @@ func (r *reign) take(ctx context.Context, batch state.Batch) error {
 	}
 	defer snapshot.Close()
 	for _, change := range batch.Changes {
+		if change.Kind != state.KindJob {
+			continue
+		}
 		if job, there := snapshot.Job(change.ID); there {
 			r.note(job)
 			continue

@@ -195,6 +195,23 @@ func TestADryRunRemovesNothing(t *testing.T) {
 	})
 }
 
+func TestWhatIsSetHoldsAtOnce(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.job("old", nil, true)
+		time.Sleep(2*day + 10*time.Second) // somewhere between two rounds
+		h.set(func(s *cluster.Settings) { s.Retention.Jobs = day })
+		time.Sleep(time.Second)
+		if got := h.there(); got != "jobs/old/checkpoints jobs/old" {
+			h.Errorf("a second after jobs are at hand for a day there are %s", got)
+		}
+		h.set(func(s *cluster.Settings) { s.Retention.Outputs = day })
+		time.Sleep(time.Second)
+		if got := h.there(); got != "" {
+			h.Errorf("a second after outputs are kept for a day there are %s", got)
+		}
+	})
+}
+
 func TestManyJobsGoARoundAtATime(t *testing.T) {
 	inHouse(t, func(h *house) {
 		for i := range 350 {
