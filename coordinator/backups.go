@@ -11,6 +11,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/backup"
+	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/coordinator/telemetry"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/storage/object"
@@ -18,7 +19,8 @@ import (
 
 const (
 	backupLook  = 10 * time.Second // how often the leader looks whether a backup is due
-	backupRetry = time.Minute      // after one that was not made
+	backupAgain = 5 * time.Second  // after one that was not made, and twice as long after each further one
+	backupRetry = time.Minute      // at most
 	backupTime  = time.Hour        // what one may take
 )
 
@@ -34,21 +36,31 @@ type backups struct {
 	fails  int
 }
 
-// Run makes backups as the settings say, on the leader. When the last was made is told by the S3 itself.
+// Run makes backups as the settings say, on the leader, and looks at once when they have changed. When the last was made is told by
+// the S3 itself.
 func (b *backups) Run(ctx context.Context) error {
 	b.learn("", time.Time{})
+	set := b.node.replica.Events().Subscribe(func(c state.Change) bool { return c.Kind == state.KindSettings })
+	defer set.Close()
+	again := backupAgain
 	for {
 		wait, err := b.round(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if b.note(err); err != nil {
-			b.node.log.Error("no backup could be made; it is tried again", "in", backupRetry, "error", err)
-			wait = backupRetry
+			wait, again = again, min(2*again, backupRetry)
+			b.node.log.Error("no backup could be made; it is tried again", "in", wait, "error", err)
+		} else {
+			again = backupAgain
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case _, open := <-set.C:
+			if !open {
+				return fault.New(fault.Unready, "the state is closed")
+			}
 		case <-time.After(wait):
 		}
 	}

@@ -83,7 +83,7 @@ func TestAClusterIsBackedUpByItselfAndRestoredFromItsS3(t *testing.T) {
 	m.tells("s1", "the embedded object store is on the disk of a coordinator")
 	secret := away.storeFile(filepath.Join(m.Path("s1"), backup.StoreFile))
 	m.Clary("token", "create", "grace", "--role", "user")
-	m.WaitFor("a backup by itself", 3*time.Minute, func() bool { return len(m.backups()) == 1 })
+	m.WaitFor("a backup by itself, soon after it could not be made", 40*time.Second, func() bool { return len(m.backups()) == 1 })
 	first := m.backups()[0]
 	m.Clary("settings", "set", "retention.jobs=123d")
 	m.WaitFor("the next backup to take its place", 20*time.Second, func() bool {
