@@ -27,12 +27,24 @@ const (
 // mayHaveRun reports whether there is a sign that a container was started of which its engine
 // says that it was not, and ends what there is of it.
 func (d *Driver) mayHaveRun(id string) bool {
-	group := cgroup.Named(id)
+	group := groupsOf(id)
 	if group.Empty() {
 		return false
 	}
 	d.bury(id, group)
 	return true
+}
+
+// lengthOfID is how many hexadecimal digits the ID of a container has.
+const lengthOfID = 64
+
+// groupsOf finds a container's control groups by its ID. What is found is ended: a shorter word could be in the names of
+// other groups too, whatever an engine says.
+func groupsOf(id string) cgroup.Group {
+	if len(id) != lengthOfID || strings.Trim(id, "0123456789abcdef") != "" {
+		return cgroup.Group{}
+	}
+	return cgroup.Named(id)
 }
 
 // bury ends what is left of a container: its processes, its monitor, its control groups.
@@ -89,7 +101,7 @@ func (d *Driver) discard(ctx context.Context, name string) error {
 		return err
 	}
 	for deadline := time.Now().Add(removalEcho); ; pause(ctx, askOften) {
-		group := cgroup.Named(known.Container.ID)
+		group := groupsOf(known.Container.ID)
 		if group.Empty() {
 			return nil
 		}

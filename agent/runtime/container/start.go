@@ -65,8 +65,8 @@ func (d *Driver) begin(ctx context.Context, h *handle, spec runtime.Spec) (time.
 			h.gauge.find(state.pid, state.id)
 		}
 	case err != nil && !fault.Is(unknown, fault.Unready) && !d.mayHaveRun(state.id): // it did not
-		tidy := context.WithoutCancel(ctx)
-		if left := errors.Join(d.discard(tidy, h.name), os.Remove(filepath.Join(h.dir, noteFile))); left != nil {
+		// The note goes first: with it, and without its container, the next agent would take the task for one that ran.
+		if left := errors.Join(os.Remove(filepath.Join(h.dir, noteFile)), d.discard(context.WithoutCancel(ctx), h.name)); left != nil {
 			d.config.Log.Warn("remove a container that did not start", "task", spec.ID, "error", left)
 		}
 		return time.Time{}, fault.New(d.kindOf(ctx, err), "start a container of %s: %w", spec.Image, err)

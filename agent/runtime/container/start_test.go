@@ -1,0 +1,84 @@
+package container_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/agent/runtime/cgroup"
+	driver "github.com/clary-ml/clary/agent/runtime/container"
+)
+
+// refusingDocker makes containers of an ID, starts none, and calls a function before it removes one.
+type refusingDocker struct {
+	playedDocker
+	id      string
+	removes func()
+}
+
+func (d *refusingDocker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Method == http.MethodDelete:
+		d.removes()
+		w.WriteHeader(http.StatusNoContent)
+	case r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/containers/"):
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"Id": %q, "State": {"StartedAt": "0001-01-01T00:00:00Z", "FinishedAt": "0001-01-01T00:00:00Z"}}`, d.id)
+	default:
+		d.playedDocker.ServeHTTP(w, r)
+	}
+}
+
+// start has a driver over the root start a container there.
+func (d *refusingDocker) start(t *testing.T, root string) error {
+	t.Helper()
+	server := httptest.NewServer(d)
+	defer server.Close()
+	driver, err := driver.Open(driver.Config{Root: root, Socket: "tcp://" + server.Listener.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer driver.Close() //nolint:errcheck // nothing runs
+	_, err = driver.Start(t.Context(), runtime.Spec{ID: "job/main/worker-0.1", Image: "team/tool:1"})
+	return err
+}
+
+// An agent may be killed at any time. With the note, and without its container, the next one would find a task that ran, and
+// that nobody knows the end of.
+func TestTheNoteOfAContainerThatDidNotStartGoesBeforeIt(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "tasks")
+	removed := 0
+	played := &refusingDocker{id: strings.Repeat("0123456789abcdef", 4), removes: func() {
+		removed++
+		if _, err := os.Stat(filepath.Join(root, "job~main~worker-0.1", "container.json")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("when the container is removed its note is there: %v", err)
+		}
+	}}
+	if err := played.start(t, root); err == nil || removed != 1 {
+		t.Errorf("the start says %v; %d containers were removed", err, removed)
+	}
+}
+
+// What a killed engine forgot is looked for by the container's ID, and ended. A word that is in the names of others' control groups is none.
+func TestWhatIsNoIDOfAContainerEndsNoControlGroup(t *testing.T) {
+	word := fmt.Sprintf("clary-word-%d", os.Getpid())
+	host := cgroup.OpenSelf(word)
+	if lacks := host.Lacks(); len(lacks) > 0 {
+		t.Skipf("skipped: %v", lacks)
+	}
+	defer host.Close() //nolint:errcheck // nothing was put there
+	if cgroup.Named(word).Empty() {
+		t.Fatal("there is no group of that name, and nothing to take it for")
+	}
+	played := &refusingDocker{id: word, removes: func() {}}
+	if err := played.start(t, filepath.Join(t.TempDir(), "tasks")); err == nil {
+		t.Error("the container counts as one that may have run")
+	}
+}
