@@ -5,12 +5,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/storage"
 	moby "github.com/moby/moby/client"
 
 	"github.com/clary-ml/clary/agent/runtime/cgroup"
@@ -75,6 +77,25 @@ func monitors(id string) []int {
 	return found
 }
 
+var busy = regexp.MustCompile(`unlinkat (/[^ ]+): device or resource busy`)
+
+// forgotten is the folder of a container that its engine cannot remove since something is mounted there: it was when the engine was
+// killed. Of a container that it has begun to remove the engine tells no folders any more but in its complaint.
+func (d *Driver) forgotten(ctx context.Context, graph *storage.DriverData, complaint error) string {
+	if complaint == nil || !strings.Contains(complaint.Error(), "busy") {
+		return ""
+	}
+	if graph != nil && graph.Data["MergedDir"] != "" {
+		return graph.Data["MergedDir"]
+	}
+	said := busy.FindStringSubmatch(complaint.Error())
+	info, err := d.engine.Info(ctx, moby.InfoOptions{})
+	if said == nil || err != nil || info.Info.DockerRootDir == "" || !strings.HasPrefix(said[1], filepath.Clean(info.Info.DockerRootDir)+"/") {
+		return ""
+	}
+	return said[1]
+}
+
 // discard removes a container, running or not, and all that is left of it; one that is not
 // there is no error.
 func (d *Driver) discard(ctx context.Context, name string) error {
@@ -90,12 +111,9 @@ func (d *Driver) discard(ctx context.Context, name string) error {
 		return err
 	}
 	err = remove()
-	if graph := known.Container.GraphDriver; err != nil && graph != nil && strings.Contains(err.Error(), "busy") {
-		// It was mounted when the engine was killed, and the engine does not know that it is.
-		if folder := graph.Data["MergedDir"]; folder != "" && syscall.Unmount(folder, 0) == nil {
-			d.config.Log.Warn("a container's engine forgot a mount of it: unmounted", "container", name, "folder", folder)
-			err = remove()
-		}
+	if folder := d.forgotten(ctx, known.Container.GraphDriver, err); folder != "" && syscall.Unmount(folder, 0) == nil {
+		d.config.Log.Warn("a container's engine forgot a mount of it: unmounted", "container", name, "folder", folder)
+		err = remove()
 	}
 	if err != nil && !errdefs.IsNotFound(err) {
 		return err

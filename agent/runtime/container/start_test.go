@@ -1,6 +1,7 @@
 package container_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,25 +10,37 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/runtime/cgroup"
 	driver "github.com/clary-ml/clary/agent/runtime/container"
+	"github.com/clary-ml/clary/internal/smalldisk"
 )
 
-// refusingDocker makes containers of an ID, starts none, and calls a function before it removes one.
+// refusingDocker makes containers of an ID, starts none, and calls a function before it removes one, which may say why it cannot.
 type refusingDocker struct {
 	playedDocker
 	id      string
-	removes func()
+	root    string // of its own folders
+	removes func() error
 }
 
 func (d *refusingDocker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == http.MethodDelete:
-		d.removes()
-		w.WriteHeader(http.StatusNoContent)
+		err := d.removes()
+		if err == nil {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusInternalServerError)
+		_ = json.NewEncoder(w).Encode(map[string]string{"message": err.Error()})
+	case strings.HasSuffix(r.URL.Path, "/info"):
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]string{"DockerRootDir": d.root})
 	case r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/containers/"):
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"Id": %q, "State": {"StartedAt": "0001-01-01T00:00:00Z", "FinishedAt": "0001-01-01T00:00:00Z"}}`, d.id)
@@ -50,16 +63,50 @@ func (d *refusingDocker) start(t *testing.T, root string) error {
 	return err
 }
 
+// An engine that is killed while it removes a container tells afterwards neither that it is mounted nor where, but in what it complains of.
+func TestWhatAnEngineForgotToUnmountOfAContainerItWasRemovingIsUnmounted(t *testing.T) {
+	for name, c := range map[string]struct {
+		ours bool
+		root func(dir string) string
+	}{
+		"in its own folder":        {true, func(dir string) string { return dir }},
+		"in a folder not its own":  {false, func(dir string) string { return dir + "-other" }},
+		"it tells no folder of it": {false, func(string) string { return "" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			merged := filepath.Join(dir, "merged")
+			if err := os.Mkdir(merged, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			smalldisk.On(t, merged, 1<<20)
+			played := &refusingDocker{id: strings.Repeat("0123456789abcdef", 4), root: c.root(dir), removes: func() error {
+				if errors.Is(os.Remove(merged), syscall.EBUSY) {
+					return fmt.Errorf(`driver "overlay2" failed to remove root filesystem: unlinkat %s: device or resource busy`, merged)
+				}
+				return nil
+			}}
+			if err := played.start(t, filepath.Join(t.TempDir(), "tasks")); err == nil {
+				t.Error("the played engine starts a container")
+			}
+			if _, err := os.Stat(merged); errors.Is(err, fs.ErrNotExist) != c.ours {
+				t.Errorf("what is mounted is gone: %v", err)
+			}
+		})
+	}
+}
+
 // An agent may be killed at any time. With the note, and without its container, the next one would find a task that ran, and
 // that nobody knows the end of.
 func TestTheNoteOfAContainerThatDidNotStartGoesBeforeIt(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "tasks")
 	removed := 0
-	played := &refusingDocker{id: strings.Repeat("0123456789abcdef", 4), removes: func() {
+	played := &refusingDocker{id: strings.Repeat("0123456789abcdef", 4), removes: func() error {
 		removed++
 		if _, err := os.Stat(filepath.Join(root, "job~main~worker-0.1", "container.json")); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("when the container is removed its note is there: %v", err)
 		}
+		return nil
 	}}
 	if err := played.start(t, root); err == nil || removed != 1 {
 		t.Errorf("the start says %v; %d containers were removed", err, removed)
@@ -77,7 +124,7 @@ func TestWhatIsNoIDOfAContainerEndsNoControlGroup(t *testing.T) {
 	if cgroup.Named(word).Empty() {
 		t.Fatal("there is no group of that name, and nothing to take it for")
 	}
-	played := &refusingDocker{id: word, removes: func() {}}
+	played := &refusingDocker{id: word, removes: func() error { return nil }}
 	if err := played.start(t, filepath.Join(t.TempDir(), "tasks")); err == nil {
 		t.Error("the container counts as one that may have run")
 	}
