@@ -188,6 +188,9 @@ func (t *training) begin(ctx context.Context) error {
 		t.partial, t.history = c.Partial, c.History
 		t.finished = c.Finished
 		t.printf("going on from the checkpoint of epoch %d, step %d", c.Epoch, c.Step)
+		if err := t.recall(c.Header); err != nil {
+			return err
+		}
 	} else {
 		network.Initialize(t.plan, t.Seed, state.Weights)
 		for range t.Optimizer.Slots() {
@@ -195,6 +198,19 @@ func (t *training) begin(ctx context.Context) error {
 		}
 	}
 	return t.client.Initialize(ctx, state)
+}
+
+// recall says again what the last whole epoch came to. The attempt that did it may have been cut off from all who listen, and not from where
+// its checkpoints are kept; and a run whose epochs are all done has nothing else to say.
+func (t *training) recall(c checkpoint.Header) error {
+	if len(t.history) == 0 {
+		return nil
+	}
+	last, step := t.history[len(t.history)-1], c.Step-uint64(c.EpochStep)
+	for _, part := range c.Parts {
+		step -= uint64(part.Steps)
+	}
+	return t.journal.epoch(last.Epoch, step, t.total(), last.Metrics)
 }
 
 func (t *training) close() error {

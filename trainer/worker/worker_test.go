@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -203,6 +204,32 @@ func TestInterruptedRunEndsWithTheSameModel(t *testing.T) {
 
 // A run that is interrupted goes on with another number of workers, from the middle of the epoch that
 // it was in.
+// Whoever did the last epoch may have been heard by nobody: a sweep takes a trial's value from what its attempts have said.
+func TestARunThatGoesOnSaysAgainWhatItsLastEpochCameTo(t *testing.T) {
+	o := options(t, 1, 1, 2)
+	said := func(name string) []string {
+		t.Helper()
+		o.Metrics = filepath.Join(t.TempDir(), name)
+		if err := run(t.Context(), t, o); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(o.Metrics)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Split(strings.TrimSpace(string(text)), "\n")
+	}
+	first := said("first")
+	if again := said("again"); len(again) != 1 || again[0] != first[len(first)-1] {
+		t.Errorf("with all epochs done it says %q; the last word of the first attempt was %q", again, first[len(first)-1])
+	}
+	o.Epochs = 3
+	more := said("more")
+	if whole := slices.DeleteFunc(more, func(line string) bool { return !strings.Contains(line, "validation_accuracy") }); len(whole) != 2 || !strings.Contains(whole[0], `"epoch":2`) || !strings.Contains(whole[1], `"epoch":3`) {
+		t.Errorf("with one epoch left it says %q", whole)
+	}
+}
+
 func TestAnElasticRunGoesOnWithAnotherNumberOfWorkers(t *testing.T) {
 	o := options(t, 2, 4, 6)
 	o.Elastic = true
