@@ -87,7 +87,7 @@ func (d *field) undisturbed(c *client.Client) {
 	}
 }
 
-// left is the digest of what a job left that has ended, "" for one of which nothing is asked but its end.
+// left is what a job left that has ended, or its digest, "" for one of which nothing is asked but its end.
 func (d *field) left(c *client.Client, kind, job string) (string, error) {
 	switch kind {
 	case "training":
@@ -278,7 +278,7 @@ func (d *field) ended(c *client.Client, job promised) {
 		return
 	}
 	if got, err := d.left(c, job.kind, job.name); err != nil || got != d.work.undisturbed[job.kind] {
-		d.t.Errorf("%s left %s, an undisturbed run %s: %v", job.name, got, d.work.undisturbed[job.kind], err)
+		d.t.Errorf("%s left\n%s\nan undisturbed run\n%s\n%v", job.name, got, d.work.undisturbed[job.kind], err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/clary-ml/clary/client"
@@ -149,15 +150,14 @@ func (d *field) model(c *client.Client, job string) (string, error) {
 	}
 }
 
-// trials is the digest of what the trials of a sweep were and came to.
+// trials are what the trials of a sweep were and came to.
 func (d *field) trials(c *client.Client, sweep string) (string, error) {
-	digest, count := sha256.New(), 0
+	var all strings.Builder
 	for trial, err := range c.AllTrials(context.Background(), sweep, client.TrialFilter{}) {
 		if err != nil {
 			return "", err
 		}
-		count++
-		fmt.Fprintln(digest, trial.Trial.Number, trial.Trial.Config, trial.Trial.State, trial.Trial.Values)
+		fmt.Fprintln(&all, trial.Trial.Number, trial.Trial.Config, trial.Trial.State, trial.Trial.Values)
 	}
-	return fmt.Sprintf("%d trials %x", count, digest.Sum(nil)), nil
+	return all.String(), nil
 }
