@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,30 +11,11 @@ import (
 	"github.com/clary-ml/clary/test/testbed"
 )
 
-// fivePorts finds five free ports in a row.
-func fivePorts(t *testing.T) int {
-	t.Helper()
-	for first := 26000 + os.Getpid()%1000; first < 32000; first += 5 {
-		free := 0
-		for port := first; port < first+5; port++ {
-			if listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-				free++
-				_ = listener.Close()
-			}
-		}
-		if free == 5 {
-			return first
-		}
-	}
-	t.Fatal("no five free ports")
-	return 0
-}
-
 func TestDevIsAWholeClusterUntilCtrlC(t *testing.T) {
 	m := none(t)
 	data := m.Path("dev")
 	m.Expect("dev", data+"/agent")
-	m.Args["clary-dev"] = []string{"dev", "--data", data, "--port", fmt.Sprint(fivePorts(t))}
+	m.Args["clary-dev"] = []string{"dev", "--data", data, "--port", fmt.Sprint(m.Range())}
 	for round, list := range []string{"hello-1", "hello-1 hello-2"} {
 		m.Again("clary-dev")
 		m.WaitFor("a ready node", 30*time.Second, func() bool { return m.Ready() == 1 })
@@ -67,7 +47,7 @@ func TestDevIsAWholeClusterUntilCtrlC(t *testing.T) {
 
 func TestDevEndsAtOnceWhereAPortIsTaken(t *testing.T) {
 	m := none(t)
-	port := fivePorts(t)
+	port := m.Range()
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+3))
 	if err != nil {
 		t.Fatal(err)

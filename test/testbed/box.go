@@ -55,7 +55,9 @@ func NewBoxes(t *testing.T) *Boxes {
 			t.Skipf("machines with a systemd of their own need root, and %s (Debian: iproute2, util-linux, systemd): %v", tool, err)
 		}
 	}
-	b := &Boxes{t: t, dir: t.TempDir(), name: fmt.Sprintf("clarybox%d", os.Getpid()%100_000), all: map[string]*Box{}}
+	number, release := claim(t, "boxes", 100_000)
+	t.Cleanup(release)
+	b := &Boxes{t: t, dir: t.TempDir(), name: fmt.Sprintf("clarybox%d", number), all: map[string]*Box{}}
 	t.Cleanup(b.cleanUp)
 	if err := os.WriteFile(filepath.Join(b.dir, "box.sh"), []byte(bootScript), 0o600); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,7 +36,7 @@ func (m *Machines) Allow(mount string) {
 	m.allowed[mount] = true
 }
 
-// Ports are those of the agents' ranges on which somebody listens, in this network, unless all machines have their own, and in those of machines.
+// Ports are those of the claimed ranges on which somebody listens, in this network, unless all machines have their own, and in those of machines.
 func (m *Machines) Ports() []string {
 	var found []string
 	if !m.apart {
@@ -70,7 +71,7 @@ func (m *Machines) listening(sockets string) []string {
 		}
 		_, hex, _ := strings.Cut(fields[1], ":")
 		port, err := strconv.ParseInt(hex, 16, 32)
-		if err == nil && int(port) >= m.firstPort && int(port) < m.ports {
+		if err == nil && slices.ContainsFunc(m.ranges, func(first int) bool { return int(port) >= first && int(port) < first+perRange }) {
 			found = append(found, fmt.Sprintf("port %d is listened on", port))
 		}
 	}

@@ -42,17 +42,16 @@ type Machines struct {
 	Ops     map[string]string   // URL of each process's listener for operators, of those on this network
 	Old     bool                // Binary is of before there were such listeners
 	parents []string            // names of the control groups of all agents
-	ports   int                 // first free port of the next agent's range
+	ranges  []int               // first ports of those that were claimed
 	allowed map[string]bool     // what the test itself mounted
-
-	firstPort int // of the first agent
 
 	host    string            // where servers listen
 	bridge  string            // agents are on networks of their own, if it is named
 	plugged map[string]string // addresses of those machines
 	apart   bool              // coordinators have networks of their own too
 
-	clocks map[string]*os.File // what is added to a machine's clock, by name
+	clocks   map[string]*os.File // what is added to a machine's clock, by name
+	releases []func()            // of what was claimed
 }
 
 // built returns the clary under test: CLARY_BIN, which `make e2e` sets.
@@ -88,13 +87,12 @@ func None(t *testing.T) *Machines {
 	t.Helper()
 	m := &Machines{
 		T: t, Dir: t.TempDir(), Binary: built(t), host: "127.0.0.1",
-		running: map[string]*process{}, Args: map[string][]string{}, Address: map[string]string{}, Serve: map[string]string{}, Ops: map[string]string{}, ports: 21000 + os.Getpid()%100*100,
+		running: map[string]*process{}, Args: map[string][]string{}, Address: map[string]string{}, Serve: map[string]string{}, Ops: map[string]string{},
 	}
 	// Whoever installs Python packages is nobody, and must reach the agent's data.
 	if err := os.Chmod(filepath.Dir(m.Dir), 0o711); err != nil {
 		t.Fatal(err)
 	}
-	m.firstPort = m.ports
 	m.Env = append(os.Environ(), "CLARY_CONFIG="+filepath.Join(m.Dir, "config.json"), "NO_COLOR=1")
 	t.Cleanup(m.CleanUp)
 	return m
@@ -130,8 +128,7 @@ func (m *Machines) Server(name string) {
 func (m *Machines) Agent(name string, extra ...string) {
 	m.T.Helper()
 	m.Expect(name, m.Path(name))
-	ports := fmt.Sprintf("%d-%d", m.ports, m.ports+49)
-	m.ports += 50
+	first := m.Range()
 	host, listen, gossip := m.host, m.free(), m.free()
 	if m.bridge != "" {
 		host = m.plug(name)
@@ -139,7 +136,7 @@ func (m *Machines) Agent(name string, extra ...string) {
 	}
 	args := append([]string{
 		"agent", "--id", name, "--data", m.Path(name), "--address", host, "--listen", listen, "--gossip", gossip,
-		"--ports", ports, "--cores", "4", "--join", m.Address["s1"], "--token", m.Token("agent"),
+		"--ports", fmt.Sprintf("%d-%d", first, first+perRange-1), "--cores", "4", "--join", m.Address["s1"], "--token", m.Token("agent"),
 	}, m.measured(name)...)
 	m.Run(name, append(args, extra...)...)
 }
@@ -294,17 +291,17 @@ func (m *Machines) Ended() []string {
 	return found
 }
 
-// WaitFor asks until the condition holds. It polls, since what it asks is another
-// process, which has no event to wait for.
+// WaitFor asks until the condition holds. It polls, since what it asks is another process, which has no event to wait for; the
+// longer it has waited the less often, since to ask is mostly to start a client, which takes processors from what is waited for.
 func (m *Machines) WaitFor(what string, limit time.Duration, holds func() bool) {
 	m.T.Helper()
-	deadline := time.Now().Add(limit)
-	for !holds() {
-		if time.Now().After(deadline) {
+	for began := time.Now(); !holds(); {
+		waited := time.Since(began)
+		if waited > limit {
 			m.Logs()
 			m.T.Fatalf("waited %s for %s", limit, what)
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(min(max(waited/10, 20*time.Millisecond), 250*time.Millisecond))
 	}
 }
 
@@ -345,6 +342,9 @@ func (m *Machines) CleanUp() {
 	m.unplug()
 	for _, clock := range m.clocks {
 		_ = clock.Close()
+	}
+	for _, release := range m.releases {
+		release()
 	}
 }
 

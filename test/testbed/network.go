@@ -17,7 +17,7 @@ func (m *Machines) Bridged() {
 			m.T.Skipf("networks of their own need root, and %s (Debian has them in iproute2 and util-linux): %v", tool, err)
 		}
 	}
-	number := os.Getpid() % 4000
+	number := m.claim("bridges", 4000)
 	m.bridge, m.host, m.plugged = fmt.Sprintf("clb%d", number), fmt.Sprintf("10.%d.%d.1", 208+number/250, number%250), map[string]string{}
 	// With an address of its own the bridge keeps it. Else it takes the lowest of its ports', and whoever
 	// asked before the lowest port came sends to an address that is now another machine's port.
