@@ -53,6 +53,7 @@ func TestThePageOfBareMetalDoesWhatItSays(t *testing.T) {
 	if binary == "" {
 		t.Skip("skipped: CLARY_BIN does not name a built clary; run `make e2e`")
 	}
+	beside(t)
 	page, err := os.ReadFile("../../docs/bare-metal.md")
 	if err != nil {
 		t.Fatal(err)

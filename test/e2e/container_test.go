@@ -93,7 +93,7 @@ func image(t *testing.T, path string, programs map[string]string, change ...func
 }
 
 func TestAHandMadeImageTrains(t *testing.T) {
-	e := enginetest.Open(t, "docker")
+	e := engine(t)
 	m := start(t, 1, 1) // n1 has no engine
 	m.Agent("n2", "--container-engine", e.Socket)
 	m.WaitFor("both agents to be ready", 30*time.Second, func() bool { return m.Ready() == 2 })
@@ -148,7 +148,7 @@ func TestAHandMadeImageTrains(t *testing.T) {
 // What SageMaker promises of entry points and arguments, of several hosts, of a stop and of
 // checkpoints holds in a container as it does in a process.
 func TestTheContractHoldsInContainers(t *testing.T) {
-	e := enginetest.Open(t, "docker")
+	e := engine(t)
 	m := none(t)
 	m.Server("s1")
 	m.Login("s1")
@@ -278,7 +278,7 @@ printf 'HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nCon
 )
 
 func TestAHandMadeImageServes(t *testing.T) {
-	e := enginetest.Open(t, "docker")
+	e := engine(t)
 	m := none(t)
 	m.Bridged()
 	m.Server("s1")

@@ -49,6 +49,7 @@ spark.stop()
 `
 
 func TestAnEnginesClusterRunsOverTheInstancesOfAJob(t *testing.T) {
+	beside(t)
 	for _, test := range []struct {
 		engine, requirements, driver, memory string
 		want                                 []string

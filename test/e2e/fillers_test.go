@@ -68,7 +68,7 @@ func TestAProcessThatWantsTooMuchFailsForThat(t *testing.T) {
 }
 
 func TestAContainerThatWantsTooMuchFailsForThat(t *testing.T) {
-	e := enginetest.Open(t, "docker")
+	e := engine(t)
 	m := start(t, 1, 0)
 	m.Agent("n1", "--container-engine", e.Socket)
 	m.WaitFor("the agent", 30*time.Second, func() bool { return m.Ready() == 1 })

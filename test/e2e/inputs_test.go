@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/clary-ml/clary/agent/runtime/container/enginetest"
 )
 
 // readModes is a script that reads a channel of each mode and says what it found. It goes
@@ -171,7 +169,7 @@ func TestWhatCannotBeReadFailsTheJobAndNamesTheObject(t *testing.T) {
 }
 
 func TestAContainerReadsItsInputsLazily(t *testing.T) {
-	e := enginetest.Open(t, "docker")
+	e := engine(t)
 	m := start(t, 1, 0)
 	m.Agent("n1", "--container-engine", e.Socket)
 	m.WaitFor("the agent", 30*time.Second, func() bool { return m.Ready() == 1 })

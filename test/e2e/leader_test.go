@@ -111,6 +111,7 @@ func (h *history) after(instant time.Duration) (time.Duration, bool) {
 }
 
 func TestNothingAcknowledgedIsLostWhenTheLeaderIsKilled(t *testing.T) {
+	alone(t)
 	m := start(t, 3, 0)
 	leader := m.Leader()
 	h := &history{began: time.Now()}

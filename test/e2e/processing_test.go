@@ -15,7 +15,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/clary-ml/clary/agent/runtime/container/enginetest"
 	"github.com/clary-ml/clary/cluster"
 )
 
@@ -367,7 +366,7 @@ func TestReadyMadeStepsRunAsAJobAndJoinWhatTheyAreGiven(t *testing.T) {
 }
 
 func TestAProcessingContainerFindsItsContractAndIsStartedAsItIsMade(t *testing.T) {
-	e := enginetest.Open(t, "docker")
+	e := engine(t)
 	m := start(t, 1, 1) // n1 has no engine
 	m.Agent("n2", "--container-engine", e.Socket)
 	m.WaitFor("both agents to be ready", 30*time.Second, func() bool { return m.Ready() == 2 })

@@ -109,6 +109,7 @@ print(templates.TRAIN_SCRIPT_TEMPLATE.format(
 `
 
 func TestTheNewerSDKsDriversRunWithoutAToolkit(t *testing.T) {
+	beside(t)
 	wheels := t.TempDir()
 	if out, err := exec.Command("/usr/bin/python3", "-m", "venv", wheels+"/venv").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

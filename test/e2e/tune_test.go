@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/clary-ml/clary/agent/runtime/container/enginetest"
 )
 
 // bowl is a training whose loss is least at lr 0.01 and depth 5; a rate above 0.05 breaks it,
@@ -105,7 +103,7 @@ func TestASweepFromTheCommandLineFindsAndShowsTheBest(t *testing.T) {
 }
 
 func TestATuningRequestToSageMakerRunsItsImage(t *testing.T) {
-	e := enginetest.Open(t, "docker")
+	e := engine(t)
 	m := start(t, 1, 0)
 	m.Agent("n1", "--container-engine", e.Socket)
 	m.WaitFor("the agent to be ready", 30*time.Second, func() bool { return m.Ready() == 1 })

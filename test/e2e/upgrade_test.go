@@ -80,8 +80,8 @@ func (l *submissions) run(ctx context.Context, t *testing.T, c *client.Client, m
 }
 
 func TestAClusterIsUpgradedMemberByMemberUnderLoad(t *testing.T) {
-	old := earlier(t)
 	m := none(t)
+	old := earlier(t)
 	current := m.Binary
 	m.Binary, m.Old = old, true
 	m.Server("s1")
