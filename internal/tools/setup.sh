@@ -82,4 +82,5 @@ fi
 echo "setup: installing ${missing[*]} with apt-get, since the build needs them"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq </dev/null
-apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+# Another step, or the machine's own upgrades, may be installing something right now.
+apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null

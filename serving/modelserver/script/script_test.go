@@ -113,7 +113,7 @@ func TestTheUsualFunctionsReadAndWriteEveryForm(t *testing.T) {
 	p, said := started(t, doubling)
 	for _, c := range []struct{ body, contentType, accept, want, wantType string }{
 		{"1\n2.5\n", "text/csv", "text/csv", "2.0\n5.0\n", "text/csv"},
-		{`{"instances":[[1],[2.5]]}`, "application/json", "application/json", "[2.0, 5.0]", "application/json"},
+		{`{"instances":[[1.0],[2.5]]}`, "application/json", "application/json", "[2.0, 5.0]", "application/json"},
 		{`[[1.0]]`, "application/json; charset=utf-8", "*/*", "[2.0]", "application/json"},
 		{"[1.0]\n{\"features\":[3.0]}\n", "application/jsonlines", "application/jsonlines", "2.0\n6.0\n", "application/jsonlines"},
 	} {
