@@ -25,8 +25,9 @@ var hogs = []hog{
 	{"temporary", `trap "" TERM; dd if=/dev/zero of=/tmp/x bs=1M count=1000; sleep 60`, []string{"--disk", "50MiB"}, "killed: used more disk than it may (limit 50 MiB;"},
 	{"deleted", `exec 3>/tmp/x; rm /tmp/x; dd if=/dev/zero bs=1M count=1000 >&3; sleep 60`, []string{"--disk", "50MiB"}, "killed: used more disk than it may (limit 50 MiB;"},
 	{"inodes", `cd /tmp; i=0; while :; do : >f$i; i=$((i+1)); done`, []string{"--disk", "20MiB"}, "killed: used more disk than it may (limit 20 MiB;"},
-	// It lives on for a moment: of a container that ends within a second of a refusal nobody can tell.
-	{"processes", `(i=0; while [ $i -lt 5000 ]; do sleep 60 & i=$((i+1)); done); i=0; while [ $i -lt 3000000 ]; do i=$((i+1)); done; exit 3`, nil, "it had as many processes and threads as it may (limit 4096)"},
+	// Each waits for what nobody says. It lives on for a moment, with a process that was there before, since it can begin no other: of a
+	// container that ends within a second of a refusal nobody can tell.
+	{"processes", `cd /tmp; mkfifo go never; { read x <go; exec sleep 2; } & last=$!; (i=0; while [ $i -lt 5000 ]; do read x <never & i=$((i+1)); done); echo >go; wait $last; exit 3`, nil, "it had as many processes and threads as it may (limit 4096)"},
 	{"time", `while :; do sleep 1; done`, []string{"--max-runtime", "2s"}, "ran longer than its maximum run time"},
 }
 
