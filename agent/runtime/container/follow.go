@@ -169,6 +169,9 @@ func (d *Driver) await(ctx context.Context, h *handle) (exit runtime.Exit, saw w
 			d.mayHaveRun(s.id) // then nothing of it may stay
 			return unknown(h, "its agent or its container engine ended while it was started"), saw, nil
 		case !s.running:
+			if saw.away || saw.alone {
+				d.mayHaveRun(s.id) // what an engine that was killed does not know of is there still
+			}
 			s.exit.Error = d.neverStarted(ctx, h, s.exit)
 			h.gauge.tell(&s.exit)
 			return s.exit, saw, nil

@@ -29,30 +29,18 @@ const (
 // mayHaveRun reports whether there is a sign that a container was started of which its engine
 // says that it was not, and ends what there is of it.
 func (d *Driver) mayHaveRun(id string) bool {
-	group := groupsOf(id)
-	if group.Empty() {
+	group, watching := groupsOf(id), monitors(id)
+	if group.Empty() && len(watching) == 0 {
 		return false
 	}
-	d.bury(id, group)
+	d.bury(id, group, watching)
 	return true
 }
 
-// lengthOfID is how many hexadecimal digits the ID of a container has.
-const lengthOfID = 64
-
-// groupsOf finds a container's control groups by its ID. What is found is ended: a shorter word could be in the names of
-// other groups too, whatever an engine says.
-func groupsOf(id string) cgroup.Group {
-	if len(id) != lengthOfID || strings.Trim(id, "0123456789abcdef") != "" {
-		return cgroup.Group{}
-	}
-	return cgroup.Named(id)
-}
-
 // bury ends what is left of a container: its processes, its monitor, its control groups.
-func (d *Driver) bury(id string, group cgroup.Group) {
-	d.config.Log.Warn("a container's engine forgot what is left of it: ending that", "container", id, "processes", group.Pids())
-	for _, pid := range monitors(id) {
+func (d *Driver) bury(id string, group cgroup.Group, watching []int) {
+	d.config.Log.Warn("a container's engine forgot what is left of it: ending that", "container", id, "processes", group.Pids(), "monitors", watching)
+	for _, pid := range watching {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // containerd clears away after it
 	}
 	if err := errors.Join(group.Kill(orphanPatience), group.Remove()); err != nil {
@@ -60,8 +48,28 @@ func (d *Driver) bury(id string, group cgroup.Group) {
 	}
 }
 
+// lengthOfID is how many hexadecimal digits the ID of a container has.
+const lengthOfID = 64
+
+// isID reports whether a word is one. What is found by it is ended: a shorter word could be in the names of others' too,
+// whatever an engine says.
+func isID(word string) bool {
+	return len(word) == lengthOfID && strings.Trim(word, "0123456789abcdef") == ""
+}
+
+// groupsOf finds a container's control groups by its ID.
+func groupsOf(id string) cgroup.Group {
+	if !isID(id) {
+		return cgroup.Group{}
+	}
+	return cgroup.Named(id)
+}
+
 // monitors are the processes by which containerd watches over a container.
 func monitors(id string) []int {
+	if !isID(id) {
+		return nil
+	}
 	var found []int
 	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, line := range lines {
@@ -119,12 +127,11 @@ func (d *Driver) discard(ctx context.Context, name string) error {
 		return err
 	}
 	for deadline := time.Now().Add(removalEcho); ; pause(ctx, askOften) {
-		group := groupsOf(known.Container.ID)
-		if group.Empty() {
+		if groupsOf(known.Container.ID).Empty() {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			d.bury(known.Container.ID, group)
+			d.mayHaveRun(known.Container.ID)
 			return nil
 		}
 	}

@@ -8,10 +8,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/agent/runtime/cgroup"
@@ -127,5 +129,58 @@ func TestWhatIsNoIDOfAContainerEndsNoControlGroup(t *testing.T) {
 	played := &refusingDocker{id: word, removes: func() error { return nil }}
 	if err := played.start(t, filepath.Join(t.TempDir(), "tasks")); err == nil {
 		t.Error("the container counts as one that may have run")
+	}
+}
+
+// endedDocker says of every container that it has ended.
+type endedDocker struct {
+	playedDocker
+	id string
+}
+
+func (d *endedDocker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !strings.HasSuffix(r.URL.Path, "/json") {
+		d.playedDocker.ServeHTTP(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprintf(w, `{"Id": %q, "State": {"ExitCode": 3, "StartedAt": "2026-01-01T00:00:00Z", "FinishedAt": "2026-01-01T00:00:01Z"}}`, d.id)
+}
+
+// An engine that is killed may know nothing afterwards of the monitor of a container that has ended.
+func TestTheMonitorOfAContainerThatEndedUnseenIsEnded(t *testing.T) {
+	id := strings.Repeat("fedcba9876543210", 4)
+	monitor := &exec.Cmd{Path: "/bin/sh", Args: []string{"containerd-shim-runc-v2", "-c", "sleep 1000; exit", "-id", id, "-address", "gone"}, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
+	if err := monitor.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- monitor.Wait() }()
+	defer func() { _ = syscall.Kill(-monitor.Process.Pid, syscall.SIGKILL) }() // what it started
+	root := filepath.Join(t.TempDir(), "tasks")
+	folder := filepath.Join(root, "job~main~worker-0.1")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "container.json"), []byte(`{"container": "c"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(&endedDocker{id: id})
+	defer server.Close()
+	d, err := driver.Open(driver.Config{Root: root, Socket: "tcp://" + server.Listener.Addr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close() //nolint:errcheck // nothing runs
+	if _, err := d.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := d.Wait(t.Context(), "job/main/worker-0.1"); err != nil || exit.Code != 3 {
+		t.Errorf("it ended as %+v, %v", exit, err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("the monitor is still there")
 	}
 }
