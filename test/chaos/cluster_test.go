@@ -28,7 +28,6 @@ type field struct {
 	beats   *beats
 	beacon  string // where tasks send their beats
 	stepped bool   // clocks can be stepped
-	short   bool   // each fault comes once
 	work    work
 	asked   asked
 	done    []string // the faults, and when
@@ -110,7 +109,6 @@ func (d *field) faults(seed uint64) (faults iter.Seq[chaos.Fault], most time.Dur
 	if minutes := number(d.t, "CLARY_CHAOS_MINUTES", 0); minutes > 0 {
 		return chaos.Faults(seed, kinds, 9), time.Duration(minutes) * time.Minute
 	}
-	d.short = true
 	return slices.Values(chaos.Round(seed, kinds)), time.Hour
 }
 
