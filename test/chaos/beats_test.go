@@ -45,6 +45,13 @@ func (b *beats) holds(key, who string) {
 	}
 }
 
+// heard reports whether anybody has ever had a key.
+func (b *beats) heard(key string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.holder[key] != ""
+}
+
 func newBeats() *beats {
 	return &beats{holder: map[string]string{}, before: map[string]map[string]bool{}, changes: map[string]int{}}
 }

@@ -147,6 +147,9 @@ func TestAClusterKeepsItsWordWhateverBreaks(t *testing.T) {
 			break
 		}
 		time.Sleep(fault.After) // the drill's own time passes: nothing is waited for
+		if fault.Length > cluster.LeaseTime {
+			d.outlasting(c, len(d.done))
+		}
 		d.done = append(d.done, fmt.Sprintf("%s after %s: %s", time.Now().Format("15:04:05.000"), time.Since(began).Round(time.Millisecond), fault))
 		if steps(fault.Kind) {
 			h.clock(time.Now().Add(fault.Length + 2*time.Second))

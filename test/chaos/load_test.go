@@ -73,7 +73,7 @@ func (d *field) submitJob(c *client.Client, job cluster.Job) bool {
 // exit code of their own is final; what else may end an attempt is tried again.
 func (d *field) programs(ctx context.Context, c *client.Client, me int, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 300+uint64(me)))
-	const longest = 440 // beats: while a node counts as lost, and is back, an exclusive task would go on that heeds no lease
+	const longest = 300
 	for n := 0; ctx.Err() == nil; n++ {
 		pause(ctx, time.Duration(200+random.IntN(2200))*time.Millisecond)
 		code := []int{0, 0, 0, 3, 17}[random.IntN(5)]
@@ -101,6 +101,33 @@ func (d *field) programs(ctx context.Context, c *client.Client, me int, seed uin
 			return
 		}
 		d.work.accepted(name, kind, code)
+	}
+}
+
+// outlasting submits exclusive tasks that last longer than a fault that cuts a node off, and waits until they run, or nothing has come of that:
+// one that does not heed its node's lease is there still when its next attempt begins on another.
+func (d *field) outlasting(c *client.Client, fault int) {
+	var names []string
+	for i := range 4 {
+		name := fmt.Sprintf("exclusive-%d-lasts-%d", i, fault)
+		body, err := json.Marshal(map[string]any{
+			"resources": map[string]any{"cores": 0.1, "memory": "32MiB"}, "grace": "1s", "exclusive": true,
+			"placement": map[string]any{"constraints": []string{"node = " + nodes[i%len(nodes)] + " weight 100"}}, // on each, as whichever may be cut off
+			"program":   map[string]any{"command": beating(d.beacon, "exclusive", 400, 0)},
+		})
+		if err != nil {
+			d.t.Error(err)
+			return
+		}
+		if d.submitJob(c, cluster.Job{Name: name, Kind: cluster.KindTraining, Spec: body, MaxRuntime: mostRuntime, Retry: cluster.Retry{Limit: 100}}) {
+			d.work.accepted(name, "exclusive", 0)
+			names = append(names, name)
+		}
+	}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if !slices.ContainsFunc(names, func(name string) bool { return !d.beats.heard("exclusive " + name + "/main/worker-0") }) {
+			return
+		}
 	}
 }
 

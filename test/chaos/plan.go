@@ -148,7 +148,7 @@ func Round(seed uint64, kinds []Kind) []Fault {
 	for fault := range deal(random, kinds) {
 		fault.After, fault.Length = fault.After/4, min(fault.Length, between(random, 800, 1600))
 		if fault.Kind == long {
-			fault.Length = between(random, 11_000, 13_000)
+			fault.Length = between(random, 13_000, 15_000)
 		}
 		if round = append(round, fault); len(round) == len(kinds) {
 			break
