@@ -75,7 +75,7 @@ func (d *field) undisturbed(c *client.Client) {
 	d.Clary("deploy", d.Path("sides"), "--name", "sides", "--replicas", "2", "--cores", "0.2", "--memory", "128MiB", "--detach")
 	d.train("training-first")
 	d.transform("transform-first")
-	d.search(c, "sweep-first")
+	d.search(c, newHistory(), "sweep-first")
 	for _, kind := range []string{"training", "transform", "sweep"} {
 		d.Waits(0, kind+"-first")
 		left, err := d.left(c, kind, kind+"-first")
@@ -112,6 +112,9 @@ func (d *field) faults(seed uint64) (faults iter.Seq[chaos.Fault], most time.Dur
 	return slices.Values(chaos.Round(seed, kinds)), time.Hour
 }
 
+// roomAgain is how long after there is room again on a coordinator's disk the cluster may yet refuse what is new.
+const roomAgain = 15 * time.Second
+
 // steps reports whether a fault sets a clock.
 func steps(kind chaos.Kind) bool { return kind == chaos.StepClock || kind == chaos.StepLead }
 
@@ -135,10 +138,10 @@ func TestAClusterKeepsItsWordWhateverBreaks(t *testing.T) {
 	for i := range 2 {
 		own, other := d.Client(client.WithPatience(4*time.Second)), d.Client()
 		working.Go(func() { h.store(ctx, t, own, i, seed) })
-		working.Go(func() { d.programs(ctx, other, i, seed) })
+		working.Go(func() { d.programs(ctx, other, h, i, seed) })
 	}
 	own := d.Client()
-	working.Go(func() { d.series(ctx, own) })
+	working.Go(func() { d.series(ctx, own, h) })
 	working.Go(func() { d.ask(ctx, &d.asked) })
 
 	began := time.Now()
@@ -148,13 +151,19 @@ func TestAClusterKeepsItsWordWhateverBreaks(t *testing.T) {
 		}
 		time.Sleep(fault.After) // the drill's own time passes: nothing is waited for
 		if fault.Length > cluster.LeaseTime {
-			d.outlasting(c, len(d.done))
+			d.outlasting(c, h, len(d.done))
 		}
 		d.done = append(d.done, fmt.Sprintf("%s after %s: %s", time.Now().Format("15:04:05.000"), time.Since(began).Round(time.Millisecond), fault))
 		if steps(fault.Kind) {
 			h.clock(time.Now().Add(fault.Length + 2*time.Second))
 		}
+		if fault.Kind == chaos.FillMember {
+			h.disk(time.Now().Add(time.Hour))
+		}
 		d.ruin(fault)
+		if fault.Kind == chaos.FillMember {
+			h.disk(time.Now().Add(roomAgain))
+		}
 		d.alive(fault)
 	}
 	stop()

@@ -55,14 +55,19 @@ const patience = 3 * time.Minute
 const mostRuntime = 9 * time.Minute
 
 // submit hands a job in until it is accepted.
-func (d *field) submitJob(c *client.Client, job cluster.Job) bool {
+func (d *field) submitJob(c *client.Client, h *history, job cluster.Job) bool {
 	job.RequestID = job.Name
 	for deadline := time.Now().Add(patience); ; {
 		_, err := c.Submit(context.Background(), job)
 		if err == nil {
 			return true
 		}
-		if !fault.Is(err, fault.Unready) || time.Now().After(deadline) {
+		full := fault.Is(err, fault.Exhausted) && h.diskIsFull()
+		if full {
+			h.keptOut()
+			time.Sleep(250 * time.Millisecond) // it is refused at once
+		}
+		if !full && !fault.Is(err, fault.Unready) || time.Now().After(deadline) {
 			d.t.Errorf("%s could not be submitted: %v", job.Name, err)
 			return false
 		}
@@ -71,7 +76,7 @@ func (d *field) submitJob(c *client.Client, job cluster.Job) bool {
 
 // programs submits jobs of beating programs: plain ones, pairs that need ports, some that want a GPU, and exclusive ones. An
 // exit code of their own is final; what else may end an attempt is tried again.
-func (d *field) programs(ctx context.Context, c *client.Client, me int, seed uint64) {
+func (d *field) programs(ctx context.Context, c *client.Client, h *history, me int, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 300+uint64(me)))
 	const longest = 300
 	for n := 0; ctx.Err() == nil; n++ {
@@ -97,7 +102,7 @@ func (d *field) programs(ctx context.Context, c *client.Client, me int, seed uin
 		}
 		name := fmt.Sprintf("%s-%d-%d", kind, me, n)
 		job := cluster.Job{Name: name, Kind: cluster.KindTraining, Spec: text, MaxRuntime: mostRuntime, Retry: cluster.Retry{Limit: 100, Never: []int32{3, 17}}}
-		if !d.submitJob(c, job) {
+		if !d.submitJob(c, h, job) {
 			return
 		}
 		d.work.accepted(name, kind, code)
@@ -106,7 +111,7 @@ func (d *field) programs(ctx context.Context, c *client.Client, me int, seed uin
 
 // outlasting submits exclusive tasks that last longer than a fault that cuts a node off, and waits until they run, or nothing has come of that:
 // one that does not heed its node's lease is there still when its next attempt begins on another.
-func (d *field) outlasting(c *client.Client, fault int) {
+func (d *field) outlasting(c *client.Client, h *history, fault int) {
 	var names []string
 	for i := range 4 {
 		name := fmt.Sprintf("exclusive-%d-lasts-%d", i, fault)
@@ -119,7 +124,7 @@ func (d *field) outlasting(c *client.Client, fault int) {
 			d.t.Error(err)
 			return
 		}
-		if d.submitJob(c, cluster.Job{Name: name, Kind: cluster.KindTraining, Spec: body, MaxRuntime: mostRuntime, Retry: cluster.Retry{Limit: 100}}) {
+		if d.submitJob(c, h, cluster.Job{Name: name, Kind: cluster.KindTraining, Spec: body, MaxRuntime: mostRuntime, Retry: cluster.Retry{Limit: 100}}) {
 			d.work.accepted(name, "exclusive", 0)
 			names = append(names, name)
 		}
@@ -154,8 +159,8 @@ func (d *field) transform(name string) bool {
 		"--content-type", "text/csv", "--max-payload", "1KiB", "--cores", "0.4", "--memory", "192MiB", "--retries", "100", "--detach")
 }
 
-func (d *field) search(c *client.Client, name string) bool {
-	return d.submitJob(c, cluster.Job{Name: name, Kind: cluster.KindTuning, Spec: []byte(sweep), Retry: cluster.Retry{Limit: 100}})
+func (d *field) search(c *client.Client, h *history, name string) bool {
+	return d.submitJob(c, h, cluster.Job{Name: name, Kind: cluster.KindTuning, Spec: []byte(sweep), Retry: cluster.Retry{Limit: 100}})
 }
 
 // sweep is six trials of a small network, none of which depends on what others came to.
@@ -169,7 +174,7 @@ const sweep = `{
 		"resources": {"cores": 0.3, "memory": "256MiB"}, "server_resources": {"cores": 0.1, "memory": "128MiB"}}}`
 
 // series submits larger jobs, one of a kind after the other.
-func (d *field) series(ctx context.Context, c *client.Client) {
+func (d *field) series(ctx context.Context, c *client.Client, h *history) {
 	for n := 0; ctx.Err() == nil; n++ {
 		name, kind := "", []string{"training", "sweep", "transform"}[n%3]
 		name = fmt.Sprintf("%s-%d", kind, n)
@@ -180,7 +185,7 @@ func (d *field) series(ctx context.Context, c *client.Client) {
 		case "transform":
 			ok = d.transform(name)
 		case "sweep":
-			ok = d.search(c, name)
+			ok = d.search(c, h, name)
 		}
 		if !ok {
 			return

@@ -97,6 +97,7 @@ type history struct {
 	counts   map[string]int
 	promised map[string]string // jobs whose submission was accepted, and from whom
 	wrong    time.Time         // until when a clock is wrong
+	full     time.Time         // until when a coordinator's disk is full, or not yet seen to have room again
 }
 
 func newHistory() *history {
@@ -167,6 +168,9 @@ func (h *history) told(ctx context.Context, t *testing.T, me int, in call, calle
 		h.add(me, in, called, good)
 	case fault.Is(err, fault.Conflict):
 		h.add(me, in, called, conflict)
+	case fault.Is(err, fault.Exhausted) && h.diskIsFull():
+		h.keptOut()
+		h.add(me, in, called, answer{unknown: true}) // its first try may have had no answer
 	case fault.Is(err, fault.Unready) || ctx.Err() != nil:
 		h.add(me, in, called, answer{unknown: true})
 	default:
@@ -218,6 +222,26 @@ func (h *history) clockIsWrong() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return time.Now().Before(h.wrong)
+}
+
+// disk takes note that a coordinator's disk is full for a while, in which the cluster takes nothing new.
+func (h *history) disk(until time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.full = until
+}
+
+func (h *history) diskIsFull() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Now().Before(h.full)
+}
+
+// keptOut counts what was refused since a coordinator's disk was full.
+func (h *history) keptOut() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.counts["refused for a full disk"]++
 }
 
 // stored is told for objects: a store that is full or away is no mistake of whoever asks.
