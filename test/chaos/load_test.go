@@ -118,7 +118,7 @@ func (d *field) outlasting(c *client.Client, h *history, fault int) {
 		body, err := json.Marshal(map[string]any{
 			"resources": map[string]any{"cores": 0.1, "memory": "32MiB"}, "grace": "1s", "exclusive": true,
 			"placement": map[string]any{"constraints": []string{"node = " + nodes[i%len(nodes)] + " weight 100"}}, // on each, as whichever may be cut off
-			"program":   map[string]any{"command": beating(d.beacon, "exclusive", 400, 0)},
+			"program":   map[string]any{"command": beating(d.beacon, "exclusive", 500, 0)},
 		})
 		if err != nil {
 			d.t.Error(err)

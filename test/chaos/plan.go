@@ -138,7 +138,7 @@ func Faults(seed uint64, kinds []Kind, long int) iter.Seq[Fault] {
 	}
 }
 
-// Round draws one fault of each kind, for a run of less than a minute. One that cuts a node off is long enough for it to count
+// Round draws one fault of each kind, for a run of about a minute. One that cuts a node off is long enough for it to count
 // as lost, all others are short.
 func Round(seed uint64, kinds []Kind) []Fault {
 	random := rand.New(rand.NewPCG(seed, 1))
@@ -148,7 +148,7 @@ func Round(seed uint64, kinds []Kind) []Fault {
 	for fault := range deal(random, kinds) {
 		fault.After, fault.Length = fault.After/4, min(fault.Length, between(random, 800, 1600))
 		if fault.Kind == long {
-			fault.Length = between(random, 13_000, 15_000)
+			fault.Length = between(random, 16_000, 18_000)
 		}
 		if round = append(round, fault); len(round) == len(kinds) {
 			break
