@@ -87,7 +87,7 @@ func begin(t *testing.T) *drill {
 	d.Server("s1")
 	d.Login("s1")
 	for _, node := range nodes {
-		d.disk(node)
+		d.disk(node, 256)
 		if d.engine != nil {
 			d.Agent(node, "--container-engine", d.engine.Socket)
 			continue
@@ -170,14 +170,14 @@ func (d *drill) pretendNVML() {
 	d.Env = append(d.Env, "LD_LIBRARY_PATH="+folder, "CLARY_TEST_NVML_HANG="+d.hang)
 }
 
-// disk gives a node a small disk of its own, which can be filled.
-func (d *drill) disk(node string) {
+// disk gives a machine a small disk of its own, of so many MiB, which can be filled.
+func (d *drill) disk(node string, size int) {
 	d.t.Helper()
 	data := d.Path(node)
 	if err := os.Mkdir(data, 0o700); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := syscall.Mount("tmpfs", data, "tmpfs", 0, "size=256m"); err != nil {
+	if err := syscall.Mount("tmpfs", data, "tmpfs", 0, fmt.Sprintf("size=%dm", size)); err != nil {
 		d.t.Skipf("skipped: a disk that can be filled needs root: %v", err)
 	}
 	d.Allow(data)

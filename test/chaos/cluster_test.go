@@ -46,7 +46,7 @@ func beginField(t *testing.T) *field {
 	d.Env = append(d.Env, "TMPDIR="+scratch)
 	d.beacon = d.beats.listen(t, d.Host())
 	for _, name := range slices.Concat(members, nodes) {
-		d.disk(name)
+		d.disk(name, 512) // a coordinator's log alone has up to three segments of 64 MiB
 		d.Clock(name)
 	}
 	d.Step("s1", time.Minute) // certificates allow for five
