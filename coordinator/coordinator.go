@@ -297,7 +297,9 @@ func (n *coordinator) run(ctx context.Context) error {
 		group.Go(func() error { return n.record.Run(ctx) })
 	}
 	if n.self.servesStore() {
-		group.Go(func() error { return serveStore(ctx, n.config, n.self, n.replica, n.reload, &n.stored, n.log) })
+		group.Go(func() error {
+			return serveStore(ctx, n.config, n.self, n.replica, n.headroom, n.reload, &n.stored, n.log)
+		})
 	}
 	group.Go(func() error { return n.self.renew(ctx, n.config, n.lives, n.reloadStore) })
 	group.Go(func() error {

@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/headroom"
 	"github.com/clary-ml/clary/coordinator/registry"
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/rpc"
@@ -212,14 +214,18 @@ func (s *objectStore) credentials(who rpc.Identity) (*claryv1.CredentialsRespons
 // holdersFile tells the embedded store whose keys are good.
 const holdersFile = "objects.holders"
 
+// reserveFile tells the embedded store how much of the disk is the coordinator's.
+const reserveFile = "objects.reserve"
+
 // serveStore runs the embedded store on the coordinator that founded the cluster, and tells
-// it of tokens as they come and go.
-func serveStore(ctx context.Context, c Config, self membership, tokens *replica.Replica, reload <-chan struct{}, tally *embedded.Tally, log *slog.Logger) error {
+// it of tokens as they come and go, and of how much room it leaves.
+func serveStore(ctx context.Context, c Config, self membership, tokens *replica.Replica, disk *headroom.Watch, reload <-chan struct{}, tally *embedded.Tally, log *slog.Logger) error {
 	if err := os.MkdirAll(c.path("objects"), 0o700); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return tellHolders(ctx, tokens, c.path(holdersFile), log) })
+	group.Go(func() error { return tellReserve(ctx, c, disk, log) })
 	group.Go(func() error { return superviseStore(ctx, c, self, reload, tally, log) })
 	return group.Wait()
 }
@@ -262,11 +268,44 @@ func tellHolders(ctx context.Context, tokens *replica.Replica, path string, log 
 	}
 }
 
+// tellReserve keeps the file of how much of the disk the store leaves free: as much as makes the coordinator's disk low, and nothing if
+// objects have a disk of their own.
+func tellReserve(ctx context.Context, c Config, disk *headroom.Watch, log *slog.Logger) error {
+	clock := time.NewTicker(time.Second)
+	defer clock.Stop()
+	told := int64(-1)
+	for {
+		var least int64
+		if sameDisk(c.Data, c.path("objects")) {
+			least = disk.Disk().Least
+		}
+		// It grows with the state, a little with every job: the store need not hear of each.
+		if told < 0 || least > told+told/16 || least < told-told/16 {
+			if err := embedded.WriteReserve(c.path(reserveFile), least); err != nil {
+				log.Error("the object store is not told how much of the disk it leaves", "error", err)
+			} else {
+				told = least
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-clock.C:
+		}
+	}
+}
+
+// sameDisk reports whether two folders are of one file system.
+func sameDisk(a, b string) bool {
+	var one, other unix.Stat_t
+	return unix.Stat(a, &one) == nil && unix.Stat(b, &other) == nil && one.Dev == other.Dev
+}
+
 func superviseStore(ctx context.Context, c Config, self membership, reload <-chan struct{}, tally *embedded.Tally, log *slog.Logger) error {
 	supervisor := embedded.Supervisor{
 		Config: embedded.Config{
 			Dir: c.path("objects"), Address: c.StoreListen, CertFile: c.path(tlsFolder, pki.CertFile), KeyFile: c.path(tlsFolder, pki.KeyFile),
-			RootSecret: self.keyring.Get().ObjectSecret, DataKey: self.keyring.Get().DataKey, Holders: c.path(holdersFile),
+			RootSecret: self.keyring.Get().ObjectSecret, DataKey: self.keyring.Get().DataKey, Holders: c.path(holdersFile), Reserve: c.path(reserveFile),
 		},
 		CAs: func() []*x509.Certificate { return self.keyring.Get().CAs() }, Log: log, Executable: c.Executable, Args: []string{"objectstore"}, Reload: reload, Tally: tally,
 	}

@@ -16,7 +16,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 
 	"github.com/gofiber/fiber/v3"
@@ -25,6 +24,7 @@ import (
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/embedgw"
 	"github.com/versity/versitygw/s3api"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/clary-ml/clary/internal/fault"
 )
@@ -52,6 +52,8 @@ type Config struct {
 	// Holders is the file of tokens whose keys are good (WriteHolders); "" takes all that
 	// derive from the data key.
 	Holders string
+	// Reserve is the file of how much of its disk the store leaves free (WriteReserve); "" takes all.
+	Reserve string
 	// Counts is where the process tells what it has counted; nil: nowhere.
 	Counts io.Writer
 }
@@ -76,7 +78,7 @@ func (c Config) Validate() error {
 }
 
 func (c Config) args() []string {
-	return []string{"--dir", c.Dir, "--address", c.Address, "--cert", c.CertFile, "--key", c.KeyFile, "--holders", c.Holders}
+	return []string{"--dir", c.Dir, "--address", c.Address, "--cert", c.CertFile, "--key", c.KeyFile, "--holders", c.Holders, "--reserve", c.Reserve}
 }
 
 func (c Config) env() []string {
@@ -93,6 +95,7 @@ func Main(ctx context.Context, args []string, getenv func(string) string) error 
 	flags.StringVar(&c.CertFile, "cert", "", "certificate file")
 	flags.StringVar(&c.KeyFile, "key", "", "key file")
 	flags.StringVar(&c.Holders, "holders", "", "file of the tokens whose keys are good")
+	flags.StringVar(&c.Reserve, "reserve", "", "file of how many bytes of the disk are left free")
 	if err := flags.Parse(args); err != nil {
 		return fault.New(fault.Invalid, "objectstore: %w", err)
 	}
@@ -113,17 +116,15 @@ func Main(ctx context.Context, args []string, getenv func(string) string) error 
 
 // Run serves until ctx ends. It changes the working directory and takes SIGHUP, so it
 // is for a process of its own, once.
-func Run(ctx context.Context, c Config) error {
+func Run(ended context.Context, c Config) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	var err error
-	if c.Holders != "" {
-		if c.Holders, err = filepath.Abs(c.Holders); err != nil {
-			return fault.New(fault.Internal, "object store: %w", err)
+	for _, path := range []*string{&c.Dir, &c.CertFile, &c.KeyFile, &c.Holders, &c.Reserve} {
+		if *path == "" {
+			continue
 		}
-	}
-	for _, path := range []*string{&c.Dir, &c.CertFile, &c.KeyFile} {
+		var err error
 		if *path, err = filepath.Abs(*path); err != nil {
 			return fault.New(fault.Internal, "object store: %w", err)
 		}
@@ -133,33 +134,45 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer store.Shutdown()
+	entrance, err := newEntrance(c)
+	if err != nil {
+		return err
+	}
 	counting := &counter{counts: Counts{Requests: map[string]map[string]int64{}}, news: true} // the first line says that it counts
+	reserve := newReserve(c.Reserve, c.Dir)
+	group, ctx := errgroup.WithContext(ended)
+	group.Go(func() error { return entrance.Run(ctx) })
+	group.Go(func() error { reserve.Run(ctx); return nil })
+	group.Go(func() error { reload(ctx, entrance); return nil })
 	if c.Counts != nil {
-		var telling sync.WaitGroup
-		defer telling.Wait()
-		ended := make(chan struct{})
-		defer close(ended)
-		telling.Go(func() { counting.tell(c.Counts, ended) })
+		group.Go(func() error { counting.tell(c.Counts, ctx.Done()); return nil })
 	}
 	root := auth.Account{Access: RootAccess, Secret: c.RootSecret, Role: auth.RoleAdmin}
-	err = embedgw.RunVersityGW(ctx, store, &embedgw.Config{
-		RootUserAccess:    RootAccess,
-		RootUserSecret:    c.RootSecret,
-		Ports:             []string{c.Address},
-		MaxConnections:    16384,
-		MaxRequests:       4096,
-		MultipartMaxParts: 10000,
-		CertFile:          c.CertFile,
-		KeyFile:           c.KeyFile,
-		KeepAlive:         false, // see DESIGN.md: kept connections lose their place
-		Quiet:             true,
-		DisableACLs:       true,
-		HealthPath:        healthPath,
-		IAMService:        iam{auth.NewIAMServiceSingle(root), c.DataKey, newHolders(c.Holders)},
-		S3Options:         []s3api.Option{s3api.WithMiddleware("/", counting.count), s3api.WithMiddleware("/", refuse)},
-		SigHup:            hangups(ctx),
+	group.Go(func() error {
+		err := embedgw.RunVersityGW(ctx, store, &embedgw.Config{
+			RootUserAccess:    RootAccess,
+			RootUserSecret:    c.RootSecret,
+			Ports:             []string{entrance.socket},
+			SocketPerm:        "0600",
+			MaxConnections:    2 * maxRequests, // more than the entrance lets in
+			MaxRequests:       maxRequests,
+			MultipartMaxParts: 10000,
+			KeepAlive:         false, // see DESIGN.md: kept connections lose their place
+			Quiet:             true,
+			DisableACLs:       true,
+			HealthPath:        healthPath,
+			IAMService:        iam{auth.NewIAMServiceSingle(root), c.DataKey, newHolders(c.Holders)},
+			S3Options: []s3api.Option{
+				s3api.WithOnListen(func() { close(entrance.listening) }), s3api.WithMiddleware("/", entrance.capture),
+				s3api.WithMiddleware("/", counting.count), s3api.WithMiddleware("/", reserve.hold), s3api.WithMiddleware("/", refuse),
+			},
+		})
+		if err == nil {
+			err = errors.New("it ended by itself")
+		}
+		return err
 	})
-	if err != nil && ctx.Err() == nil {
+	if err := group.Wait(); err != nil && ended.Err() == nil {
 		return fault.New(fault.Internal, "object store at %s: %w", c.Address, err)
 	}
 	return nil
@@ -207,30 +220,29 @@ func refuse(ctx fiber.Ctx) error {
 	if why == "" {
 		return ctx.Next()
 	}
-	ctx.Set("Content-Type", "application/xml")
-	return ctx.Status(fiber.StatusForbidden).SendString(
-		`<?xml version="1.0" encoding="UTF-8"?>` + "\n<Error><Code>AccessDenied</Code><Message>" + why + "</Message></Error>")
+	return answer(ctx, fiber.StatusForbidden, "AccessDenied", why)
 }
 
-// hangups passes SIGHUP on until ctx ends.
-func hangups(ctx context.Context) <-chan struct{} {
+// answer refuses a request in S3's form.
+func answer(ctx fiber.Ctx, status int, code, why string) error {
+	ctx.Set("Content-Type", "application/xml")
+	return ctx.Status(status).SendString(
+		`<?xml version="1.0" encoding="UTF-8"?>` + "\n<Error><Code>" + code + "</Code><Message>" + why + "</Message></Error>")
+}
+
+// reload has the certificate read again at each SIGHUP, until ctx ends.
+func reload(ctx context.Context, e *entrance) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP)
-	out := make(chan struct{})
-	go func() { // ends with ctx, as the process does
-		defer signal.Stop(signals)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-signals:
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case out <- struct{}{}:
-			}
+	defer signal.Stop(signals)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
 		}
-	}()
-	return out
+		if err := e.load(); err != nil {
+			e.log.Error("the certificate that was renewed cannot be used", "error", err)
+		}
+	}
 }

@@ -105,7 +105,7 @@ func start(t *testing.T) *store {
 		Config: embedded.Config{
 			Dir: filepath.Join(dir, "objects"), Address: s.address,
 			CertFile: filepath.Join(dir, pki.CertFile), KeyFile: filepath.Join(dir, pki.KeyFile),
-			RootSecret: keys.ObjectSecret, DataKey: keys.DataKey, Holders: filepath.Join(dir, "holders"),
+			RootSecret: keys.ObjectSecret, DataKey: keys.DataKey, Holders: filepath.Join(dir, "holders"), Reserve: filepath.Join(dir, "reserve"),
 		},
 		CAs:   keys.CAs,
 		Tally: s.tally,
