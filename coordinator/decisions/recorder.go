@@ -25,6 +25,9 @@ var DefaultLimits = Limits{Segment: 32 << 20, Total: 256 << 20, Age: 7 * 24 * ti
 // pending is how many batches wait to be written before what comes is not recorded.
 const pending = 256
 
+// expireEvery is how often segments that are too old go, wherever they were made: a coordinator that led once begins none, and keeps them.
+const expireEvery = time.Hour
+
 // failedPause is how long nothing is recorded after writing failed: a beginning costs whoever decides, too.
 const failedPause = 10 * time.Minute
 
@@ -82,8 +85,14 @@ func (r *Recorder) Run(ctx context.Context) error {
 		r.log.Error("decisions cannot be recorded", "error", err)
 	}
 	defer r.close()
+	clock := time.NewTicker(expireEvery)
+	defer clock.Stop()
 	for {
 		select {
+		case <-clock.C:
+			if err := r.expire(time.Now().UnixNano()); err != nil && !os.IsNotExist(err) {
+				r.log.Warn("decisions that are too old cannot be deleted", "error", err)
+			}
 		case <-ctx.Done():
 			for len(r.queue) > 0 {
 				r.keep(<-r.queue)
@@ -195,6 +204,27 @@ func Segments(dir string) ([]string, error) {
 		names[i] = filepath.Join(dir, name)
 	}
 	return names, nil
+}
+
+// expire deletes what is too old, but for what is being written.
+func (r *Recorder) expire(now int64) error {
+	paths, err := Segments(r.dir)
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if now-info.ModTime().UnixNano() <= int64(r.limits.Age) || r.file != nil && path == r.file.Name() {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // prune makes place for one more segment.

@@ -212,3 +212,39 @@ func TestAFolderThatCannotBeWrittenEndsNothingAndIsTriedLater(t *testing.T) {
 		}
 	})
 }
+
+// A coordinator that led once, and follows now, begins no segment.
+func TestWhatIsTooOldGoesWhereNothingIsRecordedAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, dir := recorder(t, decisions.Limits{Segment: 1000, Total: 5000, Age: 24 * time.Hour})
+		for i := range 2 {
+			r.Tell(segment(time.Now().UnixNano()+int64(i), 60))
+			write(t, r)
+		}
+		paths, err := decisions.Segments(dir)
+		if err != nil || len(paths) != 2 {
+			t.Fatalf("there are %v, %v", paths, err)
+		}
+		for i, path := range paths {
+			at := time.Now().Add(time.Duration(i) * 12 * time.Hour)
+			if err := os.Chtimes(path, at, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- r.Run(ctx) }()
+		for _, step := range []struct {
+			after time.Duration
+			left  int
+		}{{23 * time.Hour, 2}, {3 * time.Hour, 1}, {12 * time.Hour, 0}} {
+			time.Sleep(step.after)
+			synctest.Wait()
+			if left, err := decisions.Segments(dir); err != nil || len(left) != step.left {
+				t.Errorf("%s later there are %v, %v", step.after, left, err)
+			}
+		}
+		cancel()
+		<-ended
+	})
+}
