@@ -139,3 +139,60 @@ func TestADryRunSaysHowMuchWouldBeFreed(t *testing.T) {
 		}
 	})
 }
+
+func TestVersionsOfAModelThatHasManyAreAllLookedAt(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.set(func(s *cluster.Settings) { s.Retention.Orphans = 3 * day })
+		const each, models = 450, 3 // more than a round looks at
+		for m := range models {
+			for v := range each {
+				h.store.Write(fmt.Sprintf("s3://clary/models/m%d/v%04d/model.tar.gz", m, v), "weights", time.Now())
+			}
+			model := cluster.Model{Name: fmt.Sprint("m", m), Owner: "ada", Next: 2, Count: 1}
+			version := cluster.ModelVersion{
+				Model: model.Name, Number: 1, Owner: "ada", Created: 1, Approval: cluster.Approval{State: cluster.ApprovalPending},
+				Artifact: cluster.Output{Name: "model.tar.gz", URI: fmt.Sprintf("s3://clary/models/m%d/v0201/model.tar.gz", m), SHA256: sha, Size: 5},
+				Lineage:  cluster.Lineage{Job: "gone", Submitted: 1, Output: "model"},
+			}
+			h.must(command.Change{Model: &model}, command.Change{Version: &version})
+		}
+		time.Sleep(3*day + time.Hour) // a round a minute
+		left := h.store.Below("s3://clary/models/")
+		if !slices.Equal(left, []string{"s3://clary/models/m0/v0201/model.tar.gz", "s3://clary/models/m1/v0201/model.tar.gz", "s3://clary/models/m2/v0201/model.tar.gz"}) {
+			h.Errorf("%d are left, %v", len(left), left[:min(5, len(left))])
+		}
+	})
+}
+
+func TestAFolderIntoWhichSomethingIsOnItsWayStaysAndWhatNobodyGoesOnWithIsGivenUp(t *testing.T) {
+	inHouse(t, func(h *house) {
+		h.set(func(s *cluster.Settings) { s.Retention.Orphans = 3 * day })
+		h.job("here", nil, false)
+		at := func(key string) object.URI { return object.URI{Bucket: cluster.SystemBucket, Key: key} }
+		h.store.Write("s3://clary/jobs/gone/attempts/1/a", "text", time.Now())
+		h.store.Begin(at("jobs/gone/attempts/1/large"), 100, time.Now().Add(2*day)) // its last part comes then
+		h.store.Begin(at("jobs/here/checkpoints/1/large"), 50, time.Now())
+		h.store.Begin(at("jobs/here/checkpoints/2/large"), 70, time.Now().Add(20*day))
+		coming := func() (keys []string) {
+			all, _ := h.store.Unfinished(h.Context(), at(""))
+			for _, upload := range all {
+				keys = append(keys, upload.URI.Key)
+			}
+			return keys
+		}
+		time.Sleep(4 * day)
+		if got := h.store.Below("s3://clary/jobs/gone/"); len(got) != 1 {
+			h.Errorf("while something is on its way into it, it has %v", got)
+		}
+		time.Sleep(3 * day)
+		if got := h.store.Below("s3://clary/jobs/gone/"); len(got) != 0 {
+			h.Errorf("long after there is %v", got)
+		}
+		if got := coming(); !slices.Equal(got, []string{"jobs/here/checkpoints/2/large"}) {
+			h.Errorf("unfinished are %v", got)
+		}
+		if counts := h.janitor.Counts(); counts.Removed[janitor.GoneParts] != 2 || counts.Removed[janitor.GoneObjects] != 1 || counts.Bytes != 154 {
+			h.Errorf("it counts %+v", counts)
+		}
+	})
+}

@@ -32,6 +32,9 @@ type Store interface {
 	Folders(ctx context.Context, below object.URI, after string, most int) ([]string, error)
 	Extent(ctx context.Context, below object.URI) (object.Extent, error)
 	DeletePrefix(ctx context.Context, prefix object.URI) (object.Extent, error)
+	// Unfinished are the uploads in parts below a prefix; GiveUp ends one.
+	Unfinished(ctx context.Context, below object.URI) ([]object.Unfinished, error)
+	GiveUp(ctx context.Context, upload object.Unfinished) error
 }
 
 // Config is what a janitor needs.
@@ -166,6 +169,7 @@ type reign struct {
 	at       cursor
 	seen     string    // the last archived job that was looked at
 	uploaded time.Time // when uploads were looked at last
+	parted   time.Time // when uploads that were not completed were
 	said     string    // what was logged last
 }
 

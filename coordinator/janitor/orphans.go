@@ -42,12 +42,14 @@ func SweepFolders(folders []Folder, keep cluster.Retention, now int64) []Gone {
 	return gone
 }
 
-// cursor is how far the search for folders without an owner has come: it goes round and round, some folders a round.
-type cursor struct{ jobs, models, uploads string }
+// cursor is how far the search for folders without an owner has come: it goes round and round, some folders a round. model is the last
+// one whose versions were all looked at, version the last one of the next model.
+type cursor struct{ jobs, model, version, uploads string }
 
 const (
 	perLook    = 200              // folders that are looked at in a round
 	uploadsDue = 10 * time.Minute // between looks at uploads: each may have all jobs read
+	partsDue   = time.Hour        // between looks at uploads that were not completed
 )
 
 var digest = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -73,12 +75,17 @@ func (r *reign) sweepFolders(ctx context.Context, keep cluster.Retention, now ti
 		}
 		found = append(found, uploads...)
 	}
+	parts, err := r.sweepParts(ctx, store, keep.Orphans, now, do)
+	if err != nil {
+		return parts, err
+	}
 	doomed := SweepFolders(found, keep, now.UnixNano())
 	if !do {
-		return doomed, nil
+		return append(doomed, parts...), nil
 	}
 	r.at = next
-	return r.clear(ctx, store, doomed, keep)
+	gone, err := r.clear(ctx, store, doomed, keep)
+	return append(gone, parts...), err
 }
 
 // clear deletes folders. Each is looked at again right before: a job of that name may have come, an upload been used again.
@@ -98,7 +105,7 @@ func (r *reign) clear(ctx context.Context, store Store, doomed []Gone, keep clus
 			again.Named = owned(snapshot, uri.Key)
 			_ = snapshot.Close() // it was read whole
 		}
-		if again.Extent, err = store.Extent(ctx, uri); err != nil {
+		if again.Extent, err = extentOf(ctx, store, uri); err != nil {
 			return gone, err
 		}
 		if len(SweepFolders([]Folder{again}, keep, time.Now().UnixNano())) == 0 {
@@ -117,22 +124,15 @@ func (r *reign) clear(ctx context.Context, store Store, doomed []Gone, keep clus
 
 // orphans are the next folders of jobs and versions that nobody knows.
 func (r *reign) orphans(ctx context.Context, store Store, at *cursor) ([]Folder, error) {
-	names, err := r.folders(ctx, store, "jobs/", &at.jobs)
+	names, err := r.folders(ctx, store, "jobs/", &at.jobs, perLook)
 	if err != nil {
 		return nil, err
 	}
-	models, err := r.folders(ctx, store, "models/", &at.models)
+	versions, err := r.versions(ctx, store, at)
 	if err != nil {
 		return nil, err
 	}
-	for _, model := range models {
-		all := "" // a model's versions are looked at together
-		versions, err := r.folders(ctx, store, model, &all)
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, versions...)
-	}
+	names = append(names, versions...)
 	snapshot, err := r.Ledger.Read(ctx, true)
 	if err != nil {
 		return nil, err
@@ -142,9 +142,34 @@ func (r *reign) orphans(ctx context.Context, store Store, at *cursor) ([]Folder,
 	return r.measure(ctx, store, GoneObjects, names)
 }
 
+// versions are the next folders of versions, of one model after the other.
+func (r *reign) versions(ctx context.Context, store Store, at *cursor) ([]string, error) {
+	last := at.model
+	models, err := r.folders(ctx, store, "models/", &last, perLook)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, model := range models {
+		some, err := r.folders(ctx, store, model, &at.version, perLook-len(found))
+		if err != nil {
+			return nil, err
+		}
+		if found = append(found, some...); at.version != "" {
+			return found, nil // the next round goes on in this model
+		}
+		at.model = strings.TrimSuffix(strings.TrimPrefix(model, "models/"), "/")
+		if len(found) == perLook {
+			return found, nil
+		}
+	}
+	at.model = last
+	return found, nil
+}
+
 // uploads are the next folders of what commands have sent along. All that may name one is read only if some are old enough.
 func (r *reign) uploads(ctx context.Context, store Store, keep cluster.Retention, now time.Time, at *cursor) ([]Folder, error) {
-	names, err := r.folders(ctx, store, "uploads/", &at.uploads)
+	names, err := r.folders(ctx, store, "uploads/", &at.uploads, perLook)
 	if err != nil {
 		return nil, err
 	}
@@ -170,16 +195,16 @@ func digestOf(prefix string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(prefix, "uploads/"), "/")
 }
 
-// folders are the prefixes of the next folders right below one; the cursor moves on, and begins anew behind the last.
-func (r *reign) folders(ctx context.Context, store Store, below string, after *string) ([]string, error) {
-	names, err := store.Folders(ctx, object.URI{Bucket: cluster.SystemBucket, Key: below}, *after, perLook)
+// folders are the prefixes of the next folders right below one, at most so many; the cursor moves on, and begins anew behind the last.
+func (r *reign) folders(ctx context.Context, store Store, below string, after *string, most int) ([]string, error) {
+	names, err := store.Folders(ctx, object.URI{Bucket: cluster.SystemBucket, Key: below}, *after, most)
 	if fault.Is(err, fault.NotFound) {
 		return nil, nil // no bucket yet
 	}
 	if err != nil {
 		return nil, err
 	}
-	if *after = ""; len(names) == perLook {
+	if *after = ""; len(names) == most {
 		*after = names[len(names)-1]
 	}
 	prefixes := make([]string, len(names))
@@ -193,13 +218,62 @@ func (r *reign) folders(ctx context.Context, store Store, below string, after *s
 func (r *reign) measure(ctx context.Context, store Store, kind Kind, prefixes []string) ([]Folder, error) {
 	var found []Folder
 	for _, prefix := range prefixes {
-		extent, err := store.Extent(ctx, object.URI{Bucket: cluster.SystemBucket, Key: prefix})
+		extent, err := extentOf(ctx, store, object.URI{Bucket: cluster.SystemBucket, Key: prefix})
 		if err != nil {
 			return nil, err
 		}
 		found = append(found, Folder{Kind: kind, Prefix: prefix, Extent: extent})
 	}
 	return found, nil
+}
+
+// extentOf is how much there is in a folder and when something came into it last, be it a part of what is on its way.
+func extentOf(ctx context.Context, store Store, folder object.URI) (object.Extent, error) {
+	extent, err := store.Extent(ctx, folder)
+	if err != nil || extent.Objects == 0 {
+		return extent, err
+	}
+	coming, err := store.Unfinished(ctx, folder)
+	for _, upload := range coming {
+		if upload.Newest.After(extent.Newest) {
+			extent.Newest = upload.Newest
+		}
+	}
+	return extent, err
+}
+
+// sweepParts gives up uploads to the cluster's own folders that were begun and that nobody goes on with.
+func (r *reign) sweepParts(ctx context.Context, store Store, keep time.Duration, now time.Time, do bool) ([]Gone, error) {
+	if keep == 0 || do && now.Sub(r.parted) < partsDue {
+		return nil, nil
+	}
+	all, err := store.Unfinished(ctx, object.URI{Bucket: cluster.SystemBucket})
+	if fault.Is(err, fault.NotFound) {
+		return nil, nil // no bucket yet
+	}
+	if err != nil {
+		return nil, err
+	}
+	var gone []Gone
+	for _, upload := range all {
+		age := now.Sub(upload.Newest)
+		if age <= keep {
+			continue
+		}
+		why := fmt.Sprintf("its upload was not completed, and nothing came for %s; such parts are kept for %s (retention.orphans)", spoken(age), spoken(keep))
+		g := Gone{Kind: GoneParts, ID: upload.URI.String(), Why: why, Objects: upload.Objects, Bytes: upload.Bytes}
+		if do {
+			if err := store.GiveUp(ctx, upload); err != nil {
+				return gone, err
+			}
+			r.removed(g)
+		}
+		gone = append(gone, g)
+	}
+	if do {
+		r.parted = now
+	}
+	return gone, nil
 }
 
 // owned reports whether a job, a trial or a version names a folder.

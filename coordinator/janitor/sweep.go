@@ -33,11 +33,12 @@ const (
 	GoneToken    Kind = "token"
 	GoneObjects  Kind = "objects" // of no job and no version
 	GoneUpload   Kind = "upload"  // what a command sent along
+	GoneParts    Kind = "parts"   // of an upload that was not completed
 )
 
 // Kinds are all of them.
 func Kinds() []Kind {
-	return []Kind{GoneJob, GoneArchived, GoneRecord, GoneToken, GoneObjects, GoneUpload}
+	return []Kind{GoneJob, GoneArchived, GoneRecord, GoneToken, GoneObjects, GoneUpload, GoneParts}
 }
 
 // Gone is something whose time is over.

@@ -21,6 +21,7 @@ import (
 type Store struct {
 	mu      sync.Mutex
 	objects map[string]kept // by URI
+	coming  []object.Unfinished
 	broken  error
 }
 
@@ -121,6 +122,33 @@ func (s *Store) Extent(_ context.Context, below object.URI) (found object.Extent
 		}
 	}
 	return found, nil
+}
+
+// Begin begins an upload in parts, the last of which came at an instant.
+func (s *Store) Begin(uri object.URI, bytes int64, modified time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.coming = append(s.coming, object.Unfinished{URI: uri, ID: uri.Key, Extent: object.Extent{Objects: 1, Bytes: bytes, Newest: modified}})
+}
+
+// Unfinished are the uploads that were begun, as of object.Client.
+func (s *Store) Unfinished(_ context.Context, below object.URI) (found []object.Unfinished, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, upload := range s.coming {
+		if strings.HasPrefix(upload.URI.String(), below.String()) {
+			found = append(found, upload)
+		}
+	}
+	return found, nil
+}
+
+// GiveUp ends an upload in parts.
+func (s *Store) GiveUp(_ context.Context, upload object.Unfinished) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.coming = slices.DeleteFunc(s.coming, func(u object.Unfinished) bool { return u.ID == upload.ID })
+	return nil
 }
 
 // Get implements registry.Store.
