@@ -95,8 +95,15 @@ func TestWhatPutsSomethingOntoTheDiskIsAnUpload(t *testing.T) {
 		method, query string
 		want          bool
 	}{
-		{"PUT", "", true}, {"PUT", "partNumber", true}, {"POST", "uploads", true}, {"POST", "delete", false}, {"POST", "uploadId", false},
-		{"GET", "", false}, {"HEAD", "", false}, {"DELETE", "", false}, {"DELETE", "uploadId", false},
+		{"PUT", "", true},
+		{"PUT", "partNumber", true},
+		{"POST", "uploads", true},
+		{"POST", "delete", false},
+		{"POST", "uploadId", false},
+		{"GET", "", false},
+		{"HEAD", "", false},
+		{"DELETE", "", false},
+		{"DELETE", "uploadId", false},
 	} {
 		if got := uploads(c.method, func(name string) bool { return name == c.query }); got != c.want {
 			t.Errorf("%s ?%s: %v", c.method, c.query, got)
