@@ -39,6 +39,7 @@ type jobs struct {
 	archive func(object.URI) (archive.Store, error)
 	records func() (disposal.Store, error)
 	showing atomic.Int64 // Logs requests under way
+	reading atomic.Int64 // tasks' logs that they read
 }
 
 // archives is the part of the object store below an address, for logs.

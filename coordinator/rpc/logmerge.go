@@ -15,6 +15,11 @@ func (g *logGathering) merge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	rise, err := g.jobs.seat(len(tasks))
+	if err != nil {
+		return err
+	}
+	defer rise()
 	readers, ctx := errgroup.WithContext(ctx)
 	var logs []*mergedLog
 	for _, task := range tasks {

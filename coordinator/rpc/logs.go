@@ -22,8 +22,9 @@ import (
 // maxLogReaders is how many tasks' logs one request reads at once.
 const maxLogReaders = 256
 
-// maxLogRequests is how many Logs requests a coordinator answers at once: each may hold a few MiB while nobody reads it.
-const maxLogRequests = 256
+// maxLogRequests is how many Logs requests a coordinator answers at once, and maxLogsRead how many tasks' logs all of them read: while
+// nobody reads what is told, each of those holds what its agent sent ahead (member.Window) and a batch.
+const maxLogRequests, maxLogsRead = 256, 1024
 
 // fullResponse is how many bytes a response has at least if more is at hand.
 const fullResponse = 64 << 10
@@ -58,6 +59,15 @@ func (s *jobs) Logs(request *claryv1.LogsRequest, stream grpc.ServerStreamingSer
 	})
 	group.Go(func() error { return sendChunks(g.out, stream) })
 	return group.Wait()
+}
+
+// seat takes note of so many more tasks' logs that are read, or refuses them. What it returns is to be called once they are not any more.
+func (s *jobs) seat(logs int) (rise func(), err error) {
+	if s.reading.Add(int64(logs)) > maxLogsRead {
+		s.reading.Add(-int64(logs))
+		return nil, fault.New(fault.Exhausted, "this coordinator reads the logs of %d tasks at once, and no more: name a task, end some, or ask another coordinator", maxLogsRead)
+	}
+	return func() { s.reading.Add(-int64(logs)) }, nil
 }
 
 // sendChunks sends chunks, as many in a response as are at hand.
@@ -143,6 +153,11 @@ func (g *logGathering) follow(ctx context.Context) error {
 			if !g.started[task.ID] {
 				g.started[task.ID] = true
 				readers.Go(func() error {
+					rise, err := g.jobs.seat(1)
+					if err != nil {
+						return err
+					}
+					defer rise()
 					return g.reader(task, func(ctx context.Context, entries []*claryv1.LogEntry) error {
 						return g.tell(ctx, &claryv1.LogChunk{Task: task.ID, Entries: entries})
 					}).read(ctx)

@@ -390,6 +390,57 @@ func TestMoreLogsThanACoordinatorHasMemoryForAreRefused(t *testing.T) {
 	})
 }
 
+// Each task's log that is read may hold what its agent sent ahead, while nobody reads what is told: it is their number that costs memory.
+func TestLogsOfMoreTasksThanACoordinatorHasMemoryForAreRefused(t *testing.T) {
+	inWorld(t, func(w *world) {
+		const tasksEach, most = 8, 1024
+		var nodes []string
+		var agents []*agent
+		for i := range tasksEach {
+			id := fmt.Sprint("n", i+1)
+			agents = append(agents, w.node(id, i+1))
+			nodes = append(nodes, id)
+		}
+		tasks, began := w.starts("digits", tasksEach, nodes...)
+		for i, task := range tasks {
+			a := agents[i]
+			a.run(task.ID, true)
+			a.say(task.ID, at(began, 1, "stdout", "one"))
+		}
+		ctx, cancel := context.WithCancel(w.Context())
+		heard := make(chan struct{}, most)
+		var following sync.WaitGroup
+		for range most / tasksEach {
+			following.Go(func() {
+				_, err := w.ask(ctx, &claryv1.LogsRequest{Follow: true}, func(all *told) {
+					if len(all.lines) == tasksEach {
+						heard <- struct{}{}
+					}
+				})
+				if ctx.Err() == nil {
+					w.Errorf("it was not followed to the end: %v", err)
+					heard <- struct{}{}
+				}
+			})
+			<-heard // one connects after the other: a listener takes only so many at once
+		}
+		for _, follow := range []bool{true, false} {
+			if _, err := w.ask(w.Context(), &claryv1.LogsRequest{Follow: follow}, nil); !fault.Is(err, fault.Exhausted) || !strings.Contains(err.Error(), "reads the logs of 1024 tasks at once") {
+				w.Errorf("one more, followed %t: %v", follow, err)
+			}
+		}
+		cancel()
+		following.Wait()
+		synctest.Wait() // until the server has noticed
+		for i, task := range tasks {
+			agents[i].run(task.ID, false)
+		}
+		if got, err := w.ask(w.Context(), &claryv1.LogsRequest{}, nil); err != nil || len(got.lines) != tasksEach {
+			w.Errorf("after they have ended: %+v, %v", got, err)
+		}
+	})
+}
+
 func TestLogsComeFromTheStoreOnceAnAgentHasThemNoMore(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.node("n1", 1)

@@ -23,6 +23,7 @@ import (
 const (
 	maxMetricPatterns = 256
 	maxMetricReaders  = 8 // tasks read at once: each may hold some hundred thousand points
+	maxMetricQueries  = 8 // questions answered at once; others wait
 	usualPoints       = 1000
 	maxPoints         = 100_000
 )
@@ -31,6 +32,11 @@ const (
 type metrics struct {
 	claryv1.UnimplementedMetricsServer
 	jobs *jobs
+	seats
+}
+
+func newMetrics(jobs *jobs) *metrics {
+	return &metrics{jobs: jobs, seats: newSeats(maxMetricQueries, "questions about metrics are answered")}
 }
 
 // Query reads the metrics of a job's tasks, one series for each task and name: over all
@@ -44,6 +50,11 @@ func (s *metrics) Query(ctx context.Context, request *claryv1.QueryMetricsReques
 	if err != nil {
 		return nil, err
 	}
+	rise, err := s.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer rise()
 	query := journal.Query{Since: request.GetSince(), Until: request.GetUntil()}
 	points := int(cmp.Or(request.GetPoints(), usualPoints))
 	response := &claryv1.QueryMetricsResponse{}

@@ -16,11 +16,19 @@ import (
 // chunk is how many bytes of an object travel in one message.
 const chunk = 256 << 10
 
+// An upload holds a part of an object, 16 MiB, and the next message; a download two chunks.
+const maxUploads, maxDownloads = 64, 256
+
 // objects serves the object store to users who bring a token instead of S3 keys.
 type objects struct {
 	claryv1.UnimplementedObjectsServer
 	store       func() (*object.Client, error)
 	credentials func(Identity) (*claryv1.CredentialsResponse, error)
+	up, down    seats
+}
+
+func newObjects(store func() (*object.Client, error), credentials func(Identity) (*claryv1.CredentialsResponse, error)) *objects {
+	return &objects{store: store, credentials: credentials, up: newSeats(maxUploads, "objects are uploaded"), down: newSeats(maxDownloads, "objects are downloaded")}
 }
 
 // open returns the store and the parsed name of an object in it.
@@ -34,6 +42,11 @@ func (s *objects) open(uri string) (*object.Client, object.URI, error) {
 }
 
 func (s *objects) Put(stream grpc.ClientStreamingServer[claryv1.PutObjectRequest, claryv1.ObjectInfo]) error {
+	rise, err := s.up.take(stream.Context())
+	if err != nil {
+		return err
+	}
+	defer rise()
 	first, err := stream.Recv()
 	if err != nil {
 		return err
@@ -75,6 +88,11 @@ func (r *incoming) Read(p []byte) (int, error) {
 }
 
 func (s *objects) Get(request *claryv1.GetObjectRequest, stream grpc.ServerStreamingServer[claryv1.ObjectChunk]) error {
+	rise, err := s.down.take(stream.Context())
+	if err != nil {
+		return err
+	}
+	defer rise()
 	store, uri, err := s.open(request.GetUri())
 	if err != nil {
 		return err
@@ -121,39 +139,54 @@ func (s *objects) List(ctx context.Context, request *claryv1.ListObjectsRequest)
 	if limit <= 0 || limit > maxPage {
 		limit = defaultPage
 	}
-	all, err := store.List(ctx, uri)
-	if err != nil {
+	pages := &pager{request: request, prefix: uri.Key, limit: limit}
+	if err := store.Each(ctx, uri, request.GetAfter(), pages.take); err != nil {
 		return nil, err
 	}
-	return page(all, uri.Key, request, limit), nil
+	return pages.end(), nil
 }
 
-// page is one answer's share of the objects under a prefix. Where the listing does not
-// go deeper, keys that have a further slash are told as the prefix up to it.
-func page(all []object.Info, prefix string, request *claryv1.ListObjectsRequest, limit int) *claryv1.ListObjectsResponse {
-	answer, folder := &claryv1.ListObjectsResponse{}, ""
-	for _, info := range all {
-		key := info.URI.Key
-		if key <= request.GetAfter() {
-			continue
-		}
-		if folder != "" && strings.HasPrefix(key, folder) {
-			answer.Next = key
-			continue
-		}
-		if len(answer.Objects)+len(answer.Prefixes) == limit {
-			return answer
-		}
-		answer.Next = key
-		if slash := strings.IndexByte(key[len(prefix):], '/'); slash >= 0 && !request.GetRecursive() {
-			folder = key[:len(prefix)+slash+1]
-			answer.Prefixes = append(answer.Prefixes, object.URI{Bucket: info.URI.Bucket, Key: folder}.String())
-			continue
-		}
-		answer.Objects = append(answer.Objects, objectInfo(info))
+// pager makes one answer's share of the objects under a prefix, which it is told one by one, however many there are. Where the
+// listing does not go deeper, keys that have a further slash are told as the prefix up to it.
+type pager struct {
+	request *claryv1.ListObjectsRequest
+	prefix  string
+	limit   int
+
+	answer claryv1.ListObjectsResponse
+	folder string // that was told last
+	full   bool
+}
+
+// take takes the next object, and reports whether there is room for more.
+func (p *pager) take(info object.Info) bool {
+	key := info.URI.Key
+	if key <= p.request.GetAfter() {
+		return true
 	}
-	answer.Next = ""
-	return answer
+	if p.folder != "" && strings.HasPrefix(key, p.folder) {
+		p.answer.Next = key
+		return true
+	}
+	if p.full = len(p.answer.Objects)+len(p.answer.Prefixes) == p.limit; p.full {
+		return false
+	}
+	p.answer.Next = key
+	if slash := strings.IndexByte(key[len(p.prefix):], '/'); slash >= 0 && !p.request.GetRecursive() {
+		p.folder = key[:len(p.prefix)+slash+1]
+		p.answer.Prefixes = append(p.answer.Prefixes, object.URI{Bucket: info.URI.Bucket, Key: p.folder}.String())
+		return true
+	}
+	p.answer.Objects = append(p.answer.Objects, objectInfo(info))
+	return true
+}
+
+// end is the answer, when there is nothing more or no room for it.
+func (p *pager) end() *claryv1.ListObjectsResponse {
+	if !p.full {
+		p.answer.Next = ""
+	}
+	return &p.answer
 }
 
 func (s *objects) Stat(ctx context.Context, request *claryv1.StatObjectRequest) (*claryv1.ObjectInfo, error) {

@@ -107,9 +107,9 @@ func Register(server *grpc.Server, c Config) {
 		work.records = func() (disposal.Store, error) { return c.Store() }
 	}
 	claryv1.RegisterJobsServer(server, work)
-	claryv1.RegisterMetricsServer(server, &metrics{jobs: work})
+	claryv1.RegisterMetricsServer(server, newMetrics(work))
 	claryv1.RegisterNodesServer(server, &nodes{replica: c.Replica})
-	claryv1.RegisterObjectsServer(server, &objects{store: c.Store, credentials: c.Credentials})
+	claryv1.RegisterObjectsServer(server, newObjects(c.Store, c.Credentials))
 	claryv1.RegisterAdminServer(server, &admin{replica: c.Replica, members: c.Members, leader: work.leader, decisions: c.Decisions})
 	claryv1.RegisterDebugServer(server, &debugging{members: c.Members, replica: c.Replica, coordinators: c.Coordinators, agents: c.Agents})
 	claryv1.RegisterHandsServer(server, &hands{replica: c.Replica, agents: c.Agents, log: c.Log})

@@ -235,16 +235,30 @@ func (c *Client) Stat(ctx context.Context, of URI) (Info, error) {
 
 // List returns the objects whose key starts with prefix.Key, in order of their keys.
 func (c *Client) List(ctx context.Context, prefix URI) ([]Info, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var out []Info
-	for o := range c.s3.ListObjects(ctx, prefix.Bucket, minio.ListObjectsOptions{Prefix: prefix.Key, Recursive: true}) {
-		if o.Err != nil {
-			return nil, classify("list", prefix, o.Err)
-		}
-		out = append(out, infoOf(prefix.Bucket, o))
+	err := c.Each(ctx, prefix, "", func(info Info) bool {
+		out = append(out, info)
+		return true
+	})
+	if err != nil {
+		return nil, err
 	}
 	return out, nil
+}
+
+// Each hands on the objects whose key starts with prefix.Key and comes behind another, in order of their keys, until no more are wanted.
+func (c *Client) Each(ctx context.Context, prefix URI, after string, take func(Info) (more bool)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for o := range c.s3.ListObjects(ctx, prefix.Bucket, minio.ListObjectsOptions{Prefix: prefix.Key, Recursive: true, StartAfter: after}) {
+		if o.Err != nil {
+			return classify("list", prefix, o.Err)
+		}
+		if !take(infoOf(prefix.Bucket, o)) {
+			return nil
+		}
+	}
+	return nil
 }
 
 // Folders are the names of folders right below a prefix that ends in a slash, in the store's order, behind the one named after; at most so
@@ -299,26 +313,11 @@ func (e Extent) Plus(other Extent) Extent {
 // Extent is how much there is below a prefix.
 func (c *Client) Extent(ctx context.Context, below URI) (Extent, error) {
 	var found Extent
-	err := c.each(ctx, below, func(o minio.ObjectInfo) error {
-		found = found.Add(o.Size, o.LastModified)
-		return nil
+	err := c.Each(ctx, below, "", func(info Info) bool {
+		found = found.Add(info.Size, info.Modified)
+		return true
 	})
 	return found, err
-}
-
-// each hands on the objects below a prefix as the store lists them.
-func (c *Client) each(ctx context.Context, below URI, take func(minio.ObjectInfo) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	for o := range c.s3.ListObjects(ctx, below.Bucket, minio.ListObjectsOptions{Prefix: below.Key, Recursive: true}) {
-		if o.Err != nil {
-			return classify("list", below, o.Err)
-		}
-		if err := take(o); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func infoOf(bucket string, o minio.ObjectInfo) Info {
@@ -340,14 +339,14 @@ func (c *Client) DeletePrefix(ctx context.Context, prefix URI) (Extent, error) {
 		return Extent{}, fault.New(fault.Invalid, "delete %s: a prefix must end with a slash", prefix)
 	}
 	var gone Extent
-	err := c.each(ctx, prefix, func(o minio.ObjectInfo) error {
-		if err := c.Delete(ctx, URI{prefix.Bucket, o.Key}); err != nil {
-			return err
+	var failed error
+	err := c.Each(ctx, prefix, "", func(info Info) bool {
+		if failed = c.Delete(ctx, info.URI); failed == nil {
+			gone = gone.Add(info.Size, info.Modified)
 		}
-		gone = gone.Add(o.Size, o.LastModified)
-		return nil
+		return failed == nil
 	})
-	return gone, err
+	return gone, errors.Join(failed, err)
 }
 
 // Copy copies an object inside the store, with its metadata.

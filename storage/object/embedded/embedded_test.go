@@ -224,6 +224,18 @@ func TestObjectsArePutFoundCopiedAndDeleted(t *testing.T) {
 	if got := keys(""); got != "a/1 a/2 ab" {
 		t.Errorf("listed %q", got)
 	}
+	for after, want := range map[string]string{"": "a/1 a/2", "a/1": "a/2 ab", "a/3": "ab"} {
+		var got []string
+		err := c.Each(ctx, at(""), after, func(info object.Info) bool {
+			if info.URI.Key > after { // some stores tell of the one that is named, too
+				got = append(got, info.URI.Key)
+			}
+			return len(got) < 2
+		})
+		if strings.Join(got, " ") != want || err != nil {
+			t.Errorf("behind %q there are %v, %v; want the first two of %s", after, got, err, want)
+		}
+	}
 	if n, err := c.DeletePrefix(ctx, at("a/")); n.Objects != 2 || n.Bytes == 0 || err != nil {
 		t.Errorf("deleted %d, %v; want 2", n.Objects, err)
 	}
