@@ -40,7 +40,10 @@ func (a *agent) measure() *prometheus.Registry {
 		routers = a.ingress.Collectors()
 	}
 	return telemetry.New(telemetry.Sources{
-		Version: a.config.Version,
+		Process: ops.Process{
+			Version: a.config.Version, Members: a.gossip.Count,
+			Free: func() (int64, int64) { free, total, _ := ops.Room(a.config.Data); return free, total },
+		},
 		Tasks: func() []cluster.TaskStatus {
 			held, _ := a.tasks.Held()
 			statuses := make([]cluster.TaskStatus, len(held))
@@ -59,8 +62,7 @@ func (a *agent) measure() *prometheus.Registry {
 			devices, _ := a.machine.devices.Devices(ctx) // those that can be asked
 			return devices
 		},
-		Usage: a.machine.gauge.Latest, Cache: a.cache.Stats, Members: a.gossip.Count,
-		Free: func() (int64, int64) { free, total, _ := ops.Room(a.config.Data); return free, total },
+		Usage: a.machine.gauge.Latest, Cache: a.cache.Stats,
 	}, routers...)
 }
 

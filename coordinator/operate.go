@@ -31,16 +31,17 @@ func (n *coordinator) measure() *telemetry.Telemetry {
 	}
 	return telemetry.New(telemetry.Sources{
 		Janitor: func() janitor.Counts { return n.cleaning.Counts() },
-		Version: n.config.Version,
+		Process: ops.Process{
+			Version: n.config.Version, Members: func() map[string]int { return n.gossip.Count() },
+			Free: func() (int64, int64) { free, total, _ := ops.Room(n.config.Data); return free, total },
+		},
 		Raft:    func() replica.Stats { return n.replica.Stats() },
 		Planner: func() planner.Counts { return n.planner.Counts() },
 		Nodes:   func() []cluster.Node { return n.nodes.List() },
 		Read:    func() (*state.Snapshot, error) { return n.replica.Read(context.Background(), true) },
-		Members: func() map[string]int { return n.gossip.Count() },
 		Store:   func() bool { _, err := n.store.settings(); return err == nil },
 		Objects: n.stored.Get,
 		Backups: func() telemetry.Backups { return n.backups.measured() },
-		Free:    func() (int64, int64) { free, total, _ := ops.Room(n.config.Data); return free, total },
 		Disk:    func() headroom.Disk { return n.headroom.Disk() },
 		Port:    func() alpn.Counts { return n.mux.Counts() },
 		Refuses: func() bool { return n.voting.Refuses() != nil },

@@ -12,24 +12,23 @@ import (
 	"github.com/clary-ml/clary/agent/device"
 	"github.com/clary-ml/clary/agent/staging"
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/internal/ops"
 )
 
 // Sources are what is read when metrics are asked for.
 type Sources struct {
-	Version string
+	ops.Process
 	Tasks   func() []cluster.TaskStatus
 	Linked  func() (linked bool, leaseSeconds float64) // to a coordinator
 	Devices func() []cluster.Device
 	Usage   func(uuid string) map[string]float64 // of a device: see device.Gauge
 	Cache   func() staging.Stats
-	Free    func() (free, total int64) // bytes of the disk of the data folder
-	Members func() map[string]int      // that gossip sees, by role
 }
 
 // New makes the registry. others are collectors that are served beside, those of a router.
 func New(s Sources, others ...prometheus.Collector) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{s}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(s.Process, collector{s}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(others...)
 	return registry
 }
@@ -39,7 +38,6 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	buildDesc   = describe("build_info", "1; the version is a label.", "version")
 	tasksDesc   = describe("agent_tasks", "Tasks that this node has, by state.", "state")
 	linkedDesc  = describe("agent_linked", "1 while there is a connection to a coordinator.")
 	leaseDesc   = describe("agent_lease_seconds", "For how long this node counts as alive for sure.")
@@ -52,9 +50,6 @@ var (
 	filesDesc   = describe("agent_cache_files", "Files in the cache of inputs.")
 	hitsDesc    = describe("agent_cache_hits_total", "Inputs that were in the cache.")
 	missesDesc  = describe("agent_cache_misses_total", "Inputs that had to be fetched.")
-	freeDesc    = describe("disk_free_bytes", "What the disk of the data folder has free.")
-	totalDesc   = describe("disk_bytes", "The size of the disk of the data folder.")
-	membersDesc = describe("gossip_members", "Members that gossip sees, by role.", "role")
 )
 
 type collector struct{ s Sources }
@@ -62,8 +57,7 @@ type collector struct{ s Sources }
 // Describe is of prometheus.Collector.
 func (collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		buildDesc, tasksDesc, linkedDesc, leaseDesc, devicesDesc, usedDesc, memoryDesc, powerDesc, heatDesc, cachedDesc, filesDesc, hitsDesc, missesDesc,
-		freeDesc, totalDesc, membersDesc,
+		tasksDesc, linkedDesc, leaseDesc, devicesDesc, usedDesc, memoryDesc, powerDesc, heatDesc, cachedDesc, filesDesc, hitsDesc, missesDesc,
 	} {
 		out <- d
 	}
@@ -77,7 +71,6 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v int64) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
 	}
-	gauge(buildDesc, 1, c.s.Version)
 	states := map[string]int{string(cluster.TaskRunning): 0}
 	for _, status := range c.s.Tasks() {
 		states[string(status.State)]++
@@ -94,12 +87,6 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(filesDesc, float64(cache.Files))
 	counter(hitsDesc, cache.Hits)
 	counter(missesDesc, cache.Misses)
-	free, total := c.s.Free()
-	gauge(freeDesc, float64(free))
-	gauge(totalDesc, float64(total))
-	for role, n := range c.s.Members() {
-		gauge(membersDesc, float64(n), role)
-	}
 }
 
 func (c collector) gpus(gauge func(*prometheus.Desc, float64, ...string)) {

@@ -206,29 +206,10 @@ func Load(path string) (*Keyring, error) {
 
 // Save writes the file at path, readable by its owner only. An older file is replaced
 // in one step.
-func (k *Keyring) Save(path string) error { return k.write(path, atomicfile.Write) }
-
-// Create makes the secrets of a new cluster and writes them to a new file. It refuses
-// to replace one: that would cut off every member.
-func Create(path, cluster string, now time.Time) (*Keyring, error) {
-	k, err := New(cluster, now)
-	if err != nil {
-		return nil, err
-	}
-	if err := k.write(path, atomicfile.Create); err != nil {
-		return nil, err
-	}
-	return k, nil
-}
-
-func (k *Keyring) write(path string, write func(string, []byte, fs.FileMode) error) error {
+func (k *Keyring) Save(path string) error {
 	text, err := k.Marshal()
-	if err != nil {
-		return err
-	}
-	err = write(path, text, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return fault.New(fault.Conflict, "keyring: %s exists: this folder already belongs to a cluster", path)
+	if err == nil {
+		err = atomicfile.Write(path, text, 0o600)
 	}
 	if err != nil {
 		return fault.New(fault.Internal, "keyring: write %s: %w", path, err)

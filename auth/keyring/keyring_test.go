@@ -14,18 +14,25 @@ import (
 	"github.com/clary-ml/clary/internal/fault"
 )
 
+// create makes a new cluster's keyring in a file.
+func create(t *testing.T, path string) *keyring.Keyring {
+	t.Helper()
+	made, err := keyring.New("test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := made.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
 func TestAKeyringSurvivesItsFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keyring.json")
 	if _, err := keyring.Load(path); !fault.Is(err, fault.NotFound) {
 		t.Errorf("no file: %v, want NotFound", err)
 	}
-	made, err := keyring.Create(path, "test", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := keyring.Create(path, "test", time.Now()); !fault.Is(err, fault.Conflict) {
-		t.Errorf("a second cluster in the same file: %v, want Conflict", err)
-	}
+	made := create(t, path)
 	got, err := keyring.Load(path)
 	if err != nil {
 		t.Fatal(err)
@@ -53,9 +60,7 @@ func TestAKeyringSurvivesItsFile(t *testing.T) {
 
 func TestAKeyringThatOthersMayReadIsRefusedWithTheRemedy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keyring.json")
-	if _, err := keyring.Create(path, "test", time.Now()); err != nil {
-		t.Fatal(err)
-	}
+	create(t, path)
 	for _, mode := range []os.FileMode{0o640, 0o604, 0o620, 0o601} {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)

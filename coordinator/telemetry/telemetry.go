@@ -18,20 +18,19 @@ import (
 	"github.com/clary-ml/clary/coordinator/replica"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/alpn"
+	"github.com/clary-ml/clary/internal/ops"
 	"github.com/clary-ml/clary/storage/object/embedded"
 )
 
 // Sources are what is read when metrics are asked for.
 type Sources struct {
-	Version string
+	ops.Process
 	Raft    func() replica.Stats
 	Planner func() planner.Counts
 	Nodes   func() []cluster.Node
 	Read    func() (*state.Snapshot, error)              // as this coordinator has it
-	Members func() map[string]int                        // that gossip sees, by role
 	Store   func() bool                                  // whether the object store's address is known
 	Objects func() (counts embedded.Counts, served bool) // of the embedded object store, if it is served here
-	Free    func() (free, total int64)                   // bytes of the disk of the data folder
 	Janitor func() janitor.Counts
 	Disk    func() headroom.Disk // whether that is enough
 	Port    func() alpn.Counts   // connections to the coordinator's port
@@ -71,7 +70,7 @@ func New(s Sources, others ...prometheus.Collector) *Telemetry {
 			Name: "clary_raft_append_seconds", Help: "How long an append to the raft log took, its fsync included.", Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5},
 		}),
 	}
-	t.MustRegister(t.calls, t.seconds, t.appends, &collector{sources: s})
+	t.MustRegister(t.calls, t.seconds, t.appends, s.Process, &collector{sources: s})
 	t.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	t.MustRegister(others...)
 	return t
@@ -95,7 +94,6 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	buildDesc     = describe("build_info", "1; the version is a label.", "version")
 	leaderDesc    = describe("raft_leader", "1 if this coordinator leads.")
 	termDesc      = describe("raft_term", "The term of raft.")
 	lastDesc      = describe("raft_last_index", "The newest entry in this coordinator's log.")
@@ -110,16 +108,13 @@ var (
 	tasksDesc     = describe("tasks", "Tasks on record, by state.", "state")
 	queueDesc     = describe("queue_used", "What a queue itself holds: cores, memory_bytes or gpus.", "queue", "resource")
 	runningDesc   = describe("queue_running_gangs", "Gangs of a queue that run.", "queue")
-	membersDesc   = describe("gossip_members", "Members that gossip sees, by role.", "role")
 	storeDesc     = describe("object_store_known", "1 if it is known where the object store is.")
 	askedDesc     = describe("object_store_requests_total", "Requests to the embedded object store, by HTTP method and outcome: ok, refused (4xx) or failed (5xx).", "method", "outcome")
 	movedDesc     = describe("object_store_bytes_total", "Bytes of objects that were read or written, as they were announced.", "direction")
 	backupDesc    = describe("backup_newest_timestamp_seconds", "When the newest backup was made; on the leader only, 0 if none is known.")
 	failedDesc    = describe("backup_failures_total", "Backups that were due and could not be made, of this coordinator's.")
-	freeDesc      = describe("disk_free_bytes", "What the disk of the data folder has free.")
 	removedDesc   = describe("janitor_removed_total", "What was over and has gone here, by kind.", "kind")
 	freedDesc     = describe("janitor_freed_bytes_total", "What that has freed in the object store.")
-	totalDesc     = describe("disk_bytes", "The size of the disk of the data folder.")
 	levelDesc     = describe("disk_level", "0 if the disk of the data folder has room, 1 if it is low, 2 if nothing more is put onto it.")
 	leastDesc     = describe("disk_wanted_bytes", "With less free the disk is low.")
 	connsDesc     = describe("connections", "Connections to the coordinator's port: of members, and of guests, who show no certificate of the cluster.", "of")
@@ -139,8 +134,8 @@ type collector struct {
 // Describe is of prometheus.Collector.
 func (*collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		buildDesc, leaderDesc, termDesc, lastDesc, committedDesc, appliedDesc, plansDesc, decidedDesc, plannedDesc, waitingDesc, nodesDesc, jobsDesc, tasksDesc,
-		queueDesc, runningDesc, membersDesc, storeDesc, askedDesc, movedDesc, freeDesc, totalDesc, removedDesc, freedDesc, levelDesc, leastDesc, refusesDesc, connsDesc, turnedDesc, backupDesc, failedDesc,
+		leaderDesc, termDesc, lastDesc, committedDesc, appliedDesc, plansDesc, decidedDesc, plannedDesc, waitingDesc, nodesDesc, jobsDesc, tasksDesc,
+		queueDesc, runningDesc, storeDesc, askedDesc, movedDesc, removedDesc, freedDesc, levelDesc, leastDesc, refusesDesc, connsDesc, turnedDesc, backupDesc, failedDesc,
 	} {
 		out <- d
 	}
@@ -155,7 +150,6 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
 	}
 	s := c.sources
-	gauge(buildDesc, 1, s.Version)
 	raft := s.Raft()
 	gauge(leaderDesc, one(raft.State == "Leader"))
 	gauge(termDesc, float64(raft.Term))
@@ -174,9 +168,6 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for state, n := range nodes {
 		gauge(nodesDesc, float64(n), state)
 	}
-	for role, n := range s.Members() {
-		gauge(membersDesc, float64(n), role)
-	}
 	gauge(storeDesc, one(s.Store()))
 	if objects, served := s.Objects(); served {
 		for method, ends := range objects.Requests {
@@ -187,9 +178,6 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		counter(movedDesc, float64(objects.Read), "read")
 		counter(movedDesc, float64(objects.Written), "written")
 	}
-	free, total := s.Free()
-	gauge(freeDesc, float64(free))
-	gauge(totalDesc, float64(total))
 	gone := s.Janitor()
 	counter(freedDesc, float64(gone.Bytes))
 	for _, kind := range janitor.Kinds() {

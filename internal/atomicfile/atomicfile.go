@@ -9,19 +9,9 @@ import (
 	"path/filepath"
 )
 
-// Write replaces the file at path. When it returns, the content is on disk.
+// Write replaces the file at path: it writes beside it, moves the result there, and syncs both file and folder. When it returns, the
+// content is on disk.
 func Write(path string, content []byte, mode fs.FileMode) error {
-	return place(path, content, mode, os.Rename)
-}
-
-// Create is Write for a file that must not exist yet: it fails with fs.ErrExist if it
-// does, and of several at the same time one succeeds.
-func Create(path string, content []byte, mode fs.FileMode) error {
-	return place(path, content, mode, os.Link)
-}
-
-// place writes beside path, moves the result there, and syncs both file and folder.
-func place(path string, content []byte, mode fs.FileMode, move func(from, to string) error) error {
 	dir := filepath.Dir(path)
 	part, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
 	if err != nil {
@@ -31,7 +21,7 @@ func place(path string, content []byte, mode fs.FileMode, move func(from, to str
 	_, err = part.Write(content)
 	err = errors.Join(err, part.Chmod(mode), part.Sync(), part.Close())
 	if err == nil {
-		err = move(part.Name(), path)
+		err = os.Rename(part.Name(), path)
 	}
 	if err != nil {
 		return err

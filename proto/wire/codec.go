@@ -23,12 +23,6 @@ func TaskCodec() kv.Codec[cluster.Task] {
 	return codec(TaskToProto, TaskFromProto, func() *claryv1.Task { return new(claryv1.Task) })
 }
 
-// TaskStatusCodec stores what an agent last knew of a task.
-func TaskStatusCodec() kv.Codec[cluster.TaskStatus] {
-	return codec(TaskStatusToProto, TaskStatusFromProto,
-		func() *claryv1.TaskStatus { return new(claryv1.TaskStatus) })
-}
-
 // PublicationCodec stores publications.
 func PublicationCodec() kv.Codec[cluster.Publication] {
 	return codec(PublicationToProto, PublicationFromProto,

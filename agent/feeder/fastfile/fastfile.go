@@ -77,9 +77,6 @@ type Mounted struct {
 	folder string
 }
 
-// Wait returns when nobody sees the folder any more: it was unmounted everywhere.
-func (m *Mounted) Wait() { m.server.Wait() }
-
 // Close takes the folder away, also from under those who still read in it.
 func (m *Mounted) Close() error { return Unmount(m.folder) }
 
