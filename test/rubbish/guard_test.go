@@ -42,18 +42,23 @@ func start(t *testing.T, servers, agents int) *guard {
 	for i := range servers {
 		g.names = append(g.names, fmt.Sprintf("s%d", i+1))
 	}
+	g.names = append(g.names, storeOf("s1")) // who founds has it
 	for i := range agents {
 		g.names = append(g.names, fmt.Sprintf("n%d", i+1))
 	}
 	return g
 }
 
+// storeOf is the name here of the object store that a coordinator keeps.
+func storeOf(server string) string { return server + "'s object store" }
+
 // resident is the memory that a process of this name has.
 func (g *guard) resident(name string) int64 {
-	for _, pid := range g.PIDs(g.Path(name)) {
+	owner, isStore := strings.CutSuffix(name, storeOf(""))
+	for _, pid := range g.PIDs(g.Path(owner)) {
 		command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		words := strings.Split(string(command), "\x00")
-		if len(words) < 2 || words[1] != "server" && words[1] != "agent" {
+		if len(words) < 2 || isStore != (words[1] == "objectstore") || !isStore && words[1] != "server" && words[1] != "agent" {
 			continue
 		}
 		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -68,6 +73,10 @@ func (g *guard) resident(name string) int64 {
 }
 
 func (g *guard) said(name string) int {
+	name, isStore := strings.CutSuffix(name, storeOf(""))
+	if isStore {
+		return 0 // its parent says what it says
+	}
 	text, _ := os.ReadFile(g.Path(name) + ".log")
 	return strings.Count(string(text), "\n")
 }
@@ -101,6 +110,13 @@ func (g *guard) during(t *testing.T, what string, do func()) {
 		}
 	}
 	t.Logf("%s: %d requests of others were answered meanwhile, the slowest within %s", what, g.asked, g.slow.Round(time.Millisecond))
+}
+
+// settle says how much memory there is now, before what is done to the cluster ends.
+func (g *guard) settle(what string) {
+	for _, name := range g.names {
+		g.T.Logf("%s: %s has %d MiB, and had %d before", what, name, g.resident(name)>>20, g.memory[name]>>20)
+	}
 }
 
 // ask is another client, which has a connection and makes new ones.
