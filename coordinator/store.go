@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
@@ -25,6 +24,7 @@ import (
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/gossip"
+	"github.com/clary-ml/clary/internal/ops"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 	"github.com/clary-ml/clary/storage/object"
 	"github.com/clary-ml/clary/storage/object/embedded"
@@ -276,7 +276,7 @@ func tellReserve(ctx context.Context, c Config, disk *headroom.Watch, log *slog.
 	told := int64(-1)
 	for {
 		var least int64
-		if sameDisk(c.Data, c.path("objects")) {
+		if ops.SameDisk(c.Data, c.path("objects")) {
 			least = disk.Disk().Least
 		}
 		// It grows with the state, a little with every job: the store need not hear of each.
@@ -293,12 +293,6 @@ func tellReserve(ctx context.Context, c Config, disk *headroom.Watch, log *slog.
 		case <-clock.C:
 		}
 	}
-}
-
-// sameDisk reports whether two folders are of one file system.
-func sameDisk(a, b string) bool {
-	var one, other unix.Stat_t
-	return unix.Stat(a, &one) == nil && unix.Stat(b, &other) == nil && one.Dev == other.Dev
 }
 
 func superviseStore(ctx context.Context, c Config, self membership, reload <-chan struct{}, tally *embedded.Tally, log *slog.Logger) error {

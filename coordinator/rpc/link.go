@@ -178,8 +178,8 @@ func (s *link) cached(ctx context.Context, node string, told *claryv1.CachedInpu
 	return err
 }
 
-// lowDisk is the taint of nodes whose agents say that their disk is low.
-var lowDisk = cluster.Taint{Key: "clary.disk", Value: "low", Effect: cluster.EffectNoPlace}
+// LowDisk is the taint of nodes whose agents say that their disk is low.
+var LowDisk = cluster.Taint{Key: "clary.disk", Value: "low", Effect: cluster.EffectNoPlace}
 
 // disk keeps new tasks off a node whose disk is low, if it tells how its disk is and if that is not there yet.
 func (s *link) disk(ctx context.Context, id string, told *claryv1.NodeDisk) error {
@@ -193,12 +193,12 @@ func (s *link) disk(ctx context.Context, id string, told *claryv1.NodeDisk) erro
 		}
 		node, known := snapshot.Node(id)
 		snapshot.Close()
-		if !known || slices.Contains(node.Taints, lowDisk) == told.GetLow() {
+		if !known || slices.Contains(node.Taints, LowDisk) == told.GetLow() {
 			return nil
 		}
-		put, remove := []cluster.Taint{lowDisk}, []string(nil)
+		put, remove := []cluster.Taint{LowDisk}, []string(nil)
 		if !told.GetLow() {
-			put, remove = nil, []string{lowDisk.Key}
+			put, remove = nil, []string{LowDisk.Key}
 		}
 		_, err = s.replica.Propose(ctx, command.SetNodeTaints{Node: id, Taints: cluster.ChangeTaints(node.Taints, put, remove), Expect: node.Revision})
 		if !fault.Is(err, fault.Conflict) || try == changeTries {

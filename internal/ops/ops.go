@@ -244,6 +244,12 @@ func (s *Server) level(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, strings.ToLower(s.Level.Level().String()))
 }
 
+// SameDisk reports whether two folders are of one file system.
+func SameDisk(a, b string) bool {
+	var one, other unix.Stat_t
+	return unix.Stat(a, &one) == nil && unix.Stat(b, &other) == nil && one.Dev == other.Dev
+}
+
 // LeastFree is what a disk of so many bytes must have free at least: 2 GiB, or a twentieth of a small one.
 func LeastFree(total int64) int64 { return min(2<<30, total/20) }
 

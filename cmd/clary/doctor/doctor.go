@@ -35,6 +35,7 @@ type Machine struct {
 	Root    bool                              // whether this is the superuser
 	Folders []string                          // data folders of Clary's processes
 	Room    func(folder string) (free, total int64, err error)
+	Objects func(folder string) bool                           // whether a data folder has the cluster's objects, on its own disk
 	Sync    func(folder string) (time.Duration, error)         // how long a small write takes until it is on the disk
 	Certs   func(folder string) ([]Certificate, error)         // of a data folder
 	Ports   []Port                                             // that Clary's processes use

@@ -29,15 +29,16 @@ func healthy() doctor.Machine {
 			return "", fs.ErrNotExist
 		},
 		Root: true, Folders: []string{"/data"},
-		Room:   func(string) (int64, int64, error) { return 50 << 30, 100 << 30, nil },
-		Sync:   func(string) (time.Duration, error) { return time.Millisecond, nil },
-		Certs:  certs(noon.Add(time.Hour), noon.Add(2*time.Hour)),
-		Ports:  []doctor.Port{{Number: 7420, Of: "coordinators"}},
-		Port:   func(context.Context, doctor.Port) doctor.PortState { return doctor.Answered },
-		GPUs:   func(context.Context) ([]doctor.GPU, error) { return []doctor.GPU{{Model: "A100", Healthy: true}}, nil },
-		Synced: func() (bool, error) { return true, nil },
-		Files:  func() (uint64, error) { return 1 << 20, nil },
-		Now:    func() time.Time { return noon },
+		Room:    func(string) (int64, int64, error) { return 50 << 30, 100 << 30, nil },
+		Objects: func(string) bool { return false },
+		Sync:    func(string) (time.Duration, error) { return time.Millisecond, nil },
+		Certs:   certs(noon.Add(time.Hour), noon.Add(2*time.Hour)),
+		Ports:   []doctor.Port{{Number: 7420, Of: "coordinators"}},
+		Port:    func(context.Context, doctor.Port) doctor.PortState { return doctor.Answered },
+		GPUs:    func(context.Context) ([]doctor.GPU, error) { return []doctor.GPU{{Model: "A100", Healthy: true}}, nil },
+		Synced:  func() (bool, error) { return true, nil },
+		Files:   func() (uint64, error) { return 1 << 20, nil },
+		Now:     func() time.Time { return noon },
 		Cluster: func(context.Context) (*doctor.ClusterAnswers, error) {
 			return &doctor.ClusterAnswers{
 				Coordinators: []doctor.CoordinatorAnswer{answer("a"), answer("b"), answer("c")},
@@ -100,6 +101,18 @@ func TestWhatIsWrongIsSaidWithItsRemedy(t *testing.T) {
 		"a full disk": {func(m *doctor.Machine) {
 			m.Room = func(string) (int64, int64, error) { return 1 << 30, 100 << 30, nil }
 		}, "disk", doctor.Fail, "larger disk"},
+		"a full disk with objects": {func(m *doctor.Machine) {
+			m.Room = func(string) (int64, int64, error) { return 1 << 30, 100 << 30, nil }
+			m.Objects = func(string) bool { return true }
+		}, "disk", doctor.Fail, "a disk of its own"},
+		"a node with a full disk": {func(m *doctor.Machine) {
+			ask := m.Cluster
+			m.Cluster = func(ctx context.Context) (*doctor.ClusterAnswers, error) {
+				answers, err := ask(ctx)
+				answers.Nodes[0].Taints = []cluster.Taint{{Key: "clary.disk", Value: "low", Effect: cluster.EffectNoPlace}}
+				return answers, err
+			}
+		}, "nodes", doctor.Warn, "--task-disk"},
 		"a filling disk": {func(m *doctor.Machine) {
 			m.Room = func(string) (int64, int64, error) { return 5 << 30, 100 << 30, nil }
 		}, "disk", doctor.Warn, "soon"},

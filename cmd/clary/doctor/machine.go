@@ -102,9 +102,14 @@ func disks(_ context.Context, m Machine) []Finding {
 			continue
 		}
 		text := fmt.Sprintf("%s: %s of %s are free", folder, cluster.FormatBytes(free), cluster.FormatBytes(total))
+		remedy := "free some, or move the folder to a larger disk"
+		if m.Objects(folder) {
+			text += "; the cluster's objects are there, and uploads are refused while a coordinator's disk is low"
+			remedy = "delete objects or jobs (clary delete, clary gc), give objects/ a disk of its own, or move the folder to a larger one"
+		}
 		switch {
 		case free < ops.LeastFree(total):
-			found = append(found, finding("disk", Fail, text, "free some, or move the folder to a larger disk")...)
+			found = append(found, finding("disk", Fail, text, remedy)...)
 		case free < total/10:
 			found = append(found, finding("disk", Warn, text, "free some soon")...)
 		default:

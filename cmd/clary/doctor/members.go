@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/rpc"
 )
 
 // Clocks that differ by more: tokens and certificates are judged by each machine's own.
@@ -126,14 +127,24 @@ func nodes(a ClusterAnswers) []Finding {
 	if a.NodesErr != nil {
 		return finding("nodes", Warn, a.NodesErr.Error(), "")
 	}
-	var lost []string
+	var lost, low []string
 	for _, n := range a.Nodes {
-		if n.State == cluster.NodeLost {
+		switch {
+		case n.State == cluster.NodeLost:
 			lost = append(lost, n.ID)
+		case slices.Contains(n.Taints, rpc.LowDisk):
+			low = append(low, n.ID)
 		}
 	}
+	var found []Finding
 	if len(lost) > 0 {
-		return finding("nodes", Warn, "lost: "+strings.Join(lost, ", "), "start their agents, or clary nodes remove those that will not come back")
+		found = finding("nodes", Warn, "lost: "+strings.Join(lost, ", "), "start their agents, or clary nodes remove those that will not come back")
+	}
+	if len(low) > 0 {
+		found = append(found, finding("nodes", Warn, "their disks are low, and nothing new is placed there: "+strings.Join(low, ", "), "free some, or give --cache, --images and --task-disk of their agents less")...)
+	}
+	if len(found) > 0 {
+		return found
 	}
 	return well("nodes", "%d, none is lost", len(a.Nodes))
 }

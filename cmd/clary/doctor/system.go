@@ -30,7 +30,7 @@ func System(folders []string, ask func(context.Context) (*ClusterAnswers, error)
 			text, err := os.ReadFile(path)
 			return string(text), err
 		},
-		Root: os.Geteuid() == 0, Folders: folders, Room: ops.Room, Sync: syncTime, Certs: certificatesIn,
+		Root: os.Geteuid() == 0, Folders: folders, Room: ops.Room, Objects: func(folder string) bool { return ops.SameDisk(folder, filepath.Join(folder, "objects")) }, Sync: syncTime, Certs: certificatesIn,
 		Ports: []Port{
 			{7420, "coordinators", false},
 			{7421, "coordinators' gossip", true},
