@@ -90,6 +90,9 @@ type Setting struct {
 	text   func(*Settings) *string
 }
 
+// LongestCertificate is the most that certificates can be set to last.
+const LongestCertificate = 365 * 24 * time.Hour
+
 const (
 	day = int64(24 * time.Hour)
 	// With less there is no time to ask twice before the end.
@@ -120,8 +123,8 @@ var table = []Setting{
 	worded("backup.to", "where backups go, an s3://bucket/prefix", func(s *Settings) *string { return &s.Backup.To }),
 	worded("backup.recipients", "whom backups are encrypted for: public keys of age (age1…), separated by commas", func(s *Settings) *string { return &s.Backup.Recipients }),
 	amount("backup.keep", UnitCount, 14, 1, 10_000, "", "how many backups are kept; the oldest go first", func(s *Settings) *int64 { return &s.Backup.Keep }),
-	amount("certificates.node", UnitDuration, 30*day, shortestCertificate, 365*day, "", "how long certificates of coordinators and agents last; a third of it is how long an agent may be away", func(s *Settings) *time.Duration { return &s.Certificates.Node }),
-	amount("certificates.task", UnitDuration, 7*day, shortestCertificate, 365*day, "", "how long certificates of tasks last that talk to one another; they are renewed while the task runs", func(s *Settings) *time.Duration { return &s.Certificates.Task }),
+	amount("certificates.node", UnitDuration, 30*day, shortestCertificate, int64(LongestCertificate), "", "how long certificates of coordinators and agents last; a third of it is how long an agent may be away", func(s *Settings) *time.Duration { return &s.Certificates.Node }),
+	amount("certificates.task", UnitDuration, 7*day, shortestCertificate, int64(LongestCertificate), "", "how long certificates of tasks last that talk to one another; they are renewed while the task runs", func(s *Settings) *time.Duration { return &s.Certificates.Task }),
 }
 
 func amount[T ~int64](path string, unit Unit, open, least, most int64, zero, means string, at func(*Settings) *T) Setting {

@@ -38,8 +38,9 @@ func (w *recording) putTrust(trust cluster.Trust, expected uint64) error {
 	return nil
 }
 
-// revokedKept is how long the revoked are remembered: every certificate that they could show has run out by then.
-const revokedKept = 32 * 24 * time.Hour
+// revokedKept is how long the revoked are remembered: every certificate that they could show has run out by then, also one of before
+// certificates.node was lowered, or that a coordinator made a moment before it heard, by a clock of its own.
+const revokedKept = cluster.LongestCertificate + 24*time.Hour
 
 // Apply implements Command.
 func (c Revoke) Apply(tx *state.Tx, now int64) (Result, error) {

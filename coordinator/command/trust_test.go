@@ -3,6 +3,7 @@ package command_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/command"
@@ -70,10 +71,28 @@ func TestTheTrustChangesStepByStepAndForgetsNobody(t *testing.T) {
 	w.refuses(stale, fault.Conflict, "read it again")
 	w.refuses(put(func(t *cluster.Trust) { t.Revoked = nil }), fault.Invalid, "changed by revoking")
 	w.must(put(func(t *cluster.Trust) { t.Rotates, t.Phase = "", "" }))
-	w.now += int64(33 * 24 * 3600 * 1e9)
-	w.must(command.PutNode{Node: machine("b")})
-	w.must(command.Revoke{Revocation: cluster.Revocation{Role: cluster.RoleAgent, ID: "b", Reason: "y", By: "ada"}})
-	if got := w.read().Trust().Revoked; len(got) != 1 || got[0].ID != "b" {
+}
+
+// A certificate may have been made a moment before its holder was revoked, and for as long as can be set.
+func TestTheRevokedAreRememberedUntilTheLongestCertificateThatCanBeSetHasEnded(t *testing.T) {
+	w := newWorld(t)
+	revoke := func(id string) {
+		w.must(command.PutNode{Node: machine(id)})
+		w.must(command.Revoke{Revocation: cluster.Revocation{Role: cluster.RoleAgent, ID: id, Reason: "x", By: "ada"}})
+	}
+	revoke("a")
+	row, known := cluster.FindSetting("certificates.node")
+	if !known {
+		t.Fatal("certificates.node cannot be set any more")
+	}
+	w.now += row.Most
+	revoke("b")
+	if got := w.read().Trust().Revoked; len(got) != 2 {
+		t.Errorf("a certificate of a's may be good still, and a is forgotten: %+v", got)
+	}
+	w.now += int64(2 * 24 * time.Hour)
+	revoke("c")
+	if got := w.read().Trust().Revoked; len(got) != 2 || got[0].ID != "b" {
 		t.Errorf("whose certificates have all run out is still remembered: %+v", got)
 	}
 }
