@@ -22,6 +22,8 @@ const keysFile = "keys.json"
 type keys struct {
 	Generation uint64   `json:"generation"`
 	GossipKeys [][]byte `json:"gossip_keys"` // the first is spoken
+	// Former says that they are those of the former life of the cluster: whatever the one of today says counts.
+	Former bool `json:"former,omitempty"`
 }
 
 // loadKeys reads the file, which may not be there yet.
@@ -53,14 +55,14 @@ func (k keys) save(c Config) error {
 func (a *agent) learn(bundle *claryv1.TrustBundle) error {
 	a.learning.Lock()
 	defer a.learning.Unlock()
-	if bundle == nil || bundle.GetGeneration() <= a.self.keys.Generation {
+	if known := a.self.keys; bundle == nil || bundle.GetGeneration() <= known.Generation && !known.Former {
 		return nil
 	}
 	trust, err := pki.NewTrust(bundle.GetCas(), bundle.GetLinks(), wire.Revocations(bundle.GetRevoked()))
 	if err != nil {
 		return err
 	}
-	learned := keys{bundle.GetGeneration(), bundle.GetGossipKeys()}
+	learned := keys{Generation: bundle.GetGeneration(), GossipKeys: bundle.GetGossipKeys()}
 	if err := a.gossip.SetKeys(learned.GossipKeys); err != nil {
 		return err
 	}
@@ -80,15 +82,17 @@ func (a *agent) learn(bundle *claryv1.TrustBundle) error {
 	return nil
 }
 
-// unlearn has the next that is told of keys count, whatever was known: another life of the cluster counts anew.
+// unlearn has the next that is told of keys count, whatever was known: another life of the cluster counts anew, and is at 0 where
+// it began before any change.
 func (a *agent) unlearn() error {
 	a.learning.Lock()
 	defer a.learning.Unlock()
-	forgotten := keys{GossipKeys: a.self.keys.GossipKeys}
-	if err := forgotten.save(a.config); err != nil {
+	former := a.self.keys
+	former.Former = true
+	if err := former.save(a.config); err != nil {
 		return err
 	}
-	a.self.keys = forgotten
+	a.self.keys = former
 	return nil
 }
 

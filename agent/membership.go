@@ -109,7 +109,7 @@ func join(ctx context.Context, c Config) (membership, error) {
 	}
 	m.keys.GossipKeys = [][]byte{m.notes.GossipKey}
 	if bundle := answer.GetTrust(); bundle != nil {
-		m.keys = keys{bundle.GetGeneration(), bundle.GetGossipKeys()}
+		m.keys = keys{Generation: bundle.GetGeneration(), GossipKeys: bundle.GetGossipKeys()}
 		if credentials.Trust, err = pki.NewTrust(bundle.GetCas(), bundle.GetLinks(), wire.Revocations(bundle.GetRevoked())); err != nil {
 			return m, err
 		}

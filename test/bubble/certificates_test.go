@@ -30,9 +30,9 @@ func TestCertificatesAreRenewedForAsLongAsTheirHoldersRun(t *testing.T) {
 		w.found()
 		w.set("certificates.task", taskLife)
 		w.set("certificates.node", nodeLife)
-		w.rotate(cluster.PhaseAdd) // every member gets a certificate of today's life
-		w.rotate(cluster.PhaseUse)
-		w.rotate(cluster.StepDrop)
+		w.rotate(cluster.RotateCA, cluster.PhaseAdd) // every member gets a certificate of today's life
+		w.rotate(cluster.RotateCA, cluster.PhaseUse)
+		w.rotate(cluster.RotateCA, cluster.StepDrop)
 		if _, err := w.jobs("c2").Submit(w.admin(t.Context()), work{name: "long", instances: 2, gpus: 5, length: 12 * time.Minute}.request()); err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +60,7 @@ func TestCertificatesAreRenewedForAsLongAsTheirHoldersRun(t *testing.T) {
 		for minute := range 10 {
 			switch {
 			case minute%2 == 0 && minute/2 < len(steps):
-				w.rotate(steps[minute/2])
+				w.rotate(cluster.RotateCA, steps[minute/2])
 			case minute == 7: // the next agent goes on with its tasks' certificates
 				w.stop("n1")
 				w.agent("n1")
@@ -161,17 +161,17 @@ func (w *world) set(path string, to time.Duration) {
 	}
 }
 
-// rotate takes a step of the CA's rotation, once all members are through with the one before.
-func (w *world) rotate(step cluster.Phase) {
+// rotate takes a step of a rotation, once all members are through with the one before.
+func (w *world) rotate(what cluster.Rotation, step cluster.Phase) {
 	w.Helper()
 	deadline := time.Now().Add(2 * time.Minute)
 	for {
-		_, err := claryv1.NewKeysClient(w.conn("c1")).Rotate(w.admin(w.Context()), &claryv1.RotateKeysRequest{What: string(cluster.RotateCA), Step: string(step)})
+		_, err := claryv1.NewKeysClient(w.conn("c1")).Rotate(w.admin(w.Context()), &claryv1.RotateKeysRequest{What: string(what), Step: string(step)})
 		if err == nil {
 			return
 		}
 		if err = wire.FromStatus(err); !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.Unready) || time.Now().After(deadline) {
-			w.Fatalf("the CA's rotation, %s: %v", step, err)
+			w.Fatalf("the rotation of %s, %s: %v", what, step, err)
 		}
 		time.Sleep(2 * time.Second) // of the bubble
 	}

@@ -2,6 +2,7 @@ package bubble_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -397,4 +398,109 @@ func TestTheOneThatIsLeftOfThreeBeginsAgainWithAllThatItHas(t *testing.T) {
 		w.until("two vote", time.Minute, func() error { return w.voters(2) })
 		w.sound()
 	})
+}
+
+// What the former life has agreed on of keys after the snapshot is nothing to the new one: agents go by the keys that it has, and believe whom it believes.
+func TestAgentsGoByTheKeysOfARestoredLifeThatIsOlderThanARotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, &tally{})
+		w.found()
+		file := w.snapshot("c1")
+		keys := w.keep(filepath.Join(w.folder("c1"), "keyring.json"))
+		for _, step := range []cluster.Phase{cluster.PhaseAdd, cluster.PhaseUse, cluster.StepDrop} {
+			w.rotate(cluster.RotateGossip, step)
+		}
+		stolen := "c2"
+		if w.leader() == stolen {
+			stolen = "c3"
+		}
+		if _, err := claryv1.NewKeysClient(w.conn("c1")).Revoke(w.admin(t.Context()), &claryv1.RevokeRequest{Role: cluster.RoleCoordinator, Id: stolen, Reason: "stolen"}); err != nil {
+			t.Fatal(err)
+		}
+		w.settled("any") // agents know of it
+		w.restored(keys, file)
+		w.until("both nodes come back", 2*time.Minute, func() error { return w.nodesReady("c1") })
+		w.coordinator(stolen) // is believed: that it was revoked was agreed on in the former life alone
+		w.until("two vote", time.Minute, func() error { return w.voters(2) })
+		time.Sleep(time.Minute) // in which they hear of it by gossip
+		w.part(between([]string{"c1"}, []string{"n1", "n2"}))
+		time.Sleep(30 * time.Second) // more than a lease
+		w.until("both nodes have gone to "+stolen, time.Minute, func() error { return w.nodesReady(stolen) })
+		w.remain("both nodes stay", time.Minute, func() error { return w.nodesReady(stolen) })
+		w.sound()
+	})
+}
+
+// With the CA of the snapshot nobody vouches for certificates of a later one: such an agent joins anew, in its own folder.
+func TestAgentsOfALaterCAJoinARestoredLifeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, &tally{})
+		w.found()
+		file := w.snapshot("c1")
+		keys := w.keep(filepath.Join(w.folder("c1"), "keyring.json"))
+		for _, step := range []cluster.Phase{cluster.PhaseAdd, cluster.PhaseUse, cluster.StepDrop} {
+			w.rotate(cluster.RotateCA, step)
+		}
+		w.settled(cluster.Phase(""))
+		w.restored(keys, file)
+		time.Sleep(2 * time.Minute)
+		if err := w.nodesReady("c1"); err == nil || !strings.Contains(err.Error(), "0 ready") {
+			t.Errorf("nodes that nobody vouches for: %v", err)
+		}
+		for _, id := range []string{"n1", "n2"} {
+			w.stop(id)
+			if err := os.RemoveAll(filepath.Join(w.folder(id), "tls")); err != nil {
+				t.Fatal(err)
+			}
+			delete(w.tokens, id)
+			w.agent(id)
+		}
+		w.until("both nodes come back", 2*time.Minute, func() error { return w.nodesReady("c1") })
+		w.submit(work{name: "work", instances: 2, gpus: 5, length: time.Second})
+		w.ends("work", time.Minute)
+		w.sound()
+	})
+}
+
+// keep copies a file to where nobody changes it.
+func (w *world) keep(file string) string {
+	w.Helper()
+	kept := filepath.Join(w.dir, "kept-"+filepath.Base(file))
+	text, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(kept, text, 0o600)
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+	return kept
+}
+
+// restored begins a new life at c1, with all coordinators of the former one gone for good.
+func (w *world) restored(keyring string, file []byte) {
+	w.Helper()
+	for _, id := range coordinators {
+		w.mu.Lock()
+		p := w.processes[id]
+		delete(w.processes, id)
+		w.mu.Unlock()
+		p.stop()
+		if err := <-p.ended; err != nil && !errors.Is(err, context.Canceled) && !fault.Is(err, fault.Denied) { // as one that was revoked
+			w.Errorf("%s ended: %v", id, err)
+		}
+		w.setAside(id)
+		if id != "c1" {
+			delete(w.tokens, id)
+		}
+	}
+	if _, err := coordinator.Restore(w.restoration(keyring), bytes.NewReader(file)); err != nil {
+		w.Fatal(err)
+	}
+	w.floor.forgetNames()
+	for _, conn := range w.conns { // which go by the CA of before
+		_ = conn.Close()
+	}
+	clear(w.conns)
+	w.coordinator("c1")
+	w.leadsAlone()
 }
