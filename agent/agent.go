@@ -47,7 +47,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	a := &agent{config: c, self: self, log: c.Log, store: newObjects(c.path(accessFile), c.Log)}
+	a := &agent{config: c, self: self, log: c.Log, store: newObjects(c.path(accessFile), c.Log), dropped: make(chan struct{}, 1)}
 	if err := a.life.open(c.path(lifeFile)); err != nil {
 		return fmt.Errorf("--data: %w", err)
 	}
@@ -75,7 +75,8 @@ type agent struct {
 	gossip  *gossip.Gossip
 	port    *alpn.Mux
 
-	learning sync.Mutex // of keys: one after the other
+	learning sync.Mutex    // of keys: one after the other
+	dropped  chan struct{} // a CA is not trusted any more
 	portAddr net.Addr
 	ingress  *ingress.Server // nil if this agent takes no requests for endpoints
 
@@ -273,6 +274,7 @@ func (a *agent) run(ctx context.Context) error {
 		group.Go(func() error { return a.ingress.Run(ctx) })
 	}
 	group.Go(func() error { return a.renew(ctx) })
+	group.Go(func() error { return a.hangUpDropped(ctx) })
 	a.log.Info("agent started", "id", a.config.ID, "address", a.config.Address, "listen", a.portAddr, "version", a.config.Version)
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/clary-ml/clary/auth/member"
 	"github.com/clary-ml/clary/auth/pki"
@@ -66,6 +67,7 @@ func (a *agent) learn(bundle *claryv1.TrustBundle) error {
 	if err := a.gossip.SetKeys(learned.GossipKeys); err != nil {
 		return err
 	}
+	before := a.self.credentials.Get().CAs()
 	err = a.self.credentials.Update(func(now pki.Credentials) (pki.Credentials, error) {
 		now.Trust = trust
 		return now, now.Save(a.config.path(tlsFolder))
@@ -78,6 +80,12 @@ func (a *agent) learn(bundle *claryv1.TrustBundle) error {
 	}
 	a.self.keys = learned
 	a.heed(trust)
+	if pki.Drops(before, trust.CAs) {
+		select {
+		case a.dropped <- struct{}{}:
+		default: // it has not begun to wait for the one before: once is enough
+		}
+	}
 	a.log.Info("the cluster's keys have changed", "generation", learned.Generation, "cas", len(trust.CAs), "revoked", len(trust.Revoked))
 	return nil
 }
@@ -110,6 +118,32 @@ func (a *agent) heed(trust pki.Trust) {
 	}
 	if a.routes != nil {
 		a.routes.hangUp()
+	}
+}
+
+// hangUpDropped closes what stands under CAs that were dropped, until ctx ends. What is under way has a moment.
+func (a *agent) hangUpDropped(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-a.dropped:
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pki.DropTime):
+		}
+		now := a.self.credentials.Get()
+		a.port.HangUp(now.Vouches)
+		a.mu.Lock()
+		if a.link != nil && now.Vouches(a.link.with) != nil {
+			a.link.hangUp()
+		}
+		if a.routes != nil {
+			a.routes.hangUp()
+		}
+		a.mu.Unlock()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -114,8 +115,10 @@ type coordinator struct {
 	steward   *steward.Steward
 	router    *ingress.Server // nil if this coordinator takes no requests for endpoints
 	warden    *warden.Warden
-	stored    embedded.Tally // what the embedded store has counted
-	reload    chan struct{}  // the embedded store is to read its certificate again
+	cas       []*x509.Certificate // that are trusted; the warden's alone
+	dropped   chan struct{}       // one of them is not any more
+	stored    embedded.Tally      // what the embedded store has counted
+	reload    chan struct{}       // the embedded store is to read its certificate again
 	grpc      *grpc.Server
 	leading   []func(context.Context) error // what runs on the leader only
 }
@@ -127,7 +130,7 @@ func assemble(ctx context.Context, c Config, self membership, kinds map[cluster.
 		return nil, fault.New(fault.Invalid, "--listen: %w", err)
 	}
 	source := pki.Source(self.credentials.Get)
-	n := &coordinator{config: c, self: self, log: c.Log, clock: steady.New(), fatal: make(chan error, 1), out: make(chan error, 1), reload: make(chan struct{}, 1)}
+	n := &coordinator{config: c, self: self, log: c.Log, clock: steady.New(), fatal: make(chan error, 1), out: make(chan error, 1), reload: make(chan struct{}, 1), dropped: make(chan struct{}, 1)}
 	protocol := transport.RaftProtocol(n.life())
 	n.mux = alpn.New(listener, pki.ServerTLS(source), c.Log, alpn.GRPC, protocol)
 	if err := n.openRouter(ctx, source); err != nil {
@@ -287,7 +290,7 @@ func (n *coordinator) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	defer n.peers.Close()
 	defer n.agents.Close()
-	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.headroom.Run, n.voting.WatchRoom, n.warden.Run, n.beats.Run, n.abreast.Run, n.board.Run, n.nodes.Run, n.routes.Run, n.audit.Run, n.operators().Run, n.serveGRPC, n.lead, n.settle, n.outlive} {
+	for _, part := range []func(context.Context) error{n.mux.Run, n.gossip.Run, n.remember, n.replica.Run, n.headroom.Run, n.voting.WatchRoom, n.warden.Run, n.beats.Run, n.abreast.Run, n.board.Run, n.nodes.Run, n.routes.Run, n.audit.Run, n.operators().Run, n.serveGRPC, n.lead, n.settle, n.outlive, n.hangUpDropped} {
 		group.Go(func() error { return part(ctx) })
 	}
 	if n.router != nil {

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"time"
 
 	"github.com/clary-ml/clary/auth/keyring"
 	"github.com/clary-ml/clary/auth/pki"
@@ -49,6 +50,10 @@ func (n *coordinator) keysApplied(trust cluster.Trust, believed pki.Trust, keys 
 	}
 	n.reloadStore()            // it shows what vouches for its CA
 	n.gossip.Refuse(trust.Out) // also if nobody is out: who was until now may come back
+	if pki.Drops(n.cas, believed.CAs) {
+		n.part()
+	}
+	n.cas = believed.CAs
 	if len(trust.Revoked) == 0 {
 		return
 	}
@@ -69,6 +74,37 @@ func (n *coordinator) keysApplied(trust cluster.Trust, believed pki.Trust, keys 
 		} else {
 			n.agents.Drop(revoked.ID)
 		}
+	}
+}
+
+// part has what stands under a CA that was dropped end. All members have certificates of another by then, so whatever begins
+// now goes over connections of today; what is under way has a moment.
+func (n *coordinator) part() {
+	n.peers.Renew()
+	n.agents.Renew()
+	n.raft.CloseStreams()
+	select {
+	case n.dropped <- struct{}{}:
+	default: // it has not begun to wait for the one before: once is enough
+	}
+}
+
+// hangUpDropped closes what stands under CAs that were dropped, until ctx ends.
+func (n *coordinator) hangUpDropped(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.dropped:
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pki.DropTime):
+		}
+		n.peers.CloseFormer()
+		n.agents.CloseFormer()
+		n.mux.HangUp(n.self.credentials.Get().Vouches)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
+	"time"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
@@ -64,7 +66,7 @@ func Revoked(r cluster.Revocation) error {
 }
 
 // Admits says why the other end of a connection that stands would not be let in now: it was revoked since. One that
-// showed no certificate is let in.
+// showed no certificate is let in. What CAs vouch for is Credentials.Vouches.
 func (t Trust) Admits(state tls.ConnectionState) error {
 	if len(t.Revoked) == 0 || len(state.PeerCertificates) == 0 {
 		return nil
@@ -74,6 +76,27 @@ func (t Trust) Admits(state tls.ConnectionState) error {
 		return err
 	}
 	return t.refuses(id, state.PeerCertificates[0])
+}
+
+// Vouches says why the other end of a connection that stands would get none now: no CA that is trusted vouches for what it
+// showed. One that showed no certificate needs nobody.
+func (c Credentials) Vouches(state tls.ConnectionState) error {
+	if len(state.PeerCertificates) == 0 {
+		return nil
+	}
+	if err := signed(state.PeerCertificates, c.CAs(), x509.ExtKeyUsageAny); err != nil {
+		return fault.New(fault.Denied, "its certificate is good no more: %w", err)
+	}
+	return nil
+}
+
+// DropTime is how long what is under way may go on over connections that were made under a CA which is dropped: they are
+// not used for anything new.
+const DropTime = 5 * time.Second
+
+// Drops reports whether of the CAs that were trusted one is not any more.
+func Drops(were, are []*x509.Certificate) bool {
+	return slices.ContainsFunc(were, func(ca *x509.Certificate) bool { return !slices.ContainsFunc(are, ca.Equal) })
 }
 
 // admit checks a client's certificate.

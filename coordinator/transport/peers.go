@@ -26,8 +26,9 @@ type Peers struct {
 	life    string // of the cluster, which is told to the other
 	source  pki.Source
 
-	mu    sync.Mutex
-	conns map[string]peerConn
+	mu     sync.Mutex
+	conns  map[string]peerConn
+	former []*grpc.ClientConn // that nobody is given any more
 }
 
 type peerConn struct {
@@ -72,14 +73,30 @@ func (p *Peers) Drop(id string) {
 	}
 }
 
-// Close closes all connections.
-func (p *Peers) Close() {
+// Renew has whoever asks from now on get connections with another handshake. What is under way goes on until CloseFormer.
+func (p *Peers) Renew() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, known := range p.conns {
-		_ = known.conn.Close()
+		p.former = append(p.former, known.conn)
 		delete(p.conns, id)
 	}
+}
+
+// CloseFormer closes the connections from before Renew.
+func (p *Peers) CloseFormer() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, conn := range p.former {
+		_ = conn.Close()
+	}
+	p.former = nil
+}
+
+// Close closes all connections.
+func (p *Peers) Close() {
+	p.Renew()
+	p.CloseFormer()
 }
 
 // Propose hands an encoded batch of commands to the leader.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -355,6 +356,29 @@ func TestWhatWasNeverSentIsSaidToBe(t *testing.T) {
 			}
 			cancel()
 			peers.Close()
+		}
+	})
+}
+
+func TestARenewedConnectionIsAnotherAndTheFormerEndsWhenThatIsSaid(t *testing.T) {
+	inBubble(t, func(p *port) {
+		peers := transport.NewPeers(p.net.Host("10.0.0.9"), pki.Coordinator, "", p.source(p.ca, pki.Node{Role: pki.Coordinator, ID: "c9"}), func(string) string { return "10.0.0.1:7420" })
+		defer peers.Close()
+		former, err := peers.Conn("c1")
+		if err != nil {
+			p.Fatal(err)
+		}
+		peers.Renew()
+		next, err := peers.Conn("c1")
+		if err != nil || next == former {
+			p.Errorf("after it the connection is the same, %v", err)
+		}
+		if former.GetState() == connectivity.Shutdown {
+			p.Error("what is under way on the former is cut off at once")
+		}
+		peers.CloseFormer()
+		if former.GetState() != connectivity.Shutdown || next.GetState() == connectivity.Shutdown {
+			p.Errorf("the former is %s, the next %s", former.GetState(), next.GetState())
 		}
 	})
 }

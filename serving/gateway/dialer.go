@@ -3,8 +3,11 @@ package gateway
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -24,13 +27,27 @@ const sessions = 1024
 type Dialer struct {
 	network member.Network
 	source  pki.Source
-	cache   tls.ClientSessionCache
+
+	mu    sync.Mutex
+	cas   []*x509.Certificate // that were trusted when cache was begun
+	cache tls.ClientSessionCache
 }
 
 // NewDialer makes a router's end. The source is its node's certificate; nil reaches only replicas that
 // have no gateway before them.
 func NewDialer(network member.Network, source pki.Source) *Dialer {
-	return &Dialer{network: network, source: source, cache: tls.NewLRUClientSessionCache(sessions)}
+	return &Dialer{network: network, source: source}
+}
+
+// sessionsUnder are those that were begun while the same CAs were trusted as now. One from before may be refused after a
+// handshake that looks good from here, again and again.
+func (d *Dialer) sessionsUnder(cas []*x509.Certificate) tls.ClientSessionCache {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.cache == nil || !slices.EqualFunc(cas, d.cas, (*x509.Certificate).Equal) {
+		d.cas, d.cache = cas, tls.NewLRUClientSessionCache(sessions)
+	}
+	return d.cache
 }
 
 // Dial connects to a replica: the bytes are its server's. An error says that nothing has reached the
@@ -60,8 +77,9 @@ func (d *Dialer) enter(ctx context.Context, raw net.Conn, replica route.Replica)
 	if err != nil {
 		return nil, err
 	}
+	cas := d.source().CAs()
 	config := pki.ClientTLS(d.source, expect(replica.Node), Protocol)
-	config.ClientSessionCache = d.cache
+	config.ClientSessionCache = d.sessionsUnder(cas)
 	conn := tls.Client(raw, config)
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -78,18 +96,24 @@ func (d *Dialer) enter(ctx context.Context, raw net.Conn, replica route.Replica)
 	if err != nil {
 		return nil, fault.New(fault.Unready, "node %s: %w", replica.Node, err)
 	}
-	return &entered{Conn: conn, raw: raw}, parseAnswer(said)
+	return &entered{Conn: conn, raw: raw, cas: cas, source: d.source}, parseAnswer(said)
 }
 
 // entered is a connection through a gateway.
 type entered struct {
 	*tls.Conn
-	raw net.Conn
+	raw    net.Conn
+	cas    []*x509.Certificate // that were trusted when it was made
+	source pki.Source
 }
 
 // Alive reports whether a connection on which nothing is under way can be used again. The agent closes it
-// when the task has ended; whoever wrote a request to it then could not know that nobody has read it.
+// when the task has ended; whoever wrote a request to it then could not know that nobody has read it. Nor is one used again
+// when a CA was dropped since: it is about to be closed.
 func (c *entered) Alive() bool {
+	if pki.Drops(c.cas, c.source().CAs()) {
+		return false
+	}
 	tcp, ok := c.raw.(syscall.Conn)
 	if !ok {
 		return true

@@ -37,6 +37,7 @@ type node struct {
 	*testing.T
 	net       memnet.Network
 	ca        *pki.Authority
+	shown     *pki.Current // by the node
 	ended     chan struct{}
 	resumed   chan bool // of each handshake
 	connected chan struct{}
@@ -66,7 +67,8 @@ func (n *node) serve(limit int) {
 	if err != nil {
 		n.Fatal(err)
 	}
-	config := pki.MutualTLS(n.source(n.ca, pki.Node{Role: pki.Agent, ID: "n1"}), gateway.Expect)
+	n.shown = pki.NewCurrent(n.source(n.ca, pki.Node{Role: pki.Agent, ID: "n1"})())
+	config := pki.MutualTLS(n.shown.Get, gateway.Expect)
 	verify := config.VerifyConnection
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		n.resumed <- state.DidResume
@@ -181,6 +183,30 @@ func TestTheNextConnectionsToANodeResumeTheirSession(t *testing.T) {
 				n.Errorf("connection %d resumed: %v", i, resumed)
 			}
 		}
+	})
+}
+
+// A CA is dropped at both ends: what was made under it is not used again, neither a connection nor a session.
+func TestNothingFromBeforeACAWasDroppedIsUsedAgain(t *testing.T) {
+	inBubble(t, 0, func(n *node) {
+		router := pki.NewCurrent(n.source(n.ca, pki.Node{Role: pki.Coordinator, ID: "c1"})())
+		dialer := gateway.NewDialer(n.net.Host("10.0.0.9"), router.Get)
+		n.dial(dialer)
+		before := n.dial(dialer)
+		next, err := pki.NewAuthority("test", time.Now())
+		if err != nil {
+			n.Fatal(err)
+		}
+		for at, identity := range map[*pki.Current]pki.Node{router: {Role: pki.Coordinator, ID: "c1"}, n.shown: {Role: pki.Agent, ID: "n1"}} {
+			renewed := n.source(next, identity)()
+			if err := at.Update(func(pki.Credentials) (pki.Credentials, error) { return renewed, nil }); err != nil {
+				n.Fatal(err)
+			}
+		}
+		if before.(interface{ Alive() bool }).Alive() {
+			n.Error("a connection under a CA that was dropped says that it can be used again")
+		}
+		n.dial(dialer) // with a session of before it would be refused, each time
 	})
 }
 
