@@ -123,11 +123,15 @@ func (a *App) changeNode(use, short, said string, do func(context.Context, *clie
 }
 
 func (a *App) removeCommand() *cobra.Command {
-	return a.changeNode("remove", "Forget a lost node for good", "%s is forgotten",
+	return a.changeNode("remove", "Forget a lost node for good", forgotten,
 		func(ctx context.Context, c *client.Client, id string) (cluster.Node, error) {
 			return cluster.Node{ID: id}, c.RemoveNode(ctx, id)
 		})
 }
+
+// forgotten is what is said of a node that was removed: its certificate is as good as before.
+const forgotten = "%[1]s is forgotten. It is a node again if its agent comes back: a machine that was stolen is shut out with\n" +
+	"clary nodes revoke %[1]s, while it is on the list"
 
 func (a *App) clusterCommand() *cobra.Command {
 	command := &cobra.Command{

@@ -265,7 +265,8 @@ func (a *App) removeCoordinatorCommand() *cobra.Command {
 		Short: "Take a coordinator out of the cluster for good",
 		Long: "Take a coordinator out of the cluster for good, running or not. One that runs stops by itself; its data folder is\n" +
 			"worth nothing afterwards, and the machine can join anew. What would cost the cluster its majority or its objects is\n" +
-			"refused with what it means, unless it is forced. A leader hands over first.",
+			"refused with what it means, unless it is forced. A leader hands over first. It revokes nothing: a machine that was\n" +
+			"stolen is shut out with clary nodes revoke ID --coordinator, before or after.",
 		Example: "  clary cluster remove c\n  clary cluster remove c --yes",
 		Args:    takes("ID"), ValidArgsFunction: a.completeCoordinators(),
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
@@ -284,7 +285,7 @@ func (a *App) removeCoordinatorCommand() *cobra.Command {
 				for _, what := range accepted {
 					a.note("clary: accepted: %s", what)
 				}
-				_, err := fmt.Fprintf(out, "%s is no coordinator any more; delete its data folder\n", args[0])
+				_, err := fmt.Fprintln(out, removed(args[0]))
 				return err
 			})
 		}),
@@ -292,6 +293,13 @@ func (a *App) removeCoordinatorCommand() *cobra.Command {
 	command.Flags().BoolVar(&force, "force", false, "accept what it is refused for")
 	command.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return command
+}
+
+// removed is what is said of a coordinator that was taken out: it is none any more, and yet holds all of the cluster's keys.
+func removed(id string) string {
+	return id + " is no coordinator any more; delete its data folder, which has all keys of the cluster in it.\n" +
+		"If somebody else may have that, removing is not enough: clary nodes revoke " + id + " --coordinator --reason stolen,\n" +
+		"then clary keys rotate ca --wait, and the same with gossip and data"
 }
 
 func (a *App) transferCommand() *cobra.Command {
