@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -152,30 +153,30 @@ func (s *link) report(ctx context.Context, node string, held []*claryv1.Held) er
 	return err
 }
 
-// cached puts into the ledger what a node's cache holds, if it tells and if that is not there yet.
-func (s *link) cached(ctx context.Context, node string, told *claryv1.CachedInputs) error {
+// cached puts into the ledger what a node's cache holds, if it has told and if that is not there yet.
+func (s *link) cached(ctx context.Context, node string, told *claryv1.CachedInputs) (heldBack bool, err error) {
 	if told == nil {
-		return nil
+		return false, nil
 	}
 	var p cluster.Problems
 	cluster.CheckCached(&p, "beat.cached", told.GetDigests())
 	if err := p.Err(); err != nil {
-		return fault.New(fault.Invalid, "%w", err)
+		return false, fault.New(fault.Invalid, "%w", err)
 	}
 	snapshot, err := s.replica.Read(ctx, true)
 	if err != nil {
-		return err
+		return false, err
 	}
 	known, _ := snapshot.Node(node)
 	snapshot.Close()
 	if slices.Equal(known.Cached, told.GetDigests()) {
-		return nil
+		return false, nil
 	}
 	_, err = s.replica.Propose(ctx, command.SetNodeCached{Node: node, Cached: told.GetDigests()})
 	if errors.Is(err, command.ErrHeldBack) {
-		return nil // it makes decisions better, and is told again
+		return true, nil // it makes decisions better, and can wait
 	}
-	return err
+	return false, err
 }
 
 // LowDisk is the taint of nodes whose agents say that their disk is low.
@@ -210,6 +211,7 @@ func (s *link) disk(ctx context.Context, id string, told *claryv1.NodeDisk) erro
 // listen puts the agent's reports into the ledger, in order, and acknowledges each beat
 // when it is durable.
 func (s *link) listen(ctx context.Context, node string, stream agentStream, send func(*claryv1.CoordinatorMessage) error) error {
+	var owed *claryv1.CachedInputs // what was held back: an agent does not tell again what was acknowledged
 	for ctx.Err() == nil {
 		message, err := stream.Recv()
 		if err != nil {
@@ -225,8 +227,13 @@ func (s *link) listen(ctx context.Context, node string, stream agentStream, send
 		if err := s.report(ctx, node, beat.GetChanged()); err != nil {
 			return err
 		}
-		if err := s.cached(ctx, node, beat.GetCached()); err != nil {
+		owed = cmp.Or(beat.GetCached(), owed)
+		heldBack, err := s.cached(ctx, node, owed)
+		if err != nil {
 			return err
+		}
+		if !heldBack {
+			owed = nil
 		}
 		if err := s.disk(ctx, node, beat.GetDisk()); err != nil {
 			return err

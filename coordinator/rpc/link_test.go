@@ -186,6 +186,45 @@ func TestWhatANodeHasInItsCacheIsPutDownOnce(t *testing.T) {
 	})
 }
 
+// While an older build takes part the log takes no such entry; an agent does not tell again what was acknowledged.
+func TestWhatANodeHasInItsCacheIsPutDownWhenItsFormatComesIntoForce(t *testing.T) {
+	inWorldAt(t, 0, func(w *world) {
+		connected := w.connect("agent n1")
+		_ = connected.Send(hello("n1"))
+		tells := func(message *claryv1.AgentMessage) []uint32 {
+			w.Helper()
+			_ = connected.Send(message)
+			for acknowledged := false; !acknowledged; {
+				answer, err := connected.Recv()
+				if err != nil {
+					w.Fatal(err)
+				}
+				acknowledged = answer.GetAck().GetSequence() == message.GetBeat().GetSequence()
+			}
+			snapshot, err := w.replica.Read(w.Context(), false)
+			if err != nil {
+				w.Fatal(err)
+			}
+			defer snapshot.Close()
+			node, _ := snapshot.Node("n1")
+			return node.Cached
+		}
+		tells(cachedBeat(1, 3, 9))
+		if got := tells(cachedBeat(2, 4)); len(got) > 0 {
+			w.Errorf("format 0 takes %v", got)
+		}
+		w.propose(command.RaiseFormat{To: command.Format})
+		if got := tells(beat(3)); !slices.Equal(got, []uint32{4}) {
+			w.Errorf("once it is taken the node has %v", got)
+		}
+		before := w.revision()
+		tells(beat(4))
+		if w.revision() != before {
+			w.Error("it is put down again")
+		}
+	})
+}
+
 func TestANodeWhoseDiskIsLowHasATaintAsLongAsItIs(t *testing.T) {
 	inWorld(t, func(w *world) {
 		connected := w.connect("agent n1")
