@@ -38,6 +38,9 @@ type Keeper struct {
 	leads  bool
 	beaten map[string]time.Time // monotonic: when the node's newest beat came in
 	looked time.Time            // when leases were last looked at
+	// condemned are the nodes that are being declared lost, by the revision at which. Until it is certain what became of that
+	// none of their beats counts: whoever beats may go on with what is given to others meanwhile.
+	condemned map[string]uint64
 }
 
 // New makes a keeper that gives leases of the length cluster.LeaseTime.
@@ -49,12 +52,12 @@ func New(ledger Ledger, nodes Nodes, log *slog.Logger) *Keeper {
 // again, because they are unknown or were declared lost. It answers Unready where this
 // coordinator does not lead.
 func (k *Keeper) Beat(nodes []string) (unknown []string, err error) {
-	alive := map[string]bool{}
-	for _, node := range k.nodes() {
-		alive[node.ID] = node.State != cluster.NodeLost
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	alive := map[string]bool{}
+	for _, node := range k.nodes() { // with the lock: none is condemned after it was found alive
+		alive[node.ID] = node.State != cluster.NodeLost && !k.isCondemned(node)
+	}
 	if !k.leads {
 		return nil, fault.New(fault.Unready, "this coordinator does not lead")
 	}
@@ -88,7 +91,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 func (k *Keeper) begin() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.leads, k.beaten = true, map[string]time.Time{}
+	k.leads, k.beaten, k.condemned = true, map[string]time.Time{}, map[string]uint64{}
 	now := time.Now()
 	k.looked = now
 	for _, node := range k.nodes() {
@@ -101,7 +104,7 @@ func (k *Keeper) begin() {
 func (k *Keeper) end() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.leads, k.beaten = false, nil
+	k.leads, k.beaten, k.condemned = false, nil, nil
 }
 
 // expire declares lost every node whose lease ran out, and forgets the leases of
@@ -110,6 +113,9 @@ func (k *Keeper) expire(ctx context.Context) {
 	for _, node := range k.overdue() {
 		reason := fmt.Sprintf("no word from its agent for %s", k.lease)
 		_, err := k.ledger.Propose(ctx, command.SetNodeState{Node: node.ID, State: cluster.NodeLost, Reason: reason, Expect: node.Revision})
+		if err != nil && !fault.Is(err, fault.Unready) { // it is certain that it is not
+			k.acquit(node.ID)
+		}
 		switch {
 		case err == nil:
 			k.log.Warn("node lost", "node", node.ID, "reason", reason)
@@ -119,11 +125,28 @@ func (k *Keeper) expire(ctx context.Context) {
 	}
 }
 
-// overdue returns the nodes to declare lost, by id.
-func (k *Keeper) overdue() []cluster.Node {
-	nodes := k.nodes()
+// isCondemned reports whether a node is being declared lost. One that has another revision is lost by now, or has been changed, so
+// that it was not. It is called with the lock.
+func (k *Keeper) isCondemned(node cluster.Node) bool {
+	at, condemned := k.condemned[node.ID]
+	if condemned && at != node.Revision {
+		delete(k.condemned, node.ID)
+		return false
+	}
+	return condemned
+}
+
+func (k *Keeper) acquit(id string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	delete(k.condemned, id)
+}
+
+// overdue returns the nodes to declare lost, by id, and condemns them.
+func (k *Keeper) overdue() []cluster.Node {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	nodes := k.nodes()
 	var overdue []cluster.Node
 	now := time.Now()
 	asleep := now.Sub(k.looked) > k.lease/2
@@ -133,14 +156,16 @@ func (k *Keeper) overdue() []cluster.Node {
 	for _, node := range nodes {
 		if node.State == cluster.NodeLost {
 			delete(k.beaten, node.ID)
+			delete(k.condemned, node.ID)
 			continue
 		}
 		beaten, known := k.beaten[node.ID]
-		if !known { // introduced through another coordinator
+		if !known && !k.isCondemned(node) { // introduced through another coordinator
 			k.beaten[node.ID] = now
 			continue
 		}
-		if now.Sub(beaten) > k.lease {
+		if now.Sub(beaten) > k.lease || k.isCondemned(node) {
+			k.condemned[node.ID] = node.Revision
 			overdue = append(overdue, node)
 		}
 	}

@@ -179,6 +179,57 @@ func TestALeaderThatStoodStillBlamesNobody(t *testing.T) {
 	})
 }
 
+// A beat that is taken renews the lease, by which an exclusive task goes on: none may be taken of a node that is on its way to be lost.
+func TestNoBeatIsTakenWhileANodeIsBeingDeclaredLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, "n1")
+		var meanwhile []string
+		answer := error(fault.New(fault.Unready, "it is unknown whether"))
+		b.Before = func([]command.Command) error {
+			meanwhile = append(meanwhile, b.beat("n1")...)
+			return answer
+		}
+		defer b.lead()()
+		time.Sleep(cluster.LeaseTime + cluster.LeaseTime/5)
+		if len(meanwhile) == 0 {
+			t.Error("a beat is taken while its node is being declared lost")
+		}
+		if again := b.beat("n1"); len(again) == 0 {
+			t.Error("it is taken when it is unknown whether the node is lost")
+		}
+		answer = nil
+		time.Sleep(cluster.LeaseTime / 5)
+		if b.state("n1") != cluster.NodeLost {
+			t.Fatal("it is not asked again whether it is")
+		}
+		b.introduce("n1")
+		if again := b.beat("n1"); len(again) > 0 {
+			t.Errorf("introduced again, its beats are answered with %v", again)
+		}
+		time.Sleep(cluster.LeaseTime - time.Second)
+		if b.state("n1") != cluster.NodeReady {
+			t.Errorf("introduced again, it is %s", b.state("n1"))
+		}
+	})
+}
+
+// Somebody has changed the node since: it is not lost, and goes on.
+func TestANodeThatIsNotLostAfterAllBeatsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, "n1")
+		refused := 0
+		b.Before = func([]command.Command) error {
+			refused++
+			return fault.New(fault.Conflict, "node n1: read it again")
+		}
+		defer b.lead()()
+		time.Sleep(cluster.LeaseTime + cluster.LeaseTime/5)
+		if again := b.beat("n1"); refused == 0 || len(again) > 0 {
+			t.Errorf("after %d refusals its beat is answered with %v", refused, again)
+		}
+	})
+}
+
 func TestALedgerThatRefusesIsAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, "n1")
