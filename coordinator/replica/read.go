@@ -33,7 +33,7 @@ type readIndex struct {
 // call. A stale one shows what this replica has: at once, even without a leader. Close it.
 func (r *Replica) Read(ctx context.Context, stale bool) (*state.Snapshot, error) {
 	if stale {
-		return r.store.Snapshot()
+		return r.snapshot(ctx)
 	}
 	if err := r.room.Waits(); err != nil {
 		return nil, err // it would wait, and another need not
@@ -45,7 +45,16 @@ func (r *Replica) Read(ctx context.Context, stale bool) (*state.Snapshot, error)
 	if err := r.store.Wait(ctx, index); err != nil {
 		return nil, err
 	}
-	return r.store.Snapshot()
+	return r.snapshot(ctx)
+}
+
+// snapshot says of a state that was closed since the caller is to end that the caller is to end: it is no failure of its own.
+func (r *Replica) snapshot(ctx context.Context) (*state.Snapshot, error) {
+	snapshot, err := r.store.Snapshot()
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return snapshot, err
 }
 
 // HandleReadIndex answers a follower's Forwarder: whoever has applied the entry at the

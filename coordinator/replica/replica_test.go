@@ -257,6 +257,21 @@ func TestALoopThatFailsWhileItsReplicaLeadsIsReported(t *testing.T) {
 	haltAll(t, n, m)
 }
 
+// All parts of a coordinator end together, and the state may be closed before the last of them has noticed: that is no failure.
+func TestWhoReadsAClosedStateWhileEndingIsToldToEnd(t *testing.T) {
+	n := newNet()
+	m := n.start(t, t.TempDir(), "a", true)
+	haltAll(t, n, m)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := m.Read(ended, true); !errors.Is(err, context.Canceled) {
+		t.Errorf("while ending: %v", err)
+	}
+	if _, err := m.Read(t.Context(), true); !fault.Is(err, fault.Unready) {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
 func TestWithoutAMajorityNothingIsAnsweredButStaleReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet()

@@ -165,7 +165,7 @@ func (f *Feed) wait(ctx context.Context, events *state.Subscription, alarm <-cha
 		d.all = true
 	case batch, open := <-events.C:
 		if !open {
-			return d, fault.New(fault.Unready, "the state is closed")
+			return d, cmp.Or(ctx.Err(), fault.New(fault.Unready, "the state is closed"))
 		}
 		d.all = batch.Lost
 		for _, change := range batch.Changes {

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"sync"
@@ -57,7 +58,7 @@ func (b *Switchboard) Run(ctx context.Context) error {
 		case batch, open := <-events.C:
 			switch {
 			case !open:
-				return fault.New(fault.Unready, "the state is closed")
+				return cmp.Or(ctx.Err(), fault.New(fault.Unready, "the state is closed"))
 			case !batch.Lost:
 				b.pass(batch.Changes)
 			default:

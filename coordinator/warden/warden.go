@@ -4,6 +4,7 @@
 package warden
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -112,7 +113,7 @@ func (w *Warden) Run(ctx context.Context) error {
 		case <-again:
 		case _, open := <-events.C:
 			if !open {
-				return fault.New(fault.Unready, "the state is closed")
+				return cmp.Or(ctx.Err(), fault.New(fault.Unready, "the state is closed"))
 			}
 		}
 	}
