@@ -4,19 +4,20 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/ops"
+	"github.com/clary-ml/clary/internal/version"
 	"github.com/clary-ml/clary/serving/annex"
 	"github.com/clary-ml/clary/serving/ingress"
 	"github.com/clary-ml/clary/serving/route"
@@ -49,7 +50,7 @@ func newRouterCommand() *cobra.Command {
 	flags := command.Flags()
 	flags.StringVar(&f.table, "table", "", "JSON file of endpoints (docs/router.md shows one)")
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8080", "host:port on which requests come")
-	flags.StringVar(&f.metrics, "metrics-listen", "", "host:port of /metrics, /healthz, /readyz and /ping alone (default: /metrics is where requests come)")
+	flags.StringVar(&f.metrics, "metrics-listen", "", "host:port of /metrics, /healthz and /readyz, in plain HTTP, or "+ops.Off+" (default: /metrics is where requests come)")
 	flags.StringVar(&f.certFile, "tls-cert", "", "file of the certificate and those that vouch for it, PEM; it is read again when it changes")
 	flags.StringVar(&f.keyFile, "tls-key", "", "file of its key, PEM")
 	flags.StringVar(&f.options.Name, "id", hostName(), "name of this router in logs and reports")
@@ -104,11 +105,15 @@ func (f *routerFlags) run(ctx context.Context) error {
 	last, end := context.WithCancel(context.WithoutCancel(ctx)) // it outlasts the router
 	defer end()
 	others.Go(func() { _ = beside.Run(last) }) // it has no error
-	if f.metrics != "" {
-		if err := serveMetrics(ctx, f.metrics, r, &others); err != nil {
-			return errors.Join(err, listener.Close())
-		}
+	operators, err := f.operators(r)
+	if err != nil {
+		return errors.Join(err, listener.Close())
 	}
+	others.Go(func() {
+		if err := operators.Run(ctx); ctx.Err() == nil {
+			log.Error("metrics and health cannot be asked for any more", "error", err)
+		}
+	})
 	return r.Run(ctx, listener)
 }
 
@@ -175,23 +180,14 @@ func (t *tableFile) follow(ctx context.Context, r *router.Router, log *slog.Logg
 	}
 }
 
-// serveMetrics answers /metrics and /ping where no requests come.
-func serveMetrics(ctx context.Context, address string, r *router.Router, others *sync.WaitGroup) error {
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return fault.New(fault.Invalid, "--metrics-listen: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", r.Metrics())
-	for _, path := range []string{"/healthz", "/readyz"} { // it takes requests from its start on
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	}
-	mux.HandleFunc("GET /ping", func(http.ResponseWriter, *http.Request) {})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	others.Go(func() { _ = server.Serve(listener) }) // it ends when it is closed
-	others.Go(func() {
-		<-ctx.Done()
-		_ = server.Close()
-	})
-	return nil
+// operators is the listener for those who operate this router. It is asked by whoever reaches it: there is no cluster whose tokens
+// it could know.
+func (f *routerFlags) operators(r *router.Router) (*ops.Server, error) {
+	listener, err := ops.Listen(f.metrics, false, f.options.Log)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(r.Collectors()...)
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "clary_build_info", Help: "1; the version is a label."}, []string{"version"})
+	build.WithLabelValues(version.String()).Set(1)
+	registry.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return &ops.Server{Listener: listener, Anyone: true, Metrics: registry, Log: f.options.Log}, err
 }

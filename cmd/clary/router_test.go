@@ -73,13 +73,23 @@ func TestARouterFollowsItsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	becomes("two")
-	answer, err := http.Get("http://" + metrics + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = answer.Body.Close() }()
-	if text, _ := io.ReadAll(answer.Body); !strings.Contains(string(text), "clary_router_requests_total") {
-		t.Errorf("/metrics says %.200s", text)
+	// Its listener for operators is as that of every process: but there are no tokens, so that nobody gets a profile.
+	for path, want := range map[string]struct {
+		status int
+		says   string
+	}{
+		"/metrics": {200, "clary_router_requests_total"}, "/metrics?": {200, "go_goroutines"}, "/metrics?build": {200, "clary_build_info"},
+		"/healthz": {200, "ok"}, "/readyz": {200, `"ready": true`}, "/debug/pprof/heap": {401, "token"}, "/debug/log-level": {401, "token"},
+	} {
+		answer, err := http.Get("http://" + metrics + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(answer.Body)
+		_ = answer.Body.Close()
+		if answer.StatusCode != want.status || !strings.Contains(string(text), want.says) {
+			t.Errorf("%s says %d %.200s", path, answer.StatusCode, text)
+		}
 	}
 	http.DefaultClient.CloseIdleConnections()
 	cancel()

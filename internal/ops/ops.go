@@ -2,7 +2,7 @@
 // whether it lives, whether it is ready and if not why, and profiles for admins.
 //
 // On loopback it speaks plain HTTP and shows metrics to whoever asks; anywhere else it speaks TLS with
-// the process's own certificate and asks for a token of the cluster. Profiles always take an admin's token.
+// the process's own certificate and asks for a token of the cluster, if there is one. Profiles always take an admin's token.
 package ops
 
 import (
@@ -48,8 +48,11 @@ type Check struct {
 type Server struct {
 	Listener net.Listener // nil: there is none, and Run only waits
 	TLS      *tls.Config  // shown where Listener is not on loopback; nil refuses to serve there
-	Metrics  prometheus.Gatherer
-	Checks   []Check
+	// Anyone says that this process has no cluster whose tokens it could ask for: wherever the listener is it speaks plain HTTP,
+	// and shows metrics to whoever asks.
+	Anyone  bool
+	Metrics prometheus.Gatherer
+	Checks  []Check
 	// Allow refuses a bearer token that may not look, or not as an admin may; nil refuses all.
 	Allow func(ctx context.Context, token string, admin bool) error
 	// Level is that of the process's log, which admins change while it runs; nil: it is fixed.
@@ -120,8 +123,11 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// open reports whether whoever reaches the listener is on this machine.
+// open reports whether whoever reaches the listener may look: on this machine everybody may.
 func (s *Server) open() bool {
+	if s.Anyone {
+		return true
+	}
 	tcp, ok := s.Listener.Addr().(*net.TCPAddr)
 	return ok && tcp.IP.IsLoopback()
 }
