@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -188,7 +187,7 @@ func (m membership) renew(ctx context.Context, c Config, lives func() cluster.Ce
 // logIsThere refuses a folder whose log was deleted: this coordinator has voted, and would not know for what; a founder would
 // even begin another cluster under the same keys. A folder that has a log is noted as such.
 func logIsThere(c Config) error {
-	logs, err := filepath.Glob(c.path("raft", "raft", "log", "*.wal"))
+	logs, err := fs.Glob(os.DirFS(c.path("raft", "raft", "log")), "*.wal")
 	if err != nil {
 		return err
 	}

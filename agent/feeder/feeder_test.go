@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -54,7 +55,7 @@ func newBench(t *testing.T, inputs ...cluster.Input) *bench {
 	if os.Geteuid() != 0 {
 		t.Skip("skipped: mounting needs root")
 	}
-	b := &bench{T: t, host: &feeder.Host{Program: os.Args[0]}, dir: filepath.Join(t.TempDir(), "task"), store: stagingtest.Store{Dir: t.TempDir()}}
+	b := &bench{T: t, host: &feeder.Host{Program: os.Args[0]}, dir: filepath.Join(t.TempDir(), "tasks[1]", "task"), store: stagingtest.Store{Dir: t.TempDir()}}
 	b.todo = feeder.Instructions{Inputs: inputs, Data: filepath.Join(b.dir, "data"), Scratch: b.dir, Access: b.store.Dir, Until: "exit.json"}
 	if err := os.MkdirAll(b.todo.Data, 0o755); err != nil {
 		t.Fatal(err)
@@ -90,11 +91,11 @@ func (b *bench) serves() {
 	if text, err := os.ReadFile(filepath.Join(feeder.Shown(b.dir, "fast"), "a")); err != nil || string(text) != "hello" {
 		b.Errorf("a holds %q, %v", text, err)
 	}
-	pipes, _ := filepath.Glob(filepath.Join(b.todo.Data, "piped_*"))
+	pipes, _ := fs.Glob(os.DirFS(b.todo.Data), "piped_*")
 	if len(pipes) != 1 {
 		b.Fatalf("there are %v", pipes)
 	}
-	file, err := os.Open(pipes[0])
+	file, err := os.Open(filepath.Join(b.todo.Data, pipes[0]))
 	if err != nil {
 		b.Fatal(err)
 	}

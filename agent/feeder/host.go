@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -196,9 +197,10 @@ func alive(dir string) bool {
 // is no error.
 func (h *Host) Stop(dir string) error {
 	err := h.end(dir)
-	shown, _ := filepath.Glob(filepath.Join(dir, shownFolder, "*"))
+	shown, _ := fs.Glob(os.DirFS(dir), shownFolder+"/*")
 	errs := []error{err}
-	for _, folder := range shown {
+	for _, name := range shown {
+		folder := filepath.Join(dir, name)
 		if err := fastfile.Unmount(folder); err != nil {
 			errs = append(errs, err)
 			continue
@@ -286,12 +288,12 @@ func (h *Host) reap(dir string) {
 
 // Sweep ends the feeders of tasks below a folder that nobody knows.
 func (h *Host) Sweep(root string, known func(name string) bool) error {
-	found, _ := filepath.Glob(filepath.Join(root, "*", aliveFile))
-	shown, _ := filepath.Glob(filepath.Join(root, "*", shownFolder))
+	found, _ := fs.Glob(os.DirFS(root), "*/"+aliveFile)
+	shown, _ := fs.Glob(os.DirFS(root), "*/"+shownFolder)
 	var errs []error
 	for _, path := range append(found, shown...) {
-		if dir := filepath.Dir(path); !known(filepath.Base(dir)) {
-			errs = append(errs, h.Stop(dir))
+		if name := filepath.Dir(path); !known(name) {
+			errs = append(errs, h.Stop(filepath.Join(root, name)))
 		}
 	}
 	return errors.Join(errs...)

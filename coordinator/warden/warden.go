@@ -241,9 +241,9 @@ func isID(id string) bool {
 // clear removes the keyrings that were not agreed on: each was for the trust as it was before. Whoever needs one all the
 // same asks the leader that made it.
 func (w *Warden) clear() {
-	files, _ := filepath.Glob(w.stagedFile("*"))
+	files, _ := fs.Glob(os.DirFS(w.config.Dir), filepath.Base(w.stagedFile("*"))) // the pattern is good
 	for _, file := range files {
-		if err := os.Remove(file); err != nil {
+		if err := os.Remove(filepath.Join(w.config.Dir, file)); err != nil {
 			w.config.Log.Warn("a keyring that is not in force is still there", "file", file, "error", err)
 		}
 	}

@@ -32,7 +32,11 @@ type tester interface {
 
 func newFolders(t tester, objects map[string]string) folders {
 	t.Helper()
-	f := folders{t.TempDir(), t.TempDir(), t.TempDir()}
+	f := folders{t.TempDir(), filepath.Join(t.TempDir(), "out[1]"), t.TempDir()}
+	left := filepath.Join(f.out, ".partial-1") // by a run that was killed
+	if err := errors.Join(os.Mkdir(f.out, 0o755), os.WriteFile(left, []byte("half"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	for name, text := range objects {
 		at := filepath.Join(f.in, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), os.WriteFile(at, []byte(text), 0o644)); err != nil {

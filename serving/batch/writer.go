@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -48,9 +49,9 @@ func newWriter(folder string, objects []object) (*writer, error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, fault.New(fault.Internal, "make the output folder: %w", err)
 	}
-	left, err := filepath.Glob(filepath.Join(folder, partialPrefix+"*")) // by a run that was killed
+	left, err := fs.Glob(os.DirFS(folder), partialPrefix+"*") // by a run that was killed
 	for _, name := range left {
-		err = errors.Join(err, os.Remove(name))
+		err = errors.Join(err, os.Remove(filepath.Join(folder, name)))
 	}
 	if err != nil {
 		return nil, fault.New(fault.Internal, "clear the output folder: %w", err)

@@ -3,7 +3,8 @@ package bubble_test
 import (
 	"context"
 	"fmt"
-	"path/filepath"
+	"io/fs"
+	"os"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -21,7 +22,7 @@ func TestARotationGoesOnWhenItsLeaderIsCutOffInTheMiddle(t *testing.T) {
 	cuts := map[string]func(w *world, other string, before cluster.Trust) bool{
 		"at once": func(*world, string, cluster.Trust) bool { return true },
 		"when it is handed over": func(w *world, other string, _ cluster.Trust) bool {
-			staged, _ := filepath.Glob(filepath.Join(w.folder(other), "keyring.next-*.json"))
+			staged, _ := fs.Glob(os.DirFS(w.folder(other)), "keyring.next-*.json")
 			return len(staged) > 0
 		},
 		"when it is in force": func(w *world, other string, before cluster.Trust) bool {
@@ -50,6 +51,11 @@ func TestARotationGoesOnWhenItsLeaderIsCutOffInTheMiddle(t *testing.T) {
 				}
 				if len(view.GetMembers()) != 5 {
 					t.Errorf("%d members", len(view.GetMembers()))
+				}
+				for _, id := range coordinators {
+					if staged, err := fs.Glob(os.DirFS(w.folder(id)), "keyring.next-*.json"); err != nil || len(staged) > 0 {
+						t.Errorf("%s keeps keyrings that are not in force: %v, %v", id, staged, err)
+					}
 				}
 				w.submits("after") // members speak under what is in force
 			})

@@ -70,8 +70,11 @@ var coordinators = []string{"c1", "c2", "c3"}
 
 func newWorld(t *testing.T, counts *tally) *world {
 	w := &world{
-		T: t, dir: t.TempDir(), floor: newFloor(counts), log: slog.New(slog.DiscardHandler),
+		T: t, dir: filepath.Join(t.TempDir(), "data[1]"), floor: newFloor(counts), log: slog.New(slog.DiscardHandler),
 		processes: map[string]*process{}, drivers: map[string]*driver{}, tokens: map[string]string{}, conns: map[string]*grpc.ClientConn{},
+	}
+	if err := os.Mkdir(w.dir, 0o700); err != nil { // whatever its name means to a shell
+		t.Fatal(err)
 	}
 	if path := os.Getenv("CLARY_BUBBLE_LOG"); path != "" { // to look at a run that failed
 		file, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)

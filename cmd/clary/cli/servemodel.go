@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -57,7 +58,10 @@ func (a *App) openModel(ctx context.Context, f serveFlags, folder string, o *mod
 func (a *App) openONNX(f serveFlags, folder string, o *modelserver.Options) (func() error, error) {
 	found := []string{folder}
 	if filepath.Ext(folder) != onnxExtension {
-		found, _ = filepath.Glob(filepath.Join(folder, "*"+onnxExtension)) // the pattern is good
+		found, _ = fs.Glob(os.DirFS(folder), "*"+onnxExtension) // the pattern is good
+		for i, name := range found {
+			found[i] = filepath.Join(folder, name)
+		}
 	}
 	switch {
 	case len(found) == 0:
