@@ -38,6 +38,7 @@ type act struct {
 	deed     cluster.Deed
 	object   atomic.Pointer[string]
 	recorded atomic.Bool // it is in the log, or its service sees to that
+	idle     atomic.Bool // it changes nothing, as it is
 	refused  bool        // by the guard
 }
 
@@ -71,17 +72,28 @@ func (a *act) by(who Identity) {
 
 // onBehalf notes whose join token a machine has shown, once that is sure: it has no name of its own yet.
 func onBehalf(ctx context.Context, token cluster.Token) {
-	if act, _ := ctx.Value(actKey{}).(*act); act != nil {
-		act.deed.User, act.deed.Detail = short(cmp.Or(token.By, act.deed.User)), "with the join token "+token.ID
-	}
+	act := actOf(ctx)
+	act.deed.User, act.deed.Detail = short(cmp.Or(token.By, act.deed.User)), "with the join token "+token.ID
 }
 
-// about notes what a message is about, from the first one that says so.
+// actOf is the call that a service answers; one that nobody records if it is not on record.
+func actOf(ctx context.Context) *act {
+	if a, _ := ctx.Value(actKey{}).(*act); a != nil {
+		return a
+	}
+	return &act{}
+}
+
+// about notes what a message is about, from the first one that says so, and whether it only asks what would be.
 func (a *act) about(message any) {
 	if a.object.Load() != nil {
 		return
 	}
 	if m, ok := message.(proto.Message); ok {
+		fields := m.ProtoReflect().Descriptor().Fields()
+		if dry := fields.ByName("dry_run"); dry != nil && dry.Kind() == protoreflect.BoolKind && m.ProtoReflect().Get(dry).Bool() {
+			a.idle.Store(true)
+		}
 		if object := short(objectOf(m.ProtoReflect(), 0)); object != "" {
 			a.object.CompareAndSwap(nil, &object)
 		}
@@ -225,7 +237,7 @@ func NewAuditor(replica Replica, log *slog.Logger) *Auditor {
 
 // conclude takes in how a call ended that is to be on record.
 func (a *Auditor) conclude(ctx context.Context, act *act, counts bool, outcome string, err error) {
-	if act.recorded.Load() || !counts || passedOn(ctx) {
+	if act.recorded.Load() || !counts || passedOn(ctx) || act.idle.Load() && outcome == cluster.OutcomeOK {
 		return
 	}
 	deed := act.entry()

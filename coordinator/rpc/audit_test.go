@@ -104,6 +104,37 @@ func TestWhatIsRefusedIsOnRecordAndALookIsNot(t *testing.T) {
 	})
 }
 
+func TestWhatChangesNothingIsNotOnRecordAndARotatedTokenIsByItsID(t *testing.T) {
+	inWorld(t, func(w *world) {
+		ctx := w.Context()
+		edits := claryv1.NewSettingsClient(w.as(cluster.RoleAdmin))
+		edit := func(value string, dry bool) {
+			w.Helper()
+			request := &claryv1.EditSettingsRequest{Put: []*claryv1.Setting{{Path: "retention.audit", Value: value}}, DryRun: dry}
+			if _, err := edits.Edit(ctx, request); err != nil {
+				w.Fatal(err)
+			}
+		}
+		edit("40d", true)
+		edit("40d", false)
+		edit("40d", false) // which they are already
+		_, _ = claryv1.NewSettingsClient(w.as(cluster.RoleViewer)).Edit(ctx, &claryv1.EditSettingsRequest{Put: []*claryv1.Setting{{Path: "retention.audit", Value: "1d"}}, DryRun: true})
+		rotated, err := claryv1.NewKeysClient(w.as(cluster.RoleUser)).RotateToken(ctx, &claryv1.RotateTokenRequest{Overlap: int64(time.Hour)}) // his own
+		if err != nil {
+			w.Fatal(err)
+		}
+		var lines []string
+		for _, deed := range audited(w, &claryv1.AuditRequest{}) {
+			lines = append(lines, strings.Join([]string{deed.User, deed.Action, deed.Object, deed.Outcome}, " "))
+		}
+		slices.Sort(lines)
+		want := []string{"the-admin settings/edit retention.audit ok", "the-user keys/rotatetoken " + rotated.GetOld().GetId() + " ok", "the-viewer settings/edit retention.audit denied"}
+		if !slices.Equal(lines, want) {
+			t.Errorf("%q\nwant %q", lines, want)
+		}
+	})
+}
+
 // A change may be made, and its entry with it, without anybody hearing of it. What waits beside that entry to be put on record is.
 func TestAnEntryThatIsThereAlreadyTakesNoOtherWithIt(t *testing.T) {
 	inWorld(t, func(w *world) {

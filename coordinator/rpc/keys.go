@@ -104,6 +104,7 @@ func (s *keys) RotateToken(ctx context.Context, request *claryv1.RotateTokenRequ
 	who, id := caller(ctx), request.GetId()
 	if id == "" {
 		id = who.TokenID
+		actOf(ctx).object.Store(&id)
 	}
 	if id != who.TokenID {
 		if err := auth.Authorize(who.Role, auth.ManageTokens); err != nil {

@@ -91,6 +91,7 @@ func (s *settings) edit(ctx context.Context, request *claryv1.EditSettingsReques
 	}
 	answer := &claryv1.EditSettingsResponse{Changes: wire.SettingChanges(before, after), Revision: before.Revision}
 	if len(answer.GetChanges()) == 0 || request.GetDryRun() {
+		actOf(ctx).idle.Store(true)
 		return answer, nil
 	}
 	results, err := s.replica.Propose(ctx, command.Record{Changes: []command.Change{{Settings: &after, Expect: before.Revision}}})
