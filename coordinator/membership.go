@@ -65,16 +65,21 @@ func enter(ctx context.Context, c Config) (membership, error) {
 	if err := os.MkdirAll(c.path(tlsFolder), 0o700); err != nil {
 		return membership{}, fmt.Errorf("--data: %w", err)
 	}
-	if reason, err := os.ReadFile(c.path(removedFile)); err == nil {
-		return membership{}, fault.New(fault.Denied, "--data: %s belongs to a coordinator that was removed from its cluster (%s): delete the folder and join anew, with a token from clary cluster add %s",
-			c.Data, strings.TrimSpace(string(reason)), c.ID)
+	if reason, err := os.ReadFile(c.path(removedFile)); err == nil { // it says what to do, too
+		return membership{}, fault.New(fault.Denied, "--data: %s belongs to a coordinator that was removed from its cluster: %s", c.Data, strings.TrimSpace(string(reason)))
 	}
 	if _, err := os.Lstat(c.path(restoringFolder)); err == nil {
 		return membership{}, wasCutOff(c)
 	}
-	switch known, err := comeBack(c); {
-	case err == nil || !errors.Is(err, fs.ErrNotExist):
-		return known, err
+	_, err := os.Lstat(c.path(notesFile))
+	_, began := os.Lstat(c.path(beganFile))
+	switch {
+	case err == nil:
+		return comeBack(c)
+	case !errors.Is(err, fs.ErrNotExist):
+		return membership{}, fmt.Errorf("--data: %w", err)
+	case began == nil: // whoever founds or joins writes a keyring, and this is the folder of a member
+		return membership{}, c.lost(fault.New(fault.Invalid, "--data: %s is gone", c.path(notesFile)))
 	case c.Join != "":
 		return join(ctx, c)
 	default:
@@ -89,19 +94,19 @@ func comeBack(c Config) (membership, error) {
 	}
 	var m membership
 	if err := json.Unmarshal(text, &m.notes); err != nil {
-		return m, fault.New(fault.Invalid, "%s is damaged: %w", c.path(notesFile), err)
+		return m, c.lost(fault.New(fault.Invalid, "%s is damaged: %w", c.path(notesFile), err))
 	}
 	if m.notes.ID != c.ID {
 		return m, fault.New(fault.Invalid, "--id: %q, but the folder %s belongs to coordinator %q", c.ID, c.Data, m.notes.ID)
 	}
 	kept, err := keyring.Load(c.path(keyringFile))
 	if err != nil {
-		return m, err
+		return m, c.lost(err)
 	}
 	m.keyring = keyring.NewCurrent(kept)
 	saved, err := pki.LoadCredentials(c.path(tlsFolder))
 	if err != nil {
-		return m, err
+		return m, c.lost(err)
 	}
 	saved.Trust = kept.Trust(saved.Trust.Revoked)
 	if time.Now().After(pki.RenewAt(saved.Cert)) || saved.Outdated() || saved.Cert.VerifyHostname(c.advertisedHost()) != nil { // it moved
@@ -109,6 +114,14 @@ func comeBack(c Config) (membership, error) {
 	}
 	m.credentials = pki.NewCurrent(saved)
 	return m, nil
+}
+
+// lost says what helps a member whose keys are gone or damaged: what is refused for who may read it says so itself.
+func (c Config) lost(err error) error {
+	if fault.Is(err, fault.Denied) || errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return fmt.Errorf("%w; if the other coordinators are well, remove this one with clary cluster remove %s, delete the folder and join it again; if it is the only one, put the file back from a backup", err, c.ID)
 }
 
 // found makes the cluster's secrets and this coordinator's certificate. The notes come

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -118,11 +119,50 @@ func TestAFolderWhoseLogIsGoneIsNotVotedWith(t *testing.T) {
 func TestAFolderOfACoordinatorThatWasRemovedIsRefused(t *testing.T) {
 	c := configIn(t.TempDir())
 	enters(t, c)
-	if err := os.WriteFile(c.path(removedFile), []byte("by its operator\n"), 0o600); err != nil {
+	if err := os.WriteFile(c.path(removedFile), []byte("another machine is c1 now: delete this folder\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := enter(t.Context(), c); !fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), "by its operator") || !strings.Contains(err.Error(), "clary cluster add c1") {
+	_, err := enter(t.Context(), c)
+	if !fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), "another machine is c1 now") || strings.Count(err.Error(), "delete") != 1 {
 		t.Errorf("it came back: %v", err)
+	}
+}
+
+func TestAMemberWhoseKeysAreLostSaysWhatHelps(t *testing.T) {
+	for name, spoil := range map[string]func(path string) error{
+		"gone": os.Remove,
+		"damaged": func(path string) error {
+			return os.WriteFile(path, []byte("-----BEGIN"), 0o600)
+		},
+	} {
+		for _, file := range []string{notesFile, keyringFile, "tls/cert.pem"} {
+			c := configIn(t.TempDir())
+			enters(t, c)
+			if err := os.WriteFile(c.path(beganFile), nil, 0o600); err != nil { // it has a log
+				t.Fatal(err)
+			}
+			before, _ := os.ReadFile(c.path(keyringFile))
+			if err := spoil(c.path(file)); err != nil {
+				t.Fatal(err)
+			}
+			_, err := enter(t.Context(), c)
+			if after, _ := os.ReadFile(c.path(keyringFile)); file != keyringFile && !bytes.Equal(before, after) {
+				t.Errorf("%s %s: the cluster's keys were replaced", file, name)
+			}
+			for _, part := range []string{filepath.Dir(c.path(file)), "clary cluster remove c1", "join it again", "from a backup"} {
+				if err == nil || !strings.Contains(err.Error(), part) {
+					t.Errorf("%s %s: %v does not say %q", file, name, err, part)
+				}
+			}
+		}
+	}
+	c := configIn(t.TempDir())
+	enters(t, c)
+	if err := os.Chmod(c.path(keyringFile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := enter(t.Context(), c); err == nil || !strings.Contains(err.Error(), "chmod 600") || strings.Contains(err.Error(), "remove") {
+		t.Errorf("a keyring that others may read: %v", err)
 	}
 }
 

@@ -51,7 +51,10 @@ const restoringFolder = ".restoring"
 // Restore makes the folder. All of a file that is damaged, or for which a key does not fit, is refused, and the folder is
 // as it was. The coordinator is then started as usual, and others join it.
 func Restore(r Restoration, from io.Reader) (made Restored, err error) {
-	c := Config{ID: r.ID, Data: r.Data, Listen: r.Advertise, Gossip: "0.0.0.0:7421", Store: r.Store, StoreListen: "0.0.0.0:7423"}
+	if r.Advertise == "" {
+		return made, fault.New(fault.Invalid, "--advertise is missing: name the host:port under which others will reach this coordinator")
+	}
+	c := Config{ID: r.ID, Data: r.Data, Listen: r.Advertise, Advertise: r.Advertise, Gossip: "0.0.0.0:7421", Store: r.Store, StoreListen: "0.0.0.0:7423"}
 	if err := c.Validate().Err(); err != nil {
 		return made, fault.New(fault.Invalid, "%w", err)
 	}

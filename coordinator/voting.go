@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -108,6 +109,9 @@ func (n *coordinator) stay(ctx context.Context) error {
 func (n *coordinator) noteRemoval(err error) error {
 	if !fault.Is(err, fault.Denied) {
 		return err
+	}
+	if said := errors.Unwrap(err); said != nil { // without what was being done when it was said
+		err = said
 	}
 	if noted := atomicfile.Write(n.config.path(removedFile), []byte(err.Error()+"\n"), 0o600); noted != nil {
 		n.log.Error("the removal cannot be noted", "error", noted)
