@@ -38,6 +38,7 @@ type Machine struct {
 	Objects func(folder string) bool                           // whether a data folder has the cluster's objects, on its own disk
 	Sync    func(folder string) (time.Duration, error)         // how long a small write takes until it is on the disk
 	Certs   func(folder string) ([]Certificate, error)         // of a data folder
+	Keyring func(folder string) error                          // whether a coordinator can use its own; of another folder nil
 	Ports   []Port                                             // that Clary's processes use
 	Port    func(ctx context.Context, port Port) PortState     // of this machine
 	GPUs    func(ctx context.Context) (found []GPU, err error) // none is no error
@@ -108,7 +109,7 @@ type CoordinatorAnswer struct {
 func Examine(ctx context.Context, m Machine) []Finding {
 	var found []Finding
 	for _, check := range []func(context.Context, Machine) []Finding{
-		kernel, privileges, cgroups, namespaces, files, clock, disks, syncs, certificates, ports, gpus, members,
+		kernel, privileges, cgroups, namespaces, files, clock, disks, syncs, certificates, keyrings, ports, gpus, members,
 	} {
 		found = append(found, check(ctx, m)...)
 	}

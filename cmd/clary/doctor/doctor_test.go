@@ -11,6 +11,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/cmd/clary/doctor"
+	"github.com/clary-ml/clary/internal/fault"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
@@ -33,6 +34,7 @@ func healthy() doctor.Machine {
 		Objects: func(string) bool { return false },
 		Sync:    func(string) (time.Duration, error) { return time.Millisecond, nil },
 		Certs:   certs(noon.Add(time.Hour), noon.Add(2*time.Hour)),
+		Keyring: func(string) error { return nil },
 		Ports:   []doctor.Port{{Number: 7420, Of: "coordinators"}},
 		Port:    func(context.Context, doctor.Port) doctor.PortState { return doctor.Answered },
 		GPUs:    func(context.Context) ([]doctor.GPU, error) { return []doctor.GPU{{Model: "A100", Healthy: true}}, nil },
@@ -53,6 +55,10 @@ func certs(renew, expiry time.Time) func(string) ([]doctor.Certificate, error) {
 	return func(folder string) ([]doctor.Certificate, error) {
 		return []doctor.Certificate{{File: folder + "/tls/cert.pem", Of: "coordinator/a", Renew: renew, Expiry: expiry}}, nil
 	}
+}
+
+func unreadable(err error) func(string) ([]doctor.Certificate, error) {
+	return func(string) ([]doctor.Certificate, error) { return nil, err }
 }
 
 func answer(id string) doctor.CoordinatorAnswer {
@@ -122,6 +128,12 @@ func TestWhatIsWrongIsSaidWithItsRemedy(t *testing.T) {
 		"a very slow disk":         {func(m *doctor.Machine) { m.Sync = func(string) (time.Duration, error) { return time.Second, nil } }, "fsync", doctor.Fail, "SSD"},
 		"a certificate that ended": {func(m *doctor.Machine) { m.Certs = certs(noon.Add(-2*time.Hour), noon.Add(-time.Hour)) }, "certificates", doctor.Fail, "join again"},
 		"one that is not renewed":  {func(m *doctor.Machine) { m.Certs = certs(noon.Add(-time.Hour), noon.Add(time.Hour)) }, "certificates", doctor.Warn, "its log"},
+		"a damaged certificate":    {func(m *doctor.Machine) { m.Certs = unreadable(errors.New("no PEM")) }, "certificates", doctor.Fail, "join it again"},
+		"one that is not for you":  {func(m *doctor.Machine) { m.Certs = unreadable(fs.ErrPermission) }, "certificates", doctor.Warn, "as root"},
+		"a lost keyring":           {func(m *doctor.Machine) { m.Keyring = func(string) error { return fs.ErrNotExist } }, "keyring", doctor.Fail, "join it again"},
+		"a keyring for all to read": {func(m *doctor.Machine) {
+			m.Keyring = func(string) error { return fault.New(fault.Denied, "mode 0644") }
+		}, "keyring", doctor.Fail, "chmod 600 /data/keyring.json"},
 		"a taken port": {func(m *doctor.Machine) {
 			m.Port = func(context.Context, doctor.Port) doctor.PortState { return doctor.Silent }
 		}, "ports", doctor.Fail, "ss -lptn"},
@@ -137,7 +149,7 @@ func TestWhatIsWrongIsSaidWithItsRemedy(t *testing.T) {
 		"one coordinator away": {func(m *doctor.Machine) { in(m, func(a *doctor.ClusterAnswers) { a.Coordinators[2].Err = away }) }, "quorum", doctor.Warn, "none may fail"},
 		"two away": {func(m *doctor.Machine) {
 			in(m, func(a *doctor.ClusterAnswers) { a.Coordinators[2].Err, a.Coordinators[1].Err = away, away })
-		}, "quorum", doctor.Fail, "snapshot"},
+		}, "quorum", doctor.Fail, "clary cluster recover"},
 		"nobody leads": {func(m *doctor.Machine) {
 			in(m, func(a *doctor.ClusterAnswers) {
 				for i := range a.Coordinators {

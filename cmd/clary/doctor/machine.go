@@ -2,12 +2,17 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/clary-ml/clary/cluster"
+	"github.com/clary-ml/clary/coordinator/warden"
+	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/ops"
 )
 
@@ -138,12 +143,34 @@ func syncs(_ context.Context, m Machine) []Finding {
 	return found
 }
 
+// unusable is a file of a member's that cannot be read, or without which it does not start.
+func unusable(check string, err error) []Finding {
+	if errors.Is(err, fs.ErrPermission) {
+		return finding(check, Warn, err.Error(), "see that this user may read there: clary doctor as root")
+	}
+	return finding(check, Fail, err.Error(), "take the member out (clary cluster remove, clary nodes remove), delete its data folder and join it again")
+}
+
+func keyrings(_ context.Context, m Machine) []Finding {
+	var found []Finding
+	for _, folder := range m.Folders {
+		switch err := m.Keyring(folder); {
+		case err == nil:
+		case fault.Is(err, fault.Denied): // it says what to do
+			found = append(found, finding("keyring", Fail, err.Error(), "chmod 600 "+filepath.Join(folder, warden.File))...)
+		default:
+			found = append(found, unusable("keyring", err)...)
+		}
+	}
+	return found
+}
+
 func certificates(_ context.Context, m Machine) []Finding {
 	var found []Finding
 	for _, folder := range m.Folders {
 		certs, err := m.Certs(folder)
 		if err != nil {
-			found = append(found, finding("certificates", Warn, err.Error(), "see that this user may read there: clary doctor as root")...)
+			found = append(found, unusable("certificates", err)...)
 		}
 		for _, cert := range certs {
 			text := fmt.Sprintf("%s of %s ends %s", cert.File, cert.Of, cert.Expiry.UTC().Format("2006-01-02 15:04"))

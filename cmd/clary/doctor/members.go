@@ -76,7 +76,7 @@ func quorum(all []CoordinatorAnswer) []Finding {
 	text := fmt.Sprintf("%d of %d voting coordinators answer, %d are needed", there, voters, need)
 	switch {
 	case there < need:
-		return finding("quorum", Fail, text, "bring the others back; if they are lost for good, restore a snapshot into a new cluster")
+		return finding("quorum", Fail, text, "bring the others back; if they are lost for good, go on with one that is left (clary cluster recover) or with a backup (clary cluster restore): the newer of them")
 	case len(leaders) == 0:
 		return finding("quorum", Fail, text+", and nobody leads", "see that the coordinators reach one another, and their logs")
 	case len(leaders) > 1:

@@ -16,7 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/clary-ml/clary/agent/device/nvml"
+	"github.com/clary-ml/clary/auth/keyring"
 	"github.com/clary-ml/clary/auth/pki"
+	"github.com/clary-ml/clary/coordinator/warden"
+	"github.com/clary-ml/clary/internal/fault"
 	"github.com/clary-ml/clary/internal/ops"
 )
 
@@ -30,7 +33,7 @@ func System(folders []string, ask func(context.Context) (*ClusterAnswers, error)
 			text, err := os.ReadFile(path)
 			return string(text), err
 		},
-		Root: os.Geteuid() == 0, Folders: folders, Room: ops.Room, Objects: func(folder string) bool { return ops.SameDisk(folder, filepath.Join(folder, "objects")) }, Sync: syncTime, Certs: certificatesIn,
+		Root: os.Geteuid() == 0, Folders: folders, Room: ops.Room, Objects: func(folder string) bool { return ops.SameDisk(folder, filepath.Join(folder, "objects")) }, Sync: syncTime, Certs: certificatesIn, Keyring: keyringIn,
 		Ports: []Port{
 			{7420, "coordinators", false},
 			{7421, "coordinators' gossip", true},
@@ -71,11 +74,11 @@ func syncTime(folder string) (took time.Duration, err error) {
 	return all[len(all)/2], nil
 }
 
-// certificatesIn reads the certificate of a data folder, if there is one.
+// certificatesIn reads the certificate of a data folder. A folder that no member has used yet has none.
 func certificatesIn(folder string) ([]Certificate, error) {
 	dir := filepath.Join(folder, "tls")
 	found, err := pki.LoadCredentials(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !within(folder, "member.json") {
 		return nil, nil
 	}
 	if err != nil {
@@ -86,6 +89,20 @@ func certificatesIn(folder string) ([]Certificate, error) {
 		of = strings.TrimPrefix(identity.URI(), "clary://node/")
 	}
 	return []Certificate{{File: filepath.Join(dir, pki.CertFile), Of: of, Renew: pki.RenewAt(found.Cert), Expiry: found.Cert.NotAfter}}, nil
+}
+
+// keyringIn reads the keyring of a data folder, if that is a coordinator's.
+func keyringIn(folder string) error {
+	_, err := keyring.Load(filepath.Join(folder, warden.File))
+	if fault.Is(err, fault.NotFound) && !within(folder, "raft") {
+		return nil
+	}
+	return err
+}
+
+func within(folder, name string) bool {
+	_, err := os.Lstat(filepath.Join(folder, name))
+	return err == nil
 }
 
 // dialTime is how long a port of this machine may take to answer.

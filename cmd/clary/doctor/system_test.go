@@ -37,6 +37,25 @@ func TestAPortThatSomebodyHasByUDPAloneIsNotFree(t *testing.T) {
 	}
 }
 
+func TestWhatAMemberHasLostIsMissed(t *testing.T) {
+	folder := t.TempDir()
+	m := doctor.System([]string{folder}, nil)
+	if _, err := m.Certs(folder); err != nil || m.Keyring(folder) != nil {
+		t.Errorf("an empty folder: %v, %v", err, m.Keyring(folder))
+	}
+	for _, name := range []string{"raft", "member.json"} { // as a coordinator has them
+		if err := os.Mkdir(filepath.Join(folder, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := m.Certs(folder); err == nil || !strings.Contains(err.Error(), "cert.pem") {
+		t.Errorf("a member without a certificate: %v", err)
+	}
+	if err := m.Keyring(folder); err == nil || !strings.Contains(err.Error(), "keyring.json") {
+		t.Errorf("a coordinator without a keyring: %v", err)
+	}
+}
+
 func TestACertificateOnDiskIsOfAMemberByItsName(t *testing.T) {
 	ca, err := pki.NewAuthority("test", time.Now())
 	if err != nil {
