@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -45,7 +46,7 @@ func (a *agent) keepLinked(ctx context.Context) error {
 		if reason := fmt.Sprint(err); said[address] != reason {
 			said[address], level = reason, slog.LevelWarn
 		}
-		a.log.Log(ctx, level, "no connection to a coordinator now", "at", address, "error", err)
+		a.log.Log(ctx, level, "no connection to a coordinator now", "at", address, "error", explained(err, a.config.ID))
 		wait := reconnectEvery/4 + rand.N(reconnectEvery/4)
 		if len(addresses) > 1 && try%len(addresses) != len(addresses)-1 {
 			wait /= 10 // there are others to try first
@@ -56,6 +57,14 @@ func (a *agent) keepLinked(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// explained says of a handshake that a coordinator refuses what may be the reason: TLS has no words for it.
+func explained(err error, id string) error {
+	if err == nil || !strings.Contains(err.Error(), "tls: bad certificate") {
+		return err
+	}
+	return fmt.Errorf("%w: this node's certificate is not accepted there: clary nodes %s says whether it was revoked; if so it joins anew, with an empty data folder and a new token", err, id)
 }
 
 // coordinators lists where coordinators may be: what gossip says first, then what was noted when this agent joined. Those of

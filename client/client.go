@@ -200,19 +200,9 @@ func (p *peer) explain(err error) error {
 		return fault.New(fault.Denied, "%s: %w", p.address, *refused)
 	}
 	if fault.Is(err, fault.Unready) {
-		return fault.New(fault.Unready, "%s: %s", p.address, shorten(err.Error()))
+		return fault.New(fault.Unready, "%s: %s", p.address, err)
 	}
 	return err
-}
-
-// shorten takes gRPC's own framing off a connection error.
-func shorten(text string) string {
-	for _, mark := range []string{"while dialing: ", "error reading server preface: "} {
-		if _, rest, found := strings.Cut(text, mark); found {
-			text = rest
-		}
-	}
-	return strings.Trim(text, `"`)
 }
 
 func (c *Client) gaveUp(ctx context.Context, last error) error {

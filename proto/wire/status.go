@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -100,8 +101,20 @@ func FromStatus(err error) error {
 		return ended{s.Message(), context.Canceled}
 	case codes.DeadlineExceeded:
 		return ended{s.Message(), context.DeadlineExceeded}
+	case codes.Unavailable:
+		return fault.New(kind(s.Code()), "%s", unframed(s.Message()))
 	}
 	return fault.New(kind(s.Code()), "%s", s.Message())
+}
+
+// unframed takes gRPC's own framing off the text of a connection that failed.
+func unframed(text string) string {
+	for _, mark := range []string{"while dialing: ", "error reading server preface: "} {
+		if _, rest, found := strings.Cut(text, mark); found {
+			text = strings.TrimSuffix(rest, `"`)
+		}
+	}
+	return text
 }
 
 // ended is the end of a context, told by a peer.

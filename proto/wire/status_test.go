@@ -41,6 +41,18 @@ func TestTheEndOfAContextStaysWhatItIs(t *testing.T) {
 	}
 }
 
+func TestAConnectionThatFailedIsToldWithoutItsFrame(t *testing.T) {
+	for sent, told := range map[string]string{
+		`connection error: desc = "transport: Error while dialing: dial tcp 10.0.0.1:7420: connect: connection refused"`: "dial tcp 10.0.0.1:7420: connect: connection refused",
+		`connection error: desc = "error reading server preface: remote error: tls: bad certificate"`:                    "remote error: tls: bad certificate",
+		`no leader answers to "x"`: `no leader answers to "x"`,
+	} {
+		if err := wire.FromStatus(status.Error(codes.Unavailable, sent)); !fault.Is(err, fault.Unready) || err.Error() != told {
+			t.Errorf("%s is told as %v", sent, err)
+		}
+	}
+}
+
 func TestWhatHasNoKindIsInternal(t *testing.T) {
 	if got := status.Code(wire.ToStatus(errors.New("odd"))); got != codes.Internal {
 		t.Errorf("an error without a kind has code %s", got)
