@@ -43,7 +43,7 @@ func TestUnitsAreWhatSystemdTakesAndNoMoreExposedThanSaid(t *testing.T) {
 	root := t.TempDir()
 	// What units name besides themselves: their program, and the targets that they wait for.
 	write(t, filepath.Join(root, "usr/local/bin/clary"), "#!/bin/sh\n", 0o755)
-	write(t, filepath.Join(root, "bin/kill"), "#!/bin/sh\n", 0o755)
+	write(t, filepath.Join(root, "bin/sh"), "#!/bin/sh\n", 0o755)
 	units := filepath.Join(root, "usr/local/lib/systemd/system")
 	for unit := range exposure {
 		text, err := os.ReadFile(filepath.Join("systemd", unit))

@@ -135,6 +135,19 @@ func TestWhatChangesNothingIsNotOnRecordAndARotatedTokenIsByItsID(t *testing.T) 
 	})
 }
 
+func TestANodeSaysWhetherItWasCordonedOrDrained(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.propose(command.PutNode{Node: cluster.Node{ID: "n1", Address: "n1"}})
+		nodes := claryv1.NewNodesClient(w.as(cluster.RoleAdmin))
+		for _, empty := range []bool{false, true} {
+			word := map[bool]string{false: "cordoned by ", true: "drained by "}[empty]
+			if node, err := nodes.Drain(w.Context(), &claryv1.DrainNodeRequest{Id: "n1", Empty: empty}); err != nil || !strings.HasPrefix(node.GetReason(), word) {
+				t.Errorf("%q is not %q: %v", node.GetReason(), word, err)
+			}
+		}
+	})
+}
+
 // A change may be made, and its entry with it, without anybody hearing of it. What waits beside that entry to be put on record is.
 func TestAnEntryThatIsThereAlreadyTakesNoOtherWithIt(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -61,8 +61,10 @@ func noNode(id string) error {
 
 func (s *nodes) Drain(ctx context.Context, request *claryv1.DrainNodeRequest) (*claryv1.Node, error) {
 	reason := request.GetReason()
-	if reason == "" {
+	if reason == "" && request.GetEmpty() {
 		reason = "drained by " + caller(ctx).Name
+	} else if reason == "" {
+		reason = "cordoned by " + caller(ctx).Name
 	}
 	if request.GetDeadline() < 0 || request.GetDeadline() != 0 && !request.GetEmpty() {
 		return nil, fault.New(fault.Invalid, "deadline: %d: it is Unix nanoseconds, and of a node that is emptied", request.GetDeadline())
