@@ -192,6 +192,9 @@ func (g *logGathering) tasks(ctx context.Context, stale bool) ([]cluster.Task, b
 	if err != nil {
 		return nil, false, err
 	}
+	if err := g.misnamed(gangs, all); err != nil {
+		return nil, false, err
+	}
 	if g.base == 0 {
 		g.base = cmp.Or(g.request.GetAttempt(), newest(all), job.Attempt)
 	}
@@ -208,6 +211,28 @@ func (g *logGathering) tasks(ctx context.Context, stale bool) ([]cluster.Task, b
 		return nil, false, fault.New(fault.Invalid, "task: the job has %d tasks, at most %d can be read at once: name one", len(chosen), maxLogReaders)
 	}
 	return chosen, job.State.Ended(), nil
+}
+
+// misnamed refuses a task that this job never has, for which nothing would be shown, or waited in vain. One of a role that
+// it has may come with a later attempt, or have been in an earlier one.
+func (g *logGathering) misnamed(gangs []cluster.Gang, all []cluster.Task) error {
+	name := g.request.GetTask()
+	if len(gangs) == 0 || slices.ContainsFunc(all, func(task cluster.Task) bool { return named(task, name) }) {
+		return nil
+	}
+	short := name[strings.LastIndexByte(name, '/')+1:]
+	var roles []string
+	for _, gang := range gangs {
+		for _, role := range gang.Roles {
+			if name == "" || short == role.Name || strings.HasPrefix(short, role.Name+"-") {
+				return nil
+			}
+			roles = append(roles, role.Name)
+		}
+	}
+	slices.Sort(roles)
+	return fault.New(fault.Invalid, "task: %q is no task of job %s: name a role of it (%s) or a task of one, like %s-0",
+		cluster.Clip(name), g.request.GetJob(), strings.Join(slices.Compact(roles), ", "), roles[0])
 }
 
 // newest is the last attempt that has begun: one that waits for its place has nothing to show yet.

@@ -324,13 +324,14 @@ func TestLogsOfTasksAreMergedByTimeAndAskedForByTimeStreamAndText(t *testing.T) 
 		w.wants(&claryv1.LogsRequest{After: map[string]int64{tasks[0].ID: second(1), tasks[1].ID: second(3)}, Tail: 1}, whole[3:])
 		for field, request := range map[string]*claryv1.LogsRequest{
 			"match": {Match: "a(b"}, "until": {Since: second(2), Until: second(1)}, "since": {Since: -1}, "tail": {Tail: 1 << 30},
+			`task: "workers" is no task of job digits: name a role of it (worker)`: {Job: "digits", Task: "workers"},
 			"name: there is no job": {Job: "another"},
 		} {
 			stream, err := claryv1.NewJobsClient(w.as(cluster.RoleViewer)).Logs(w.Context(), request)
 			if err == nil {
 				_, err = stream.Recv()
 			}
-			if err = wire.FromStatus(err); !strings.Contains(err.Error(), field) || !fault.Is(err, fault.Invalid) && request.GetJob() == "" {
+			if err = wire.FromStatus(err); !strings.Contains(err.Error(), field) || !fault.Is(err, fault.Invalid) && request.GetJob() != "another" {
 				w.Errorf("%v: %v", request, err)
 			}
 		}

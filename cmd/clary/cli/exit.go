@@ -85,7 +85,7 @@ func takes(names ...string) cobra.PositionalArgs {
 	return func(command *cobra.Command, args []string) error {
 		least, most := 0, len(names)
 		for _, name := range names {
-			if !strings.HasPrefix(name, "[") {
+			if !strings.HasSuffix(strings.TrimSuffix(name, "..."), "]") { // [LOCAL:]REMOTE is one that must be there
 				least++
 			}
 			if strings.HasSuffix(name, "...") {

@@ -138,6 +138,9 @@ func (a *App) portForwardCommand() *cobra.Command {
 	command.Flags().StringVar(&task, "task", "", "worker-1, a role, or a whole ID (default: the first that runs)")
 	command.Flags().StringVar(&listen, "listen", "127.0.0.1", "address of this machine to listen on")
 	command.RunE = a.with(func(ctx context.Context, c *client.Client, args []string) error {
+		if _, err := c.Job(ctx, args[0]); err != nil {
+			return err
+		}
 		var listeners []net.Listener
 		defer func() {
 			for _, listener := range listeners {
