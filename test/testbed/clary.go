@@ -34,7 +34,7 @@ func (m *Machines) Try(args ...string) (string, error) { return m.As(nil, args..
 
 // As is try with more in the environment.
 func (m *Machines) As(env []string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience*2*time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, m.Binary, args...)
 	command.Env = append(slices.Clone(m.Env), env...)
@@ -56,10 +56,10 @@ func (m *Machines) File(name, text string) string {
 	return m.Path(name)
 }
 
-// Waits is clary wait, which must exit with a code within a minute.
+// Waits is clary wait, which must exit with a code within a minute and some patience.
 func (m *Machines) Waits(code int, job string) string {
 	m.T.Helper()
-	return m.Exits(code, "wait", job, "--timeout", "1m")
+	return m.Exits(code, "wait", job, "--timeout", (patience * time.Minute).String())
 }
 
 // Exits runs one client command that must end with an exit code and returns what it said.

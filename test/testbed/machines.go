@@ -291,10 +291,15 @@ func (m *Machines) Ended() []string {
 	return found
 }
 
-// WaitFor asks until the condition holds. It polls, since what it asks is another process, which has no event to wait for; the
-// longer it has waited the less often, since to ask is mostly to start a client, which takes processors from what is waited for.
+// patience is how many times as long things may take as where a test is alone: others run beside it.
+const patience = 2
+
+// WaitFor asks until the condition holds, for so long and some patience. It polls, since what it asks is another process, which has no
+// event to wait for; the longer it has waited the less often, since to ask is mostly to start a client, which takes processors
+// from what is waited for.
 func (m *Machines) WaitFor(what string, limit time.Duration, holds func() bool) {
 	m.T.Helper()
+	limit *= patience
 	for began := time.Now(); !holds(); {
 		waited := time.Since(began)
 		if waited > limit {
