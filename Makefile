@@ -7,7 +7,7 @@ SHELL := bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 5
-E2E_PARALLEL ?= 1
+E2E_PARALLEL ?= 3
 GO_LDFLAGS := -s -w -X github.com/clary-ml/clary/internal/version.version=$(VERSION)
 SHIM := agent/runtime/shimbin/embedded/clary-shim
 
@@ -92,9 +92,9 @@ engines: setup ## test containers on a Docker and a Podman of the tests' own
 	@internal/tools/setup.sh engines net
 	CLARY_TEST_ENGINES=1 go test -count=1 -timeout 10m ./agent/runtime/container/...
 
-e2e: build ## run the end-to-end tests on real processes, E2E_PARALLEL (1) at a time
+e2e: build ## run the end-to-end tests on real processes, E2E_PARALLEL (3) at a time
 	@internal/tools/setup.sh python torch net engines deploy
-	CLARY_TEST_ENGINES=1 CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 60m -parallel $(E2E_PARALLEL) ./test/e2e/... ./test/rubbish/...
+	CLARY_TEST_ENGINES=1 CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -timeout 40m -parallel $(E2E_PARALLEL) ./test/e2e/... ./test/rubbish/...
 
 bench-cold: build ## measure cold starts of an endpoint without replicas, part by part, as in docs/performance.md
 	CLARY_BIN=$(CURDIR)/bin/clary go test -count=1 -run TestAnEndpointWithoutReplicasAnswers -v ./test/e2e/ | grep 'ed to answered\|cold start\|FAIL\|ok'
