@@ -50,7 +50,7 @@ type Cluster struct {
 	holds   map[string]*hold
 	listed  []*hold          // sorted; nil if holds has changed since
 	shuts   map[string]*shut // limits that are kept, by their queue; "" is what others withhold, and those behind firmIn are on what nobody may preempt
-	rests   map[string]int64 // until when nodes and limits are not kept below what may never end
+	spells  spells           // in which things are kept for those that may wait for ever
 	works   map[string]*work // of gangs that wait or run
 	history *order.History
 	models  map[string]string         // of devices
@@ -73,7 +73,7 @@ func New(o Options) *Cluster {
 	return &Cluster{
 		Room: room.New(o.Policy), Queues: share.New(), opts: o,
 		needs: pool{known: map[string]*Needs{}}, lines: map[string]*line{},
-		waiting: map[string]*waiter{}, running: map[string]*runner{}, holds: map[string]*hold{}, shuts: map[string]*shut{}, rests: map[string]int64{}, works: map[string]*work{}, history: order.NewHistory(),
+		waiting: map[string]*waiter{}, running: map[string]*runner{}, holds: map[string]*hold{}, shuts: map[string]*shut{}, works: map[string]*work{}, history: order.NewHistory(),
 		models: map[string]string{}, nodes: map[string]cluster.Amount{},
 	}
 }

@@ -161,16 +161,17 @@ func conserved(w *world, c *scheduler.Cluster) error {
 	for _, id := range w.waits() {
 		asks = append(asks, scheduler.NewAsk(w.gangs[id].gang))
 	}
-	closed := map[string]bool{} // who has waited for long for a limit keeps others from what it waits for
+	closed := map[string]bool{} // who has waited for long for a limit keeps others from what it waits for, until it has room, too
 	denied := map[string]bool{}
 	for _, ask := range asks {
 		if block, ok := c.Queues.Admit(c.Claim(ask, ask.Needs().Least())); !ok {
 			w.counted["denied"]++
 			denied[ask.ID] = true
-			if block.Asked <= block.Most && w.now-w.gangs[ask.ID].came >= int64(scheduler.DefaultPatience) {
-				closed[block.Queue] = true
+			if p := w.gangs[ask.ID]; block.Asked <= block.Most && w.now-p.came >= int64(scheduler.DefaultPatience) {
+				p.closes[block.Queue] = true
 			}
 		}
+		maps.Copy(closed, w.gangs[ask.ID].closes)
 	}
 	for _, ask := range asks {
 		id, size := ask.ID, ask.Needs().Least()

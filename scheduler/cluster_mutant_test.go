@@ -104,7 +104,7 @@ func TestTheLawsCatchWhoBreaksThem(t *testing.T) {
 			return sound(s, mutant(c), c, map[string]int{})
 		}
 	}
-	scripts, floods := rapid.Custom(drawScript), rapid.Custom(drawFlood)
+	scripts, floods, sieges := rapid.Custom(drawScript), rapid.Custom(drawFlood), rapid.Custom(drawSiege)
 	for name, law := range map[string]func(script) error{
 		"half a gang":         soundness(func(c *scheduler.Cluster) planner { return halves{c} }),
 		"a device sold twice": soundness(func(c *scheduler.Cluster) planner { return sells{c} }),
@@ -124,6 +124,11 @@ func TestTheLawsCatchWhoBreaksThem(t *testing.T) {
 		return floods.Example(seed).starves(scheduler.New(scheduler.Options{Patience: 1e6 * time.Hour}), map[string]int{})
 	}) {
 		t.Error("starvation: nobody notices")
+	}
+	if !caught(func(seed int) error {
+		return sieges.Example(seed).endures(scheduler.New(scheduler.Options{Patience: 1e6 * time.Hour}), map[string]int{})
+	}) {
+		t.Error("starvation beside what never ends: nobody notices")
 	}
 }
 

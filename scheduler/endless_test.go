@@ -148,3 +148,25 @@ func TestWhoCameLaterAndNeverEndsHasNothingKeptForEver(t *testing.T) {
 		}
 	}
 }
+
+// More wait before it for what they can never have than may have room kept for them, and since different instants.
+func TestWhoFitsBesideServersStartsBehindMoreThanMayHaveRoomKept(t *testing.T) {
+	queues := []cluster.Queue{{Name: "q", Weight: 1}, {Name: "small", Weight: 2}}
+	for i := range 70 {
+		queues = append(queues, cluster.Queue{Name: fmt.Sprintf("h%02d", i), Weight: 1})
+	}
+	s := newStage(t, racks(4, 4), queues...)
+	for i := range 4 {
+		s.submit(gpuGang("q", fmt.Sprint("server", i), 1, 3), forever)
+	}
+	s.after(time.Minute)
+	for i := range 70 {
+		s.submit(gpuGang(fmt.Sprintf("h%02d", i), fmt.Sprint("large", i), 1+int32(i%4), 4), time.Hour)
+		s.submit(gpuGang("small", fmt.Sprint("before", i), 1, 1), 40*time.Minute)
+		s.after(7 * time.Minute)
+	}
+	s.submit(gpuGang("q", "fits", 4, 1), time.Hour)
+	if took := s.stream("small", 5*time.Minute, 40*time.Minute, 200*time.Hour, "fits"); took > 40*time.Hour {
+		t.Errorf("it waits for %s", took)
+	}
+}

@@ -15,7 +15,10 @@ type hold struct {
 	// until is when all of it is expected to be free, never if nobody knows. Who is done before may use it.
 	until int64
 	at    int64 // when that was worked out
-	since int64 // since when the gang waits in vain
+	due   int64 // when it is worked out anew
+	turn  int64 // of the gang
+	// endless says that the gang may wait for ever: then it is kept in spells.
+	endless bool
 	// made says that others were told to make room for the gang: then it keeps the hold until it is placed or
 	// gives up, and what it will hold is charged already, so that nobody takes its share meanwhile.
 	made   bool

@@ -18,17 +18,16 @@ type shut struct {
 // frees is when an ask that a limit denies will be admitted.
 type frees struct {
 	look
-	until   int64 // never if nobody knows, 0 if it would not if all ended that runs
-	endless bool  // it may be for ever until then
+	until   int64 // never if nobody knows, 0 if it would not be, or had no room, if all ended that runs
+	due     int64 // when that is worked out anew
+	endless bool  // it may be for ever until then, or until it then has room
 }
 
 // denied notes that a limit blocks an ask. When the first of a line has waited for long enough for a limit that is not
 // its owner's alone, others no longer take what it waits for: neither those behind it nor other queues that have the limit above
 // them. In a strict queue those behind it wait at once. A limit on what nobody may preempt keeps only such jobs back, and closes no line.
 func (r *round) denied(w *waiter, block share.Block) {
-	if w.since == 0 {
-		w.since = r.now
-	}
+	r.passed(w)
 	if block.Owner != "" || block.Asked > block.Most || w.line.stuck > 0 {
 		return
 	}
@@ -44,22 +43,18 @@ func (r *round) denied(w *waiter, block share.Block) {
 		return
 	}
 	r.free(w, block.Queue)
-	if w.frees.until == 0 || w.frees.until == never && r.keeps(w, w.frees.endless, []string{limitOf + limit}) > 0 {
+	if w.frees.until == 0 || w.frees.endless && r.keeps(w) > 0 {
 		return
 	}
-	if old := r.shuts[limit]; old == nil || old.by == w || old.by.since > w.since || old.by.since == w.since && old.by.ID > w.ID {
-		r.shuts[limit] = &shut{by: w, until: w.frees.until, seen: true}
-		w.leads = true
-		r.recall(w.frees.until)
+	if old := r.shuts[limit]; old == nil || old.by == w || w.goesBefore(old.by) {
+		r.shuts[limit] = &shut{by: w, until: w.frees.until}
+		r.recall(w.frees.due)
+		r.stays(w)
 	}
 }
 
-const (
-	// limitOf stands before a limit's name where it rests, as nodes do by theirs.
-	limitOf = "limit of "
-	// firmIn stands before a queue's name for its limit on what nobody may preempt.
-	firmIn = "firm in "
-)
+// firmIn stands before a queue's name for its limit on what nobody may preempt.
+const firmIn = "firm in "
 
 // close has nobody overtake an ask in a queue that says so.
 func (r *round) close(w *waiter) {
@@ -71,7 +66,7 @@ func (r *round) close(w *waiter) {
 // free works out when an ask will be admitted, if what holds of a queue's limit ends in its order.
 func (r *round) free(w *waiter, queue string) {
 	f := &w.frees
-	fresh := f.until > r.now && (f.until != never || f.endless || r.now < w.spell.until) // what did not seem endless may by now
+	fresh := f.until > r.now && f.due > r.now // what did not seem endless may by now
 	if next := f.at + int64(reserveEvery); f.at > 0 && (fresh && f.moves == r.moves || f.until > r.now && next > r.now) {
 		r.recall(next)
 		return
@@ -93,12 +88,20 @@ func (r *round) free(w *waiter, queue string) {
 		}
 		gone = append(gone, e.run.claim)
 		if _, ok := r.Queues.Admit(claim); ok {
-			f.until, f.endless = e.at, e.endless(w)
+			f.until, f.due, f.endless = e.at, r.again(w, e), e.endless(w)
 			break
 		}
 	}
 	for _, claim := range gone {
 		r.charge(*claim)
+	}
+	if f.until == 0 || f.endless {
+		return
+	}
+	if latest, _ := r.earliest(w); latest == nil {
+		f.until = 0
+	} else {
+		f.due, f.endless = min(f.due, r.again(w, latest)), latest.endless(w)
 	}
 }
 
@@ -126,7 +129,10 @@ func (c *Cluster) waitsBehind(w *waiter, amount cluster.Amount, now int64) *wait
 
 // bars reports whether an ask may take nothing of the limit.
 func (s *shut) bars(w *waiter, now int64) bool {
-	if s == nil || s.by == w || s.by.line == w.line && byAsk(w, s.by) < 0 {
+	switch {
+	case s == nil || s.by == w:
+		return false
+	case s.by.line == w.line && byAsk(w, s.by) < 0 || s.by.line != w.line && w.goesBefore(s.by):
 		return false
 	}
 	return s.until == never || w.Lasts == 0 || w.Lasts > time.Duration(s.until-now)

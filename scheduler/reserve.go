@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"time"
 
@@ -18,13 +17,12 @@ const reserveEvery = 10 * time.Second
 // first: time that goes by brings it nearer.
 func (r *round) reserve(w *waiter) {
 	if h := r.holds[w.ID]; h != nil {
-		h.seen = true
-		if due := h.due(w); due > r.now || h.at == r.now {
-			r.recall(due)
+		if h.due > r.now || h.at == r.now {
+			r.recall(h.due)
+			r.stays(w)
 			return
 		}
-		h.seen = false
-	} else if len(r.holds) >= maxHolds && len(r.younger(w)) == 0 {
+	} else if r.crowded() && len(r.younger(w)) == 0 {
 		return
 	}
 	if r.vain(w.keep) {
@@ -32,23 +30,27 @@ func (r *round) reserve(w *waiter) {
 	}
 	if next := w.keep.at + int64(reserveEvery); w.keep.at > 0 && next > r.now && r.holds[w.ID] == nil {
 		r.recall(next)
+		r.stays(w)
 		return
 	}
-	until, allocations, endless := r.earliest(w)
-	if allocations == nil {
+	latest, allocations := r.earliest(w)
+	if latest == nil {
 		w.keep = look{r.moves, r.now, never}
 		return
 	}
+	until, endless := latest.at, latest.endless(w)
 	if patient := w.since + int64(r.opts.Patience); until == never && patient > r.now {
 		w.keep = look{r.moves, r.now, patient}
 		r.recall(patient)
 		return
 	}
-	if until == never {
-		if again := r.keeps(w, endless, nodesOf(allocations)); again > 0 {
+	due := r.again(w, latest)
+	if endless {
+		if again := r.keeps(w); again > 0 {
 			w.keep = look{r.moves, r.now, again}
 			return
 		}
+		due = r.spells.until
 	}
 	for _, a := range allocations {
 		for _, h := range r.younger(w) {
@@ -57,95 +59,69 @@ func (r *round) reserve(w *waiter) {
 			}
 		}
 	}
-	if r.holds[w.ID] == nil && len(r.holds) >= maxHolds {
+	if r.holds[w.ID] == nil && r.crowded() {
 		r.unholdYoungest(w)
 	}
-	h := &hold{id: w.ID, until: until, at: r.now, since: w.since, seen: true}
-	r.hold(h, allocations)
-	r.recall(h.due(w))
+	r.hold(&hold{id: w.ID, until: until, at: r.now, due: due, turn: w.turn, endless: endless}, allocations)
+	r.recall(due)
+	r.stays(w)
 }
 
-// due is when it is worked out anew what is kept for an ask.
-func (h *hold) due(w *waiter) int64 {
-	if h.until == never {
-		return w.spell.until
+// stays has all stay kept that is kept for an ask, its limits until it has room and its room until it is admitted: or others would take the one while it waits
+// for the other, in turns.
+func (r *round) stays(w *waiter) {
+	h, until := r.holds[w.ID], int64(0)
+	if h != nil {
+		h.seen, until = !h.endless || !r.spells.rests, h.until
 	}
-	return h.until
-}
-
-// spell is how long something is kept for an ask of which nobody knows when it can use it, and then, if what it waits for
-// may never end, for how long it is not.
-type spell struct {
-	lasts int64
-	until int64
-	rests bool
-}
-
-// firstSpell is how long the first spell lasts. Each is twice as long as the one before: so what waits for jobs that end, however
-// long they take, gets on in a few times as long, and what is kept below those that never end lies idle for half of the time at the most.
-const firstSpell = time.Hour
-
-// keeps is 0 if something is kept for an ask of which nobody knows when it can use it, or else when to ask again. Endless says that what it waits
-// for was there before it, has been for long, or may not be stopped; then what is kept, nodes or a limit, rests after each spell whoever else would have
-// it kept: or the first of several queues would take turns, and it never rested.
-func (r *round) keeps(w *waiter, endless bool, what []string) (again int64) {
-	for _, name := range what {
-		if endless {
-			again = max(again, r.rests[name])
+	for _, s := range r.shuts { // in any order
+		if s.by == w {
+			s.seen, w.leads = true, true
+			until = max(until, s.until)
 		}
 	}
-	if again > r.now {
-		r.recall(again)
-		return again
-	}
-	s := &w.spell
-	switch {
-	case s.lasts == 0:
-		*s = spell{lasts: int64(firstSpell), until: r.now + int64(firstSpell)}
-	case r.now < s.until:
-	case endless && !s.rests:
-		s.rests, s.until = true, r.now+s.lasts
-		maps.DeleteFunc(r.rests, func(_ string, until int64) bool { return until <= r.now })
-		if h := r.holds[w.ID]; h != nil {
-			what = append(what, h.nodes...)
+	for _, s := range r.shuts { // in any order
+		if s.by == w {
+			s.until = until
 		}
-		for _, name := range what {
-			r.rests[name] = s.until
-		}
-	default:
-		s.lasts *= 2
-		s.rests, s.until = false, r.now+s.lasts
 	}
-	r.recall(s.until)
-	if s.rests {
-		return s.until
+	if h != nil {
+		h.until = until
 	}
-	return 0
 }
 
-// endless reports whether an ask that waits for this to end may do so for ever: it was there before, or has been for long.
-func (e *end) endless(w *waiter) bool {
-	return e.at == never && (e.late >= long || e.run.Started < w.since)
+// crowded reports whether room is kept for as many as may have it, besides those for whom others make it.
+func (r *round) crowded() bool {
+	if len(r.holds) < maxHolds {
+		return false
+	}
+	n := 0
+	for _, h := range r.held() {
+		if !h.made {
+			n++
+		}
+	}
+	return n >= maxHolds
 }
 
 // younger are the holds of those that have waited for less long than an ask. They stand back: so the one that has waited
 // longest always finds room in the end, however many others wait beside it.
 func (r *round) younger(w *waiter) []*hold {
 	return slices.DeleteFunc(slices.Clone(r.held()), func(h *hold) bool {
-		return h.made || h.since < w.since || h.since == w.since && h.id <= w.ID
+		return h.made || cmp.Or(cmp.Compare(h.turn, w.turn), cmp.Compare(h.id, w.ID)) <= 0
 	})
 }
 
 // unholdYoungest gives up the youngest of the holds that are younger than an ask which has a hold to make: only then, or the two
 // would take turns for ever.
 func (r *round) unholdYoungest(w *waiter) {
-	youngest := slices.MaxFunc(r.younger(w), func(a, b *hold) int { return cmp.Or(cmp.Compare(a.since, b.since), cmp.Compare(a.id, b.id)) })
+	youngest := slices.MaxFunc(r.younger(w), func(a, b *hold) int { return cmp.Or(cmp.Compare(a.turn, b.turn), cmp.Compare(a.id, b.id)) })
 	r.unhold(youngest.id)
 }
 
-// earliest is when an ask would find room if nothing else were placed, and where; nil if it never would. What is kept for
-// those that have waited for longer is not to be had. Endless says that it may be for ever until then.
-func (r *round) earliest(w *waiter) (until int64, allocations []cluster.Allocation, endless bool) {
+// earliest is the last that has to end before an ask finds room if nothing else is placed, and where; nil if it never would. What is kept for
+// those that have waited for longer is not to be had.
+func (r *round) earliest(w *waiter) (latest *end, allocations []cluster.Allocation) {
 	if r.ends == nil {
 		r.ends = r.Cluster.ends(r.now)
 	}
@@ -172,7 +148,7 @@ func (r *round) earliest(w *waiter) (until int64, allocations []cluster.Allocati
 	var short room.Mark
 	for step := 1; ; step *= 2 {
 		if few == len(r.ends) {
-			return 0, nil, false
+			return nil, nil
 		}
 		many = min(few+step, len(r.ends))
 		short = r.Room.Mark()
@@ -196,8 +172,7 @@ func (r *round) earliest(w *waiter) (until int64, allocations []cluster.Allocati
 	}
 	give(r.ends[few:many])
 	allocations, _ = r.Room.Take(shape)
-	latest := &r.ends[many-1]
-	return latest.at, allocations, latest.endless(w)
+	return &r.ends[many-1], allocations
 }
 
 // backfill places an ask in room that is kept for others, if it will be done before they can use it.

@@ -47,6 +47,7 @@ type round struct {
 func (c *Cluster) Plan(now int64) cluster.Plan {
 	c.clock = now
 	c.wake(now)
+	c.advance(now)
 	if !c.due(now) {
 		return cluster.Plan{}
 	}
@@ -243,6 +244,7 @@ func (r *round) try(w *waiter) {
 	}
 	amount := w.needs.Least().Amount
 	if r.waitsBehind(w, amount, r.now) != nil {
+		r.passed(w)
 		return
 	}
 	if block, ok := r.Queues.Admit(w.claim(amount)); !ok {
@@ -265,9 +267,7 @@ func (r *round) try(w *waiter) {
 	l := w.line
 	l.stuck++
 	r.close(w)
-	if w.since == 0 {
-		w.since = r.now
-	}
+	r.passed(w)
 	w.leads = l.stuck <= max(l.depth(), pressDepth)
 	if !r.press(w) && l.stuck <= l.depth() && l.keepsFor(w) {
 		r.reserve(w)

@@ -199,8 +199,9 @@ const (
 	never = math.MaxInt64
 	// unsaid is how long what does not say when it ends may have run to be taken for what soon does.
 	unsaid = time.Hour
-	// long is how late those are that have run for 16 hours and do not say when they end: they may never.
-	long = 5
+	// lastsLong is how long what does not say when it ends has run when it may never, and long how late it then is.
+	lastsLong = 16 * unsaid
+	long      = 5
 	// last is how late those are expected to end whom nobody may stop and who have no limit, such as endpoints.
 	last = 64
 )

@@ -46,6 +46,7 @@ type played struct {
 	ends    int64 // when it makes room, if it was told to; 0 if it was not
 	came    int64
 	evicted int
+	closes  map[string]bool // queues for whose limits it has waited for long
 }
 
 func (p *played) runs() bool { return p.placed != nil }
@@ -74,7 +75,7 @@ func (w *world) submit(g cluster.Gang, lasts time.Duration) {
 	if g.Submitted == 0 {
 		g.Submitted = w.now
 	}
-	w.gangs[g.ID()] = &played{gang: g, lasts: int64(lasts), came: w.now}
+	w.gangs[g.ID()] = &played{gang: g, lasts: int64(lasts), came: w.now, closes: map[string]bool{}}
 	w.planner.Wait(scheduler.NewAsk(g))
 }
 
@@ -187,6 +188,7 @@ func (w *world) place(placement cluster.Placement) error {
 			at++
 		}
 	}
+	clear(p.closes)
 	p.gang, p.placed, p.started = gang, placement.Allocations, w.now
 	w.counted["placed"]++
 	return w.quotas()

@@ -1,0 +1,90 @@
+package scheduler
+
+import (
+	"cmp"
+	"time"
+)
+
+// firstSpell is how long things are kept at first for an ask that may wait for ever. The next time that it leads they are kept for twice as long:
+// so what waits for jobs that end, however long they take, gets on in a few times as long.
+const firstSpell = time.Hour
+
+// spells is the clock by which room and limits are kept for all those that may wait for ever: for a spell everything that they
+// call for, then for as long nothing of it. It is one clock for all, or the limit would be kept while the room rests, and who needs both never had
+// them. In each spell that ask leads which has waited longest. If it is not placed by the end of it, it goes behind all that wait by then: so
+// what never gets on is not before others for ever.
+type spells struct {
+	lead  *waiter
+	from  int64
+	until int64
+	rests bool
+}
+
+// advance has the clock go on to an instant.
+func (c *Cluster) advance(now int64) {
+	s := &c.spells
+	if s.until == 0 || s.until > now {
+		return
+	}
+	if !s.rests {
+		if w := s.lead; c.waiting[w.ID] == w {
+			w.turn, w.lasts = now, 2*w.lasts
+		}
+		*s = spells{from: s.until, until: 2*s.until - s.from, rests: true}
+	}
+	if s.until <= now {
+		*s = spells{}
+	}
+}
+
+// keeps is 0 if something is kept for an ask that may wait for ever, or else when to ask again.
+func (r *round) keeps(w *waiter) (again int64) {
+	s := &r.spells
+	switch {
+	case s.rests:
+		again = s.until
+	case s.lead == nil:
+		s.from = r.now
+		r.leads(w)
+	case w.goesBefore(s.lead) && r.now-s.from < int64(reserveEvery): // by then all have called for it
+		r.leads(w)
+	}
+	r.recall(s.until)
+	return again
+}
+
+// leads has a spell last as an ask needs it.
+func (r *round) leads(w *waiter) {
+	w.lasts = max(w.lasts, int64(firstSpell))
+	r.spells.lead, r.spells.until = w, r.spells.from+w.lasts
+}
+
+// goesBefore reports whether an ask has waited for longer than another, or longer since it led a spell in vain.
+func (w *waiter) goesBefore(other *waiter) bool {
+	return w.turn > 0 && cmp.Or(cmp.Compare(w.turn, other.turn), cmp.Compare(w.ID, other.ID)) < 0
+}
+
+// passed notes that an ask was passed over.
+func (r *round) passed(w *waiter) {
+	if w.since == 0 {
+		w.since, w.turn = r.now, r.now
+	}
+}
+
+// again is when it is worked out anew what is kept for an ask until this ends. Where nobody knows when that is, it is rarely, so that it stays where it is,
+// though as soon as what does not seem to last for ever may.
+func (r *round) again(w *waiter, e *end) int64 {
+	switch at := r.now + max(int64(firstSpell), r.now-w.since); {
+	case e.at != never:
+		return e.at
+	case e.endless(w):
+		return at
+	default:
+		return min(at, e.run.Started+int64(lastsLong))
+	}
+}
+
+// endless reports whether an ask that waits for this to end may do so for ever: it was there before, or has been for long.
+func (e *end) endless(w *waiter) bool {
+	return e.at == never && (e.late >= long || e.run.Started < w.since)
+}
