@@ -14,6 +14,7 @@ import (
 	"maps"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/clary-ml/clary/internal/sparing"
@@ -40,7 +41,8 @@ const plaintextAnswer = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nConten
 // Mux accepts connections on one listener and hands them to the protocol they chose.
 type Mux struct {
 	// Guests and GuestsFrom are how many connections stand at once of those who show no certificate of the cluster, in all and from
-	// one address; more are refused. Members are as many as there are. Set them before Run.
+	// one address; more are refused, but that who comes from an address with fewer takes a place of the address with most: nobody is
+	// locked out by a crowd. Members are as many as there are. Set them before Run.
 	Guests, GuestsFrom int
 
 	listener net.Listener
@@ -60,7 +62,7 @@ type Mux struct {
 // Counts are how many connections there are.
 type Counts struct {
 	Members, Guests int   // that stand; guests showed no certificate
-	Refused         int64 // guests, since there were too many
+	Refused         int64 // guests, since there were too many; and those who had to make room
 }
 
 // Counts tells how many connections there are now.
@@ -197,7 +199,7 @@ func (m *Mux) seat(peeked *peekedConn, conn *tls.Conn, looks int) (missed, ok bo
 		if err != nil {
 			from = peeked.RemoteAddr().String()
 		}
-		if m.counts.Guests >= m.Guests || m.guests[from] >= m.GuestsFrom {
+		if m.guests[from] >= m.GuestsFrom || m.counts.Guests >= m.Guests && !m.makeRoom(from) {
 			m.counts.Refused++
 			m.log.Warn("refused a connection, since there are too many without a certificate of the cluster", "from", from, "from_there", m.guests[from], "in_all", m.counts.Guests)
 			return false, false
@@ -210,10 +212,38 @@ func (m *Mux) seat(peeked *peekedConn, conn *tls.Conn, looks int) (missed, ok bo
 	return m.looks != looks, true
 }
 
+// makeRoom ends, of the address with most guests, the connection that said nothing for longest, if whoever comes has fewer.
+func (m *Mux) makeRoom(from string) bool {
+	crowded := from
+	for address, n := range m.guests {
+		if n > m.guests[crowded] || n == m.guests[crowded] && address < crowded && address != from {
+			crowded = address
+		}
+	}
+	if m.guests[crowded] <= m.guests[from]+1 {
+		return false
+	}
+	var silent *peekedConn
+	for conn := range m.open {
+		if conn.guest == crowded && (silent == nil || conn.heard.Load() < silent.heard.Load()) {
+			silent = conn
+		}
+	}
+	m.counts.Refused++
+	m.log.Warn("ended a connection, since there are too many without a certificate of the cluster, and most from there", "from", crowded, "from_there", m.guests[crowded], "in_all", m.counts.Guests)
+	m.forget(silent)
+	_ = silent.Conn.Close() // not TLS's own way, which would wait for a reader
+	return true
+}
+
 // leave forgets a connection.
 func (m *Mux) leave(c *peekedConn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.forget(c)
+}
+
+func (m *Mux) forget(c *peekedConn) {
 	if _, open := m.open[c]; !open {
 		return
 	}
@@ -259,7 +289,8 @@ type peekedConn struct {
 	net.Conn
 	mux    *Mux
 	reader *bufio.Reader
-	guest  string // the address it came from, if it showed no certificate
+	guest  string       // the address it came from, if it showed no certificate
+	heard  atomic.Int64 // when something was read last, in Unix nanoseconds
 }
 
 // Close implements net.Conn.
@@ -268,7 +299,11 @@ func (c *peekedConn) Close() error {
 	return c.Conn.Close()
 }
 
-func (c *peekedConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
+func (c *peekedConn) Read(p []byte) (int, error) {
+	n, err := c.reader.Read(p)
+	c.heard.Store(time.Now().UnixNano())
+	return n, err
+}
 
 // side is the listener of one protocol.
 type side struct {

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -211,4 +212,82 @@ func TestTheEndDoesNotWaitForWhoSaysNothing(t *testing.T) {
 	if err := p.end(); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+}
+
+// stands reports whether a connection is not ended.
+func stands(conn net.Conn) bool {
+	_ = conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	_, err := conn.Read(make([]byte, 1))
+	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// A crowd from one address has all places but those that others want: it is not the crowd that decides who is served.
+func TestWhoComesFromAnAddressWithFewTakesAPlaceOfTheAddressWithMost(t *testing.T) {
+	p := open(t, nil)
+	p.Guests, p.GuestsFrom = 8, 8
+	var served sync.WaitGroup
+	served.Go(func() { // reads what comes, until the end
+		for {
+			conn, err := p.On(alpn.GRPC).Accept()
+			if err != nil {
+				return
+			}
+			served.Go(func() { _, _ = io.Copy(io.Discard, conn); _ = conn.Close() })
+		}
+	})
+	from := func(address string) *tls.Conn {
+		t.Helper()
+		dialer := &net.Dialer{Timeout: soon, LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+		conn, err := tls.DialWithDialer(dialer, "tcp", p.address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{alpn.GRPC}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	standing := func(conns []*tls.Conn) (n int) {
+		for _, conn := range conns {
+			if stands(conn) {
+				n++
+			}
+		}
+		return n
+	}
+	var crowd, others []*tls.Conn
+	for range 10 {
+		crowd = append(crowd, from("127.0.0.2"))
+	}
+	if n := standing(crowd); n != 8 {
+		t.Fatalf("%d of one address stand, want 8", n)
+	}
+	if _, err := crowd[0].Write([]byte("I live")); err != nil {
+		t.Fatal(err)
+	}
+	for p.Counts().Guests != 8 {
+		t.Fatalf("it counts %+v", p.Counts())
+	}
+	_ = stands(crowd[0]) // what it said has come
+	for range 6 {
+		others = append(others, from("127.0.0.3"))
+	}
+	if a, b := standing(crowd), standing(others); a != 4 || b != 4 {
+		t.Errorf("%d of the crowd and %d others stand, want 4 and 4", a, b)
+	}
+	if !stands(crowd[0]) {
+		t.Error("of the crowd the one that said something last is ended")
+	}
+	third := from("127.0.0.4")
+	if !stands(third) || standing(crowd)+standing(others) != 7 {
+		t.Error("who comes from a third address is not let in")
+	}
+	if counts := p.Counts(); counts.Guests != 8 || counts.Refused != 2+4+2+1 {
+		t.Errorf("it counts %+v", counts)
+	}
+	for _, conn := range append(append(crowd, others...), third) {
+		_ = conn.Close()
+	}
+	if err := p.end(); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	served.Wait()
 }

@@ -135,7 +135,7 @@ func TestAnUploadIsStoppedWhenTheDiskBecomesLow(t *testing.T) {
 	if err := user.EnsureBucket(t.Context(), "data"); err != nil {
 		t.Fatal(err)
 	}
-	const size = 64 << 20
+	const size = 12 << 20 // one request
 	reader, writer := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
@@ -144,13 +144,13 @@ func TestAnUploadIsStoppedWhenTheDiskBecomesLow(t *testing.T) {
 		ended <- err
 	}()
 	piece := make([]byte, 1<<20)
-	for range 8 {
+	for range 4 {
 		if _, err := writer.Write(piece); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.reserve(t, s.room(t)*3/2, "uploads of users are refused")
-	for sent := 8 << 20; sent < size; sent += len(piece) {
+	for sent := 4 << 20; sent < size; sent += len(piece) {
 		if _, err := writer.Write(piece); err != nil {
 			break
 		}
