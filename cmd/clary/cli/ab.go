@@ -136,10 +136,10 @@ func (a *App) ab(ctx context.Context, c *client.Client, name string, f abFlags) 
 
 // followAB shows a test until it ends: all that changes, or at the end alone.
 func (a *App) followAB(ctx context.Context, c *client.Client, name string, all bool) error {
-	line := live{out: a.Err, terminal: false, width: a.Width}
+	line := a.newLog()
 	for view, err := range c.WatchEndpoint(ctx, name) {
 		if ctx.Err() != nil {
-			return &exitError{ExitInterrupted, fmt.Sprintf("the test goes on without you: see clary ab %s", name)}
+			return Exitf(ExitInterrupted, "the test goes on without you: see clary ab %s", name)
 		}
 		if err != nil {
 			return err

@@ -260,12 +260,12 @@ func (a *App) endpointDeleteCommand() *cobra.Command {
 		}
 		if wait.timeout > 0 {
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeoutCause(ctx, wait.timeout, &exitError{124, fmt.Sprintf("%s has not ended after %s: it goes on", name, wait.timeout)})
+			ctx, cancel = context.WithTimeoutCause(ctx, wait.timeout, Exitf(124, "%s has not ended after %s: it goes on", name, wait.timeout))
 			defer cancel()
 		}
 		if _, err := a.watch(ctx, c, name); err != nil {
-			if exit, ok := context.Cause(ctx).(*exitError); ok {
-				return exit
+			if err := GaveUp(ctx); err != nil {
+				return err
 			}
 			return err
 		}

@@ -21,19 +21,19 @@ const (
 func (a *App) settle(ctx context.Context, c *client.Client, name string, generation int64, timeout time.Duration) (client.EndpointView, error) {
 	if timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, timeout, &exitError{124, fmt.Sprintf("%s is not ready after %s: it goes on; see clary endpoint status %s", name, timeout, name)})
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, Exitf(124, "%s is not ready after %s: it goes on; see clary endpoint status %s", name, timeout, name))
 		defer cancel()
 	}
-	line := live{out: a.Err, terminal: a.Terminal, width: a.Width}
+	line := a.newLine()
 	defer line.end()
 	told := map[string]bool{} // failures that were shown, by what they say
 	var last client.EndpointView
 	for view, err := range c.WatchEndpoint(ctx, name) {
 		if ctx.Err() != nil {
-			if exit, ok := context.Cause(ctx).(*exitError); ok {
-				return last, exit
+			if err := GaveUp(ctx); err != nil {
+				return last, err
 			}
-			return last, &exitError{ExitInterrupted, fmt.Sprintf("%s goes on without you: see clary endpoint status %s", name, name)}
+			return last, Exitf(ExitInterrupted, "%s goes on without you: see clary endpoint status %s", name, name)
 		}
 		if err != nil {
 			return last, err
@@ -106,9 +106,9 @@ func settled(view client.EndpointView, generation int64) (bool, error) {
 	job, e := view.Job, view.Endpoint
 	switch {
 	case job.State.Ended() || job.Cancel:
-		return true, &exitError{ExitFailed, fmt.Sprintf("%s %s: %s", job.Name, stateText(job), oneLine(job.Reason))}
+		return true, Exitf(ExitFailed, "%s %s: %s", job.Name, stateText(job), oneLine(job.Reason))
 	case e.Rollout == nil && generation > 0 && e.Generation != generation:
-		return true, &exitError{ExitFailed, fmt.Sprintf("%s is at generation %d again: %s", job.Name, e.Generation, oneLine(lastNote(e)))}
+		return true, Exitf(ExitFailed, "%s is at generation %d again: %s", job.Name, e.Generation, oneLine(lastNote(e)))
 	}
 	whole := e.Rollout == nil && job.State == cluster.JobRunning
 	for _, fleet := range e.Fleets {
@@ -121,8 +121,8 @@ func settled(view client.EndpointView, generation int64) (bool, error) {
 	}
 	for _, replica := range view.Replicas {
 		if replica.Failures >= givenUp && replica.State != client.ReplicaDraining {
-			return true, &exitError{ExitFailed, fmt.Sprintf("%s failed %d times in a row: %s\nit is tried again and again: see clary logs %s, correct it with clary endpoint update %s, or end it with clary cancel %s",
-				replica.Gang, replica.Failures, oneLine(replica.Failure), job.Name, job.Name, job.Name)}
+			return true, Exitf(ExitFailed, "%s failed %d times in a row: %s\nit is tried again and again: see clary logs %s, correct it with clary endpoint update %s, or end it with clary cancel %s",
+				replica.Gang, replica.Failures, oneLine(replica.Failure), job.Name, job.Name, job.Name)
 		}
 	}
 	return false, nil

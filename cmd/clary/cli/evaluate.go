@@ -67,7 +67,7 @@ func (a *App) evaluateCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		judged, err := s.judge(ctx, []string{args[0], against}, data, said, parts)
+		judged, err := judge(ctx, s, []string{args[0], against}, data, said, parts)
 		if err != nil {
 			return err
 		}
@@ -81,7 +81,7 @@ func (a *App) evaluateCommand() *cobra.Command {
 				return err
 			}
 		}
-		if err := s.storeEvaluation(ctx, store, args[1], data, judged); err != nil {
+		if err := storeEvaluation(ctx, s, store, args[1], data, judged); err != nil {
 			return err
 		}
 		return checkBounds(judged[0].Metrics(), bounds)
@@ -90,7 +90,7 @@ func (a *App) evaluateCommand() *cobra.Command {
 }
 
 // judge judges models by the same rows; a name that is empty is left out.
-func (s *scratch) judge(ctx context.Context, names []string, data string, said inference.Rows, parts []evaluation.Part) ([]inference.Evaluation, error) {
+func judge(ctx context.Context, s *scratch, names []string, data string, said inference.Rows, parts []evaluation.Part) ([]inference.Evaluation, error) {
 	var judged []inference.Evaluation
 	for _, name := range names {
 		if name == "" {

@@ -48,7 +48,7 @@ func (f *storeFlags) check(command *cobra.Command, model string) error {
 }
 
 // storeEvaluation keeps figures and page of the first model beside its version.
-func (s *scratch) storeEvaluation(ctx context.Context, f storeFlags, data, local string, judged []inference.Evaluation) error {
+func storeEvaluation(ctx context.Context, s *scratch, f storeFlags, data, local string, judged []inference.Evaluation) error {
 	version, known := s.versions[judged[0].Model]
 	if !known || f.none {
 		return nil

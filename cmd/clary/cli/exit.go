@@ -24,8 +24,22 @@ type exitError struct {
 
 func (e *exitError) Error() string { return e.text }
 
+// Exitf is an error that ends the process with a code of its own, and says why.
+func Exitf(code int, format string, args ...any) error {
+	return &exitError{code, fmt.Sprintf(format, args...)}
+}
+
 // ExitWith is an error that ends the process with a code of its own.
 func ExitWith(code int, err error) error { return &exitError{code, err.Error()} }
+
+// GaveUp is what a wait ends with whose own time is over.
+func GaveUp(ctx context.Context) error {
+	exit, ok := context.Cause(ctx).(*exitError)
+	if !ok {
+		return nil
+	}
+	return exit
+}
 
 // Exit says how the process ends after an error: what to print and with which code.
 func Exit(err error) (message string, code int) {

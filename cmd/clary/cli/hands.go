@@ -52,7 +52,7 @@ func (a *App) execCommand() *cobra.Command {
 			return err
 		}
 		if code != 0 {
-			return &exitError{code, ""}
+			return Exitf(code, "")
 		}
 		return nil
 	})

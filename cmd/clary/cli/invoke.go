@@ -222,7 +222,7 @@ func (f invokeFlags) within(ctx context.Context) (context.Context, context.Cance
 	if f.timeout <= 0 {
 		return ctx, func() {}
 	}
-	return context.WithTimeoutCause(ctx, f.timeout, &exitError{ExitTryAgain, fmt.Sprintf("there was no answer within %s: raise --timeout", f.timeout)})
+	return context.WithTimeoutCause(ctx, f.timeout, Exitf(ExitTryAgain, "there was no answer within %s: raise --timeout", f.timeout))
 }
 
 // tryAgain has errors of the moment end with a code of their own.
@@ -232,7 +232,7 @@ func tryAgain(err error) error {
 	}
 	refused, ok := errors.AsType[*invoke.Refused](err)
 	if ok && refused.Temporary() || !ok && (fault.Is(err, fault.Unready) || errors.Is(err, context.DeadlineExceeded)) {
-		return &exitError{ExitTryAgain, err.Error()}
+		return ExitWith(ExitTryAgain, err)
 	}
 	return err
 }

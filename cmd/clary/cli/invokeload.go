@@ -96,7 +96,7 @@ func wrong(err error) string {
 // invokeMany sends one request many times and tells how that went.
 func (a *App) invokeMany(ctx context.Context, caller *invoke.Caller, f invokeFlags) error {
 	t := &tally{variants: map[string]int64{}, failures: map[string]int64{}}
-	progress := live{out: a.Err, terminal: a.Terminal, width: a.Width}
+	progress := a.newLine()
 	end := ctx
 	if f.load.during > 0 {
 		var cancel context.CancelFunc
@@ -143,7 +143,7 @@ func (a *App) invokeMany(ctx context.Context, caller *invoke.Caller, f invokeFla
 		return ctx.Err()
 	}
 	if t.failed > 0 {
-		return &exitError{ExitFailed, fmt.Sprintf("%d of %d requests failed", t.failed, t.failed+t.answers.N())}
+		return Exitf(ExitFailed, "%d of %d requests failed", t.failed, t.failed+t.answers.N())
 	}
 	return nil
 }

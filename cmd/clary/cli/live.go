@@ -21,6 +21,12 @@ type live struct {
 	drawn    bool
 }
 
+// newLine is a line on the terminal of whoever runs a command.
+func (a *App) newLine() live { return live{out: a.Err, terminal: a.Terminal, width: a.Width} }
+
+// newLog is a line that is never drawn over.
+func (a *App) newLog() live { return live{out: a.Err, width: a.Width} }
+
 // draw shows text on a terminal. news is what is written where lines cannot be drawn
 // over, once for each new text.
 func (l *live) draw(text, news string) {
@@ -178,7 +184,7 @@ type bar struct {
 }
 
 func (a *App) newBar(name string, total int64) *bar {
-	return &bar{line: live{out: a.Err, terminal: a.Terminal, width: a.Width}, name: name, total: total, began: time.Now()}
+	return &bar{line: a.newLine(), name: name, total: total, began: time.Now()}
 }
 
 // Write counts bytes that pass by.

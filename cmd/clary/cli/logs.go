@@ -53,7 +53,7 @@ that is said.
 		}
 		err = a.showLogs(ctx, c, request, stamped)
 		if ctx.Err() != nil {
-			return &exitError{code: ExitInterrupted}
+			return Exitf(ExitInterrupted, "")
 		}
 		return err
 	})

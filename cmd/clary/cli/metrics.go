@@ -240,7 +240,7 @@ func (a *App) followMetrics(ctx context.Context, c *client.Client, v metricsView
 		}
 		select {
 		case <-ctx.Done():
-			return &exitError{code: ExitInterrupted}
+			return Exitf(ExitInterrupted, "")
 		case <-time.After(redrawEvery):
 		}
 	}

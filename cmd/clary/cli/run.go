@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"path"
 	"path/filepath"
 	"slices"
@@ -265,7 +264,7 @@ func (a *App) runJob(ctx context.Context, c *client.Client, j cluster.Job, flags
 		if err != nil {
 			return err
 		}
-		return &exitError{ExitInterrupted, fmt.Sprintf("%s %s", name, view.Job.State)}
+		return Exitf(ExitInterrupted, "%s %s", name, view.Job.State)
 	}
 	if err != nil {
 		return err

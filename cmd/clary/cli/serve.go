@@ -101,7 +101,7 @@ func (a *App) serve(ctx context.Context, command *cobra.Command, s *scratch, f s
 	}
 	folder := filepath.Join(baseDir(a.Getenv), "model")
 	if len(args) > 0 {
-		if folder, err = s.served(ctx, args[0]); err != nil {
+		if folder, err = served(ctx, s, args[0]); err != nil {
 			return err
 		}
 	}
@@ -142,7 +142,7 @@ func (a *App) listen(ctx context.Context, f serveFlags, name string, serve func(
 }
 
 // served is a local folder with the model's files, or a local ONNX model.
-func (s *scratch) served(ctx context.Context, name string) (string, error) {
+func served(ctx context.Context, s *scratch, name string) (string, error) {
 	if filepath.Ext(name) == onnxExtension {
 		return s.data(ctx, name)
 	}

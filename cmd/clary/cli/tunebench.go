@@ -153,7 +153,7 @@ func (a *App) tuneBench(ctx context.Context, b tuneBench) error {
 // task stand in the order of the seeds.
 func (a *App) playAll(ctx context.Context, tasks []bench.Task, b tuneBench, c *crew) (curves [][][]float64, falls [][][]bench.Fall, err error) {
 	curves, falls = make([][][]float64, len(tasks)), make([][][]bench.Fall, len(tasks))
-	line := live{out: a.Err, terminal: a.Terminal, width: a.Width}
+	line := a.newLine()
 	defer line.clear()
 	var mu sync.Mutex
 	done, total := 0, len(tasks)*b.seeds

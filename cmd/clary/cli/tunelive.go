@@ -21,7 +21,7 @@ import (
 func (a *App) followSweep(ctx context.Context, c *client.Client, name string) error {
 	view, err := a.watchSweep(ctx, c, name)
 	if ctx.Err() != nil && !view.Job.State.Ended() {
-		return &exitError{ExitInterrupted, fmt.Sprintf("%s goes on without you: follow it with clary sweep %s --watch, end it with clary sweep stop %s", name, name, name)}
+		return Exitf(ExitInterrupted, "%s goes on without you: follow it with clary sweep %s --watch, end it with clary sweep stop %s", name, name, name)
 	}
 	if err != nil {
 		return err
@@ -47,7 +47,7 @@ func (a *App) followSweep(ctx context.Context, c *client.Client, name string) er
 		return nil
 	}
 	a.failureNote(ctx, c, name)
-	return &exitError{ExitFailed, joined(fmt.Sprintf("%s %s", name, view.Job.State), oneLine(view.Job.Reason))}
+	return Exitf(ExitFailed, "%s", joined(fmt.Sprintf("%s %s", name, view.Job.State), oneLine(view.Job.Reason)))
 }
 
 // failureNote says where to read what the first trial that failed has written.
@@ -75,7 +75,7 @@ func readTuning(job cluster.Job) (tuning.Spec, error) {
 
 // watchSweep draws a sweep at each change until it has ended.
 func (a *App) watchSweep(ctx context.Context, c *client.Client, name string) (client.SweepView, error) {
-	drawn := &sweepDrawing{block: block{out: a.Err, width: a.Width}, line: live{out: a.Err}, terminal: a.Terminal}
+	drawn := &sweepDrawing{block: block{out: a.Err, width: a.Width}, line: a.newLog(), terminal: a.Terminal}
 	before, err := bestsBefore(ctx, c, name)
 	if err != nil {
 		return client.SweepView{}, err

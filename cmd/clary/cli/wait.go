@@ -27,7 +27,7 @@ func (a *App) waitCommand() *cobra.Command {
 		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
 			if timeout > 0 {
 				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeoutCause(ctx, timeout, &exitError{124, fmt.Sprintf("%s has not ended after %s: it goes on", args[0], timeout)})
+				ctx, cancel = context.WithTimeoutCause(ctx, timeout, Exitf(124, "%s has not ended after %s: it goes on", args[0], timeout))
 				defer cancel()
 			}
 			return a.wait(ctx, c, args[0])
@@ -41,10 +41,10 @@ func (a *App) waitCommand() *cobra.Command {
 func (a *App) wait(ctx context.Context, c *client.Client, name string) error {
 	view, err := a.watch(ctx, c, name)
 	if ctx.Err() != nil && !view.Job.State.Ended() {
-		if exit, ok := context.Cause(ctx).(*exitError); ok {
-			return exit
+		if err := GaveUp(ctx); err != nil {
+			return err
 		}
-		return &exitError{ExitInterrupted, fmt.Sprintf("%s goes on without you: follow it with clary wait %s, end it with clary cancel %s", name, name, name)}
+		return Exitf(ExitInterrupted, "%s goes on without you: follow it with clary wait %s, end it with clary cancel %s", name, name, name)
 	}
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func (a *App) wait(ctx context.Context, c *client.Client, name string) error {
 
 // watch draws the job's line at each change, and while it waits, what it waits for.
 func (a *App) watch(ctx context.Context, c *client.Client, name string) (client.JobView, error) {
-	drawn := &jobDrawing{line: live{out: a.Err, terminal: a.Terminal, width: a.Width}}
+	drawn := &jobDrawing{line: a.newLine()}
 	ticking, stop := context.WithCancel(ctx)
 	var ticker sync.WaitGroup
 	defer ticker.Wait()
@@ -151,5 +151,5 @@ func (a *App) outcome(view client.JobView) error {
 	if job.State == cluster.JobFailed {
 		text += fmt.Sprintf("\nsee clary logs %s", job.Name)
 	}
-	return &exitError{code, text}
+	return Exitf(code, "%s", text)
 }
