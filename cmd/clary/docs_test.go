@@ -18,7 +18,7 @@ import (
 	"github.com/yuin/goldmark/text"
 	"mvdan.cc/sh/v3/syntax"
 
-	"github.com/clary-ml/clary/cmd/clary/cli"
+	"github.com/clary-ml/clary/cmd/clary/cli/shell"
 )
 
 // shown is a command that a text shows: whole, or only named with some of its flags, as in a sentence.
@@ -131,7 +131,7 @@ var stands = regexp.MustCompile(`^[A-Z][A-Z_]*$`)
 
 // tree is all that the program takes.
 func tree() *cobra.Command {
-	root := newRoot(cli.System(kinds()))
+	root := newRoot(shell.System(kinds()))
 	var profile profile
 	profile.addTo(root)
 	root.InitDefaultHelpCmd()

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/mem"
 
-	"github.com/clary-ml/clary/cmd/clary/cli"
+	"github.com/clary-ml/clary/cmd/clary/cli/shell"
 )
 
 func main() { os.Exit(run()) }
@@ -26,12 +26,12 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
-	root := newRoot(cli.System(kinds()))
+	root := newRoot(shell.System(kinds()))
 	var profile profile
 	profile.addTo(root)
 	err := root.ExecuteContext(ctx)
 	err = errors.Join(err, profile.stop())
-	message, code := cli.Exit(err)
+	message, code := shell.Exit(err)
 	if message != "" {
 		fmt.Fprintln(os.Stderr, "clary: "+strings.TrimRight(message, "\n"))
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/cmd/clary/cli"
+	"github.com/clary-ml/clary/cmd/clary/cli/shell"
 	"github.com/clary-ml/clary/internal/version"
 	"github.com/clary-ml/clary/workload/endpoint"
 	"github.com/clary-ml/clary/workload/jobfile"
@@ -31,7 +32,7 @@ func kinds() map[cluster.Kind]jobfile.Kind {
 }
 
 // newRoot is the command that all others hang from.
-func newRoot(app *cli.App) *cobra.Command {
+func newRoot(app *shell.App) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "clary",
 		Short: "A machine-learning platform on your own machines",
@@ -45,9 +46,9 @@ func newRoot(app *cli.App) *cobra.Command {
 	root.SetIn(app.In)
 	root.SetOut(app.Out)
 	root.SetErr(app.Err)
-	root.AddGroup(cli.Groups()...)
+	root.AddGroup(shell.Groups()...)
 	root.AddGroup(&cobra.Group{ID: groupMachines, Title: "Machines:"})
-	root.AddCommand(app.Commands()...)
+	root.AddCommand(cli.Commands(app)...)
 	for _, construct := range machineCommands {
 		command := construct()
 		if !command.Hidden {
@@ -55,7 +56,7 @@ func newRoot(app *cli.App) *cobra.Command {
 		}
 		root.AddCommand(command)
 	}
-	root.SetFlagErrorFunc(cli.FlagError)
-	cli.StrictUsage(root)
+	root.SetFlagErrorFunc(shell.FlagError)
+	shell.StrictUsage(root)
 	return root
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/clary-ml/clary/client/clienttest"
 	"github.com/clary-ml/clary/client/invoke"
 	"github.com/clary-ml/clary/cluster"
-	"github.com/clary-ml/clary/cmd/clary/cli"
+	"github.com/clary-ml/clary/cmd/clary/cli/shell"
 	"github.com/clary-ml/clary/internal/fault"
 )
 
@@ -171,7 +171,7 @@ func end(word string, v *client.JobView) {
 }
 
 func TestEveryCommandSaysWhatItDoesWithAnExample(t *testing.T) {
-	walk(newRoot(cli.System(kinds())), func(name, short, example string, runs bool) {
+	walk(newRoot(shell.System(kinds())), func(name, short, example string, runs bool) {
 		if short == "" || runs && example == "" {
 			t.Errorf("%s has no short text or no example", name)
 		}

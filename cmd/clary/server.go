@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clary-ml/clary/cluster"
-	"github.com/clary-ml/clary/cmd/clary/cli"
+	"github.com/clary-ml/clary/cmd/clary/cli/operate"
 	"github.com/clary-ml/clary/coordinator"
 	"github.com/clary-ml/clary/internal/ops"
 	"github.com/clary-ml/clary/internal/version"
@@ -36,7 +36,7 @@ func workloads() map[cluster.Kind]workload.Kind {
 func newServerCommand() *cobra.Command {
 	var config coordinator.Config
 	var shared memberFlags
-	var store cli.StoreFlags
+	var store operate.StoreFlags
 	command := &cobra.Command{
 		Use:   "server",
 		Short: "Run a coordinator: one of the machines that decide",

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/clary-ml/clary/agent/feeder"
-	"github.com/clary-ml/clary/cmd/clary/cli"
+	"github.com/clary-ml/clary/cmd/clary/cli/shell"
 	"github.com/clary-ml/clary/serving/batch/driver"
 	"github.com/clary-ml/clary/storage/object/embedded"
 	"github.com/clary-ml/clary/trainer/worker"
@@ -62,7 +62,7 @@ func newTransformerCommand() *cobra.Command {
 				debug.SetMemoryLimit(options.Memory + driver.Overhead*3/4)
 			}
 			if err := driver.Run(command.Context(), options); err != nil {
-				return cli.ExitWith(driver.ExitCode(err), err)
+				return shell.ExitWith(driver.ExitCode(err), err)
 			}
 			return nil
 		},

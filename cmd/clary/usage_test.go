@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/clary-ml/clary/cmd/clary/cli"
+	"github.com/clary-ml/clary/cmd/clary/cli/shell"
 )
 
 func TestWrongUsageExitsWithTwoWhoeverFindsIt(t *testing.T) {
@@ -21,10 +21,10 @@ func TestWrongUsageExitsWithTwoWhoeverFindsIt(t *testing.T) {
 		"router":                             `"table" not set`,
 		"keys rotate bread":                  `"bread" cannot be rotated`,
 	} {
-		root := newRoot(&cli.App{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard, Getenv: func(string) string { return "" }})
+		root := newRoot(&shell.App{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard, Getenv: func(string) string { return "" }})
 		root.SetArgs(strings.Fields(call))
-		message, code := cli.Exit(root.ExecuteContext(t.Context()))
-		if code != cli.ExitUsage || !strings.Contains(message, says) {
+		message, code := shell.Exit(root.ExecuteContext(t.Context()))
+		if code != shell.ExitUsage || !strings.Contains(message, says) {
 			t.Errorf("clary %s: exit code %d, %q", call, code, message)
 		}
 	}

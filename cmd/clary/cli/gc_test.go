@@ -10,7 +10,7 @@ import (
 	"github.com/clary-ml/clary/client/clienttest"
 	"github.com/clary-ml/clary/client/config"
 	"github.com/clary-ml/clary/cluster"
-	"github.com/clary-ml/clary/cmd/clary/cli"
+	"github.com/clary-ml/clary/cmd/clary/cli/shell"
 	claryv1 "github.com/clary-ml/clary/proto/clary/v1"
 )
 
@@ -34,7 +34,7 @@ func TestGarbageIsShownFirstAndGoesOnlyAfterAYes(t *testing.T) {
 	run := func(args ...string) (string, error) {
 		t.Helper()
 		var said bytes.Buffer
-		app := &cli.App{Out: &said, Err: &said, Getenv: func(name string) string { return env[name] }}
+		app := &shell.App{Out: &said, Err: &said, Getenv: func(name string) string { return env[name] }}
 		root := under(t, app, args[0]).Root()
 		root.SilenceErrors, root.SilenceUsage = true, true
 		root.SetArgs(args)

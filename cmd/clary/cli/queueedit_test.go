@@ -9,14 +9,15 @@ import (
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/cmd/clary/cli"
+	"github.com/clary-ml/clary/cmd/clary/cli/shell"
 )
 
 // under finds a command below those of an App.
-func under(t *testing.T, app *cli.App, path ...string) *cobra.Command {
+func under(t *testing.T, app *shell.App, path ...string) *cobra.Command {
 	t.Helper()
 	root := &cobra.Command{Use: "clary"}
-	root.AddGroup(cli.Groups()...)
-	root.AddCommand(app.Commands()...)
+	root.AddGroup(shell.Groups()...)
+	root.AddCommand(cli.Commands(app)...)
 	found, _, err := root.Find(path)
 	if err != nil || found.Name() != path[len(path)-1] {
 		t.Fatalf("there is no command %v: %v", path, err)
@@ -25,7 +26,7 @@ func under(t *testing.T, app *cli.App, path ...string) *cobra.Command {
 }
 
 func TestEveryRuleOfEvictionThatAQueueTakesIsToldOf(t *testing.T) {
-	help := under(t, &cli.App{Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv}, "queue", "set").Flag("preempt").Usage
+	help := under(t, &shell.App{Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv}, "queue", "set").Flag("preempt").Usage
 	text, err := os.ReadFile("../../../docs/queues.md")
 	if err != nil {
 		t.Fatal(err)

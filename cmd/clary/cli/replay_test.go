@@ -9,7 +9,7 @@ import (
 
 	"github.com/clary-ml/clary/client/clienttest"
 	"github.com/clary-ml/clary/client/config"
-	"github.com/clary-ml/clary/cmd/clary/cli"
+	"github.com/clary-ml/clary/cmd/clary/cli/shell"
 	"github.com/clary-ml/clary/internal/fault"
 )
 
@@ -39,7 +39,7 @@ func TestASavedRecordStaysUntilTheNextOneIsWhole(t *testing.T) {
 		config.EnvAddress: strings.Join(to.Addresses, ","), config.EnvToken: to.Token, config.EnvPin: to.CAPin, "HOME": t.TempDir(),
 	}
 	save := func(to string) error {
-		app := &cli.App{Out: io.Discard, Err: io.Discard, Getenv: func(name string) string { return env[name] }}
+		app := &shell.App{Out: io.Discard, Err: io.Discard, Getenv: func(name string) string { return env[name] }}
 		root := under(t, app, "replay").Root()
 		root.SilenceErrors, root.SilenceUsage = true, true
 		root.SetArgs([]string{"replay", "--from-cluster", "--save", to})
