@@ -119,8 +119,10 @@ func (d *Driver) discard(ctx context.Context, name string) error {
 		return err
 	}
 	err = remove()
-	if folder := d.forgotten(ctx, known.Container.GraphDriver, err); folder != "" && syscall.Unmount(folder, 0) == nil {
-		d.config.Log.Warn("a container's engine forgot a mount of it: unmounted", "container", name, "folder", folder)
+	if folder := d.forgotten(ctx, known.Container.GraphDriver, err); folder != "" {
+		// Whatever may use it yet: engines unmount so too.
+		left := syscall.Unmount(folder, syscall.MNT_DETACH)
+		d.config.Log.Warn("a container's engine forgot a mount of it, which is unmounted", "container", name, "folder", folder, "error", left)
 		err = remove()
 	}
 	if err != nil && !errdefs.IsNotFound(err) {

@@ -82,6 +82,11 @@ func TestWhatAnEngineForgotToUnmountOfAContainerItWasRemovingIsUnmounted(t *test
 				t.Fatal(err)
 			}
 			smalldisk.On(t, merged, 1<<20)
+			inUse, err := os.Open(merged) // by a process that has not ended yet
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer inUse.Close()
 			played := &refusingDocker{id: strings.Repeat("0123456789abcdef", 4), root: c.root(dir), removes: func() error {
 				if errors.Is(os.Remove(merged), syscall.EBUSY) {
 					return fmt.Errorf(`driver "overlay2" failed to remove root filesystem: unlinkat %s: device or resource busy`, merged)
