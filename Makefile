@@ -26,9 +26,8 @@ demo: build ## build, start a cluster with TLS on this machine, train on digits,
 test: setup shim ## run all tests
 	go test ./...
 
-race: setup shim ## run all tests, with the race detector wherever anything runs beside anything else
-	go test -race $$(internal/tools/concurrent.sh)
-	go test $$(internal/tools/concurrent.sh --not)
+race: setup shim ## run all tests with the race detector
+	go test -race ./...
 
 lint: setup ## gofumpt, go vet, staticcheck
 	@internal/tools/lint.sh
