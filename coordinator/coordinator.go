@@ -243,8 +243,7 @@ func (n *coordinator) serve(kinds map[cluster.Kind]workload.Kind, source pki.Sou
 		grpc.ConnectionTimeout(20*time.Second), // from the handshake to the first words of HTTP/2
 		grpc.MaxConcurrentStreams(4096), grpc.NumStreamWorkers(callWorkers),
 		grpc.StaticStreamWindowSize(member.Window), grpc.StaticConnWindowSize(4*member.Window),
-		// Of a connection that says nothing buffers are most: TLS has one to read from, and writing takes one when it is needed.
-		grpc.ReadBufferSize(4<<10), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(4<<10), // of a connection that says nothing buffers are most
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 15 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)...)
