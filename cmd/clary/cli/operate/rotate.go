@@ -18,12 +18,15 @@ import (
 	"github.com/clary-ml/clary/internal/quantity"
 )
 
-// tokenState is whether a token is good, and for how long if that is not long.
+// tokenState is whether a token is good, and for how long if that is not long. Of a join token that a machine has used it is that: nobody
+// else can join with it.
 func tokenState(token cluster.Token, now time.Time) string {
 	left := time.Unix(0, token.Expires).Sub(now)
 	switch {
 	case token.Revoked:
 		return "revoked"
+	case token.BoundKey != "":
+		return "used"
 	case token.Expires == 0:
 		return "valid"
 	case left <= 0:
