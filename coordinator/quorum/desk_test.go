@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/clary-ml/clary/coordinator/command"
@@ -53,10 +54,11 @@ func (v *voters) Format() (int, error)                                  { return
 // standing answers as a coordinator that is well.
 type standing struct {
 	claryv1.UnimplementedPeerServer
+	leads bool
 }
 
-func (standing) Standing(context.Context, *claryv1.StandingRequest) (*claryv1.StandingResponse, error) {
-	return &claryv1.StandingResponse{Version: "v", Format: command.Format}, nil
+func (s standing) Standing(context.Context, *claryv1.StandingRequest) (*claryv1.StandingResponse, error) {
+	return &claryv1.StandingResponse{Version: "v", Format: command.Format, Leads: s.leads}, nil
 }
 
 // conns reach everybody but those who are silent.
@@ -72,39 +74,69 @@ func (c conns) Conn(id string) (*grpc.ClientConn, error) {
 	return c.conn, nil
 }
 
-// listen serves the others, all at one address.
-func listen(t *testing.T) *grpc.ClientConn {
-	var net memnet.Network
-	listener, err := net.Host("10.0.0.1").Listen("10.0.0.1:1")
+// others are all at one address of a network.
+type others struct{ net memnet.Network }
+
+func (o *others) conn(t *testing.T) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("passthrough:///10.0.0.1:1", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(o.net.Host("10.0.0.2").Dial))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func (o *others) serve(t *testing.T, as standing) {
+	t.Helper()
+	listener, err := o.net.Host("10.0.0.1").Listen("10.0.0.1:1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer()
-	claryv1.RegisterPeerServer(server, standing{})
+	claryv1.RegisterPeerServer(server, as)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(listener) })
-	conn, err := grpc.NewClient("passthrough:///10.0.0.1:1", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(net.Host("10.0.0.2").Dial))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(); server.Stop(); serving.Wait() })
-	return conn
+	t.Cleanup(func() { server.Stop(); serving.Wait() })
 }
 
-// Of four, one of whom is silent, one may go. Two may not, whenever they are asked for.
-func TestTwoRemovalsAtOnceAreWeighedOneAfterTheOther(t *testing.T) {
+func open(t *testing.T, ids ...string) *voters {
+	t.Helper()
 	ledger, err := solo.Open(filepath.Join(t.TempDir(), "state.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ledger.Close()
+	t.Cleanup(func() { _ = ledger.Close() })
 	v := &voters{Ledger: ledger}
-	for _, id := range []string{"a", "b", "c", "d"} {
+	for _, id := range ids {
 		v.members = append(v.members, replica.Member{ID: id, Address: id, Voter: true, Leader: id == "a"})
 	}
+	return v
+}
+
+// A connection that has failed rests for up to a second before it is tried again.
+func TestWhoIsBackCanLeadThoughTheConnectionToItRests(t *testing.T) {
+	var there others
+	conn := there.conn(t)
+	conn.Connect()
+	for state := conn.GetState(); state != connectivity.TransientFailure; state = conn.GetState() {
+		conn.WaitForStateChange(t.Context(), state)
+	}
+	there.serve(t, standing{leads: true})
+	desk := quorum.New(quorum.Config{ID: "a", Version: "v", Replica: open(t, "a", "b"), Peers: conns{conn, ""}, Log: slog.New(slog.DiscardHandler)})
+	if leads, err := desk.Transfer(t.Context(), "b"); err != nil || leads != "b" {
+		t.Errorf("%q leads: %v", leads, err)
+	}
+}
+
+// Of four, one of whom is silent, one may go. Two may not, whenever they are asked for.
+func TestTwoRemovalsAtOnceAreWeighedOneAfterTheOther(t *testing.T) {
+	v := open(t, "a", "b", "c", "d")
+	var there others
+	there.serve(t, standing{})
 	met := make(chan struct{}) // whoever weighs waits a little for another that does
 	desk := quorum.New(quorum.Config{
-		ID: "a", Version: "v", Replica: v, Peers: conns{listen(t), "d"}, Log: slog.New(slog.DiscardHandler),
+		ID: "a", Version: "v", Replica: v, Peers: conns{there.conn(t), "d"}, Log: slog.New(slog.DiscardHandler),
 		StoreAt: func() (string, bool) {
 			select {
 			case met <- struct{}{}:

@@ -137,7 +137,7 @@ func (d *Desk) ask(ctx context.Context, one replica.Member) Member {
 	return m
 }
 
-func (d *Desk) standing(ctx context.Context, id string) (*claryv1.StandingResponse, error) {
+func (d *Desk) standing(ctx context.Context, id string, options ...grpc.CallOption) (*claryv1.StandingResponse, error) {
 	if id == d.ID {
 		return d.Standing(), nil
 	}
@@ -147,7 +147,7 @@ func (d *Desk) standing(ctx context.Context, id string) (*claryv1.StandingRespon
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	return claryv1.NewPeerClient(conn).Standing(ctx, &claryv1.StandingRequest{})
+	return claryv1.NewPeerClient(conn).Standing(ctx, &claryv1.StandingRequest{}, options...)
 }
 
 // led answers Unready unless this coordinator leads for sure.
@@ -175,6 +175,9 @@ func (d *Desk) transfer(ctx context.Context, to string) (string, error) {
 	}
 	if to == d.ID {
 		return to, nil
+	}
+	if to != "" { // it may be back, and the connection to it rest yet
+		_, _ = d.standing(ctx, to, grpc.WaitForReady(true))
 	}
 	members, err := d.Members(ctx)
 	if err != nil {
