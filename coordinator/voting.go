@@ -110,7 +110,7 @@ func (n *coordinator) noteRemoval(err error) error {
 	if !fault.Is(err, fault.Denied) {
 		return err
 	}
-	if said := errors.Unwrap(err); said != nil { // without what was being done when it was said
+	if said := (*fault.Error)(nil); errors.As(err, &said) { // without what was being done when it was said
 		err = said
 	}
 	if noted := atomicfile.Write(n.config.path(removedFile), []byte(err.Error()+"\n"), 0o600); noted != nil {
