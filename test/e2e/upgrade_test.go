@@ -170,7 +170,7 @@ func (m *machines) mixed(t *testing.T, upgraded string) {
 	t.Helper()
 	to := m.Context()
 	to.Addresses = []string{m.Address[upgraded]}
-	c, err := client.Dial(to, client.WithPatience(time.Second))
+	c, err := client.Dial(to, client.WithPatience(5*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
