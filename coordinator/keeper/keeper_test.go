@@ -183,21 +183,25 @@ func TestALeaderThatStoodStillBlamesNobody(t *testing.T) {
 func TestNoBeatIsTakenWhileANodeIsBeingDeclaredLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, "n1")
-		var meanwhile []string
-		answer := error(fault.New(fault.Unready, "it is unknown whether"))
+		var taken, certain atomic.Bool
 		b.Before = func([]command.Command) error {
-			meanwhile = append(meanwhile, b.beat("n1")...)
-			return answer
+			if len(b.beat("n1")) == 0 {
+				taken.Store(true)
+			}
+			if certain.Load() {
+				return nil
+			}
+			return fault.New(fault.Unready, "it is unknown whether")
 		}
 		defer b.lead()()
 		time.Sleep(cluster.LeaseTime + cluster.LeaseTime/5)
-		if len(meanwhile) == 0 {
+		if taken.Load() {
 			t.Error("a beat is taken while its node is being declared lost")
 		}
 		if again := b.beat("n1"); len(again) == 0 {
 			t.Error("it is taken when it is unknown whether the node is lost")
 		}
-		answer = nil
+		certain.Store(true)
 		time.Sleep(cluster.LeaseTime / 5)
 		if b.state("n1") != cluster.NodeLost {
 			t.Fatal("it is not asked again whether it is")
@@ -217,15 +221,15 @@ func TestNoBeatIsTakenWhileANodeIsBeingDeclaredLost(t *testing.T) {
 func TestANodeThatIsNotLostAfterAllBeatsOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, "n1")
-		refused := 0
+		var refused atomic.Int64
 		b.Before = func([]command.Command) error {
-			refused++
+			refused.Add(1)
 			return fault.New(fault.Conflict, "node n1: read it again")
 		}
 		defer b.lead()()
 		time.Sleep(cluster.LeaseTime + cluster.LeaseTime/5)
-		if again := b.beat("n1"); refused == 0 || len(again) > 0 {
-			t.Errorf("after %d refusals its beat is answered with %v", refused, again)
+		if again := b.beat("n1"); refused.Load() == 0 || len(again) > 0 {
+			t.Errorf("after %d refusals its beat is answered with %v", refused.Load(), again)
 		}
 	})
 }
