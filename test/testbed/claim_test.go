@@ -22,3 +22,14 @@ func TestNoTwoHaveOneNumberUntilItIsReleased(t *testing.T) {
 		t.Errorf("%d was released, and the next has %d", first, again)
 	}
 }
+
+func TestNoTwoHaveOneAddressBeforeTheyListenOnIt(t *testing.T) {
+	before := claims.Load()
+	next := func() string {
+		claims.Store(before)
+		return FreeAddress(t)
+	}
+	if first, second := next(), next(); first == second {
+		t.Errorf("two have %s", first)
+	}
+}

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -351,38 +350,4 @@ func (m *Machines) CleanUp() {
 	for _, release := range m.releases {
 		release()
 	}
-}
-
-// FreeAddress is a loopback address with a port that nobody has.
-func FreeAddress(t *testing.T) string {
-	t.Helper()
-	return freeAddress(t, "127.0.0.1")
-}
-
-func (m *Machines) free() string {
-	m.T.Helper()
-	return freeAddress(m.T, m.host)
-}
-
-// ports counts those that were handed out. They are below those that the kernel gives to
-// whoever connects, one of which another process could get before ours listens on it.
-var ports atomic.Int32
-
-const (
-	firstFree = 10_000
-	allFree   = 10_000
-)
-
-func freeAddress(t *testing.T, host string) string {
-	t.Helper()
-	for range allFree {
-		port := firstFree + (os.Getpid()*101+int(ports.Add(1)))%allFree
-		address := net.JoinHostPort(host, strconv.Itoa(port))
-		if listener, err := net.Listen("tcp", address); err == nil {
-			_ = listener.Close()
-			return address
-		}
-	}
-	t.Fatalf("no port is free on %s", host)
-	return ""
 }
