@@ -170,3 +170,17 @@ func TestWhoFitsBesideServersStartsBehindMoreThanMayHaveRoomKept(t *testing.T) {
 		t.Errorf("it waits for %s", took)
 	}
 }
+
+// What runs ends late, each time, and so looks as if it never did: only a long spell of its own gets it what it needs, of which
+// who can never start keeps a part in spells that it leads.
+func TestWhoNeedsALongSpellHasItsTurnBesideWhoNeverStarts(t *testing.T) {
+	s := newStage(t, racks(1, 4), cluster.Queue{Name: "q", Weight: 1}, cluster.Queue{Name: "other", Weight: 1}, cluster.Queue{Name: "small", Weight: 2})
+	s.submit(with(gpuGang("q", "server", 1, 1), func(g *cluster.Gang) { g.Handover = true }), forever)
+	s.after(time.Minute)
+	s.submit(gpuGang("other", "never", 1, 4), time.Hour)
+	s.after(time.Minute)
+	s.submit(gpuGang("q", "large", 1, 3), time.Hour)
+	if took := s.stream("small", 5*time.Hour, 20*time.Hour, 1000*time.Hour, "large"); took > 240*time.Hour { // each leads for 1, 2, 4, 8 and 16 hours, rests for as long, and then for 32
+		t.Errorf("it waits for %s", took)
+	}
+}

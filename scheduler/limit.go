@@ -63,7 +63,7 @@ func (r *round) close(w *waiter) {
 	}
 }
 
-// free works out when an ask will be admitted, if what holds of a queue's limit ends in its order.
+// free works out when an ask that a queue's limit denies will be admitted by all limits, if what runs ends in its order.
 func (r *round) free(w *waiter, queue string) {
 	f := &w.frees
 	fresh := f.until > r.now && f.due > r.now // what did not seem endless may by now
@@ -75,25 +75,8 @@ func (r *round) free(w *waiter, queue string) {
 	if r.ends == nil {
 		r.ends = r.Cluster.ends(r.now)
 	}
-	claim := w.claim(w.needs.Least().Amount)
-	var gone []*share.Claim
-	under := map[*line]bool{}
-	for _, l := range r.sorted {
-		under[l] = r.Queues.Under(l.queue.Name, queue)
-	}
-	for i := range r.ends {
-		e := &r.ends[i]
-		if e.run.claim == nil || !under[e.run.line] || r.Queues.Release(*e.run.claim) != nil {
-			continue
-		}
-		gone = append(gone, e.run.claim)
-		if _, ok := r.Queues.Admit(claim); ok {
-			f.until, f.due, f.endless = e.at, r.again(w, e), e.endless(w)
-			break
-		}
-	}
-	for _, claim := range gone {
-		r.charge(*claim)
+	if e := r.lastOf(w, queue); e != nil {
+		f.until, f.due, f.endless = e.at, r.again(w, e), e.endless(w)
 	}
 	if f.until == 0 || f.endless {
 		return
@@ -103,6 +86,38 @@ func (r *round) free(w *waiter, queue string) {
 	} else {
 		f.due, f.endless = min(f.due, r.again(w, latest)), latest.endless(w)
 	}
+}
+
+// lastOf is the last that has to end before an ask that a queue's limit denies is admitted, by that limit and those above it, which may deny it all
+// the same; nil if it never would be.
+func (r *round) lastOf(w *waiter, queue string) (last *end) {
+	claim := w.claim(w.needs.Least().Amount)
+	gone := make([]*share.Claim, len(r.ends))
+	defer func() {
+		for _, claim := range gone {
+			if claim != nil {
+				r.charge(*claim)
+			}
+		}
+	}()
+	latest := 0
+	for i := 0; i < len(gone); i++ {
+		run := r.ends[i].run
+		if gone[i] != nil || run.claim == nil || !r.Queues.Under(run.Queue, queue) || r.Queues.Release(*run.claim) != nil {
+			continue
+		}
+		gone[i] = run.claim
+		block, ok := r.Queues.Admit(claim)
+		if !ok && block.Queue == queue {
+			continue
+		}
+		latest = max(latest, i)
+		if ok {
+			return &r.ends[latest]
+		}
+		queue, i = block.Queue, -1 // of whose limit others hold, too, who may have been passed by
+	}
+	return nil
 }
 
 // waitsBehind is who waits for a limit that an ask would take of, nil if nobody does. Where that is what others withhold, who takes none of

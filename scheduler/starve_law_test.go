@@ -21,7 +21,6 @@ type siege struct {
 	large   []scene
 	small   map[string][]scene // by queue, over and over
 	crowd   int                // so many small ones of a queue wait
-	longest time.Duration      // of all that end
 }
 
 func drawSiege(t *rapid.T) siege {
@@ -61,7 +60,6 @@ func drawSiege(t *rapid.T) siege {
 		if rapid.Bool().Draw(t, "known") {
 			g.MaxRuntime = d
 		}
-		s.longest = max(s.longest, d)
 		return d
 	}
 	for i := range rapid.IntRange(0, 3).Draw(t, "servers") {
@@ -246,4 +244,31 @@ func TestNoFirstOfAQueueStarvesBesideWhatNeverEnds(t *testing.T) {
 	counted := map[string]int{}
 	check(t, 1, func(t *rapid.T) error { return drawSiege(t).endures(newCluster(), counted) })
 	exercised(t, counted, "late", "impossible", "beside servers", "placed")
+}
+
+// Two limits deny it at once: neither would admit it though all had ended that holds of that one.
+func TestWhoTwoLimitsDenyIsNotOvertakenForEver(t *testing.T) {
+	small := func(queue string, minutes ...time.Duration) (kinds []scene) {
+		for _, m := range minutes {
+			kinds = append(kinds, scene{gang: with(gpuGang(queue, "", 1, 1), limit(m*time.Minute)), lasts: m * time.Minute})
+		}
+		return kinds
+	}
+	s := siege{
+		nodes: racks(3, 4), crowd: 3,
+		queues: []cluster.Queue{
+			{Name: "lab", Weight: 1, Borrow: gpuQuota(11)},
+			{Name: "a", Weight: 2, Parent: "lab", Borrow: gpuQuota(7), Backfill: cluster.BackfillConservative},
+			{Name: "b", Weight: 2, Parent: "lab", Backfill: cluster.BackfillConservative},
+		},
+		servers: []scene{{gang: with(gpuGang("b", "server", 1, 1), func(g *cluster.Gang) { g.Handover = true }), lasts: forever, wait: 6 * time.Minute}},
+		large: []scene{
+			{gang: gpuGang("b", "first", 1, 4), lasts: 7 * time.Minute},
+			{gang: with(gpuGang("a", "second", 3, 2), limit(21*time.Minute)), lasts: 21 * time.Minute, wait: 3 * time.Minute},
+		},
+		small: map[string][]scene{"a": small("a", 32, 35), "b": small("b", 7, 5, 5)},
+	}
+	if err := s.endures(newCluster(), map[string]int{}); err != nil {
+		t.Error(err)
+	}
 }
