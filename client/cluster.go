@@ -112,10 +112,10 @@ type Backup struct {
 
 // Backups is which backups there are, and how they are made.
 type Backups struct {
-	To     string        `json:"to"`               // "": nowhere
-	Every  time.Duration `json:"every"`            // 0: not by themselves
-	Failed string        `json:"failed,omitempty"` // why the last that was due was not made, or why they cannot be listed
-	List   []Backup      `json:"backups"`          // the newest first
+	To     string        // "": nowhere
+	Every  time.Duration // 0: not by themselves
+	Failed string        // why the last that was due was not made, or why they cannot be listed
+	List   []Backup      // the newest first
 }
 
 func backupFrom(b *claryv1.BackupFile) Backup {

@@ -2,6 +2,8 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/clary-ml/clary/cluster"
@@ -40,13 +42,13 @@ var constraints = []constraint{
 func shortState(o *room.Offer, _ *room.Need) (int64, bool) { return one(!o.Ready()), false }
 
 func (s *survey) saysState(c *count) string {
-	states := map[cluster.NodeState]int{}
+	states := map[string]int{}
 	for o := range s.room.Offers(s.need) {
 		states[o.State]++
 	}
 	var parts []string
-	for _, state := range []cluster.NodeState{cluster.NodeDraining, cluster.NodeLost} {
-		if states[state] > 0 {
+	for _, state := range slices.Sorted(maps.Keys(states)) {
+		if state != string(cluster.NodeReady) {
 			parts = append(parts, fmt.Sprintf("%d %s", states[state], state))
 		}
 	}

@@ -109,12 +109,21 @@ func TestTakesPortsThatWereFreedLongestAgo(t *testing.T) {
 	}
 }
 
+func TestACordonedNodeIsNotSaidToBeDrained(t *testing.T) {
+	cordoned, drained := machine("node-a", 8, 8, 0, ""), machine("node-b", 8, 8, 0, "")
+	cordoned.State, drained.State, drained.Empties = cluster.NodeDraining, cluster.NodeDraining, true
+	why := scheduler.Explain(viewOf(nil, cordoned, drained), scheduler.NewAsk(gang("j", 1, cluster.Ask{MilliCPU: 1000})), 0)
+	if want := "(1 cordoned, 1 draining)"; !strings.Contains(why.Summary, want) {
+		t.Errorf("said  %s\nwant  %s", why.Summary, want)
+	}
+}
+
 func TestSaysWhy(t *testing.T) {
 	nodes := []cluster.Node{
 		machine("node-a", 8, 8, 4, "A100"), machine("node-b", 8, 8, 4, "A100"),
 		machine("node-c", 2, 2, 0, ""), machine("node-d", 2, 2, 2, "T4"), machine("node-e", 2, 2, 0, ""),
 	}
-	nodes[4].State = cluster.NodeDraining
+	nodes[4].State, nodes[4].Empties = cluster.NodeDraining, true
 	used := map[string]cluster.Resources{
 		"node-a": {Devices: []string{"node-a-0", "node-a-1", "node-a-2"}, MilliCPU: 7000},
 		"node-b": {Devices: []string{"node-b-0", "node-b-1"}, MilliCPU: 5500},

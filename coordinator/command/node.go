@@ -36,7 +36,7 @@ func (c SetNodeState) Apply(tx *state.Tx, now int64) (Result, error) {
 	node, exists := tx.Node(c.Node)
 	switch {
 	case !exists:
-		return Result{}, fault.New(fault.NotFound, "node %q does not exist", cluster.Clip(c.Node))
+		return Result{}, noNode(c.Node)
 	case c.Expect != 0 && c.Expect != node.Revision:
 		return Result{}, fault.New(fault.Conflict, "node %q is at revision %d, not %d: read it again", node.ID, node.Revision, c.Expect)
 	case len(c.Reason) > MaxReason:
@@ -63,7 +63,7 @@ func (c SetNodeTaints) Apply(tx *state.Tx, _ int64) (Result, error) {
 	node, exists := tx.Node(c.Node)
 	switch {
 	case !exists:
-		return Result{}, fault.New(fault.NotFound, "node %q does not exist", cluster.Clip(c.Node))
+		return Result{}, noNode(c.Node)
 	case c.Expect != 0 && c.Expect != node.Revision:
 		return Result{}, fault.New(fault.Conflict, "node %q is at revision %d, not %d: read it again", node.ID, node.Revision, c.Expect)
 	}
@@ -87,7 +87,7 @@ func (c SetNodeTaints) Apply(tx *state.Tx, _ int64) (Result, error) {
 func (c SetNodeCached) Apply(tx *state.Tx, _ int64) (Result, error) {
 	node, exists := tx.Node(c.Node)
 	if !exists {
-		return Result{}, fault.New(fault.NotFound, "node %q does not exist", cluster.Clip(c.Node))
+		return Result{}, noNode(c.Node)
 	}
 	if slices.Equal(c.Cached, node.Cached) {
 		return Result{}, nil
@@ -117,7 +117,7 @@ func loseTasks(tx *state.Tx, node cluster.Node, now int64) {
 func (c RemoveNode) Apply(tx *state.Tx, _ int64) (Result, error) {
 	node, exists := tx.Node(c.Node)
 	if !exists {
-		return Result{}, fault.New(fault.NotFound, "node %q does not exist", cluster.Clip(c.Node))
+		return Result{}, noNode(c.Node)
 	}
 	if node.State != cluster.NodeLost {
 		return Result{}, fault.New(fault.Conflict, "node %q is %s: stop its agent, and remove it when it is lost", node.ID, node.State)
@@ -127,4 +127,8 @@ func (c RemoveNode) Apply(tx *state.Tx, _ int64) (Result, error) {
 	}
 	tx.DeleteNode(node.ID)
 	return Result{}, nil
+}
+
+func noNode(id string) error {
+	return fault.New(fault.NotFound, "node %q does not exist: clary nodes shows those that do", cluster.Clip(id))
 }

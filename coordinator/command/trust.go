@@ -47,7 +47,7 @@ func (c Revoke) Apply(tx *state.Tx, now int64) (Result, error) {
 	revoked := c.Revocation
 	node, exists := tx.Node(revoked.ID)
 	if revoked.Role == cluster.RoleAgent && !exists {
-		return Result{}, fault.New(fault.NotFound, "node %q does not exist", cluster.Clip(revoked.ID))
+		return Result{}, noNode(revoked.ID)
 	}
 	revoked.At = now
 	if revoked.Role == cluster.RoleAgent && node.Key != "" && !slices.Contains(revoked.Keys, node.Key) {

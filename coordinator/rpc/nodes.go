@@ -56,7 +56,7 @@ func nodeView(snapshot *state.Snapshot, node cluster.Node) *claryv1.NodeView {
 }
 
 func noNode(id string) error {
-	return fault.New(fault.NotFound, "id: there is no node %q: see clary nodes", cluster.Clip(id))
+	return fault.New(fault.NotFound, "id: node %q does not exist: clary nodes shows those that do", cluster.Clip(id))
 }
 
 func (s *nodes) Drain(ctx context.Context, request *claryv1.DrainNodeRequest) (*claryv1.Node, error) {

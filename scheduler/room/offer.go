@@ -11,7 +11,7 @@ import (
 // not do.
 type Offer struct {
 	ID          string
-	State       cluster.NodeState
+	State       string // as people read it
 	Labels      map[string]string
 	Milli       int64 // free
 	Memory      int64
@@ -34,9 +34,9 @@ type Parts struct {
 }
 
 // Ready reports whether the node takes tasks at all.
-func (o *Offer) Ready() bool { return o.State == cluster.NodeReady }
+func (o *Offer) Ready() bool { return o.State == states[ready] }
 
-var states = [...]cluster.NodeState{ready: cluster.NodeReady, draining: cluster.NodeDraining, lost: cluster.NodeLost}
+var states = [...]string{ready: string(cluster.NodeReady), draining: string(cluster.NodeDraining), lost: string(cluster.NodeLost), cordoned: "cordoned"}
 
 // Offers goes over what every node has for one more task of a role, in the order of the nodes' IDs. It reads the map
 // only; an offer is good until the next.

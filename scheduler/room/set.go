@@ -10,12 +10,14 @@ import (
 // clampMilli keeps thousandths of a core far from overflow.
 func clampMilli(n int64) int32 { return int32(min(max(n, -1<<29), 1<<29)) }
 
-func phaseOf(s cluster.NodeState) phase {
-	switch s {
-	case cluster.NodeReady:
+func phaseOf(n cluster.Node) phase {
+	switch {
+	case n.State == cluster.NodeReady:
 		return ready
-	case cluster.NodeDraining:
+	case n.State == cluster.NodeDraining && n.Empties:
 		return draining
+	case n.State == cluster.NodeDraining:
+		return cordoned
 	}
 	return lost
 }
@@ -42,7 +44,7 @@ func (m *Map) Set(n cluster.Node, used cluster.Resources) (gained bool) {
 	if before.phase == gone {
 		m.live++
 	}
-	m.nodes[place].phase = phaseOf(n.State)
+	m.nodes[place].phase = phaseOf(n)
 	m.load(place, &n, &used)
 	gained = m.gains(place, &before, uuids, other)
 	if gained {

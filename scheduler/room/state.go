@@ -60,6 +60,7 @@ const (
 	ready
 	draining
 	lost
+	cordoned
 )
 
 // Request is what one task needs of a node, dense.

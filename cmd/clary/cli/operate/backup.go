@@ -19,6 +19,7 @@ import (
 	"github.com/clary-ml/clary/cmd/clary/cli/shell"
 	"github.com/clary-ml/clary/coordinator/backup"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/quantity"
 	"github.com/clary-ml/clary/storage/object"
 )
 
@@ -58,11 +59,18 @@ func (a app) backupCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.Print(found, func(out io.Writer) error { return a.showBackups(out, found) })
+				return a.Print(backupsJSON{found.To, quantity.Duration(found.Every), found.Failed, found.List}, func(out io.Writer) error { return a.showBackups(out, found) })
 			}),
 		},
 	)
 	return command
+}
+
+type backupsJSON struct {
+	To     string            `json:"to"`
+	Every  quantity.Duration `json:"every"` // "0s": not by themselves
+	Failed string            `json:"failed,omitempty"`
+	List   []client.Backup   `json:"backups"`
 }
 
 func (a app) showBackups(out io.Writer, found client.Backups) error {
