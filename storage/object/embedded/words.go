@@ -12,6 +12,9 @@ const longestLine = 512
 // colour is what the gateway paints its lines with.
 var colour = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
+// routine is what it says though nothing is wrong: after a SIGHUP, that it has read its certificate.
+var routine = regexp.MustCompile(`^srv cert reloaded `)
+
 // words passes what the store's process says on to our log, a line each. The gateway has a line for every connection that is no TLS, so
 // the log has to be a sparing one.
 type words struct {
@@ -46,7 +49,11 @@ func (w *words) say() {
 		text += " ..."
 	}
 	w.line, w.over = w.line[:0], false
-	if text != "" {
+	switch {
+	case text == "":
+	case routine.MatchString(text):
+		w.log.Info("the object store says", "line", text)
+	default:
 		w.log.Warn("the object store says", "line", text)
 	}
 }
