@@ -113,6 +113,25 @@ func TestWhoALimitDeniesIsNotOvertakenInAStrictQueue(t *testing.T) {
 	}
 }
 
+func TestWhoWaitsBehindAnothersLimitIsNotOvertakenInAStrictQueue(t *testing.T) {
+	s := newStage(
+		t, racks(1, 8), cluster.Queue{Name: "lab", Weight: 1, Borrow: gpuQuota(4)},
+		cluster.Queue{Name: "a", Weight: 1, Parent: "lab"}, cluster.Queue{Name: "strict", Weight: 1, Parent: "lab", Backfill: cluster.BackfillNone},
+	)
+	s.submit(with(gpuGang("a", "runs", 1, 2), limit(2*time.Hour)), 2*time.Hour)
+	s.step()
+	s.submit(gpuGang("a", "large", 1, 4), time.Hour)
+	s.after(10 * time.Minute)
+	s.submit(gpuGang("strict", "first", 1, 1), time.Hour)
+	s.submit(with(gpuGang("strict", "second", 1, 1), limit(time.Hour)), time.Hour)
+	s.after(time.Minute)
+	if s.where("first") != "" || s.where("second") != "" {
+		t.Errorf("the first at %q, the second at %q", s.where("first"), s.where("second"))
+	}
+	s.after(3 * time.Hour)
+	s.expect("first", "n0")
+}
+
 // What a user may hold keeps only that user's jobs back.
 func TestAUsersLimitClosesNoStrictQueue(t *testing.T) {
 	s := newStage(t, racks(1, 8), cluster.Queue{Name: "q", Weight: 1, Backfill: cluster.BackfillNone, User: cluster.UserLimit{Most: gpuQuota(2)}})

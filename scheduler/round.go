@@ -244,6 +244,7 @@ func (r *round) try(w *waiter) {
 	}
 	amount := w.needs.Least().Amount
 	if r.waitsBehind(w, amount, r.now) != nil {
+		r.close(w)
 		r.passed(w)
 		return
 	}

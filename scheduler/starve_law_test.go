@@ -46,7 +46,7 @@ func drawSiege(t *rapid.T) siege {
 	for i := range rapid.IntRange(1, 4).Draw(t, "queues") {
 		q := cluster.Queue{
 			Name: fmt.Sprint("q", i), Weight: rapid.Int32Range(1, 2).Draw(t, "weight"),
-			Backfill: rapid.SampledFrom([]cluster.Backfill{cluster.BackfillEasy, cluster.BackfillConservative}).Draw(t, "backfill"),
+			Backfill: rapid.SampledFrom([]cluster.Backfill{cluster.BackfillEasy, cluster.BackfillConservative, cluster.BackfillNone}).Draw(t, "backfill"),
 		}
 		if rapid.Bool().Draw(t, "of the lab") {
 			q.Parent = parent
