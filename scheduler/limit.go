@@ -120,26 +120,26 @@ func (r *round) lastOf(w *waiter, queue string) (last *end) {
 	return nil
 }
 
-// waitsBehind is who waits for a limit that an ask would take of, nil if nobody does. Where that is what others withhold, who takes none of
-// it goes on, and so does who will be done in time.
-func (c *Cluster) waitsBehind(w *waiter, amount cluster.Amount, now int64) *waiter {
+// waitsBehind is who waits for a limit that an ask would take of, nil if nobody does; firm if it is one on what nobody may preempt alone. Where it is
+// what others withhold, who takes none of it goes on, and so does who will be done in time.
+func (c *Cluster) waitsBehind(w *waiter, amount cluster.Amount, now int64) (first *waiter, firm bool) {
 	if len(c.shuts) == 0 {
-		return nil
+		return nil, false
 	}
 	if s := c.shuts[""]; s.bars(w, now) && c.Queues.ShareAfter(w.line.queue.Name, amount, 1).Beyond > 0 {
-		return s.by
+		return s.by, false
 	}
 	for name := w.line.queue.Name; name != ""; {
 		if s := c.shuts[name]; s.bars(w, now) {
-			return s.by
+			return s.by, false
 		}
 		if s := c.shuts[firmIn+name]; w.Firm && s.bars(w, now) {
-			return s.by
+			first, firm = s.by, true
 		}
 		q, _ := c.Queues.Queue(name)
 		name = q.Parent
 	}
-	return nil
+	return first, firm
 }
 
 // bars reports whether an ask may take nothing of the limit.

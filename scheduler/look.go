@@ -121,7 +121,7 @@ func (c *Cluster) asked(w *waiter, place int, l *Look) asked {
 			a.barred, a.seeks = barred, w.needs.sparing(barred)
 		}
 	}
-	if first := c.waitsBehind(w, amount, l.now); first != nil {
+	if first, _ := c.waitsBehind(w, amount, l.now); first != nil {
 		a.behind = first.ID
 	}
 	a.strict = line.queue.Backfill == cluster.BackfillNone

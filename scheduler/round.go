@@ -243,8 +243,10 @@ func (r *round) try(w *waiter) {
 		return
 	}
 	amount := w.needs.Least().Amount
-	if r.waitsBehind(w, amount, r.now) != nil {
-		r.close(w)
+	if first, firm := r.waitsBehind(w, amount, r.now); first != nil {
+		if !firm {
+			r.close(w)
+		}
 		r.passed(w)
 		return
 	}

@@ -191,6 +191,7 @@ func resizable(resized []int64, now int64) bool {
 type end struct {
 	at   int64
 	late int // of those of whom nobody knows, the greater the later
+	age  int // of them, how long they have run: doublings of unsaid
 	run  *runner
 }
 
@@ -202,13 +203,14 @@ const (
 	// lastsLong is how long what does not say when it ends has run when it may never, and long how late it then is.
 	lastsLong = 16 * unsaid
 	long      = 5
-	// last is how late those are expected to end whom nobody may stop and who have no limit, such as endpoints.
+	// last is how much later endpoints are expected to end.
 	last = 64
 )
 
 // ends lists what runs, those that end first before others. Of what nobody knows the end of, what has run for long is expected to
 // go on for long (how long jobs last follows a power law: Harchol-Balter and Downey, SIGMETRICS 1996): it comes later with
-// each doubling; of those that have run for about as long the oldest comes first. Who has outlived what was expected of
+// each doubling; of those that have run for about as long the oldest comes first. A job that nobody may stop counts from the start as one that may never end,
+// and an endpoint comes after all jobs. Who has outlived what was expected of
 // it is expected to last that long once more.
 func (c *Cluster) ends(now int64) []end {
 	ends := make([]end, 0, len(c.running))
@@ -219,7 +221,7 @@ func (c *Cluster) ends(now int64) []end {
 	}
 	slices.SortFunc(ends, func(a, b end) int {
 		return cmp.Or(
-			cmp.Compare(a.at, b.at), cmp.Compare(a.late, b.late), cmp.Compare(a.run.Started, b.run.Started), cmp.Compare(a.run.ID, b.run.ID),
+			cmp.Compare(a.at, b.at), cmp.Compare(a.late, b.late), cmp.Compare(a.age, b.age), cmp.Compare(a.run.Started, b.run.Started), cmp.Compare(a.run.ID, b.run.ID),
 		)
 	})
 	return ends
@@ -228,13 +230,18 @@ func (c *Cluster) ends(now int64) []end {
 func (run *runner) end(now int64) end {
 	switch {
 	case run.Stops:
-		return end{now + int64(time.Minute), 0, run}
+		return end{at: now + int64(time.Minute), run: run}
 	case run.Until > now:
-		return end{run.Until, 0, run}
+		return end{at: run.Until, run: run}
 	case run.Until > 0:
-		return end{now + max(int64(time.Minute), run.Until-run.Started), 0, run}
-	case run.Fixed:
-		return end{never, last, run}
+		return end{at: now + max(int64(time.Minute), run.Until-run.Started), run: run}
 	}
-	return end{never, bits.Len64(uint64(max(0, now-run.Started) / int64(unsaid))), run}
+	e := end{at: never, age: bits.Len64(uint64(max(0, now-run.Started) / int64(unsaid))), run: run}
+	switch e.late = e.age; {
+	case run.Firm:
+		e.late = max(e.age, long)
+	case run.Fixed:
+		e.late += last
+	}
+	return e
 }

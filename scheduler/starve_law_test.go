@@ -34,6 +34,9 @@ func drawSiege(t *rapid.T) siege {
 		if rapid.IntRange(0, 2).Draw(t, "limited") > 0 {
 			q.Borrow = gpuQuota(rapid.Int64Range(1, gpus).Draw(t, "limit"))
 		}
+		if rapid.IntRange(0, 3).Draw(t, "firm") == 0 {
+			q.Unpreemptible = gpuQuota(rapid.Int64Range(1, gpus).Draw(t, "limit of what nobody may preempt"))
+		}
 	}
 	parent := ""
 	if rapid.Bool().Draw(t, "together") {
@@ -57,6 +60,7 @@ func drawSiege(t *rapid.T) siege {
 	}
 	lasts := func(g *cluster.Gang) time.Duration {
 		d := time.Duration(rapid.IntRange(5, 40).Draw(t, "lasts")) * time.Minute
+		g.NonPreemptible = rapid.IntRange(0, 2).Draw(t, "preemptible") == 0
 		if rapid.Bool().Draw(t, "known") {
 			g.MaxRuntime = d
 		}
@@ -64,7 +68,7 @@ func drawSiege(t *rapid.T) siege {
 	}
 	for i := range rapid.IntRange(0, 3).Draw(t, "servers") {
 		g := gpuGang(rapid.SampledFrom(leaves).Draw(t, "server of"), fmt.Sprint("server-", i), 1, rapid.Int32Range(1, int32(per)).Draw(t, "server's"))
-		g.Handover = rapid.Bool().Draw(t, "endpoint")
+		g.Handover, g.NonPreemptible = rapid.Bool().Draw(t, "endpoint"), rapid.IntRange(0, 2).Draw(t, "preemptible") == 0
 		s.servers = append(s.servers, scene{gang: g, lasts: forever, wait: time.Duration(rapid.IntRange(0, 90).Draw(t, "wait")) * time.Minute})
 	}
 	for i := range rapid.IntRange(1, 4).Draw(t, "large") {
@@ -215,7 +219,7 @@ func (w *world) endless() int {
 // never end.
 func (s siege) possible(w *world, g cluster.Gang) bool {
 	used := map[string]int64{} // by node
-	held := map[string]int64{} // by queue, in milli-GPUs
+	held, firm := map[string]int64{}, map[string]int64{} // by queue, in milli-GPUs
 	for _, p := range w.gangs {
 		if !p.runs() || p.lasts != int64(forever) {
 			continue
@@ -223,7 +227,10 @@ func (s siege) possible(w *world, g cluster.Gang) bool {
 		for _, a := range p.placed {
 			used[a.Node] += int64(len(a.Resources.Devices))
 			for q := p.gang.Queue; q != ""; q = w.queues[q].Parent {
-				held[q] += 1000 * int64(len(a.Resources.Devices))
+				milli := 1000 * int64(len(a.Resources.Devices))
+				if held[q] += milli; p.gang.NonPreemptible {
+					firm[q] += milli
+				}
 			}
 		}
 	}
@@ -231,6 +238,9 @@ func (s siege) possible(w *world, g cluster.Gang) bool {
 	tasks, per := int64(role.Count), int64(role.Ask.GPUs)
 	for q := g.Queue; q != ""; q = w.queues[q].Parent {
 		if most, limited := w.queues[q].Borrow.Of(cluster.ResourceGPUs); limited && held[q]+1000*tasks*per > most {
+			return false
+		}
+		if most, limited := w.queues[q].Unpreemptible.Of(cluster.ResourceGPUs); g.NonPreemptible && limited && firm[q]+1000*tasks*per > most {
 			return false
 		}
 	}
