@@ -61,7 +61,7 @@ func (c *Client) EditSettings(ctx context.Context, edit SettingsEdit) ([]Setting
 
 // Gone is something whose time is over, and why.
 type Gone struct {
-	Kind    string `json:"kind"` // job, archived, record, token, objects or upload
+	Kind    string `json:"kind"` // job, archived, record, token, objects, upload, parts or checkpoints
 	ID      string `json:"id"`
 	Why     string `json:"why"`
 	Objects int64  `json:"objects,omitempty"` // that it has in the object store, or had

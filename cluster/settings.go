@@ -40,12 +40,14 @@ type Retention struct {
 	Jobs     time.Duration // 0: for ever
 	JobsMost int64         // 0: any number
 	// Outputs is how long what ended jobs left in the object store is kept: their outputs, logs, checkpoints and records.
-	Outputs   time.Duration // 0: for ever
-	Tokens    time.Duration // tokens, after they have expired
-	Orphans   time.Duration // objects below the cluster's own prefixes that nothing names
-	Uploads   time.Duration // what commands have sent along, since it was last used, if nothing at hand names it
-	Audit     time.Duration // what people did
-	AuditMost int64         // and of these at most so many
+	Outputs time.Duration // 0: for ever
+	// Checkpoints is of how many attempts, the last ones, the checkpoints of each task are kept while its job is.
+	Checkpoints int64         // 0: of all
+	Tokens      time.Duration // tokens, after they have expired
+	Orphans     time.Duration // objects below the cluster's own prefixes that nothing names
+	Uploads     time.Duration // what commands have sent along, since it was last used, if nothing at hand names it
+	Audit       time.Duration // what people did
+	AuditMost   int64         // and of these at most so many
 }
 
 // Backup is where backups of the cluster go by themselves, and how often. All of it empty: nowhere.
@@ -114,6 +116,7 @@ var table = []Setting{
 	amount("retention.jobs", UnitDuration, 365*day, int64(time.Minute), 3650*day, "for ever", "how long ended jobs are at hand; then they are archived, and what they left in the object store stays", func(s *Settings) *time.Duration { return &s.Retention.Jobs }),
 	amount("retention.jobs_most", UnitCount, 100_000, 10, 10_000_000, "any number", "and of these at most so many; those that ended first are archived first", func(s *Settings) *int64 { return &s.Retention.JobsMost }),
 	amount("retention.outputs", UnitDuration, 0, int64(time.Minute), 3650*day, "for ever", "how long ended jobs are kept at all, archived or not; then they are deleted with their outputs, logs and checkpoints", func(s *Settings) *time.Duration { return &s.Retention.Outputs }),
+	amount("retention.checkpoints", UnitCount, 3, 2, 1_000_000, "all", "of how many attempts a task's checkpoints are kept while its job is: the last that left some; and of the last that came beyond what it began with", func(s *Settings) *int64 { return &s.Retention.Checkpoints }),
 	amount("retention.tokens", UnitDuration, 30*day, int64(time.Hour), 3650*day, "", "how long tokens are kept after they have expired", func(s *Settings) *time.Duration { return &s.Retention.Tokens }),
 	amount("retention.orphans", UnitDuration, 7*day, int64(time.Hour), 3650*day, "for ever", "how long objects are kept below jobs/ and models/ of the system's bucket that no job and no version names", func(s *Settings) *time.Duration { return &s.Retention.Orphans }),
 	amount("retention.uploads", UnitDuration, 90*day, day, 3650*day, "for ever", "how long code and data that commands sent along are kept after their last use, once no job at hand, endpoint or version names them", func(s *Settings) *time.Duration { return &s.Retention.Uploads }),

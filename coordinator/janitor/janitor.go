@@ -1,6 +1,6 @@
 // Package janitor sees that what is over takes no room: jobs that ended long ago are archived, and deleted only where somebody has
-// set that; tokens that have expired and objects that nothing names go. How long each is kept says the settings' retention. Sweep
-// decides, from a view; a loop on the leader acts, a bounded part a round.
+// set that; tokens that have expired, objects that nothing names and checkpoints that later attempts have gone beyond go. How long
+// each is kept says the settings' retention. Sweep decides, from a view; a loop on the leader acts, a bounded part a round.
 package janitor
 
 import (
@@ -31,6 +31,7 @@ type Store interface {
 	// Folders are the names of folders right below a prefix, in order, behind one of them; at most so many.
 	Folders(ctx context.Context, below object.URI, after string, most int) ([]string, error)
 	Extent(ctx context.Context, below object.URI) (object.Extent, error)
+	List(ctx context.Context, prefix object.URI) ([]object.Info, error)
 	DeletePrefix(ctx context.Context, prefix object.URI) (object.Extent, error)
 	// Unfinished are the uploads in parts below a prefix; GiveUp ends one.
 	Unfinished(ctx context.Context, below object.URI) ([]object.Unfinished, error)
@@ -132,7 +133,7 @@ func (j *Janitor) Sweep(ctx context.Context, do bool) (Result, error) {
 func (j *Janitor) Run(ctx context.Context) error {
 	events := j.Ledger.Events().Subscribe(func(c state.Change) bool { return c.Kind == state.KindJob || c.Kind == state.KindSettings })
 	defer events.Close()
-	r := &reign{Janitor: j, ended: map[string]int64{}, failed: map[string]time.Time{}}
+	r := &reign{Janitor: j, ended: map[string]int64{}, repeated: map[string]repeated{}, failed: map[string]time.Time{}}
 	if err := r.read(ctx); err != nil {
 		return err
 	}
@@ -150,9 +151,13 @@ func (j *Janitor) Run(ctx context.Context) error {
 				return err
 			}
 			if batch.Lost || slices.ContainsFunc(batch.Changes, func(c state.Change) bool { return c.Kind == state.KindSettings }) {
+				r.looked, r.pruned = "", time.Time{}
 				timer.Reset(r.tick(ctx)) // what somebody has set holds at once
 			}
 		case question := <-j.asks:
+			if question.do { // what was shown goes now
+				r.looked, r.pruned, r.uploaded, r.parted = "", time.Time{}, time.Time{}, time.Time{}
+			}
 			result, err := r.round(ctx, question.do)
 			question.answer <- answer{result, err}
 		case <-timer.C:
@@ -165,11 +170,14 @@ func (j *Janitor) Run(ctx context.Context) error {
 type reign struct {
 	*Janitor
 	ended    map[string]int64     // when each job ended that no other has made
+	repeated map[string]repeated  // jobs that have begun more than once
 	failed   map[string]time.Time // what could not be removed, and when that was tried
 	at       cursor
 	seen     string    // the last archived job that was looked at
 	uploaded time.Time // when uploads were looked at last
 	parted   time.Time // when uploads that were not completed were
+	pruned   time.Time // when the checkpoints of all jobs were begun to be looked at
+	looked   string    // the last job whose checkpoints were, if some are still to be
 	said     string    // what was logged last
 }
 
@@ -181,6 +189,7 @@ func (r *reign) read(ctx context.Context) error {
 	}
 	defer snapshot.Close()
 	clear(r.ended)
+	clear(r.repeated)
 	for job := range snapshot.Jobs("") {
 		r.note(job)
 	}
@@ -188,6 +197,9 @@ func (r *reign) read(ctx context.Context) error {
 }
 
 func (r *reign) note(job cluster.Job) {
+	if job.Attempt > 1 {
+		r.repeated[job.Name] = repeated{attempt: job.Attempt, ended: job.Ended}
+	}
 	if job.State.Ended() && job.Parent == "" {
 		r.ended[job.Name] = job.Ended
 		return
@@ -213,6 +225,7 @@ func (r *reign) take(ctx context.Context, batch state.Batch) error {
 			continue
 		}
 		delete(r.ended, change.ID)
+		delete(r.repeated, change.ID)
 		delete(r.failed, change.ID)
 	}
 	return nil
@@ -254,7 +267,8 @@ func (r *reign) round(ctx context.Context, do bool) (Result, error) {
 	read := r.archived(snapshot, &view, settings)
 	result := Sweep(view, settings, now.UnixNano(), 1)
 	if len(result.Gone)+len(result.Kept) > 0 { // it is worth looking at all that may need something
-		view.Refs, view.Reads = references(snapshot)
+		needed := references(snapshot)
+		view.Refs, view.Reads = needed.left, needed.rows
 		result = Sweep(view, settings, now.UnixNano(), perRound)
 	}
 	snapshot.Close()
@@ -271,12 +285,19 @@ func (r *reign) round(ctx context.Context, do bool) (Result, error) {
 			return result, err
 		}
 	}
-	if keep := settings.Retention; !result.More && keep.Orphans+keep.Uploads > 0 {
+	keep := settings.Retention
+	if !result.More && keep.Orphans+keep.Uploads > 0 {
 		folders, err := r.sweepFolders(ctx, keep, now, do)
-		result.Gone = append(result.Gone, folders...)
-		return result, err
+		if result.Gone = append(result.Gone, folders...); err != nil {
+			return result, err
+		}
 	}
-	return result, nil
+	if result.More {
+		return result, nil
+	}
+	pruned, err := r.sweepCheckpoints(ctx, keep.Checkpoints, now, do)
+	result.Gone, result.Kept, result.More = append(result.Gone, pruned.Gone...), append(result.Kept, pruned.Kept...), pruned.More
+	return result, err
 }
 
 // weigh says of jobs that are to be deleted how much they left in their folders.

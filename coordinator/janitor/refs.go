@@ -3,20 +3,23 @@ package janitor
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/coordinator/state"
 	"github.com/clary-ml/clary/workload/tuning"
 )
 
-// jobsFolder finds what is in a job's folder, wherever it is mentioned.
-var jobsFolder = regexp.MustCompile(`s3://clary/jobs/([a-z0-9-]{1,63})(?:/|\b)`)
+// jobsFolder finds what is in a job's folder, wherever it is mentioned, with the path below it up to what may be its end.
+var jobsFolder = regexp.MustCompile(`s3://clary/jobs/([a-z0-9-]{1,63})(/[^"'\s\\,]*|\b)`)
 
 // references says of each job that has ended what still needs what it left: a version of a model that it made or that came from its
 // folder, a job or endpoint that goes on and reads it; and what reads its rows: a sweep that goes on and learns from it.
-func references(snapshot *state.Snapshot) (left, rows map[string]string) {
-	r, reads := refs{}, refs{}
+func references(snapshot *state.Snapshot) refs {
+	r := refs{left: map[string]string{}, rows: map[string]string{}, paths: map[string]named{}}
 	for model := range snapshot.Models("") {
 		for version := range snapshot.VersionsOf(model.Name, 0) {
 			r.version(version)
@@ -27,7 +30,7 @@ func references(snapshot *state.Snapshot) (left, rows map[string]string) {
 		if job.Kind == cluster.KindTuning {
 			for _, earlier := range tuning.WarmStart(job.Spec) {
 				r.need(earlier, "sweep "+job.Name)
-				reads.need(earlier, "sweep "+job.Name)
+				need(r.rows, earlier, "sweep "+job.Name)
 			}
 		}
 		for gang := range snapshot.GangsOf(job.Name) {
@@ -37,21 +40,40 @@ func references(snapshot *state.Snapshot) (left, rows map[string]string) {
 			r.endpoint(endpoint)
 		}
 	}
-	return r, reads
+	return r
 }
 
-type refs map[string]string
+// refs are who needs something, in words: by job what it left and its rows, and what of its folder is named.
+type refs struct {
+	left, rows map[string]string
+	paths      map[string]named
+}
+
+// named says by the path below a job's folder who names it.
+type named map[string]string
+
+// by says who needs a folder: who names it, something in it, or something that it is in.
+func (n named) by(folder string) string {
+	for _, path := range slices.Sorted(maps.Keys(n)) {
+		if strings.HasPrefix(path, folder) || strings.HasPrefix(folder, path) {
+			return n[path]
+		}
+	}
+	return ""
+}
+
+func (r refs) need(job, who string) { need(r.left, job, who) }
 
 // need notes what needs a job, and with a trial's job its sweep.
-func (r refs) need(job, who string) {
+func need(of map[string]string, job, who string) {
 	if job == "" {
 		return
 	}
-	if _, known := r[job]; !known {
-		r[job] = "needed by " + who
+	if _, known := of[job]; !known {
+		of[job] = "needed by " + who
 	}
 	if sweep, _, ok := tuning.TrialNamed(job); ok {
-		r.need(sweep, who)
+		need(of, sweep, who)
 	}
 }
 
@@ -59,7 +81,14 @@ func (r refs) need(job, who string) {
 func (r refs) mentioned(text []byte, who string) {
 	text = bytes.ReplaceAll(text, []byte(`\/`), []byte("/")) // as JSON may have it
 	for _, found := range jobsFolder.FindAllSubmatch(text, -1) {
-		r.need(string(found[1]), who)
+		job, path := string(found[1]), string(found[2])
+		r.need(job, who)
+		if r.paths[job] == nil {
+			r.paths[job] = named{}
+		}
+		if _, known := r.paths[job][path]; !known {
+			r.paths[job][path] = "needed by " + who
+		}
 	}
 }
 

@@ -34,11 +34,13 @@ const (
 	GoneObjects  Kind = "objects" // of no job and no version
 	GoneUpload   Kind = "upload"  // what a command sent along
 	GoneParts    Kind = "parts"   // of an upload that was not completed
+	// GoneCheckpoints are those of a task that later attempts have gone beyond.
+	GoneCheckpoints Kind = "checkpoints"
 )
 
 // Kinds are all of them.
 func Kinds() []Kind {
-	return []Kind{GoneJob, GoneArchived, GoneRecord, GoneToken, GoneObjects, GoneUpload, GoneParts}
+	return []Kind{GoneJob, GoneArchived, GoneRecord, GoneToken, GoneObjects, GoneUpload, GoneParts, GoneCheckpoints}
 }
 
 // Gone is something whose time is over.

@@ -17,10 +17,10 @@ func (a app) gcCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use: "gc", Short: "Show what is over and why, and remove it now", Args: shell.Takes(),
 		Long: "Show what is over and why, and after a yes remove it now, a round's worth: records of jobs that ended long ago go to the\n" +
-			"archive, expired tokens, objects that nothing names and old uploads are deleted. The cluster does that by itself, a little\n" +
-			"every minute; clary settings show says how long each is kept. Jobs are deleted with all that they left only if\n" +
-			"retention.outputs is set; what a version of a model came from, or what a job, sweep or endpoint that goes on needs, stays\n" +
-			"even then.",
+			"archive, expired tokens, objects that nothing names, old uploads and checkpoints that later attempts have gone beyond are\n" +
+			"deleted. The cluster does that by itself, a little every minute; clary settings show says how long each is kept. Jobs are\n" +
+			"deleted with all that they left only if retention.outputs is set; what a version of a model came from, or what a job,\n" +
+			"sweep or endpoint that goes on needs, stays even then.",
 		Example: "  clary gc --dry-run\n  clary gc --dry-run -o json\n  clary gc --yes",
 	}
 	flags := command.Flags()
