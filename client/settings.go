@@ -33,7 +33,7 @@ func (c *Client) Settings(ctx context.Context, stale bool) ([]Setting, uint64, e
 type SettingsEdit struct {
 	Put     map[string]string // by path; an empty value is the default
 	Replace bool              // all that are not put get their defaults
-	Expect  uint64            // the revision that was read; 0: any
+	Expect  *uint64           // the revision that was read, 0 where nobody had set anything; nil: any
 	DryRun  bool              // only say what would change
 }
 

@@ -23,7 +23,7 @@ func (s *settings) Get(context.Context, *claryv1.GetSettingsRequest) (*claryv1.G
 func (s *settings) Edit(_ context.Context, request *claryv1.EditSettingsRequest) (*claryv1.EditSettingsResponse, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
-	if expect, now := request.GetExpect(), s.c.settings.Revision; expect != 0 && expect != now {
+	if expect, now := request.GetExpect(), s.c.settings.Revision; request.Expect != nil && expect != now {
 		return nil, fault.New(fault.Conflict, "expect: the settings are at revision %d, not %d: read them again", now, expect)
 	}
 	after, err := wire.EditSettings(s.c.settings, request)

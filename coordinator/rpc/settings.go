@@ -64,7 +64,7 @@ func (s *settings) Get(ctx context.Context, request *claryv1.GetSettingsRequest)
 func (s *settings) Edit(ctx context.Context, request *claryv1.EditSettingsRequest) (*claryv1.EditSettingsResponse, error) {
 	for try := 1; ; try++ {
 		answer, err := s.edit(ctx, request)
-		if !fault.Is(err, fault.Conflict) || request.GetExpect() != 0 || ctx.Err() != nil || try == changeTries {
+		if !fault.Is(err, fault.Conflict) || request.Expect != nil || ctx.Err() != nil || try == changeTries {
 			return answer, err
 		}
 	}
@@ -77,8 +77,8 @@ func (s *settings) edit(ctx context.Context, request *claryv1.EditSettingsReques
 	}
 	before := snapshot.Settings()
 	snapshot.Close()
-	if expect := request.GetExpect(); expect != 0 && expect != before.Revision {
-		return nil, fault.New(fault.Conflict, "expect: the settings are at revision %d, not %d: read them again", before.Revision, expect)
+	if request.Expect != nil && request.GetExpect() != before.Revision {
+		return nil, fault.New(fault.Conflict, "expect: the settings are at revision %d, not %d: read them again", before.Revision, request.GetExpect())
 	}
 	after, err := wire.EditSettings(before, request)
 	if err != nil {

@@ -1,6 +1,7 @@
 package rpc_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -38,7 +39,7 @@ func TestSettingsAreChangedAllOrNothingByAdminsAlone(t *testing.T) {
 			"does not fit":     {&claryv1.EditSettingsRequest{}, []string{"backup.every", "1h"}, "settings.backup.to: is empty"},
 			"no key":           {&claryv1.EditSettingsRequest{}, []string{"backup.every", "1h", "backup.to", "s3://b/c", "backup.recipients", "me"}, "settings.backup.recipients"},
 			"for nobody":       {&claryv1.EditSettingsRequest{}, []string{"backup.every", "1h", "backup.to", "s3://b/c"}, "settings.backup.recipients: is empty"},
-			"another revision": {&claryv1.EditSettingsRequest{Expect: 99}, []string{"backup.keep", "3"}, "expect: the settings are at revision 0, not 99"},
+			"another revision": {&claryv1.EditSettingsRequest{Expect: new(uint64(99))}, []string{"backup.keep", "3"}, "expect: the settings are at revision 0, not 99"},
 		} {
 			if _, err := edit(cluster.RoleAdmin, c.request, c.pairs...); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s: %v", name, err)
@@ -52,11 +53,14 @@ func TestSettingsAreChangedAllOrNothingByAdminsAlone(t *testing.T) {
 			t.Fatalf("what was refused has changed something: revision %d became %d", before, after)
 		}
 
-		answer, err = edit(cluster.RoleAdmin, &claryv1.EditSettingsRequest{}, "backup.keep", "3", "retention.audit", "10d")
+		answer, err = edit(cluster.RoleAdmin, &claryv1.EditSettingsRequest{Expect: new(uint64(0))}, "backup.keep", "3", "retention.audit", "10d") // nobody had set anything
 		if err != nil || len(answer.GetChanges()) != 2 || answer.GetRevision() != before+1 {
 			t.Fatalf("%v, %v", answer, err)
 		}
-		if _, err := edit(cluster.RoleAdmin, &claryv1.EditSettingsRequest{Expect: answer.GetRevision(), Replace: true}, "backup.keep", "5"); err != nil {
+		if _, err := edit(cluster.RoleAdmin, &claryv1.EditSettingsRequest{Expect: new(uint64(0)), Replace: true}, "backup.keep", "4"); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), fmt.Sprintf("are at revision %d, not 0", answer.GetRevision())) {
+			t.Errorf("who read before anything was set overwrites what was since: %v", err)
+		}
+		if _, err := edit(cluster.RoleAdmin, &claryv1.EditSettingsRequest{Expect: new(answer.GetRevision()), Replace: true}, "backup.keep", "5"); err != nil {
 			t.Fatal(err)
 		}
 		view, err := settings(cluster.RoleViewer).Get(w.Context(), &claryv1.GetSettingsRequest{})

@@ -202,11 +202,13 @@ func (x *SettingView) GetRange() string {
 }
 
 type EditSettingsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Put           []*Setting             `protobuf:"bytes,1,rep,name=put,proto3" json:"put,omitempty"`                      // an empty value is the default
-	Replace       bool                   `protobuf:"varint,2,opt,name=replace,proto3" json:"replace,omitempty"`             // all that are not put get their defaults
-	Expect        uint64                 `protobuf:"varint,3,opt,name=expect,proto3" json:"expect,omitempty"`               // the revision that was read; 0: any
-	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would change
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Put     []*Setting             `protobuf:"bytes,1,rep,name=put,proto3" json:"put,omitempty"`          // an empty value is the default
+	Replace bool                   `protobuf:"varint,2,opt,name=replace,proto3" json:"replace,omitempty"` // all that are not put get their defaults
+	// Expect is the revision that was read, 0 where nobody had set anything: the edit is a Conflict if there is another by now.
+	// Left out, it is whatever there is.
+	Expect        *uint64 `protobuf:"varint,3,opt,name=expect,proto3,oneof" json:"expect,omitempty"`
+	DryRun        bool    `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would change
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -256,8 +258,8 @@ func (x *EditSettingsRequest) GetReplace() bool {
 }
 
 func (x *EditSettingsRequest) GetExpect() uint64 {
-	if x != nil {
-		return x.Expect
+	if x != nil && x.Expect != nil {
+		return *x.Expect
 	}
 	return 0
 }
@@ -577,12 +579,13 @@ const file_clary_v1_settings_proto_rawDesc = "" +
 	"\adefault\x18\x03 \x01(\tR\adefault\x12\x12\n" +
 	"\x04unit\x18\x04 \x01(\tR\x04unit\x12\x14\n" +
 	"\x05means\x18\x05 \x01(\tR\x05means\x12\x14\n" +
-	"\x05range\x18\x06 \x01(\tR\x05range\"\x85\x01\n" +
+	"\x05range\x18\x06 \x01(\tR\x05range\"\x95\x01\n" +
 	"\x13EditSettingsRequest\x12#\n" +
 	"\x03put\x18\x01 \x03(\v2\x11.clary.v1.SettingR\x03put\x12\x18\n" +
-	"\areplace\x18\x02 \x01(\bR\areplace\x12\x16\n" +
-	"\x06expect\x18\x03 \x01(\x04R\x06expect\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"e\n" +
+	"\areplace\x18\x02 \x01(\bR\areplace\x12\x1b\n" +
+	"\x06expect\x18\x03 \x01(\x04H\x00R\x06expect\x88\x01\x01\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRunB\t\n" +
+	"\a_expect\"e\n" +
 	"\x14EditSettingsResponse\x121\n" +
 	"\achanges\x18\x01 \x03(\v2\x17.clary.v1.SettingChangeR\achanges\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"Q\n" +
@@ -657,6 +660,7 @@ func file_clary_v1_settings_proto_init() {
 		return
 	}
 	file_clary_v1_nouns_proto_init()
+	file_clary_v1_settings_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

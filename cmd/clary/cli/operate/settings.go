@@ -169,7 +169,7 @@ func (a app) editSettingsCommand() *cobra.Command {
 		ctx = context.WithoutCancel(ctx) // a Ctrl-C was meant for the editor
 		put, err := parseSettings(text)
 		if err == nil {
-			err = a.changeSettings(ctx, c, client.SettingsEdit{Put: put, Replace: true, Expect: revision})
+			err = a.changeSettings(ctx, c, client.SettingsEdit{Put: put, Replace: true, Expect: &revision})
 		}
 		if err != nil {
 			return a.keepEdited(text, err)
