@@ -218,7 +218,7 @@ func (w *world) endless() int {
 // possible reports whether a gang of tasks that are all alike would be admitted by its queues' limits and find room beside those that
 // never end.
 func (s siege) possible(w *world, g cluster.Gang) bool {
-	used := map[string]int64{} // by node
+	used := map[string]int64{}                           // by node
 	held, firm := map[string]int64{}, map[string]int64{} // by queue, in milli-GPUs
 	for _, p := range w.gangs {
 		if !p.runs() || p.lasts != int64(forever) {
