@@ -200,28 +200,28 @@ const (
 	CauseLease      Cause = "lease"
 )
 
-// Exit is how a task ended.
+// Exit is how a task ended. A driver may write it down.
 type Exit struct {
-	Code        int    // exit code, -1 if there is none
-	Signal      int    // that ended it, or 0
-	Error       string // why it could not be started, or ""
-	Cause       Cause
-	OutOfMemory bool
-	Unknown     bool // nobody knows how it ended; nothing of it is left
-	Started     time.Time
-	Ended       time.Time
-	Usage       Usage
-	LogsDropped int64 // bytes that could not be written
+	Code        int       `json:"code"`             // exit code, -1 if there is none
+	Signal      int       `json:"signal,omitempty"` // that ended it, or 0
+	Error       string    `json:"error,omitempty"`  // why it could not be started, or ""
+	Cause       Cause     `json:"cause,omitempty"`
+	OutOfMemory bool      `json:"out_of_memory,omitempty"`
+	Unknown     bool      `json:"unknown,omitempty"` // nobody knows how it ended; nothing of it is left
+	Started     time.Time `json:"started"`
+	Ended       time.Time `json:"ended"`
+	Usage       Usage     `json:"usage"`
+	LogsDropped int64     `json:"logs_dropped,omitempty"` // bytes that could not be written
 }
 
 // Usage is what a task used.
 type Usage struct {
-	CPU        time.Duration
-	Memory     int64 // bytes now
-	PeakMemory int64 // bytes
+	CPU        time.Duration `json:"cpu"`
+	Memory     int64         `json:"memory"`      // bytes now
+	PeakMemory int64         `json:"peak_memory"` // bytes
 	// Refused counts processes and threads that could not be made, since the task had as
 	// many as it may.
-	Refused int64
+	Refused int64 `json:"refused,omitempty"`
 }
 
 // The streams of a task's log.

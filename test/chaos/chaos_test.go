@@ -351,7 +351,7 @@ func (d *drill) judge(job chaos.Job) {
 		case task.State == "succeeded" && job.Code == 0:
 		case task.State == "failed" && job.Code != 0 && code == job.Code:
 		case task.State == "lost" && d.excused[task.ID] != "":
-		case task.State == "lost" && job.Contained && job.Code == 137 && strings.Contains(task.Reason, "while no agent was there"):
+		case task.State == "lost" && job.Contained && (job.Code == 137 || job.Code == 255) && strings.Contains(task.Reason, "while no agent was there"):
 		case task.State == "lost" && d.cutOff[task.Node] && strings.Contains(task.Reason, "no word from its agent"):
 		case task.State == "lost" && d.full && strings.Contains(task.Reason, "no space left"): // it was not taken in
 		case task.State == "stopped" && job.Paired && broken[task.Attempt]:

@@ -272,7 +272,11 @@ func neverStarted(t *testing.T, e *enginetest.Engine) {
 	if err != nil || len(list.Items) != 1 {
 		t.Fatalf("%v, %v", list, err)
 	}
-	// As if the agent had died before the start: the same container, new.
+	// As if the agent had died before the start: the same container, new, and nothing noted of its end.
+	note := filepath.Join(b.config.Root, "job~main~worker-0.1", "container.json")
+	if err := os.WriteFile(note, fmt.Appendf(nil, `{"container": %q}`, list.Items[0].Names[0][1:]), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := client.ContainerRemove(t.Context(), list.Items[0].ID, moby.ContainerRemoveOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -287,6 +291,15 @@ func neverStarted(t *testing.T, e *enginetest.Engine) {
 	b.must("job/main/worker-0.1", image)
 
 	// One that is gone is unknown, and not started again.
+	if err := b.d.Remove(t.Context(), "job/main/worker-0.1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.start("job/main/worker-0.1", image, "sleep 300"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.d.Close(); err != nil {
+		t.Error(err)
+	}
 	if _, err := client.ContainerRemove(t.Context(), list.Items[0].Names[0][1:], moby.ContainerRemoveOptions{Force: true}); err != nil {
 		t.Fatal(err)
 	}

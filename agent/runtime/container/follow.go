@@ -10,7 +10,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	moby "github.com/moby/moby/client"
-	"golang.org/x/sys/unix"
 
 	"github.com/clary-ml/clary/agent/runtime"
 	"github.com/clary-ml/clary/internal/fault"
@@ -20,7 +19,6 @@ import (
 const (
 	askAgain  = 500 * time.Millisecond // while the engine is away
 	askOften  = 50 * time.Millisecond
-	farewell  = 4 * time.Second // of an engine that is told to end
 	killAgain = 2 * time.Second // until a killed container is gone
 	// What a container used last is what was read before its control group went.
 	gaugeEvery = time.Second
@@ -30,10 +28,14 @@ const (
 type state struct {
 	running bool
 	never   bool // it was made, and not started, as far as the engine knows
+	vague   bool // it has ended, and the engine itself does not know how
 	exit    runtime.Exit
 	pid     int
 	id      string // of the container, as the engine made it up
 }
+
+// ending is what Podman says of a container that it was told to end, until it has.
+const ending container.ContainerState = "stopping"
 
 // state asks the engine: NotFound if there is no such container, Unready if the engine
 // does not answer.
@@ -48,11 +50,13 @@ func (d *Driver) state(ctx context.Context, name string) (state, error) {
 		return state{}, fault.New(fault.Unready, "the engine says nothing of container %s", name)
 	}
 	told := answer.Container.State
-	s := state{pid: told.Pid, id: answer.Container.ID, running: told.Running || told.Paused || told.Restarting}
+	s := state{pid: told.Pid, id: answer.Container.ID, running: told.Running || told.Paused || told.Restarting || told.Status == ending}
 	s.exit.Started, _ = time.Parse(time.RFC3339Nano, told.StartedAt)
 	s.exit.Ended, _ = time.Parse(time.RFC3339Nano, told.FinishedAt)
 	s.never = !s.running && s.exit.Started.IsZero()
 	s.exit.Code, s.exit.OutOfMemory = told.ExitCode, told.OOMKilled
+	// Podman says -1 if a container's monitor was killed; and 0, at no time, if the machine went down.
+	s.vague = !s.running && (s.exit.Code < 0 || s.exit.Ended.IsZero())
 	// An engine tells a signal as a shell does.
 	if signal := told.ExitCode - 128; signal > 0 && signal <= int(syscall.SIGSYS) {
 		s.exit.Code, s.exit.Signal = -1, signal
@@ -69,8 +73,18 @@ func (d *Driver) follow(h *handle) {
 	d.running.Go(func() {
 		defer close(h.done)
 		defer h.gauge.close()
-		h.exit, h.err = d.live(h)
+		if h.exit, h.err = d.live(h); h.err == nil {
+			d.remember(h)
+		}
 	})
+}
+
+// remember writes down how a task ended: an engine may tell it only once, and who asks later has fewer witnesses.
+func (d *Driver) remember(h *handle) {
+	h.note.Exit = &h.exit
+	if err := writeNote(h.dir, h.note); err != nil {
+		d.config.Log.Error("note how a container ended", "task", h.id, "error", err)
+	}
 }
 
 // live hands on the wish to stop, ends what ran too long, and returns how it ended.
@@ -87,24 +101,8 @@ func (d *Driver) live(h *handle) (runtime.Exit, error) {
 		ended <- outcome{exit, saw, err}
 	}()
 	defer cancel()
-	over := func(o outcome) (runtime.Exit, error) {
-		o.exit.Cause = h.note.Cause
-		if o.exit.Cause != runtime.CauseNone {
-			o.exit.OutOfMemory = false
-			return o.exit, o.err
-		}
-		if o.err != nil || !asIfTaken(o.exit) {
-			return o.exit, o.err
-		}
-		why := o.saw.taken(o.exit)
-		if why == "" && d.goesAway(ctx, o.exit.Ended) {
-			why = engineEnded
-		}
-		if why != "" {
-			return unknown(h, why), nil
-		}
-		return o.exit, nil
-	}
+	var watched attention
+	watched.look()
 	var tooLong, kill <-chan time.Time
 	if h.note.MaxRuntime > 0 && h.note.Cause == runtime.CauseNone {
 		tooLong = time.After(time.Until(h.started.Add(h.note.MaxRuntime)))
@@ -126,8 +124,12 @@ func (d *Driver) live(h *handle) (runtime.Exit, error) {
 	for {
 		select {
 		case o := <-ended:
-			return over(o)
+			if o.err != nil {
+				return runtime.Exit{}, o.err
+			}
+			return d.verdict(ctx, h, o.exit, o.saw, &watched)
 		case <-gauge.C:
+			watched.look()
 			_, _ = h.gauge.read()
 		case grace := <-h.stops:
 			end(runtime.CauseStopped, grace)
@@ -153,7 +155,7 @@ func (d *Driver) signal(ctx context.Context, h *handle, name string) {
 // await returns when the container has ended, or with an error when the driver is closed.
 // While the engine is away it asks again.
 func (d *Driver) await(ctx context.Context, h *handle) (exit runtime.Exit, saw witness, err error) {
-	saw = witness{alone: h.before, boot: bootTime()}
+	saw = newWitness(h)
 	for {
 		s, err := d.state(ctx, h.name)
 		switch {
@@ -168,6 +170,9 @@ func (d *Driver) await(ctx context.Context, h *handle) (exit runtime.Exit, saw w
 		case s.never:
 			d.mayHaveRun(s.id) // then nothing of it may stay
 			return unknown(h, "its agent or its container engine ended while it was started"), saw, nil
+		case s.vague:
+			d.mayHaveRun(s.id)
+			return unknown(h, "its container engine does not know how it ended"), saw, nil
 		case !s.running:
 			if saw.away || saw.alone {
 				d.mayHaveRun(s.id) // what an engine that was killed does not know of is there still
@@ -181,6 +186,7 @@ func (d *Driver) await(ctx context.Context, h *handle) (exit runtime.Exit, saw w
 		answer := d.engine.ContainerWait(ctx, h.name, moby.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
 		select {
 		case <-answer.Result:
+			saw.learned = time.Now()
 		case err := <-answer.Error:
 			saw.away = err != nil
 			pause(ctx, askAgain)
@@ -241,62 +247,3 @@ func (d *Driver) program(ctx context.Context, h *handle) string {
 }
 
 var errClosed = fault.New(fault.Unready, "the agent is ending: its tasks run on")
-
-const engineEnded = "the container engine ended, and its containers with it"
-
-// foundDead is the exit code that an engine gives a container which ended while it was away.
-const foundDead = 255
-
-// asIfTaken reports whether a container ended as those do that an engine, or the machine,
-// takes with it: told to end, killed, or found dead.
-func asIfTaken(exit runtime.Exit) bool {
-	return exit.Signal == int(syscall.SIGTERM) || exit.Signal == int(syscall.SIGKILL) && !exit.OutOfMemory || exit.Code == foundDead
-}
-
-// witness is what there is to tell who ended a container that ended asIfTaken.
-type witness struct {
-	away  bool      // the engine was, just before
-	alone bool      // it ended while no agent was there
-	boot  time.Time // of the machine
-}
-
-// taken says why nobody knows how it ended, or "".
-func (w witness) taken(exit runtime.Exit) string {
-	switch {
-	case w.away:
-		return engineEnded
-	case w.alone && exit.Started.Before(w.boot) && !exit.Ended.Before(w.boot):
-		return "the machine went down, and its containers with it"
-	case w.alone && exit.Signal != 0:
-		return "it was told to end while no agent was there: by the container engine, the machine or a person"
-	}
-	return ""
-}
-
-// bootTime is when the machine started, as far as its clock was right.
-func bootTime() time.Time {
-	var up unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
-		return time.Time{}
-	}
-	return time.Now().Add(-time.Duration(up.Nano()))
-}
-
-// goesAway reports whether the engine is about to end: one that is told to ends its
-// containers first, and still tells of it. What happened longer ago than that takes it was not
-// its doing.
-func (d *Driver) goesAway(ctx context.Context, happened time.Time) bool {
-	for {
-		if _, err := d.engine.Ping(ctx, moby.PingOptions{}); err != nil && ctx.Err() == nil {
-			return true
-		}
-		if time.Since(happened) > farewell || ctx.Err() != nil {
-			return false
-		}
-		pause(ctx, askOften)
-	}
-}
-
-func unknown(h *handle, why string) runtime.Exit {
-	return runtime.Exit{Code: -1, Unknown: true, Error: why, Started: h.started, Ended: time.Now(), Usage: h.gauge.used()}
-}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -56,6 +57,7 @@ func restarts(t *testing.T, e *enginetest.Engine) {
 	if exit := b.wait("job/main/alone-1.1"); exit.Code != 6 || exit.Unknown {
 		t.Errorf("it ended as %+v", exit)
 	}
+	foundDead(t, e, b)
 	comesLater(t, e, b)
 	// With live-restore containers outlive the engine, and so do exit codes.
 	if err := os.WriteFile(e.Path("daemon.json"), []byte(`{"live-restore": true}`), 0o600); err != nil {
@@ -72,6 +74,47 @@ func restarts(t *testing.T, e *enginetest.Engine) {
 	if exit := b.wait("job/main/lives-0.1"); exit.Code != 5 || exit.Unknown {
 		t.Errorf("it ended as %+v", exit)
 	}
+}
+
+// foundDead has programs end with 0 while neither an agent nor its engine is there. A monitor that is there still may tell the engine so; without
+// one it says 255.
+func foundDead(t *testing.T, e *enginetest.Engine, b *bench) {
+	for nap, forgotten := range map[string]bool{"sleep 31557": false, "sleep 31558": true} {
+		id := "job/main/dead-" + nap[len(nap)-1:] + ".1"
+		if err := b.start(id, image, nap+"; exit 0"); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.d.Close(); err != nil {
+			t.Error(err)
+		}
+		e.Crash()
+		if n := killAll(func(line string) bool { return line == nap }); n != 1 {
+			t.Fatalf("%d programs sleep", n)
+		}
+		if forgotten {
+			killAll(func(line string) bool {
+				return strings.Contains(line, "containerd-shim") && strings.Contains(line, e.Path("exec"))
+			})
+		}
+		e.Run()
+		b.again()
+		if exit := b.wait(id); forgotten && !exit.Unknown || !exit.Unknown && (exit.Code != 0 || exit.Signal != 0) {
+			t.Errorf("it ended as %+v", exit)
+		}
+	}
+}
+
+// killAll kills the programs whose command lines are meant, and counts them.
+func killAll(meant func(line string) bool) (killed int) {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range lines {
+		text, _ := os.ReadFile(path)
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if meant(strings.TrimRight(strings.ReplaceAll(string(text), "\x00", " "), " ")) && syscall.Kill(pid, syscall.SIGKILL) == nil {
+			killed++
+		}
+	}
+	return killed
 }
 
 // comesLater has an agent begin before its engine, which has what nobody knows any more.

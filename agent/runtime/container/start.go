@@ -12,6 +12,7 @@ import (
 	moby "github.com/moby/moby/client"
 
 	"github.com/clary-ml/clary/agent/runtime"
+	"github.com/clary-ml/clary/agent/runtime/shim"
 	"github.com/clary-ml/clary/internal/fault"
 )
 
@@ -45,7 +46,7 @@ func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (time.Time, error
 	if err := d.make(ctx, h, spec); err != nil {
 		return time.Time{}, err
 	}
-	h.note = note{Container: h.name, Created: time.Now(), MaxRuntime: spec.MaxRuntime, Grace: spec.Grace}
+	h.note = note{Container: h.name, Created: time.Now(), Boot: shim.Boot(), MaxRuntime: spec.MaxRuntime, Grace: spec.Grace}
 	if err := writeNote(dir, h.note); err != nil {
 		return time.Time{}, fault.New(fault.Internal, "start task %s: %w", spec.ID, errors.Join(err, d.discard(ctx, h.name)))
 	}
@@ -105,7 +106,7 @@ func (d *Driver) kindOf(ctx context.Context, err error) fault.Kind {
 		return fault.Unready
 	case errdefs.IsInvalidArgument(err), errdefs.IsNotFound(err), errdefs.IsConflict(err), errdefs.IsPermissionDenied(err):
 		return fault.Invalid
-	case d.goesAway(ctx, time.Now()):
+	case d.goesAway(ctx, new(attention)):
 		return fault.Unready
 	}
 	return fault.Invalid
