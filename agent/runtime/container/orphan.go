@@ -88,20 +88,21 @@ func monitors(id string) []int {
 var busy = regexp.MustCompile(`unlinkat (/[^ ]+): device or resource busy`)
 
 // forgotten is the folder of a container that its engine cannot remove since something is mounted there: it was when the engine was
-// killed. Of a container that it has begun to remove the engine tells no folders any more but in its complaint.
+// killed. The engine's complaint names it; else it is where the engine says that the container's root is.
 func (d *Driver) forgotten(ctx context.Context, graph *storage.DriverData, complaint error) string {
 	if complaint == nil || !strings.Contains(complaint.Error(), "busy") {
 		return ""
 	}
-	if graph != nil && graph.Data["MergedDir"] != "" {
+	if said := busy.FindStringSubmatch(complaint.Error()); said != nil {
+		info, err := d.engine.Info(ctx, moby.InfoOptions{})
+		if err == nil && info.Info.DockerRootDir != "" && strings.HasPrefix(said[1], filepath.Clean(info.Info.DockerRootDir)+"/") {
+			return said[1]
+		}
+	}
+	if graph != nil {
 		return graph.Data["MergedDir"]
 	}
-	said := busy.FindStringSubmatch(complaint.Error())
-	info, err := d.engine.Info(ctx, moby.InfoOptions{})
-	if said == nil || err != nil || info.Info.DockerRootDir == "" || !strings.HasPrefix(said[1], filepath.Clean(info.Info.DockerRootDir)+"/") {
-		return ""
-	}
-	return said[1]
+	return ""
 }
 
 // discard removes a container, running or not, and all that is left of it; one that is not

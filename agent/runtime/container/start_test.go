@@ -26,6 +26,7 @@ type refusingDocker struct {
 	playedDocker
 	id      string
 	root    string // of its own folders
+	merged  string // where it says that a container's root is
 	removes func() error
 }
 
@@ -45,7 +46,7 @@ func (d *refusingDocker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]string{"DockerRootDir": d.root})
 	case r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/containers/"):
 		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(w, `{"Id": %q, "State": {"StartedAt": "0001-01-01T00:00:00Z", "FinishedAt": "0001-01-01T00:00:00Z"}}`, d.id)
+		fmt.Fprintf(w, `{"Id": %q, "GraphDriver": {"Data": {"MergedDir": %q}}, "State": {"StartedAt": "0001-01-01T00:00:00Z", "FinishedAt": "0001-01-01T00:00:00Z"}}`, d.id, d.merged)
 	default:
 		d.playedDocker.ServeHTTP(w, r)
 	}
@@ -68,12 +69,15 @@ func (d *refusingDocker) start(t *testing.T, root string) error {
 // An engine that is killed while it removes a container tells afterwards neither that it is mounted nor where, but in what it complains of.
 func TestWhatAnEngineForgotToUnmountOfAContainerItWasRemovingIsUnmounted(t *testing.T) {
 	for name, c := range map[string]struct {
-		ours bool
-		root func(dir string) string
+		ours   bool
+		root   func(dir string) string
+		merged string
 	}{
-		"in its own folder":        {true, func(dir string) string { return dir }},
-		"in a folder not its own":  {false, func(dir string) string { return dir + "-other" }},
-		"it tells no folder of it": {false, func(string) string { return "" }},
+		"in its own folder":           {true, func(dir string) string { return dir }, ""},
+		"beside the container's root": {true, func(dir string) string { return dir }, "root"},
+		"at the container's root":     {true, func(string) string { return "" }, "merged"},
+		"in a folder not its own":     {false, func(dir string) string { return dir + "-other" }, ""},
+		"it tells no folder of it":    {false, func(string) string { return "" }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -93,6 +97,9 @@ func TestWhatAnEngineForgotToUnmountOfAContainerItWasRemovingIsUnmounted(t *test
 				}
 				return nil
 			}}
+			if c.merged != "" {
+				played.merged = filepath.Join(dir, c.merged)
+			}
 			if err := played.start(t, filepath.Join(t.TempDir(), "tasks")); err == nil {
 				t.Error("the played engine starts a container")
 			}
