@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 const (
 	killPatience  = 30 * time.Second
 	birthPatience = 5 * time.Second // between a shim's fork and its first file
+	readAgain     = 100 * time.Millisecond
 )
 
 // follow makes the task known and waits for its shim's end.
@@ -26,7 +28,7 @@ func (d *Driver) follow(h *handle) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tasks[h.id] = h
-	if d.closed {
+	if d.ctx.Err() != nil {
 		h.err = errClosed
 		close(h.done)
 		_ = h.pidfd.Close()
@@ -41,9 +43,35 @@ func (d *Driver) follow(h *handle) {
 		if h.child > 0 {
 			_, _ = syscall.Wait4(h.child, &h.status, 0, nil)
 		}
-		h.exit = d.outcome(h.dir, h.started)
-		close(h.done)
+		d.conclude(h)
 	})
+}
+
+// conclude finds out how a task ended whose shim is gone. What is there and cannot be read now is read again: an exit
+// that is unknown is so for good.
+func (d *Driver) conclude(h *handle) {
+	defer close(h.done)
+	for said := false; ; said = true {
+		var err error
+		if h.exit, err = d.outcome(h.dir, h.started); err == nil {
+			return
+		}
+		if !said {
+			d.config.Log.Error("read how a task ended; trying again", "task", h.id, "error", err)
+		}
+		select {
+		case <-time.After(readAgain):
+		case <-d.ctx.Done():
+			h.err = errClosed
+			return
+		}
+	}
+}
+
+// unreadable reports whether a file may be there, and cannot be read now.
+func unreadable(err error) bool {
+	var failed *fs.PathError
+	return errors.As(err, &failed) && !errors.Is(err, fs.ErrNotExist)
 }
 
 var errClosed = fault.New(fault.Unready, "the agent is ending: its tasks run on")
@@ -86,9 +114,12 @@ func (h *handle) signal(number unix.Signal) error {
 
 // outcome reads how a task ended whose shim is gone. Without exit.json the shim was
 // killed: whatever is left of the task is ended, and the exit is unknown for good.
-func (d *Driver) outcome(dir string, started time.Time) runtime.Exit {
+func (d *Driver) outcome(dir string, started time.Time) (runtime.Exit, error) {
 	var exit shim.Exit
 	err := shim.ReadJSON(dir, shim.ExitFile, &exit)
+	if unreadable(err) {
+		return runtime.Exit{}, err
+	}
 	if err != nil {
 		d.sweep(dir)
 		exit = shim.Exit{Code: -1, Unknown: true, Started: started, Ended: time.Now()}
@@ -100,7 +131,7 @@ func (d *Driver) outcome(dir string, started time.Time) runtime.Exit {
 		Code: exit.Code, Signal: exit.Signal, Error: exit.Error, Cause: runtime.Cause(exit.Cause),
 		OutOfMemory: exit.OutOfMemory(), Unknown: exit.Unknown, Started: exit.Started, Ended: exit.Ended,
 		Usage: usage(exit.Usage), LogsDropped: exit.Dropped,
-	}
+	}, nil
 }
 
 // sweep kills what is left of a task without a shim.
@@ -155,13 +186,13 @@ func (d *Driver) adopt(id, dir string) (*handle, error) {
 	var start shim.Start
 	err := shim.ReadJSON(dir, shim.StartFile, &start)
 	// A shim that was forked by the agent that died just now may not yet have begun.
-	for wait := time.Now().Add(birthPatience); err != nil && locked(dir) && time.Now().Before(wait); {
+	for wait := time.Now().Add(birthPatience); err != nil && !unreadable(err) && locked(dir) && time.Now().Before(wait); {
 		time.Sleep(time.Millisecond)
 		err = shim.ReadJSON(dir, shim.StartFile, &start)
 	}
 	if err != nil {
-		if locked(dir) {
-			return nil, fault.New(fault.Internal, "recover task %s: its shim lives but wrote no %s: %w", id, shim.StartFile, err)
+		if unreadable(err) || locked(dir) {
+			return nil, fault.New(fault.Internal, "recover task %s: it may run, and has no %s: %w", id, shim.StartFile, err)
 		}
 		d.sweep(dir)
 		return nil, nil //nolint:nilnil // no task is an answer, not an error
@@ -181,11 +212,14 @@ func (d *Driver) adopt(id, dir string) (*handle, error) {
 	if locked(dir) {
 		return nil, fault.New(fault.Internal, "recover task %s: its shim lives but not as pid %d", id, start.Shim)
 	}
-	h.exit = d.outcome(dir, start.Time)
-	close(h.done)
 	d.mu.Lock()
 	d.tasks[id] = h
 	d.mu.Unlock()
+	if h.exit, err = d.outcome(dir, start.Time); err == nil {
+		close(h.done)
+	} else {
+		d.running.Go(func() { d.conclude(h) })
+	}
 	return h, nil
 }
 
@@ -201,11 +235,11 @@ func takeLock(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// locked reports whether somebody holds the folder's lock.
+// locked reports whether somebody holds the folder's lock, as far as can be seen.
 func locked(dir string) bool {
 	f, err := os.Open(filepath.Join(dir, shim.LockFile))
 	if err != nil {
-		return false
+		return unreadable(err)
 	}
 	defer f.Close() //nolint:errcheck // only read
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil

@@ -38,9 +38,11 @@ type Driver struct {
 	config    Config
 	isolation func() error // tried once
 
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+
 	mu      sync.Mutex
 	tasks   map[string]*handle
-	closed  bool
 	running sync.WaitGroup
 }
 
@@ -73,16 +75,18 @@ func New(config Config) (*Driver, error) {
 	for _, lack := range config.Groups.Lacks() {
 		config.Log.Warn(lack)
 	}
-	return &Driver{
+	d := &Driver{
 		config: config, tasks: map[string]*handle{},
 		isolation: sync.OnceValue(func() error { return tryIsolation(config.Shim) }),
-	}, nil
+	}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	return d, nil
 }
 
 // Close lets go of the tasks, which run on, and waits for the driver's goroutines.
 func (d *Driver) Close() error {
 	d.mu.Lock()
-	d.closed = true
+	d.cancel()
 	var errs []error
 	for _, h := range d.tasks {
 		if h.pidfd != nil {
