@@ -12,12 +12,12 @@ import (
 	"github.com/clary-ml/clary/agent/staging"
 	"github.com/clary-ml/clary/auth/pki"
 	"github.com/clary-ml/clary/cluster"
-	"github.com/clary-ml/clary/internal/fault"
 )
 
 const (
-	defaultGrace = 30 * time.Second
-	forgetPause  = 2 * time.Second
+	defaultGrace   = 30 * time.Second
+	forgetPause    = 2 * time.Second // until what could not be cleared away is tried again, and longer each time
+	maxForgetPause = 10 * time.Second
 )
 
 // task is one task's goroutine and what others tell it.
@@ -162,12 +162,14 @@ func (t *task) live(ctx context.Context, ran bool) {
 	case <-ctx.Done():
 		return
 	}
-	for fault.Is(t.s.forget(t.id()), fault.Unready) { // what ran it cannot be reached now
+	// What ran it may not be reached now, or something of it be in use yet.
+	for pause := forgetPause; t.s.forget(t.id()) != nil; pause = min(2*pause, maxForgetPause) {
 		select {
-		case <-time.After(forgetPause):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return
 		}
+		t.unfeed()
 	}
 }
 

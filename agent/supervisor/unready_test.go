@@ -2,7 +2,10 @@ package supervisor_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -10,6 +13,7 @@ import (
 	"github.com/clary-ml/clary/agent/supervisor"
 	"github.com/clary-ml/clary/cluster"
 	"github.com/clary-ml/clary/internal/fault"
+	"github.com/clary-ml/clary/internal/smalldisk"
 )
 
 // away is a driver that cannot be reached for a few calls, as when a container engine is
@@ -72,4 +76,42 @@ func TestADriverThatCannotBeReachedForAWhileCostsNoTaskAndLeavesNothing(t *testi
 	if driver.starts != 2 || driver.removals < 3 {
 		t.Errorf("it was started %d times and removed %d times", driver.starts, driver.removals)
 	}
+}
+
+// removals is a driver that tells of each removal.
+type removals struct {
+	runtime.Driver
+	each chan struct{}
+}
+
+func (r *removals) Remove(ctx context.Context, id string) error {
+	r.each <- struct{}{}
+	return r.Driver.Remove(ctx, id)
+}
+
+// A folder in which something is mounted cannot be deleted, by whomever: it goes when that has gone.
+func TestATaskWhoseFolderIsInUseIsForgottenLater(t *testing.T) {
+	driver := &removals{each: make(chan struct{}, 100)}
+	b := newBench(t, func(c *supervisor.Config) { driver.Driver, c.Driver = c.Driver, driver })
+	b.run(script("exit 0"))
+	b.ended(worker)
+	mounted := filepath.Join(b.dir, "tasks", "digits~main~worker-0.1", "mounted")
+	if err := os.Mkdir(mounted, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	smalldisk.On(t, mounted, 1<<20)
+	if err := b.agent.Desired(true, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		select {
+		case <-driver.each:
+		case <-time.After(patience):
+			t.Fatal("it is not tried again")
+		}
+	}
+	if err := syscall.Unmount(mounted, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.until("it is forgotten", func(held map[string]cluster.TaskStatus) bool { return len(held) == 0 })
 }
