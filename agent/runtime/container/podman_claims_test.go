@@ -33,7 +33,34 @@ func serviceless(t *testing.T, e *enginetest.Engine) {
 			t.Errorf("after %s it ended as %+v", signal, exit)
 		}
 	}
+	madeUp(t, e, b)
 	gpus(t, e)
+}
+
+// madeUp takes the machine down, as far as Podman can see: it says afterwards that what ran has ended with 0.
+func madeUp(t *testing.T, e *enginetest.Engine, b *bench) {
+	const id, nap = "job/main/down-0.1", "sleep 31559"
+	if err := b.start(id, image, nap); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.d.Close(); err != nil {
+		t.Error(err)
+	}
+	e.End(syscall.SIGKILL)
+	killAll(func(line string) bool { return strings.Contains(line, "/conmon") && strings.Contains(line, e.Path("")) })
+	wake(t, nap)
+	if err := os.Remove(e.Path("tmp/alive")); err != nil {
+		t.Fatal(err)
+	}
+	e.Run()
+	b.again()
+	if exit := b.wait(id); !exit.Unknown {
+		t.Errorf("it ended as %+v", exit)
+	}
+	// What Podman has mounted for it is there still, and is not known to it any more.
+	if err := b.d.Remove(t.Context(), id); err != nil {
+		t.Error(err)
+	}
 }
 
 // gpus gives a container what a file of the Container Device Interface describes, as
