@@ -46,7 +46,7 @@ func (r *round) denied(w *waiter, block share.Block) {
 	if w.frees.until == 0 || w.frees.endless && r.keeps(w) > 0 {
 		return
 	}
-	if old := r.shuts[limit]; old == nil || old.by == w || w.goesBefore(old.by) {
+	if old := r.shuts[limit]; old == nil || old.by == w || w.goesBefore(old.by) && !(w.frees.endless && r.isLed(old.by.ID)) {
 		r.shuts[limit] = &shut{by: w, until: w.frees.until}
 		r.recall(w.frees.due)
 		r.stays(w)

@@ -52,12 +52,15 @@ func (r *round) reserve(w *waiter) {
 		}
 		due = r.spells.until
 	}
-	for _, a := range allocations {
-		for _, h := range r.younger(w) {
-			if _, on := slices.BinarySearch(h.nodes, a.Node); on {
-				r.unhold(h.id)
-			}
-		}
+	displaced := slices.DeleteFunc(r.younger(w), func(h *hold) bool {
+		return !slices.ContainsFunc(allocations, func(a cluster.Allocation) bool { _, on := slices.BinarySearch(h.nodes, a.Node); return on })
+	})
+	if endless && slices.ContainsFunc(displaced, func(h *hold) bool { return r.isLed(h.id) }) {
+		w.keep = look{r.moves, r.now, due}
+		return
+	}
+	for _, h := range displaced {
+		r.unhold(h.id)
 	}
 	if r.holds[w.ID] == nil && r.crowded() {
 		r.unholdYoungest(w)

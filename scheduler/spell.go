@@ -59,6 +59,12 @@ func (r *round) leads(w *waiter) {
 	r.spells.lead, r.spells.until = w, r.spells.from+w.lasts
 }
 
+// isLed reports whether an ask leads a spell. Who calls for things only later in it, since it stood behind others of its queue, takes nothing from that ask.
+func (c *Cluster) isLed(id string) bool {
+	lead := c.spells.lead
+	return lead != nil && lead.ID == id
+}
+
 // goesBefore reports whether an ask has waited for longer than another, or longer since it led a spell in vain.
 func (w *waiter) goesBefore(other *waiter) bool {
 	return w.turn > 0 && cmp.Or(cmp.Compare(w.turn, other.turn), cmp.Compare(w.ID, other.ID)) < 0

@@ -256,14 +256,16 @@ func TestNoFirstOfAQueueStarvesBesideWhatNeverEnds(t *testing.T) {
 	exercised(t, counted, "late", "impossible", "beside servers", "placed")
 }
 
+// brief are kinds of gangs of one GPU, known to last so many minutes.
+func brief(queue string, minutes ...time.Duration) (kinds []scene) {
+	for _, m := range minutes {
+		kinds = append(kinds, scene{gang: with(gpuGang(queue, "", 1, 1), limit(m*time.Minute)), lasts: m * time.Minute})
+	}
+	return kinds
+}
+
 // Two limits deny it at once: neither would admit it though all had ended that holds of that one.
 func TestWhoTwoLimitsDenyIsNotOvertakenForEver(t *testing.T) {
-	small := func(queue string, minutes ...time.Duration) (kinds []scene) {
-		for _, m := range minutes {
-			kinds = append(kinds, scene{gang: with(gpuGang(queue, "", 1, 1), limit(m*time.Minute)), lasts: m * time.Minute})
-		}
-		return kinds
-	}
 	s := siege{
 		nodes: racks(3, 4), crowd: 3,
 		queues: []cluster.Queue{
@@ -276,7 +278,43 @@ func TestWhoTwoLimitsDenyIsNotOvertakenForEver(t *testing.T) {
 			{gang: gpuGang("b", "first", 1, 4), lasts: 7 * time.Minute},
 			{gang: with(gpuGang("a", "second", 3, 2), limit(21*time.Minute)), lasts: 21 * time.Minute, wait: 3 * time.Minute},
 		},
-		small: map[string][]scene{"a": small("a", 32, 35), "b": small("b", 7, 5, 5)},
+		small: map[string][]scene{"a": brief("a", 32, 35), "b": brief("b", 7, 5, 5)},
+	}
+	if err := s.endures(newCluster(), map[string]int{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// What it needs is kept in the spell that it leads, though two of another queue have waited for longer, of whom the second calls for the same only
+// when the first does not.
+func TestWhoLeadsASpellHasWhatItNeeds(t *testing.T) {
+	endpoint, firm := func(g *cluster.Gang) { g.Handover = true }, func(g *cluster.Gang) { g.NonPreemptible = true }
+	unsaid := func(queue string, minutes time.Duration) scene {
+		return scene{gang: with(gpuGang(queue, "", 1, 1), firm), lasts: minutes * time.Minute}
+	}
+	s := siege{
+		nodes: racks(2, 4), crowd: 2,
+		queues: []cluster.Queue{
+			{Name: "lab", Weight: 1, Borrow: gpuQuota(3)},
+			{Name: "q0", Weight: 1, Parent: "lab", Borrow: gpuQuota(3), Backfill: cluster.BackfillNone},
+			{Name: "q1", Weight: 2, Borrow: gpuQuota(2), Backfill: cluster.BackfillNone},
+			{Name: "q2", Weight: 1, Parent: "lab", Borrow: gpuQuota(6)},
+			{Name: "q3", Weight: 2, Parent: "lab", Borrow: gpuQuota(4), Backfill: cluster.BackfillConservative},
+		},
+		servers: []scene{
+			{gang: with(gpuGang("q0", "server-0", 1, 2), endpoint), lasts: forever, wait: 72 * time.Minute},
+			{gang: gpuGang("q1", "server-1", 1, 1), lasts: forever, wait: 45 * time.Minute},
+			{gang: with(gpuGang("q2", "server-2", 1, 2), func(g *cluster.Gang) { g.Handover, g.NonPreemptible = true, true }), lasts: forever, wait: 73 * time.Minute},
+		},
+		large: []scene{
+			{gang: gpuGang("q3", "large-0", 1, 2), lasts: 8 * time.Minute, wait: 47 * time.Minute},
+			{gang: gpuGang("q3", "large-1", 1, 3), lasts: 29 * time.Minute},
+			{gang: with(gpuGang("q3", "large-2", 1, 1), firm), lasts: 32 * time.Minute, wait: 8 * time.Minute},
+			{gang: with(gpuGang("q1", "large-3", 2, 4), limit(12*time.Minute)), lasts: 12 * time.Minute, wait: 12 * time.Minute},
+		},
+		small: map[string][]scene{
+			"q0": append([]scene{unsaid("q0", 40)}, brief("q0", 17, 6)...), "q1": append(brief("q1", 16, 5, 6), unsaid("q1", 7)), "q2": {unsaid("q2", 22)}, "q3": {unsaid("q3", 11)},
+		},
 	}
 	if err := s.endures(newCluster(), map[string]int{}); err != nil {
 		t.Error(err)
