@@ -287,7 +287,7 @@ func endless(s script) script {
 }
 
 // settles is the law that preemption never goes in circles: when nobody comes and nobody ends, those who were
-// stopped for others and come back do not have others stopped in turn forever. All is quiet after no more evictions than
+// stopped for others and come back do not have others stopped in turn forever, and it comes to rest what is kept for whom. All is quiet after no more evictions than
 // there are gangs, squared, and in the second half of 1,000 hours: what is kept below what never ends rests now and then, for twice as long
 // each time, and what went in circles with that would still do so in the longest of these rests.
 func settles(s script, p planner, counted map[string]int) error {
@@ -300,7 +300,7 @@ func settles(s script, p planner, counted map[string]int) error {
 		w.submit(c.gang, c.lasts)
 		w.pass(w.now + int64(c.wait))
 	}
-	evicted, quiet := counted["evicted"], w.now
+	evicted, quiet, plans := counted["evicted"], w.now, counted["plans"]
 	before := evicted
 	for horizon := w.now + int64(1000*time.Hour); w.now < horizon; {
 		if err := w.plan(); err != nil {
@@ -308,6 +308,8 @@ func settles(s script, p planner, counted map[string]int) error {
 		}
 		if n := counted["evicted"] - evicted; n > len(s.scenes)*len(s.scenes) {
 			return fmt.Errorf("%d gangs, %d evictions, and no end of it", len(s.scenes), n)
+		} else if counted["plans"]-plans > 5_000 {
+			return fmt.Errorf("by %s it has planned 5,000 times", time.Duration(w.now))
 		} else if counted["evicted"] > before {
 			before, quiet = counted["evicted"], w.now
 		}

@@ -16,7 +16,6 @@ type hold struct {
 	until int64
 	at    int64 // when that was worked out
 	due   int64 // when it is worked out anew
-	turn  int64 // of the gang
 	// endless says that the gang may wait for ever: then it is kept in spells.
 	endless bool
 	// made says that others were told to make room for the gang: then it keeps the hold until it is placed or

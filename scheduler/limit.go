@@ -46,7 +46,7 @@ func (r *round) denied(w *waiter, block share.Block) {
 	if w.frees.until == 0 || w.frees.endless && r.keeps(w) > 0 {
 		return
 	}
-	if old := r.shuts[limit]; old == nil || old.by == w || w.goesBefore(old.by) && !(w.frees.endless && r.isLed(old.by.ID)) {
+	if old := r.shuts[limit]; old == nil || old.by == w || w.goesBefore(old.by) {
 		r.shuts[limit] = &shut{by: w, until: w.frees.until}
 		r.recall(w.frees.due)
 		r.stays(w)
@@ -144,10 +144,7 @@ func (c *Cluster) waitsBehind(w *waiter, amount cluster.Amount, now int64) (firs
 
 // bars reports whether an ask may take nothing of the limit.
 func (s *shut) bars(w *waiter, now int64) bool {
-	switch {
-	case s == nil || s.by == w:
-		return false
-	case s.by.line == w.line && byAsk(w, s.by) < 0 || s.by.line != w.line && w.goesBefore(s.by):
+	if s == nil || s.by == w || w.goesBefore(s.by) {
 		return false
 	}
 	return s.until == never || w.Lasts == 0 || w.Lasts > time.Duration(s.until-now)

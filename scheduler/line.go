@@ -58,7 +58,8 @@ type waiter struct {
 	vainly int   // since so often others had gone and it did not fit
 	keep   look  // for room that could be kept
 	frees  frees // the limit that it waits for
-	turn   int64 // who has less goes before it: since, or when it last led a spell in vain
+	turn   int64 // since, or when it last led a spell in vain
+	elder  int64 // the least turn of it and of those behind it in its line: who has less goes before it
 	lasts  int64 // the spell that it leads next
 	known  *work
 	rank   order.Rank // in a line that is ordered by what is left to do
@@ -98,7 +99,7 @@ func (c *Cluster) Wait(ask Ask) {
 		c.wanted.note(ask.needs)
 	}
 	ask.needs = c.needs.get(ask.needs)
-	w := &waiter{Ask: ask, line: c.line(ask.Queue), until: ask.NotBefore, since: ask.Since, turn: ask.Since, known: c.workOf(ask.ID, ask.Class, ask.Submitted)}
+	w := &waiter{Ask: ask, line: c.line(ask.Queue), until: ask.NotBefore, since: ask.Since, turn: ask.Since, elder: ask.Since, known: c.workOf(ask.ID, ask.Class, ask.Submitted)}
 	c.waiting[ask.ID] = w
 	c.Room.Shield(ask.ID, ask.needs.away)
 	w.line.waits++

@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -52,20 +51,17 @@ func (r *round) reserve(w *waiter) {
 		}
 		due = r.spells.until
 	}
-	displaced := slices.DeleteFunc(r.younger(w), func(h *hold) bool {
-		return !slices.ContainsFunc(allocations, func(a cluster.Allocation) bool { _, on := slices.BinarySearch(h.nodes, a.Node); return on })
-	})
-	if endless && slices.ContainsFunc(displaced, func(h *hold) bool { return r.isLed(h.id) }) {
-		w.keep = look{r.moves, r.now, due}
-		return
-	}
-	for _, h := range displaced {
-		r.unhold(h.id)
+	for _, a := range allocations {
+		for _, h := range r.younger(w) {
+			if _, on := slices.BinarySearch(h.nodes, a.Node); on {
+				r.unhold(h.id)
+			}
+		}
 	}
 	if r.holds[w.ID] == nil && r.crowded() {
 		r.unholdYoungest(w)
 	}
-	r.hold(&hold{id: w.ID, until: until, at: r.now, due: due, turn: w.turn, endless: endless}, allocations)
+	r.hold(&hold{id: w.ID, until: until, at: r.now, due: due, endless: endless}, allocations)
 	r.recall(due)
 	r.stays(w)
 }
@@ -111,14 +107,14 @@ func (r *round) crowded() bool {
 // longest always finds room in the end, however many others wait beside it.
 func (r *round) younger(w *waiter) []*hold {
 	return slices.DeleteFunc(slices.Clone(r.held()), func(h *hold) bool {
-		return h.made || cmp.Or(cmp.Compare(h.turn, w.turn), cmp.Compare(h.id, w.ID)) <= 0
+		return h.made || h.id == w.ID || bySeniority(r.waiting[h.id], w) < 0
 	})
 }
 
 // unholdYoungest gives up the youngest of the holds that are younger than an ask which has a hold to make: only then, or the two
 // would take turns for ever.
 func (r *round) unholdYoungest(w *waiter) {
-	youngest := slices.MaxFunc(r.younger(w), func(a, b *hold) int { return cmp.Or(cmp.Compare(a.turn, b.turn), cmp.Compare(a.id, b.id)) })
+	youngest := slices.MaxFunc(r.younger(w), func(a, b *hold) int { return bySeniority(r.waiting[a.id], r.waiting[b.id]) })
 	r.unhold(youngest.id)
 }
 

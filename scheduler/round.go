@@ -171,6 +171,7 @@ func (r *round) placeQueues() {
 		l.at, l.closed = 0, false
 		if r.all {
 			l.stuck, l.pressed, l.denied = 0, 0, false
+			l.inherit()
 		}
 		r.demand(l)
 	}

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"slices"
 	"time"
 )
 
@@ -28,7 +29,8 @@ func (c *Cluster) advance(now int64) {
 	}
 	if !s.rests {
 		if w := s.lead; c.waiting[w.ID] == w {
-			w.turn, w.lasts = now, 2*w.lasts
+			w.lasts *= 2
+			w.line.goesBehind(w, now)
 		}
 		*s = spells{from: s.until, until: 2*s.until - s.from, rests: true}
 	}
@@ -59,21 +61,50 @@ func (r *round) leads(w *waiter) {
 	r.spells.lead, r.spells.until = w, r.spells.from+w.lasts
 }
 
-// isLed reports whether an ask leads a spell. Who calls for things only later in it, since it stood behind others of its queue, takes nothing from that ask.
-func (c *Cluster) isLed(id string) bool {
-	lead := c.spells.lead
-	return lead != nil && lead.ID == id
+// goesBehind has an ask go behind all that wait by now, and with it who comes behind it in its line, or they would have it go before others.
+func (l *line) goesBehind(w *waiter, now int64) {
+	w.turn, w.elder = now, now
+	if at, found := slices.BinarySearchFunc(l.asks, w, byAsk); found {
+		for _, behind := range l.asks[at+1:] {
+			if behind.turn > 0 {
+				behind.turn, behind.elder = now, now
+			}
+		}
+	}
 }
 
-// goesBefore reports whether an ask has waited for longer than another, or longer since it led a spell in vain.
+// inherit has each ask of a line go before others as early as any that comes behind it in the line may: or who is behind it would go before who goes
+// before it, and what is kept would go round in circles.
+func (l *line) inherit() {
+	elder := int64(0)
+	for _, w := range slices.Backward(l.asks) {
+		if w.turn > 0 && (elder == 0 || w.turn < elder) {
+			elder = w.turn
+		}
+		w.elder = elder
+	}
+}
+
+// bySeniority is the order in which things are kept for asks: in a line its own, of several lines that first which has waited for longest.
+func bySeniority(a, b *waiter) int {
+	if a.line == b.line {
+		return byAsk(a, b)
+	}
+	return cmp.Or(cmp.Compare(a.elder, b.elder), cmp.Compare(a.line.queue.Name, b.line.queue.Name))
+}
+
+// goesBefore reports whether an ask, or one behind it in its line, has waited for longer than another, or longer since it led a spell in vain.
 func (w *waiter) goesBefore(other *waiter) bool {
-	return w.turn > 0 && cmp.Or(cmp.Compare(w.turn, other.turn), cmp.Compare(w.ID, other.ID)) < 0
+	return (w.line == other.line || w.elder > 0) && bySeniority(w, other) < 0
 }
 
 // passed notes that an ask was passed over.
 func (r *round) passed(w *waiter) {
 	if w.since == 0 {
 		w.since, w.turn = r.now, r.now
+	}
+	if w.elder == 0 {
+		w.elder = w.turn
 	}
 }
 
