@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -39,7 +40,9 @@ func (b *bench) sleeper(change ...func(*runtime.Spec)) string {
 
 func beside(b *bench) {
 	execer := can[runtime.Execer](b, "runs programs beside a task")
+	var user *runtime.User
 	id := b.sleeper(func(s *runtime.Spec) {
+		user = s.User
 		s.Env = append(s.Env, "COLOR=blue", "SHAPE=round")
 		if b.Without[SecretsClaim] == "" {
 			s.Secrets = []string{"TOKEN=hush"}
@@ -59,7 +62,7 @@ func beside(b *bench) {
 		b.Errorf("exit code %d, %v, said %q and %q", code, err, stdout.String(), stderr.String())
 	}
 	if b.Isolate != nil {
-		b.wants(own.String(), "234567\n", inside+"\n")
+		b.wants(own.String(), fmt.Sprintln(user.UID), inside+"\n")
 		b.wants(strings.ReplaceAll(stdout.String(), "\t", ""), "CapEff:0000000000000000", "NoNewPrivs:1", "Seccomp:2")
 	}
 	for line := range strings.Lines(b.log(id, runtime.Stdout)) {

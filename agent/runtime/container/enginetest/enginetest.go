@@ -23,10 +23,11 @@ import (
 	"github.com/clary-ml/clary/agent/runtime/sandbox"
 )
 
-// Image is what tests run: busybox and nothing else. It knows the user UID as tester.
+// Image is what tests run: busybox and nothing else. It knows the user UID as tester, who is nobody of other packages' tests: those see
+// what processes their own users have.
 const (
 	Image = "clary-test:busybox"
-	UID   = 234567
+	UID   = 245678
 )
 
 // Engine is a container engine of the test's own.
