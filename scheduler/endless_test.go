@@ -184,3 +184,26 @@ func TestWhoNeedsALongSpellHasItsTurnBesideWhoNeverStarts(t *testing.T) {
 		t.Errorf("it waits for %s", took)
 	}
 }
+
+// Jobs that nobody may stop are not all expected to end last, the server first since it is the oldest: what they leave is kept for who waits.
+func TestNoRoomIsKeptBelowAServerBesideJobsThatNobodyMayStop(t *testing.T) {
+	firm := func(g *cluster.Gang) { g.NonPreemptible = true }
+	for name, server := range map[string]func(*cluster.Gang){"may be stopped": func(*cluster.Gang) {}, "nobody may stop": firm} {
+		s := newStage(t, racks(1, 4), cluster.Queue{Name: "q", Weight: 1}, cluster.Queue{Name: "small", Weight: 1})
+		s.submit(with(gpuGang("q", "server", 1, 2), server), forever)
+		s.after(20 * time.Hour)
+		for i := range 2 {
+			s.submit(with(gpuGang("small", fmt.Sprint("before", i), 1, 1), firm), 40*time.Minute)
+			s.after(20 * time.Minute)
+		}
+		s.submit(gpuGang("q", "large", 1, 2), time.Hour)
+		came := s.now
+		for i := 0; s.where("large") == "" && s.now-came < int64(40*time.Hour); i++ {
+			s.submit(with(gpuGang("small", fmt.Sprint("small", i), 1, 1), firm), 40*time.Minute)
+			s.after(10 * time.Minute)
+		}
+		if took := time.Duration(s.now - came); took > 5*time.Hour {
+			t.Errorf("beside a server that %s it waits for %s", name, took)
+		}
+	}
+}
